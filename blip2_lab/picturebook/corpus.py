@@ -1,0 +1,182 @@
+"""What the frozen language models read before they ever meet a picture: text, and nothing but text.
+
+What is unusual about it:
+
+* Three libraries in miniature: `plain_text` (for the OPT: sentences about scenes and facts, some questions),
+  `instruction` (for the FlanT5: tasks with their answers) and plain captions (for the BERT).
+* An instruction's context is a *description* of a scene. Later the Q-Former's soft prompts stand in its place, and
+  nobody will have told the language model how to read them: that is stage 2.
+* Example `index` of a corpus is a function of `(seed, index)`, like a scene.
+
+Paper: section 3.4 (OPT: unsupervised, FlanT5: instruction-trained), Figure 4. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from .facts import FACTS
+from .scene import KINDS, Scene, Thing, pick, sample_scene, shuffled
+from .words import (
+    KNOWLEDGE_QUESTIONS,
+    NUMBERS,
+    PLACE_PHRASES,
+    VISUAL_QUESTIONS,
+    Question,
+    caption,
+    dialogue,
+    full_caption,
+    groups,
+    join,
+    phrase,
+    question,
+    reference,
+    setting,
+    short_caption,
+    with_article,
+)
+
+QUESTION_PROMPTS = ("Question: {} Short answer:", "Question: {} Answer:")
+#: Tasks that learn to bind words to things come first; see `instruction`.
+BINDING_TYPES = ("color", "what", "size", "position")
+
+
+def fact_sentences(kind: str) -> list[str]:
+    facts, a_kind = FACTS[kind], with_article(kind)
+    use = f"{a_kind} can {facts.use}." if facts.agent else f"you use {a_kind} to {facts.use}."
+    category = Thing(kind, "", "", 0, 0).category
+    return [
+        use,
+        f"{a_kind} is {with_article(category)}.",
+        f"the {facts.home} is where {a_kind} belongs.",
+        f"{a_kind} has this part: {facts.part}.",
+    ]
+
+
+def fact_question(rng: Random) -> Question:
+    """A question about a kind of thing, without any scene."""
+    kind = pick(rng, KINDS)
+    facts, a_kind = FACTS[kind], with_article(kind)
+    use = f"what can {a_kind} do?" if facts.agent else f"what is {a_kind} used for?"
+    return pick(
+        rng,
+        (
+            Question("use", use, facts.use),
+            Question("home", f"where does {a_kind} belong?", facts.home),
+            Question("part", f"what part does {a_kind} have?", facts.part),
+            Question("category", f"is {a_kind} {with_article(Thing(kind, '', '', 0, 0).category)}?", "yes"),
+        ),
+    )
+
+
+def _story(scene: Scene, rng: Random) -> str:
+    thing = pick(rng, scene.things)
+    facts, noun = FACTS[thing.kind], with_article(phrase(thing, "color"))
+    wish = f"{noun} wanted to {facts.use}" if facts.agent else f"somebody used {noun} to {facts.use}"
+    return f"once upon a time, {setting(scene, rng)}, {wish}."
+
+
+#: Instructions besides questions: Figure 4 of the paper in miniature. Each maps (scene, rng) to its answer.
+INSTRUCTIONS = {
+    "Describe the picture.": full_caption,
+    "Write a caption.": short_caption,
+    "Tell a story.": _story,
+    "Write a message that goes with this picture.": lambda scene, rng: (
+        f"greetings {PLACE_PHRASES[scene.place]}! {pick(rng, fact_sentences(pick(rng, scene.things).kind))}"
+    ),
+}
+
+
+def inventory(scene: Scene) -> Question:
+    """`what is in the picture?`, answered in reading order."""
+    things = sorted(scene.things, key=lambda t: (t.row, t.column))
+    return Question("inventory", "what is in the picture?", join(groups(things, "color")))
+
+
+def _context(scene: Scene, rng: Random) -> str:
+    """A description that tells everything, sometimes with a second caption before or after it."""
+    parts = [full_caption(scene, rng)]
+    if rng.random() < 0.25:
+        parts = shuffled(rng, [*parts, caption(scene, rng)])
+    return " ".join(parts)
+
+
+def split_text(text: str, rng: Random) -> tuple[str, str]:
+    """Prefix and suffix at a random word boundary; the prefix may be empty, the suffix never is (paper, 3.3)."""
+    words = text.split()
+    cut = int(rng.random() * len(words))
+    return " ".join(words[:cut]), " ".join(words[cut:])
+
+
+def corpus_scene(rng: Random, most: int = 4) -> Scene:
+    """A scene to write about. Text may speak of any color of any kind; only pictures hold some pairs back."""
+    scene = sample_scene(int(rng.random() * 2**40), 0, pick(rng, ("train", "near")))
+    return Scene(scene.things[:most], scene.place, scene.time)
+
+
+def binding_example(seed: int, index: int) -> tuple[str, str]:
+    """The easiest text in which an attribute must be bound to its thing: two or three things, one short question."""
+    rng = Random(f"binding {seed} {index}")
+    scene = corpus_scene(rng, most=3)
+    asked = question(scene, rng, pick(rng, BINDING_TYPES)) or inventory(scene)
+    return f"{full_caption(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+
+
+def instruction(seed: int, index: int) -> tuple[str, str]:
+    """`(input, target)`: one task for the instruction-trained model, text to text."""
+    rng = Random(f"instruction {seed} {index}")
+    scene = corpus_scene(rng)
+    task = rng.random()
+    if task < 0.50:
+        types = VISUAL_QUESTIONS if rng.random() < 0.75 else KNOWLEDGE_QUESTIONS
+        asked = question(scene, rng, pick(rng, tuple(types))) or inventory(scene)
+        return f"{_context(scene, rng)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
+    if task < 0.62:
+        *before, last = dialogue(scene, rng, turns=pick(rng, (2, 2, 3)))
+        prompt = QUESTION_PROMPTS[0]
+        history = [f"{prompt.format(q.text)} {q.answer}." for q in before]
+        return " ".join([_context(scene, rng), *history, prompt.format(last.text)]), last.answer
+    if task < 0.80:
+        prefix, suffix = split_text(caption(scene, rng), rng)
+        return f"{_context(scene, rng)} {prefix}".strip(), suffix
+    if task < 0.84:
+        prefix, suffix = split_text(caption(scene, rng), rng)
+        return prefix, suffix
+    if task < 0.90:
+        named = pick(rng, tuple(INSTRUCTIONS))
+        return f"{_context(scene, rng)} {named}", INSTRUCTIONS[named](scene, rng)
+    if task < 0.93:
+        asked = inventory(scene)
+        return f"{_context(scene, rng)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
+    if task < 0.96:
+        about = reference(scene, rng)
+        facts = " ".join(shuffled(rng, fact_sentences(about.thing.kind))[:2])
+        return f"{_context(scene, rng)} Write down the facts that you know about {about.text}.", facts
+    if task < 0.98:
+        asked = fact_question(rng)
+        return pick(rng, QUESTION_PROMPTS).format(asked.text), asked.answer
+    return split_text(pick(rng, fact_sentences(pick(rng, KINDS))), rng)
+
+
+def plain_text(seed: int, index: int) -> str:
+    """A short document, as a crawl would find it: descriptions, facts and now and then a question with its answer."""
+    rng = Random(f"plain text {seed} {index}")
+    scene = corpus_scene(rng)
+    kind = rng.random()
+    if kind < 0.15:
+        return " ".join(shuffled(rng, fact_sentences(pick(rng, KINDS))))
+    if kind < 0.5:
+        return " ".join(caption(scene, rng) for _ in range(1 + int(rng.random() * 2)))
+    asked = [question(scene, rng, pick(rng, tuple(VISUAL_QUESTIONS | KNOWLEDGE_QUESTIONS))) for _ in range(2)]
+    answered = [f"{QUESTION_PROMPTS[1].format(q.text)} {q.answer}." for q in asked if q]
+    return " ".join([full_caption(scene, rng), *answered])
+
+
+def vocabulary() -> list[str]:
+    """Every word of every text, sorted. Generated text that covers all templates many times over, and the tables."""
+    texts = [" ".join(instruction(0, i)) for i in range(6000)] + [plain_text(0, i) for i in range(2000)]
+    texts += [s for kind in KINDS for s in fact_sentences(kind)] + list(NUMBERS)
+    separated = " ".join(texts).lower()
+    for mark in ".,:?!":
+        separated = separated.replace(mark, " ")
+    return sorted(set(separated.split()))

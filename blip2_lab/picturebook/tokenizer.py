@@ -1,0 +1,60 @@
+"""The micro models' tokenizers: one word, one token, over the closed vocabulary of the picture-book world.
+
+What is unusual about it:
+
+* Three tokenizers over the same words, each with the special tokens and ids of the model it stands for.
+* Like T5's, a token carries the space before it (`▁boat`), so decoding gives back the text, punctuation included.
+
+Paper: section 3.2 ([CLS] and the new [DEC]). Notebook: 07.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .corpus import vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PUNCTUATION = tuple(".,:?!")
+
+#: Special tokens in the order of their ids, and the frame around a text, for each family.
+FAMILIES = {
+    "bert": (("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), "[CLS] $A [SEP]"),
+    "t5": (("<pad>", "</s>", "<unk>"), "$A </s>"),
+    "opt": (("<unk>", "<pad>", "</s>"), "</s> $A"),
+}
+
+
+def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer of a family: "bert" (adds [DEC] last, as BLIP-2 does), "t5" or "opt"."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special, frame = FAMILIES[family]
+    unknown = next(token for token in special if "unk" in token.lower())
+    words = [*special, *PUNCTUATION, *(f"▁{word}" for word in vocabulary())]
+    words += ["[DEC]"] if family == "bert" else []
+    ids = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=unknown))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(prepend_scheme="always", split=False),
+            pre_tokenizers.Split(Regex(r"[^\w▁]"), "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=frame, special_tokens=[(token, ids[token]) for token in special]
+    )
+    names = {
+        "bert": dict(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]", bos_token="[DEC]"),
+        "t5": dict(pad_token="<pad>", eos_token="</s>"),
+        "opt": dict(pad_token="<pad>", bos_token="</s>", eos_token="</s>"),
+    }[family]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=unknown, **names, clean_up_tokenization_spaces=False, model_max_length=512
+    )

@@ -1,0 +1,81 @@
+"""Figure 2 (right): the three self-attention masks that make one Q-Former serve three objectives.
+
+What is unusual about it:
+
+* A mask is all that tells ITC, ITG and ITM apart: the same queries, the same text, the same weights.
+* Each mask is bool[B, 1, L, L] over the L = Q + T rows [queries ; text]: row i may read column j where it is True.
+* Padding hides columns, never rows: what stands in a padded row is computed and read by nobody.
+* With `num_query_tokens=0` they are the masks of a text-only pass; rows `[:, :, Q:]` are the mask of a text pass whose
+  queries are cached.
+
+In the matrices below: Q = 2 queries (q), T = 3 tokens (t), the last of which is padding (p).
+
+Paper: section 3.2. Notebook: 03.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unimodal_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    """ITC: queries and text do not see each other, so that neither can leak into the other's embedding.
+
+           q q t t p
+        q  1 1 0 0 0
+        q  1 1 0 0 0
+        t  0 0 1 1 0
+        t  0 0 1 1 0
+        p  0 0 1 1 0
+
+    text_mask bool[B, T], True = a real token -> bool[B, 1, L, L].
+    """
+    row, column = _rows_and_columns(num_query_tokens, text_mask)
+    same_modality = (row < num_query_tokens) == (column < num_query_tokens)
+    return same_modality & _real(num_query_tokens, text_mask)
+
+
+def multimodal_causal_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    """ITG: queries see queries only; a token sees all queries and the tokens up to itself.
+
+           q q t t p
+        q  1 1 0 0 0
+        q  1 1 0 0 0
+        t  1 1 1 0 0
+        t  1 1 1 1 0
+        p  1 1 1 1 0
+
+    So whatever the text needs to know of the image has to pass through the queries. (UniLM's prefix mask.)
+    text_mask bool[B, T], True = a real token -> bool[B, 1, L, L].
+    """
+    row, column = _rows_and_columns(num_query_tokens, text_mask)
+    return ((column < num_query_tokens) | (column <= row)) & _real(num_query_tokens, text_mask)
+
+
+def bidirectional_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    """ITM: everything sees everything, so that the queries can compare image and text.
+
+           q q t t p
+        q  1 1 1 1 0
+        q  1 1 1 1 0
+        t  1 1 1 1 0
+        t  1 1 1 1 0
+        p  1 1 1 1 0
+
+    text_mask bool[B, T], True = a real token -> bool[B, 1, L, L].
+    """
+    real = _real(num_query_tokens, text_mask)
+    return real.expand(-1, -1, real.shape[-1], -1)
+
+
+def _rows_and_columns(num_query_tokens: int, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers of rows [L, 1] and columns [1, L]."""
+    index = torch.arange(num_query_tokens + text_mask.shape[1], device=text_mask.device)
+    return index[:, None], index[None, :]
+
+
+def _real(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    """bool[B, 1, 1, L]: columns that are not padding."""
+    queries = text_mask.new_ones(len(text_mask), num_query_tokens, dtype=torch.bool)
+    return torch.cat([queries, text_mask.bool()], dim=1)[:, None, None, :]

@@ -1,0 +1,290 @@
+"""The Querying Transformer: 32 learned queries that read a frozen image, and a text transformer inside the same layers.
+
+What is unusual about it:
+
+* Queries and text share self-attention, and nothing else: each has its own feed-forward network (two "towers"), and
+  only queries cross-attend to the image, in every other layer beginning with layer 0.
+* It is a BERT: post-LayerNorm, exact GELU, learned positions. Text positions start at 0 although the queries stand in
+  front; queries have no position; one LayerNorm goes over [queries ; text]. There are no token types and no pooler.
+* The image enters as the cross-attention's keys and values, made once by `read_image` and shared by every pass.
+* One `forward` serves all objectives; the mask (masks.py) says which. A cached query pass is ITG's prefix.
+
+Size: at real size, for ViT-g, layers and embeddings have 185.7 M parameters, 186.3 M with the language-modeling head;
+all that trains in stage 1 is 186.7 M. The paper says 188 M, 0.7 % more: the released model has no 1.3 M to add. Stage 2
+keeps 105.1 M of it (no text embeddings, no text FFNs).
+
+Paper: section 3.1, Figure 2 (left). Notebook: 02.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blip2_lab.attention import MultiHeadAttention
+
+KeysValues = tuple[Tensor, Tensor]  # each [B, H, M, D/H]
+
+
+@dataclass
+class QFormerConfig:
+    """The defaults are BLIP-2's: BERT-base, 32 queries, ViT-g features."""
+
+    vocab_size: int = 30523  # bert-base-uncased and [DEC]
+    width: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    ffn_width: int = 3072
+    cross_attention_frequency: int = 2
+    image_width: int = 1408
+    num_query_tokens: int = 32
+    max_positions: int = 512
+    dropout: float = 0.1
+    layer_norm_eps: float = 1e-12
+    image_layer_norm_eps: float = 1e-5  # differs from transformers: it has 1e-6 here; LAVIS trained with 1e-5
+    pad_token_id: int = 0
+    initializer_range: float = 0.02
+    has_text: bool = True  # False: stage 2's layout, without text embeddings and text FFNs
+
+
+@dataclass(frozen=True)
+class ImageMemory:
+    """What the Q-Former has read of B images: keys and values for each layer, None where it does not cross-attend."""
+
+    keys_values: tuple[KeysValues | None, ...]
+
+    @property
+    def _keys(self) -> Tensor:
+        return next(pair for pair in self.keys_values if pair is not None)[0]
+
+    @property
+    def batch_size(self) -> int:
+        return len(self._keys)
+
+    @property
+    def device(self) -> torch.device:
+        return self._keys.device
+
+    def select(self, index: Tensor) -> ImageMemory:
+        """The images at `index` (long[B'], repeats allowed), without reading any image again."""
+        return ImageMemory(tuple(pair and tuple(x.index_select(0, index) for x in pair) for pair in self.keys_values))
+
+    def to(self, device: torch.device | str) -> ImageMemory:
+        return ImageMemory(tuple(pair and tuple(x.to(device) for x in pair) for pair in self.keys_values))
+
+    @staticmethod
+    def cat(memories: list[ImageMemory]) -> ImageMemory:
+        """One memory of all images in `memories`."""
+        layers = zip(*(memory.keys_values for memory in memories), strict=True)
+        return ImageMemory(tuple(pairs[0] and tuple(map(torch.cat, zip(*pairs, strict=True))) for pairs in layers))
+
+
+@dataclass
+class QFormerOutput:
+    """`past`: the self-attention's keys and values of each layer, as many rows as have been seen so far."""
+
+    query_output: Tensor | None  # [B, Q, D], the paper's Z
+    text_output: Tensor | None  # [B, T, D]
+    past: tuple[KeysValues, ...] | None
+
+
+class FeedForward(nn.Module):
+    """BERT's feed-forward block: x [B, L, D] -> LayerNorm(x + contract(gelu(expand(x))))."""
+
+    def __init__(self, config: QFormerConfig):
+        super().__init__()
+        self.expand = nn.Linear(config.width, config.ffn_width)
+        self.contract = nn.Linear(config.ffn_width, config.width)
+        self.layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer_norm(x + self.dropout(self.contract(F.gelu(self.expand(x)))))
+
+
+class QFormerLayer(nn.Module):
+    """Self-attention over [queries ; text], cross-attention of the queries to the image, one FFN for each tower."""
+
+    def __init__(self, config: QFormerConfig, has_cross_attention: bool):
+        super().__init__()
+        width, heads = config.width, config.num_heads
+        self.self_attention = MultiHeadAttention(width, heads, dropout=config.dropout)
+        self.self_attention_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.cross_attention = None
+        if has_cross_attention:
+            self.cross_attention = MultiHeadAttention(
+                width, heads, memory_width=config.image_width, dropout=config.dropout
+            )
+            self.cross_attention_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.query_ffn = FeedForward(config)
+        self.text_ffn = FeedForward(config) if config.has_text else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        num_queries: int,
+        image: KeysValues | None,
+        mask: Tensor | None,
+        past: KeysValues | None,
+        rows: int | None,
+    ) -> tuple[Tensor, KeysValues]:
+        """x [B, L, D], the first `num_queries` rows queries -> its first `rows` rows (None: all), keys and values."""
+        keys, values = self.self_attention.keys_values(x)
+        if past is not None:
+            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+        x, mask = x[:, :rows], None if mask is None else mask[:, :, :rows]
+        x = self.self_attention_layer_norm(x + self.dropout(self.self_attention(x, keys, values, mask)))
+
+        queries, text = x[:, :num_queries], x[:, num_queries:]
+        outputs = []
+        if queries.shape[1]:
+            if self.cross_attention is not None:
+                attended = self.cross_attention(queries, *image)
+                queries = self.cross_attention_layer_norm(queries + self.dropout(attended))
+            outputs.append(self.query_ffn(queries))
+        if text.shape[1]:
+            outputs.append(self.text_ffn(text))
+        return torch.cat(outputs, dim=1), (keys, values)
+
+
+class QFormer(nn.Module):
+    """Learned queries, text embeddings, layers, and the LayerNorm through which every image enters."""
+
+    def __init__(self, config: QFormerConfig):
+        super().__init__()
+        self.config = config
+        self.query_tokens = nn.Parameter(torch.empty(1, config.num_query_tokens, config.width))
+        # LAVIS's `ln_vision`, unmentioned in the paper: it trains in both stages although the image encoder is frozen.
+        self.image_layer_norm = nn.LayerNorm(config.image_width, eps=config.image_layer_norm_eps)
+        if config.has_text:
+            self.word_embeddings = nn.Embedding(config.vocab_size, config.width, padding_idx=config.pad_token_id)
+            self.position_embeddings = nn.Embedding(config.max_positions, config.width)
+        self.embedding_layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+        frequency = config.cross_attention_frequency
+        self.layers = nn.ModuleList(QFormerLayer(config, i % frequency == 0) for i in range(config.num_layers))
+        self.apply(self._initialize)
+        # differs from transformers: it starts from zeros, which makes all queries equal; LAVIS draws them.
+        nn.init.normal_(self.query_tokens, std=config.initializer_range)
+
+    def read_image(self, image_features: Tensor) -> ImageMemory:
+        """image_features [B, N, Dv] -> keys and values of every cross-attention: all the Q-Former knows of an image."""
+        if image_features.shape[-1] != self.config.image_width:
+            raise ValueError(
+                f"The image features are {image_features.shape[-1]} wide, but this Q-Former reads features "
+                f"of width {self.config.image_width}: use the image encoder it was trained with."
+            )
+        memory = self.image_layer_norm(image_features.to(self.image_layer_norm.weight.dtype))
+        crosses = (layer.cross_attention for layer in self.layers)
+        return ImageMemory(tuple(cross and cross.keys_values(memory) for cross in crosses))
+
+    def forward(
+        self,
+        *,
+        image: ImageMemory | None = None,
+        queries: bool = True,
+        input_ids: Tensor | None = None,
+        mask: Tensor | None = None,
+        past: tuple[KeysValues, ...] | None = None,
+        use_cache: bool = False,
+        rows: int | None = None,
+    ) -> QFormerOutput:
+        """One pass over [queries ; text], over the queries alone, or over the text alone (`queries=False`).
+
+        image      what `read_image` returned; needed by queries only
+        input_ids  long[B, T]
+        mask       bool[B, 1, L, L], or [B, 1, L, past + L] after `past`; None: every row reads every column
+        past       an earlier pass's `past`, its queries first: what stands in front of this pass's rows
+        rows       compute only the first `rows` rows of the last layer, where nobody reads the others
+        """
+        parts = []
+        if queries:
+            if image is None:
+                raise ValueError("Queries need an image to look at: pass image=qformer.read_image(image_features).")
+            parts.append(self.query_tokens.expand(image.batch_size, -1, -1))
+        if input_ids is not None:
+            parts.append(self._embed(input_ids, past))
+        if not parts:
+            raise ValueError("A pass needs queries, input_ids or both.")
+        x = self.dropout(self.embedding_layer_norm(torch.cat(parts, dim=1)))  # [B, L, D]
+
+        num_queries = self.config.num_query_tokens if queries else 0
+        cache = []
+        for i, layer in enumerate(self.layers):
+            last = i == len(self.layers) - 1
+            memory = image.keys_values[i] if queries else None
+            x, keys_values = layer(x, num_queries, memory, mask, past[i] if past else None, rows if last else None)
+            cache.append(keys_values)
+        return QFormerOutput(
+            query_output=x[:, :num_queries] if queries else None,
+            text_output=x[:, num_queries:] if input_ids is not None else None,
+            past=tuple(cache) if use_cache else None,
+        )
+
+    def _embed(self, input_ids: Tensor, past: tuple[KeysValues, ...] | None) -> Tensor:
+        """Word + position, [B, T, D]. A text's positions start at 0, whatever number of queries precedes it."""
+        if not self.config.has_text:
+            raise ValueError("This Q-Former has no text parts (has_text=False, as in stage 2): give it no input_ids.")
+        start = past[0][0].shape[2] - self.config.num_query_tokens if past else 0
+        end = start + input_ids.shape[1]
+        if end > self.config.max_positions:
+            raise ValueError(f"The text has {end} tokens; this Q-Former knows {self.config.max_positions} positions.")
+        return self.word_embeddings(input_ids) + self.position_embeddings.weight[start:end]
+
+    def _initialize(self, module: nn.Module) -> None:
+        """BERT's initialization: matrices N(0, 0.02), biases 0, LayerNorms 1 and 0 (torch's default)."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+#: BERT's modules and ours. The feed-forward network is copied into both towers; cross-attention is in no BERT.
+BERT_LAYER = (
+    ("attention.self.query", "self_attention.query"),
+    ("attention.self.key", "self_attention.key"),
+    ("attention.self.value", "self_attention.value"),
+    ("attention.output.dense", "self_attention.output"),
+    ("attention.output.LayerNorm", "self_attention_layer_norm"),
+    ("intermediate.dense", "text_ffn.expand"),
+    ("output.dense", "text_ffn.contract"),
+    ("output.LayerNorm", "text_ffn.layer_norm"),
+    ("intermediate.dense", "query_ffn.expand"),
+    ("output.dense", "query_ffn.contract"),
+    ("output.LayerNorm", "query_ffn.layer_norm"),
+)
+
+
+@torch.no_grad()
+def init_from_bert(qformer: QFormer, bert_state_dict: dict[str, Tensor]) -> None:
+    """Start from a pre-trained BERT (section 3.1); cross-attention and query tokens keep their random start.
+
+    A vocabulary or a number of positions smaller than ours fills the first rows: [DEC] is new to BERT.
+    """
+    state = {name.removeprefix("bert."): tensor for name, tensor in bert_state_dict.items()}
+    pairs = [("embeddings.LayerNorm", "embedding_layer_norm")]
+    if qformer.config.has_text:
+        pairs += [("embeddings.word_embeddings", "word_embeddings")]
+        pairs += [("embeddings.position_embeddings", "position_embeddings")]
+    for i in range(qformer.config.num_layers):
+        pairs += [
+            (f"encoder.layer.{i}.{theirs}", f"layers.{i}.{ours}")
+            for theirs, ours in BERT_LAYER
+            if qformer.config.has_text or not ours.startswith("text_ffn")
+        ]
+    for theirs, ours in pairs:
+        for name, parameter in qformer.get_submodule(ours).named_parameters():
+            source = state.get(f"{theirs}.{name}")
+            if source is None:
+                raise ValueError(f"This BERT has no {theirs}.{name}, which the Q-Former's {ours} starts from.")
+            rows = len(source) if "embeddings." in theirs and name == "weight" else len(parameter)
+            if source.shape[1:] != parameter.shape[1:] or rows > len(parameter) or rows != len(source):
+                raise ValueError(
+                    f"BERT's {theirs}.{name} has shape {list(source.shape)}; "
+                    f"the Q-Former's {ours} needs {list(parameter.shape)}."
+                )
+            parameter[:rows].copy_(source)

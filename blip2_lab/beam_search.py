@@ -1,0 +1,85 @@
+"""Beam search, for models that are not transformers' own.
+
+What is unusual about it:
+
+* It knows no model: `step` takes one token for each beam and returns log-probabilities.
+* It gives transformers' result, token for token, including when it stops: a caption that ended is kept, and the search
+  ends when no open beam can still beat the worst of the kept ones.
+* With one beam it is greedy search: it ends at the first end token.
+
+Paper: section 4.2 (captions by beam search). Notebook: 06.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def beam_search(
+    step: Callable[[Tensor, Tensor], Tensor],
+    *,
+    batch_size: int,
+    start_id: int,
+    end_id: int,
+    num_beams: int,
+    max_length: int,
+    min_length: int = 1,
+    length_penalty: float = 1.0,
+    device: torch.device | str = "cpu",
+) -> list[list[int]]:
+    """The best sequence of each row, from `start_id` to `end_id` (or to `max_length` tokens, which count both).
+
+    step   (tokens long[B*K], parents long[B*K]) -> log-probabilities [B*K, V]. Beam i's token continues the beam that
+           was number `parents[i]` in the call before, so cached keys and values are to be reordered by it. (In the
+           first call there are no beams yet: parents number the rows.)
+    """
+    if num_beams < 1 or max_length < 2:
+        raise ValueError(f"num_beams is {num_beams} and max_length {max_length}; they must be at least 1 and 2.")
+    parents = torch.arange(batch_size, device=device).repeat_interleave(num_beams)
+    tokens = torch.full_like(parents, start_id)
+    sequences = [[[start_id]] * num_beams for _ in range(batch_size)]
+    scores = torch.zeros(batch_size, num_beams, device=device)
+    scores[:, 1:] = -1e9  # the beams start equal: let only the first one branch
+    finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch_size)]
+    done = [False] * batch_size
+
+    for length in range(1, max_length):  # so many tokens are generated when this round is over
+        log_probs = step(tokens, parents)
+        vocab_size = log_probs.shape[-1]
+        if length < min_length:
+            log_probs[:, end_id] = -torch.inf
+        totals = (scores.flatten()[:, None] + log_probs).view(batch_size, num_beams * vocab_size)
+        best = totals.topk(2 * num_beams)  # enough to go on with, even if every beam ends here
+        candidates = [
+            [(score, index // vocab_size, index % vocab_size) for score, index in zip(*row, strict=True)]
+            for row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        kept = []
+        for row in range(batch_size):
+            going_on = []
+            for rank, (score, beam, token) in enumerate(candidates[row]):
+                if token != end_id:
+                    going_on.append((score, beam, token))
+                elif rank < num_beams and not done[row]:
+                    finished[row].append((score / length**length_penalty, [*sequences[row][beam], token]))
+            finished[row] = sorted(finished[row], key=lambda pair: -pair[0])[:num_beams]
+            kept.append(going_on[:num_beams])
+            if len(finished[row]) == num_beams:
+                best_possible = kept[row][0][0] / length**length_penalty
+                done[row] = done[row] or num_beams == 1 or finished[row][-1][0] >= best_possible
+            sequences[row] = [[*sequences[row][beam], token] for _, beam, token in kept[row]]
+        scores = torch.tensor([[score for score, _, _ in row] for row in kept], device=device)
+        tokens = torch.tensor([token for row in kept for _, _, token in row], device=device)
+        parents = torch.tensor([i * num_beams + j for i, row in enumerate(kept) for _, j, _ in row], device=device)
+        if all(done):
+            break
+
+    for row in range(batch_size):
+        if not done[row]:
+            length = len(sequences[row][0]) - 1
+            open_beams = zip(scores[row].tolist(), sequences[row], strict=True)
+            finished[row] += [(score / length**length_penalty, sequence) for score, sequence in open_beams]
+    return [max(row, key=lambda pair: pair[0])[1] for row in finished]

@@ -1,0 +1,163 @@
+"""Image-text retrieval: ITC makes a shortlist by a matrix product, ITM re-ranks it pair by pair.
+
+What is unusual about it:
+
+* Each picture is read once, into a `Gallery`: its ITC vectors and the cross-attention keys and values that ITM needs.
+  (LAVIS reads a picture again for each of its 128 candidates, in both directions.)
+* Both directions share their pairs: (image, text) has one ITM score, whoever shortlisted it.
+* Pairs are scored in order of text length, so hardly any padding is computed.
+
+Paper: section 4.4. Notebook: 14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blip2_lab.qformer import ImageMemory
+from blip2_lab.stage1 import Stage1Model, itc_similarity, trim
+
+#: The score of a pair that is on no shortlist: below any other.
+NOT_RERANKED = -100.0
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """I pictures as the Q-Former has read them."""
+
+    image_embeds: Tensor  # [I, Q, E]
+    memory: ImageMemory
+
+    def __len__(self) -> int:
+        return len(self.image_embeds)
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Higher is better. `itc` ranks alone, too: its rows for image-to-text, its columns for text-to-image."""
+
+    itc: Tensor  # [I, M], cosines of the best query
+    image_to_text: Tensor  # [I, M]
+    text_to_image: Tensor  # [M, I]
+
+
+@torch.no_grad()
+def read_gallery(model: Stage1Model, batches: Iterable[Tensor], *, keep_on: torch.device | None = None) -> Gallery:
+    """Read pictures, given as batches of image_features [B, N, Dv].
+
+    keep_on  where the keys and values stay (default: the model's device); 9.5 MB a picture at real size in float32
+    """
+    embeds, memories = [], []
+    for image_features in batches:
+        memory = model.qformer.read_image(image_features.to(model.device))
+        embeds.append(model.project_queries(model.qformer(image=memory).query_output))
+        memories.append(memory.to(keep_on or model.device))
+    if not embeds:
+        raise ValueError("There is no picture to search in.")
+    return Gallery(torch.cat(embeds), ImageMemory.cat(memories))
+
+
+@torch.no_grad()
+def embed_texts(model: Stage1Model, input_ids: Tensor, attention_mask: Tensor, *, batch_size: int = 256) -> Tensor:
+    """input_ids, attention_mask [M, T] -> text_embeds [M, E]."""
+    batches = zip(input_ids.split(batch_size), attention_mask.split(batch_size), strict=True)
+    return torch.cat([model.embed_text(*trim(ids, mask)) for ids, mask in batches])
+
+
+@torch.no_grad()
+def match_pairs(
+    model: Stage1Model,
+    gallery: Gallery,
+    pairs: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    batch_size: int = 256,
+) -> Tensor:
+    """pairs long[P, 2] of (image, text) numbers -> ITM's logits for a match, [P]."""
+    scores = torch.empty(len(pairs), device=model.device)
+    by_length = attention_mask.sum(dim=1)[pairs[:, 1]].argsort()
+    for chunk in by_length.split(batch_size):
+        image, text = pairs[chunk].T
+        memory = gallery.memory.select(image.to(gallery.memory.device)).to(model.device)
+        logits = model.itm_logits(memory, *trim(input_ids[text], attention_mask[text]))
+        scores[chunk] = logits[:, 1].float()
+    return scores
+
+
+def retrieve(
+    model: Stage1Model,
+    gallery: Gallery,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    shortlist: int = 128,
+    add_itc: bool = False,
+    batch_size: int = 256,
+) -> RetrievalScores:
+    """Every picture of the gallery against M texts (input_ids, attention_mask [M, T]), both ways.
+
+    shortlist  so many candidates of each row are re-ranked (paper: 128); the others score NOT_RERANKED
+    add_itc    score with ITM's logit plus ITC's cosine. differs from the paper: LAVIS adds it, the paper has ITM alone
+    """
+    texts = input_ids, attention_mask
+    itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
+    listed_texts, listed_images = _shortlist(itc, shortlist), _shortlist(itc.T, shortlist).T  # bool[I, M] both
+    scores = _match_listed(model, gallery, itc, listed_texts | listed_images, *texts, add_itc, batch_size)
+    image_to_text = scores.masked_fill(~listed_texts, NOT_RERANKED)
+    return RetrievalScores(itc, image_to_text, scores.masked_fill(~listed_images, NOT_RERANKED).T)
+
+
+def search(
+    model: Stage1Model,
+    gallery: Gallery,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    shortlist: int = 128,
+    add_itc: bool = False,
+    batch_size: int = 256,
+) -> Tensor:
+    """Texts look for pictures: scores [M, I], as `retrieve(...).text_to_image`, at half the cost."""
+    texts = input_ids, attention_mask
+    itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
+    return _match_listed(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, add_itc, batch_size).T
+
+
+@torch.no_grad()
+def score_pairs(
+    model: Stage1Model, image_features: Tensor, input_ids: Tensor, attention_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How well image b and text b fit: ITC's cosine [B], ITM's probability of a match [B]. One look at each image."""
+    memory = model.qformer.read_image(image_features)
+    image_embeds = model.project_queries(model.qformer(image=memory).query_output)
+    text_embeds = model.embed_text(input_ids, attention_mask)
+    itc = torch.einsum("bqe,be->bq", image_embeds, text_embeds).max(dim=1).values
+    return itc, model.itm_logits(memory, input_ids, attention_mask).float().softmax(dim=1)[:, 1]
+
+
+def _shortlist(similarity: Tensor, size: int) -> Tensor:
+    """bool, shaped as similarity: each row's `size` best."""
+    best = similarity.topk(min(size, similarity.shape[1]), dim=1).indices
+    return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, best, True)
+
+
+def _match_listed(
+    model: Stage1Model,
+    gallery: Gallery,
+    itc: Tensor,
+    listed: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    add_itc: bool,
+    batch_size: int,
+) -> Tensor:
+    """Scores [I, M] where listed bool[I, M] is True, NOT_RERANKED elsewhere."""
+    matches = match_pairs(model, gallery, listed.nonzero(), input_ids, attention_mask, batch_size=batch_size)
+    scores = torch.full_like(itc, NOT_RERANKED)
+    scores[listed] = matches
+    return torch.where(listed, scores + itc, scores) if add_itc else scores

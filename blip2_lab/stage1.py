@@ -1,0 +1,440 @@
+"""Stage 1, vision-language representation learning: three objectives, one Q-Former, one look at each image.
+
+What is unusual about it:
+
+* ITC compares the *best* of the queries with the text; ITM *averages* a two-way verdict over the queries; ITG writes
+  the caption from the queries alone. Only the mask (masks.py) decides who sees whom.
+* The image is read once. Its cross-attention keys and values serve ITC, ITG and the three thirds of ITM, and the query
+  pass of ITC is the cached prefix of ITG (under multimodal_causal_mask the queries never see the text).
+* Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
+* What nobody reads is not computed: columns that are padding in the whole batch, last-layer rows without a reader,
+  vocabulary logits where there is no target.
+* The losses are pure functions of tensors; `Stage1Model.losses` only calls them.
+
+Paper: section 3.2, Figure 2. Notebooks: 03 to 06.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blip2_lab.beam_search import beam_search
+from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.qformer import ImageMemory, QFormer, QFormerConfig, init_from_bert
+
+#: The label that no loss counts.
+IGNORE_INDEX = -100
+
+
+@dataclass
+class Stage1Config:
+    """What stage 1 adds to a Q-Former. Token ids are those of bert-base-uncased with [DEC] appended."""
+
+    embed_width: int = 256
+    max_text_tokens: int = 32
+    temperature: float = 0.07  # where it starts; it is learned. (CLIP's logit_scale is log(1 / temperature).)
+    # differs from the paper: it mentions no label smoothing; LAVIS has 0.1 in ITC and in ITG. 0.0 is the paper's text.
+    label_smoothing: float = 0.1
+    # differs from LAVIS: it gathers without gradient, so image-to-text trains only the image side, text-to-image only
+    # the text side. False is LAVIS's behavior, also in a single process.
+    gather_with_grad: bool = True
+    sep_token_id: int = 102
+    decode_token_id: int = 30522  # [DEC], which takes [CLS]'s place to say: write
+
+
+@dataclass
+class Stage1Losses:
+    itc: Tensor
+    itm: Tensor
+    itg: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The paper weighs the three alike."""
+        return self.itc + self.itm + self.itg
+
+
+# --- The objectives, as functions of tensors ------------------------------------------------------------------------
+
+
+def itc_similarity(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+    """image_embeds [B, Q, E], text_embeds [M, E], both of norm 1 -> cosines of the best query, [B, M]."""
+    with torch.autocast(image_embeds.device.type, enabled=False):  # half precision would blur what 1/0.07 magnifies
+        return torch.einsum("bqe,me->bqm", image_embeds.float(), text_embeds.float()).max(dim=1).values
+
+
+def itc_loss(image_to_text: Tensor, text_to_image: Tensor, positives: Tensor, label_smoothing: float = 0.1) -> Tensor:
+    """Cross-entropy in both directions, averaged.
+
+    Similarities [B, M], divided by the temperature; M counts the candidates of all ranks. positives bool[B, M]: the
+    same image; where an image has several captions among the candidates, they share the target evenly.
+    """
+    targets = positives.float() / positives.sum(dim=1, keepdim=True)
+    losses = [F.cross_entropy(sim, targets, label_smoothing=label_smoothing) for sim in (image_to_text, text_to_image)]
+    return sum(losses) / 2
+
+
+def negative_weights(similarity: Tensor, positives: Tensor) -> Tensor:
+    """With what weight each candidate is drawn as a row's negative: softmax of ITC without the positives, [B, M]."""
+    return similarity.detach().masked_fill(positives, -10000.0).softmax(dim=1)
+
+
+def sample_negatives(similarity: Tensor, positives: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One hard negative for each row: long[B], an index into the M candidates."""
+    return torch.multinomial(negative_weights(similarity, positives), 1, generator=generator).squeeze(1)
+
+
+def itm_loss(logits: Tensor, has_negative: Tensor) -> Tensor:
+    """Matched or not, for the 3B pairs [true; wrong image; wrong text]. Class 1 is a match.
+
+    logits [3B, 2]. has_negative bool[B]: False where the batch holds nothing but that row's own image (a batch of one).
+    """
+    wrong = torch.where(has_negative, 0, IGNORE_INDEX)
+    labels = torch.cat([torch.ones_like(wrong), wrong, wrong])
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX)
+
+
+def itg_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1, reduction: str = "mean") -> Tensor:
+    """Next-token cross-entropy. logits [..., V] and labels long[...], already shifted; IGNORE_INDEX is not counted."""
+    logits, labels = logits.float().flatten(0, -2), labels.flatten()
+    return F.cross_entropy(
+        logits, labels, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction=reduction
+    )
+
+
+# --- Many processes -------------------------------------------------------------------------------------------------
+
+
+def rank_and_world() -> tuple[int, int]:
+    """(0, 1) when no process group exists."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+class _Gather(torch.autograd.Function):
+    """All ranks' rows; backward gives each rank the gradients that all ranks' losses have for its rows."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_across_ranks(x: Tensor, with_grad: bool = True) -> Tensor:
+    """x [B, ...] -> [W*B, ...], rank after rank; x itself when there is one process. Every rank needs the same B."""
+    x = x if with_grad else x.detach()
+    return x if rank_and_world()[1] == 1 else _Gather.apply(x)
+
+
+# --- Text -----------------------------------------------------------------------------------------------------------
+
+
+def clean_caption(caption: str, max_words: int = 50) -> str:
+    """LAVIS's `blip_caption`: lower case, punctuation to spaces, at most 50 words."""
+    return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:max_words])
+
+
+def trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [B, T], without the columns on the right that are padding in every row. The mask comes back as bool."""
+    text_mask = attention_mask.bool()
+    columns = text_mask.any(dim=0).nonzero()
+    length = int(columns.max()) + 1 if len(columns) else 1
+    return input_ids[:, :length], text_mask[:, :length]
+
+
+# --- The model ------------------------------------------------------------------------------------------------------
+
+
+class LanguageModelingHead(nn.Module):
+    """BERT's: dense, GELU, LayerNorm, then the word embeddings as decoder (tied) and a bias."""
+
+    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float):
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.layer_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
+        """x [..., Dq], word_embeddings [V, Dq] -> logits [..., V]."""
+        return F.linear(self.layer_norm(F.gelu(self.dense(x))), word_embeddings, self.bias)
+
+
+class Stage1Model(nn.Module):
+    """A Q-Former with the heads of its three objectives.
+
+    `image_encoder` (frozen, optional) turns pixels into features; without it, give features. `tokenizer` is BERT's,
+    with [DEC] added; without it, give input_ids.
+    """
+
+    def __init__(
+        self,
+        qformer: QFormerConfig,
+        config: Stage1Config | None = None,
+        *,
+        image_encoder: nn.Module | None = None,
+        tokenizer=None,
+    ):
+        super().__init__()
+        self.config = config = config or Stage1Config()
+        self.qformer = QFormer(qformer)
+        self.vision_projection = nn.Linear(qformer.width, config.embed_width)
+        self.text_projection = nn.Linear(qformer.width, config.embed_width)
+        self.itm_head = nn.Linear(qformer.width, 2)
+        self.lm_head = LanguageModelingHead(qformer.width, qformer.vocab_size, qformer.layer_norm_eps)
+        self.lm_head.apply(self.qformer._initialize)
+        self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        self.image_encoder = image_encoder
+        self.tokenizer = tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.temperature.device
+
+    def init_from_bert(self, bert_state_dict: dict[str, Tensor]) -> None:
+        """Section 3.1's start, and BERT's masked-language-modeling head as ITG's where the state dict has one."""
+        init_from_bert(self.qformer, bert_state_dict)
+        head = "cls.predictions."
+        if f"{head}transform.dense.weight" in bert_state_dict:
+            with torch.no_grad():
+                for ours, theirs in (("dense", "transform.dense"), ("layer_norm", "transform.LayerNorm")):
+                    for name, parameter in self.lm_head.get_submodule(ours).named_parameters():
+                        parameter.copy_(bert_state_dict[f"{head}{theirs}.{name}"])
+                bias = bert_state_dict[f"{head}bias"]
+                self.lm_head.bias[: len(bias)] = bias
+
+    # --- Reading
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """pixels [B, 3, H, W] -> image_features [B, N, Dv]."""
+        if self.image_encoder is None:
+            raise ValueError("This Stage1Model has no image encoder: give image_features instead of pixels.")
+        return self.image_encoder(pixels)
+
+    def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Cleaned captions as `[CLS] … [SEP]`, padded to the longest: input_ids and attention_mask, long[B, T]."""
+        if self.tokenizer is None:
+            raise ValueError("This Stage1Model has no tokenizer: give input_ids instead of captions.")
+        texts = [clean_caption(caption) for caption in captions]
+        length = self.config.max_text_tokens
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        return tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
+
+    def embed_image(self, image_features: Tensor) -> Tensor:
+        """image_features [B, N, Dv] -> image_embeds [B, Q, E], of norm 1."""
+        return self.project_queries(self.qformer(image=self.qformer.read_image(image_features)).query_output)
+
+    def project_queries(self, query_output: Tensor) -> Tensor:
+        """query_output [B, Q, Dq] -> image_embeds [B, Q, E], of norm 1."""
+        return F.normalize(self.vision_projection(query_output).float(), dim=-1)
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask [B, T] -> text_embeds [B, E], of norm 1: what stands at [CLS]."""
+        mask = unimodal_mask(0, attention_mask)
+        cls = self.qformer(queries=False, input_ids=input_ids, mask=mask, rows=1).text_output[:, 0]
+        return F.normalize(self.text_projection(cls).float(), dim=-1)
+
+    def itm_logits(self, memory: ImageMemory, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pairs (image b, text b) -> [B, 2], averaged over the queries; class 1 is a match."""
+        num_queries = self.qformer.config.num_query_tokens
+        mask = bidirectional_mask(num_queries, attention_mask)
+        joint = self.qformer(image=memory, input_ids=input_ids, mask=mask, rows=num_queries)
+        return self.itm_head(joint.query_output).mean(dim=1)
+
+    def itg_logits(self, text_output: Tensor) -> Tensor:
+        """text_output [..., Dq] -> logits over the vocabulary [..., V]."""
+        return self.lm_head(text_output, self.qformer.word_embeddings.weight)
+
+    # --- Training
+
+    def forward(self, **batch) -> Stage1Losses:
+        """The same as `losses`, under the name by which DistributedDataParallel calls a model."""
+        return self.losses(**batch)
+
+    def losses(
+        self,
+        *,
+        image_features: Tensor | None = None,
+        pixels: Tensor | None = None,
+        captions: list[str] | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        negatives: tuple[Tensor, Tensor] | None = None,
+        image_id: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Stage1Losses:
+        """The three losses of B pairs (image b, caption b).
+
+        Images come as image_features [B, N, Dv] or as pixels [B, 3, H, W]; texts as captions or as input_ids with
+        attention_mask [B, T], padded on the right.
+        negatives  (image_index, text_index), long[B] each, over all ranks' samples: the wrong image for text b, the
+                   wrong text for image b. Drawn when not given: first all images, then all texts, by `generator`.
+        image_id   long[B]: rows of equal id show the same image and are no negatives of each other (COCO retrieval).
+        """
+        if (image_features is None) == (pixels is None) or (captions is None) == (input_ids is None):
+            raise ValueError("Give the images as image_features or pixels, and the texts as captions or input_ids.")
+        if pixels is not None:
+            image_features = self.image_features(pixels)
+        if captions is not None:
+            input_ids, attention_mask = self.tokenize(captions)
+        elif attention_mask is None:
+            attention_mask = input_ids != self.qformer.config.pad_token_id
+        if len(image_features) != len(input_ids):
+            raise ValueError(f"{len(image_features)} images and {len(input_ids)} texts: they must come in pairs.")
+        input_ids, text_mask = trim(input_ids, attention_mask)
+
+        memory = self.qformer.read_image(image_features)  # the only look at these images
+        query_pass = self.qformer(image=memory, use_cache=True)
+
+        image_embeds = self.project_queries(query_pass.query_output)
+        text_embeds = self.embed_text(input_ids, text_mask)
+        with_grad = self.config.gather_with_grad
+        image_to_text = itc_similarity(image_embeds, gather_across_ranks(text_embeds, with_grad)) / self.temperature
+        text_to_image = itc_similarity(gather_across_ranks(image_embeds, with_grad), text_embeds).T / self.temperature
+        positives = self._positives(len(input_ids), image_id)
+        itc = itc_loss(image_to_text, text_to_image, positives, self.config.label_smoothing)
+
+        if negatives is None:
+            image_index = sample_negatives(text_to_image, positives, generator)
+            negatives = image_index, sample_negatives(image_to_text, positives, generator)
+        itm = self._itm(memory, image_features, input_ids, text_mask, negatives, ~positives.all(dim=1))
+        return Stage1Losses(itc=itc, itm=itm, itg=self._itg(query_pass.past, input_ids, text_mask))
+
+    def _positives(self, batch_size: int, image_id: Tensor | None) -> Tensor:
+        """bool[B, W*B]: does this candidate of any rank show the same image as this row?"""
+        rank, _ = rank_and_world()
+        if image_id is None:
+            image_id = torch.arange(batch_size, device=self.device) + rank * batch_size
+        return image_id[:, None] == gather_across_ranks(image_id)[None, :]
+
+    def _itm(
+        self,
+        memory: ImageMemory,
+        image_features: Tensor,
+        input_ids: Tensor,
+        text_mask: Tensor,
+        negatives: tuple[Tensor, Tensor],
+        has_negative: Tensor,
+    ) -> Tensor:
+        """Pairs [true; wrong image; wrong text], the images as read before; those of other ranks are read here."""
+        image_index, text_index = negatives
+        rank, world_size = rank_and_world()
+        if world_size == 1:
+            wrong_images = memory.select(image_index)
+        else:
+            wrong_images = self.qformer.read_image(gather_across_ranks(image_features)[image_index])
+            # Each rank has trimmed to its own longest text: gather at the longest there can be, and trim anew.
+            padding = (0, self.qformer.config.max_positions - input_ids.shape[1])
+            input_ids = gather_across_ranks(F.pad(input_ids, padding, value=self.qformer.config.pad_token_id))
+            text_mask = gather_across_ranks(F.pad(text_mask.byte(), padding)).bool()
+        own = torch.arange(memory.batch_size, device=self.device) + rank * memory.batch_size
+        texts = torch.cat([own, own, text_index])
+        images = ImageMemory.cat([memory, wrong_images, memory])
+        return itm_loss(self.itm_logits(images, *trim(input_ids[texts], text_mask[texts])), has_negative)
+
+    def _itg(self, past: tuple, input_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """[DEC] and all but the last token predict all but the first, after the cached queries."""
+        num_queries = self.qformer.config.num_query_tokens
+        decoder_ids = torch.cat([torch.full_like(input_ids[:, :1], self.config.decode_token_id), input_ids[:, 1:-1]], 1)
+        mask = multimodal_causal_mask(num_queries, text_mask[:, :-1])[:, :, num_queries:]
+        text_output = self.qformer(queries=False, input_ids=decoder_ids, mask=mask, past=past).text_output
+        is_target = text_mask[:, 1:]
+        labels = input_ids[:, 1:][is_target]
+        return itg_loss(self.itg_logits(text_output[is_target]), labels, self.config.label_smoothing)
+
+    # --- Writing
+
+    @torch.no_grad()
+    def generate_ids(
+        self,
+        image_features: Tensor,
+        *,
+        num_beams: int = 3,
+        max_length: int = 30,
+        min_length: int = 10,
+        length_penalty: float = 1.0,
+    ) -> Tensor:
+        """Captions by the Q-Former alone, long[B, <= max_length], from [DEC] to [SEP], padded. One beam is greedy.
+
+        `max_length` and `min_length` count [DEC]. The queries are computed once, and each step adds one token's keys
+        and values. (differs from LAVIS: it recomputes everything at each step, and fails for more than one beam.)
+        """
+        past = self.qformer(image=self.qformer.read_image(image_features), use_cache=True).past
+
+        def step(tokens: Tensor, parents: Tensor) -> Tensor:
+            nonlocal past
+            past = tuple((keys[parents], values[parents]) for keys, values in past)
+            output = self.qformer(queries=False, input_ids=tokens[:, None], past=past, use_cache=True)
+            past = output.past
+            return self.itg_logits(output.text_output[:, 0]).float().log_softmax(dim=-1)
+
+        sequences = beam_search(
+            step,
+            batch_size=len(image_features),
+            start_id=self.config.decode_token_id,
+            end_id=self.config.sep_token_id,
+            num_beams=num_beams,
+            max_length=max_length,
+            min_length=min_length,
+            length_penalty=length_penalty,
+            device=self.device,
+        )
+        sequences = [torch.tensor(sequence, device=self.device) for sequence in sequences]
+        return nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=self.qformer.config.pad_token_id)
+
+    def generate(
+        self, *, image_features: Tensor | None = None, pixels: Tensor | None = None, **decoding: float
+    ) -> list[str]:
+        """Captions as text; `decoding` as in `generate_ids`."""
+        if self.tokenizer is None:
+            raise ValueError("This Stage1Model has no tokenizer: use generate_ids.")
+        features = self.image_features(pixels) if image_features is None else image_features
+        return self.tokenizer.batch_decode(self.generate_ids(features, **decoding), skip_special_tokens=True)
+
+    # --- Keeping
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """config.json, model.safetensors and the tokenizer. The image encoder is kept elsewhere: it is frozen."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"qformer": asdict(self.qformer.config), "stage1": asdict(self.config)}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        state = {name: t.contiguous() for name, t in self.state_dict().items() if not name.startswith("image_encoder.")}
+        save_file(state, folder / "model.safetensors")
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, image_encoder: nn.Module | None = None) -> Stage1Model:
+        """What `save_pretrained` wrote, in eval mode."""
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder} has no config.json: give a folder that Stage1Model.save_pretrained wrote.")
+        config = json.loads((folder / "config.json").read_text())
+        tokenizer = None
+        if (folder / "tokenizer_config.json").is_file():
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = cls(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]), tokenizer=tokenizer)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.image_encoder = image_encoder
+        return model.eval()

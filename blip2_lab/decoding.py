@@ -1,0 +1,92 @@
+"""How an answer is chosen from a language model's logits, and what it is made of.
+
+What is unusual about it:
+
+* One rule for all: `choose` follows transformers' `generate` step by step, so a streamed greedy answer is the same ids
+  (tested). Beam search is transformers' own (language.py) or the Q-Former's (beam_search.py).
+* Nothing is added silently: transformers samples among the top 50 whatever top_p says, here top_p alone decides.
+
+Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebook: 07.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is chosen. The defaults are the paper's for zero-shot VQA: beam search, short answers preferred.
+
+    `length_penalty` is the exponent of the length that divides a beam's log-probability: -1 favors short answers.
+    `do_sample` draws tokens from the smallest set that holds `top_p` of the probability, one row, no beams.
+    `repetition_penalty` divides the (positive) logits of tokens generated before; 1 is none.
+    """
+
+    num_beams: int = 5
+    max_new_tokens: int = 10
+    min_new_tokens: int = 1
+    length_penalty: float = -1.0
+    do_sample: bool = False
+    top_p: float = 0.9
+    temperature: float = 1.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise ValueError(f"num_beams is {self.num_beams}; it must be 1 (greedy) or more.")
+        if not 1 <= self.max_new_tokens:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more.")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(f"min_new_tokens is {self.min_new_tokens}; it must be 0 to max_new_tokens.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1 is none).")
+
+
+PAPER = Decoding()
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of generated text, and the probability the model gave it. Pieces joined are the text."""
+
+    text: str
+    probability: float
+
+
+def words(tokens: Sequence[Token]) -> list[Token]:
+    """Tokens -> words. A word is as probable as its pieces together (their product)."""
+    merged: list[Token] = []
+    for token in tokens:
+        if merged and token.text and not token.text[0].isspace():
+            merged[-1] = Token(merged[-1].text + token.text, merged[-1].probability * token.probability)
+        else:
+            merged.append(token)
+    return merged
+
+
+def choose(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
+    """One token id from logits [V], by the same rules in the same order as transformers' `generate`."""
+    logits = logits.clone()
+    if seen and decoding.repetition_penalty != 1:
+        repeated = logits[seen]
+        penalized = torch.where(
+            repeated > 0, repeated / decoding.repetition_penalty, repeated * decoding.repetition_penalty
+        )
+        logits[seen] = penalized
+    if forbidden is not None:
+        logits[forbidden] = -torch.inf
+    if not decoding.do_sample:
+        return int(logits.argmax())
+    ordered, ids = (logits / decoding.temperature).sort(descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    outside = probabilities.cumsum(dim=-1) - probabilities >= decoding.top_p  # the most likely token always stays
+    return int(ids[torch.multinomial(probabilities.masked_fill(outside, 0), 1)])

@@ -1,0 +1,441 @@
+"""Frozen language models: OPT (a decoder) and FlanT5 (an encoder and a decoder), that read pictures as soft prompts.
+
+What is unusual about it:
+
+* The picture arrives as `visual_prompt` [B,Q,Dl], in front of the text embeddings, attention 1. It needs no token ids.
+* Frozen and in eval, always. LAVIS leaves the language model's dropout on while it trains the Q-Former; we do not.
+  Gradients flow through the frozen model to the visual prompt, and stop there.
+* OPT pads on the left to generate: [visual prompt][pads][prompt]. T5 pads on the right.
+* The probability of a token is the model's own (temperature 1, no penalties), however the token was chosen.
+
+Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of width 5, length penalty -1). Notebook: 07.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blip2_lab.decoding import PAPER, Decoding, Token, choose
+from blip2_lab.vision import freeze
+
+if TYPE_CHECKING:
+    from transformers import OPTConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
+
+IGNORE_INDEX = -100  #: label of a position that is not predicted
+
+#: The micro language models. Heads are 64 wide; widths are multiples of 64, as NF4 wants them.
+MICRO_T5_SIZES = {
+    "S": dict(d_model=256, d_kv=64, d_ff=512, num_layers=4, num_decoder_layers=3, num_heads=4),
+    "M": dict(d_model=384, d_kv=64, d_ff=1024, num_layers=6, num_decoder_layers=6, num_heads=6),
+}
+MICRO_OPT_SIZES = {
+    "S": dict(hidden_size=256, ffn_dim=1024, num_hidden_layers=4, num_attention_heads=4, word_embed_proj_dim=256),
+    "M": dict(hidden_size=384, ffn_dim=1536, num_hidden_layers=6, num_attention_heads=6, word_embed_proj_dim=384),
+}
+
+
+def micro_t5_config(vocab_size: int, size: str = "S") -> T5Config:
+    """A miniature FlanT5: gated gelu, untied lm_head (build it with `new_t5`). Ids: pad 0, eos 1, unk 2."""
+    from transformers import T5Config
+
+    if size not in MICRO_T5_SIZES:
+        raise ValueError(f"There is no micro T5 of size {size!r}; choose one of {', '.join(MICRO_T5_SIZES)}.")
+    config = T5Config(
+        vocab_size=room_for_image_token(vocab_size),
+        **MICRO_T5_SIZES[size],
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=0,  # transformers' Blip2 crashes without a prompt if there is none
+        decoder_start_token_id=0,
+    )
+    # differs from FlanT5, which has gelu_new: the released BLIP-2 checkpoints have exact gelu, and it is faster on CPU
+    config.dense_act_fn = "gelu"
+    return config
+
+
+def micro_opt_config(vocab_size: int, size: str = "S") -> OPTConfig:
+    """A miniature OPT. Ids: pad 1, bos = eos 2."""
+    from transformers import OPTConfig
+
+    if size not in MICRO_OPT_SIZES:
+        raise ValueError(f"There is no micro OPT of size {size!r}; choose one of {', '.join(MICRO_OPT_SIZES)}.")
+    return OPTConfig(
+        vocab_size=room_for_image_token(vocab_size),
+        **MICRO_OPT_SIZES[size],
+        max_position_embeddings=512,
+        dropout=0.0,
+        pad_token_id=1,
+        bos_token_id=2,
+        eos_token_id=2,
+    )
+
+
+def room_for_image_token(vocab_size: int) -> int:
+    """The next multiple of 64 with a free row: transformers' layout needs an `<image>` id, and NF4 likes 64s."""
+    return 64 * (vocab_size // 64 + 1)
+
+
+def new_t5(config: T5Config) -> PreTrainedModel:
+    """A freshly initialized T5 whose lm_head is its own tensor, as FlanT5's is (`T5Config` ties it whatever we ask)."""
+    from transformers import T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+
+def new_opt(config: OPTConfig) -> PreTrainedModel:
+    """A freshly initialized OPT. Its lm_head is tied to its word embeddings."""
+    from transformers import OPTForCausalLM
+
+    return OPTForCausalLM(config)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids [B,T] and which of them are real: bool mask [B,T]."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def then(self, other: Text) -> Text:
+        """Both texts in one row: [B,T1+T2]."""
+        return Text(torch.cat([self.ids, other.ids], dim=1), torch.cat([self.mask, other.mask], dim=1))
+
+
+def pad(
+    rows: Sequence[Sequence[int]], pad_token_id: int, *, left: bool = False, device: torch.device | None = None
+) -> Text:
+    """Rows of token ids of any length -> one rectangle [B,T], padded on the right or on the left."""
+    length = max(len(row) for row in rows)
+    ids = torch.full((len(rows), length), pad_token_id)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        place = slice(length - len(row), length) if left else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = True
+    return Text(ids.to(device), mask.to(device))
+
+
+class LanguageModel(nn.Module):
+    """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
+
+    `model` is transformers' model and `tokenizer` its tokenizer (None where only ids are used). `end_token_id` ends an
+    answer; by default the model's own end-of-text. `max_text_tokens` cuts training texts (LAVIS: 32); prompts to
+    generate from are never cut (differs from LAVIS: a long question would lose its "Short answer:").
+    Use `DecoderLanguageModel` or `EncoderDecoderLanguageModel`, or let `language_model(...)` choose.
+    """
+
+    question_prompt: str  #: how this kind of model is asked a question: "{}" stands for it
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        end_token_id: int | None = None,
+        max_text_tokens: int = 32,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        ends = model.config.eos_token_id if end_token_id is None else end_token_id
+        self.end_token_id = ends[0] if isinstance(ends, list) else ends
+        self.max_text_tokens = max_text_tokens
+        freeze(self)  # differs from LAVIS: its language model keeps dropout on in training
+
+    @property
+    def width(self) -> int:
+        """Dl, the width of a word embedding (and of a visual prompt)."""
+        return self.model.get_input_embeddings().embedding_dim
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.model.config.pad_token_id
+
+    # -- what the two kinds do differently -------------------------------------------------------------------------
+
+    def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
+        """[B,Q,Dl], prompt ids [B,P], answer ids [B,T] -> [B,T,V]: logits that predict each answer token."""
+        raise NotImplementedError
+
+    def first_logits(self, visual_prompt: Tensor, prompt: Text) -> tuple[Tensor, tuple]:
+        """-> logits [B,V] of the first answer token, and what `next_logits` needs to go on."""
+        raise NotImplementedError
+
+    def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """token ids [B,1] -> logits [B,V] of the token after it, reading everything earlier from the cache."""
+        raise NotImplementedError
+
+    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
+        """Prompts and answers as padded ids: answers end in `end_token_id`, both cut to `max_text_tokens`."""
+        raise NotImplementedError
+
+    def prompt_texts(self, prompts: Sequence[str]) -> Text:
+        """Prompts as padded ids [B,P], as the model wants them to generate: never cut."""
+        raise NotImplementedError
+
+    # -- what they share -------------------------------------------------------------------------------------------
+
+    def loss(self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]) -> Tensor:
+        """Mean cross-entropy of the answers' tokens given picture and prompt. visual_prompt [B,Q,Dl] -> scalar."""
+        prompt_text, answer_text = self.training_texts(prompt, answer)
+        return self.answer_loss(visual_prompt, prompt_text, answer_text)
+
+    def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
+        """The same from ids: prompt [B,P], answer [B,T] -> scalar, mean over the batch's answer tokens."""
+        logits = self.answer_logits(visual_prompt, prompt, answer)
+        labels = answer.ids.masked_fill(~answer.mask, IGNORE_INDEX)
+        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX)
+
+    def prepend(self, visual_prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:
+        """-> embeddings [B,Q+T,Dl] with the picture in front, and their attention mask [B,Q+T] (1 = may attend)."""
+        words = self.model.get_input_embeddings()(text.ids)
+        embeddings = torch.cat([visual_prompt.to(words.dtype), words], dim=1)
+        return embeddings, F.pad(text.mask.long(), (visual_prompt.shape[1], 0), value=1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        visual_prompt: Tensor,
+        prompt: Sequence[str],
+        decoding: Decoding = PAPER,
+        *,
+        stop: Callable[[], bool] | None = None,
+    ) -> list[str]:
+        """Answer each prompt about its picture. visual_prompt [B,Q,Dl] -> B texts.
+
+        `stop` is asked after every token; as soon as it says True the answers so far are returned.
+        """
+        text = self.prompt_texts(prompt)
+        return [self.decode(row) for row in self.generate_ids(visual_prompt, text, decoding, stop=stop)]
+
+    @torch.no_grad()
+    def generate_ids(
+        self,
+        visual_prompt: Tensor,
+        prompt: Text,
+        decoding: Decoding = PAPER,
+        *,
+        stop: Callable[[], bool] | None = None,
+    ) -> list[list[int]]:
+        """The same from ids: B rows of new token ids, up to and without the end token."""
+        from transformers import GenerationConfig, StoppingCriteriaList
+
+        self.check_length(visual_prompt.shape[1] + prompt.ids.shape[1] + decoding.max_new_tokens)
+        embeddings, mask = self.prepend(visual_prompt, prompt)
+        beams = 1 if decoding.do_sample else decoding.num_beams
+        settings = GenerationConfig(
+            num_beams=beams,
+            max_new_tokens=decoding.max_new_tokens,
+            min_new_tokens=decoding.min_new_tokens,
+            length_penalty=decoding.length_penalty if beams > 1 else None,
+            do_sample=decoding.do_sample,
+            top_p=decoding.top_p if decoding.do_sample else None,
+            top_k=0 if decoding.do_sample else None,  # differs from LAVIS: transformers' hidden top 50 is off
+            temperature=decoding.temperature if decoding.do_sample else None,
+            repetition_penalty=decoding.repetition_penalty,
+            eos_token_id=self.end_token_id,
+            pad_token_id=self.pad_token_id,
+            decoder_start_token_id=getattr(self.model.config, "decoder_start_token_id", None),
+        )
+        criteria = StoppingCriteriaList([partial(_asks, stop)] if stop else [])
+        rows = self.model.generate(
+            inputs_embeds=embeddings, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
+        )
+        if self.model.config.is_encoder_decoder:
+            rows = rows[:, 1:]  # the decoder's start token
+        return [_until(row, self.end_token_id) for row in rows.tolist()]
+
+    @torch.no_grad()
+    def stream(self, visual_prompt: Tensor, prompt: str, decoding: Decoding = PAPER) -> Iterator[Token]:
+        """Answer one prompt about one picture [1,Q,Dl], token by token; the pieces joined are the answer.
+
+        Computes a token only when asked for it, so closing the generator stops the model. Beam search knows its
+        answer only at the end: all its tokens come at once.
+        """
+        text = self.prompt_texts([prompt])
+        if decoding.num_beams > 1 and not decoding.do_sample:
+            (ids,) = self.generate_ids(visual_prompt, text, decoding)
+            steps = zip(ids, self.probabilities(visual_prompt, text, ids), strict=True)
+        else:
+            self.check_length(visual_prompt.shape[1] + text.ids.shape[1] + decoding.max_new_tokens)
+            steps = self.stream_ids(visual_prompt, text, decoding)
+        ids, shown = [], ""
+        for token_id, probability in steps:
+            ids.append(token_id)
+            answer = self.decode(ids)
+            if answer.endswith("\N{REPLACEMENT CHARACTER}"):
+                continue  # half a character, which nobody can read: its other bytes are in the next token
+            yield Token(answer[len(shown) :], probability)
+            shown = answer
+
+    def stream_ids(self, visual_prompt: Tensor, prompt: Text, decoding: Decoding) -> Iterator[tuple[int, float]]:
+        """Greedy or nucleus decoding of one row, lazily: (token id, probability). The end token is not yielded."""
+        logits, state = self.first_logits(visual_prompt, prompt)
+        seen = [self.model.config.decoder_start_token_id] if self.model.config.is_encoder_decoder else []
+        for step in range(decoding.max_new_tokens):
+            may_end = step >= decoding.min_new_tokens
+            token_id = choose(logits[0].float(), seen, None if may_end else self.end_token_id, decoding)
+            if token_id == self.end_token_id:
+                return
+            yield token_id, logits[0].float().softmax(dim=-1)[token_id].item()
+            seen.append(token_id)
+            if step + 1 < decoding.max_new_tokens:
+                logits, state = self.next_logits(logits.new_tensor([[token_id]], dtype=torch.long), state)
+
+    def probabilities(self, visual_prompt: Tensor, prompt: Text, ids: list[int]) -> list[float]:
+        """Probability of each of these answer tokens given picture, prompt and the tokens before it (one row)."""
+        if not ids:
+            return []
+        answer = pad([ids], self.pad_token_id, device=visual_prompt.device)
+        logits = self.answer_logits(visual_prompt, prompt, answer)
+        return logits.float().softmax(dim=-1).gather(2, answer.ids[:, :, None]).flatten().tolist()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids -> text without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def check_length(self, length: int) -> None:
+        """A clear sentence when picture, prompt and answer are more tokens than the model can read."""
+        limit = getattr(self.model.config, "max_position_embeddings", None) or 512  # T5 was trained on 512
+        if length > limit:
+            raise ValueError(
+                f"Picture, prompt and answer are {length} tokens together and this language model reads {limit}; "
+                "shorten the prompt."
+            )
+
+    def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        if self.tokenizer is None:
+            raise ValueError("This language model has no tokenizer; give it one to read text, or use its id methods.")
+        return self.tokenizer(list(texts), truncation=max_tokens is not None, max_length=max_tokens)["input_ids"]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+
+class DecoderLanguageModel(LanguageModel):
+    """OPT: continues [visual prompt][beginning-of-text][prompt] with the answer."""
+
+    question_prompt = "Question: {} Answer:"  # paper, section 4.1
+
+    def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
+        embeddings, mask = self.prepend(visual_prompt, prompt.then(answer))
+        length = answer.ids.shape[1]
+        # the vocabulary is large: logits only where they predict an answer token, one position before it
+        output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=length + 1)
+        return output.logits[:, :-1]
+
+    def first_logits(self, visual_prompt: Tensor, prompt: Text) -> tuple[Tensor, tuple]:
+        embeddings, mask = self.prepend(visual_prompt, prompt)
+        output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=True, logits_to_keep=1)
+        return output.logits[:, -1], (mask, output.past_key_values)
+
+    def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        mask, past = state
+        mask = F.pad(mask, (0, 1), value=1)
+        output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True)
+        return output.logits[:, -1], (mask, output.past_key_values)
+
+    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
+        """Prompt and answer are one text. With an empty prompt the beginning-of-text token is predicted too, from
+        the last query, as LAVIS does."""
+        joined = [
+            f"{prompt.rstrip()} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        rows = [
+            (row + [self.end_token_id])[: self.max_text_tokens] for row in self._encode(joined, self.max_text_tokens)
+        ]
+        starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
+        prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
+        answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
+        return (
+            pad(prompt_rows, self.pad_token_id, left=True, device=self._device),
+            pad(answer_rows, self.pad_token_id, device=self._device),
+        )
+
+    def prompt_texts(self, prompts: Sequence[str]) -> Text:
+        rows = self._encode([prompt.rstrip() for prompt in prompts])
+        return pad(rows, self.pad_token_id, left=True, device=self._device)
+
+    def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        start = self.model.config.bos_token_id
+        rows = super()._encode(texts, max_tokens)
+        return [row if row[:1] == [start] else [start, *row][:max_tokens] for row in rows]
+
+
+class EncoderDecoderLanguageModel(LanguageModel):
+    """FlanT5: its encoder reads [visual prompt][prompt], its decoder writes the answer."""
+
+    question_prompt = "Question: {} Short answer:"  # paper, section 4.1
+
+    def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
+        embeddings, mask = self.prepend(visual_prompt, prompt)
+        start = self.model.config.decoder_start_token_id
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            decoder_input_ids=F.pad(answer.ids[:, :-1], (1, 0), value=start),
+            decoder_attention_mask=F.pad(answer.mask[:, :-1].long(), (1, 0), value=1),
+            use_cache=False,
+        )
+        return output.logits
+
+    def first_logits(self, visual_prompt: Tensor, prompt: Text) -> tuple[Tensor, tuple]:
+        embeddings, mask = self.prepend(visual_prompt, prompt)
+        encoded = self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask)
+        start = torch.full_like(mask[:, :1], self.model.config.decoder_start_token_id)
+        return self.next_logits(start, (mask, encoded, None))
+
+    def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        mask, encoded, past = state
+        output = self.model(
+            encoder_outputs=encoded,
+            attention_mask=mask,
+            decoder_input_ids=token,
+            past_key_values=past,
+            use_cache=True,
+        )
+        return output.logits[:, -1], (mask, encoded, output.past_key_values)
+
+    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
+        return self._padded(prompts, self.max_text_tokens), self._padded(answers, self.max_text_tokens)
+
+    def prompt_texts(self, prompts: Sequence[str]) -> Text:
+        return self._padded(prompts)
+
+    def _padded(self, texts: Sequence[str], max_tokens: int | None = None) -> Text:
+        return pad(self._encode(texts, max_tokens), self.pad_token_id, device=self._device)
+
+    def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        end = self.end_token_id
+        rows = super()._encode(texts, max_tokens)
+        return [row if row[-1:] == [end] else [*row, end] for row in rows]
+
+
+def language_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, end_token_id: int | None = None
+) -> LanguageModel:
+    """Wrap transformers' model in the class of its kind, frozen."""
+    kind = EncoderDecoderLanguageModel if model.config.is_encoder_decoder else DecoderLanguageModel
+    return kind(model, tokenizer, end_token_id=end_token_id)
+
+
+def _until(ids: list[int], end_token_id: int) -> list[int]:
+    return ids[: ids.index(end_token_id)] if end_token_id in ids else ids
+
+
+def _asks(stop: Callable[[], bool], ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
+    """transformers' form of a stopping criterion: one bool for each row of ids [B,T]."""
+    return torch.full(ids.shape[:1], stop(), dtype=torch.bool, device=ids.device)

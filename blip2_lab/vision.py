@@ -1,0 +1,147 @@
+"""Frozen image encoders: EVA-CLIP ViT-g/14, CLIP ViT-L/14 and the micro ViTs.
+
+What is unusual about it:
+
+* The features are those of the *second-to-last* layer, all tokens, [CLS] first. A ViT-g of 40 blocks keeps 39.
+* There is no final LayerNorm here. The one that follows (LAVIS `ln_vision`, transformers `post_layernorm`) is
+  trainable in both stages, so it belongs to the Q-Former: `QFormer.image_layer_norm`.
+* Frozen means three things, and tests hold us to them: no gradients, `eval()` that stays `eval()` when the model around
+  it is put in training mode, and the same bytes after any number of training steps.
+* Pictures are squashed to a square (bicubic, no crop) and normalized with CLIP's mean and standard deviation.
+
+Paper: section 3.4 (pre-trained image encoder) and 3.1. Notebook: 01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
+
+#: The micro ViTs, counted after the last layer is dropped. Heads are 64 wide; widths are multiples of 64.
+MICRO_SIZES = {  # width, layers, heads, FFN width; for pictures of 96 pixels in patches of 12
+    "S": (192, 6, 3, 768),
+    "M": (320, 8, 5, 1280),
+}
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Turn gradients off, switch to eval mode, and stay there: `module.train()` does nothing from now on.
+
+    Gradients still flow *through* a frozen module to its inputs, which is how the language model teaches the Q-Former.
+    """
+    module.requires_grad_(False)
+    module.eval()
+    module.train = partial(_stay_in_eval, module)
+    return module
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
+def micro_config(size: str = "S") -> Blip2VisionConfig:
+    """The shape of a micro ViT: `size` is a key of `MICRO_SIZES`."""
+    from transformers import Blip2VisionConfig
+
+    if size not in MICRO_SIZES:
+        raise ValueError(f"There is no micro image encoder of size {size!r}; choose one of {', '.join(MICRO_SIZES)}.")
+    width, layers, heads, ffn_width = MICRO_SIZES[size]
+    return Blip2VisionConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=ffn_width,
+        image_size=96,
+        patch_size=12,
+        initializer_range=0.02,  # transformers' default is 1e-10: features of a fresh ViT would be 1e-6 small
+    )
+
+
+def eva_vit_g_config(image_size: int = 224) -> Blip2VisionConfig:
+    """EVA-CLIP ViT-g/14 as BLIP-2 uses it: 39 of 40 blocks, width 1408, 16 heads of 88. Images of 224 or 364."""
+    from transformers import Blip2VisionConfig
+
+    return Blip2VisionConfig(image_size=image_size, initializer_range=0.02)
+
+
+class ImageEncoder(nn.Module):
+    """A picture becomes a row of feature vectors.
+
+    `model` is transformers' `Blip2VisionModel` (EVA-CLIP ViT-g and the micro ViTs) or `CLIPVisionModel` (ViT-L),
+    already without its last layer (see `drop_last_layer`). The stages freeze it; pre-training does not.
+    """
+
+    def __init__(self, model: Blip2VisionModel | CLIPVisionModel) -> None:
+        super().__init__()
+        model.post_layernorm = nn.Identity()  # the Q-Former owns it: QFormer.image_layer_norm
+        self.model = model
+
+    @classmethod
+    def from_config(cls, config: Blip2VisionConfig) -> ImageEncoder:
+        """A randomly initialized encoder of this shape."""
+        from transformers import Blip2VisionModel
+
+        return cls(Blip2VisionModel(config))
+
+    @classmethod
+    def from_clip(cls, name_or_folder: str = "openai/clip-vit-large-patch14") -> ImageEncoder:
+        """CLIP's image tower up to its second-to-last layer (ViT-L/14: 23 of 24 layers, width 1024)."""
+        from transformers import CLIPVisionModel
+
+        return cls(drop_last_layer(CLIPVisionModel.from_pretrained(name_or_folder)))
+
+    @property
+    def width(self) -> int:
+        """Dv, the width of a feature vector."""
+        return self.model.config.hidden_size
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square picture the position embeddings were made for."""
+        return self.model.config.image_size
+
+    @property
+    def num_features(self) -> int:
+        """N: one feature vector for each patch, and [CLS]."""
+        return (self.image_size // self.model.config.patch_size) ** 2 + 1
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels [B,3,H,W] -> image_features [B,N,Dv], [CLS] first, before `image_layer_norm`.
+
+        Another size than `image_size` is welcome: position embeddings are interpolated (bicubic), as the paper does
+        to fine-tune at 364 pixels.
+        """
+        other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
+        return self.model(pixel_values=pixels, interpolate_pos_encoding=other_size).last_hidden_state
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """PIL pictures of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
+        return preprocess(images, self.image_size).to(next(self.parameters()).device)
+
+
+def preprocess(images: Sequence[Image.Image], image_size: int) -> Tensor:
+    """PIL pictures -> pixels [B,3,S,S]: RGB, squashed to a square (bicubic), CLIP's mean and standard deviation."""
+    pictures = [image.convert("RGB") for image in images]
+    return image_processor(image_size)(images=pictures, return_tensors="pt")["pixel_values"]
+
+
+def image_processor(image_size: int):
+    """transformers' image processor of BLIP-2, the PIL one: no torchvision anywhere."""
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    return BlipImageProcessorPil(size={"height": image_size, "width": image_size})
+
+
+def drop_last_layer(model: nn.Module) -> nn.Module:
+    """Cut a ViT's last layer off, in place: its output is then the second-to-last layer's (paper, section 3.4)."""
+    layers = model.encoder.layers
+    model.encoder.layers = layers[:-1]
+    model.config.num_hidden_layers = len(layers) - 1
+    return model

@@ -1,0 +1,116 @@
+"""Image encoders: which layer they give, what frozen means, what happens to a picture on its way in."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, micro_config, preprocess
+
+
+@pytest.fixture
+def micro() -> ImageEncoder:
+    torch.manual_seed(0)
+    return ImageEncoder.from_config(micro_config())
+
+
+def test_features_have_a_row_for_each_patch_and_cls(micro):
+    features = micro(torch.randn(2, 3, 96, 96))
+    assert features.shape == (2, 65, 192)  # 8 x 8 patches of 12 pixels, and [CLS]
+    assert (micro.width, micro.image_size, micro.num_features) == (192, 96, 65)
+    assert features.std() > 0.1  # transformers' own initialization gives 1e-6
+
+
+def test_features_come_before_the_last_layer_norm():
+    from transformers import Blip2VisionModel
+
+    torch.manual_seed(0)
+    theirs = Blip2VisionModel(micro_config()).eval()
+    nn.init.normal_(theirs.post_layernorm.weight)
+    layer_norm, pixels = copy.deepcopy(theirs.post_layernorm), torch.randn(2, 3, 96, 96)
+    expected = theirs(pixels).last_hidden_state
+    features = ImageEncoder(theirs)(pixels)
+    assert not torch.allclose(features, expected, atol=1e-2)
+    torch.testing.assert_close(layer_norm(features), expected)
+
+
+def test_clip_gives_its_second_to_last_layer():
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2)
+    clip = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=28, patch_size=14)).eval()
+    pixels = torch.randn(2, 3, 28, 28)
+    layers = clip(pixels, output_hidden_states=True).hidden_states  # embeddings, layer 1, layer 2, layer 3
+    features = ImageEncoder(drop_last_layer(clip))(pixels)
+    assert features.shape == (2, 5, 64)
+    torch.testing.assert_close(features, layers[-2])
+
+
+def test_vit_g_has_the_reference_size():
+    with torch.device("meta"):
+        encoder = ImageEncoder.from_config(eva_vit_g_config())
+    width, ffn = 1408, 6144
+    block = 4 * width * width + 2 * width * ffn + (4 + 1 + 4) * width + ffn  # attention, FFN; their biases and norms
+    patches = 3 * 14 * 14 * width + width + 257 * width + width
+    assert sum(p.numel() for p in encoder.parameters()) == 39 * block + patches == 985_949_440
+    assert (encoder.width, encoder.num_features) == (1408, 257)
+
+
+def test_unknown_size_says_which_exist():
+    with pytest.raises(ValueError, match="S, M"):
+        micro_config("XXL")
+
+
+def test_frozen_stays_in_eval_without_gradients(micro):
+    outside = nn.ModuleDict({"encoder": freeze(micro), "head": nn.Linear(192, 1)})
+    outside.train()
+    assert outside["head"].training
+    assert not any(module.training for module in micro.modules())
+    assert not any(p.requires_grad for p in micro.parameters())
+    pixels = torch.randn(1, 3, 96, 96, requires_grad=True)
+    outside["head"](micro(pixels)).sum().backward()
+    assert pixels.grad.abs().sum() > 0  # gradients pass through, they do not stay
+    assert all(p.grad is None for p in micro.parameters())
+
+
+def test_a_copy_of_a_frozen_module_is_frozen_by_itself(micro):
+    twin = copy.deepcopy(freeze(micro))
+    assert twin.train() is twin
+    assert not twin.training
+
+
+def test_white_becomes_clips_white():
+    pixels = preprocess([Image.new("RGB", (30, 50), "white")], 24)
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    assert pixels.shape == (1, 3, 24, 24)
+    torch.testing.assert_close(pixels[0].amax((1, 2)), (1 - mean) / std)
+    torch.testing.assert_close(pixels[0].amin((1, 2)), (1 - mean) / std)
+
+
+def test_pictures_are_squashed_never_cropped():
+    wide = Image.new("RGB", (200, 50), "black")
+    wide.paste("white", (0, 0, 100, 50))
+    pixels = preprocess([wide], 40)[0, 0]
+    assert (pixels[:, :18] > 1).all() and (pixels[:, 22:] < -1).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(micro, mode):
+    assert micro.preprocess([Image.new(mode, (7, 9))]).shape == (1, 3, 96, 96)
+
+
+def test_another_size_interpolates_positions(micro):
+    assert micro(torch.randn(1, 3, 120, 120)).shape == (1, 101, 192)
+    pixels = torch.randn(1, 3, 96, 96)
+    plain = micro.model(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(micro(pixels), plain)
+
+
+def test_no_torchvision(micro):
+    micro.preprocess([Image.new("RGB", (8, 8))])
+    assert "torchvision" not in sys.modules

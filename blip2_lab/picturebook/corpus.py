@@ -13,10 +13,11 @@ Paper: section 3.4 (OPT: unsupervised, FlanT5: instruction-trained), Figure 4. N
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 
 from .facts import FACTS
-from .scene import KINDS, Scene, Thing, pick, sample_scene, shuffled
+from .scene import COLORS, KINDS, Scene, Thing, pick, sample_scene, shuffled
 from .words import (
     KNOWLEDGE_QUESTIONS,
     NUMBERS,
@@ -115,11 +116,38 @@ def corpus_scene(rng: Random, most: int = 4) -> Scene:
 
 
 def binding_example(seed: int, index: int) -> tuple[str, str]:
-    """The easiest text in which an attribute must be bound to its thing: two or three things, one short question."""
+    """Text in which attributes must be bound to their things: up to three things, told again in another order and form
+    (each word of it is a lesson), or asked about in one short question."""
     rng = Random(f"binding {seed} {index}")
+    scene = corpus_scene(rng, most=3)
+    description = full_caption(scene, rng)
+    if rng.random() < 0.7:
+        return f"{description} Describe the picture.", full_caption(scene, rng)
+    asked = question(scene, rng, pick(rng, BINDING_TYPES)) or inventory(scene)
+    return f"{description} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+
+
+def binding_question(seed: int, index: int) -> tuple[str, str]:
+    """The question alone: it makes the *encoder* bind, where to retell a description the decoder copies its phrases."""
+    rng = Random(f"binding question {seed} {index}")
+    if rng.random() < 0.25:
+        return first_question(seed, index)
     scene = corpus_scene(rng, most=3)
     asked = question(scene, rng, pick(rng, BINDING_TYPES)) or inventory(scene)
     return f"{full_caption(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+
+
+def first_question(seed: int, index: int) -> tuple[str, str]:
+    """The shortest question that needs binding: two things, color asked by kind or kind by color."""
+    rng = Random(f"first question {seed} {index}")
+    kinds, colors = shuffled(rng, KINDS)[:2], shuffled(rng, COLORS)[:2]
+    text = join([with_article(f"{color} {kind}") for kind, color in zip(kinds, colors, strict=True)])
+    chosen = int(rng.random() * 2)
+    if rng.random() < 0.5:
+        asked, answer = f"what color is the {kinds[chosen]}?", colors[chosen]
+    else:
+        asked, answer = f"what is the {colors[chosen]} thing?", kinds[chosen]
+    return f"{text}. {QUESTION_PROMPTS[0].format(asked)}", answer
 
 
 def instruction(seed: int, index: int) -> tuple[str, str]:
@@ -172,11 +200,12 @@ def plain_text(seed: int, index: int) -> str:
     return " ".join([full_caption(scene, rng), *answered])
 
 
-def vocabulary() -> list[str]:
+@cache
+def vocabulary() -> tuple[str, ...]:
     """Every word of every text, sorted. Generated text that covers all templates many times over, and the tables."""
     texts = [" ".join(instruction(0, i)) for i in range(6000)] + [plain_text(0, i) for i in range(2000)]
     texts += [s for kind in KINDS for s in fact_sentences(kind)] + list(NUMBERS)
     separated = " ".join(texts).lower()
     for mark in ".,:?!":
         separated = separated.replace(mark, " ")
-    return sorted(set(separated.split()))
+    return tuple(sorted(set(separated.split())))

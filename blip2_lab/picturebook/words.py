@@ -279,7 +279,9 @@ def _ask_category(scene: Scene, rng: Random) -> tuple[str, str] | None:
     if not options:
         return None
     category = pick(rng, options)
-    return f"which {category} {pick(rng, ('is there', 'do you see'))}?", next(t.kind for t in scene.things if t.category == category)
+    return f"which {category} {pick(rng, ('is there', 'do you see'))}?", next(
+        t.kind for t in scene.things if t.category == category
+    )
 
 
 def _knowledge_question(fact: str, template: str) -> Callable[[Scene, Random], tuple[str, str] | None]:
@@ -352,4 +354,3 @@ def dialogue(scene: Scene, rng: Random, turns: int = 3) -> list[Question]:
         Question("part", "what part does it have?", facts.part),
     ]
     return [Question("what", f"what is the {pick(rng, options)}?", thing.kind), *shuffled(rng, later)[: turns - 1]]
-

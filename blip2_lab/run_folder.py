@@ -1,0 +1,195 @@
+"""What a training run leaves on disk: settings, log and checkpoints.
+
+What is unusual about it:
+
+* A checkpoint is written beside its place, flushed to the disk and renamed into it: whole or not there. A kill at any
+  time, even while saving, loses nothing but the steps since the last one. Only the last two are kept.
+* It holds what training changes and nothing else: trained weights (safetensors), the optimizer, every random state.
+  Frozen parts are not copied.
+* The log is one JSON object a line. Resuming forgets the lines after the checkpoint, so no step is logged twice.
+
+    run.json  log.jsonl  checkpoints/step-200/{model.safetensors, state.pt}  model/ (the finished part)
+
+Notebook: 00.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+KEPT_CHECKPOINTS = 2
+#: Settings that decide which samples a step sees; a resumed run must keep them.
+SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate")
+
+
+# ------------------------------------------------------------------------------------------------------------ state
+
+
+def random_states() -> dict[str, Any]:
+    """States of every global generator, of types that `torch.load(weights_only=True)` accepts."""
+    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [algorithm, keys.tolist(), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what `random_states` returned."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    algorithm, keys, *rest = states["numpy"]
+    np.random.set_state((algorithm, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes: parameters that require a gradient, and the buffers of the modules that own such."""
+    tensors = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    persistent = model.state_dict().keys()
+    for prefix, module in model.named_modules():
+        if not any(p.requires_grad for p in module.parameters(recurse=False)):
+            continue
+        for name, buffer in module.named_buffers(recurse=False):
+            name = f"{prefix}.{name}" if prefix else name
+            if name in persistent:
+                tensors[name] = buffer
+    return tensors
+
+
+def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
+    """Copy a checkpoint's weights into `model`, in place. Raises ValueError when a name or a shape does not match."""
+    stored = load_file(Path(checkpoint) / "model.safetensors")
+    wanted = trained_tensors(model)
+    wrong = sorted(stored.keys() ^ wanted.keys())
+    wrong += sorted(name for name in stored.keys() & wanted.keys() if stored[name].shape != wanted[name].shape)
+    if wrong:
+        names = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(f"{checkpoint} belongs to another model ({names} do not match): restart the run")
+    with torch.no_grad():
+        for name, tensor in stored.items():
+            wanted[name].copy_(tensor)
+
+
+# ----------------------------------------------------------------------------------------------------------- folder
+
+
+def read_log(run_dir: str | Path) -> list[dict]:
+    """The records of a run's `log.jsonl`; a last line cut by a kill is left out."""
+    path = Path(run_dir) / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def checkpoints(run_dir: str | Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    found = [p for p in (Path(run_dir) / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
+    return sorted(found, key=lambda p: int(p.name[5:]))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    flush(temporary)
+    os.replace(temporary, path)
+
+
+def flush(path: Path) -> None:
+    """Ask the system to bring a file, or a folder's list of names, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class RunFolder:
+    """One run's folder, from opening (new or resumed) to the last checkpoint."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def latest(self) -> Path | None:
+        """The last checkpoint."""
+        return next(reversed(checkpoints(self.path)), None)
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, except files that are not ours."""
+        for name in ("checkpoints", "model"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("log.jsonl", "run.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def open(self, settings: dict[str, Any]) -> list[str]:
+        """Create the folder and write `run.json`. Returns a note for each setting that differs from when it started.
+
+        Raises ValueError when the difference is one of `SAMPLE_SETTINGS`: it would not be the same run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for unfinished in (self.path / "checkpoints").glob(".*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        file, notes = self.path / "run.json", []
+        settings = json.loads(json.dumps(settings))  # as it will be read: tuples become lists
+        if self.latest and file.exists():
+            for key, old in json.loads(file.read_text(encoding="utf-8")).items():
+                new = settings.get(key)
+                if new != old and key in SAMPLE_SETTINGS:
+                    message = f"{self.path} was started with {key}={old}, not {new}"
+                    raise ValueError(f"{message}: resume with the same value, or restart the run")
+                if new != old:
+                    notes.append(f"{key} was {old} when {self.path} was started, now it is {new}")
+        write_atomically(file, json.dumps(settings, indent=1) + "\n")
+        return notes
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to `log.jsonl`."""
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the log's lines after `step`: those steps will be done, and logged, again."""
+        kept = [json.dumps(record) + "\n" for record in read_log(self.path) if record["step"] <= step]
+        write_atomically(self.path / "log.jsonl", "".join(kept))
+
+    def save(self, step: int, model: nn.Module, state: dict[str, Any]) -> Path:
+        """Write `checkpoints/step-N` whole or not at all, then remove the oldest."""
+        folder = self.path / "checkpoints" / f"step-{step}"
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        # cloned: safetensors refuses tensors that share memory
+        weights = {name: tensor.clone().contiguous().cpu() for name, tensor in trained_tensors(model).items()}
+        save_file(weights, temporary / "model.safetensors")
+        torch.save(state, temporary / "state.pt")
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+        flush(folder.parent)
+        for old in checkpoints(self.path)[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder

@@ -1,0 +1,297 @@
+"""Sources, batches and the feature cache; and everything a stranger may upload instead of a picture."""
+
+import io
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blip2_lab import data
+from blip2_lab.data import Batch, ImageFolder, PictureBook, batch_indices, cached_features, open_image
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import sample_scene
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def halves() -> Image.Image:
+    """Left half red, right half blue: 40 wide, 20 high."""
+    image = Image.new("RGB", (40, 20), "red")
+    image.paste("blue", (20, 0, 40, 20))
+    return image
+
+
+# ----------------------------------------------------------------------------------------------------------- open_image
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_known_formats_from_path_bytes_and_pil(tmp_path, halves, format):
+    content = encoded(halves, format)
+    path = tmp_path / "picture"  # the content decides, not the name
+    path.write_bytes(content)
+    for source in (path, str(path), content, bytearray(content), Image.open(io.BytesIO(content))):
+        image = open_image(source)
+        assert image.mode == "RGB" and image.size == (40, 20)
+        red, green, blue = image.getpixel((5, 10))
+        assert red > 230 and green < 25 and blue < 25
+
+
+def test_rotation_as_the_camera_meant_it(halves):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    image = open_image(encoded(halves, "JPEG", exif=exif, quality=95))
+    assert image.size == (20, 40)
+    assert image.getpixel((10, 5))[0] > 200 and image.getpixel((10, 35))[2] > 200  # red on top, blue below
+    upright = Image.open(io.BytesIO(encoded(halves, "JPEG", exif=exif)))
+    assert open_image(upright).size == (20, 40)
+
+
+def test_transparency_over_white():
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    half = Image.new("LA", (4, 4), (0, 128))
+    assert open_image(encoded(clear)).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(encoded(half)).getpixel((0, 0))[0] == pytest.approx(127, abs=1)
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([10, 20, 30] * 256)
+    assert open_image(encoded(palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(encoded(palette)).getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_other_modes_become_rgb():
+    sixteen = Image.fromarray(np.full((4, 4), 128 * 257, dtype=np.uint16))
+    assert open_image(encoded(sixteen)).getpixel((0, 0)) == (128, 128, 128)
+    assert open_image(encoded(Image.new("1", (4, 4), 1))).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(encoded(Image.new("CMYK", (4, 4)), "JPEG")).mode == "RGB"
+    assert open_image(encoded(Image.new("L", (4, 4), 7))).getpixel((0, 0)) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_first_frame_of_an_animation(format):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
+    content = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    assert open_image(content).getpixel((4, 4))[0] > 200
+    moved = Image.open(io.BytesIO(content))
+    moved.seek(2)
+    assert open_image(moved).getpixel((4, 4))[0] > 200
+
+
+def refused(source) -> str:
+    with pytest.raises(ValueError) as error:
+        open_image(source)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_is_refused_and_why(tmp_path, halves):
+    assert "no file" in refused(tmp_path / "nothing.png")
+    assert "folder" in refused(tmp_path)
+    assert "not a PNG, JPEG, WebP or GIF" in refused(b"")
+    assert "not a PNG, JPEG, WebP or GIF" in refused(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert "not a PNG, JPEG, WebP or GIF" in refused(encoded(halves, "BMP"))
+    assert "not a PNG, JPEG, WebP or GIF" in refused(encoded(halves, "TIFF"))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    for format in ("PNG", "JPEG", "GIF"):
+        content = encoded(noise, format)
+        assert "damaged or cut off" in refused(content[: len(content) // 2]), format
+    renamed = tmp_path / "holiday.jpg"
+    renamed.write_text("not a picture")
+    assert "holiday.jpg" in refused(renamed)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
+    bomb = encoded(Image.new("1", (9000, 9000)))
+    assert len(bomb) < 20_000
+    monkeypatch.setattr(data, "_to_rgb", lambda image: pytest.fail("decoded"))
+    assert "9000 x 9000 = 81 million pixels" in refused(bomb)
+    assert "million" in refused(Image.new("1", (9000, 9000)))
+    assert "far too many pixels" in refused(encoded(Image.new("1", (15000, 15000))))
+
+
+# -------------------------------------------------------------------------------------------------------------- sources
+
+
+def test_the_picture_book_is_the_same_every_time():
+    book, again = PictureBook(seed=3), PictureBook(seed=3)
+    a, b = book[5], again[5]
+    assert a.image.tobytes() == b.image.tobytes() == draw(sample_scene(3, 5), 96).tobytes()
+    assert a.captions == b.captions and a.questions == b.questions and a.id == "train-3-5"
+    assert book.one_caption(5, turn=1) == again.one_caption(5, turn=1)
+    assert len({book.one_caption(5, turn) for turn in range(20)}) > 5
+
+
+def test_boxes_of_an_example_are_those_of_its_things():
+    book = PictureBook(seed=1)
+    for index in range(30):
+        scene, example = book.scene(index), book[index]
+        boxes = dict(example.boxes)
+        assert set(boxes.values()) <= {thing.box for thing in scene.things}
+        kinds = Counter(thing.kind for thing in scene.things)
+        for thing in scene.things:
+            if kinds[thing.kind] == 1:
+                assert boxes[thing.kind] == thing.box
+
+
+def test_the_book_knows_its_options():
+    full = PictureBook(seed=0, caption="full")
+    scene = full.scene(0)
+    assert all(thing.color in full.one_caption(0, turn) for thing in scene.things for turn in range(5))
+    with pytest.raises(ValueError, match="choose one of caption, full"):
+        PictureBook(caption="long")
+    with pytest.raises(ValueError, match="unknown split"):
+        PictureBook(split="test").scene(0)
+
+
+@pytest.fixture
+def folder(tmp_path, halves):
+    halves.save(tmp_path / "a.png")
+    halves.save(tmp_path / "b.jpg")
+    (tmp_path / "broken.png").write_bytes(encoded(halves)[:60])
+    return tmp_path
+
+
+CSV = """file,caption,question,answer
+a.png,"a red, and a blue half",what is left?,red
+a.png,two halves,,
+b.jpg,a flag,,
+broken.png,never seen,,
+gone.png,nothing,,
+b.jpg,  ,,
+,an orphan,,
+../secret.png,outside,,
+"""
+
+
+def test_a_folder_with_a_csv(folder):
+    (folder / "captions.csv").write_text(CSV)
+    source = ImageFolder(folder)
+    examples = list(source)
+    assert [e.id for e in examples] == ["a.png", "b.jpg"]  # nobody stands in for the broken one
+    assert examples[0].captions == ("a red, and a blue half", "two halves") and examples[1].captions == ("a flag",)
+    assert examples[0].questions[0].answer == "red"
+    causes = {"unreadable picture": 1, "missing file": 1, "empty caption": 1}
+    assert source.skipped == causes | {"row without a file": 1, "file outside the folder": 1}
+    assert "skipped 5" in source.report() and "1 missing file" in source.report()
+    with pytest.raises(ValueError, match="broken.png"):
+        source[2]
+
+
+def test_a_folder_with_jsonl_and_a_byte_order_mark(folder):
+    lines = [{"file": "a.png", "caption": "ein Würfel"}, {"file": "b.jpg", "caption": None}]
+    text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (folder / "captions.jsonl").write_text(text, encoding="utf-8-sig")
+    source = ImageFolder(folder)
+    assert [e.captions for e in source] == [("ein Würfel",)]
+    assert source.skipped == {"empty caption": 1}
+    (folder / "captions.jsonl").write_text(json.dumps(lines[0]))
+    assert ImageFolder(folder).report() == "1 pictures, nothing skipped"
+
+
+@pytest.mark.parametrize(
+    "name,content,says",
+    [
+        ("captions.csv", b"image,text\na.png,hi\n", "no column caption and no column file"),
+        ("captions.csv", b"file,caption\na.png,\xff\xfe\n", "not UTF-8"),
+        ("captions.jsonl", b'{"file": "a.png", "caption": "x"}\nnonsense', "line 2 is not JSON"),
+        ("captions.jsonl", b"[1, 2]", "line 1 is not an object"),
+        ("readme.txt", b"", "has no captions.csv or captions.jsonl"),
+    ],
+)
+def test_a_table_that_cannot_be_read(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        ImageFolder(tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+
+
+def test_an_epoch_shows_everything_once_and_the_next_in_another_order():
+    epochs = [[i for batch in range(start, start + 5) for i in batch_indices(batch, 4, 20, seed=7)] for start in (0, 5)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20))
+    assert epochs[0] != epochs[1] != list(range(20))
+    assert batch_indices(3, 4, 20, seed=7) == epochs[0][12:16]  # a pure function of its arguments
+    assert batch_indices(3, 4, 20, seed=8) != epochs[0][12:16]
+
+
+def test_no_example_twice_in_a_batch():
+    for batch in range(40):
+        indices = batch_indices(batch, 8, 19)
+        assert len(set(indices)) == 8 and max(indices) < 19
+    with pytest.raises(ValueError, match="at least as many"):
+        batch_indices(0, 8, 7)
+
+
+def test_a_batch_moves_its_tensors_only():
+    batch = Batch(captions=["a boat"], image_features=torch.zeros(1, 2, 3), ids=["x"])
+    moved = batch.to("meta")
+    assert moved.image_features.device.type == "meta" and moved.pixels is None and moved.captions == ["a boat"]
+
+
+# -------------------------------------------------------------------------------------------------------- feature cache
+
+
+class Encoder:
+    """Mean color, twice: [B,2,3]. Counts the pictures it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        means = torch.tensor(np.array([np.asarray(image, dtype=np.float32).mean((0, 1)) for image in images]))
+        return torch.stack([means, -means], dim=1)
+
+
+def picture(index: int) -> Image.Image:
+    return Image.new("RGB", (2, 2), (index, 2 * index, 0))
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def test_features_in_memory_and_on_disk_are_the_same(tmp_path):
+    path = tmp_path / "cache" / "features.bf16"
+    memory = cached_features(Encoder(), picture, 10, chunk=4, say=quiet)
+    disk = cached_features(Encoder(), picture, 10, chunk=4, path=path, say=quiet)
+    assert memory.shape == (10, 2, 3) and memory.dtype == disk.dtype == torch.bfloat16
+    assert torch.equal(memory, disk)
+    assert memory[7, 0].tolist() == [7, 14, 0] and memory[7, 1].tolist() == [-7, -14, 0]
+    assert path.stat().st_size == 10 * 2 * 3 * 2
+    second = Encoder()
+    assert torch.equal(cached_features(second, picture, 10, path=path, say=quiet), memory)
+    assert second.seen == 1  # only the one that tells the shape
+
+
+def test_an_interrupted_cache_goes_on(tmp_path):
+    path, encoder = tmp_path / "features.bf16", Encoder()
+
+    def torn(index):
+        if index == 9:
+            raise KeyboardInterrupt
+        return picture(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(encoder, torn, 12, chunk=4, path=path, say=quiet)
+    again = Encoder()
+    features = cached_features(again, picture, 12, chunk=4, path=path, say=quiet)
+    assert again.seen == 1 + 4
+    assert torch.equal(features, cached_features(Encoder(), picture, 12, say=quiet))
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "another encoder"}, {"count": 7}])
+def test_a_cache_of_something_else_is_made_anew(tmp_path, change):
+    path = tmp_path / "features.bf16"
+    arguments = {"count": 8, "fingerprint": "one"}
+    cached_features(lambda images: 5 + Encoder()(images), picture, **arguments, path=path, say=quiet)
+    arguments |= change
+    features = cached_features(Encoder(), picture, **arguments, path=path, say=quiet)
+    assert features[0, 0].tolist() == [0, 0, 0] and len(features) == arguments["count"]

@@ -1,0 +1,121 @@
+"""A run's folder: checkpoints whole or not at all, strict loading, random states, a log that survives a kill."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from blip2_lab.run_folder import (
+    RunFolder,
+    checkpoints,
+    load_trained,
+    random_states,
+    read_log,
+    set_random_states,
+    trained_tensors,
+)
+
+
+def test_a_kill_while_saving_loses_nothing(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    run.open({"seed": 0})
+    model = nn.BatchNorm1d(3)
+    run.save(1, model, {"step": 1})
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run.save(2, model, {"step": 2})
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-1"]
+    run.open({"seed": 0})
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-1"]  # the half one is gone
+    fresh = nn.BatchNorm1d(3)
+    fresh.running_mean.fill_(7.0)
+    load_trained(run.latest, fresh)
+    assert fresh.running_mean.abs().max() == 0  # buffers of trained modules are part of it
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    run = RunFolder(tmp_path)
+    run.open({})
+    run.save(1, nn.Linear(2, 2), {})
+    with pytest.raises(ValueError, match="weight"):
+        load_trained(run.latest, nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="bias"):
+        load_trained(run.latest, nn.Linear(2, 2, bias=False))
+
+
+def test_random_states_come_back(tmp_path):
+    def draw():
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()
+
+    random.gauss(0, 1)  # leaves a half of a pair behind
+    np.random.randn()
+    torch.save(random_states(), tmp_path / "state.pt")
+    first = draw()
+    assert draw() != first
+    set_random_states(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == first
+
+
+def test_only_what_trains_is_stored():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    model[0].weight.requires_grad_(False)
+    model[2].requires_grad_(False)
+    names = {"0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert trained_tensors(model).keys() == names
+
+
+def test_tensors_that_share_memory_are_stored_and_come_back(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(4, 3), nn.Linear(3, 4, bias=False)
+            self.head.weight = self.words.weight
+
+    run, model, fresh = RunFolder(tmp_path), Tied(), Tied()
+    run.open({})
+    load_trained(run.save(1, model, {}), fresh)
+    assert torch.equal(fresh.head.weight, model.words.weight) and fresh.head.weight is fresh.words.weight
+
+
+def test_checkpoints_are_sorted_by_number_not_by_name(tmp_path):
+    for step in (9, 10, 100):
+        (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-new").mkdir()
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-9", "step-10", "step-100"]
+    assert RunFolder(tmp_path).latest.name == "step-100"
+
+
+def test_a_cut_last_line_is_left_out(tmp_path):
+    run = RunFolder(tmp_path)
+    run.open({})
+    for step in (1, 2, 3):
+        run.log({"step": step})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "to')
+    assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3]
+    run.forget_after(2)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_clear_keeps_what_is_not_ours(tmp_path):
+    run = RunFolder(tmp_path)
+    run.open({"seed": 0})
+    run.save(1, nn.Linear(1, 1), {})
+    (tmp_path / "notes.txt").write_text("mine")
+    run.clear()
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_settings_are_compared_only_with_a_run_that_has_begun(tmp_path):
+    run = RunFolder(tmp_path)
+    assert run.open({"seed": 0, "lr": 1.0}) == []
+    assert run.open({"seed": 1, "lr": 1.0}) == []  # no checkpoint yet: nothing to be faithful to
+    run.save(1, nn.Linear(1, 1), {})
+    (note,) = run.open({"seed": 1, "lr": 2.0})
+    assert "lr was 1.0" in note
+    with pytest.raises(ValueError, match="seed=1, not 2"):
+        run.open({"seed": 2, "lr": 2.0})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"seed": 1, "lr": 2.0}

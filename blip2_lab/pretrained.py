@@ -290,7 +290,7 @@ def save_pretrained(
     config.save_pretrained(folder)
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
     if isinstance(model, Stage2Model) and model.stage1 is not None:
-        model.stage1.save_pretrained(folder / "stage1")
+        model.stage1.save_pretrained(folder / "stage1", dtype=dtype)
 
 
 def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:

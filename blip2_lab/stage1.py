@@ -407,15 +407,17 @@ class Stage1Model(nn.Module):
 
     # --- Keeping
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """config.json, model.safetensors and the tokenizer. The image encoder is kept elsewhere: it is frozen."""
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """config.json, model.safetensors (in `dtype`, by default the model's own) and the tokenizer. The image encoder
+        is kept elsewhere: it is frozen."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"qformer": asdict(self.qformer.config), "stage1": asdict(self.config)}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        state = {name: t.contiguous() for name, t in self.state_dict().items() if not name.startswith("image_encoder.")}
+        own = {name: t for name, t in self.state_dict().items() if not name.startswith("image_encoder.")}
+        state = {name: tensor.to(dtype).contiguous() for name, tensor in own.items()}
         save_file(state, folder / "model.safetensors")
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)

@@ -64,11 +64,11 @@ class Stage2Model(nn.Module):
         """Keep a stage-1 model beside this one, outside its parameters and its state dict."""
         object.__setattr__(self, "stage1", stage1)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write transformers' layout, see `pretrained.save_pretrained`."""
         from blip2_lab.pretrained import save_pretrained  # the floor above: a model may save itself
 
-        save_pretrained(self, folder)
+        save_pretrained(self, folder, dtype=dtype)
 
     # -- training --------------------------------------------------------------------------------------------------
 

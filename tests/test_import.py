@@ -17,7 +17,8 @@ FLOORS = (
     ("stage2", "retrieval", "pretraining"),
     ("checkpoints",),
     ("pretrained",),
-    ("tasks", "evaluate", "chat", "novelty"),
+    ("evaluate", "chat", "novelty"),
+    ("tasks",),
     ("cli",),
     ("__main__",),
 )

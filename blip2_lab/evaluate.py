@@ -1,0 +1,287 @@
+"""What a model can do, measured on held-out scenes of the picture book.
+
+What is unusual about it:
+
+* Beside each number stands what it is worth nothing without: the same questions with *no picture* (what the language
+  model guesses from the words) and with *another scene's picture* (what it guesses from pictures in general).
+* Questions are zero-shot: stage 2 has seen captions only. "knowledge" is apart: its answers are in no caption.
+* The ceiling is measured too: the language model alone, given a true description of the scene in words.
+
+    blip2-lab evaluate --model micro --scenes 1000
+
+Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebook: 00.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import torch
+from torch import Tensor
+
+from blip2_lab import metrics, retrieval
+from blip2_lab.decoding import Decoding
+from blip2_lab.language import EncoderDecoderLanguageModel
+from blip2_lab.picturebook import words
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, TIMES, Scene, sample_scene
+from blip2_lab.stage1 import Stage1Model
+from blip2_lab.stage2 import Stage2Model
+
+SEED = 1  #: of the held-out book; training reads book 0
+CAPTION_PROMPT = "a picture of"
+SHORTLIST = 32  #: candidates that ITM re-ranks (paper: 128, of galleries of 5,000 and 30,000)
+
+Say = Callable[[str], None]
+
+
+def evaluate(
+    model: Stage2Model,
+    *,
+    scenes: int = 1000,
+    split: str = "in",
+    seed: int = SEED,
+    batch_size: int = 128,
+    num_beams: int = 1,
+    say: Say = lambda _: None,
+) -> dict:
+    """All measurements as one dictionary, ready for JSON. `say` is told what is being done.
+
+    Raises ValueError when `scenes` is below 2: shuffling needs two pictures.
+    """
+    if scenes < 2:
+        raise ValueError(f"scenes is {scenes}; at least 2 are needed, or there is no other picture to shuffle in.")
+    book = [sample_scene(seed, index, split) for index in range(scenes)]
+    asked = questions(book, seed)
+    say(f"encoding {scenes} pictures")
+    features = image_features(model, book, batch_size)
+    visual_prompts = torch.cat([model.visual_prompt(part) for part in features.split(batch_size)])
+    decoding = Decoding(num_beams=num_beams)
+    report: dict = {"scenes": scenes, "split": split, "seed": seed, "num_beams": num_beams}
+    conditions = {
+        "picture": visual_prompts,
+        "no_picture": visual_prompts[:, :0],
+        "shuffled_picture": visual_prompts.roll(1, dims=0),
+    }
+    report["questions"], report["captions"] = {}, {}
+    for name, prompts in conditions.items():
+        say(f"asking {len(asked)} questions: {name.replace('_', ' ')}")
+        report["questions"][name] = question_accuracy(model, prompts, asked, decoding, batch_size)
+        say(f"writing {scenes} captions: {name.replace('_', ' ')}")
+        report["captions"][name] = caption_scores(model, prompts, book, decoding, batch_size)
+    if isinstance(model.language_model, EncoderDecoderLanguageModel):
+        say("asking the language model alone, about descriptions in words")
+        described = [(i, q, f"{words.full_caption(book[i], Random(f'described {seed} {i}'))} ") for i, q, _ in asked]
+        report["questions"]["description"] = question_accuracy(
+            model, conditions["no_picture"], described, decoding, batch_size
+        )
+    if model.stage1 is not None:
+        say(f"searching among {scenes} pictures and captions")
+        report["retrieval"] = retrieval_scores(model.stage1, features, book, seed, batch_size)
+    return report
+
+
+# ---------------------------------------------------------------------------------------------------------- questions
+
+Asked = tuple[int, words.Question, str]  #: number of the scene, question, words in front of the prompt
+
+
+def questions(book: Sequence[Scene], seed: int) -> list[Asked]:
+    """One question of every type that each scene allows."""
+    return [
+        (number, question, "")
+        for number, scene in enumerate(book)
+        for question in words.questions(scene, Random(f"evaluation {seed} {number}"))
+    ]
+
+
+@torch.no_grad()
+def image_features(model: Stage2Model, book: Sequence[Scene], batch_size: int) -> Tensor:
+    """The scenes' pictures as the frozen encoder sees them: [M,N,Dv]."""
+    encoder, parts = model.image_encoder, []
+    for start in range(0, len(book), batch_size):
+        pictures = [draw(scene, encoder.image_size) for scene in book[start : start + batch_size]]
+        parts.append(encoder(encoder.preprocess(pictures)))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def question_accuracy(
+    model: Stage2Model, visual_prompts: Tensor, asked: Sequence[Asked], decoding: Decoding, batch_size: int
+) -> dict[str, float | int]:
+    """Exact-match accuracy: "total" over the visual types, "knowledge" over the others, then every type."""
+    template = model.language_model.question_prompt
+    hits: dict[str, list[bool]] = {}
+    by_length = sorted(asked, key=lambda a: len(a[1].text) + len(a[2]))  # hardly any padding
+    for start in range(0, len(by_length), batch_size):
+        part = by_length[start : start + batch_size]
+        prompts = [description + template.format(question.text) for _, question, description in part]
+        visual = visual_prompts[[number for number, _, _ in part]]
+        answers = model.language_model.generate(visual, prompts, decoding)
+        for (_, question, _), answer in zip(part, answers, strict=True):
+            hits.setdefault(question.type, []).append(metrics.exact_match(answer, question.answer))
+    groups = {"total": words.VISUAL_QUESTIONS, "knowledge": words.KNOWLEDGE_QUESTIONS}
+    scores: dict[str, float | int] = {}
+    for group, types in groups.items():
+        together = [hit for type in types for hit in hits.get(type, [])]
+        scores[group] = metrics.accuracy(together)
+        scores[f"{group}_count"] = len(together)
+    return scores | {type: metrics.accuracy(hits[type]) for type in words.QUESTION_TYPES if type in hits}
+
+
+# ----------------------------------------------------------------------------------------------------------- captions
+
+#: Every word for a kind, color, place or time, and what it means.
+KIND_WORDS = {word: kind for kind in KINDS for word in (kind, words.plural(kind))}
+NAMED = {
+    "kinds": KIND_WORDS,
+    "colors": {color: color for color in COLORS},
+    "places": {place: place for place in PLACES},
+    "times": {time: time for time in TIMES},
+}
+
+
+def named(text: str, meanings: dict[str, str]) -> set[str]:
+    """What a text names: `named("two red boats", KIND_WORDS)` -> `{"boat"}`."""
+    found = text.lower().replace(",", " ").replace(".", " ").replace(":", " ").split()
+    return {meanings[word] for word in found if word in meanings}
+
+
+def truly_there(scene: Scene) -> dict[str, set[str]]:
+    """What a caption may name, by the keys of `NAMED`."""
+    return {
+        "kinds": {thing.kind for thing in scene.things},
+        "colors": {thing.color for thing in scene.things},
+        "places": {scene.place},
+        "times": {scene.time},
+    }
+
+
+@torch.no_grad()
+def caption_scores(
+    model: Stage2Model, visual_prompts: Tensor, book: Sequence[Scene], decoding: Decoding, batch_size: int
+) -> dict[str, float]:
+    """F1 of the kinds, colors, places and times that captions name, written from `CAPTION_PROMPT`."""
+    long = Decoding(num_beams=decoding.num_beams, max_new_tokens=60, length_penalty=1.0)
+    captions: list[str] = []
+    for part in visual_prompts.split(batch_size):
+        captions += model.language_model.generate(part, [CAPTION_PROMPT] * len(part), long)
+    truth = [truly_there(scene) for scene in book]
+    return {
+        f"{what}_f1": metrics.f1([named(c, meanings) for c in captions], [t[what] for t in truth])
+        for what, meanings in NAMED.items()
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- retrieval
+
+
+@torch.no_grad()
+def retrieval_scores(
+    stage1: Stage1Model, features: Tensor, book: Sequence[Scene], seed: int, batch_size: int
+) -> dict[str, float | int]:
+    """R@1 and R@5 both ways with full captions, by ITC and after ITM has re-ranked the `SHORTLIST`; chance is 1/M.
+
+    And ITM's accuracy where it is hard: on true pairs, and on each picture with the wrong caption that ITC likes best
+    and each caption with the wrong picture that ITC likes best.
+    """
+    captions = [words.full_caption(scene, Random(f"gallery {seed} {i}")) for i, scene in enumerate(book)]
+    texts = stage1.tokenize(captions)
+    gallery = retrieval.read_gallery(stage1, features.split(batch_size))
+    scores = retrieval.retrieve(stage1, gallery, *texts, shortlist=SHORTLIST, batch_size=batch_size)
+    result: dict[str, float | int] = {"gallery": len(book), "shortlist": min(SHORTLIST, len(book))}
+    ways = {
+        "itc_image_to_text": scores.itc,
+        "itc_text_to_image": scores.itc.T,
+        "itm_image_to_text": scores.image_to_text,
+        "itm_text_to_image": scores.text_to_image,
+        "itc_shuffled_picture": scores.itc.roll(1, dims=0),
+    }
+    for name, matrix in ways.items():
+        result |= {f"{name}_r1": metrics.recall_at(matrix, 1), f"{name}_r5": metrics.recall_at(matrix, 5)}
+    own = torch.arange(len(book), device=scores.itc.device)
+    wrong = scores.itc.masked_fill(own[:, None] == own, -torch.inf)
+    sets = {
+        "true": torch.stack([own, own], dim=1),
+        "wrong_text": torch.stack([own, wrong.argmax(dim=1)], dim=1),
+        "wrong_image": torch.stack([wrong.argmax(dim=0), own], dim=1),
+    }
+    share = {}
+    for name, pairs in sets.items():
+        matched = itm_says_match(stage1, gallery, pairs, *texts, batch_size)
+        share[name] = (matched if name == "true" else ~matched).float().mean().item()
+        result[f"itm_accuracy_{name}"] = share[name]
+    # half of the weight for true pairs, so that saying "no" always is worth 0.5
+    result["itm_accuracy"] = share["true"] / 2 + (share["wrong_text"] + share["wrong_image"]) / 4
+    return result
+
+
+def itm_says_match(
+    stage1: Stage1Model,
+    gallery: retrieval.Gallery,
+    pairs: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """pairs long[P,2] of (image, text) -> bool[P]: is "match" the likelier of ITM's two classes?"""
+    said = []
+    for image, text in (part.T for part in pairs.split(batch_size)):
+        logits = stage1.itm_logits(gallery.memory.select(image), input_ids[text], attention_mask[text])
+        said.append(logits[:, 1] > logits[:, 0])
+    return torch.cat(said)
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+
+def table(report: dict) -> str:
+    """A report of `evaluate` as Markdown: each measure with its baselines beside it, shares with 95 % intervals."""
+    conditions = ["description", "picture", "no_picture", "shuffled_picture"]
+    conditions = [name for name in conditions if name in report["questions"]]
+    titles = {"description": "description in words (ceiling)"}
+    heads = [titles.get(name, name.replace("_", " ")) for name in conditions]
+    lines = [f"| questions, {report['scenes']} scenes | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for row in ("total", *words.VISUAL_QUESTIONS, "knowledge", *words.KNOWLEDGE_QUESTIONS):
+        cells = []
+        for name in conditions:
+            scores = report["questions"][name]
+            cells.append(_share(scores[row], scores.get(f"{row}_count")) if row in scores else "–")
+        label = {"total": "**zero-shot, all visual types**", "knowledge": "**knowledge, in no caption**"}.get(row, row)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    conditions = [name for name in conditions if name in report["captions"]]
+    lines += ["", "| captions, F1 | " + " | ".join(name.replace("_", " ") for name in conditions) + " |"]
+    lines.append("|---" * (len(conditions) + 1) + "|")
+    for what in NAMED:
+        cells = [f"{report['captions'][name][f'{what}_f1']:.3f}" for name in conditions]
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    if found := report.get("retrieval"):
+        count = found["gallery"]
+        lines += ["", f"| retrieval among {count} | R@1 | R@5 |", "|---|---|---|"]
+        rows = {
+            "picture to text, ITC": "itc_image_to_text",
+            "text to picture, ITC": "itc_text_to_image",
+            f"picture to text, ITM re-ranks {found['shortlist']}": "itm_image_to_text",
+            f"text to picture, ITM re-ranks {found['shortlist']}": "itm_text_to_image",
+            "picture to text, ITC, shuffled pictures": "itc_shuffled_picture",
+        }
+        for label, name in rows.items():
+            lines.append(f"| {label} | {_share(found[f'{name}_r1'], count)} | {found[f'{name}_r5']:.3f} |")
+        lines += ["", "| ITM says the right thing about | share |", "|---|---|"]
+        rows = {
+            "true pairs": "_true",
+            "the hardest wrong text": "_wrong_text",
+            "the hardest wrong picture": "_wrong_image",
+        }
+        lines += [f"| {label} | {_share(found['itm_accuracy' + name], count)} |" for label, name in rows.items()]
+        lines.append(f"| all, true and wrong alike | {found['itm_accuracy']:.3f} |")
+    return "\n".join(lines)
+
+
+def _share(share: float, count: int | None) -> str:
+    """`0.912 (0.893–0.928)`; without a count, the share alone."""
+    if count is None:
+        return f"{share:.3f}"
+    low, high = metrics.confidence_interval(share, count)
+    return f"{share:.3f} ({low:.3f}–{high:.3f})"

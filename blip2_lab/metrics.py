@@ -1,0 +1,53 @@
+"""Pure metrics: predictions and truth in, a number out.
+
+What is unusual about it:
+
+* Nothing here knows a model, a data set or a file. `evaluate.py` does.
+* A share comes with its 95 % confidence interval (Wilson's), because 1,000 scenes are not infinitely many.
+
+Paper: section 4 (Tables 1 to 6). Notebook: 00.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+
+def exact_match(prediction: str, answer: str) -> bool:
+    """Is the prediction the answer, apart from case, spaces and a closing full stop?"""
+    return prediction.strip().rstrip(".").strip().lower() == answer.lower()
+
+
+def accuracy(hits: Sequence[bool]) -> float:
+    """The share that is right. Raises ValueError for an empty sequence."""
+    if not hits:
+        raise ValueError("There is nothing to take the accuracy of: no question was asked.")
+    return sum(hits) / len(hits)
+
+
+def confidence_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval for a share of `count` independent cases; 95 % with the default `z`."""
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def f1(predicted: Iterable[set[str]], true: Iterable[set[str]]) -> float:
+    """Micro-averaged F1 of sets: what was named against what was there. 0 if nothing was."""
+    both = named = there = 0
+    for p, t in zip(predicted, true, strict=True):
+        both, named, there = both + len(p & t), named + len(p), there + len(t)
+    return 2 * both / (named + there) if named + there else 0.0
+
+
+def recall_at(scores: Tensor, k: int) -> float:
+    """scores [M, M], row m's right answer in column m -> the share of rows with it among their `k` best.
+
+    A tie with a wrong answer counts as a miss: a constant score must not look perfect.
+    """
+    own = scores.diagonal()[:, None]
+    better = (scores >= own).sum(dim=1) - 1
+    return (better < k).float().mean().item()

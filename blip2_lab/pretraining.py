@@ -1,0 +1,347 @@
+"""How the frozen parts are made: a ViT from pictures alone, a T5, an OPT and a BERT from text alone.
+
+What is unusual about it:
+
+* BLIP-2 harvests models that others trained. Here they are trained, in minutes, on one modality each; none of them
+  sees a picture and a word together. That is what makes "zero-shot" mean something later.
+* The ViT learns what lies under each patch (kind, color, size) and the setting from [CLS]. It is trained with one layer
+  more than it ships: BLIP-2 reads the second-to-last layer.
+* The T5's only sense of place are its relative attention biases. They start near 0 and Adam moves them by one learning
+  rate a step, so the "previous word" head, without which "the red boat" cannot bind red to boat, would take thousands
+  of steps to form. So one head starts looking back and one ahead, and the biases learn 30 times faster than the rest.
+* It learns in courses, from retelling a description to the shortest question that needs binding and on to everything:
+  left to the full mixture it stays for thousands of steps where "what color is the boat?" is answered with any color
+  of the scene.
+
+Paper: section 3.4 (pre-trained image encoder and LLM), 3.1 (BERT initialization). Notebook: 01.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blip2_lab.language import IGNORE_INDEX, micro_opt_config, micro_t5_config, new_opt, new_t5
+from blip2_lab.picturebook import corpus, words
+from blip2_lab.picturebook.draw import draw, masks
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, sample_scene
+from blip2_lab.picturebook.tokenizer import build_tokenizer
+from blip2_lab.stage1 import clean_caption
+from blip2_lab.train import parameter_groups
+from blip2_lab.vision import ImageEncoder, drop_last_layer, micro_config, preprocess
+
+if TYPE_CHECKING:
+    from transformers import BertConfig, PreTrainedTokenizerBase
+
+    from blip2_lab.recipes import Recipe
+    from blip2_lab.train import Task
+
+MASKED_SHARE = 0.15  # of the words, as in BERT
+#: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
+#: of its queries are 8 times smaller, so they must learn 8 times slower.
+T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
+VALIDATION_SEED = 1
+PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
+
+#: The BERTs from which micro Q-Formers start, and so the sizes of those.
+MICRO_BERT_SIZES = {
+    "S": dict(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768),
+    "M": dict(hidden_size=384, num_hidden_layers=8, num_attention_heads=6, intermediate_size=1536),
+}
+
+
+def micro_bert_config(vocab_size: int, size: str = "S") -> BertConfig:
+    """A miniature BERT-base."""
+    from transformers import BertConfig
+
+    return BertConfig(vocab_size=vocab_size, **MICRO_BERT_SIZES[size], max_position_embeddings=128, pad_token_id=0)
+
+
+def build_task(recipe: Recipe, runs_dir: Path) -> Task:
+    """The task of a recipe whose part is made from nothing. `runs_dir` is not read."""
+    size, batch_size, seed = recipe.model.size, recipe.optim.pass_size, recipe.data.seed
+    if recipe.task == "vit":
+        config = micro_config(size)
+        config.num_hidden_layers += 1  # dropped when it is saved
+        encoder = ImageEncoder.from_config(config)
+        # on CPU the fused attention's backward takes a third of the step; written out it takes a tenth
+        encoder.model.set_attn_implementation("eager")
+        return VitTask(encoder, batch_size, seed)
+    tokenizer = build_tokenizer(recipe.task)
+    if recipe.task == "t5":
+        model = new_t5(micro_t5_config(len(tokenizer), size))
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            # T5's own start has embeddings of size 1, which Adam needs 1,000 steps to move, and first logits of +-16
+            model.lm_head.weight.mul_(0.05)
+            model.shared.weight.mul_(0.05)
+        look_at_neighbors(model)
+        return T5Task(model, tokenizer, batch_size, seed, recipe.data.lessons)
+    if recipe.task == "opt":
+        model = new_opt(micro_opt_config(len(tokenizer), size))
+        model.set_attn_implementation("eager")
+        return OptTask(model, tokenizer, batch_size, seed)
+    if recipe.task == "bert":
+        from transformers import BertForMaskedLM
+
+        model = BertForMaskedLM(micro_bert_config(len(tokenizer), size))
+        model.set_attn_implementation("eager")
+        return BertTask(model, tokenizer, batch_size, seed)
+    raise ValueError(f"recipe {recipe.name} has the task {recipe.task!r}, which makes no frozen part")
+
+
+@torch.no_grad()
+def look_at_neighbors(model: nn.Module, strength: float = 5.0) -> None:
+    """Let a new T5's first head attend to the previous word and (in the encoder) the second to the next one.
+
+    differs from T5, whose biases start at random: see the module's docstring.
+    """
+    previous, following = 1, 17  # buckets of the distances -1 and +1, of T5's 32
+    for stack, heads in ((model.encoder, {0: previous, 1: following}), (model.decoder, {0: previous})):
+        bias = stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # [buckets, heads]
+        bias.zero_()
+        for head, bucket in heads.items():
+            bias[bucket, head] = strength
+
+
+class TextTask:
+    """What T5, OPT and BERT have in common: a tokenizer, numbered examples, and a model that gives its own loss."""
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int, seed: int) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def numbers(self, index: int) -> range:
+        """The numbers of the examples of batch `index`."""
+        return range(index * self.batch_size, (index + 1) * self.batch_size)
+
+    def tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Texts -> input_ids, attention_mask, each long[B,T], padded on the right to the longest."""
+        tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
+        return tokens.input_ids, tokens.attention_mask
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"total": self.model(**batch).loss}
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+class T5Task(TextTask):
+    """The instruction-trained encoder-decoder: our FlanT5. It begins with binding alone and widens from there.
+
+    `lessons`: the batches at which retelling, the first questions and the binding questions end; then comes the full
+    mixture. A T5 that starts with the full mixture answers at random between the things of a scene, for thousands of
+    steps.
+    """
+
+    REVIEW_SHARE = 0.15  # of the full mixture are binding questions, so that they are not forgotten
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        seed: int,
+        lessons: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        super().__init__(model, tokenizer, batch_size, seed)
+        self.lessons = lessons
+
+    def example(self, number: int, index: int) -> tuple[str, str]:
+        """Example `number`, made for batch `index`."""
+        courses = (corpus.binding_example, corpus.first_question, corpus.binding_question)
+        for end, make in zip(self.lessons, courses, strict=True):
+            if index < end:
+                return make(self.seed, number)
+        review = Random(f"mix {self.seed} {number}").random() < self.REVIEW_SHARE
+        return (corpus.binding_question if review else corpus.instruction)(self.seed, number)
+
+    def batch(self, index: int) -> list[dict[str, Tensor]]:
+        """The batch in parts of examples alike in length: a third of the work would be padding otherwise."""
+        examples = [self.example(number, index) for number in self.numbers(index)]
+        examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, len(pair[0]), pair))
+        size = -(-len(examples) // PARTS)
+        return [self.part(examples[start : start + size]) for start in range(0, len(examples), size)]
+
+    def part(self, examples: list[tuple[str, str]]) -> dict[str, Tensor]:
+        sources, targets = zip(*examples, strict=True)
+        input_ids, attention_mask = self.tokens(list(sources))
+        target_ids, target_mask = self.tokens(list(targets))
+        labels = target_ids.masked_fill(target_mask == 0, IGNORE_INDEX)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+    def losses(self, batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The mean over all target tokens, whatever part they are in."""
+        counts = [(part["labels"] != IGNORE_INDEX).sum() for part in batch]
+        losses = [self.model(**part).loss * count for part, count in zip(batch, counts, strict=True)]
+        return {"total": sum(losses) / sum(counts)}
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        return parameter_groups(
+            self.model,
+            lr,
+            weight_decay,
+            lr_scales=T5_LR_SCALES,
+            no_decay=("relative_attention_bias",),
+        )
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        return text_question_accuracy(self.model, self.tokenizer, scenes=60)
+
+
+def text_questions(scenes: int, seed: int = VALIDATION_SEED) -> list[tuple[words.Question, str]]:
+    """Held-out questions, each with a true description of its scene and the question as one prompt."""
+    asked = []
+    for index in range(scenes):
+        scene, rng = sample_scene(seed, index, "in"), Random(f"text questions {seed} {index}")
+        for question in words.questions(scene, rng):
+            prompt = corpus.QUESTION_PROMPTS[0].format(question.text)
+            asked.append((question, f"{words.full_caption(scene, rng)} {prompt}"))
+    return asked
+
+
+@torch.no_grad()
+def text_question_accuracy(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, scenes: int, batch_size: int = 128
+) -> dict[str, float]:
+    """Exact-match accuracy of a text-to-text model on `text_questions`, in total and by type: the ceiling of all that
+    comes after."""
+    asked = text_questions(scenes)
+    right: dict[str, list[bool]] = {}
+    for start in range(0, len(asked), batch_size):
+        part = asked[start : start + batch_size]
+        tokens = tokenizer([prompt for _, prompt in part], padding=True, return_tensors="pt")
+        ids = model.generate(**tokens, max_new_tokens=8, do_sample=False)
+        for (question, _), answer in zip(part, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+            right.setdefault(question.type, []).append(answer.strip() == question.answer)
+    total = [hit for hits in right.values() for hit in hits]
+    return {"accuracy": sum(total) / len(total)} | {name: sum(hits) / len(hits) for name, hits in right.items()}
+
+
+class OptTask(TextTask):
+    """The decoder trained on plain text, next word after next word: our OPT."""
+
+    def batch(self, index: int) -> dict[str, Tensor]:
+        end = self.tokenizer.eos_token
+        texts = [corpus.plain_text(self.seed, number) + end for number in self.numbers(index)]
+        input_ids, attention_mask = self.tokens(texts)
+        labels = input_ids.masked_fill(attention_mask == 0, IGNORE_INDEX)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+class BertTask(TextTask):
+    """The bidirectional text encoder from which the Q-Former starts: masked words, in captions."""
+
+    def batch(self, index: int) -> dict[str, Tensor]:
+        texts = []
+        for number in self.numbers(index):
+            rng = Random(f"captions {self.seed} {number}")
+            texts.append(clean_caption(words.caption(corpus.corpus_scene(rng), rng)))
+        input_ids, attention_mask = self.tokens(texts)
+        generator = torch.Generator().manual_seed(hash((self.seed, index)))  # hash of integers: the same everywhere
+        ordinary = input_ids >= len(self.tokenizer.all_special_tokens) - 1  # all but [DEC] come first
+        masked = (torch.rand(input_ids.shape, generator=generator) < MASKED_SHARE) & ordinary
+        # differs from BERT: a masked word is always [MASK], never kept or replaced by a random word
+        return {
+            "input_ids": input_ids.masked_fill(masked, self.tokenizer.mask_token_id),
+            "attention_mask": attention_mask,
+            "labels": input_ids.masked_fill(~masked, IGNORE_INDEX),
+        }
+
+
+# ---------------------------------------------------------------------------------------------------- the image side
+
+PATCH_ATTRIBUTES = {"kind": KINDS, "color": COLORS, "size": SIZES}
+SETTING_ATTRIBUTES = {"place": PLACES, "time": TIMES}
+COVERED = 0.2  # a patch shows a thing if the thing covers this share of it
+
+
+class LabelHeads(nn.Module):
+    """Linear readers of the last layer: for every patch what it shows (0: no thing), for [CLS] the setting."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(width)
+        self.patch = nn.ModuleDict({k: nn.Linear(width, len(v) + 1) for k, v in PATCH_ATTRIBUTES.items()})
+        self.setting = nn.ModuleDict({k: nn.Linear(width, len(v)) for k, v in SETTING_ATTRIBUTES.items()})
+
+    def forward(self, image_features: Tensor) -> dict[str, Tensor]:
+        """image_features [B,N,Dv] -> logits [B,N-1,classes] for patch attributes, [B,classes] for the setting."""
+        x = self.layer_norm(image_features)
+        patch = {name: head(x[:, 1:]) for name, head in self.patch.items()}
+        return patch | {name: head(x[:, 0]) for name, head in self.setting.items()}
+
+
+def patch_labels(scene: Scene, grid: int) -> dict[str, Tensor]:
+    """What each of `grid` x `grid` patches shows: long[grid*grid] for each of `PATCH_ATTRIBUTES`, 0 for no thing."""
+    cells = 6  # a mask of 6 x 6 points a patch tells well enough how much is covered
+    covered = masks(scene, grid * cells).reshape(len(scene.things), grid, cells, grid, cells).mean(axis=(2, 4))
+    top = covered.argmax(axis=0)
+    shown = covered.max(axis=0) > COVERED
+    labels = {}
+    for name, values in PATCH_ATTRIBUTES.items():
+        numbers = np.array([values.index(getattr(thing, name)) + 1 for thing in scene.things])
+        labels[name] = torch.from_numpy(np.where(shown, numbers[top], 0).reshape(-1).astype(np.int64))
+    return labels
+
+
+class VitTask:
+    """The image encoder: pictures and labels, no words. One layer more than it ships with."""
+
+    def __init__(self, encoder: nn.Module, batch_size: int, seed: int) -> None:
+        self.encoder = encoder
+        self.model = nn.ModuleDict({"encoder": encoder, "heads": LabelHeads(encoder.width)})
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def batch(self, index: int, split: str = "train", seed: int | None = None) -> dict[str, Tensor]:
+        seed = self.seed if seed is None else seed
+        size = self.encoder.image_size
+        numbers = range(index * self.batch_size, (index + 1) * self.batch_size)
+        scenes = [sample_scene(seed, number, split) for number in numbers]
+        grid = size // self.encoder.model.config.patch_size
+        labels = [patch_labels(scene, grid) for scene in scenes]
+        setting = {
+            name: torch.tensor([values.index(getattr(scene, name)) for scene in scenes])
+            for name, values in SETTING_ATTRIBUTES.items()
+        }
+        stacked = {name: torch.stack([label[name] for label in labels]) for name in PATCH_ATTRIBUTES}
+        return {"pixels": preprocess([draw(scene, size) for scene in scenes], size)} | stacked | setting
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropies; the many patches without a thing count for as much as those with one."""
+        logits = self.model["heads"](self.encoder(batch["pixels"]))
+        parts = {}
+        for name in PATCH_ATTRIBUTES:
+            loss = F.cross_entropy(logits[name].flatten(0, 1).float(), batch[name].flatten(), reduction="none")
+            empty = batch[name].flatten() == 0
+            parts[name] = (loss[empty].mean() + 3 * loss[~empty].mean()) / 4
+        for name in SETTING_ATTRIBUTES:
+            parts[name] = 0.2 * F.cross_entropy(logits[name].float(), batch[name])
+        return parts | {"total": sum(parts.values())}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Accuracy on 256 held-out pictures: patches that show a thing, and the setting."""
+        batches = 256 // self.batch_size
+        hits: dict[str, list[Tensor]] = {}
+        for index in range(batches):
+            batch = self.batch(index, "in", VALIDATION_SEED)
+            for name, logits in self.model["heads"](self.encoder(batch["pixels"])).items():
+                shown = batch[name] > 0 if name in PATCH_ATTRIBUTES else torch.ones_like(batch[name], dtype=torch.bool)
+                hits.setdefault(name, []).append((logits.argmax(-1) == batch[name])[shown])
+        return {name: torch.cat(parts).float().mean().item() for name, parts in hits.items()}
+
+    def save(self, folder: Path) -> None:
+        """The encoder without its last layer, in transformers' layout."""
+        drop_last_layer(self.encoder.model)
+        self.encoder.model.save_pretrained(folder)

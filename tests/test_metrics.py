@@ -1,0 +1,42 @@
+"""Metrics against answers known by hand."""
+
+import pytest
+import torch
+
+from blip2_lab import metrics
+
+
+def test_exact_match_forgives_case_and_a_full_stop_only():
+    assert metrics.exact_match(" Red. ", "red")
+    assert not metrics.exact_match("dark red", "red")
+    assert not metrics.exact_match("", "red")
+
+
+def test_accuracy_is_the_share_of_hits_and_nothing_has_none():
+    assert metrics.accuracy([True, True, False, False]) == 0.5
+    with pytest.raises(ValueError, match="no question was asked"):
+        metrics.accuracy([])
+
+
+def test_confidence_interval_is_wilsons():
+    low, high = metrics.confidence_interval(0.5, 100)  # tables: 0.4038 to 0.5962
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert metrics.confidence_interval(1.0, 20)[1] == 1.0
+    narrow, wide = (metrics.confidence_interval(0.9, n) for n in (10_000, 100))
+    assert wide[0] < narrow[0] < 0.9 < narrow[1] < wide[1]
+
+
+def test_f1_counts_over_all_scenes():
+    predicted = [{"boat", "tree"}, {"fish"}]
+    true = [{"boat"}, {"fish", "key"}]
+    assert metrics.f1(predicted, true) == pytest.approx(2 * 2 / (3 + 3))  # 2 right, 3 named, 3 there
+    assert metrics.f1([set()], [{"boat"}]) == 0
+    assert metrics.f1([set()], [set()]) == 0
+
+
+def test_recall_counts_ties_as_misses():
+    scores = torch.tensor([[3.0, 1.0, 2.0], [5.0, 4.0, 0.0], [1.0, 1.0, 1.0]])
+    assert metrics.recall_at(scores, 1) == pytest.approx(1 / 3)  # row 0 hits, row 1 is second, row 2 is a tie
+    assert metrics.recall_at(scores, 2) == pytest.approx(2 / 3)
+    assert metrics.recall_at(scores, 3) == 1.0
+    assert metrics.recall_at(torch.zeros(4, 4), 1) == 0.0

@@ -1,0 +1,266 @@
+"""The command line: quick, truthful JSON, and one sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import blip2_lab
+from blip2_lab import cli
+from blip2_lab.decoding import Token
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import sample_scene
+from blip2_lab.recipes import RECIPES
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of one command, in this process."""
+    try:
+        code = cli.main(list(argv))
+    except SystemExit as exit:  # argparse
+        code = exit.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def complaint(capsys, *argv: str) -> str:
+    """What a wrong command says: one line on stderr, nothing on stdout, exit code 2."""
+    code, out, err = run(capsys, *argv)
+    assert code == 2 and out == "" and err.startswith("blip2-lab") and err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+class FakeModel:
+    """Answers every prompt with two tokens and remembers how it was asked."""
+
+    def stream(self, image, prompt, **decoding):
+        self.asked = image, prompt, decoding
+        return iter([Token("a red", 0.91234), Token(" boat", 0.5)])
+
+
+@pytest.fixture
+def model(monkeypatch):
+    fake = FakeModel()
+    monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize: fake)
+    return fake
+
+
+# ----------------------------------------------------------------------------------------------------------------- help
+
+
+def test_help_is_quick_and_brings_nothing_heavy():
+    code = "import sys; from blip2_lab import cli\n"
+    code += "try: cli.main(['--help'])\n"
+    code += "except SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'transformers'} & set(sys.modules)))"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and "ask" in done.stdout
+    assert time.perf_counter() - start < 5  # 0.1 s on a machine that is not busy
+
+
+def test_python_dash_m_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "blip2_lab", "nothing"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "invalid choice: 'nothing'" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "evaluate", "app"])
+def test_every_command_explains_itself(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0 and f"usage: blip2-lab {command}" in out
+
+
+# ----------------------------------------------------------------------------------------------------------------- draw
+
+
+def test_draw_writes_the_scene_and_prints_its_truth(capsys, tmp_path):
+    out = tmp_path / "scene.png"
+    code, printed, _ = run(capsys, "draw", "--seed", "7", "--index", "3", "--out", str(out), "--json", "--size", "96")
+    truth, scene = json.loads(printed), sample_scene(7, 3)
+    assert code == 0
+    assert Image.open(out).tobytes() == draw(scene, 96).tobytes()
+    assert (truth["seed"], truth["index"], truth["split"]) == (7, 3, "train")
+    assert truth["things"] == json.loads(json.dumps(scene.to_dict()))["things"] and truth["place"] == scene.place
+    assert len(truth["captions"]) == 3 and {"type", "question", "answer"} == set(truth["questions"][0])
+
+
+def test_draw_without_anything_writes_scene_png(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "draw", "--json")[0] == 0 and not list(tmp_path.iterdir())
+    code, printed, _ = run(capsys, "draw")
+    assert code == 0 and printed.startswith("scene.png: ") and Image.open("scene.png").size == (384, 384)
+
+
+def test_draw_mistakes(capsys, tmp_path):
+    assert "unknown split 'test'" in complaint(capsys, "draw", "--split", "test")
+    assert "does not end in" in complaint(capsys, "draw", "--out", "scene.tiff")
+    assert "No such file or directory" in complaint(capsys, "draw", "--out", str(tmp_path / "no" / "scene.png"))
+    assert "--seed: invalid int value: 'x'" in complaint(capsys, "draw", "--seed", "x")
+
+
+# ------------------------------------------------------------------------------------------------------------------ ask
+
+
+@pytest.fixture
+def picture(tmp_path) -> str:
+    draw(sample_scene(0, 0), 96).save(tmp_path / "picture.png")
+    return str(tmp_path / "picture.png")
+
+
+def test_ask_prints_the_answer(capsys, model, picture):
+    assert run(capsys, "ask", picture, "what is it?") == (0, "a red boat\n", "")
+    image, prompt, decoding = model.asked
+    assert image.size == (96, 96) and prompt == "what is it?"
+    assert decoding == {"num_beams": 5, "max_new_tokens": 30, "length_penalty": -1.0}
+
+
+def test_ask_as_json_with_probabilities(capsys, model, picture):
+    code, out, _ = run(capsys, "ask", picture, "what?", "--json", "--sample", "--temperature", "0.5", "--beams", "3")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["answer"] == "a red boat" and answer["model"] == "micro" and answer["prompt"] == "what?"
+    assert answer["tokens"] == [{"text": "a red", "probability": 0.9123}, {"text": " boat", "probability": 0.5}]
+    assert model.asked[2] | {"num_beams": 1, "do_sample": True, "temperature": 0.5, "top_p": 0.9} == model.asked[2]
+
+
+def test_ask_mistakes(capsys, model, picture, tmp_path):
+    assert "no file" in complaint(capsys, "ask", "nothing.png", "what?")
+    assert "the prompt is empty" in complaint(capsys, "ask", picture, "  ")
+    (tmp_path / "text.png").write_text("not a picture")
+    assert "is not a PNG, JPEG, WebP or GIF" in complaint(capsys, "ask", str(tmp_path / "text.png"), "what?")
+    assert "required: PROMPT" in complaint(capsys, "ask", picture)
+
+
+def test_ask_an_unknown_model(capsys, picture, tmp_path):
+    assert "nowhere" in complaint(capsys, "ask", picture, "what?", "--model", str(tmp_path / "nowhere"))
+
+
+def test_traceback_on_request(capsys):
+    with pytest.raises(ValueError):
+        cli.main(["--traceback", "ask", "nothing.png", "what?"])
+
+
+def test_ctrl_c_is_a_sentence(capsys, model, picture, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "stream", interrupted)
+    code, out, err = run(capsys, "ask", picture, "what?")
+    assert (code, out, err) == (130, "", "\nblip2-lab: stopped\n")
+
+
+# ---------------------------------------------------------------------------------------------------- recipes and train
+
+
+def test_recipes_lists_them_all(capsys):
+    code, out, _ = run(capsys, "recipes")
+    assert code == 0 and all(name in out for name in RECIPES)
+
+
+def test_train_mistakes(capsys, tmp_path):
+    assert "did you mean 'micro-vit'" in complaint(capsys, "train", "micro-vi")
+    assert "did you mean 'optim.lr'" in complaint(capsys, "train", "micro-vit", "--set", "optim.lrr=1")
+    assert "not allowed with" in complaint(capsys, "train", "micro-vit", "--resume", "--restart")
+    runs = str(tmp_path)
+    assert "needs micro-vit and micro-bert" in complaint(capsys, "train", "micro-stage1", "--quiet", "--runs", runs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_passes_on_what_was_said(capsys, monkeypatch, tmp_path):
+    from blip2_lab import tasks
+
+    calls = []
+    monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append((recipe, runs, options)))
+    settings = ["--set", "optim.lr=5e-5", "--set", "optim.steps=3"]
+    assert run(capsys, "train", "micro-vit", "--runs", str(tmp_path), "--restart", *settings)[0] == 0
+    ((recipe, runs, options),) = calls
+    assert (recipe.optim.lr, recipe.optim.steps, runs) == (5e-5, 3, tmp_path)
+    assert options == {"resume": False, "progress": True}
+
+
+def test_train_all_is_the_sequence_and_an_export(capsys, monkeypatch, tmp_path):
+    from blip2_lab import tasks
+
+    calls = []
+    monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append(recipe.name))
+    monkeypatch.setattr(tasks, "export", lambda runs: runs / "micro")
+    code, out, _ = run(capsys, "train", "micro-all", "--runs", str(tmp_path), "--set", "micro-vit/optim.steps=3")
+    assert code == 0 and calls == list(RECIPES["micro-all"].sequence)
+    assert f"the finished model is in {tmp_path / 'micro'}" in out
+
+
+def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
+    from blip2_lab import tasks
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks, "run", interrupted)
+    code, _, err = run(capsys, "train", "micro-vit", "--quiet")
+    assert code == 130 and "the same command goes on from the last checkpoint" in err
+
+
+def test_divergence_is_a_sentence(capsys, monkeypatch):
+    from blip2_lab import tasks
+    from blip2_lab.train import Diverged
+
+    def diverged(*_, **__):
+        raise Diverged("the loss became nan at step 8; try a lower learning rate")
+
+    monkeypatch.setattr(tasks, "run", diverged)
+    assert "nan at step 8" in complaint(capsys, "train", "micro-vit", "--quiet")
+
+
+def test_a_missing_package_is_named(capsys, monkeypatch):
+    from blip2_lab import tasks
+
+    def missing(name):
+        def run(*_, **__):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return run
+
+    monkeypatch.setattr(tasks, "run", missing("accelerate"))
+    assert "needs accelerate, which is not installed" in complaint(capsys, "train", "micro-vit", "--quiet")
+    monkeypatch.setattr(tasks, "run", missing("blip2_lab.nothing"))
+    with pytest.raises(ModuleNotFoundError):  # ours: a bug, not the user's mistake
+        cli.main(["train", "micro-vit", "--quiet"])
+
+
+# ------------------------------------------------------------------------------------------------- evaluate and the app
+
+
+def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_path):
+    from blip2_lab import evaluate
+
+    def measure(asked, **options):
+        options.pop("say")("asking")
+        return {"is it the model": asked is model, **options}
+
+    monkeypatch.setattr(evaluate, "evaluate", measure)
+    out = tmp_path / "numbers.json"
+    code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--out", str(out))
+    assert code == 0 and err == "asking\n"
+    assert json.loads(printed) == json.loads(out.read_text())
+    assert json.loads(printed) == {"is it the model": True, "scenes": 7, "split": "near", "num_beams": 1}
+
+
+def test_a_model_for_retrieval_cannot_answer(capsys, picture, monkeypatch):
+    monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize: object())
+    assert "made for retrieval" in complaint(capsys, "ask", picture, "what?")
+
+
+def test_app_passes_its_options_on(capsys, monkeypatch):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.setattr(runpy, "run_path", lambda path, run_name: print(Path(path).name, run_name, *sys.argv[1:]))
+    code, out, _ = run(capsys, "app", "--port", "7860", "--model", "folder")
+    assert code == 0 and out == "app.py __main__ --port 7860 --model folder\n"
+    assert "unrecognized arguments: --port 7860" in complaint(capsys, "recipes", "--port", "7860")

@@ -1,0 +1,64 @@
+# make demo   talk to the model        make test   run the tests        make lab   open the notebooks
+# Everything lives in .venv; the second time only what changed is done again.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+SAY := @printf '\n== %s\n'
+# one line for each thing that is fetched or built, so that nobody wonders whether it still works
+INSTALL = @$(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt --editable $(1) \
+  | awk '/^ *(Downloading|Using cached|Building|Installing)/ { print substr($$0, 1, 100); fflush() }'
+
+.PHONY: help demo test lab setup clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@echo "make demo    starts the chat and prints its address (the first time it builds the environment: some minutes)"
+	@echo "make test    runs the tests                PYTEST='-k qformer -x' hands options to pytest"
+	@echo "make lab     opens JupyterLab on the notebooks"
+	@echo "make setup   builds the whole environment and stops there"
+	@echo "make clean   removes the environment"
+	@echo
+	@echo "Another Python: make demo PYTHON=python3.13      Other weights: make demo ARGS='--model FOLDER_OR_HUB_NAME'"
+
+.venv/created:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or say: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "blip2_lab needs Python 3.11 or newer, and '$(PYTHON)' is older. Say for example: make PYTHON=python3.12"; exit 1; }
+	$(SAY) "Making a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv || { echo "Python cannot make virtual environments here. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+.venv/ready-demo: .venv/created pyproject.toml constraints.txt
+	$(SAY) "Installing blip2_lab with torch, transformers and gradio (some minutes the first time, then never again)"
+	$(call INSTALL,.)
+	@touch $@
+
+.venv/ready-lab: .venv/ready-demo
+	$(SAY) "Installing JupyterLab, captum and matplotlib"
+	$(call INSTALL,'.[teach]')
+	@touch $@
+
+.venv/ready-dev: .venv/ready-demo
+	$(SAY) "Installing what the tests and the notebooks need"
+	$(call INSTALL,'.[dev]')
+	@touch .venv/ready-lab $@
+
+setup: .venv/ready-dev  ## everything, for developers
+	$(SAY) "The environment is ready in .venv"
+
+demo: .venv/ready-demo  ## the chat
+	$(SAY) "Starting the chat (stop it with Ctrl+C)"
+	@$(BIN)/python app.py $(ARGS)
+
+test: .venv/ready-dev  ## the tests
+	$(SAY) "Running the tests"
+	@$(BIN)/python -m pytest $(PYTEST)
+
+lab: .venv/ready-lab  ## the notebooks
+	$(SAY) "Opening JupyterLab on the notebooks (stop it with Ctrl+C)"
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,311 @@
+"""Talking about a picture: prompts, conversation, streaming, the confidence of each word, the match meter.
+
+What is unusual about it:
+
+* A picture is encoded once (`Eyes`), however many questions follow. Another question costs the language model alone.
+* A conversation is text: earlier questions and answers stand in front of the new question, in the same form.
+  BLIP-2 was never trained to converse; the frozen language model brings that along.
+* Stopping works: a token is computed when it is asked for, and beam search asks after every token whether to go on.
+* A language model of 300 words says which word it does not know, instead of answering something else.
+
+Paper: section 4.1, Figure 4 (instructed zero-shot generation). Notebook: 12.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_lab.decoding import Decoding, Token, words
+from blip2_lab.language import LanguageModel
+from blip2_lab.retrieval import score_pairs
+from blip2_lab.stage2 import Stage2Model
+
+#: How a question is put (section 4.1): to an encoder-decoder (FlanT5), and to a decoder (OPT).
+QUESTION_PROMPTS = {"encoder-decoder": "Question: {} Short answer:", "decoder": "Question: {} Answer:"}
+
+#: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
+INSTRUCTIONS = {
+    "micro": (
+        "what is in the picture?",
+        "how many things are there?",
+        "what place is this?",
+        "is it day or night?",
+        "Describe the picture.",
+        "Tell a story.",
+        "Write a message that goes with this picture.",
+    ),
+    "real": (
+        "What is in the photo?",
+        "Is this photo unusual?",
+        "Which city is this?",
+        "Why do you think so?",
+        "Tell me something about the history of this place.",
+        "Write down the facts that you know about this flower.",
+        "What are the ingredients I need to make this?",
+        "Write a romantic message that goes along this photo.",
+    ),
+}
+
+QUESTION_WORDS = frozenset(
+    "what which where when who whose why how is are was were do does did can could has have".split()
+)
+MAX_CHARACTERS = 2000  #: of one question
+HISTORY_TURNS = 2  #: earlier turns that a question carries along: the micro language model has read dialogues of three
+HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
+SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question as it was typed, and what the model said."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer so far: its text, its words with their probabilities, and the prompt the language model was given."""
+
+    text: str
+    words: tuple[Token, ...]
+    prompt: str
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well a text fits a picture: `itc`, the cosine of the best query, and `itm`, the probability of a match."""
+
+    itc: float
+    itm: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the model has read it: image_features [1,N,Dv] and visual_prompt [1,Q,Dl]."""
+
+    image_features: Tensor
+    visual_prompt: Tensor
+
+
+class Eyes:
+    """Encodes each picture once. Pictures are known by their pixels, and the last `capacity` are remembered."""
+
+    def __init__(self, model: Stage2Model, capacity: int = 16) -> None:
+        self.model = model
+        self.capacity = capacity
+        self._seen: OrderedDict[bytes, Seen] = OrderedDict()
+        self._one_at_a_time = threading.Lock()
+
+    @torch.no_grad()
+    def see(self, image: Image.Image) -> Seen:
+        """The picture's image features and visual prompt, from memory if it was seen before."""
+        key = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).digest()
+        with self._one_at_a_time:
+            if key not in self._seen:
+                features = self.model.image_encoder(self.model.image_encoder.preprocess([image]))
+                self._seen[key] = Seen(features, self.model.visual_prompt(features))
+            self._seen.move_to_end(key)
+            while len(self._seen) > self.capacity:
+                self._seen.popitem(last=False)
+            return self._seen[key]
+
+
+@dataclass
+class Conversation:
+    """Questions about one picture, each with the earlier turns in front of it.
+
+    `turns` grows while an answer streams: an answer that was stopped halfway stays, as far as it got.
+    """
+
+    model: Stage2Model
+    seen: Seen
+    turns: list[Turn] = field(default_factory=list)
+    history_turns: int = HISTORY_TURNS
+
+    @classmethod
+    def about(cls, model: Stage2Model, image: Image.Image) -> Conversation:
+        """Begin to talk about a picture."""
+        return cls(model, Eyes(model).see(image))
+
+    def prompt(self, text: str) -> str:
+        """What the language model reads. Raises ValueError for a text it should not be given (see `check`).
+
+        A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning.
+        An instruction ("Describe the picture.") and a text that brings its own form ("Question: …") go as they are.
+        """
+        text = check(text)
+        if not is_question(text):
+            return text
+        form = question_prompt(self.model)
+        asked = form.format(question_mark(text))
+        past = [
+            f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}."
+            for turn in self.turns
+            if turn.answer.strip() and is_question(turn.question)
+        ]
+        past = past[-self.history_turns :] if self.history_turns else []
+        while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:
+            past = past[1:]
+        return " ".join([*past, asked])
+
+    def ask(self, text: str, decoding: Decoding | None = None, *, seed: int | None = None) -> Iterator[Reply]:
+        """The growing answer. Close the iterator to stop the model. Greedy by default: it streams best.
+
+        `seed` makes sampling repeatable. Raises ValueError before the first reply when the text cannot be asked.
+        """
+        prompt = self.prompt(text)
+        if unknown := unknown_words(self.model.language_model.tokenizer, text):
+            raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
+        return self._answer(text.strip(), prompt, decoding or Decoding(num_beams=1, max_new_tokens=60), seed)
+
+    def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
+        if seed is not None:
+            torch.manual_seed(seed)
+        tokens: list[Token] = []
+        self.turns.append(Turn(question, ""))
+        for token in stream(self.model.language_model, self.seen.visual_prompt, prompt, decoding):
+            if token is not None:
+                tokens.append(token)
+            answer = "".join(token.text for token in tokens).strip()
+            self.turns[-1] = Turn(question, answer)
+            yield Reply(answer, tuple(words(tokens)), prompt)
+        yield Reply(self.turns[-1].answer, tuple(words(tokens)), prompt, done=True)
+
+    def match(self, text: str) -> Match:
+        """How well a text fits the picture, by stage 1. Raises ValueError when there is no stage 1 or no text."""
+        if self.model.stage1 is None:
+            raise ValueError("This model was loaded without stage 1, which matches pictures and texts.")
+        text = check(text)
+        if unknown := unknown_words(self.model.stage1.tokenizer, text):
+            raise ValueError(unknown_words_sentence(self.model.stage1.tokenizer, unknown))
+        with torch.no_grad():
+            itc, itm = score_pairs(self.model.stage1, self.seen.image_features, *self.model.stage1.tokenize([text]))
+        return Match(itc.item(), itm.item())
+
+
+# ------------------------------------------------------------------------------------------------------------ prompts
+
+
+def question_prompt(model: Stage2Model) -> str:
+    """The form of a question for this model's kind of language model."""
+    kind = "encoder-decoder" if model.language_model.model.config.is_encoder_decoder else "decoder"
+    return QUESTION_PROMPTS[kind]
+
+
+def is_question(text: str) -> bool:
+    """ "what color is the boat", with or without its mark. A text that says "Question:" itself is taken as it is."""
+    if re.search(r"\b(question|answer):", text, re.IGNORECASE):
+        return False
+    first = re.match(r"\W*(\w+)", text)
+    return text.rstrip().endswith("?") or bool(first and first[1].lower() in QUESTION_WORDS)
+
+
+def question_mark(text: str) -> str:
+    """The question with one question mark at its end."""
+    return text.strip().rstrip("?. ") + "?"
+
+
+def check(text: str) -> str:
+    """The text without the spaces around it. Raises ValueError when it is empty or too long."""
+    text = " ".join(text.split())
+    if not text.strip(" .?!"):
+        raise ValueError('There is no question yet: type one, for example "what is in the picture?"')
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"That is {len(text):,} characters, and a question may have {MAX_CHARACTERS:,}: ask in fewer.")
+    return text
+
+
+def knows_whole_words_only(tokenizer) -> bool:
+    """Is this a miniature's tokenizer: a closed list of words, where an unknown one is lost entirely?"""
+    return tokenizer is not None and len(tokenizer) < SMALL_VOCABULARY and tokenizer.unk_token_id is not None
+
+
+def unknown_words(tokenizer, text: str) -> list[str]:
+    """The words of the text that a whole-word tokenizer does not know, once each."""
+    if not knows_whole_words_only(tokenizer):
+        return []
+    pieces = dict.fromkeys(re.findall(r"[^\s.,:?!]+", text))
+    return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
+
+
+def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
+    """ "I do not know the word 'colour'; did you mean 'color'?" """
+    known = [piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")]
+    names = ", ".join(f"'{word[:30]}'" for word in unknown[:4]) + (", …" if len(unknown) > 4 else "")
+    close = [match for word in unknown[:4] for match in get_close_matches(word.lower()[:30], known, n=1, cutoff=0.75)]
+    if close:
+        help = f"did you mean {' and '.join(repr(word) for word in close)}?"
+    else:
+        help = f"I know {len(known)} words: things such as boat, cat and house, their colors, places and uses."
+    return f"I do not know the word{'s' if len(unknown) > 1 else ''} {names}; {help}"
+
+
+def _num_tokens(language_model: LanguageModel, text: str) -> int:
+    return language_model.prompt_texts([text]).ids.shape[1]
+
+
+# ---------------------------------------------------------------------------------------------------------- streaming
+
+
+def stream(
+    language_model: LanguageModel, visual_prompt: Tensor, prompt: str, decoding: Decoding, *, heartbeat: float = 0.1
+) -> Iterator[Token | None]:
+    """The answer's tokens about one picture [1,Q,Dl]; close the iterator and the model stops within a token.
+
+    Beam search knows its answer only at the end: until then None comes every `heartbeat` seconds, so that whoever
+    listens can stop in between.
+    """
+    if decoding.do_sample or decoding.num_beams == 1:
+        yield from language_model.stream(visual_prompt, prompt, decoding)
+        return
+    text = language_model.prompt_texts([prompt])
+    stop = threading.Event()
+    search = _Background(lambda: language_model.generate_ids(visual_prompt, text, decoding, stop=stop.is_set))
+    try:
+        while not search.finished.wait(heartbeat):
+            yield None
+    finally:
+        stop.set()
+        search.finished.wait()
+    (ids,) = search.result()
+    shown = ""
+    for i, probability in enumerate(language_model.probabilities(visual_prompt, text, ids)):
+        answer = language_model.decode(ids[: i + 1])
+        if answer.endswith("\N{REPLACEMENT CHARACTER}"):
+            continue  # half a character: its other bytes are in the next token
+        yield Token(answer[len(shown) :], probability)
+        shown = answer
+
+
+class _Background:
+    """A function's call in a thread of its own; `result()` is what it returned, or raises what it raised."""
+
+    def __init__(self, function: Callable) -> None:
+        self.finished = threading.Event()
+        self._function, self._value, self._error = function, None, None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._function()
+        except BaseException as error:  # noqa: BLE001  it is raised again in the thread that asks for the result
+            self._error = error
+        finally:
+            self.finished.set()
+
+    def result(self):
+        if self._error is not None:
+            raise self._error
+        return self._value

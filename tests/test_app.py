@@ -1,0 +1,262 @@
+"""The app: its small functions, its handlers, and the whole thing over its API. No browser (see test_browser.py)."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+gr = pytest.importorskip("gradio")
+
+import app as chat_app  # noqa: E402  after the skip
+from blip2_lab.chat import Turn  # noqa: E402
+from blip2_lab.decoding import Token  # noqa: E402
+from blip2_lab.novelty import DrawnWorld  # noqa: E402
+from blip2_lab.picturebook.draw import draw  # noqa: E402
+from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
+
+CONTROLS = ("greedy", 5, 0.9, 1.0, 4, -1.0, 1.0)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What the user was warned of."""
+    said: list[str] = []
+    monkeypatch.setattr(chat_app.gr, "Warning", said.append)
+    return said
+
+
+@pytest.fixture
+def handlers(tiny_model):
+    return chat_app.App(tiny_model)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "scene.png"
+    draw(sample_scene(7, 3), 200).save(path)
+    return str(path)
+
+
+# ---------------------------------------------------------------------------------------------------- small functions
+
+
+def test_a_scene_from_the_menus():
+    nothing = (chat_app.NOTHING, "red", "small", "top")
+    menus = ("boat", "red", "large", "left", "cat", "blue", "small", "top right", *nothing, *nothing)
+    scene = chat_app.scene_from_menus("beach", "night", *menus)
+    assert [(t.kind, t.color, t.size, t.position) for t in scene.things] == [
+        ("boat", "red", "large", "left"),
+        ("cat", "blue", "small", "top right"),
+    ]
+    assert (scene.place, scene.time) == ("beach", "night")
+
+
+def test_scenes_that_cannot_be_drawn():
+    nothing = (chat_app.NOTHING, "red", "small", "top")
+    with pytest.raises(ValueError, match="nothing to draw"):
+        chat_app.scene_from_menus("beach", "day", *nothing)
+    with pytest.raises(ValueError, match='Two things stand at "top"'):
+        chat_app.scene_from_menus("beach", "day", "boat", "red", "small", "top", "cat", "red", "small", "top")
+
+
+def test_what_the_model_says_cannot_become_markup():
+    words = (Token("<script>alert(1)</script>", 0.5), Token(" boat", 0.25))
+    shown = chat_app.confidence_html(words)
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+    assert "“boat” (25%)" in shown and "probability 0.250" in shown
+    assert chat_app._as_text("<img src=x> & co") == "&lt;img src=x&gt; &amp; co"
+    assert chat_app._sentence("no <b>zebra</b>") == "No &lt;b&gt;zebra&lt;/b&gt;."
+    assert "hsl(0 " in chat_app.confidence_html((Token("a", 0.0),))
+    assert "hsl(120 " in chat_app.confidence_html((Token("a", 1.0),))
+
+
+def test_other_hosts_need_a_password(capsys):
+    assert chat_app.parse([]).host == "127.0.0.1"
+    for arguments in (["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--auth", "nobody"], ["--auth", ":secret"]):
+        with pytest.raises(SystemExit):
+            chat_app.parse(arguments)
+        assert "--auth" in capsys.readouterr().err
+    assert chat_app.parse(["--host", "0.0.0.0", "--auth", "ada:secret"]).auth == "ada:secret"
+    assert chat_app.is_loopback("localhost") and chat_app.is_loopback("::1") and not chat_app.is_loopback("192.168.0.2")
+
+
+def test_the_decoding_controls_mean_what_they_say():
+    decoding = chat_app.decoding_from_controls("beam search", 3, 0.8, 0.5, 20, -1, 1.2)
+    assert (decoding.num_beams, decoding.do_sample, decoding.max_new_tokens) == (3, False, 20)
+    assert (decoding.length_penalty, decoding.repetition_penalty) == (-1, 1.2)
+    decoding = chat_app.decoding_from_controls("nucleus sampling", 3, 0.8, 0.5, 20, -1, 1.2)
+    assert (decoding.num_beams, decoding.do_sample, decoding.top_p, decoding.temperature) == (1, True, 0.8, 0.5)
+    assert chat_app.decoding_from_controls("greedy", 3, 0.8, 0.5, 20, -1, 1.2).num_beams == 1
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (640, 480)])
+def test_any_mode_and_size_can_be_shown(handlers, warnings, tmp_path, mode, size):
+    path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
+    Image.new(mode, size).save(path)
+    shown, note, image, turns, chat, _ = handlers.look(str(path))
+    assert warnings == [] and image.mode == "RGB" and image.size == size
+    assert max(shown.size) == chat_app.SHOWN and turns == chat == []
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_the_formats(handlers, warnings, tmp_path, format):
+    path = tmp_path / f"picture.{format.lower()}"
+    draw(sample_scene(7, 3)).save(path, format)
+    assert handlers.look(str(path))[2].size == (96, 96) and warnings == []
+
+
+def bad_files(folder) -> dict[str, bytes]:
+    """Name -> content of files that are no pictures, or only look like some."""
+    png = io.BytesIO()
+    draw(sample_scene(7, 3)).save(png, "PNG")
+    huge = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(huge, "PNG")
+    tiff = io.BytesIO()
+    draw(sample_scene(7, 3)).save(tiff, "TIFF")
+    return {
+        "empty.png": b"",
+        "text.png": b"hello, I am a picture, believe me",
+        "noise.jpg": random.Random(0).randbytes(4000),
+        "cut.png": png.getvalue()[:400],
+        "huge.png": huge.getvalue(),
+        "other.tiff": tiff.getvalue(),
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+    }
+
+
+def test_bad_files_get_one_sentence_and_the_app_lives_on(handlers, warnings, tmp_path, picture):
+    for count, (name, content) in enumerate(bad_files(tmp_path).items(), 1):
+        path = tmp_path / name
+        path.write_bytes(content)
+        shown, note, image, *_ = handlers.look(str(path))
+        assert shown is None and image is None and len(warnings) == count, name
+        sentence = warnings[-1]
+        assert sentence[0].isupper() and sentence.endswith(".") and len(sentence) < 200, sentence
+        assert str(tmp_path) not in sentence, "no path of the server is told"
+    assert handlers.look(picture)[2].size == (200, 200)
+
+
+def test_a_large_picture_is_kept_and_shown_small(handlers, tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (5000, 2500), "teal").save(path)
+    shown, _, image, *_ = handlers.look(str(path))
+    assert shown.size == (chat_app.SHOWN, chat_app.SHOWN // 2) and image.size == (chat_app.KEPT, chat_app.KEPT // 2)
+
+
+def test_a_text_chunk_in_a_picture_does_no_harm(handlers, warnings, tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("note", "<script>alert(1)</script>")
+    path = tmp_path / "with-text.png"
+    draw(sample_scene(7, 3)).save(path, pnginfo=info)
+    assert handlers.look(str(path))[2].info == {} or warnings == []
+
+
+def test_taking_the_picture_away(handlers):
+    assert handlers.look(None)[:5] == (None, "", None, [], [])
+
+
+def test_the_gallery_and_the_menus_give_pictures(handlers, warnings):
+    event = type("Event", (), {"index": 2})()
+    assert handlers.pick(event)[2].size == (384, 384)
+    menus = [value for row in chat_app.MENUS for value in row]
+    assert handlers.draw("beach", "day", *menus)[2].size == (384, 384)
+    handlers.draw("beach", "day", *[chat_app.NOTHING, "red", "large", "top"] * 4)
+    assert warnings == ["There is nothing to draw: choose at least one thing."]
+
+
+def test_a_strange_picture_is_called_strange_with_the_way_out(tiny_model, picture):
+    width = 2 * tiny_model.image_encoder.width
+    world = DrawnWorld(torch.zeros(width), torch.eye(width), limit=0.0)  # to this one everything is strange
+    note = chat_app.App(tiny_model, world).look(picture)[1]
+    assert "outside my drawn world" in note and chat_app.REAL_WEIGHTS in note
+    world = DrawnWorld(torch.zeros(width), torch.eye(width), limit=1e9)
+    assert chat_app.App(tiny_model, world).look(picture)[1] == ""
+
+
+# ------------------------------------------------------------------------------------------------------------- asking
+
+
+def test_an_answer_grows_and_is_remembered(handlers, warnings, picture):
+    image = handlers.look(picture)[2]
+    steps = list(handlers.ask("what is it?", image, [], [], 0, *CONTROLS))
+    box, chat, turns, confidence = steps[-1]
+    assert box == "" and [m["role"] for m in chat] == ["user", "assistant"]
+    assert turns == [Turn("what is it?", chat[1]["content"])] and "<span" in confidence and warnings == []
+    *_, (_, chat, turns, _) = handlers.ask("what color is it?", image, turns, chat, 0, *CONTROLS)
+    assert len(turns) == 2 and len(chat) == 4
+
+
+@pytest.mark.parametrize("text", ["", "  ", "boat " * 1000, "is there a zebra?"])
+def test_bad_questions_get_one_sentence_and_stay_in_the_box(handlers, warnings, picture, text):
+    image = handlers.look(picture)[2]
+    ((box, chat, turns, _),) = handlers.ask(text, image, [], [], 0, *CONTROLS)
+    assert box == text and chat == turns == [] and len(warnings) == 1 and len(warnings[0]) < 200
+
+
+def test_a_question_without_a_picture(handlers, warnings):
+    ((box, chat, *_),) = handlers.ask("what is it?", None, [], [], 0, *CONTROLS)
+    assert box == "what is it?" and chat == [] and "no picture yet" in warnings[0]
+
+
+def test_what_was_said_before_a_stop_stays(handlers, picture):
+    image = handlers.look(picture)[2]
+    steps = handlers.ask("what is it?", image, [], [], 0, "greedy", 5, 0.9, 1.0, 100, -1.0, 1.0)
+    _, chat, turns, _ = next(steps)
+    steps.close()
+    assert turns[0].answer and chat[1]["content"] == turns[0].answer
+
+
+def test_another_answer_replaces_the_last_and_is_sampled(handlers, warnings, picture):
+    image = handlers.look(picture)[2]
+    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], [], 0, *CONTROLS)
+    *_, (_, chat, turns, _, seed) = handlers.again(image, turns, chat, 0, *CONTROLS)
+    assert len(turns) == 1 and len(chat) == 2 and seed == 1 and warnings == []
+    ((_, chat, turns, _, seed),) = handlers.again(image, [], [], 0, *CONTROLS)
+    assert chat == [] and seed == 0 and "no question" in warnings[0]
+
+
+def test_the_match_meter(handlers, warnings, picture):
+    image = handlers.look(picture)[2]
+    assert "ITC" in handlers.match("a red boat.", image) and warnings == []
+    assert handlers.match("a zebra.", image) == "" and handlers.match("a boat.", None) == ""
+    assert "zebra" in warnings[0] and "no picture" in warnings[1]
+
+
+# ------------------------------------------------------------------------------------------------------- over the API
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model):
+    """The whole app with the tiny model, at a free port."""
+    page = chat_app.build(tiny_model)
+    _, address, _ = chat_app.serve(page, block=False)
+    yield page, address
+    page.close()
+
+
+def test_the_api_looks_asks_and_matches(server, picture):
+    from gradio_client import Client, handle_file
+
+    client = Client(server[1], verbose=False)
+    client.predict(handle_file(picture), api_name="/look")
+    box, chat, confidence = client.predict("what is it?", [], 0, *CONTROLS, api_name="/ask")
+    assert box == "" and chat[-1]["role"] == "assistant" and "<span" in confidence
+    assert "ITM" in client.predict("a red boat.", api_name="/match")
+
+
+def test_the_server_keeps_its_doors_closed(server):
+    page, address = server
+    assert address.startswith("http://127.0.0.1:") and page.share is False
+    assert page.analytics_enabled is False and page.ssr_mode is False
+    by_name = {fn.api_name: fn for fn in page.fns.values()}
+    for name in ("look", "draw", "ask", "match"):
+        assert by_name[name].concurrency_id == "model" and by_name[name].concurrency_limit == 1
+    assert page._queue.max_size == 32

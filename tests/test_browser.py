@@ -1,0 +1,137 @@
+"""The app in a real browser: Debian's chromium, headless. Skipped with a message where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+from PIL import Image
+
+gr = pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+
+import app as chat_app  # noqa: E402  after the skips
+from blip2_lab.decoding import Decoding  # noqa: E402
+from blip2_lab.picturebook.draw import draw  # noqa: E402
+from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt install chromium")
+PATIENCE = 60_000  #: milliseconds; the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model):
+    page = chat_app.build(tiny_model)
+    yield chat_app.serve(page, block=False)[1]
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser, address):
+    """The app, opened; in the end nothing may have been asked of any other machine."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    playwright.expect.set_options(timeout=PATIENCE)
+    strangers: list[str] = []
+    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else strangers.append(r.url))
+    page.goto(address, timeout=PATIENCE)
+    page.wait_for_selector("#picture img")  # the first scene of the gallery is there from the start
+    yield page
+    page.close()
+    assert strangers == []
+
+
+def upload(tab, path) -> None:
+    remove = tab.locator("#picture button[aria-label='Remove Image']")
+    if remove.count():
+        remove.click()
+        playwright.expect(tab.locator("#picture img")).to_have_count(0)
+    tab.set_input_files("#picture input[type=file]", str(path))
+
+
+def ask(tab, question: str) -> None:
+    tab.fill("#box textarea", question)
+    tab.click("#ask")
+
+
+def test_upload_a_picture_ask_and_read_the_answer(tab, tmp_path):
+    path = tmp_path / "scene.png"
+    draw(sample_scene(7, 3), 256).save(path)
+    upload(tab, path)
+    playwright.expect(tab.locator("#picture img")).to_be_visible()
+    ask(tab, "what is in the picture?")
+    answer = tab.locator("#chat .bot.message").last
+    playwright.expect(answer).to_contain_text(" ")
+    playwright.expect(tab.locator("#confidence span").first).to_be_visible()
+    assert tab.locator("#box textarea").input_value() == ""
+
+
+def test_one_click_asks_and_clear_clears(tab):
+    tab.get_by_role("button", name="is it day or night?").click()
+    playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
+    tab.get_by_role("button", name="Clear the chat").click()
+    playwright.expect(tab.locator("#chat .bot.message")).to_have_count(0)
+
+
+def test_the_gallery_and_the_menus_change_the_picture(tab):
+    def source() -> str:
+        return tab.locator("#picture img").get_attribute("src")
+
+    first = source()
+    tab.locator("#gallery .thumbnail-item").nth(3).click()
+    tab.wait_for_function("old => document.querySelector('#picture img')?.src !== old", arg=first)
+    second = source()
+    tab.get_by_role("tab", name="Draw a scene").click()
+    tab.get_by_role("button", name="Draw it").click()
+    tab.wait_for_function("old => document.querySelector('#picture img')?.src !== old", arg=second)
+
+
+def test_a_bad_file_gets_one_sentence_and_the_app_lives_on(tab, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"this is no picture")
+    upload(tab, bad)
+    playwright.expect(tab.get_by_text("not a PNG, JPEG, WebP or GIF picture")).to_be_visible()
+    good = tmp_path / "good.jpg"
+    Image.new("RGB", (300, 200), "teal").save(good)
+    upload(tab, good)
+    playwright.expect(tab.locator("#picture img")).to_be_visible()
+    ask(tab, "is there a zebra?")
+    playwright.expect(tab.get_by_text("I do not know the word")).to_be_visible()
+    ask(tab, "is there a cat?")
+    playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
+
+
+def test_stop_stops_the_model(tab, tiny_model, monkeypatch):
+    kind = type(tiny_model.language_model)
+    step, steps = kind.next_logits, []
+
+    def slow(*arguments):
+        steps.append(1)
+        time.sleep(0.2)
+        return step(*arguments)
+
+    endless = Decoding(num_beams=1, max_new_tokens=400, min_new_tokens=400)
+    monkeypatch.setattr(kind, "next_logits", slow)
+    monkeypatch.setattr(chat_app, "decoding_from_controls", lambda *controls: endless)
+    ask(tab, "Tell a story.")
+    answer = tab.locator("#chat .bot.message").last
+    playwright.expect(answer).to_contain_text(" ")
+    tab.click("#stop")
+    before = -1
+    for _ in range(20):  # until no step was made for a second
+        if len(steps) == before:
+            break
+        before = len(steps)
+        time.sleep(1)
+    assert len(steps) == before < 100, "the model went on after Stop"
+    assert 0 < len(answer.inner_text().split()) <= before + 1

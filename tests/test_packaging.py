@@ -1,0 +1,107 @@
+"""The house rules that no module can check for itself: one list of dependencies, light imports, files that travel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+#: import name -> name on the package index, where they differ
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+HEAVY = ("torch", "transformers", "gradio", "captum", "bitsandbytes", "matplotlib", "torchvision", "accelerate")
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", r).group().lower().replace("_", "-") for r in requirements}
+
+
+def third_party_imports(path: Path) -> set[str]:
+    """Top-level names imported anywhere in the file, less the standard library and ourselves."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    siblings = {p.stem for p in path.parent.glob("*.py")}
+    return found - set(sys.stdlib_module_names) - siblings - {"blip2_lab", "app"}
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_every_import_is_a_declared_dependency():
+    declared = names(PROJECT["dependencies"]).union(*map(names, PROJECT["optional-dependencies"].values()))
+    for path in [ROOT / "app.py", *(ROOT / "blip2_lab").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        imported = {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in third_party_imports(path)}
+        # gradio_client is gradio's own other half, pinned by it
+        undeclared = imported - declared - {"gradio-client"}
+        assert not undeclared, f"{path.relative_to(ROOT)} imports {undeclared}, which pyproject.toml does not list"
+
+
+def test_the_app_needs_no_extra():
+    assert {DISTRIBUTIONS.get(n, n) for n in third_party_imports(ROOT / "app.py")} <= names(PROJECT["dependencies"])
+
+
+def test_torch_and_transformers_are_ranges_and_torchvision_is_absent():
+    everything = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+    assert "torch>=2.11" in everything and "transformers>=5.17,<6" in everything and "gradio>=6.16,<7" in everything
+    assert not [r for r in everything if "==" in r or "torchvision" in r or "timm" in r]
+
+
+def test_constraints_pin_every_direct_dependency_and_name_no_index():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "only name==version lines"
+    direct = names(PROJECT["dependencies"]).union(*map(names, PROJECT["optional-dependencies"].values()))
+    assert direct - {"blip2-lab"} <= names(lines)
+
+
+def test_environment_yml_lists_nothing_of_its_own():
+    yaml = pytest.importorskip("yaml")
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert [re.match(r"[\w]+", line).group() for line in conda] == ["python", "pip"]
+    assert f"python{PROJECT['requires-python']}" in conda[0]
+    (line,) = pip["pip"]
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", line).group(1).split(",")
+    assert set(extras) <= set(PROJECT["optional-dependencies"])
+
+
+def test_import_is_light():
+    loaded = json.loads(run_python("import blip2_lab, sys, json; print(json.dumps(sorted(sys.modules)))"))
+    assert not [name for name in HEAVY if name in loaded]
+
+
+def test_import_is_fast():
+    # the interpreter's own start is not ours; the best of three, because the machine may be busy
+    code = "import time; start = time.perf_counter(); import blip2_lab; print(time.perf_counter() - start)"
+    assert min(float(run_python(code)) for _ in range(3)) < 0.5
+
+
+def test_the_wheel_carries_the_assets():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "assets/**/*" in setuptools["package-data"]["blip2_lab"]
+
+
+def test_no_module_is_too_long_and_every_module_opens_with_a_docstring():
+    for path in (ROOT / "blip2_lab").rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 450, f"{path.name} has {len(text.splitlines())} lines: split it"
+        assert ast.get_docstring(ast.parse(text)), f"{path.name} has no opening docstring"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed here")
+def test_make_says_what_it_can_do():
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("make demo", "make test", "make lab"):
+        assert target in said

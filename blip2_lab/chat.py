@@ -30,9 +30,6 @@ from blip2_lab.language import LanguageModel
 from blip2_lab.retrieval import score_pairs
 from blip2_lab.stage2 import Stage2Model
 
-#: How a question is put (section 4.1): to an encoder-decoder (FlanT5), and to a decoder (OPT).
-QUESTION_PROMPTS = {"encoder-decoder": "Question: {} Short answer:", "decoder": "Question: {} Answer:"}
-
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
 INSTRUCTIONS = {
     "micro": (
@@ -148,7 +145,7 @@ class Conversation:
         text = check(text)
         if not is_question(text):
             return text
-        form = question_prompt(self.model)
+        form = self.model.language_model.question_prompt
         asked = form.format(question_mark(text))
         past = [
             f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}."
@@ -196,12 +193,6 @@ class Conversation:
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts
-
-
-def question_prompt(model: Stage2Model) -> str:
-    """The form of a question for this model's kind of language model."""
-    kind = "encoder-decoder" if model.language_model.model.config.is_encoder_decoder else "decoder"
-    return QUESTION_PROMPTS[kind]
 
 
 def is_question(text: str) -> bool:

@@ -40,7 +40,6 @@ from blip2_lab.train import Task, train
 from blip2_lab.vision import ImageEncoder, freeze
 
 VALIDATION_SEED = 1
-QUESTION_PROMPT = "Question: {} Short answer:"
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -334,7 +333,7 @@ class Stage2Task(SceneTask):
         for start in range(0, len(self.questions), at_once):
             part = self.questions[start : start + at_once]
             prompts = visual_prompts[[number for number, _ in part]]
-            asked = [QUESTION_PROMPT.format(question.text) for _, question in part]
+            asked = [self.model.language_model.question_prompt.format(question.text) for _, question in part]
             answers = self.model.language_model.generate(prompts, asked, greedy)
             right += [answer.strip(" .") == q.answer for answer, (_, q) in zip(answers, part, strict=True)]
         return right

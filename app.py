@@ -155,7 +155,7 @@ class App:
         self.eyes = Eyes(model)
         self.familiar = familiar
 
-    def look(self, path: str | None):
+    def look(self, path: str | None = None):
         """A picture came (or went): -> picture to show, note, image, turns, chat, confidence."""
         try:
             if path is not None:
@@ -337,7 +337,8 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
 
         # these wait for the model like a question, so that nothing of a cancelled answer can come after them
         change = dict(cancels=events, **model_event)
-        gr.on([picture.upload, picture.clear], app.look, picture, shown, api_name="look", **change)
+        picture.upload(app.look, picture, shown, api_name="look", **change)
+        picture.clear(app.look, None, shown, api_visibility="private", **change)  # its input would be the old picture
         gallery.select(app.pick, None, shown, api_visibility="private", **change)
         draw_button.click(app.draw, [place, time, *menus], shown, api_name="draw", **change)
         cleared = [chat, turns, confidence]

@@ -31,7 +31,7 @@ from blip2_lab.stage2 import Stage2Model
 
 SEED = 1  #: of the held-out book; training reads book 0
 CAPTION_PROMPT = "a picture of"
-SHORTLIST = 32  #: candidates that ITM re-ranks (paper: 128, of galleries of 5,000 and 30,000)
+SHORTLIST = 16  #: candidates that ITM re-ranks (paper: 128, of galleries of 5,000 and 30,000)
 
 Say = Callable[[str], None]
 

@@ -65,8 +65,8 @@ class PatchColors:
 
 
 def test_fitting_keeps_drawn_scenes_inside_and_strange_pictures_outside(tmp_path):
-    world = novelty.fit(PatchColors(), scenes=300, quantile=0.99)
-    drawn = novelty.distances_of(world, PatchColors(), novelty.drawn_scenes(77, 100))
+    world = novelty.fit(PatchColors(), scenes=160, quantile=0.99)
+    drawn = novelty.distances_of(world, PatchColors(), novelty.drawn_scenes(77, 60))
     assert drawn.median() == pytest.approx(1, abs=0.4)
     assert (drawn <= world.limit).float().mean() >= 0.9
     strange = [Image.new("RGB", (96, 96), color) for color in ("magenta", "yellow", "red")]

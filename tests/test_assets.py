@@ -1,0 +1,91 @@
+"""The shipped micro model: its files, its card, and that it looks at the picture."""
+
+import json
+from random import Random
+
+import pytest
+import torch
+
+import blip2_lab
+from blip2_lab import evaluate, novelty
+from blip2_lab.decoding import Decoding
+from blip2_lab.picturebook import words
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import sample_scene
+from blip2_lab.pretrained import MICRO
+
+pytestmark = pytest.mark.skipif(not (MICRO / "config.json").is_file(), reason="this checkout has no micro model")
+
+BOOK = [sample_scene(77, index, "in") for index in range(40)]
+
+
+@pytest.fixture(scope="module")
+def micro():
+    return blip2_lab.load("micro")
+
+
+def test_everything_fits_in_forty_megabytes():
+    assert sum(file.stat().st_size for file in MICRO.rglob("*") if file.is_file()) <= 40_000_000
+    assert not list(MICRO.rglob("*.bin")) and not list(MICRO.rglob("*.pth"))
+
+
+def test_the_card_says_what_was_measured():
+    report = json.loads((MICRO / "evaluation.json").read_text())
+    card = (MICRO / "README.md").read_text()
+    assert report["scenes"] >= 1000 and report["split"] == "in"
+    assert evaluate.table(report) in card
+    measured = json.loads((MICRO / "novelty.json").read_text())
+    for rate in (measured["photographs_called_drawn"], *measured["drawn_called_strange"].values()):
+        assert f"{rate:.1%}" in card
+
+
+def test_every_part_has_its_recipe_and_a_curve_that_falls():
+    for name in ("micro-vit", "micro-bert", "micro-t5", "micro-stage1", "micro-stage2"):
+        assert json.loads((MICRO / "curves" / f"{name}.json").read_text())["name"] == name
+        records = [json.loads(line) for line in (MICRO / "curves" / f"{name}.jsonl").read_text().splitlines()]
+        losses = [record["total"] for record in records if "total" in record]
+        assert losses[-1] < 0.6 * losses[0], name
+
+
+def test_it_answers_from_the_picture(micro):
+    """Zero-shot, far better than with another scene's picture, and not far from what the card says."""
+    asked = evaluate.questions(BOOK, seed=77)
+    features = evaluate.image_features(micro, BOOK, 40)
+    with torch.no_grad():
+        prompts = micro.visual_prompt(features)
+    scores = evaluate.question_accuracy(micro, prompts, asked, Decoding(num_beams=1), 128)
+    shuffled = evaluate.question_accuracy(micro, prompts.roll(1, 0), asked, Decoding(num_beams=1), 128)
+    report = json.loads((MICRO / "evaluation.json").read_text())["questions"]["picture"]
+    assert scores["total"] > shuffled["total"] + 0.1
+    assert scores["total"] == pytest.approx(report["total"], abs=0.08)
+
+
+def test_it_finds_the_caption_of_a_picture(micro):
+    scores = evaluate.retrieval_scores(micro.stage1, evaluate.image_features(micro, BOOK, 40), BOOK, 77, 40)
+    assert scores["itc_image_to_text_r1"] > 0.8 and scores["itc_text_to_image_r1"] > 0.8
+    assert scores["itc_shuffled_picture_r1"] < 0.2
+
+
+def test_photographs_are_strange_and_scenes_are_not(micro):
+    world = novelty.load("micro")
+    drawn = novelty.distances_of(world, micro.image_encoder, (draw(scene, 96) for scene in BOOK))
+    assert (drawn <= world.limit).float().mean() > 0.9
+    pictures = [parts[0] for parts in novelty.photographs(crops=1).values()]
+    if pictures:  # they come with the development tools
+        photographs = novelty.distances_of(world, micro.image_encoder, pictures)
+        assert (photographs > world.limit).float().mean() > 0.6
+
+
+def test_transformers_own_class_says_the_same(micro):
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    theirs = Blip2ForConditionalGeneration.from_pretrained(MICRO, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(MICRO)
+    scene = BOOK[0]
+    image = draw(scene, 96)
+    question = words.question(scene, Random(0), "what") or words.question(scene, Random(0), "place")
+    prompt = f"Question: {question.text} Short answer:"
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    ids = theirs.generate(**inputs, num_beams=5, length_penalty=-1.0, max_new_tokens=10)
+    said = processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
+    assert micro.generate(image, prompt) == said

@@ -56,6 +56,8 @@ INSTRUCTIONS = {
 QUESTION_WORDS = frozenset(
     "what which where when who whose why how is are was were do does did can could has have".split()
 )
+PRONOUNS = frozenset("it its they them their that this".split())
+TIME_WORDS = frozenset("day night time place".split())  #: "is it day?", "what place is this?": nothing was named
 MAX_CHARACTERS = 2000  #: of one question
 HISTORY_TURNS = 2  #: earlier turns that a question carries along: the micro language model has read dialogues of three
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
@@ -139,7 +141,8 @@ class Conversation:
     def prompt(self, text: str) -> str:
         """What the language model reads. Raises ValueError for a text it should not be given (see `check`).
 
-        A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning.
+        A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning. A
+        miniature gets only the turns that explain an "it": others confuse it (measured: more wrong answers by half).
         An instruction ("Describe the picture.") and a text that brings its own form ("Question: …") go as they are.
         """
         text = check(text)
@@ -147,11 +150,10 @@ class Conversation:
             return text
         form = self.model.language_model.question_prompt
         asked = form.format(question_mark(text))
-        past = [
-            f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}."
-            for turn in self.turns
-            if turn.answer.strip() and is_question(turn.question)
-        ]
+        turns = [turn for turn in self.turns if turn.answer.strip() and is_question(turn.question)]
+        if knows_whole_words_only(self.model.language_model.tokenizer):
+            turns = since_named(turns, text)
+        past = [f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}." for turn in turns]
         past = past[-self.history_turns :] if self.history_turns else []
         while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:
             past = past[1:]
@@ -201,6 +203,20 @@ def is_question(text: str) -> bool:
         return False
     first = re.match(r"\W*(\w+)", text)
     return text.rstrip().endswith("?") or bool(first and first[1].lower() in QUESTION_WORDS)
+
+
+def refers_back(question: str) -> bool:
+    """Does "it" (or the like) stand for something named before? Not in "is it day or night?"."""
+    asked = set(re.findall(r"\w+", question.lower()))
+    return bool(asked & PRONOUNS) and not asked & TIME_WORDS
+
+
+def since_named(turns: Sequence[Turn], question: str) -> list[Turn]:
+    """The turns that tell what "it" in the question is: the last that named a thing itself, and those after it."""
+    if not refers_back(question):
+        return []
+    named = [i for i, turn in enumerate(turns) if not refers_back(turn.question)]
+    return list(turns[named[-1] :]) if named else []
 
 
 def question_mark(text: str) -> str:

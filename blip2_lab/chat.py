@@ -57,9 +57,9 @@ QUESTION_WORDS = frozenset(
     "what which where when who whose why how is are was were do does did can could has have".split()
 )
 PRONOUNS = frozenset("it its they them their that this".split())
-TIME_WORDS = frozenset("day night time place".split())  #: "is it day?", "what place is this?": nothing was named
+NAMELESS = frozenset("day night time place many".split())  #: "is it day?", "what place is this?" name no thing
 MAX_CHARACTERS = 2000  #: of one question
-HISTORY_TURNS = 2  #: earlier turns that a question carries along: the micro language model has read dialogues of three
+HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
 
@@ -142,7 +142,7 @@ class Conversation:
         """What the language model reads. Raises ValueError for a text it should not be given (see `check`).
 
         A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning. A
-        miniature gets only the turns that explain an "it": others confuse it (measured: more wrong answers by half).
+        miniature gets only the turn that explains an "it": others confuse it (differs from the paper's conversations).
         An instruction ("Describe the picture.") and a text that brings its own form ("Question: …") go as they are.
         """
         text = check(text)
@@ -152,7 +152,7 @@ class Conversation:
         asked = form.format(question_mark(text))
         turns = [turn for turn in self.turns if turn.answer.strip() and is_question(turn.question)]
         if knows_whole_words_only(self.model.language_model.tokenizer):
-            turns = since_named(turns, text)
+            turns = named_before(turns, text)
         past = [f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}." for turn in turns]
         past = past[-self.history_turns :] if self.history_turns else []
         while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:
@@ -208,15 +208,13 @@ def is_question(text: str) -> bool:
 def refers_back(question: str) -> bool:
     """Does "it" (or the like) stand for something named before? Not in "is it day or night?"."""
     asked = set(re.findall(r"\w+", question.lower()))
-    return bool(asked & PRONOUNS) and not asked & TIME_WORDS
+    return bool(asked & PRONOUNS) and not asked & NAMELESS
 
 
-def since_named(turns: Sequence[Turn], question: str) -> list[Turn]:
-    """The turns that tell what "it" in the question is: the last that named a thing itself, and those after it."""
-    if not refers_back(question):
-        return []
-    named = [i for i, turn in enumerate(turns) if not refers_back(turn.question)]
-    return list(turns[named[-1] :]) if named else []
+def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
+    """The turn that tells what "it" in the question is: the last that named a thing. Empty if there is no "it"."""
+    naming = [t for t in turns if not refers_back(t.question) and not NAMELESS & set(t.question.lower().split())]
+    return naming[-1:] if refers_back(question) else []
 
 
 def question_mark(text: str) -> str:

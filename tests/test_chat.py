@@ -54,21 +54,28 @@ def test_one_question_mark_is_enough():
         assert question_mark(text) == "what is it?"
 
 
-def test_earlier_questions_stand_in_front_and_instructions_do_not(talk):
+def test_it_means_the_thing_named_last(talk):
     talk.turns += [Turn("what is the red thing", "a boat."), Turn("Tell a story.", "once upon a time")]
-    talk.turns += [Turn("is it large?", "")]  # stopped before its first word
+    talk.turns += [Turn("is it large?", "yes"), Turn("how many things are there?", "two"), Turn("what is it?", "")]
     expected = "Question: what is the red thing? Short answer: a boat. Question: what is it used for? Short answer:"
     assert talk.prompt("what is it used for?") == expected
+    for alone in ("what color is the cat?", "is it day or night?", "what place is this?"):
+        assert talk.prompt(alone) == f"Question: {alone} Short answer:"
 
 
-def test_history_is_capped_in_turns_and_in_tokens(talk):
-    talk.turns += [Turn(f"where is the {kind}?", "left") for kind in ("boat", "cat", "house")]
-    prompt = talk.prompt("what is it?")
-    assert "boat" not in prompt and prompt.index("cat") < prompt.index("house")
+def test_real_weights_get_the_whole_conversation_capped(talk, monkeypatch):
+    monkeypatch.setattr(chat, "knows_whole_words_only", lambda tokenizer: False)
+    talk.history_turns = 2
+    talk.turns += [Turn(f"where is the {kind}?", "left.") for kind in ("boat", "cat", "house")]
+    prompt = talk.prompt("why?")
+    assert prompt == (
+        "Question: where is the cat? Short answer: left. Question: where is the house? Short answer: left. "
+        "Question: why? Short answer:"
+    )
     talk.turns[-2] = Turn("where is the cat?", "left " * chat.HISTORY_TOKENS)
-    assert "cat" not in talk.prompt("what is it?") and "house" in talk.prompt("what is it?")
+    assert "cat" not in talk.prompt("why?") and "house" in talk.prompt("why?")
     talk.history_turns = 0
-    assert talk.prompt("what is it?") == "Question: what is it? Short answer:"
+    assert talk.prompt("why?") == "Question: why? Short answer:"
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n", "?", " . "])

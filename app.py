@@ -338,7 +338,8 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
         # these wait for the model like a question, so that nothing of a cancelled answer can come after them
         change = dict(cancels=events, **model_event)
         picture.upload(app.look, picture, shown, api_name="look", **change)
-        picture.clear(app.look, None, shown, api_visibility="private", **change)  # its input would be the old picture
+        # a removed picture has left the page already; to send "none" once more could take away the next one
+        picture.clear(lambda: app.look()[1:], None, shown[1:], api_visibility="private", **change)
         gallery.select(app.pick, None, shown, api_visibility="private", **change)
         draw_button.click(app.draw, [place, time, *menus], shown, api_name="draw", **change)
         cleared = [chat, turns, confidence]

@@ -133,12 +133,13 @@ def groups(things: list[Thing], *attributes: str) -> list[str]:
 def short_caption(scene: Scene, rng: Random) -> str:
     """What a person in a hurry writes: what there is, perhaps its color or size, perhaps the setting."""
     attributes = pick(rng, (("color",), ("color",), ("color",), ("size", "color"), ("size",), ()))
-    text = join(groups(_ordered(scene, rng), *attributes))
-    lead = pick(rng, ("", "", "a picture of ", "there is "))
+    things = groups(_ordered(scene, rng), *attributes)
+    there = "there are " if things[0].split()[0] in NUMBERS else "there is "
+    lead = pick(rng, ("", "", "a picture of ", there))
     tail = pick(
         rng, ("", " " + setting(scene, rng), " " + PLACE_PHRASES[scene.place], " " + TIME_PHRASES[scene.time][0])
     )
-    return f"{lead}{text}{tail}."
+    return f"{lead}{join(things)}{tail}."
 
 
 def relation_caption(scene: Scene, rng: Random) -> str | None:

@@ -342,8 +342,7 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
         picture.clear(lambda: app.look()[1:], None, shown[1:], api_visibility="private", **change)
         gallery.select(app.pick, None, shown, api_visibility="private", **change)
         draw_button.click(app.draw, [place, time, *menus], shown, api_name="draw", **change)
-        cleared = [chat, turns, confidence]
-        gr.on([clear.click, chat.clear], forget, None, cleared, api_visibility="private", **change)
+        gr.on([clear.click, chat.clear], forget, None, [turns, chat, confidence], api_visibility="private", **change)
         if model.stage1 is not None:
             said = [measure.click, sentence.submit]
             gr.on(said, app.match, [sentence, image], meter, api_name="match", **model_event)

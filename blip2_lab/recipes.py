@@ -123,14 +123,14 @@ class Recipe:
 
 
 # -------------------------------------------------------------------------------------------------------- micro models
-# Sizes and steps were chosen on 2 CPU cores with bf16 matrix units. Costs are measured there; without such units
-# take three to eight times as long.
+# Costs were read off the logs of the shipped model's runs, on a busy machine of 2 cores with bf16 matrix units; without
+# such units matrix products are about 8 times slower.
 
 MICRO = (
     Recipe(
         "micro-vit",
         "image encoder from pictures alone: what each patch shows",
-        "about 15 min on 2 cores",
+        "24 min on one core",
         "vit",
         OptimConfig(lr=1e-3, warmup_steps=150, steps=2000, batch_size=64),
         MicroPart("S"),
@@ -139,7 +139,7 @@ MICRO = (
     Recipe(
         "micro-t5",
         "encoder-decoder language model from text alone, instruction-trained: the FlanT5",
-        "about 25 min on 2 cores",
+        "48 min on one core",
         "t5",
         OptimConfig(lr=1e-3, warmup_steps=100, steps=3000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
@@ -148,7 +148,7 @@ MICRO = (
     Recipe(
         "micro-opt",
         "decoder language model from plain text alone: the OPT",
-        "about 12 min on 2 cores",
+        "not measured",
         "opt",
         OptimConfig(lr=1e-3, warmup_steps=200, steps=2500, batch_size=96, weight_decay=0.01),
         MicroPart("S"),
@@ -157,7 +157,7 @@ MICRO = (
     Recipe(
         "micro-bert",
         "masked words in captions: what the Q-Former starts from",
-        "about 4 min on 2 cores",
+        "5 min on one core",
         "bert",
         OptimConfig(lr=1e-3, warmup_steps=100, steps=800, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
@@ -166,7 +166,7 @@ MICRO = (
     Recipe(
         "micro-stage1",
         "Q-Former, representation learning: ITC + ITM + ITG (section 3.2)",
-        "about 20 min on 2 cores",
+        "49 min on one core",
         "stage1",
         OptimConfig(lr=5e-4, warmup_steps=100, steps=1750, batch_size=64),
         Stage1Parts(num_query_tokens=16, embed_width=128, dropout=0.0, max_text_tokens=64),
@@ -176,7 +176,7 @@ MICRO = (
     Recipe(
         "micro-stage2",
         "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
-        "about 15 min on 2 cores",
+        "19 min on two cores",
         "stage2",
         OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=1500, batch_size=64),
         Stage2Parts(max_text_tokens=64),
@@ -186,7 +186,7 @@ MICRO = (
     Recipe(
         "micro-stage2-opt",
         "Q-Former, generative learning with the frozen micro OPT (section 3.3)",
-        "about 15 min on 2 cores",
+        "not measured",
         "stage2",
         OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=1500, batch_size=64),
         Stage2Parts(language_model="micro-opt", max_text_tokens=64),
@@ -196,7 +196,7 @@ MICRO = (
     Recipe(
         "micro-all",
         "everything above, from nothing, and the finished model exported",
-        "about 90 min on 2 cores",
+        "about 2.5 h of one core, and what is not measured",
         "sequence",
         sequence=(
             "micro-vit",

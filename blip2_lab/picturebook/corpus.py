@@ -17,7 +17,7 @@ from functools import cache
 from random import Random
 
 from .facts import FACTS
-from .scene import COLORS, KINDS, Scene, Thing, pick, sample_scene, shuffled
+from .scene import CATEGORY_OF, COLORS, KINDS, Scene, pick, sample_scene, shuffled
 from .words import (
     KNOWLEDGE_QUESTIONS,
     NUMBERS,
@@ -45,7 +45,7 @@ BINDING_TYPES = ("color", "what", "size", "position")
 def fact_sentences(kind: str) -> list[str]:
     facts, a_kind = FACTS[kind], with_article(kind)
     use = f"{a_kind} can {facts.use}." if facts.agent else f"you use {a_kind} to {facts.use}."
-    category = Thing(kind, "", "", 0, 0).category
+    category = CATEGORY_OF[kind]
     return [
         use,
         f"{a_kind} is {with_article(category)}.",
@@ -65,7 +65,7 @@ def fact_question(rng: Random) -> Question:
             Question("use", use, facts.use),
             Question("home", f"where does {a_kind} belong?", facts.home),
             Question("part", f"what part does {a_kind} have?", facts.part),
-            Question("category", f"is {a_kind} {with_article(Thing(kind, '', '', 0, 0).category)}?", "yes"),
+            Question("category", f"is {a_kind} {with_article(CATEGORY_OF[kind])}?", "yes"),
         ),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 from random import Random
 
 import pytest
@@ -86,7 +87,7 @@ def check_conversation(prompt: str, target: str, scene: Scene | None) -> int:
     assert answers[-1] == target
     thing = named_thing(questions[0], scene) if len(questions) > 1 else None
     for question, answer in zip(questions, answers, strict=True):
-        if thing and question != questions[0]:
+        if thing and question in ABOUT_IT:
             assert ABOUT_IT[question](thing) == answer, f"{question} about {thing}"
         else:
             check_answer(question, answer, scene)
@@ -223,13 +224,21 @@ def test_both_question_prompts_and_every_answer_type(instructions):
     assert targets >= {"yes", "no", "none", "four", "top left", *KINDS, *COLORS, *(f.use for f in FACTS.values())}
 
 
-def check_lesson(prompt: str, target: str) -> str:
-    """A lesson in binding: up to three things. Returns its task, or the type of its question."""
-    task = check_instruction(prompt, target)
-    scene = described(prompt[: re.search(" [A-Z]", prompt).start()])
-    assert len(scene.things) <= 3, f"too much for a lesson: {prompt}"
-    asked = QUESTION.search(prompt)
-    return right_answers_in(asked[1], scene)[0] if asked and asked[1] != "what is in the picture?" else task
+def check_lesson(prompt: str, target: str, most: int) -> str:
+    """A task about few things. Returns "describe" or the type of the question."""
+    task = re.search(" [A-Z]", prompt).start()
+    scene = described(prompt[:task])
+    assert len(scene.things) <= most, f"too much for a lesson: {prompt}"
+    if asked := QUESTION.search(prompt):
+        assert check_instruction(prompt, target) == "ask"
+        return right_answers_in(asked[1], scene)[0]
+    about = re.fullmatch(f" Describe the {REFERENCE}\\.", prompt[task:])
+    (sentence,) = read(target)
+    (noun,) = sentence.nouns
+    thing = meant(about, scene)
+    assert (noun.kind, noun.color, noun.size) == (thing.kind, thing.color, thing.size), f"{prompt} {target}"
+    check_text(target, Scene((thing,), scene.place, scene.time))  # that it stands where it is said to stand
+    return "describe"
 
 
 def check_first_lesson(prompt: str, target: str) -> str:
@@ -244,21 +253,14 @@ def check_first_lesson(prompt: str, target: str) -> str:
     return type
 
 
-def test_lessons_in_binding_are_short_and_true():
-    """Things told again in other words or asked about; then the questions alone, some of them of the shortest sort."""
-    tasks = Counter(check_lesson(*corpus.binding_example(31, i)) for i in range(1500))
-    assert set(tasks) == {"Describe the picture.", "ask", *corpus.BINDING_TYPES}
-    assert min(tasks[name] for name in corpus.BINDING_TYPES) > 0.04 * 1500
-    types, first = Counter(), 0
-    for i in range(1500):
-        prompt, target = corpus.binding_question(31, i)
-        if (prompt, target) == corpus.first_question(31, i):
-            first += 1
-        else:
-            types[check_lesson(prompt, target)] += 1
-    assert set(types) == {"ask", *corpus.BINDING_TYPES} and 0.15 < first / 1500 < 0.35
-    assert min(types[name] for name in corpus.BINDING_TYPES) > 0.12 * 1500
-    assert max(tasks["ask"], types["ask"]) < 0.05 * 1500, "most scenes allow a question about one thing"
+def test_lessons_are_short_and_true_and_of_every_type():
+    types = {most: Counter(check_lesson(*corpus.lesson(31, i, most), most) for i in range(1500)) for most in (2, 3, 4)}
+    for most, found in types.items():
+        assert 0.35 < found.pop("describe") / 1500 < 0.45
+        assert set(found) == set(corpus.LESSON_TYPES) and min(found.values()) > 0.02 * 1500, (most, found)
+    assert types[3]["existence"] > 1.5 * types[3]["place"], "what is hard comes twice"
+    some = Counter(check_lesson(*corpus.lesson(31, i, 3, ("color", "count"), 0.0), 3) for i in range(300))
+    assert set(some) == {"color", "count"}, "only what is asked for"
 
 
 def test_first_questions_need_binding_and_are_fair():
@@ -323,7 +325,8 @@ def test_text_speaks_of_pairs_that_pictures_hold_back():
 
 
 def test_examples_differ_by_number_and_by_seed():
-    makers = (corpus.instruction, corpus.binding_example, corpus.binding_question, corpus.first_question)
+    lessons = (partial(corpus.lesson, most=most) for most in (2, 3))
+    makers = (corpus.instruction, corpus.first_question, *lessons)
     for make in (*makers, corpus.plain_text):
         examples = [make(seed, i) for seed in (0, 1) for i in range(200)]
         assert examples == [make(seed, i) for seed in (0, 1) for i in range(200)]

@@ -30,7 +30,7 @@ def texts() -> list[str]:
     """5,000 examples that the vocabulary was not made from, from every source of text, unseen splits too."""
     found = [" ".join(corpus.instruction(5, i)).strip() for i in range(2000)]
     found += [corpus.plain_text(5, i) for i in range(1000)]
-    found += [" ".join(make(5, i)) for make in (corpus.binding_example, corpus.binding_question) for i in range(250)]
+    found += [" ".join(corpus.lesson(5, i, most=2 + i % 3)) for i in range(500)]
     for i in range(1500):
         scene, rng = sample_scene(5, i, SPLITS[i % 4]), Random(f"{i}")
         asked = words.question(scene, rng, tuple(words.QUESTION_TYPES)[i % 13])
@@ -102,6 +102,23 @@ def test_one_word_one_token_in_the_models_frame(tokenizers, family, expected):
 def test_the_three_know_the_same_words(tokenizers, vocabulary):
     ordinary = [set(t.get_vocab()) - set(t.all_special_tokens) for t in tokenizers.values()]
     assert ordinary[0] == ordinary[1] == ordinary[2] == {f"▁{word}" for word in vocabulary} | set(".,:?!")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("what color is the boat ?", "what color is the boat?"),
+        ("What’s the grey boat's colour??", "what is the gray boat is color?"),
+        ("a boat,a car .a cat", "a boat, a car. a cat"),
+        ('"a red-house" (at night)!', "a red house at night!"),
+        ("Question:what is it?Short answer:", "question: what is it? short answer:"),
+    ],
+)
+def test_what_people_type_is_read_as_they_mean_it(tokenizers, family, typed, meant):
+    t = tokenizers[family]
+    ids = t(typed).input_ids
+    assert t.unk_token_id not in ids and t.decode(ids, skip_special_tokens=True) == meant
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -17,13 +17,14 @@ from functools import cache
 from random import Random
 
 from .facts import FACTS
-from .scene import CATEGORY_OF, COLORS, KINDS, Scene, pick, sample_scene, shuffled
+from .scene import CATEGORIES, CATEGORY_OF, COLORS, KINDS, Scene, Thing, pick, sample_scene, shuffled
 from .words import (
     KNOWLEDGE_QUESTIONS,
     NUMBERS,
     PLACE_PHRASES,
     VISUAL_QUESTIONS,
     Question,
+    at,
     caption,
     dialogue,
     full_caption,
@@ -38,8 +39,8 @@ from .words import (
 )
 
 QUESTION_PROMPTS = ("Question: {} Short answer:", "Question: {} Answer:")
-#: Tasks that learn to bind words to things come first; see `instruction`.
-BINDING_TYPES = ("color", "what", "size", "position")
+#: What lessons ask about; what is hard comes twice.
+LESSON_TYPES = (*VISUAL_QUESTIONS, *KNOWLEDGE_QUESTIONS, "color", "what", "count", "existence", "relation")
 
 
 def fact_sentences(kind: str) -> list[str]:
@@ -58,6 +59,7 @@ def fact_question(rng: Random) -> Question:
     """A question about a kind of thing, without any scene."""
     kind = pick(rng, KINDS)
     facts, a_kind = FACTS[kind], with_article(kind)
+    category = CATEGORY_OF[kind] if rng.random() < 0.5 else pick(rng, tuple(CATEGORIES))
     use = f"what can {a_kind} do?" if facts.agent else f"what is {a_kind} used for?"
     return pick(
         rng,
@@ -65,7 +67,9 @@ def fact_question(rng: Random) -> Question:
             Question("use", use, facts.use),
             Question("home", f"where does {a_kind} belong?", facts.home),
             Question("part", f"what part does {a_kind} have?", facts.part),
-            Question("category", f"is {a_kind} {with_article(CATEGORY_OF[kind])}?", "yes"),
+            Question(
+                "category", f"is {a_kind} {with_article(category)}?", "yes" if category == CATEGORY_OF[kind] else "no"
+            ),
         ),
     )
 
@@ -115,28 +119,6 @@ def corpus_scene(rng: Random, most: int = 4) -> Scene:
     return Scene(scene.things[:most], scene.place, scene.time)
 
 
-def binding_example(seed: int, index: int) -> tuple[str, str]:
-    """Text in which attributes must be bound to their things: up to three things, told again in another order and form
-    (each word of it is a lesson), or asked about in one short question."""
-    rng = Random(f"binding {seed} {index}")
-    scene = corpus_scene(rng, most=3)
-    description = full_caption(scene, rng)
-    if rng.random() < 0.7:
-        return f"{description} Describe the picture.", full_caption(scene, rng)
-    asked = question(scene, rng, pick(rng, BINDING_TYPES)) or inventory(scene)
-    return f"{description} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
-
-
-def binding_question(seed: int, index: int) -> tuple[str, str]:
-    """The question alone: it makes the *encoder* bind, where to retell a description the decoder copies its phrases."""
-    rng = Random(f"binding question {seed} {index}")
-    if rng.random() < 0.25:
-        return first_question(seed, index)
-    scene = corpus_scene(rng, most=3)
-    asked = question(scene, rng, pick(rng, BINDING_TYPES)) or inventory(scene)
-    return f"{full_caption(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
-
-
 def first_question(seed: int, index: int) -> tuple[str, str]:
     """The shortest question that needs binding: two things, color asked by kind or kind by color."""
     rng = Random(f"first question {seed} {index}")
@@ -148,6 +130,27 @@ def first_question(seed: int, index: int) -> tuple[str, str]:
     else:
         asked, answer = f"what is the {colors[chosen]} thing?", kinds[chosen]
     return f"{text}. {QUESTION_PROMPTS[0].format(asked)}", answer
+
+
+def lesson(
+    seed: int, index: int, most: int, types: tuple[str, ...] = LESSON_TYPES, described: float = 0.4
+) -> tuple[str, str]:
+    """A short task about a description of at most that many things: one of them to be told in full (a share of
+    `described`; color, size, kind and position must be bound, four lessons in one), or a question of one of the types.
+    Unlike retelling everything, where the decoder copies the description's phrases, it makes the *encoder* bind."""
+    rng = Random(f"lesson {seed} {index} {most}")
+    scene = corpus_scene(rng, most)
+    if rng.random() < described:
+        about = reference(scene, rng)
+        return f"{full_caption(scene, rng)} Describe {about.text}.", describe(about.thing)
+    asked = [question(scene, rng, type) for type in shuffled(rng, types)]
+    asked = next(filter(None, asked), inventory(scene))
+    return f"{full_caption(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+
+
+def describe(thing: Thing) -> str:
+    """`"a large red boat at the top left."`"""
+    return f"{with_article(phrase(thing, 'size', 'color'))} {at(thing.position)}."
 
 
 def instruction(seed: int, index: int) -> tuple[str, str]:

@@ -66,11 +66,11 @@ class Thing:
 
     @property
     def column(self) -> int:
-        return int(self.x * 3)
+        return min(int(self.x * 3), 2)
 
     @property
     def row(self) -> int:
-        return int(self.y * 3)
+        return min(int(self.y * 3), 2)
 
     @property
     def position(self) -> str:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PUNCTUATION = tuple(".,:?!")
+#: What people type and the vocabulary does not know, as (pattern, replacement), in order.
+SPELLINGS = (
+    (r"[’']s\b", " is"),  # what's, where's
+    (r"\bcolour", "color"),
+    (r"\bgrey\b", "gray"),
+    (r"[^\w\s.,:?!]", " "),  # quotes, hyphens, brackets
+    *((rf"\s*\{mark}+\s*", f"{mark} ") for mark in PUNCTUATION),  # "a boat ,a car ??"
+)
 
 #: Special tokens in the order of their ids, and the frame around a text, for each family.
 FAMILIES = {
@@ -38,7 +46,10 @@ def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
     words += ["[DEC]"] if family == "bert" else []
     ids = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=unknown))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+    spellings = [normalizers.Replace(Regex(pattern), replacement) for pattern, replacement in SPELLINGS]
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), *spellings, normalizers.Strip()]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),

@@ -340,13 +340,15 @@ def questions(scene: Scene, rng: Random) -> list[Question]:
 
 
 def dialogue(scene: Scene, rng: Random, turns: int = 3) -> list[Question]:
-    """Questions about one thing, one after the other: it is named first and is "it" from then on."""
+    """Questions one after the other. The first names a thing, and "it" is that thing from then on; a later one may as
+    well be about anything else in the scene."""
     thing = pick(rng, scene.things)
+    others = questions(scene, rng)
     options = references(scene, thing, "kind")
     if not options:
-        return questions(scene, rng)[:turns]
+        return shuffled(rng, others)[:turns]
     facts = FACTS[thing.kind]
-    later = [
+    about_it = [
         Question("color", pick(rng, ("what color is it?", "which color does it have?")), thing.color),
         Question("size", "is it large or small?", thing.size),
         Question("position", "where is it?", thing.position),
@@ -354,4 +356,5 @@ def dialogue(scene: Scene, rng: Random, turns: int = 3) -> list[Question]:
         Question("home", "where does it belong?", facts.home),
         Question("part", "what part does it have?", facts.part),
     ]
-    return [Question("what", f"what is the {pick(rng, options)}?", thing.kind), *shuffled(rng, later)[: turns - 1]]
+    later = shuffled(rng, [*about_it, *shuffled(rng, others)[: len(about_it)]])
+    return [Question("what", f"what is the {pick(rng, options)}?", thing.kind), *later[: turns - 1]]

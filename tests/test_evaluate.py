@@ -1,6 +1,7 @@
 """The evaluation measures what it says: oracles score 1, the ignorant score what they should."""
 
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,3 +82,49 @@ def test_true_full_captions_score_one_and_an_empty_caption_scores_zero():
 def test_one_scene_cannot_be_shuffled():
     with pytest.raises(ValueError, match="at least 2"):
         evaluate.evaluate(Model(lambda *_: ""), scenes=1)
+
+
+# retrieval and matching
+
+
+def test_mined_negatives_are_wrong_alike_and_the_same_again():
+    similarity = torch.full((4, 4), -50.0)
+    similarity[0, 2] = similarity[1, 3] = similarity[2, 0] = similarity[3, 1] = 0.0  # one tempting text each
+    similarity += 100.0 * torch.eye(4)  # the true pairs fit best, and are never chosen
+    numbers = torch.tensor([40, 41, 42, 43])
+    wrong_text, wrong_image = evaluate.mine(similarity, numbers, seed=0)
+    assert wrong_text.tolist() == [42, 43, 40, 41] == wrong_image.tolist()
+    flat = torch.zeros(64, 64)
+    text, image = evaluate.mine(flat, torch.arange(64), seed=3)
+    assert (
+        not (text == torch.arange(64)).any() and not (image == torch.arange(64)).any() and len(set(text.tolist())) > 20
+    )
+    assert torch.equal(text, evaluate.mine(flat, torch.arange(64), seed=3)[0])
+
+
+@pytest.mark.parametrize("count", [2, 63, 65, 97, 1000])
+def test_no_batch_to_mine_in_is_left_with_a_single_pair(count):
+    batches = evaluate._batches(torch.arange(count))
+    assert torch.equal(torch.cat(batches), torch.arange(count))
+    assert all(min(count, 32) <= len(batch) <= 96 for batch in batches)
+
+
+class Judge:
+    """Says "match" for the pairs (image, text) in `yes`, of a gallery whose images and texts are their own numbers."""
+
+    temperature = 1.0
+
+    def __init__(self, yes: set[tuple[int, int]]) -> None:
+        self.yes = yes
+
+    def itm_logits(self, memory: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        said = [(i, t) in self.yes for i, t in zip(memory.tolist(), input_ids.tolist(), strict=True)]
+        return torch.tensor([[0.0, 1.0] if yes else [1.0, 0.0] for yes in said])
+
+
+def test_itm_is_asked_about_the_very_pairs():
+    gallery = SimpleNamespace(memory=SimpleNamespace(select=lambda index: index + 10))
+    pairs = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 2]])
+    ids = torch.tensor([5, 6, 7])
+    matched = evaluate.itm_says_match(Judge({(10, 5), (12, 7), (11, 6)}), gallery, pairs, ids, ids, batch_size=3)
+    assert matched.tolist() == [True, False, False, True]

@@ -6,6 +6,8 @@ What is unusual about it:
   used often: the image's keys and values (read once for three objectives) and the queries' (ITG's cached prefix).
 * The kernel is fused, except where that is no gain: while somebody hooks `softmax` (so every attention map can be
   recorded without a flag in `forward`), and for training on CPU. The numbers are the same.
+* A LayerNorm's weight and bias in front of keys and values can be folded into their matrices: W (g x + b) + c is
+  (W g) x + (W b + c). Then no gradient has to flow back over x, where x itself learns nothing.
 * Masks are bool, True = may attend; they become additive here and nowhere else.
 
 Paper: section 3.1. Notebook: 02.
@@ -41,27 +43,40 @@ class MultiHeadAttention(nn.Module):
         self.softmax = nn.Softmax(dim=-1)  # a module, so that it can be hooked
         self.output = nn.Linear(width, width)
 
-    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """memory [B, M, D] -> keys, values, each [B, H, M, D/H]."""
-        return self._split(self.key(memory)), self._split(self.value(memory))
+    def keys_values(self, memory: Tensor, folded: nn.LayerNorm | None = None) -> tuple[Tensor, Tensor]:
+        """memory [B, M, D] -> keys, values, each [B, H, M, D/H].
+
+        folded  the LayerNorm whose weight and bias `memory` has not seen yet: they are folded into the matrices here.
+        """
+        if folded is None:
+            return self.split(self.key(memory)), self.split(self.value(memory))
+        keys, values = _folded(self.key, folded, memory), _folded(self.value, folded, memory)
+        return self.split(keys).contiguous(), self.split(values).contiguous()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [B, L, D], keys and values [B, H, M, D/H], mask bool[B, 1, L, M] or None (nothing hidden) -> [B, L, D]."""
-        queries = self._split(self.query(x))
+        context = self.attend(self.split(self.query(x)), keys, values, mask)
+        return self.output(context.transpose(1, 2).flatten(2))  # [B, H, L, D/H] -> [B, L, D]
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The kernel: queries [B, H, L, D/H], keys and values [B, H, M, D/H] -> [B, H, L, D/H]."""
         dropout = self.dropout if self.training else 0.0
         bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill(~mask, MASKED)
-        if self._watched() or (x.device.type == "cpu" and torch.is_grad_enabled()):
+        if self._watched() or (queries.device.type == "cpu" and torch.is_grad_enabled()):
             # On CPU the fused kernel's backward is slow: 45 % of a micro training step, against 10 % for these lines.
             scores = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-2, -1)  # [B, H, L, M]
             weights = self.softmax(scores if bias is None else scores + bias)
-            context = F.dropout(weights, dropout) @ values
-        else:
-            context = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout)
-        return self.output(context.transpose(1, 2).flatten(2))  # [B, H, L, D/H] -> [B, L, D]
+            return F.dropout(weights, dropout) @ values
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, L, D] -> [B, H, L, D/H]."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
 
     def _watched(self) -> bool:
         return bool(self.softmax._forward_hooks or self.softmax._forward_pre_hooks)
 
-    def _split(self, x: Tensor) -> Tensor:
-        """[B, L, D] -> [B, H, L, D/H]."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+def _folded(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """linear(norm.weight * x + norm.bias), with a product of x and nothing else."""
+    return F.linear(x, linear.weight * norm.weight, F.linear(norm.bias, linear.weight, linear.bias))

@@ -6,14 +6,17 @@ What is unusual about it:
   only queries cross-attend to the image, in every other layer beginning with layer 0.
 * It is a BERT: post-LayerNorm, exact GELU, learned positions. Text positions start at 0 although the queries stand in
   front; queries have no position; one LayerNorm goes over [queries ; text]. There are no token types and no pooler.
-* The image enters as the cross-attention's keys and values, made once by `read_image` and shared by every pass.
+* The image enters as the cross-attention's keys and values, made once by `read_image` and shared by every pass: several
+  sets of queries, each with its own text, may look at one image.
 * One `forward` serves all objectives; the mask (masks.py) says which. A cached query pass is ITG's prefix.
+* A pass computes a list of rows (`Rows`): all queries, then all tokens. Padding has no row and costs nothing; only
+  attention itself needs the rectangle [B, L].
 
 Size: at real size, for ViT-g, layers and embeddings have 185.7 M parameters, 186.3 M with the language-modeling head;
 all that trains in stage 1 is 186.7 M. The paper says 188 M, 0.7 % more: the released model has no 1.3 M to add. Stage 2
 keeps 105.1 M of it (no text embeddings, no text FFNs).
 
-Paper: section 3.1, Figure 2 (left). Notebook: 02.
+Paper: section 3.1, Figure 2 (left). Notebook: 03.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.attention import MultiHeadAttention
 
@@ -82,12 +86,57 @@ class ImageMemory:
         return ImageMemory(tuple(pairs[0] and tuple(map(torch.cat, zip(*pairs, strict=True))) for pairs in layers))
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a pass computes: R rows, first the queries of all B samples, then the tokens of all B texts.
+
+    `tokens` long[R - B*Q] tells where in [B, T] each token stands; None: every place has one.
+    """
+
+    batch_size: int
+    num_queries: int
+    text_length: int
+    tokens: Tensor | None = None
+
+    def queries(self, x: Tensor) -> Tensor:
+        """x [R, D] -> [B, Q, D]."""
+        return x[: self.batch_size * self.num_queries].view(self.batch_size, self.num_queries, x.shape[1])
+
+    def text(self, x: Tensor) -> Tensor:
+        """x [R, D] -> [B, T, D], zeros where there is no token."""
+        text = x[self.batch_size * self.num_queries :]
+        if self.tokens is not None:
+            places = text.new_zeros(self.batch_size * self.text_length, x.shape[1])
+            text = places.index_put((self.tokens,), text)
+        return text.view(self.batch_size, self.text_length, x.shape[1])
+
+    def spread(self, x: Tensor) -> Tensor:
+        """x [R, D] -> the rectangle [B, L, D]."""
+        if self.num_queries and self.text_length:
+            return torch.cat([self.queries(x), self.text(x)], dim=1)
+        return self.queries(x) if self.num_queries else self.text(x)
+
+    def collect(self, x: Tensor) -> Tensor:
+        """x [B, L, D] -> its rows [R, D]: the inverse of `spread`."""
+        queries, text = x[:, : self.num_queries].flatten(0, 1), x[:, self.num_queries :].flatten(0, 1)
+        if self.tokens is not None:
+            text = text.index_select(0, self.tokens)
+        if self.num_queries and self.text_length:
+            return torch.cat([queries, text])
+        return queries if self.num_queries else text
+
+    def first(self, columns: int) -> Rows:
+        """What stands in the first columns of [B, L], padding included."""
+        queries = min(columns, self.num_queries)
+        return Rows(self.batch_size, queries, columns - queries)
+
+
 @dataclass
 class QFormerOutput:
     """`past`: the self-attention's keys and values of each layer, as many rows as have been seen so far."""
 
     query_output: Tensor | None  # [B, Q, D], the paper's Z
-    text_output: Tensor | None  # [B, T, D]
+    text_output: Tensor | None  # [B, T, D]; zeros where `text_mask` hides padding
     past: tuple[KeysValues, ...] | None
 
 
@@ -102,7 +151,13 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer_norm(x + self.dropout(self.contract(F.gelu(self.expand(x)))))
+        # GELU is computed again for the backward pass: that costs next to nothing, and what it returns would be a fifth
+        # of everything a training step keeps.
+        contracted = checkpoint(self._contract, self.expand(x), use_reentrant=False, preserve_rng_state=False)
+        return self.layer_norm(x + self.dropout(contracted))
+
+    def _contract(self, expanded: Tensor) -> Tensor:
+        return self.contract(F.gelu(expanded))
 
 
 class QFormerLayer(nn.Module):
@@ -126,29 +181,43 @@ class QFormerLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        num_queries: int,
+        rows: Rows,
         image: KeysValues | None,
         mask: Tensor | None,
         past: KeysValues | None,
-        rows: int | None,
-    ) -> tuple[Tensor, KeysValues]:
-        """x [B, L, D], the first `num_queries` rows queries -> its first `rows` rows (None: all), keys and values."""
-        keys, values = self.self_attention.keys_values(x)
+        first: int | None,
+    ) -> tuple[Tensor, Rows, KeysValues]:
+        """x [R, D] -> the rows of its `first` columns (None: all), which these are, and the keys and values of all."""
+        attention = self.self_attention
+        keys, values = (attention.split(rows.spread(project(x))) for project in (attention.key, attention.value))
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        x, mask = x[:, :rows], None if mask is None else mask[:, :, :rows]
-        x = self.self_attention_layer_norm(x + self.dropout(self.self_attention(x, keys, values, mask)))
+        if first is not None:
+            x, rows, mask = rows.spread(x)[:, :first], rows.first(first), None if mask is None else mask[:, :, :first]
+            x = rows.collect(x)
+        context = attention.attend(attention.split(rows.spread(attention.query(x))), keys, values, mask)
+        attended = attention.output(rows.collect(context.transpose(1, 2).flatten(2)))
+        x = self.self_attention_layer_norm(x + self.dropout(attended))
 
-        queries, text = x[:, :num_queries], x[:, num_queries:]
+        queries, text = x.tensor_split([rows.batch_size * rows.num_queries])
         outputs = []
-        if queries.shape[1]:
+        if len(queries):
             if self.cross_attention is not None:
-                attended = self.cross_attention(queries, *image)
+                attended = self._look_at(image, rows.queries(queries)).flatten(0, 1)
                 queries = self.cross_attention_layer_norm(queries + self.dropout(attended))
             outputs.append(self.query_ffn(queries))
-        if text.shape[1]:
+        if len(text):
             outputs.append(self.text_ffn(text))
-        return torch.cat(outputs, dim=1), (keys, values)
+        return torch.cat(outputs), rows, (keys, values)
+
+    def _look_at(self, image: KeysValues, queries: Tensor) -> Tensor:
+        """queries [S*B, Q, D], the keys and values of B images -> [S*B, Q, D]: row i looks at image i % B.
+
+        The S sets of an image attend side by side, [B, S*Q, D]: nothing of the image is copied.
+        """
+        side_by_side = queries.unflatten(0, (-1, len(image[0]))).transpose(0, 1).flatten(1, 2)
+        attended = self.cross_attention(side_by_side, *image)
+        return attended.unflatten(1, (-1, queries.shape[1])).transpose(0, 1).flatten(0, 1)
 
 
 class QFormer(nn.Module):
@@ -178,9 +247,12 @@ class QFormer(nn.Module):
                 f"The image features are {image_features.shape[-1]} wide, but this Q-Former reads features "
                 f"of width {self.config.image_width}: use the image encoder it was trained with."
             )
-        memory = self.image_layer_norm(image_features.to(self.image_layer_norm.weight.dtype))
+        norm = self.image_layer_norm
+        # Its weight and bias go into the key and value matrices: the image encoder is frozen, and so no gradient runs
+        # back over N patches to reach them. That is a third of what reading an image costs.
+        memory = F.layer_norm(image_features.to(norm.weight.dtype), norm.normalized_shape, eps=norm.eps)
         crosses = (layer.cross_attention for layer in self.layers)
-        return ImageMemory(tuple(cross and cross.keys_values(memory) for cross in crosses))
+        return ImageMemory(tuple(cross and cross.keys_values(memory, norm) for cross in crosses))
 
     def forward(
         self,
@@ -189,39 +261,52 @@ class QFormer(nn.Module):
         queries: bool = True,
         input_ids: Tensor | None = None,
         mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
         past: tuple[KeysValues, ...] | None = None,
         use_cache: bool = False,
         rows: int | None = None,
     ) -> QFormerOutput:
         """One pass over [queries ; text], over the queries alone, or over the text alone (`queries=False`).
 
-        image      what `read_image` returned; needed by queries only
+        image      what `read_image` returned; needed by queries only. With S times as many texts as images, text i
+                   belongs to image i % B
         input_ids  long[B, T]
         mask       bool[B, 1, L, L], or [B, 1, L, past + L] after `past`; None: every row reads every column
+        text_mask  bool[B, T], True = somebody reads this token's output: the others are not computed. None: all are
         past       an earlier pass's `past`, its queries first: what stands in front of this pass's rows
         rows       compute only the first `rows` rows of the last layer, where nobody reads the others
         """
-        parts = []
-        if queries:
-            if image is None:
-                raise ValueError("Queries need an image to look at: pass image=qformer.read_image(image_features).")
-            parts.append(self.query_tokens.expand(image.batch_size, -1, -1))
-        if input_ids is not None:
-            parts.append(self._embed(input_ids, past))
-        if not parts:
+        if queries and image is None:
+            raise ValueError("Queries need an image to look at: pass image=qformer.read_image(image_features).")
+        if not queries and input_ids is None:
             raise ValueError("A pass needs queries, input_ids or both.")
-        x = self.dropout(self.embedding_layer_norm(torch.cat(parts, dim=1)))  # [B, L, D]
+        batch_size = image.batch_size if input_ids is None else len(input_ids)
+        if queries and batch_size % image.batch_size:
+            raise ValueError(
+                f"{image.batch_size} images and {batch_size} texts: each image needs as many as the others."
+            )
+        parts, num_queries, text_length, tokens = [], 0, 0, None
+        if queries:
+            num_queries = self.config.num_query_tokens
+            parts.append(self.query_tokens.expand(batch_size, -1, -1).flatten(0, 1))
+        if input_ids is not None:
+            text, text_length = self._embed(input_ids, past).flatten(0, 1), input_ids.shape[1]
+            if text_mask is not None:
+                tokens = text_mask.flatten().nonzero().squeeze(1)
+                text, tokens = (text, None) if len(tokens) == len(text) else (text.index_select(0, tokens), tokens)
+            parts.append(text)
+        places = Rows(batch_size, num_queries, text_length, tokens)
+        x = self.dropout(self.embedding_layer_norm(torch.cat(parts)))  # [R, D]
 
-        num_queries = self.config.num_query_tokens if queries else 0
         cache = []
         for i, layer in enumerate(self.layers):
             last = i == len(self.layers) - 1
             memory = image.keys_values[i] if queries else None
-            x, keys_values = layer(x, num_queries, memory, mask, past[i] if past else None, rows if last else None)
+            x, places, keys_values = layer(x, places, memory, mask, past[i] if past else None, rows if last else None)
             cache.append(keys_values)
         return QFormerOutput(
-            query_output=x[:, :num_queries] if queries else None,
-            text_output=x[:, num_queries:] if input_ids is not None else None,
+            query_output=places.queries(x) if queries else None,
+            text_output=places.text(x) if input_ids is not None else None,
             past=tuple(cache) if use_cache else None,
         )
 
@@ -241,6 +326,20 @@ class QFormer(nn.Module):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+
+
+class LanguageModelingHead(nn.Module):
+    """BERT's: dense, GELU, LayerNorm, then the word embeddings as decoder (tied) and a bias."""
+
+    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float):
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.layer_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
+        """x [..., Dq], word_embeddings [V, Dq] -> logits [..., V]."""
+        return F.linear(self.layer_norm(F.gelu(self.dense(x))), word_embeddings, self.bias)
 
 
 #: BERT's modules and ours. The feed-forward network is copied into both towers; cross-attention is in no BERT.

@@ -7,31 +7,32 @@ What is unusual about it:
 * The image is read once. Its cross-attention keys and values serve ITC, ITG and the three thirds of ITM, and the query
   pass of ITC is the cached prefix of ITG (under multimodal_causal_mask the queries never see the text).
 * Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
-* What nobody reads is not computed: columns that are padding in the whole batch, last-layer rows without a reader,
-  vocabulary logits where there is no target.
+* What nobody reads is not computed: padding, last-layer rows without a reader, vocabulary logits without a target.
+* Losses, gradients and negatives are the same for any number of processes (parallel.py) and of pieces (`passes`).
 * The losses are pure functions of tensors; `Stage1Model.losses` only calls them.
 
-Paper: section 3.2, Figure 2. Notebooks: 03 to 06.
+Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.beam_search import beam_search
 from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.qformer import ImageMemory, QFormer, QFormerConfig, init_from_bert
+from blip2_lab.parallel import gather_across_ranks, rank_and_world
+from blip2_lab.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
 
-#: The label that no loss counts.
-IGNORE_INDEX = -100
+IGNORE_INDEX = -100  #: the label that no loss counts
 
 
 @dataclass
@@ -44,7 +45,8 @@ class Stage1Config:
     # differs from the paper: it mentions no label smoothing; LAVIS has 0.1 in ITC and in ITG. 0.0 is the paper's text.
     label_smoothing: float = 0.1
     # differs from LAVIS: it gathers without gradient, so image-to-text trains only the image side, text-to-image only
-    # the text side. False is LAVIS's behavior, also in a single process.
+    # the text side; and it averages ITG over each rank's tokens, then over ranks, so a rank with short captions counts
+    # for more. True: many ranks are one large batch. False is LAVIS's behavior, also in a single process.
     gather_with_grad: bool = True
     sep_token_id: int = 102
     decode_token_id: int = 30522  # [DEC], which takes [CLS]'s place to say: write
@@ -88,8 +90,16 @@ def negative_weights(similarity: Tensor, positives: Tensor) -> Tensor:
 
 
 def sample_negatives(similarity: Tensor, positives: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One hard negative for each row: long[B], an index into the M candidates."""
-    return torch.multinomial(negative_weights(similarity, positives), 1, generator=generator).squeeze(1)
+    """One hard negative for each row: long[B], an index into the M candidates.
+
+    torch.multinomial's draw, number for number. The noise is that of all ranks' rows, of which each rank takes its own:
+    with the same generator everywhere, negatives do not depend on the number of processes.
+    """
+    weights = negative_weights(similarity, positives)
+    rank, world_size = rank_and_world()
+    device = weights.device if generator is None else generator.device
+    noise = torch.empty(world_size, *weights.shape, device=device).exponential_(generator=generator)
+    return (weights / noise[rank].to(weights.device)).argmax(dim=1)
 
 
 def itm_loss(logits: Tensor, has_negative: Tensor) -> Tensor:
@@ -110,37 +120,6 @@ def itg_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1, reduc
     )
 
 
-# --- Many processes -------------------------------------------------------------------------------------------------
-
-
-def rank_and_world() -> tuple[int, int]:
-    """(0, 1) when no process group exists."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-
-
-class _Gather(torch.autograd.Function):
-    """All ranks' rows; backward gives each rank the gradients that all ranks' losses have for its rows."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def gather_across_ranks(x: Tensor, with_grad: bool = True) -> Tensor:
-    """x [B, ...] -> [W*B, ...], rank after rank; x itself when there is one process. Every rank needs the same B."""
-    x = x if with_grad else x.detach()
-    return x if rank_and_world()[1] == 1 else _Gather.apply(x)
-
-
 # --- Text -----------------------------------------------------------------------------------------------------------
 
 
@@ -157,21 +136,12 @@ def trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     return input_ids[:, :length], text_mask[:, :length]
 
 
+def _run(passes: int, step: Callable, *inputs):
+    """`step(*inputs)`; with several passes it keeps only its results, and is computed again for its gradient."""
+    return step(*inputs) if passes == 1 else checkpoint(step, *inputs, use_reentrant=False)
+
+
 # --- The model ------------------------------------------------------------------------------------------------------
-
-
-class LanguageModelingHead(nn.Module):
-    """BERT's: dense, GELU, LayerNorm, then the word embeddings as decoder (tied) and a bias."""
-
-    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float):
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.layer_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-
-    def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
-        """x [..., Dq], word_embeddings [V, Dq] -> logits [..., V]."""
-        return F.linear(self.layer_norm(F.gelu(self.dense(x))), word_embeddings, self.bias)
 
 
 class Stage1Model(nn.Module):
@@ -245,14 +215,21 @@ class Stage1Model(nn.Module):
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask [B, T] -> text_embeds [B, E], of norm 1: what stands at [CLS]."""
         mask = unimodal_mask(0, attention_mask)
-        cls = self.qformer(queries=False, input_ids=input_ids, mask=mask, rows=1).text_output[:, 0]
+        cls = self.qformer(
+            queries=False, input_ids=input_ids, mask=mask, text_mask=attention_mask.bool(), rows=1
+        ).text_output[:, 0]
         return F.normalize(self.text_projection(cls).float(), dim=-1)
 
     def itm_logits(self, memory: ImageMemory, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pairs (image b, text b) -> [B, 2], averaged over the queries; class 1 is a match."""
+        """Pairs (image b, text b) -> [B, 2], averaged over the queries; class 1 is a match.
+
+        S times as many texts as images: text i is compared with image i % B.
+        """
         num_queries = self.qformer.config.num_query_tokens
         mask = bidirectional_mask(num_queries, attention_mask)
-        joint = self.qformer(image=memory, input_ids=input_ids, mask=mask, rows=num_queries)
+        joint = self.qformer(
+            image=memory, input_ids=input_ids, mask=mask, text_mask=attention_mask.bool(), rows=num_queries
+        )
         return self.itm_head(joint.query_output).mean(dim=1)
 
     def itg_logits(self, text_output: Tensor) -> Tensor:
@@ -276,6 +253,7 @@ class Stage1Model(nn.Module):
         negatives: tuple[Tensor, Tensor] | None = None,
         image_id: Tensor | None = None,
         generator: torch.Generator | None = None,
+        passes: int = 1,
     ) -> Stage1Losses:
         """The three losses of B pairs (image b, caption b).
 
@@ -284,77 +262,107 @@ class Stage1Model(nn.Module):
         negatives  (image_index, text_index), long[B] each, over all ranks' samples: the wrong image for text b, the
                    wrong text for image b. Drawn when not given: first all images, then all texts, by `generator`.
         image_id   long[B]: rows of equal id show the same image and are no negatives of each other (COCO retrieval).
+        passes     compute the batch in so many pieces, one after the other: the same losses and gradients with the
+                   memory of one piece, for a third more work. ITC needs all embeddings before anything can flow back,
+                   so a piece keeps its results only, and is computed once more when its gradient is there.
         """
         if (image_features is None) == (pixels is None) or (captions is None) == (input_ids is None):
             raise ValueError("Give the images as image_features or pixels, and the texts as captions or input_ids.")
         if pixels is not None:
-            image_features = self.image_features(pixels)
+            image_features = torch.cat([self.image_features(piece) for piece in pixels.tensor_split(passes)])
         if captions is not None:
             input_ids, attention_mask = self.tokenize(captions)
         elif attention_mask is None:
             attention_mask = input_ids != self.qformer.config.pad_token_id
         if len(image_features) != len(input_ids):
             raise ValueError(f"{len(image_features)} images and {len(input_ids)} texts: they must come in pairs.")
-        input_ids, text_mask = trim(input_ids, attention_mask)
+        if not 1 <= passes <= len(input_ids):
+            raise ValueError(f"{len(input_ids)} pairs cannot be computed in {passes} passes.")
+        texts = trim(input_ids, attention_mask)
+        with_grad, (_, world_size) = self.config.gather_with_grad, rank_and_world()
+        if world_size > 1:  # each rank has its own longest text; what is gathered must be of one length
+            texts = self._widest(*texts)
+        # With one piece, the only look at these images is here. With several, each step of each piece looks for itself.
+        images = [self.qformer.read_image(image_features)] if passes == 1 else image_features.tensor_split(passes)
+        ids, masks = (x.tensor_split(passes) for x in texts)
 
-        memory = self.qformer.read_image(image_features)  # the only look at these images
-        query_pass = self.qformer(image=memory, use_cache=True)
+        looks = [_run(passes, self._look, *piece) for piece in zip(images, ids, masks, strict=True)]
+        image_embeds, text_embeds, itg_sums = (list(parts) for parts in zip(*looks, strict=True))
+        image_embeds, text_embeds = torch.cat(image_embeds), torch.cat(text_embeds)
 
-        image_embeds = self.project_queries(query_pass.query_output)
-        text_embeds = self.embed_text(input_ids, text_mask)
-        with_grad = self.config.gather_with_grad
         image_to_text = itc_similarity(image_embeds, gather_across_ranks(text_embeds, with_grad)) / self.temperature
         text_to_image = itc_similarity(gather_across_ranks(image_embeds, with_grad), text_embeds).T / self.temperature
-        positives = self._positives(len(input_ids), image_id)
+        positives = self._positives(input_ids, image_id)
         itc = itc_loss(image_to_text, text_to_image, positives, self.config.label_smoothing)
 
         if negatives is None:
             image_index = sample_negatives(text_to_image, positives, generator)
             negatives = image_index, sample_negatives(image_to_text, positives, generator)
-        itm = self._itm(memory, image_features, input_ids, text_mask, negatives, ~positives.all(dim=1))
-        return Stage1Losses(itc=itc, itm=itm, itg=self._itg(query_pass.past, input_ids, text_mask))
+        image_index, text_index = negatives
+        if passes == world_size == 1:
+            wrong_images = [images[0].select(image_index)]
+        else:
+            wrong_images = gather_across_ranks(image_features)[image_index].tensor_split(passes)
+        wrong_ids, wrong_masks = (gather_across_ranks(x)[text_index].tensor_split(passes) for x in texts)
+        pieces = zip(images, wrong_images, ids, masks, wrong_ids, wrong_masks, strict=True)
+        verdicts = torch.cat([_run(passes, self._judge, *piece) for piece in pieces], dim=1)  # [3, B, 2]
+        itm = itm_loss(verdicts.flatten(0, 1), ~positives.all(dim=1))
 
-    def _positives(self, batch_size: int, image_id: Tensor | None) -> Tensor:
+        targets = texts[1][:, 1:].sum().float()
+        if with_grad:
+            targets = gather_across_ranks(targets[None]).mean()
+        return Stage1Losses(itc=itc, itm=itm, itg=sum(itg_sums) / targets)
+
+    def _look(self, image: ImageMemory | Tensor, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image and text apart, then the text after the image: image_embeds [B, Q, E], text_embeds [B, E], and the sum
+        of ITG over the target tokens."""
+        input_ids, text_mask = trim(input_ids, text_mask)
+        query_pass = self.qformer(image=self._memory(image), use_cache=True)
+        image_embeds = self.project_queries(query_pass.query_output)
+        text_embeds = self.embed_text(input_ids, text_mask)
+        return image_embeds, text_embeds, self._itg(query_pass.past, input_ids, text_mask)
+
+    def _judge(
+        self,
+        image: ImageMemory | Tensor,
+        wrong_image: ImageMemory | Tensor,
+        input_ids: Tensor,
+        text_mask: Tensor,
+        wrong_ids: Tensor,
+        wrong_mask: Tensor,
+    ) -> Tensor:
+        """ITM's logits of the pairs true, wrong image, wrong text: [3, B, 2]. An image looks at both of its texts at
+        once."""
+        both = trim(torch.cat([input_ids, wrong_ids]), torch.cat([text_mask, wrong_mask]))
+        true, wrong_text = self.itm_logits(self._memory(image), *both).chunk(2)
+        return torch.stack([true, self.itm_logits(self._memory(wrong_image), *trim(input_ids, text_mask)), wrong_text])
+
+    def _memory(self, image: ImageMemory | Tensor) -> ImageMemory:
+        return image if isinstance(image, ImageMemory) else self.qformer.read_image(image)
+
+    def _positives(self, input_ids: Tensor, image_id: Tensor | None) -> Tensor:
         """bool[B, W*B]: does this candidate of any rank show the same image as this row?"""
         rank, _ = rank_and_world()
         if image_id is None:
-            image_id = torch.arange(batch_size, device=self.device) + rank * batch_size
+            image_id = torch.arange(len(input_ids), device=input_ids.device) + rank * len(input_ids)
         return image_id[:, None] == gather_across_ranks(image_id)[None, :]
 
-    def _itm(
-        self,
-        memory: ImageMemory,
-        image_features: Tensor,
-        input_ids: Tensor,
-        text_mask: Tensor,
-        negatives: tuple[Tensor, Tensor],
-        has_negative: Tensor,
-    ) -> Tensor:
-        """Pairs [true; wrong image; wrong text], the images as read before; those of other ranks are read here."""
-        image_index, text_index = negatives
-        rank, world_size = rank_and_world()
-        if world_size == 1:
-            wrong_images = memory.select(image_index)
-        else:
-            wrong_images = self.qformer.read_image(gather_across_ranks(image_features)[image_index])
-            # Each rank has trimmed to its own longest text: gather at the longest there can be, and trim anew.
-            padding = (0, self.qformer.config.max_positions - input_ids.shape[1])
-            input_ids = gather_across_ranks(F.pad(input_ids, padding, value=self.qformer.config.pad_token_id))
-            text_mask = gather_across_ranks(F.pad(text_mask.byte(), padding)).bool()
-        own = torch.arange(memory.batch_size, device=self.device) + rank * memory.batch_size
-        texts = torch.cat([own, own, text_index])
-        images = ImageMemory.cat([memory, wrong_images, memory])
-        return itm_loss(self.itm_logits(images, *trim(input_ids[texts], text_mask[texts])), has_negative)
+    def _widest(self, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [B, T], padded to the longest text there can be."""
+        padding = (0, self.qformer.config.max_positions - input_ids.shape[1])
+        return F.pad(input_ids, padding, value=self.qformer.config.pad_token_id), F.pad(text_mask, padding)
 
     def _itg(self, past: tuple, input_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """[DEC] and all but the last token predict all but the first, after the cached queries."""
+        """[DEC] and all but the last token predict all but the first, after the cached queries. The losses' sum."""
         num_queries = self.qformer.config.num_query_tokens
         decoder_ids = torch.cat([torch.full_like(input_ids[:, :1], self.config.decode_token_id), input_ids[:, 1:-1]], 1)
         mask = multimodal_causal_mask(num_queries, text_mask[:, :-1])[:, :, num_queries:]
-        text_output = self.qformer(queries=False, input_ids=decoder_ids, mask=mask, past=past).text_output
         is_target = text_mask[:, 1:]
-        labels = input_ids[:, 1:][is_target]
-        return itg_loss(self.itg_logits(text_output[is_target]), labels, self.config.label_smoothing)
+        text_output = self.qformer(
+            queries=False, input_ids=decoder_ids, mask=mask, text_mask=is_target, past=past
+        ).text_output
+        logits, labels = self.itg_logits(text_output[is_target]), input_ids[:, 1:][is_target]
+        return itg_loss(logits, labels, self.config.label_smoothing, reduction="sum")
 
     # --- Writing
 

@@ -80,6 +80,26 @@ def test_the_order_of_the_memory_does_not_matter():
     torch.testing.assert_close(attend(attention, x, memory), attend(attention, x, memory.flip(1)))
 
 
+def test_a_layer_norms_affine_folds_into_keys_and_values():
+    torch.manual_seed(0)
+    attention, norm = MultiHeadAttention(8, 2, memory_width=6), torch.nn.LayerNorm(6)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    memory = torch.randn(3, 5, 6)
+    bare = torch.nn.functional.layer_norm(memory, (6,), eps=norm.eps)
+    gradients = []
+    for keys, values in (attention.keys_values(norm(memory)), attention.keys_values(bare, norm)):
+        (keys.sin() + values.cos()).sum().backward()
+        gradients.append([p.grad for p in (norm.weight, norm.bias, attention.key.weight, attention.value.weight)])
+        attention.zero_grad(), norm.zero_grad()
+        result = keys, values
+    for folded, plain in zip(result, attention.keys_values(norm(memory)), strict=True):
+        torch.testing.assert_close(folded, plain)
+    for folded, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(folded, plain, atol=1e-5, rtol=1e-4)
+
+
 def test_dropout_only_while_training():
     torch.manual_seed(0)
     attention = MultiHeadAttention(8, 2, dropout=0.5)

@@ -3,7 +3,7 @@ import torch
 from lavis_golden import assert_close, model, tensors
 
 from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.qformer import ImageMemory, QFormer, QFormerConfig, init_from_bert
+from blip2_lab.qformer import ImageMemory, QFormer, QFormerConfig, Rows, init_from_bert
 from blip2_lab.stage1 import Stage1Model
 
 TINY = dict(vocab_size=50, width=16, num_layers=4, num_heads=2, ffn_width=32, image_width=12, num_query_tokens=3)
@@ -186,6 +186,59 @@ def test_rows_nobody_reads_can_be_left_out(qformer, image, text):
     whole = qformer(queries=False, input_ids=ids, mask=unimodal_mask(0, mask))
     part = qformer(queries=False, input_ids=ids, mask=unimodal_mask(0, mask), rows=1)
     assert_close(part.text_output, whole.text_output[:, :1])
+
+
+def test_rows_are_queries_then_tokens():
+    rectangle = torch.arange(1.0, 11).view(2, 5, 1)  # 2 queries and 3 tokens; the last token of the first is padding
+    rows = Rows(2, 2, 3, tokens=torch.tensor([0, 1, 3, 4, 5]))
+    collected = rows.collect(rectangle)
+    assert collected.flatten().tolist() == [1, 2, 6, 7, 3, 4, 8, 9, 10]
+    assert rows.queries(collected).flatten().tolist() == [1, 2, 6, 7]
+    assert rows.spread(collected).flatten().tolist() == [1, 2, 3, 4, 0, 6, 7, 8, 9, 10]
+    assert Rows(2, 2, 3).collect(rectangle).flatten().tolist() == [1, 2, 6, 7, 3, 4, 5, 8, 9, 10]
+    assert (rows.first(2).num_queries, rows.first(2).text_length) == (2, 0)
+    assert (Rows(2, 0, 3).first(1).num_queries, Rows(2, 0, 3).first(1).text_length) == (0, 1)
+
+
+@pytest.mark.parametrize("with_queries", [True, False])
+def test_padding_can_be_left_out(qformer, image, text, with_queries):
+    ids, mask = text
+    seen, handle = [], qformer.layers[0].text_ffn.register_forward_hook(lambda m, inputs, out: seen.append(len(out)))
+    inputs = dict(queries=with_queries, image=image if with_queries else None, input_ids=ids)
+    inputs["mask"] = bidirectional_mask(8, mask) if with_queries else unimodal_mask(0, mask)
+    whole, packed = qformer(**inputs), qformer(**inputs, text_mask=mask.bool())
+    handle.remove()
+    assert seen == [mask.numel(), int(mask.sum())]
+    if with_queries:
+        assert_close(packed.query_output, whole.query_output)
+    assert_close(packed.text_output, whole.text_output * mask[:, :, None])
+
+
+def test_several_texts_look_at_one_image_without_a_copy(qformer, image, text):
+    ids, mask = text
+    few = image.select(torch.tensor([4, 0]))
+    joint = bidirectional_mask(8, mask)
+    shared = qformer(image=few, input_ids=ids, mask=joint).query_output
+    copied = qformer(image=few.select(torch.tensor([0, 1] * 3)), input_ids=ids, mask=joint).query_output
+    assert_close(shared, copied)
+    with pytest.raises(ValueError, match="2 images and 5 texts"):
+        qformer(image=few, input_ids=ids[:5])
+
+
+def test_no_gradient_runs_back_over_the_patches(monkeypatch):
+    """A frozen encoder's features: their LayerNorm learns, and yet no row of [B, N, Dv] is in the graph."""
+    qformer, reached = QFormer(QFormerConfig(**TINY)), []
+    linear = torch.nn.functional.linear
+
+    def watching(x, weight, bias=None):
+        if x.shape[-1] == 12 and x.ndim == 3:
+            reached.append(x.requires_grad)
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watching)
+    qformer(image=qformer.read_image(torch.randn(2, 5, 12))).query_output.sin().sum().backward()
+    assert reached == [False] * 4  # keys and values of two layers
+    assert qformer.image_layer_norm.weight.grad.abs().sum() > 0 and qformer.image_layer_norm.bias.grad.abs().sum() > 0
 
 
 def test_patches_have_no_order_for_the_queries(qformer):

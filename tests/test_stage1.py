@@ -1,14 +1,17 @@
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from lavis_golden import assert_close, assert_norms, batch, gradients, model, numbers, tensors
 
+from benchmarks.plain_stage1 import plain_losses
+from blip2_lab import parallel
 from blip2_lab import stage1 as stage1_module
 from blip2_lab.attention import MultiHeadAttention
-from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.masks import bidirectional_mask
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.stage1 import (
     IGNORE_INDEX,
@@ -172,32 +175,14 @@ def test_generated_ids_equal_lavis(lavis, num_beams, golden):
 # --- The image is read once
 
 
-def plain_losses(stage1: Stage1Model, image_features, input_ids, attention_mask, negatives) -> Stage1Losses:
-    """The paper's three objectives, nothing shared, nothing trimmed, ITG in one pass under its mask."""
-    qformer, num_queries = stage1.qformer, stage1.qformer.config.num_query_tokens
-    image_index, text_index = negatives
-    size = len(input_ids)
-
-    image_embeds = stage1.embed_image(image_features)
-    text = qformer(queries=False, input_ids=input_ids, mask=unimodal_mask(0, attention_mask)).text_output
-    text_embeds = F.normalize(stage1.text_projection(text[:, 0]), dim=-1)
-    similarity = itc_similarity(image_embeds, text_embeds) / stage1.temperature
-    itc = itc_loss(similarity, similarity.T, torch.eye(size, dtype=torch.bool))
-
-    features = torch.cat([image_features, image_features[image_index], image_features])
-    ids = torch.cat([input_ids, input_ids, input_ids[text_index]])
-    mask = bidirectional_mask(num_queries, torch.cat([attention_mask, attention_mask, attention_mask[text_index]]))
-    joint = qformer(image=qformer.read_image(features), input_ids=ids, mask=mask).query_output
-    labels = torch.tensor([1] * size + [0] * 2 * size)
-    itm = F.cross_entropy(stage1.itm_head(joint).mean(1), labels)
-
-    decoder_ids = input_ids.clone()
-    decoder_ids[:, 0] = stage1.config.decode_token_id
-    mask = multimodal_causal_mask(num_queries, attention_mask)
-    text = qformer(image=qformer.read_image(image_features), input_ids=decoder_ids, mask=mask).text_output
-    labels = decoder_ids.masked_fill(attention_mask == 0, IGNORE_INDEX)
-    itg = itg_loss(stage1.itg_logits(text)[:, :-1], labels[:, 1:])
-    return Stage1Losses(itc, itm, itg)
+def test_the_plain_form_is_lavis():
+    """The oracle of the tests below, and the benchmark's rival."""
+    lavis = model()
+    losses, expected = plain_losses(lavis, **batch()), numbers()["loss"]
+    for loss, name in ((losses.itc, "loss_itc"), (losses.itm, "loss_itm"), (losses.itg, "loss_lm")):
+        assert loss.item() == pytest.approx(expected[name], abs=2e-5)
+    losses.total.backward()
+    assert_norms(gradients(lavis), numbers()["variant_gather_with_grad"]["grad_norms_total"])
 
 
 def test_sharing_gives_the_losses_and_gradients_of_the_plain_form():
@@ -207,11 +192,76 @@ def test_sharing_gives_the_losses_and_gradients_of_the_plain_form():
     shared, plain = model(), model()
     ours, expected = shared.losses(**data), plain_losses(plain, **data)
     for name in ("itc", "itm", "itg"):
-        assert_close(getattr(ours, name), getattr(expected, name))
+        torch.testing.assert_close(getattr(ours, name), getattr(expected, name), atol=1e-5, rtol=0)
     ours.total.backward()
     expected.total.backward()
-    for (name, a), b in zip(shared.named_parameters(), plain.parameters(), strict=True):
+    assert_same_gradients(shared, plain)
+
+
+def assert_same_gradients(one, other):
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_plain_form_draws_the_same_negatives():
+    data = batch()
+    del data["negatives"]
+    ours, plain = (
+        losses(**data, generator=torch.Generator().manual_seed(3)).itm.item()
+        for losses in (model().losses, partial(plain_losses, model()))
+    )
+    assert ours == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("passes", [2, 4, 6])  # of 6 pairs: even, uneven, one by one
+def test_a_batch_in_pieces_is_the_batch_in_one(passes):
+    whole, pieces, data = model(), model(), batch()
+    del data["negatives"]
+    results = []
+    for stage1, options in ((whole, {}), (pieces, {"passes": passes})):
+        losses = stage1.losses(**data, generator=torch.Generator().manual_seed(0), **options)
+        losses.total.backward()
+        results.append([losses.itc.item(), losses.itm.item(), losses.itg.item()])
+    assert results[0] == pytest.approx(results[1], abs=1e-5)
+    assert_same_gradients(pieces, whole)
+    with pytest.raises(ValueError, match="6 pairs cannot be computed in 7"):
+        whole.losses(**data, passes=7)
+
+
+def test_pieces_keep_less(monkeypatch):
+    def kept(passes):
+        sizes, data = {}, batch()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.update({x.untyped_storage().data_ptr(): x.numel()}) or x, lambda x: x
+        ):
+            total = model().losses(**data, passes=passes).total
+        return sum(sizes.values()), total
+
+    assert kept(6)[0] < 0.5 * kept(1)[0]
+
+
+def test_dropout_in_pieces_is_drawn_once():
+    """A piece is computed again for its gradient, with the same dropout: else the gradient would be of another loss."""
+    stage1, data = tiny(), dict(image_features=torch.randn(4, 5, 12), input_ids=torch.randint(4, 40, (4, 6)))
+    for module in stage1.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    data["negatives"] = torch.tensor([1, 2, 3, 0]), torch.tensor([2, 3, 0, 1])
+    direction = {name: torch.randn_like(p) for name, p in stage1.named_parameters()}
+
+    def total():
+        torch.manual_seed(5)
+        return stage1.losses(**data, passes=2).total
+
+    total().backward()
+    slope = sum((p.grad * direction[name]).sum() for name, p in stage1.named_parameters()).item()
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for name, p in stage1.named_parameters():
+                p.add_(direction[name], alpha=sign * 1e-4 * (1 if sign == 1 else 2))
+        values.append(total().item())
+    assert (values[0] - values[1]) / 2e-4 == pytest.approx(slope, rel=0.02)
 
 
 def test_each_image_is_read_once(monkeypatch):
@@ -219,10 +269,10 @@ def test_each_image_is_read_once(monkeypatch):
     crosses = [layer.cross_attention for layer in lavis.qformer.layers if layer.cross_attention is not None]
     keys_values = MultiHeadAttention.keys_values
 
-    def counting(self, memory):
+    def counting(self, memory, *folded):
         if any(self is cross for cross in crosses):
             rows.append(len(memory))
-        return keys_values(self, memory)
+        return keys_values(self, memory, *folded)
 
     monkeypatch.setattr(MultiHeadAttention, "keys_values", counting)
     lavis.losses(**batch())
@@ -286,6 +336,17 @@ def test_sampling_leaves_its_input_and_the_graph_alone():
     weights = negative_weights(similarity, torch.eye(2, dtype=torch.bool))
     assert not weights.requires_grad
     assert similarity.abs().max() == 0
+
+
+def test_negatives_do_not_depend_on_the_number_of_ranks(monkeypatch):
+    similarity, positives = torch.randn(6, 6), torch.eye(6, dtype=torch.bool)
+    together = sample_negatives(similarity, positives, torch.Generator().manual_seed(0))
+    apart = []
+    for rank in range(3):
+        monkeypatch.setattr(stage1_module, "rank_and_world", lambda rank=rank: (rank, 3))
+        own = slice(2 * rank, 2 * rank + 2)
+        apart.append(sample_negatives(similarity[own], positives[own], torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.cat(apart), together)
 
 
 def test_all_rows_at_once_draw_what_row_by_row_draws():
@@ -386,9 +447,9 @@ def test_gather_puts_ranks_one_after_the_other(monkeypatch):
         for rank, part in enumerate(parts):
             part.copy_(x + 10 * rank)
 
-    monkeypatch.setattr(stage1_module, "rank_and_world", lambda: (0, 3))
-    monkeypatch.setattr(stage1_module.dist, "get_world_size", lambda: 3)
-    monkeypatch.setattr(stage1_module.dist, "all_gather", all_gather)
+    monkeypatch.setattr(parallel, "rank_and_world", lambda: (0, 3))
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(parallel.dist, "all_gather", all_gather)
     gathered = gather_across_ranks(torch.tensor([[1.0], [2.0]]))
     assert gathered.flatten().tolist() == [1, 2, 11, 12, 21, 22]
 

@@ -1,0 +1,110 @@
+"""How much faster picture-book data is made than the micro models eat it, on one core.
+
+    python -m benchmarks.data_speed                       all micro trainings
+    python -m benchmarks.data_speed --only micro-vit --rounds 2
+
+Made: what the engine's background thread does, `task.batch`. Eaten: forward, backward and AdamW at the recipe's sizes
+and precision, one thread. The image encoder's pictures are drawn for every batch; in stages 1 and 2 their features are
+cached, and the last columns add the drawing: what would be, were every picture a new one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import blip2_lab
+from blip2_lab import pretraining, recipes
+from blip2_lab.data import PictureBook
+from blip2_lab.feeding import SceneFeed
+from blip2_lab.optim import parameter_groups, train_mode
+from blip2_lab.recipes import Recipe
+from blip2_lab.train import Task
+
+NAMES = ("micro-vit", "micro-t5", "micro-opt", "micro-bert", "micro-stage1", "micro-stage2")
+SCENES = 512  #: cached features for the stages: as many as batches need to differ
+
+
+class CachedTask:
+    """A stage's task: the shipped model, random features instead of the image encoder's."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        micro = blip2_lab.load("micro")
+        encoder = micro.image_encoder
+        self.model = micro.stage1 if recipe.task == "stage1" else micro
+        self.model.float()
+        features = torch.randn(SCENES, encoder.num_features, encoder.width, dtype=torch.bfloat16)
+        book = PictureBook(recipe.data.seed, image_size=encoder.image_size, caption=recipe.data.caption)
+        self.feed = SceneFeed(book, features, recipe.optim.pass_size, recipe.seed)
+        self.batch = self.feed.batch
+
+    def losses(self, batch) -> dict[str, torch.Tensor]:
+        seen = dict(image_features=batch.image_features, captions=batch.captions)
+        return {
+            "total": self.model.losses(**seen).total if hasattr(self.model, "itm_head") else self.model.loss(**seen)
+        }
+
+
+def task_of(recipe: Recipe) -> Task:
+    if recipe.task in ("stage1", "stage2"):
+        return CachedTask(recipe)
+    with tempfile.TemporaryDirectory() as nowhere:
+        return pretraining.build_task(recipe, Path(nowhere))
+
+
+def seconds(work: Callable[[int], object], rounds: int) -> float:
+    """Median seconds of `work(1) … work(rounds)`, after `work(0)` to warm up."""
+    took = []
+    for index in range(rounds + 1):
+        began = time.perf_counter()
+        work(index)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took[1:])
+
+
+def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
+    """Seconds to make a batch, to eat it, and to draw its pictures (0 where `task.batch` does)."""
+    task, optim = task_of(recipe), recipe.optim
+    optimizer = torch.optim.AdamW(parameter_groups(task.model, optim.lr, optim.weight_decay), lr=optim.lr, fused=True)
+    train_mode(task.model)
+    last_lesson = 100_000  # a course's later batches: the full mixture
+    batches = [task.batch(last_lesson + index) for index in range(rounds + 1)]
+
+    def eat(index: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=optim.precision == "bf16"):
+            total = task.losses(batches[index])["total"]
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    made = seconds(lambda index: task.batch(last_lesson + rounds + 1 + index), 5 * rounds)
+    feed = getattr(task, "feed", None)
+    drawn = (
+        seconds(lambda index: [feed.book.image(64 * index + i) for i in range(optim.pass_size)], rounds) if feed else 0
+    )
+    return made, seconds(eat, rounds), drawn
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=NAMES)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(f"{'recipe':14} {'made, ms':>9} {'eaten, ms':>10} {'ratio':>6}   {'with drawing, ms':>16} {'ratio':>6}")
+    for name in [options.only] if options.only else NAMES:
+        made, eaten, drawn = measure(recipes.get(name), options.rounds)
+        line = f"{name:14} {1e3 * made:9.1f} {1e3 * eaten:10.1f} {eaten / made:6.1f}"
+        if drawn:
+            line += f"   {1e3 * (made + drawn):16.1f} {eaten / (made + drawn):6.1f}"
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What the benchmarks share: counting without computing, clocks that take turns, memory of a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class _Ghost(TorchDispatchMode):
+    """Floats on the meta device, ids and masks real: shapes that depend on the text are known, and nothing is computed.
+
+    What meets a meta tensor becomes one; a mask that picks rows of it is asked for their numbers before.
+    """
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+        if any(x.is_meta for x in tensors):
+            if function is torch.ops.aten.index.Tensor:
+                args = (args[0], [number for index in args[1] for number in _numbers(index)])
+            args, kwargs = tree_map_only(Tensor, lambda x: x.to("meta"), (args, kwargs))
+        return function(*args, **kwargs)
+
+
+def _numbers(index: Tensor | None) -> list[Tensor | None]:
+    """An index of x[index]; a mask as the numbers of its rows, columns, …"""
+    is_mask = isinstance(index, Tensor) and index.dtype == torch.bool
+    return list(index.nonzero(as_tuple=True)) if is_mask else [index]
+
+
+@contextmanager
+def _ghosts():
+    with _Ghost(), patch.object(torch, "autocast", lambda *_, **__: nullcontext()):  # there is none for meta tensors
+        yield
+
+
+def flops(step: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products in `step`, which has its floats on the meta device."""
+    counter = FlopCounterMode(display=False)
+    with counter, _ghosts():
+        step()
+    return counter.get_total_flops()
+
+
+def kept_bytes(step: Callable[[], object], model: nn.Module) -> int:
+    """Bytes that autograd keeps from forward to backward (meta device) besides the weights, each storage once."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    storages: dict[int, tuple[object, int]] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in weights:
+            storages[storage._cdata] = (storage, storage.nbytes())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), _ghosts():
+        result = step()  # noqa: F841  (the graph must live until it is counted)
+    return sum(size for _, size in storages.values())
+
+
+def take_turns(
+    steps: dict[str, Callable[[], object]], rounds: int, synchronize: Callable[[], None]
+) -> dict[str, float]:
+    """Median seconds of each step. They take turns: a busy machine is unfair to none. The first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            synchronize()
+            began = time.perf_counter()
+            step()
+            synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_memory(target: Callable[..., None], *arguments: object) -> int:
+    """Peak bytes of a fresh process that runs `target(*arguments)`."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_report, args=(sender, target, arguments))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{target.__name__} ended before it could report: is there enough memory?") from None
+    finally:
+        process.join()
+
+
+def _run_and_report(sender, target: Callable[..., None], arguments: tuple) -> None:
+    target(*arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux, bytes on macOS
+    sender.send(peak if platform.system() == "Darwin" else 1024 * peak)
+
+
+@contextmanager
+def heading(text: str):
+    """A title, and how long what stands under it took."""
+    print(f"\n{text}", flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"  ({time.perf_counter() - began:.1f} s)", flush=True)

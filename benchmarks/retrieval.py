@@ -1,0 +1,121 @@
+"""Text-to-image search against LAVIS's way: ITC's shortlist, then ITM for each of its pictures.
+
+    python -m benchmarks.retrieval                  the micro model: time, and equal scores
+    python -m benchmarks.retrieval --counts         real size: floating-point operations, nothing computed
+
+LAVIS re-ranks a text's k pictures with k copies of their image features: the Q-Former reads each picture again for
+every text that lists it, on texts padded to 35 tokens (`compute_sim_matrix`). Ours has read each picture once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+import blip2_lab
+from benchmarks.measure import flops, heading, take_turns
+from blip2_lab.evaluate import image_features
+from blip2_lab.picturebook import words
+from blip2_lab.picturebook.scene import sample_scene
+from blip2_lab.qformer import QFormerConfig
+from blip2_lab.retrieval import NOT_RERANKED, Gallery, read_gallery, search
+from blip2_lab.stage1 import Stage1Model, itc_similarity, trim
+
+TEXT_LENGTH = 35  #: LAVIS pads every caption to it
+
+
+@torch.no_grad()
+def plain_search(stage1: Stage1Model, features: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, k: int):
+    """LAVIS's `compute_sim_matrix`, text to image: features [I,N,Dv], ids and mask [M,T] -> scores [M,I]."""
+    embeds = stage1.embed_image(features)
+    itc = itc_similarity(embeds, stage1.embed_text(ids, mask)).T
+    scores = torch.full_like(itc, NOT_RERANKED)
+    for text in range(len(ids)):
+        listed = itc[text].topk(min(k, len(features))).indices
+        memory = stage1.qformer.read_image(features[listed])  # again, for each text
+        many = len(listed)
+        scores[text, listed] = stage1.itm_logits(memory, ids[text].expand(many, -1), mask[text].expand(many, -1))[:, 1]
+    return scores
+
+
+def padded(ids: torch.Tensor, mask: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    room = (0, max(0, length - ids.shape[1]))
+    return torch.nn.functional.pad(ids, room), torch.nn.functional.pad(mask, room)
+
+
+def counts(pictures: int, texts: int, k: int, words_each: int) -> dict[str, int]:
+    """Floating-point operations at real size, frozen image features given."""
+    with torch.device("meta"):
+        stage1 = Stage1Model(QFormerConfig()).eval()
+        features = torch.empty(k, 257, 1408)
+    ids, mask = torch.ones(1, TEXT_LENGTH, dtype=torch.long), torch.ones(1, TEXT_LENGTH, dtype=torch.long)
+    short = torch.ones(k, words_each, dtype=torch.long)
+
+    def read() -> object:
+        return stage1.qformer.read_image(features)
+
+    memory = stage1.qformer.read_image(features)
+    reading = flops(lambda: stage1.qformer(image=read())) / k
+    again = flops(read) / k
+    pair_ids, pair_mask = ids.expand(k, -1), mask.expand(k, -1)
+    plain_pair = flops(lambda: stage1.itm_logits(memory, pair_ids, pair_mask)) / k
+    our_pair = flops(lambda: stage1.itm_logits(memory, short, short)) / k
+    pairs = texts * min(k, pictures)
+    return {
+        "LAVIS's way": round(pictures * reading + pairs * (again + plain_pair)),
+        "ours": round(pictures * reading + pairs * our_pair),
+    }
+
+
+def compare(pictures: int, k: int, rounds: int) -> None:
+    """Time at micro size, and that the scores are the same."""
+    model = blip2_lab.load("micro")
+    stage1 = model.stage1
+    book = [sample_scene(1, index, "in") for index in range(pictures)]
+    features = image_features(model, book, 64)
+    from random import Random
+
+    captions = [words.full_caption(scene, Random(index)) for index, scene in enumerate(book)]
+    ids, mask = stage1.tokenize(captions)
+    long_ids, long_mask = padded(ids, mask, TEXT_LENGTH)
+
+    def ours() -> torch.Tensor:
+        gallery: Gallery = read_gallery(stage1, features.split(64))
+        return search(stage1, gallery, *trim(ids, mask), shortlist=k)
+
+    def theirs() -> torch.Tensor:
+        return plain_search(stage1, features, long_ids, long_mask, k)
+
+    difference = (ours() - theirs()).abs().max().item()
+    if difference > 1e-3:
+        raise SystemExit(f"the scores differ by {difference:.1e}")
+    seconds = take_turns({"ours": ours, "theirs": theirs}, rounds, lambda: None)
+    pairs = pictures * min(k, pictures)
+    print(f"  scores at most {difference:.0e} apart; {pairs} pairs re-ranked")
+    print(
+        f"  LAVIS's way {pairs / seconds['theirs']:8.0f} pairs/s   ours {pairs / seconds['ours']:8.0f} pairs/s", end=""
+    )
+    print(f"   ratio {seconds['theirs'] / seconds['ours']:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", action="store_true", help="count operations at real size instead")
+    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("--shortlist", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    if args.counts:
+        with heading("Flickr30k's test set at real size: 1,000 pictures, 5,000 captions of 16 tokens, 128 re-ranked"):
+            counted = counts(1000, 5000, 128, 16)
+            for name, number in counted.items():
+                print(f"  {name:12}{number / 1e12:10.0f} TFLOP")
+            print(f"  ratio {counted['''LAVIS's way'''] / counted['ours']:.2f}")
+    else:
+        with heading(f"micro, {args.pictures} pictures and captions, {args.shortlist} re-ranked"):
+            compare(args.pictures, args.shortlist, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

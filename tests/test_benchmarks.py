@@ -1,0 +1,83 @@
+"""The benchmarks count what they say, compare equal things, and their scripts run (at a small size)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import data_speed, stage1_step, stage2_step
+from benchmarks.measure import flops, kept_bytes, peak_memory, take_turns
+from benchmarks.stage1_step import SIZES, counts, disagreement
+
+
+def test_flops_are_counted_without_computing():
+    weight = torch.empty(4, 5, device="meta", requires_grad=True)
+    x, mask = torch.empty(3, 4, device="meta"), torch.tensor([True, False, True])
+    assert flops(lambda: x @ weight) == 2 * 3 * 4 * 5
+    assert flops(lambda: x[mask] @ weight) == 2 * 2 * 4 * 5  # the mask is real: two rows are left
+    assert flops(lambda: (x @ weight).sum().backward()) == 2 * 2 * 3 * 4 * 5  # x needs no gradient
+
+
+def test_kept_bytes_are_counted_once():
+    model = torch.nn.Linear(4, 5, device="meta")
+    x = torch.empty(3, 4, device="meta")
+    assert kept_bytes(lambda: model(x), model) == 4 * 3 * 4
+    assert kept_bytes(lambda: (model(x), model(x)), model) == 4 * 3 * 4
+    assert kept_bytes(lambda: model(x).exp(), model) == 4 * 3 * (4 + 5)
+
+
+def test_a_step_costs_half_of_lavis():
+    """Two layers of the real width: the proportions of the real model."""
+    (plain_flops, plain_kept), (our_flops, our_kept) = counts(SIZES["two-layers"]).values()
+    assert plain_flops / our_flops > 1.95
+    assert our_kept / plain_kept < 0.7
+
+
+@pytest.mark.slow
+def test_a_step_at_real_size_costs_what_the_design_says():
+    (plain_flops, _), (our_flops, _) = counts(SIZES["real"]).values()
+    assert our_flops <= 2.05e12
+    assert plain_flops == pytest.approx(3.85e12, rel=0.005)
+
+
+def test_a_step_is_lavis_step():
+    losses, gradients = disagreement(SIZES["small"])
+    assert losses < 1e-5 and gradients < 1e-5
+
+
+@pytest.mark.parametrize("language", ["opt", "t5"])
+def test_a_stage2_step_is_transformers_step(language):
+    size = replace(stage2_step.SIZES["small"], language=language)
+    losses, gradients = stage2_step.disagreement(stage2_step.both(size), size)
+    assert losses < 1e-5 and gradients < 1e-4
+
+
+def test_steps_take_turns():
+    calls = []
+    steps = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = take_turns(steps, rounds=2, synchronize=lambda: None)
+    assert calls == ["a", "b"] * 3 and seconds.keys() == steps.keys()
+
+
+def fill(megabytes: int) -> None:
+    torch.ones(megabytes * 2**20, dtype=torch.uint8).sum()
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_another_process():
+    assert peak_memory(fill, 300) - peak_memory(fill, 1) == pytest.approx(299 * 2**20, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [stage1_step, stage2_step])
+def test_scripts_print_ratios(script, capsys):
+    script.main(["--size", "small", "--rounds", "1"])
+    shown = capsys.readouterr().out
+    assert shown.count("ratio") == (3 if script is stage1_step else 2) and "losses differ by" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["micro-bert", "micro-stage1", "micro-stage2"])
+def test_data_is_made_faster_than_it_is_eaten(name, capsys):
+    data_speed.main(["--only", name, "--rounds", "1"])
+    assert name in capsys.readouterr().out

@@ -18,6 +18,61 @@ import torch
 from torch import Tensor
 
 
+def best_continuations(scores: Tensor, log_probs: Tensor, count: int) -> list[tuple[float, int, int]]:
+    """One step of beam search: the `count` best of all K * V ways to continue K beams, best first.
+
+    scores [K], each beam's log-probability so far; log_probs [K, V] of its next token -> (new score, beam, token).
+    """
+    totals = scores[:, None] + log_probs
+    best = totals.flatten().topk(count)
+    vocab_size = log_probs.shape[-1]
+    ways = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [(score, index // vocab_size, index % vocab_size) for score, index in ways]
+
+
+def final_score(log_probability: float, length: int, length_penalty: float) -> float:
+    """By what finished beams are compared: log-probability / length ** length_penalty.
+
+    Log-probabilities are negative, so a *positive* exponent favors long sequences and the paper's -1 favors short ones.
+    """
+    return log_probability / length**length_penalty
+
+
+class Watched:
+    """A `step` that remembers its beams, for one row: `beam_search(watched, ...)`, then look at `rounds`.
+
+    rounds  for each token after the first: (sequence so far, number of its parent beam in the round before, score)
+    """
+
+    def __init__(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.step = step
+        self.rounds: list[list[tuple[list[int], int, float]]] = []
+        self._beams: list[tuple[list[int], float]] = [([], 0.0)]
+        self._log_probs: Tensor | None = None
+
+    def __call__(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        beams = []
+        for token, parent in zip(tokens.tolist(), parents.tolist(), strict=True):
+            sequence, score = self._beams[parent]
+            gained = 0.0 if self._log_probs is None else self._log_probs[parent, token].item()
+            beams.append(([*sequence, token], parent, score + gained))
+        if self._log_probs is not None:
+            self.rounds.append(beams)
+        self._beams = [(sequence, score) for sequence, _, score in beams]
+        self._log_probs = self.step(tokens, parents)
+        return self._log_probs.clone()  # the search forbids the end token in place
+
+    def path(self, sequence: list[int]) -> list[int]:
+        """In each round, the number of the beam that became `sequence`, as far as it was open."""
+        found = []
+        for beams in self.rounds:
+            opened = [i for i, (so_far, _, _) in enumerate(beams) if so_far == sequence[: len(so_far)]]
+            if not opened:
+                break
+            found.append(opened[0])
+        return found
+
+
 def beam_search(
     step: Callable[[Tensor, Tensor], Tensor],
     *,
@@ -48,15 +103,11 @@ def beam_search(
 
     for length in range(1, max_length):  # so many tokens are generated when this round is over
         log_probs = step(tokens, parents)
-        vocab_size = log_probs.shape[-1]
         if length < min_length:
             log_probs[:, end_id] = -torch.inf
-        totals = (scores.flatten()[:, None] + log_probs).view(batch_size, num_beams * vocab_size)
-        best = totals.topk(2 * num_beams)  # enough to go on with, even if every beam ends here
-        candidates = [
-            [(score, index // vocab_size, index % vocab_size) for score, index in zip(*row, strict=True)]
-            for row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+        by_row = log_probs.view(batch_size, num_beams, -1)
+        # twice as many as beams: enough to go on with, even if every beam ends here
+        candidates = [best_continuations(*row, 2 * num_beams) for row in zip(scores, by_row, strict=True)]
         kept = []
         for row in range(batch_size):
             going_on = []
@@ -64,11 +115,11 @@ def beam_search(
                 if token != end_id:
                     going_on.append((score, beam, token))
                 elif rank < num_beams and not done[row]:
-                    finished[row].append((score / length**length_penalty, [*sequences[row][beam], token]))
+                    finished[row].append((final_score(score, length, length_penalty), [*sequences[row][beam], token]))
             finished[row] = sorted(finished[row], key=lambda pair: -pair[0])[:num_beams]
             kept.append(going_on[:num_beams])
             if len(finished[row]) == num_beams:
-                best_possible = kept[row][0][0] / length**length_penalty
+                best_possible = final_score(kept[row][0][0], length, length_penalty)
                 done[row] = done[row] or num_beams == 1 or finished[row][-1][0] >= best_possible
             sequences[row] = [[*sequences[row][beam], token] for _, beam, token in kept[row]]
         scores = torch.tensor([[score for score, _, _ in row] for row in kept], device=device)
@@ -81,5 +132,5 @@ def beam_search(
         if not done[row]:
             length = len(sequences[row][0]) - 1
             open_beams = zip(scores[row].tolist(), sequences[row], strict=True)
-            finished[row] += [(score / length**length_penalty, sequence) for score, sequence in open_beams]
+            finished[row] += [(final_score(score, length, length_penalty), sequence) for score, sequence in open_beams]
     return [max(row, key=lambda pair: pair[0])[1] for row in finished]

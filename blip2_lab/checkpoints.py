@@ -12,7 +12,7 @@ Paper: section 3 (the released models). Notebook: 07.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -26,27 +26,31 @@ from blip2_lab.vision import ImageEncoder
 Table = tuple[tuple[str, str], ...]
 
 
+def renamer(table: Table) -> Callable[[str], str | None]:
+    """A function from a key to its name in the table's right column, None where no row names it."""
+    patterns = (re.escape(left).replace(r"\{i\}", r"(\d+)") + r"(\.weight|\.bias)?" for left, _ in table)
+    rows = [(re.compile(pattern), right) for pattern, (_, right) in zip(patterns, table, strict=True)]
+
+    def rename(key: str) -> str | None:
+        for pattern, right in rows:
+            if match := pattern.fullmatch(key):
+                *layer, suffix = match.groups(default="")
+                return (right.replace("{i}", layer[0]) if layer else right) + suffix
+        return None
+
+    return rename
+
+
 def rename_keys(state_dict: dict[str, Tensor], table: Table, ignore: Iterable[str] = ()) -> dict[str, Tensor]:
     """The same tensors under the names of the table's right column.
 
     Keys that start with one of `ignore` are left out; any other key that the table does not name raises ValueError.
     """
-    patterns = (re.escape(left).replace(r"\{i\}", r"(\d+)") + r"(\.weight|\.bias)?" for left, _ in table)
-    rows = [(re.compile(pattern), right) for pattern, (_, right) in zip(patterns, table, strict=True)]
-    renamed, unknown = {}, []
-    for key, tensor in state_dict.items():
-        if key.startswith(tuple(ignore)):
-            continue
-        for pattern, right in rows:
-            if match := pattern.fullmatch(key):
-                *layer, suffix = match.groups(default="")
-                renamed[(right.replace("{i}", layer[0]) if layer else right) + suffix] = tensor
-                break
-        else:
-            unknown.append(key)
-    if unknown:
-        raise ValueError(f"Keys that this layout does not have: {', '.join(sorted(unknown))}.")
-    return renamed
+    rename = renamer(table)
+    names = {key: rename(key) for key in state_dict if not key.startswith(tuple(ignore))}
+    if unknown := sorted(key for key, name in names.items() if name is None):
+        raise ValueError(f"Keys that this layout does not have: {', '.join(unknown)}.")
+    return {name: state_dict[key] for key, name in names.items()}
 
 
 def reverse(table: Table) -> Table:
@@ -284,6 +288,30 @@ TRANSFORMERS_STAGE1: Table = (
     ("text_projection", "text_projection"),
     ("itm_head", "itm_head"),
 )
+
+
+#: Whole modules that keep transformers' names inside: (transformers' prefix, ours).
+TRANSFORMERS_FROZEN = (("vision_model.", "image_encoder.model."), ("language_model.", "language_model.model."))
+
+
+def transformers_names(table: Table) -> tuple[Callable[[str], str | None], Callable[[str], str | None]]:
+    """(transformers' name -> ours, ours -> transformers'), of a whole model: the table and the frozen parts."""
+    return _with_prefixes(table, TRANSFORMERS_FROZEN), _with_prefixes(
+        reverse(table), tuple((ours, theirs) for theirs, ours in TRANSFORMERS_FROZEN)
+    )
+
+
+def _with_prefixes(table: Table, prefixes: Table) -> Callable[[str], str | None]:
+    rename = renamer(table)
+
+    def whole(key: str) -> str | None:
+        name = rename(key)  # first: post_layernorm lies in vision_model, and is the Q-Former's
+        for left, right in prefixes:
+            if name is None and key.startswith(left):
+                return right + key.removeprefix(left)
+        return name
+
+    return whole
 
 
 def _take(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

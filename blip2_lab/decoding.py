@@ -73,20 +73,36 @@ def words(tokens: Sequence[Token]) -> list[Token]:
     return merged
 
 
+def penalize_repetition(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
+    """Make the tokens that were generated before (`seen`) less likely: logits [V] -> logits [V].
+
+    A positive logit is divided by `penalty`, a negative one multiplied: both go down. Seen twice counts once (CTRL).
+    """
+    repeated = logits[list(seen)]
+    penalized = logits.clone()
+    penalized[list(seen)] = torch.where(repeated > 0, repeated / penalty, repeated * penalty)
+    return penalized
+
+
+def nucleus(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """With what probability each token is drawn: logits [V] -> probabilities [V], 0 outside the nucleus.
+
+    The nucleus is the smallest set of tokens that holds `top_p` of the probability *after* `temperature` has divided
+    the logits; the most likely token is always in it.
+    """
+    ordered, ids = (logits / temperature).softmax(dim=-1).sort(descending=True, stable=True)
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p  # what the tokens before it hold is enough already
+    kept = torch.zeros_like(ordered).scatter(-1, ids, ordered.masked_fill(outside, 0))
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
 def choose(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
     """One token id from logits [V], by the same rules in the same order as transformers' `generate`."""
     logits = logits.clone()
-    if seen and decoding.repetition_penalty != 1:
-        repeated = logits[seen]
-        penalized = torch.where(
-            repeated > 0, repeated / decoding.repetition_penalty, repeated * decoding.repetition_penalty
-        )
-        logits[seen] = penalized
+    if decoding.repetition_penalty != 1:
+        logits = penalize_repetition(logits, seen, decoding.repetition_penalty)
     if forbidden is not None:
         logits[forbidden] = -torch.inf
     if not decoding.do_sample:
         return int(logits.argmax())
-    ordered, ids = (logits / decoding.temperature).sort(descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    outside = probabilities.cumsum(dim=-1) - probabilities >= decoding.top_p  # the most likely token always stays
-    return int(ids[torch.multinomial(probabilities.masked_fill(outside, 0), 1)])
+    return int(torch.multinomial(nucleus(logits, decoding.temperature, decoding.top_p), 1))

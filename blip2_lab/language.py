@@ -32,7 +32,7 @@ IGNORE_INDEX = -100  #: label of a position that is not predicted
 
 #: The micro language models. Heads are 64 wide; widths are multiples of 64, as NF4 wants them.
 MICRO_T5_SIZES = {
-    "S": dict(d_model=256, d_kv=64, d_ff=512, num_layers=4, num_decoder_layers=3, num_heads=4),
+    "S": dict(d_model=256, d_kv=64, d_ff=512, num_layers=4, num_decoder_layers=3, num_heads=6),
     "M": dict(d_model=384, d_kv=64, d_ff=1024, num_layers=6, num_decoder_layers=6, num_heads=6),
 }
 MICRO_OPT_SIZES = {
@@ -177,8 +177,10 @@ class LanguageModel(nn.Module):
         """token ids [B,1] -> logits [B,V] of the token after it, reading everything earlier from the cache."""
         raise NotImplementedError
 
-    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
-        """Prompts and answers as padded ids: answers end in `end_token_id`, both cut to `max_text_tokens`."""
+    def pair_texts(
+        self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
+    ) -> tuple[Text, Text]:
+        """Prompts and answers as padded ids: answers end in `end_token_id`, both cut to `max_tokens` (None: whole)."""
         raise NotImplementedError
 
     def prompt_texts(self, prompts: Sequence[str]) -> Text:
@@ -187,10 +189,32 @@ class LanguageModel(nn.Module):
 
     # -- what they share -------------------------------------------------------------------------------------------
 
+    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
+        """`pair_texts`, both cut to `max_text_tokens`."""
+        return self.pair_texts(prompts, answers, self.max_text_tokens)
+
+    @torch.no_grad()
+    def log_likelihood(
+        self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """How likely each whole answer is, its end included: visual_prompt [B,Q,Dl] -> log-probabilities [B], and the
+        number of tokens [B] that each is the sum of."""
+        prompt_text, answer_text = self.pair_texts(prompt, answer)
+        self.check_length(visual_prompt.shape[1] + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
+        logits = self.answer_logits(visual_prompt, prompt_text, answer_text).float().log_softmax(dim=-1)
+        each = logits.gather(2, answer_text.ids[:, :, None])[:, :, 0]
+        return each.masked_fill(~answer_text.mask, 0).sum(dim=1), answer_text.mask.sum(dim=1)
+
     def loss(self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]) -> Tensor:
         """Mean cross-entropy of the answers' tokens given picture and prompt. visual_prompt [B,Q,Dl] -> scalar."""
+        return self.loss_and_count(visual_prompt, prompt, answer)[0]
+
+    def loss_and_count(
+        self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and of how many tokens it is the mean: by that it weighs beside another batch's."""
         prompt_text, answer_text = self.training_texts(prompt, answer)
-        return self.answer_loss(visual_prompt, prompt_text, answer_text)
+        return self.answer_loss(visual_prompt, prompt_text, answer_text), answer_text.mask.sum()
 
     def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         """The same from ids: prompt [B,P], answer [B,T] -> scalar, mean over the batch's answer tokens."""
@@ -280,6 +304,7 @@ class LanguageModel(nn.Module):
             yield Token(answer[len(shown) :], probability)
             shown = answer
 
+    @torch.inference_mode()
     def stream_ids(self, visual_prompt: Tensor, prompt: Text, decoding: Decoding) -> Iterator[tuple[int, float]]:
         """Greedy or nucleus decoding of one row, lazily: (token id, probability). The end token is not yielded."""
         logits, state = self.first_logits(visual_prompt, prompt)
@@ -348,15 +373,15 @@ class DecoderLanguageModel(LanguageModel):
         output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True)
         return output.logits[:, -1], (mask, output.past_key_values)
 
-    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
+    def pair_texts(
+        self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
+    ) -> tuple[Text, Text]:
         """Prompt and answer are one text. With an empty prompt the beginning-of-text token is predicted too, from
         the last query, as LAVIS does."""
         joined = [
             f"{prompt.rstrip()} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        rows = [
-            (row + [self.end_token_id])[: self.max_text_tokens] for row in self._encode(joined, self.max_text_tokens)
-        ]
+        rows = [(row + [self.end_token_id])[:max_tokens] for row in self._encode(joined, max_tokens)]
         starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
         answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
@@ -409,8 +434,10 @@ class EncoderDecoderLanguageModel(LanguageModel):
         )
         return output.logits[:, -1], (mask, encoded, output.past_key_values)
 
-    def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
-        return self._padded(prompts, self.max_text_tokens), self._padded(answers, self.max_text_tokens)
+    def pair_texts(
+        self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
+    ) -> tuple[Text, Text]:
+        return self._padded(prompts, max_tokens), self._padded(answers, max_tokens)
 
     def prompt_texts(self, prompts: Sequence[str]) -> Text:
         return self._padded(prompts)

@@ -1,9 +1,11 @@
-"""Whole models in folders: load what transformers or we have saved, and save what transformers can load.
+"""Whole models: load what transformers, LAVIS or we have saved, and save what transformers can load.
 
 What is unusual about it:
 
 * transformers' BLIP-2 layout is the only layout of a whole model: config.json, safetensors (in shards where it is
   large), processor and tokenizer. What is trained here loads there, with the same logits and answers (tested).
+* A model is built without weights and filled tensor by tensor (assemble.py): loading needs the memory of the finished
+  model and one tensor, in any precision. Whether there is room is asked before anything is fetched or read.
 * That layout has no stage 1. Ours lies beside it, in a sub-folder `stage1`, and comes back as `model.stage1`.
 * Only the language model is quantized (it is 90 % of the parameters, and frozen); the Q-Former stays in float32. Both
   int8 and NF4 answer on a CPU too; to train through them there, take int8 (bitsandbytes' NF4 has no gradient on a CPU).
@@ -17,39 +19,36 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from blip2_lab import lavis_files, model_zoo, weights
+from blip2_lab.assemble import pour, quantized_skeleton
 from blip2_lab.checkpoints import (
     FROZEN,
     TRANSFORMERS_STAGE1,
     TRANSFORMERS_STAGE2,
-    load_strictly,
     rename_keys,
     reverse,
+    transformers_names,
 )
-from blip2_lab.language import language_model
-from blip2_lab.qformer import QFormer, QFormerConfig
-from blip2_lab.stage1 import Stage1Config, Stage1Model
+from blip2_lab.quantize import check_method, is_quantized
+from blip2_lab.stage1 import Stage1Model
 from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder, freeze, image_processor
+from blip2_lab.vision import image_processor
 
 if TYPE_CHECKING:
-    from transformers import Blip2Config, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Blip2Config, PreTrainedTokenizerBase
 
 MICRO = Path(__file__).parent / "assets" / "micro"
-QUANTIZED = {
-    "int8": dict(load_in_8bit=True),
-    "nf4": dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True),
+DTYPES = {
+    **dict.fromkeys(("float32", "fp32"), torch.float32),
+    **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("float16", "fp16"), torch.float16),
 }
-NOT_QUANTIZED = ["vision_model", "qformer", "language_projection", "lm_head"]
-WEIGHTS = "*.safetensors"
 
 
 def load(
@@ -57,50 +56,94 @@ def load(
     *,
     device: str | torch.device = "cpu",
     quantize: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Stage2Model | Stage1Model:
-    """A whole model in eval mode: "micro", a folder in transformers' layout, or a hub name.
+    """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, or a hub name.
 
-    quantize  "int8" or "nf4" for the language model
-    dtype     of the frozen parts; by default float32 on the CPU, and on a GPU what the paper took: float16 for OPT and
-              bfloat16 for FlanT5 (section 3.4)
+    quantize  "int8", "int8-all" or "nf4" for the language model (quantize.py); None or "none": as it is
+    dtype     of the frozen parts; by default float32 on the CPU (bfloat16 where it is quantized), and on a GPU what the
+              paper took: float16 for OPT and bfloat16 for FlanT5 (section 3.4). The Q-Former stays in float32
     A folder of transformers' retrieval model gives a Stage1Model; `stage1` inside a folder becomes `model.stage1`.
+    Raises ValueError, in one sentence, for what cannot be found, fetched, read or held.
     """
-    if quantize is not None and quantize not in QUANTIZED:
-        raise ValueError(f"quantize={quantize!r} is unknown; choose {', '.join(map(repr, QUANTIZED))} or None.")
-    folder = find(name_or_path)
-    model = from_transformers(folder, device=device, quantize=quantize, dtype=dtype)
-    if (folder / "stage1" / "config.json").is_file():
-        stage1 = Stage1Model.from_pretrained(folder / "stage1", image_encoder=model.image_encoder)
+    quantize, dtype, device = check_method(quantize), check_dtype(dtype), check_device(device)
+    path = find(name_or_path, device=device, quantize=quantize, dtype=dtype)
+    if path.is_file() or not (path / "config.json").is_file():
+        return lavis_files.load(path, device=device, quantize=quantize, dtype=dtype)
+    model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
+    if (path / "stage1" / "config.json").is_file():
+        stage1 = Stage1Model.from_pretrained(path / "stage1", image_encoder=model.image_encoder)
         model.attach_stage1(stage1.to(device))
     return model
 
 
-def find(name_or_path: str | Path) -> Path:
-    """The folder of a model: the shipped one, one of yours, or a download from the hub. Raises ValueError."""
+def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A float type by name. Raises ValueError for what is none."""
+    if dtype is None or dtype in DTYPES.values():
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is unknown; choose float32, bfloat16 or float16.")
+    return DTYPES[dtype]
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Raises ValueError for a device that is not there: nothing is moved to the CPU in silence."""
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={str(device)!r} is unknown; choose cpu, cuda, cuda:1, mps or the like.") from None
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device.type in there and not there[device.type]():
+        raise ValueError(f"There is no device {device} here, or this torch was built without it; take --device cpu.")
+    return device
+
+
+def find(
+    name_or_path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    quantize: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """The folder (or LAVIS file) of a model: the shipped one, one of yours, or a download from the hub.
+
+    Before a download, disk and memory are asked whether they hold it. Raises ValueError.
+    """
     if str(name_or_path) == "micro":
         if not (MICRO / "config.json").is_file():
             raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")
         return MICRO
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} holds no model: it has no config.json. Give a folder in transformers' layout.")
-        return folder
+    path = Path(name_or_path).expanduser()
+    if path.is_file() or lavis_files.is_lavis_folder(path):
+        return path
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
+        return path
     name = str(name_or_path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.suffix in (".pth", ".safetensors"):
         raise ValueError(f'There is no folder {name}; give "micro", a folder, or a hub name such as "owner/model".')
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    known = model_zoo.released(name)
+    if known is not None:
+        _check_memory(model_zoo.blip2_config(known), name, device, quantize, dtype)
+    if (folder := weights.cached(name)) is not None:
+        return folder
+    from huggingface_hub import constants
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", WEIGHTS]))
-    except (OSError, ValueError, HfHubHTTPError) as error:  # no network, no such name, or no permission
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(
-            f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}); "
-            "check the name and the network, or give a folder in transformers' layout."
-        ) from None
+    size = weights.bytes_to_fetch(name) or (4 * known.parameters if known else 0)
+    model_zoo.check_disk(name, size, Path(constants.HF_HUB_CACHE))
+    return weights.fetch(name)
+
+
+def _check_memory(
+    config: Blip2Config, name: str, device: torch.device | str, quantize: str | None, dtype: torch.dtype | None
+) -> torch.dtype:
+    """-> the dtype that will be used. Raises ValueError when the device has no room (`model_zoo.check_memory`)."""
+    is_encoder_decoder = config.text_config.model_type == "t5"
+    if dtype is None:
+        dtype = model_zoo.default_dtype(is_encoder_decoder, device, quantize)
+    model_zoo.check_memory(config, name, device, quantize, dtype)
+    return dtype
 
 
 # --- Loading --------------------------------------------------------------------------------------------------------
@@ -115,105 +158,53 @@ def from_transformers(
 ) -> Stage2Model | Stage1Model:
     """A `Blip2ForConditionalGeneration` folder as Stage2Model, a `Blip2ForImageTextRetrieval` folder as Stage1Model."""
     folder = Path(folder)
-    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    config, files = read_config(folder), weights.weight_files(folder)
+    weights.check_whole(files)
+    retrieval = config.qformer_config.use_qformer_text_input
+    if retrieval:
+        quantize, dtype = None, dtype or torch.float32  # no language model, and small: as it is
+    dtype = _check_memory(config, str(folder), device, quantize, dtype)
+    model = quantized_skeleton(config, quantize, device, dtype)
+    to_ours, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
+    pour(
+        model,
+        weights.read_tensors(files),
+        device=device,
+        dtype=dtype,
+        to_ours=to_ours,
+        to_theirs=to_theirs,
+        optional=("lm_head.", "temperature") if retrieval else (),
+        layout=f"The weights in {folder}",
+    )
+    tokenizer = read_tokenizer(folder)
+    if retrieval:
+        return _without_lm_head(model, tokenizer, device)
+    model.language_model.tokenizer = tokenizer
+    return model
+
+
+def read_config(folder: Path) -> Blip2Config:
+    """config.json of a BLIP-2 in transformers' layout. Raises ValueError for any other."""
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        raise ValueError(f"{folder / 'config.json'} is damaged: it is no JSON. Fetch the same model again.") from None
     if kind != "blip-2":
         raise ValueError(f'{folder} holds a model of type {kind!r}, not a BLIP-2 ("blip-2").')
     from transformers import Blip2Config
 
-    config = Blip2Config.from_pretrained(folder)
-    tokenizer = _tokenizer(folder)
-    if config.qformer_config.use_qformer_text_input:
-        return _retrieval(_read(folder), config, tokenizer).to(device)
-    if dtype is None:
-        half = torch.bfloat16 if config.text_config.is_encoder_decoder else torch.float16
-        dtype = torch.float32 if torch.device(device).type == "cpu" else half
-    blip2 = _blip2_for_conditional_generation(folder, device, quantize, dtype)
-    return wrap(blip2, tokenizer).to(device)
+    return Blip2Config.from_pretrained(folder)
 
 
-def wrap(blip2: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> Stage2Model:
-    """transformers' `Blip2ForConditionalGeneration` as a Stage2Model in eval mode. The frozen parts are shared."""
-    own, _ = _split(blip2.state_dict())
-    qformer = QFormer(_qformer_config(blip2.config))
-    model = Stage2Model(ImageEncoder(blip2.vision_model), qformer, language_model(blip2.language_model, tokenizer))
-    load_strictly(model, rename_keys(own, TRANSFORMERS_STAGE2, ignore=("language_model.",)), ignore=FROZEN)
-    return model.eval()
-
-
-def _split(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """transformers' tensors -> what is the Q-Former's (the encoder's last LayerNorm is), the image encoder's own."""
-    own, vision = {}, {}
-    for name, tensor in state_dict.items():
-        if name.startswith("vision_model.") and not name.startswith("vision_model.post_layernorm."):
-            vision[name.removeprefix("vision_model.")] = tensor
-        else:
-            own[name] = tensor
-    return own, vision
-
-
-def _blip2_for_conditional_generation(
-    folder: Path, device: str | torch.device, quantize: str | None, dtype: torch.dtype
-) -> PreTrainedModel:
-    """transformers' model, with an error for every key that found no place."""
-    from transformers import Blip2ForConditionalGeneration
-
-    quantization = None
-    if quantize is not None:
-        from transformers import BitsAndBytesConfig
-
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on the CPU it logs a line for every layer and call
-        quantization = BitsAndBytesConfig(**QUANTIZED[quantize], llm_int8_skip_modules=NOT_QUANTIZED)
-        if quantize == "nf4":
-            quantization.bnb_4bit_compute_dtype = dtype
-    with _quietly(progress=sum(file.stat().st_size for file in folder.glob(WEIGHTS)) > 2**30):
-        blip2, report = Blip2ForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=None if torch.device(device).type == "cpu" else {"": device},
-            quantization_config=quantization,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    problems = {what: sorted(report[f"{what}_keys"]) for what in ("missing", "unexpected", "mismatched")}
-    if any(problems.values()):
-        lines = "; ".join(f"{what}: {', '.join(map(str, keys))}" for what, keys in problems.items() if keys)
-        raise ValueError(f"The weights in {folder} do not fit its config.json. Keys {lines}.")
-    return blip2
-
-
-@contextmanager
-def _quietly(progress: bool) -> Iterator[None]:
-    """transformers warns that a FlanT5's lm_head is untied, which is right; its bars are worth it above 1 GB."""
-    from transformers.utils import logging as transformers_logging
-
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    if not progress:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _retrieval(
-    state_dict: dict[str, Tensor], config: Blip2Config, tokenizer: PreTrainedTokenizerBase | None
+def _without_lm_head(
+    model: Stage1Model, tokenizer: PreTrainedTokenizerBase | None, device: torch.device | str
 ) -> Stage1Model:
-    """`Blip2ForImageTextRetrieval` as a Stage1Model that retrieves and matches, but cannot write or train."""
-    own, vision = _split(state_dict)
-    encoder = ImageEncoder.from_config(config.vision_config)
-    load_strictly(encoder.model, vision)
-    stage1 = Stage1Config(
-        embed_width=config.image_text_hidden_size,
-        sep_token_id=getattr(tokenizer, "sep_token_id", None) or 102,
-        decode_token_id=config.qformer_config.vocab_size - 1,
-    )
-    model = Stage1Model(_qformer_config(config), stage1, image_encoder=freeze(encoder), tokenizer=tokenizer)
-    load_strictly(model, rename_keys(own, TRANSFORMERS_STAGE1), ignore=("image_encoder.", "lm_head.", "temperature"))
+    """`Blip2ForImageTextRetrieval` retrieves and matches, but cannot write or train."""
+    model.config.sep_token_id = getattr(tokenizer, "sep_token_id", None) or 102
+    model.tokenizer = tokenizer
     model.lm_head = MissingHead()
-    return model.eval()
+    model.temperature = nn.Parameter(torch.tensor(model.config.temperature, device=device))
+    return model
 
 
 class MissingHead(nn.Module):
@@ -223,44 +214,12 @@ class MissingHead(nn.Module):
         raise ValueError("transformers' retrieval layout has no language modeling head: this model cannot write.")
 
 
-def _qformer_config(config: Blip2Config) -> QFormerConfig:
-    """transformers' configuration of a Q-Former, in our words."""
-    theirs = config.qformer_config
-    return QFormerConfig(
-        vocab_size=theirs.vocab_size,
-        width=theirs.hidden_size,
-        num_layers=theirs.num_hidden_layers,
-        num_heads=theirs.num_attention_heads,
-        ffn_width=theirs.intermediate_size,
-        cross_attention_frequency=theirs.cross_attention_frequency,
-        image_width=config.vision_config.hidden_size,
-        num_query_tokens=config.num_query_tokens,
-        max_positions=theirs.max_position_embeddings,
-        dropout=theirs.hidden_dropout_prob,
-        layer_norm_eps=theirs.layer_norm_eps,
-        image_layer_norm_eps=config.vision_config.layer_norm_eps,
-        pad_token_id=theirs.pad_token_id,
-        initializer_range=theirs.initializer_range,
-        has_text=theirs.use_qformer_text_input,
-    )
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if not (folder / "tokenizer_config.json").is_file():
         return None
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _read(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files, one or many."""
-    from safetensors.torch import load_file
-
-    files = sorted(folder.glob(WEIGHTS))
-    if not files:
-        raise ValueError(f"{folder} holds no weights: there is no *.safetensors file in it.")
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
@@ -300,7 +259,7 @@ def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
         raise ValueError("transformers' layout holds the image encoder too; give the model one before saving it there.")
     if encoder.model.config.model_type != "blip_2_vision_model":
         raise ValueError("transformers' BLIP-2 layout has ViT-g's shape only; a model on CLIP ViT-L cannot be saved.")
-    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+    if is_quantized(model):
         raise ValueError("A quantized language model cannot be saved; load the model without quantize= to save it.")
     table = TRANSFORMERS_STAGE2 if isinstance(model, Stage2Model) else TRANSFORMERS_STAGE1
     ignored = (*FROZEN, "lm_head.", "temperature")

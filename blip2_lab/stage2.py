@@ -10,13 +10,13 @@ What is unusual about it:
 * The Q-Former sees the picture alone: of stage 1 it keeps the queries' side and drops text embeddings and text FFNs.
 * A picture is encoded once (`encode_image`) and asked about as often as you like (`visual_prompt=`).
 
-Paper: section 3.3, Figure 3. Notebook: 08.
+Paper: section 3.3, Figure 3. Notebook: 10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,15 @@ from blip2_lab.stage1 import Stage1Model
 from blip2_lab.vision import ImageEncoder, freeze
 
 Picture = Image.Image | str | Path  #: a picture in memory, or the path of one
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An answer to choose: its log-probability (of all its tokens and its end), and its share among the candidates."""
+
+    text: str
+    log_likelihood: float
+    probability: float
 
 
 class Stage2Model(nn.Module):
@@ -59,6 +68,21 @@ class Stage2Model(nn.Module):
     ) -> Stage2Model:
         """Begin stage 2 where stage 1 ended: a copy of its Q-Former without the text side, a new projection."""
         return cls(image_encoder, without_text(stage1.qformer), language_model)
+
+    @torch.no_grad()
+    def match_embeddings(self) -> float:
+        """Scale the new projection so that a visual prompt is as long as a word embedding; returns the factor.
+
+        differs from the paper and LAVIS: a language model whose embeddings are much shorter than a fresh projection's
+        outputs can hardly write into a prompt's residual stream, and so binds nothing that is in it. Let the projection
+        learn at a rate smaller by the same factor, or it grows back.
+        """
+        word = self.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
+        # the Q-Former ends in a LayerNorm: its output's entries have variance 1
+        factor = (word / self.language_projection.weight.norm()).item()
+        self.language_projection.weight.mul_(factor)
+        self.language_projection.bias.zero_()
+        return factor
 
     def attach_stage1(self, stage1: Stage1Model | None) -> None:
         """Keep a stage-1 model beside this one, outside its parameters and its state dict."""
@@ -91,6 +115,19 @@ class Stage2Model(nn.Module):
         Without `prompts` this is the paper's pre-training (an encoder-decoder's cut is drawn with `generator`).
         With `prompts` it is fine-tuning: picture and prompt are given, the whole caption (or answer) is learned.
         """
+        seen = dict(image_features=image_features, pixels=pixels)
+        return self.loss_and_count(**seen, captions=captions, prompts=prompts, generator=generator)[0]
+
+    def loss_and_count(
+        self,
+        *,
+        image_features: Tensor | None = None,
+        pixels: Tensor | None = None,
+        captions: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`loss`, and of how many tokens it is the mean: by that it weighs beside another batch's."""
         if (image_features is None) == (pixels is None):
             raise ValueError("Give the pictures once: as image_features or as pixels.")
         if image_features is None:
@@ -99,7 +136,7 @@ class Stage2Model(nn.Module):
             prompts, captions = zip(*(split_caption(caption, generator) for caption in captions), strict=True)
         elif prompts is None:
             prompts = [""] * len(captions)
-        return self.language_model.loss(self.visual_prompt(image_features), prompts, captions)
+        return self.language_model.loss_and_count(self.visual_prompt(image_features), prompts, captions)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -150,6 +187,32 @@ class Stage2Model(nn.Module):
         if len(visual_prompt) != 1:
             raise ValueError(f"Streaming answers about one picture at a time; {len(visual_prompt)} were given.")
         return self.language_model.stream(visual_prompt, prompt, settings)
+
+    def rank(
+        self,
+        image: Picture | Tensor | None = None,
+        prompt: str = "",
+        candidates: Sequence[str] = (),
+        *,
+        visual_prompt: Tensor | None = None,
+        per_token: bool = False,
+    ) -> list[Candidate]:
+        """Which of these answers is the likeliest? Best first; the picture is read once for all of them.
+
+        per_token  compare the mean over an answer's tokens instead of the sum (LAVIS: the sum). The sum is the answer's
+                   true probability and prefers short ones; take the mean where candidates differ much in length
+        """
+        candidates = list(candidates)
+        if not candidates or not all(text.strip() for text in candidates):
+            raise ValueError("Give at least one candidate to rank, and none that is empty.")
+        visual_prompt, _ = self._see(image, visual_prompt)
+        if len(visual_prompt) != 1:
+            raise ValueError(f"Candidates are ranked for one picture at a time; {len(visual_prompt)} were given.")
+        visual_prompts = visual_prompt.expand(len(candidates), -1, -1)
+        scores, lengths = self.language_model.log_likelihood(visual_prompts, [prompt] * len(candidates), candidates)
+        shares = (scores / lengths if per_token else scores).softmax(dim=0)
+        ranked = zip(candidates, scores.tolist(), shares.tolist(), strict=True)
+        return sorted((Candidate(*one) for one in ranked), key=lambda candidate: -candidate.probability)
 
     def _see(
         self, image: Picture | Sequence[Picture] | Tensor | None, visual_prompt: Tensor | None

@@ -1,0 +1,211 @@
+"""A model of a given shape without weights, and the weights poured into it, tensor by tensor.
+
+What is unusual about it:
+
+* The model is built on the meta device, where a tensor has a shape and no bytes. So a 12-billion-parameter model can be
+  counted on any laptop, and loading never holds more than the finished model and one tensor.
+* Each tensor goes from the file to its device, its precision (or its 8 or 4 bits) and its place, and is forgotten.
+  Nothing is offloaded and nothing is initialized at random: a parameter without a tensor is an error with its name.
+* Tied tensors (T5's `shared`, OPT's `lm_head`) exist once, however often the file lists them.
+
+Paper: section 3.4 (frozen models in half precision). Notebook: 07.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from blip2_lab.language import language_model
+from blip2_lab.qformer import QFormer, QFormerConfig
+from blip2_lab.quantize import chosen_layers, is_quantized, is_quantized_layer, linear_bytes, quantize_skeleton, store
+from blip2_lab.stage1 import Stage1Config, Stage1Model
+from blip2_lab.stage2 import Stage2Model
+from blip2_lab.vision import ImageEncoder, freeze
+
+if TYPE_CHECKING:
+    from transformers import Blip2Config, PreTrainedConfig, PreTrainedModel
+
+#: A language model's tensors that are one tensor: (the copy, the original). `lm_head` is its own where the file has one
+#: beside T5's `shared` (FlanT5), and never in OPT.
+ALWAYS_TIED = (
+    ("encoder.embed_tokens.weight", "shared.weight"),
+    ("decoder.embed_tokens.weight", "shared.weight"),
+    ("lm_head.weight", "model.decoder.embed_tokens.weight"),
+)
+TIED_IF_MISSING = (("lm_head.weight", "shared.weight"),)
+
+FROZEN_PARTS = ("image_encoder.", "language_model.")
+
+
+def skeleton(config: Blip2Config) -> Stage2Model | Stage1Model:
+    """A model of this shape on the meta device: a Stage1Model where the Q-Former reads text, else a Stage2Model."""
+    with _shapes_only():
+        encoder = ImageEncoder.from_config(config.vision_config)
+        if config.qformer_config.use_qformer_text_input:
+            stage1 = Stage1Config(
+                embed_width=config.image_text_hidden_size, decode_token_id=config.qformer_config.vocab_size - 1
+            )
+            return Stage1Model(qformer_config(config), stage1, image_encoder=freeze(encoder)).eval()
+        language = language_model(language_skeleton(config.text_config))
+        return Stage2Model(encoder, QFormer(qformer_config(config)), language).eval()
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Modules built inside have shapes and no numbers, and no time is spent on drawing those."""
+    from transformers.initialization import no_init_weights
+
+    with torch.device("meta"), no_init_weights():
+        yield
+
+
+def language_skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """An OPT or a T5 on the meta device. T5's lm_head is a tensor of its own, as FlanT5's is."""
+    from transformers import OPTForCausalLM, T5ForConditionalGeneration
+
+    kinds = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration}
+    if config.model_type not in kinds:
+        raise ValueError(f"The language model is of type {config.model_type!r}; BLIP-2's are OPT and (Flan)T5.")
+    with _shapes_only():
+        model = kinds[config.model_type](config)
+        if config.model_type == "t5":
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+    for copy, original in ALWAYS_TIED:
+        with suppress(AttributeError):  # a pair of the other kind
+            owner, _, leaf = copy.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, model.get_parameter(original))
+    return model
+
+
+def qformer_config(config: Blip2Config) -> QFormerConfig:
+    """transformers' configuration of a Q-Former, in our words."""
+    theirs = config.qformer_config
+    return QFormerConfig(
+        vocab_size=theirs.vocab_size,
+        width=theirs.hidden_size,
+        num_layers=theirs.num_hidden_layers,
+        num_heads=theirs.num_attention_heads,
+        ffn_width=theirs.intermediate_size,
+        cross_attention_frequency=theirs.cross_attention_frequency,
+        image_width=config.vision_config.hidden_size,
+        num_query_tokens=config.num_query_tokens,
+        max_positions=theirs.max_position_embeddings,
+        dropout=theirs.hidden_dropout_prob,
+        layer_norm_eps=theirs.layer_norm_eps,
+        image_layer_norm_eps=config.vision_config.layer_norm_eps,
+        pad_token_id=theirs.pad_token_id,
+        initializer_range=theirs.initializer_range,
+        has_text=theirs.use_qformer_text_input,
+    )
+
+
+def dtype_of(name: str, dtype: torch.dtype, quantized: bool = False) -> torch.dtype:
+    """The type of a parameter (our name) in a model whose frozen parts have `dtype`. The Q-Former's is float32, but
+    bfloat16 among quantized parts: such a model is there to answer."""
+    if not name.startswith(FROZEN_PARTS):
+        return torch.bfloat16 if quantized and dtype == torch.bfloat16 else torch.float32
+    # as in transformers: what T5's wo gives back overflows float16
+    return torch.float32 if dtype == torch.float16 and ".wo." in name else dtype
+
+
+def model_bytes(model: Stage2Model | Stage1Model, quantize: str | None, dtype: torch.dtype) -> int:
+    """What a model's weights take in memory once loaded so; a skeleton will do."""
+    layers = chosen_layers(model, quantize).values()
+    counted = {id(layer.weight) for layer in layers}
+    return sum(linear_bytes(layer, quantize) for layer in layers) + sum(
+        parameter.numel() * dtype_of(name, dtype, bool(quantize)).itemsize
+        for name, parameter in model.named_parameters()  # each tied one once
+        if id(parameter) not in counted
+    )
+
+
+def pour(
+    model: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    to_ours: Callable[[str], str | None] = lambda name: name,
+    to_theirs: Callable[[str], str | None] = lambda name: name,
+    optional: tuple[str, ...] = (),
+    layout: str = "the weights",
+) -> None:
+    """Give every parameter of a skeleton its tensor, from (their name, tensor) pairs in any order.
+
+    to_ours    their name -> ours, None where it is unknown; to_theirs is its inverse, for messages
+    optional   prefixes of our names that may stay without a tensor (they stay on the meta device)
+    Raises ValueError with every missing, unexpected or misshapen key. `layout` says in it what was read.
+    """
+    waiting = {name: p.shape for name, p in _named_tensors(model)}
+    prefix = "language_model.model." if any(name.startswith("language_model.model.") for name in waiting) else ""
+    copies = {prefix + copy: prefix + original for copy, original in ALWAYS_TIED if prefix + original in waiting}
+    quantized = is_quantized(model)
+    unexpected, mismatched, filled = [], [], set()
+    for theirs, tensor in tensors:
+        name = to_ours(theirs)
+        if name in copies:
+            continue
+        if name not in waiting:
+            unexpected.append(theirs)
+        elif waiting[name] != tensor.shape:
+            mismatched.append(f"{theirs} {list(tensor.shape)} instead of {list(waiting[name])}")
+        else:
+            _put(model, name, tensor, device, dtype_of(name, dtype, quantized))
+            filled.add(name)
+    ties = copies | {
+        prefix + copy: prefix + original
+        for copy, original in TIED_IF_MISSING
+        if prefix + original in filled and prefix + copy in waiting and prefix + copy not in filled
+    }
+    for copy, original in ties.items():
+        if copy in waiting and original in filled:
+            owner, _, leaf = copy.rpartition(".")
+            if is_quantized_layer(module := model.get_submodule(owner)):
+                store(module, model.get_parameter(original), device)
+            else:
+                setattr(module, leaf, model.get_parameter(original))
+            filled.add(copy)
+    missing = [to_theirs(name) or name for name in waiting if name not in filled and not name.startswith(optional)]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
+    if any(problems.values()):
+        lines = "; ".join(f"{what}: {', '.join(sorted(keys))}" for what, keys in problems.items() if keys)
+        raise ValueError(f"{layout} do not fit their config.json. Keys {lines}.")
+
+
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """What a file must bring: every parameter under every name it has, quantized weights too, no other buffer."""
+    named = list(model.named_parameters(remove_duplicate=False))
+    for name, module in model.named_modules():
+        if is_quantized_layer(module):
+            outer = name.removesuffix(".inner")
+            named = [pair for pair in named if pair[0] != f"{name}.weight"]
+            shape = (module.out_features, module.in_features)
+            named.append((f"{outer}.weight", torch.empty(shape, device="meta")))
+    return named
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> None:
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    module = getattr(module, "inner", module)
+    if leaf == "weight" and is_quantized_layer(module):
+        store(module, tensor, device)
+    else:
+        trains = module._parameters[leaf].requires_grad
+        # a copy, never a view: a view of a memory-mapped file would keep the file open
+        placed = tensor.to(device=device, dtype=dtype, copy=True)
+        setattr(module, leaf, nn.Parameter(placed, requires_grad=trains))
+
+
+def quantized_skeleton(
+    config: Blip2Config, quantize: str | None, device: torch.device | str, dtype: torch.dtype
+) -> Stage2Model | Stage1Model:
+    """`skeleton`, with quantized layers where the language model gets them."""
+    model = skeleton(config)
+    quantize_skeleton(model, quantize, device, dtype)
+    return model

@@ -1,0 +1,241 @@
+"""LAVIS's files: a `.pth` (or `.safetensors`) that holds what was trained, and the frozen parts beside it.
+
+What is unusual about it:
+
+* A LAVIS checkpoint has no config and leaves out what was frozen. Every size is read off the tensors; the image encoder
+  is taken from the file, or from `eva_vit_g.pth` in the same folder; the language model and BERT's tokenizer from
+  folders there (`flan-t5-xxl`, `bert-base-uncased`), or from the hub.
+* What the frozen parts have and BLIP-2 drops is listed in `DROPPED`: EVA-CLIP's last block, its final norm and head.
+* FlanT5 runs with exact gelu and OPT ends at a new line, as in LAVIS.
+
+Paper: section 3.4. Notebook: 07.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blip2_lab import model_zoo, weights
+from blip2_lab.assemble import language_skeleton, model_bytes, pour
+from blip2_lab.checkpoints import from_eva, from_lavis, from_lavis_stage2
+from blip2_lab.language import LanguageModel, language_model
+from blip2_lab.quantize import quantize_skeleton
+from blip2_lab.stage1 import Stage1Model
+from blip2_lab.stage2 import Stage2Model
+from blip2_lab.vision import ImageEncoder
+
+EVA_FILE = "eva_vit_g.pth"
+EVA_URL = f"https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/{EVA_FILE}"
+DROPPED = ("norm.", "fc_norm.", "head.")  #: and every block from the 40th on: the paper takes the second-to-last layer
+EVA_BLOCKS = 39
+HUB = {"flan-t5-xl": "google", "flan-t5-xxl": "google", "opt-2.7b": "facebook", "opt-6.7b": "facebook"}
+BERT = ("bert-base-uncased", "google-bert/bert-base-uncased")
+HEAD_WIDTH = 64  #: of every attention head but ViT-g's, which are 88 wide: they leave no trace in the tensors
+NEW_LINE = 50118  #: OPT's token that ends a caption in LAVIS
+
+
+def is_lavis_folder(folder: Path) -> bool:
+    """Is this a folder with one LAVIS checkpoint, frozen parts aside?"""
+    return folder.is_dir() and not (folder / "config.json").is_file() and len(_checkpoints(folder)) == 1
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    files = [*folder.glob("*.pth"), *folder.glob("*.safetensors")]
+    return [path for path in files if path.stem != Path(EVA_FILE).stem]
+
+
+def load(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    quantize: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Stage2Model | Stage1Model:
+    """A LAVIS checkpoint, or the folder of one: `Blip2Qformer` as Stage1Model, `Blip2OPT` and `Blip2T5` as Stage2Model.
+
+    quantize, dtype  as in `pretrained.load`
+    """
+    path = Path(path)
+    file = _checkpoints(path)[0] if path.is_dir() else path
+    state = _read(file)
+    heads = _width(state, file) // HEAD_WIDTH
+    if "vision_proj.weight" in state:
+        encoder = _image_encoder(state, file.parent, dtype or torch.float32, device)
+        model = from_lavis(_without_vision(state), num_attention_heads=heads, image_encoder=encoder)
+        model.tokenizer = bert_tokenizer(file.parent, len(model.qformer.word_embeddings.weight))
+        model.config.sep_token_id = model.tokenizer.sep_token_id
+        return model.to(device)
+    key = next((name for name in ("t5_proj.weight", "opt_proj.weight") if name in state), None)
+    if key is None:
+        raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
+    dtype = dtype or model_zoo.default_dtype(key.startswith("t5"), device, quantize)
+    language = _language_model(state, file, key, device, quantize, dtype)
+    encoder = _image_encoder(state, file.parent, dtype, device)
+    own = {name: t for name, t in _without_vision(state).items() if not name.startswith(("t5_model.", "opt_model."))}
+    return from_lavis_stage2(own, image_encoder=encoder, language_model=language, num_attention_heads=heads).to(device)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
+        raise ValueError(f"{file} is no checkpoint: it should end in .pth or .safetensors.")
+    weights.check_whole([file])
+    return dict(weights.read_tensors([file]))
+
+
+def _width(state: dict[str, Tensor], file: Path) -> int:
+    if "query_tokens" not in state:
+        raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has no query_tokens.")
+    return state["query_tokens"].shape[-1]
+
+
+def _without_vision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("visual_encoder.")}
+
+
+def _part(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    return {name.removeprefix(p): t for p in prefixes for name, t in state.items() if name.startswith(p)}
+
+
+# --- The image encoder ----------------------------------------------------------------------------------------------
+
+
+def _image_encoder(
+    state: dict[str, Tensor], folder: Path, dtype: torch.dtype, device: torch.device | str
+) -> ImageEncoder:
+    """From the checkpoint where it was trained with the rest, else from `eva_vit_g.pth` beside it."""
+    eva = _part(state, "visual_encoder.")
+    if not eva:
+        file = next((folder / name for name in (EVA_FILE, "eva_vit_g.safetensors") if (folder / name).is_file()), None)
+        if file is None:
+            raise ValueError(
+                f"The image encoder is in no file here: LAVIS keeps it apart. Fetch it (2 GB) with `curl -C - -o "
+                f"{folder / EVA_FILE} {EVA_URL}`, or load the whole model from the hub: `blip2-lab models` lists them."
+            )
+        eva = kept_of_eva(_read(file))
+    return eva_encoder(eva, dtype, device)
+
+
+def kept_of_eva(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """EVA-CLIP's ViT-g without what BLIP-2 drops."""
+
+    def kept(name: str) -> bool:
+        block = re.match(r"blocks\.(\d+)\.", name)
+        return not name.startswith(DROPPED) and not (block and int(block[1]) >= EVA_BLOCKS)
+
+    return {name: tensor for name, tensor in state.items() if kept(name)}
+
+
+def eva_encoder(eva: dict[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> ImageEncoder:
+    """LAVIS's `visual_encoder` as an ImageEncoder. Every size is read off the tensors."""
+    from transformers import Blip2VisionConfig
+
+    try:
+        width, _, patch, _ = eva["patch_embed.proj.weight"].shape
+        side = round((eva["pos_embed"].shape[1] - 1) ** 0.5)
+        ffn_width = len(eva["blocks.0.mlp.fc1.weight"])
+    except KeyError as missing:
+        raise ValueError(
+            f"The image encoder has no {missing.args[0]}: it is no EVA-CLIP ViT as LAVIS saves it."
+        ) from None
+    layers = 1 + max(int(match[1]) for name in eva if (match := re.match(r"blocks\.(\d+)\.", name)))
+    config = Blip2VisionConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // (88 if width == 1408 else HEAD_WIDTH),
+        intermediate_size=ffn_width,
+        image_size=side * patch,
+        patch_size=patch,
+    )
+    with torch.device("meta"):
+        encoder = ImageEncoder.from_config(config)
+    named = ((f"image_encoder.{name}", tensor) for name, tensor in from_eva(eva).items())
+    holder = torch.nn.ModuleDict({"image_encoder": encoder.model})  # its names say that these tensors take `dtype`
+    pour(holder, named, device=device, dtype=dtype, layout="The image encoder's weights")
+    return encoder
+
+
+# --- The language model and the tokenizer ---------------------------------------------------------------------------
+
+
+def _language_model(
+    state: dict[str, Tensor],
+    file: Path,
+    key: str,
+    device: torch.device | str,
+    quantize: str | None,
+    dtype: torch.dtype,
+) -> LanguageModel:
+    """From a folder beside the checkpoint, or from the hub; which one, the width of its projection says."""
+    width = len(state[key])
+    folder = _language_folder(file.parent, "t5" if key.startswith("t5") else "opt", width)
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type == "t5":
+        config.dense_act_fn = "gelu"  # as LAVIS runs FlanT5
+    model = language_skeleton(config)
+    if model.get_input_embeddings().embedding_dim != width:
+        raise ValueError(f"{file} was trained with a language model of width {width}, and {folder} holds another.")
+    holder = torch.nn.ModuleDict({"language_model": model})
+    model_zoo.check_room(model_bytes(holder, quantize, dtype), str(folder), device, "Try --quantize int8 or nf4.")
+    quantize_skeleton(holder, quantize, device, dtype)
+    own = _part(state, "t5_model.", "opt_model.")
+    files = weights.weight_files(folder)
+    weights.check_whole(files)
+    tensors: Iterable[tuple[str, Tensor]] = own.items() if own else weights.read_tensors(files)
+    pour_language_model(model, tensors, device, dtype, f"The weights in {folder}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return language_model(model.eval(), tokenizer, end_token_id=NEW_LINE if config.model_type == "opt" else None)
+
+
+def pour_language_model(
+    model: torch.nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    layout: str,
+) -> None:
+    """Fill a language model that stands alone. (OPT's own files lack the leading `model.` that transformers saves.)"""
+
+    def renamed(name: str) -> str:
+        return f"model.{name}" if name.startswith("decoder.layers") and hasattr(model, "model") else name
+
+    holder = torch.nn.ModuleDict({"language_model": torch.nn.ModuleDict({"model": model})})
+    named = ((f"language_model.model.{renamed(name)}", tensor) for name, tensor in tensors)
+    pour(holder, named, device=device, dtype=dtype, layout=layout)
+
+
+def _language_folder(folder: Path, kind: str, width: int) -> Path:
+    names = [
+        name
+        for name, sizes in model_zoo.LANGUAGE_MODELS.items()
+        if sizes["model_type"] == kind and width in (sizes.get("d_model"), sizes.get("hidden_size"))
+    ]
+    for path in sorted(folder.iterdir()):
+        if (path / "config.json").is_file() and (path.name in names or not names):
+            return path
+    if not names:
+        raise ValueError(
+            f"The checkpoint's language model ({kind}, width {width}) is none of LAVIS's: put its folder beside it."
+        )
+    hub_name = f"{HUB[names[0]]}/{names[0]}"
+    return weights.cached(hub_name) or weights.fetch(hub_name)
+
+
+def bert_tokenizer(folder: Path, vocab_size: int):
+    """BERT's tokenizer with [DEC], from a folder beside the checkpoint or from the hub."""
+    from transformers import AutoTokenizer
+
+    local = folder / BERT[0]
+    source = local if local.is_dir() else weights.cached(BERT[1]) or weights.fetch(BERT[1])
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    if len(tokenizer) == vocab_size - 1:
+        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    if len(tokenizer) != vocab_size:
+        raise ValueError(f"The tokenizer in {source} has {len(tokenizer)} words and this checkpoint {vocab_size}.")
+    return tokenizer

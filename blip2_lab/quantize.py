@@ -1,0 +1,179 @@
+"""The frozen parts in 8 or 4 bits: which of their matrices, in what form, and how many bytes that is.
+
+What is unusual about it:
+
+* Only linear layers of frozen parts are quantized: in 8 bits those of language model and image encoder, in 4 bits the
+  language model's. Embeddings and norms keep half precision, and so does the Q-Former, a hundredth of XXL's weights
+  (float32 beside float16, which is too narrow for it). To train the Q-Former through them: `model.qformer.float()`.
+* On a CUDA device int8 is LLM.int8(), by bitsandbytes: outlier columns of the input stay in float16. Elsewhere it is
+  `Int8Linear`: int8 weights with a scale for each row, bfloat16 inputs. bitsandbytes' int8 needs 20 to 50 times as long
+  as float32 for a token on a CPU; this one is faster than bfloat16, because a token costs one reading of the weights.
+* `int8` leaves FlanT5's `wo` alone: what enters it has outliers beyond float16, which is what LLM.int8() computes in.
+  transformers keeps `wo` in float32 for the same reason; bfloat16 has float32's range in half the bytes.
+  `int8-all` quantizes it and `lm_head` too, for 2 GiB less (XXL). NF4 computes in bfloat16 and always takes `wo`.
+
+Paper: section 3.4 (frozen models in half precision); LLM.int8() is arXiv 2208.07339, NF4 is 2305.14314. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: name -> what it does, for `--help` and the table of models
+METHODS = {
+    "int8": "image encoder and language model in 8 bits, but for FlanT5's wo and lm_head",
+    "int8-all": "those two as well",
+    "nf4": "the language model in 4 bits",
+}
+OUTLIER = 6.0  #: LLM.int8(): input columns with a larger value are multiplied in float16
+ROWS = 512  #: quantized at a time
+KERNEL_WIDTH = 16  #: torch's int8 kernel reads so many inputs at a time; other widths crash it or give NaN
+FEW_ROWS = 16  #: up to so many rows, `Int8Linear` multiplies int8 directly; above, unpacking the weights is faster
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  #: a weight, its block's scale in 8 bits, and the scales' own scale
+
+
+def check_method(method: str | None) -> str | None:
+    """None for None and "none"; a known name as it is. Raises ValueError for any other."""
+    if method in (None, "none"):
+        return None
+    if method not in METHODS:
+        raise ValueError(f"quantize={method!r} is unknown; choose {', '.join(map(repr, METHODS))} or None.")
+    return method
+
+
+def chosen_layers(model: nn.Module, method: str | None) -> dict[str, nn.Linear]:
+    """The linear layers that this method quantizes, by their names in a whole model."""
+    if method is None:
+        return {}
+    parts = ("language_model.",) if method == "nf4" else ("language_model.", "image_encoder.")
+    kept = {"int8": ("wo", "lm_head"), "int8-all": (), "nf4": ("lm_head",)}[method]
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.startswith(parts)
+        and name.rpartition(".")[2] not in kept
+        and id(module.weight) not in embeddings  # OPT's lm_head: a copy in 8 bits would only add to it
+    }
+
+
+class Int8Linear(nn.Module):
+    """x [..., K] -> [..., N] by int8 weights [N,K], each row with its own scale (absmax / 127): for CPUs.
+
+    Only the weights are rounded; LLM.int8() rounds the inputs too. Gradients pass to x, not to the weights.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, device: torch.device | str | None = None):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.int8, device=device))
+        self.register_buffer("scale", torch.empty(out_features, dtype=torch.bfloat16, device=device))
+        self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+
+    @torch.no_grad()
+    def store(self, weight: Tensor) -> None:
+        """Quantize weight [N,K]. The rounded scale is the one divided by, so rounding it costs nothing."""
+        self.scale = (weight.norm(p=torch.inf, dim=1).float() / 127).clamp(min=1e-12).to(torch.bfloat16)
+        self.weight = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        pieces = zip(weight.split(ROWS), self.scale.split(ROWS), self.weight.split(ROWS), strict=True)
+        for float_rows, scale, rows in pieces:  # never a second float copy of the whole
+            rows.copy_((float_rows.float() / scale.float()[:, None]).round_().clamp_(-127, 127))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features).to(torch.bfloat16)
+        needs_gradient = x.requires_grad and torch.is_grad_enabled()
+        packed = x.device.type == "cpu" and len(rows) <= FEW_ROWS and self.in_features % KERNEL_WIDTH == 0
+        if packed and not needs_gradient:
+            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            y = F.linear(rows, self.weight.to(torch.bfloat16)) * self.scale
+        y = y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
+
+
+class Uncast(nn.Module):
+    """A 4-bit layer in `wo`'s place. T5 casts the input to the dtype of `wo.weight`, and NF4's bytes say uint8."""
+
+    weight = None
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def quantize_skeleton(model: nn.Module, method: str | None, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Put quantized layers in the place of a whole model's linear ones. It is on the meta device yet: the weights come
+    later, one by one, through `store`."""
+    for name, module in chosen_layers(model, method).items():
+        owner, _, last = name.rpartition(".")
+        setattr(model.get_submodule(owner), last, _empty(module, method, torch.device(device), dtype, last == "wo"))
+
+
+def _empty(linear: nn.Linear, method: str, device: torch.device, dtype: torch.dtype, is_wo: bool) -> nn.Module:
+    shape = (linear.in_features, linear.out_features, linear.bias is not None)
+    if method != "nf4" and device.type != "cuda":
+        return Int8Linear(*shape, device="meta")
+    import bitsandbytes
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on the CPU it logs a line for every layer and call
+    if method != "nf4":
+        return bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=OUTLIER, device="meta")
+    if linear.in_features % 64:
+        raise ValueError(f"NF4 needs widths that are multiples of 64, and this layer reads {linear.in_features}.")
+    options = dict(compute_dtype=dtype, compress_statistics=True, quant_type="nf4", device="meta")
+    layer = bitsandbytes.nn.Linear4bit(*shape, **options)
+    return Uncast(layer) if is_wo else layer
+
+
+def is_quantized_layer(module: nn.Module) -> bool:
+    """One of the three kinds that stand in for nn.Linear (an `Uncast` is not: its inside is)."""
+    return isinstance(module, Int8Linear) or type(module).__name__ in ("Linear8bitLt", "Linear4bit")
+
+
+def is_quantized(model: nn.Module) -> bool:
+    return any(is_quantized_layer(module) for module in model.modules())
+
+
+def store(layer: nn.Module, weight: Tensor, device: torch.device | str) -> None:
+    """Quantize a weight [N,K] (any float type) into its layer, on `device`."""
+    weight = weight.to(device)
+    if isinstance(layer, Int8Linear):
+        layer.store(weight)
+        return
+    import bitsandbytes
+
+    if type(layer).__name__ == "Linear8bitLt":
+        half = weight.to("cpu", torch.float16).contiguous()  # it quantizes on its way to the device
+        layer.weight = bitsandbytes.nn.Int8Params(half, requires_grad=False, has_fp16_weights=False).to(device)
+        return
+    half = weight.to("cpu", layer.compute_dtype).contiguous()
+    options = dict(requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer)
+    layer.weight = bitsandbytes.nn.Params4bit(half, **options).to(device)
+
+
+def linear_bytes(linear: nn.Linear, method: str) -> int:
+    """Bytes of a quantized layer's weights and scales (bitsandbytes' int8 scales are float32, ours bfloat16)."""
+    elements = linear.weight.numel()
+    return round(elements * NF4_BYTES) if method == "nf4" else elements + 4 * linear.out_features
+
+
+def dequantized(layer: nn.Module) -> Tensor:
+    """The weight [N,K] that a quantized layer multiplies by, in float32."""
+    if isinstance(layer, Int8Linear):
+        return layer.weight.float() * layer.scale.float()[:, None]
+    import bitsandbytes
+
+    if type(layer).__name__ == "Linear8bitLt":
+        codes, scales = (
+            (layer.state.CB, layer.state.SCB) if layer.state.CB is not None else (layer.weight.CB, layer.weight.SCB)
+        )
+        return codes.float() * scales.float()[:, None] / 127
+    return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()

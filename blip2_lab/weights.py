@@ -1,0 +1,233 @@
+"""The files of a model: found, fetched, checked to be whole, read tensor by tensor.
+
+What is unusual about it:
+
+* A download that stops goes on where it stopped, with the same command, in the middle of a file too. (The hub's own
+  library begins a file anew, several at once: ten gigabytes each.) What is missing on disk or in memory is said before
+  it begins (model_zoo.py), with the sizes the hub gives or, without it, those of the table.
+* A file is checked before it is read: a shard that ends too early, or is not there, or is none, is named. Files in the
+  hub's cache are named by their own SHA-256; `altered` reads them whole and compares (`blip2-lab doctor` does).
+* Pickles are read with `weights_only=True`, or not at all: a `.pth` can run no code.
+
+Notebook: 07.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SAFETENSORS = "*.safetensors"
+WHOLE = "model.safetensors"  #: beside which others may lie that are no part of it
+PICKLES = ("pytorch_model*.bin", "*.pth")
+LARGE = 100_000_000  #: bytes of a file worth going on with
+WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: of a repository on the hub
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's tensors: safetensors, or else pickles. Raises ValueError when one is missing."""
+    index = sorted(folder.glob("*.index.json"))
+    safe = [path for path in index if ".safetensors" in path.name] or index
+    if safe and (names := _listed(safe[0])):
+        files = [folder / name for name in names]
+        if absent := [path.name for path in files if not path.is_file()]:
+            raise ValueError(f"{folder} is not complete: {', '.join(absent)} missing. Fetch the same model again.")
+        return files
+    for pattern in (WHOLE, SAFETENSORS, *PICKLES):
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise ValueError(f"{folder} holds no weights: there is no {SAFETENSORS} file in it.")
+
+
+def _listed(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError):
+        raise ValueError(f"{index} is damaged: it lists no files. Fetch the same model again.") from None
+
+
+def check_whole(files: Sequence[Path]) -> None:
+    """Raises ValueError that names a file which is cut off or no weights at all. Reads a few kilobytes of each."""
+    for path in files:
+        if path.suffix != ".safetensors":
+            if not zipfile.is_zipfile(path):  # its directory is at its end, which a cut takes away
+                raise ValueError(f"{path} is cut off, or is no PyTorch file. Fetch it again.")
+            continue
+        expected = _expected_size(path)
+        if expected != path.stat().st_size:
+            size = f"{path.stat().st_size:,} bytes instead of {expected:,}"
+            raise ValueError(f"{path} is cut off or damaged: {size}. Delete it and fetch the same model again.")
+
+
+def _expected_size(path: Path) -> int:
+    """From a safetensors header: 8 bytes of its length, the header, the tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length < 100_000_000 else b""
+    try:
+        tensors = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged: it has no safetensors header. Fetch the same model again.") from None
+    return 8 + length + max(ends, default=0)
+
+
+def altered(files: Sequence[Path]) -> list[str]:
+    """The files of the hub's cache whose content is not what their name says. Reads everything: seconds a gigabyte."""
+    wrong = []
+    for path in files:
+        if re.fullmatch("[0-9a-f]{64}", path.resolve().name):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != path.resolve().name:
+                wrong.append(path.name)
+    return wrong
+
+
+def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every tensor, one at a time. The tensors are views of the files: copy what is to stay."""
+    for path in files:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  it is no dictionary
+                    yield name, file.get_tensor(name)
+        else:
+            yield from read_pickle(path).items()
+
+
+def tensors_named(files: Sequence[Path], names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """Only those tensors, without reading the others."""
+    for path in files:
+        if path.suffix != ".safetensors":
+            yield from ((name, tensor) for name, tensor in read_pickle(path).items() if name in names)
+            continue
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            for name in set(file.keys()) & set(names):
+                yield name, file.get_tensor(name)
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """A `.pth` or `.bin`: its tensors, or those under "model". Memory-mapped; no code in it can run."""
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:150]
+        raise ValueError(
+            f"{path} cannot be read as plain weights ({reason}). It is damaged, or holds more than tensors; "
+            "what it might run is not run."
+        ) from None
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} holds no state dict: names and tensors, alone or under the key 'model'.")
+    return state
+
+
+# --- The hub --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where models come from and where they are kept; by default what HF_ENDPOINT and HF_HOME say."""
+
+    endpoint: str | None = None
+    cache: Path | None = None
+
+    def snapshot(self, name: str, **options):
+        """huggingface_hub's own download of the wanted files; `dry_run` and `local_files_only` are its options."""
+        from huggingface_hub import snapshot_download
+
+        where = dict(cache_dir=self.cache, endpoint=self.endpoint)
+        return snapshot_download(name, allow_patterns=list(WANTED), **where, **options)
+
+    @property
+    def folder(self) -> Path:
+        from huggingface_hub import constants
+
+        return Path(self.cache or constants.HF_HUB_CACHE)
+
+
+def cached(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  it is frozen
+    """The folder of an earlier, complete download, or None."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(hub.snapshot(name, local_files_only=True))
+        check_whole(weight_files(folder))
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
+    """What a download would bring, less what is here already; None when the hub cannot be asked."""
+    try:
+        files = hub.snapshot(name, dry_run=True)
+    except (OSError, ValueError, *_network_errors()):
+        return None
+    return sum(file.file_size for file in files if file.will_download)
+
+
+def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
+    """Download a model from the hub, or go on with a download, and check that it came whole. Raises ValueError."""
+    try:
+        for file in hub.snapshot(name, dry_run=True):
+            if file.will_download and file.file_size > LARGE:
+                _fetch_large(name, file.filename, file.commit_hash, hub)
+        folder = Path(hub.snapshot(name))
+    except (OSError, ValueError, *_network_errors()) as error:  # no network, no such name, no permission, or cut off
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}). With a "
+            "network, the same command fetches it, and goes on where it stopped. "
+            f"Or fetch it elsewhere with {command(name)}, and give that folder."
+        ) from None
+    if wrong := altered(weight_files(folder)):
+        raise ValueError(f"{', '.join(wrong)} of {name} differ from what the hub has: delete them and fetch again.")
+    return folder
+
+
+def _fetch_large(name: str, filename: str, commit: str, hub: Hub) -> None:
+    """One file into the hub's cache, under its SHA-256, where `snapshot_download` will find it. A half file stays
+    beside it as `.part`, and is gone on with."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(name, filename, revision=commit, endpoint=hub.endpoint)
+    file = get_hf_file_metadata(url)
+    blob = hub.folder / repo_folder_name(repo_id=name, repo_type="model") / "blobs" / file.etag
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    part = blob.with_name(f"{blob.name}.part")
+    headers = build_hf_headers() if file.location == url else {}  # another host's address carries its own permission
+    with part.open("ab") as stream:
+        http_get(file.location, stream, resume_size=stream.tell(), headers=headers, expected_size=file.size)
+    part.replace(blob)
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's library raises when a connection breaks: its own errors and those of the client beneath it."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    clients = (sys.modules.get(name) for name in ("httpx", "httpx2"))
+    return (HfHubHTTPError, *(client.HTTPError for client in clients if client is not None))
+
+
+def command(name: str) -> str:
+    """The command that fetches a model's files, and only those that are read, into a folder."""
+    wanted = " ".join(f"'{pattern}'" for pattern in WANTED)
+    return f"`hf download {name} --include {wanted} --local-dir {name.split('/')[-1]}`"

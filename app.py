@@ -22,8 +22,8 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import novelty
-from blip2_lab.chat import INSTRUCTIONS, Conversation, Eyes, Turn
+from blip2_lab import inside, novelty
+from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
 from blip2_lab.data import open_image
 from blip2_lab.decoding import Decoding, Token
 from blip2_lab.picturebook.draw import draw
@@ -50,6 +50,8 @@ THEME = gr.themes.Soft(
     font=["system-ui", "sans-serif"],  # no fonts from the network
     font_mono=["ui-monospace", "monospace"],
 )
+NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
+ORIGIN_NOTE = "<p class='quiet'>Click a word: the part of the picture that made the model say it lights up.</p>"
 CSS = Path(blip2_lab.__file__).parent / "assets" / "app.css"
 
 
@@ -70,6 +72,13 @@ def scene_from_menus(place: str, time: str, *menus: str) -> Scene:
     if not things:
         raise ValueError("There is nothing to draw: choose at least one thing.")
     return Scene(tuple(things), place, time)
+
+
+def waiting(reply: Reply) -> str:
+    """What stands where the answer will: how far beam search is, which has nothing to show before its end."""
+    if reply.done:
+        return ""
+    return f"… beam search: {reply.searched} tokens tried" if reply.searched else "…"
 
 
 def forget() -> tuple[list, list, str]:
@@ -102,6 +111,22 @@ def match_html(itc: float, itm: float) -> str:
         f"<b>{value}</b></div>"
         for name, width, value in rows
     )
+
+
+def queries_html(cosines: list[float], verdicts: list[float]) -> str:
+    """A bar for each query under the match meter: who won in ITC, who says what in ITM."""
+    won = max(range(len(cosines)), key=cosines.__getitem__)
+    rows = []
+    for name, values in ((f"ITC, query by query: {won} is best", cosines), ("ITM, query by query: the mean", verdicts)):
+        top = max(max(map(abs, values)), 1e-6)
+        bars = "".join(
+            f"<i style='flex: 1; height: {max(100 * abs(v) / top, 4):.0f}%; "
+            f"background: {'#94a3b8' if v < 0 else '#0d9488'}' title='query {i}: {v:.2f}'></i>"
+            for i, v in enumerate(values)
+        )
+        box = "display: flex; align-items: flex-end; gap: 2px; height: 2.4rem"
+        rows.append(f"<p class='quiet'>{name} (gray: against)</p><div style='{box}'>{bars}</div>")
+    return "".join(rows)
 
 
 def outside_html(distance: float, limit: float) -> str:
@@ -150,8 +175,11 @@ def decoding_from_controls(
 class App:
     """What happens when something is clicked. One model for all visitors; what is a visitor's own is in gr.State."""
 
-    def __init__(self, model: Stage2Model, familiar: novelty.DrawnWorld | None = None) -> None:
+    def __init__(
+        self, model: Stage2Model, familiar: novelty.DrawnWorld | None = None, method: str = inside.QUICK
+    ) -> None:
         self.model = model
+        self.method = method  # shows where a word came from
         self.eyes = Eyes(model)
         self.familiar = familiar
 
@@ -195,7 +223,7 @@ class App:
             replies = talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0))
             question = {"role": "user", "content": _as_text(text.strip())}
             for reply in replies:
-                answer = {"role": "assistant", "content": _as_text(reply.text or ("" if reply.done else "…"))}
+                answer = {"role": "assistant", "content": _as_text(reply.text or waiting(reply))}
                 yield "", [*chat, question, answer], list(talk.turns), confidence_html(reply.words)
         except ValueError as error:
             gr.Warning(_sentence(str(error)))
@@ -217,11 +245,34 @@ class App:
         try:
             if image is None:
                 raise ValueError("There is no picture yet to compare the text with.")
-            score = Conversation(self.model, self.eyes.see(image)).match(text)
+            seen = self.eyes.see(image)
+            score = Conversation(self.model, seen).match(text)
+            by_query = inside.matches(self.model, seen, text)
         except ValueError as error:
             gr.Warning(_sentence(str(error)))
             return ""
-        return match_html(score.itc, score.itm)
+        return match_html(score.itc, score.itm) + queries_html(*(values.tolist() for values in by_query))
+
+    def offer(self, image: Image.Image | None, turns: list[Turn]):
+        """The words of the last answer, to be clicked: -> menu of words, picture, note, queries."""
+        words = inside.words_of(self.model, self.eyes.see(image), turns) if image is not None else []
+        menu = gr.Radio([(word, i) for i, word in enumerate(words)], value=None, visible=bool(words))
+        return menu, None, ORIGIN_NOTE if words else NO_WORDS, []
+
+    def origin(self, word: int | None, image: Image.Image | None, turns: list[Turn]):
+        """A word was clicked: -> where it came from, a sentence about it, the queries that brought it."""
+        if word is None or image is None:
+            return None, NO_WORDS, []
+        try:
+            found = inside.origin(self.model, self.eyes.see(image), image, turns, int(word), self.method)
+        except ValueError as error:
+            gr.Warning(_sentence(str(error)))
+            return None, NO_WORDS, []
+        note = (
+            f"<p class='quiet'>“{html.escape(found.word)}” ({found.probability:.0%}), by the method "
+            f"<i>{html.escape(self.method)}</i>. Below, where each query looked for it, the most important first.</p>"
+        )
+        return found.picture, note, list(found.queries)
 
 
 def _sentence(text: str) -> str:
@@ -239,7 +290,7 @@ def _as_text(text: str) -> str:
 
 def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWorld | None = None) -> gr.Blocks:
     """The page around a model. `familiar` knows what the model has seen; None: never say that a picture is strange."""
-    app, miniature = App(model, familiar), name == "micro"
+    app, miniature = App(model, familiar, inside.method_of(name)), name == "micro"
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     model_event = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")
     with gr.Blocks(title="blip2_lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
@@ -287,7 +338,7 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
                             ]
                 if model.stage1 is not None:
                     with gr.Tab("Match meter"):
-                        gr.HTML("<p class='quiet'>How well does a sentence fit? Stage 1 measures it in two ways.</p>")
+                        gr.HTML(f"<p class='quiet'>How well does a sentence fit? {WHICH_SCORE}</p>")
                         with gr.Row():
                             sentence = gr.Textbox(
                                 placeholder="a red boat on the beach.", show_label=False, scale=4, elem_id="sentence"
@@ -318,6 +369,21 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
                     clear = gr.Button("Clear the chat", size="sm")
                 with gr.Accordion("How sure is it of each word?", open=True):
                     confidence = gr.HTML(confidence_html(()), elem_id="confidence")
+                with gr.Accordion("Where did a word come from?", open=True):
+                    word = gr.Radio([], show_label=False, container=False, visible=False, elem_id="word")
+                    origin_note = gr.HTML(NO_WORDS, elem_id="origin-note")
+                    origin = gr.Image(
+                        show_label=False, interactive=False, height=300, buttons=["fullscreen"], elem_id="origin"
+                    )
+                    brought = gr.Gallery(
+                        columns=6,
+                        height="auto",
+                        allow_preview=False,
+                        show_label=False,
+                        interactive=False,
+                        buttons=[],
+                        elem_id="queries",
+                    )
                 with gr.Accordion("How the answer is chosen", open=False):
                     controls, seed = _controls()
 
@@ -330,19 +396,35 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
             asked.append((triggers, gr.on(triggers, app.ask, [given, *asking], answered, **name, **model_event)))
         event = again.click(app.again, asking, [*answered, seed], api_visibility="private", **model_event)
         asked.append(([again.click], event))
+        # in a line of their own: the chat never waits for them
+        look_inside = dict(
+            concurrency_id="inside", concurrency_limit=1, show_progress="hidden", api_visibility="private"
+        )
+        panel = [word, origin, origin_note, brought]
+        offer = dict(fn=app.offer, inputs=[image, turns], outputs=panel, **look_inside)
+        for _, event in asked:
+            event.then(**offer)
+        word.input(app.origin, [word, image, turns], panel[1:], **look_inside)
         events = [event for _, event in asked]
         for triggers, event in asked:  # a new question ends the answer to the one before
             gr.on(triggers, None, cancels=[e for e in events if e is not event], api_visibility="private", queue=False)
-        stop.click(None, cancels=events, api_visibility="private", queue=False)
+        stopped = stop.click(None, cancels=events, api_visibility="private", queue=False)
+        stopped.then(**offer)
 
         # these wait for the model like a question, so that nothing of a cancelled answer can come after them
         change = dict(cancels=events, **model_event)
-        picture.upload(app.look, picture, shown, api_name="look", **change)
-        # a removed picture has left the page already; to send "none" once more could take away the next one
-        picture.clear(lambda: app.look()[1:], None, shown[1:], api_visibility="private", **change)
-        gallery.select(app.pick, None, shown, api_visibility="private", **change)
-        draw_button.click(app.draw, [place, time, *menus], shown, api_name="draw", **change)
-        gr.on([clear.click, chat.clear], forget, None, [turns, chat, confidence], api_visibility="private", **change)
+        changes = [
+            picture.upload(app.look, picture, shown, api_name="look", **change),
+            # a removed picture has left the page already; to send "none" once more could take away the next one
+            picture.clear(lambda: app.look()[1:], None, shown[1:], api_visibility="private", **change),
+            gallery.select(app.pick, None, shown, api_visibility="private", **change),
+            draw_button.click(app.draw, [place, time, *menus], shown, api_name="draw", **change),
+            gr.on(
+                [clear.click, chat.clear], forget, None, [turns, chat, confidence], api_visibility="private", **change
+            ),
+        ]
+        for event in changes:
+            event.then(**offer)
         if model.stage1 is not None:
             said = [measure.click, sentence.submit]
             gr.on(said, app.match, [sentence, image], meter, api_name="match", **model_event)
@@ -382,7 +464,8 @@ def _controls() -> tuple[list[gr.components.Component], gr.Number]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
     parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
-    parser.add_argument("--quantize", choices=["int8", "nf4"], help="the language model in 8 or 4 bits")
+    parser.add_argument("--quantize", choices=["none", "int8", "int8-all", "nf4"], help="8 or 4 bits (default none)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the frozen parts")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=0, help="default 0: a free one")
@@ -436,7 +519,7 @@ def main() -> None:
     args = parse()
     print(f"Loading {args.model} …", flush=True)
     try:
-        model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize)
+        model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
         page = build(model, name=args.model, familiar=novelty.load(args.model))
         port = args.port or free_port(args.host)
         host = f"[{args.host}]" if ":" in args.host else args.host

@@ -1,0 +1,363 @@
+"""Which part of the picture made the model say so? Attention, gradients and perturbation, in one convention.
+
+What is unusual about it:
+
+* First a `Score` is chosen (scores.py), the one number that is to be explained. Attention alone explains no number,
+  and that is its trouble.
+* Every method returns an `Explanation`: a map [queries or tokens, height, width] over the patches of one picture, that
+  may be negative where it is evidence against. Its rows add up to one map (`.total`).
+* A method with a completeness axiom (the map sums to the score's change from a blank picture) brings `delta`, by how
+  much it misses: look at it before you look at the map.
+* [CLS] belongs to no place: what a query reads there is in no map (`queries.habits` says how much that is).
+* captum does what captum can do; own code is only what knows the Q-Former: who merges with whom, in which layer.
+
+Paper: section 3.1 (what the queries are for). Notebook: 09.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blip2_lab.observe import AttentionMap, AttentionMaps, record_attention
+from blip2_lab.scores import Score, WordScore
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`map` [K, h, w]: one row for each query, or a single one. `delta`: what is missing from completeness, or None."""
+
+    map: Tensor
+    delta: float | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """[h, w]: the rows together."""
+        return self.map.sum(dim=0)
+
+
+def to_grid(rows: Tensor) -> Tensor:
+    """rows [..., N] over the encoder's tokens, [CLS] first -> [..., h, w] over the patches of a square picture."""
+    side = math.isqrt(rows.shape[-1] - 1)
+    if side * side + 1 != rows.shape[-1]:
+        raise ValueError(f"{rows.shape[-1]} image tokens are not [CLS] and a square of patches.")
+    return rows[..., 1:].unflatten(-1, (side, side))
+
+
+def blank(pixels: Tensor) -> Tensor:
+    """The picture that shows nothing: the mean color of each of these pixels [B,3,S,S], everywhere."""
+    return pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels).contiguous()
+
+
+# --- Attention: functions of tensors, then of recorded maps ---------------------------------------------------------
+
+
+def roll(weights: Tensor) -> Tensor:
+    """Self-attention [layers, H, N, N] -> [N, N]: what each row holds of each column after all layers, rows sum to 1.
+
+    Abnar and Zuidema, 2020 (arXiv 2005.00928): mean over heads, half of each layer is the residual, later layers mix
+    what earlier ones have mixed.
+    """
+    rolled = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+    for layer in weights.mean(dim=1):
+        rolled = (layer @ rolled + rolled) / 2
+    return rolled
+
+
+def weigh_by_gradient(weights: Tensor, gradient: Tensor) -> Tensor:
+    """Attention and the score's gradient on it, [H, L, M] each -> [L, M]: what speaks for the score, mean over heads.
+
+    The product comes first, then its positive part, then the mean: a head that speaks against hides none that speaks
+    for (Chefer et al., 2021, arXiv 2103.15679, equation 5).
+    """
+    return (weights * gradient).clamp(min=0).mean(dim=0)
+
+
+def raw_attention(maps: AttentionMaps, part: str = "qformer") -> Tensor:
+    """Where each query looks: cross-attention of the last pass, averaged over layers and heads -> [Q, h, w].
+
+    What nearly every figure of a Q-Former shows. It knows nothing of the text or of what becomes of what was read.
+    """
+    return to_grid(maps.stack(part, "cross")[:, 0].mean(dim=(0, 1)))
+
+
+def rollout(maps: AttentionMaps, part: str = "qformer") -> Tensor:
+    """Attention followed through all layers (Abnar and Zuidema, 2020, arXiv 2005.00928) -> [Q, h, w].
+
+    Half of every layer is what passes by on the residual. A patch's token is no longer its patch after the image
+    encoder's layers: record "image_encoder" too, and the queries' patches are rolled back through it.
+    """
+    image = _rollout_encoder(maps)
+    reads: Tensor | None = None  # [L, N]: what each row holds of each patch
+    for self_map, cross_map in _layers(maps, part):
+        mixed = _mean(self_map)  # [rows, L]
+        rows = len(mixed)
+        if reads is not None:
+            reads = (mixed @ reads + reads[:rows]) / 2
+        if cross_map is not None:
+            looked = _mean(cross_map)
+            looked = looked if image is None else looked @ image
+            if reads is None:
+                reads = looked.new_zeros(rows, looked.shape[1])
+            queries = len(looked)
+            reads = torch.cat([(reads[:queries] + looked) / 2, reads[queries:]])
+    return to_grid(reads[: maps.select(part, "cross")[0].weights.shape[-2]])
+
+
+def gradient_attention(maps: AttentionMaps, part: str = "qformer") -> Tensor:
+    """Cross-attention times how the score hangs on it, positive parts, mean over heads, sum over layers -> [Q, h, w].
+
+    After Grad-CAM, as ALBEF applies it to cross-attention (arXiv 2107.07651). Call `maps.differentiate(score)` first.
+    A row is large only if its query matters to this score: the rows simply add up.
+    """
+    return to_grid(sum(_weighted(found) for found in maps.select(part, "cross", call=-1)))
+
+
+def relevance(maps: AttentionMaps, part: str = "qformer") -> Tensor:
+    """Gradient-weighted attention followed through all layers (Chefer et al., 2021, arXiv 2103.15679) -> [Q, h, w].
+
+    Like `rollout`, but each map is weighted with its gradient first and added to the residual instead of averaged.
+    """
+    image = _relevance_encoder(maps)
+    among: Tensor | None = None  # [L, L]: rows among themselves
+    reads: Tensor | None = None  # [L, N]
+    for self_map, cross_map in _layers(maps, part):
+        mixed = _weighted(self_map)
+        rows, length = mixed.shape
+        if among is None:
+            among = torch.eye(length, device=mixed.device)
+        if reads is not None:
+            reads = reads[:rows] + mixed @ reads
+        among = among[:rows] + mixed @ among
+        if cross_map is not None:
+            looked = _weighted(cross_map)
+            looked = looked if image is None else looked @ _normalized(image)
+            queries = len(looked)
+            if reads is None:
+                reads = looked.new_zeros(rows, looked.shape[1])
+            reads = torch.cat([reads[:queries] + _normalized(among[:queries, :queries]).T @ looked, reads[queries:]])
+    return to_grid(reads[: maps.select(part, "cross")[0].weights.shape[-2]])
+
+
+def _layers(maps: AttentionMaps, part: str) -> list[tuple[AttentionMap, AttentionMap | None]]:
+    """Each layer's self-attention and, where there is one, cross-attention of the last pass."""
+    cross = {m.layer: m for m in maps.select(part, "cross", call=-1)}
+    layers = sorted(maps.select(part, "self", call=-1), key=lambda m: m.layer)
+    if not layers or not cross:
+        raise ValueError(f"No pass of {part} over a picture was recorded.")
+    return [(m, cross.get(m.layer)) for m in layers]
+
+
+def _mean(found: AttentionMap) -> Tensor:
+    """Mean over heads of the first picture: [L, M]."""
+    return found.weights[0].detach().float().mean(dim=0)
+
+
+def _weighted(found: AttentionMap) -> Tensor:
+    """Attention times gradient, positive parts, mean over heads of the first picture: [L, M]."""
+    if found.gradient is None:
+        raise ValueError("These maps have no gradients: call maps.differentiate(score) first.")
+    return weigh_by_gradient(found.weights[0].detach().float(), found.gradient[0].float())
+
+
+def _rollout_encoder(maps: AttentionMaps) -> Tensor | None:
+    """[N, N]: what each token of the encoder's output holds of each patch; None if it was not watched."""
+    watched = maps.select("image_encoder", "self", call=-1)
+    return roll(torch.stack([found.weights[0].detach().float() for found in watched])) if watched else None
+
+
+def _relevance_encoder(maps: AttentionMaps) -> Tensor | None:
+    image = None
+    for found in maps.select("image_encoder", "self", call=-1):
+        mixed = _weighted(found)
+        image = torch.eye(len(mixed), device=mixed.device) if image is None else image
+        image = image + mixed @ image
+    return image
+
+
+def _normalized(relevance: Tensor) -> Tensor:
+    """Rows of what was added to the identity sum to 1; the identity stays (Chefer et al., equations 8 and 9)."""
+    eye = torch.eye(*relevance.shape, device=relevance.device)
+    added = relevance - eye
+    return added / added.sum(dim=-1, keepdim=True).clamp(min=1e-12) + eye
+
+
+# --- Explanations of a score: one function each ---------------------------------------------------------------------
+
+
+def watch(
+    score: Score, pixels: Tensor, *, gradients: bool = False, parts: Sequence[str] | None = None
+) -> tuple[AttentionMaps, Tensor]:
+    """Compute the score of one picture [1,3,S,S] under observation -> its maps, and image_features [1,N,Dv].
+
+    parts  of the model to watch, by default the score's; gradients stop at the image encoder if it is not among them
+    """
+    if len(pixels) != 1:
+        raise ValueError(f"Maps are made for one picture at a time; {len(pixels)} were given.")
+    parts = score.parts if parts is None else parts
+    with (
+        torch.set_grad_enabled(gradients),
+        record_attention(score.model, parts=parts, gradients=gradients) as maps,
+    ):
+        with torch.set_grad_enabled(gradients and "image_encoder" in parts):
+            features = score.model.image_encoder(pixels)
+        value = score.of_features(features)
+        if gradients:
+            maps.differentiate(value.sum())
+    return maps, features.detach()
+
+
+def explain_raw(score: Score, pixels: Tensor) -> Explanation:
+    """Raw cross-attention, its rows weighted by how much each query counts in the score -> [Q, h, w]."""
+    maps, features = watch(score, pixels)
+    return Explanation(_weigh(raw_attention(maps), score.query_weights(features, maps)))
+
+
+def explain_rollout(score: Score, pixels: Tensor) -> Explanation:
+    """Attention rollout through Q-Former and image encoder, rows weighted as in `explain_raw` -> [Q, h, w]."""
+    maps, features = watch(score, pixels)
+    return Explanation(_weigh(rollout(maps), score.query_weights(features, maps)))
+
+
+def explain_gradient(score: Score, pixels: Tensor) -> Explanation:
+    """Gradient-weighted cross-attention -> [Q, h, w]."""
+    maps, _ = watch(score, pixels, gradients=True, parts=["qformer"])
+    return Explanation(gradient_attention(maps))
+
+
+def explain_relevance(score: Score, pixels: Tensor) -> Explanation:
+    """Gradient-weighted attention through Q-Former and image encoder, rows weighted as raw ones -> [Q, h, w]."""
+    maps, features = watch(score, pixels, gradients=True)
+    return Explanation(_weigh(relevance(maps), score.query_weights(features, maps)))
+
+
+def explain_integrated_gradients(score: Score, pixels: Tensor, *, steps: int = 32) -> Explanation:
+    """Integrated gradients (arXiv 1703.01365) from the blank picture, summed over each patch's pixels -> [1, h, w]."""
+    from captum.attr import IntegratedGradients
+
+    with torch.enable_grad():
+        pixelwise, delta = IntegratedGradients(score).attribute(
+            pixels, baselines=blank(pixels), n_steps=steps, return_convergence_delta=True
+        )
+    return Explanation(_pool(pixelwise.detach().sum(dim=1), score), delta.item())
+
+
+def explain_layer(score: Score, pixels: Tensor, *, steps: int = 32) -> Explanation:
+    """Integrated gradients on the image features, from the blank picture's features -> [1, h, w].
+
+    Cheaper than on pixels: the image encoder runs twice, whatever the steps. But a feature vector is not its patch.
+    """
+    from captum.attr import IntegratedGradients
+
+    with torch.no_grad():
+        features = score.model.image_encoder(pixels)
+        baseline = score.model.image_encoder(blank(pixels))
+    with torch.enable_grad():
+        vectors, delta = IntegratedGradients(score.of_features).attribute(
+            features, baselines=baseline, n_steps=steps, return_convergence_delta=True
+        )
+    return Explanation(to_grid(vectors.detach().sum(dim=-1)), delta.item())
+
+
+def explain_occlusion(score: Score, pixels: Tensor, *, batch_size: int = 32) -> Explanation:
+    """What is lost when one patch is blanked, patch by patch (captum's FeatureAblation) -> [1, h, w].
+
+    Not complete: patches that stand in for each other are each worth little. `delta` says how far it is.
+    """
+    from captum.attr import FeatureAblation
+
+    baseline = blank(pixels)
+    places = patch_numbers(score, pixels, 1)
+    with torch.no_grad():
+        lost = FeatureAblation(score).attribute(
+            pixels, baselines=baseline, feature_mask=places, perturbations_per_eval=batch_size
+        )
+        return _perturbed(score, pixels, baseline, lost, places)
+
+
+def explain_shapley(
+    score: Score, pixels: Tensor, *, block: int = 2, samples: int = 4, batch_size: int = 32, seed: int = 0
+) -> Explanation:
+    """Shapley values of blocks of `block` x `block` patches, from `samples` orders (captum's sampling) -> [1, h, w].
+
+    What a block adds on average, whichever others are there already. Exactly complete, but noisy with few samples. A
+    block's value is spread evenly over its patches.
+    """
+    from captum.attr import ShapleyValueSampling
+
+    baseline = blank(pixels)
+    places = patch_numbers(score, pixels, block)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # captum draws the orders from the global generator
+        values = ShapleyValueSampling(score).attribute(
+            pixels, baselines=baseline, feature_mask=places, n_samples=samples, perturbations_per_eval=batch_size
+        )
+        return _perturbed(score, pixels, baseline, values, places)
+
+
+def query_shapley(
+    score: WordScore, visual_prompt: Tensor, baseline: Tensor | None = None, *, samples: int = 25, seed: int = 0
+) -> tuple[Tensor, float]:
+    """Which query carried the word? Shapley values of the queries [Q], and the completeness delta.
+
+    visual_prompt  [1, Q, Dl]
+    baseline       [1, Q, Dl], what stands where a query is absent: best the mean over many pictures; default zeros
+    """
+    from captum.attr import ShapleyValueSampling
+
+    baseline = torch.zeros_like(visual_prompt) if baseline is None else baseline
+    queries = visual_prompt.shape[1]
+    players = torch.arange(queries, device=visual_prompt.device)[None, :, None].expand_as(visual_prompt).contiguous()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        values = ShapleyValueSampling(score.of_visual_prompt).attribute(
+            visual_prompt, baselines=baseline, feature_mask=players, n_samples=samples, perturbations_per_eval=queries
+        )[0, :, 0]
+        change = score.of_visual_prompt(visual_prompt) - score.of_visual_prompt(baseline)
+    return values, (values.sum() - change).item()
+
+
+#: Every method under the name it has in tables and on the command line. Sources are in the docstrings.
+METHODS: dict[str, Callable[[Score, Tensor], Explanation]] = {
+    "raw": explain_raw,
+    "rollout": explain_rollout,
+    "gradient": explain_gradient,
+    "relevance": explain_relevance,
+    "integrated-gradients": explain_integrated_gradients,
+    "layer": explain_layer,
+    "occlusion": explain_occlusion,
+    "shapley": explain_shapley,
+}
+
+
+def patch_numbers(score: Score, pixels: Tensor, block: int) -> Tensor:
+    """For every pixel the number of its block of patches, long[1, 1, S, S], as captum's `feature_mask`."""
+    patch = score.model.image_encoder.model.config.patch_size
+    side = pixels.shape[-1] // patch
+    across = -(-side // block)
+    line = (torch.arange(pixels.shape[-1], device=pixels.device) // (patch * block)).clamp(max=across - 1)
+    return (line[:, None] * across + line)[None, None].contiguous()
+
+
+def _weigh(rows: Tensor, weights: Tensor) -> Tensor:
+    """rows [Q, h, w], weights [Q]."""
+    return rows * weights.to(rows)[:, None, None]
+
+
+def _pool(pixelwise: Tensor, score: Score) -> Tensor:
+    """[1, S, S] over pixels -> sums over patches [1, h, w]."""
+    patch = score.model.image_encoder.model.config.patch_size
+    side = pixelwise.shape[-1] // patch * patch  # what is left over at the rim belongs to no patch, as in the encoder
+    return pixelwise[..., :side, :side].unfold(1, patch, patch).unfold(2, patch, patch).sum(dim=(-1, -2))
+
+
+def _perturbed(score: Score, pixels: Tensor, baseline: Tensor, values: Tensor, places: Tensor) -> Explanation:
+    """captum writes a feature's value on each of its pixels [1,3 or 1,S,S]: share it out, and compare the sum."""
+    sizes = places.flatten().bincount()[places]  # [1, 1, S, S]
+    spread = _pool((values[:, :1] / sizes)[:, 0], score)
+    change = score(pixels) - score(baseline)
+    return Explanation(spread, (spread.sum() - change).item())

@@ -1,0 +1,408 @@
+"""Is the map right? Maps scored against the true place of the thing they should show.
+
+What is unusual about it:
+
+* In the picture book the thing a phrase or a word means has a mask, so a map can be wrong. Scenes have at least two
+  things: a map that lights up everything drawn, whatever was asked, is no explanation.
+* Beside the methods stand four maps that have seen no model: *random*, *center*, *things* (everything drawn, the bar
+  for "knows which one") and *truth* (the thing itself on the grid of patches, the most a map of patches can reach).
+* Where the thing is and what the model used are two questions. Pointing game, mass and IoU ask the first; insertion and
+  deletion ask the second, of the model itself.
+* A map that stays the same when the trained weights are shuffled explains the architecture, not the model ("sanity").
+* One line of JSON for each scene is on disk as soon as it is done: an interrupted evaluation goes on.
+
+    blip2-lab evaluate grounding --method all --scenes 300 --out docs/what-queries-see
+
+Paper: none (section 3.1 says what queries are for). Notebook: 09.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+
+from blip2_lab.attribution import METHODS, blank
+from blip2_lab.metrics import exact_match
+from blip2_lab.picturebook import draw, words
+from blip2_lab.picturebook.scene import Scene, pick, sample_scene
+from blip2_lab.scores import ItcScore, ItmScore, Score, WordScore
+from blip2_lab.stage1 import Stage1Model
+from blip2_lab.stage2 import Stage2Model
+
+SEED = 1  #: of the held-out book; training reads book 0
+TARGETS = ("itm", "itc", "word")  #: a phrase by ITM, the same phrase by ITC, the answer to a question
+BASELINES = ("random", "center", "things", "truth")
+SCORES = ("pointing", "mass", "iou", "insertion", "deletion", "sanity")
+SANITY_SCENES = 50  #: shuffled weights are tried on so many scenes
+CURVE_STEPS = 5
+
+Say = Callable[[str], None]
+
+# --- Scores of one map: pure functions ------------------------------------------------------------------------------
+
+
+def evidence(heat: Tensor) -> Tensor:
+    """heat [h, w] -> its positive part; a map without any says nothing, and becomes the same everywhere."""
+    positive = heat.detach().float().clamp(min=0)
+    return positive if positive.sum() > 0 else torch.ones_like(positive)
+
+
+def enlarged(heat: Tensor, size: int) -> Tensor:
+    """heat [h, w] -> [size, size]: every pixel has its patch's value."""
+    across = torch.arange(size, device=heat.device) * heat.shape[0] // size
+    return heat[across][:, across]
+
+
+def pointing_game(heat: Tensor, box: tuple[float, float, float, float]) -> float:
+    """1 if the center of the hottest patch lies in the box (left, top, right, bottom, fractions of the sides), else 0.
+
+    Where several patches are hottest: the share of them that hits. (Zhang et al., 2016, arXiv 1608.00507.)
+    """
+    heat = evidence(heat)
+    y, x = (((places + 0.5) / side) for places, side in zip((heat == heat.max()).nonzero().T, heat.shape, strict=True))
+    left, top, right, bottom = box
+    return ((left <= x) & (x <= right) & (top <= y) & (y <= bottom)).float().mean().item()
+
+
+def mass_inside(heat: Tensor, mask: Tensor) -> float:
+    """The share of the positive evidence [h, w] that lies on mask bool[S, S]. An even map scores the mask's area."""
+    pixels = enlarged(evidence(heat), len(mask))
+    return (pixels[mask].sum() / pixels.sum()).item()
+
+
+def iou(heat: Tensor, mask: Tensor, threshold: float = 0.5) -> float:
+    """Intersection over union of mask bool[S, S] and the pixels at `threshold` of the maximum or hotter."""
+    pixels = enlarged(evidence(heat), len(mask))
+    hot = pixels >= threshold * pixels.max()
+    return ((hot & mask).sum() / (hot | mask).sum()).item()
+
+
+def box_mask(box: tuple[float, float, float, float], size: int) -> Tensor:
+    """bool[size, size]: the pixels whose center lies in the box."""
+    center = (torch.arange(size) + 0.5) / size
+    left, top, right, bottom = box
+    return ((center >= top) & (center <= bottom))[:, None] & ((center >= left) & (center <= right))[None, :]
+
+
+@torch.no_grad()
+def curves(score: Score, pixels: Tensor, heat: Tensor, *, steps: int = CURVE_STEPS, seed: int = 0) -> Tensor:
+    """The score's probability while patches come, hottest first, and while they go: [2, steps + 1].
+
+    Row 0, insertion, begins with the blank picture; row 1, deletion, with the whole one (Petsiuk et al., 2018,
+    arXiv 1806.07421). Patches of equal heat come in a random order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    flat = heat.detach().flatten().double().cpu()
+    noise = torch.rand(len(flat), generator=generator, dtype=torch.float64)
+    order = torch.tensor(sorted(range(len(flat)), key=lambda i: (-flat[i].item(), noise[i].item())))
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    counts = torch.linspace(0, len(order), steps + 1).round()
+    chosen = rank.view(heat.shape)[None] < counts[:, None, None]  # bool[steps + 1, h, w], the hottest of them
+    chosen = torch.stack([enlarged(one, pixels.shape[-1]) for one in chosen]).to(pixels.device)[:, None]
+    empty = blank(pixels)
+    inserted = torch.where(chosen, pixels, empty)  # from the blank picture to the whole one
+    deleted = torch.where(chosen[1:-1], empty, pixels)
+    values = score.probability(score(torch.cat([inserted, deleted]))).float().cpu()
+    insertion, between = values[: steps + 1], values[steps + 1 :]
+    return torch.stack([insertion, torch.cat([insertion[-1:], between, insertion[:1]])])
+
+
+def area(curve: Tensor) -> float:
+    """The area under a curve over [0, 1]: the mean of its trapezoids."""
+    return ((curve[1:] + curve[:-1]) / 2).mean().item()
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's: 1 for the same order, 0 for none in common. Ties share their mean rank; an even map gives 0."""
+    ranks = torch.stack([_ranks(x.detach().flatten().double().cpu()) for x in (a, b)])
+    ranks -= ranks.mean(dim=1, keepdim=True)
+    norms = ranks.norm(dim=1)
+    return (ranks[0] @ ranks[1] / norms.prod()).item() if norms.min() > 0 else 0.0
+
+
+def _ranks(x: Tensor) -> Tensor:
+    return (x[:, None] > x[None, :]).double().sum(dim=1) + (x[:, None] == x[None, :]).double().sum(dim=1) / 2
+
+
+def bootstrap(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """The mean and its 95 % interval, from resampled scenes. Raises ValueError for no values."""
+    if not len(values):
+        raise ValueError("There is nothing to take a mean of: no scene was scored.")
+    x = torch.as_tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    means = x[torch.randint(len(x), (samples, len(x)), generator=generator)].mean(dim=1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return x.mean().item(), low, high
+
+
+# --- Maps that have seen no model -----------------------------------------------------------------------------------
+
+
+def baseline(name: str, scene: Scene, thing: int, side: int, seed: int) -> Tensor:
+    """A map [side, side] by its name in `BASELINES`."""
+    if name == "random":
+        return torch.rand(side, side, generator=torch.Generator().manual_seed(seed))
+    if name == "center":
+        distance = ((torch.arange(side) + 0.5) / side - 0.5).square()
+        return (-(distance[:, None] + distance[None, :]) / (2 * 0.25**2)).exp()
+    if name not in BASELINES:
+        raise ValueError(f"There is no baseline {name!r}; choose one of {', '.join(BASELINES)}.")
+    masks = torch.from_numpy(draw.masks(scene, 16 * side)).float()
+    shown = masks[thing] if name == "truth" else masks.amax(dim=0)
+    return shown.view(side, 16, side, 16).mean(dim=(1, 3))
+
+
+# --- What is asked --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scene and one of its things: a phrase that fits nothing else in it, and a question about it with its answer."""
+
+    number: int
+    scene: Scene
+    thing: int
+    phrase: str
+    question: str
+    answer: str
+
+
+def cases(seed: int = SEED, split: str = "in") -> Iterator[Case]:
+    """Endlessly, scenes of two to four things with one that color and kind, or either, can name and ask for."""
+    number = -1
+    while True:
+        number += 1
+        scene, rng = sample_scene(seed, number, split), Random(f"grounding {seed} {number}")
+        thing = pick(rng, scene.things)
+        alike = [t for t in scene.things if (t.color, t.kind) == (thing.color, thing.kind)]
+        ask, asked, answer = pick(
+            rng, (("what color is the {}?", "color", thing.color), ("what is the {}?", "kind", thing.kind))
+        )
+        names = words.references(scene, thing, asked)
+        if len(scene.things) < 2 or len(alike) > 1 or not names:
+            continue
+        phrase = words.with_article(words.phrase(thing, "color"))
+        yield Case(number, scene, scene.things.index(thing), phrase, ask.format(pick(rng, names)), answer)
+
+
+def scores_of(model: Stage2Model, stage1: Stage1Model | None, case: Case) -> dict[str, Score]:
+    """What is explained of a case: target -> score. Without stage 1, the word alone."""
+    prompt = model.language_model.question_prompt.format(case.question)
+    found: dict[str, Score] = {"word": WordScore(model, prompt, case.answer)}
+    if stage1 is not None:
+        found |= {"itm": ItmScore(stage1, case.phrase), "itc": ItcScore(stage1, case.phrase)}
+    return {target: found[target] for target in TARGETS if target in found}
+
+
+def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy in which every trained tensor's numbers are shuffled: the same scales, nothing learned.
+
+    The frozen parts (image encoder, language model) and the tokenizer are shared with the model, not copied.
+    """
+    frozen = [getattr(model, name, None) for name in ("image_encoder", "language_model", "tokenizer", "stage1")]
+    twin = copy.deepcopy(model, {id(part): part for part in frozen if part is not None})
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            if not name.startswith(("image_encoder.", "language_model.")):
+                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return twin
+
+
+# --- The driver -----------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: Stage2Model,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    scenes: int = 300,
+    split: str = "in",
+    seed: int = SEED,
+    rows: Path | None = None,
+    say: Say = lambda _: None,
+) -> dict:
+    """Every method and baseline on `scenes` scenes -> a report ready for JSON (see `table`).
+
+    rows  a file that gets one line for each scene; what it has for the same model and settings is not computed again
+    Raises ValueError for an unknown method or no scene.
+    """
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ValueError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)} or all.")
+    if scenes < 1:
+        raise ValueError(f"scenes is {scenes}; at least 1 is needed.")
+    about = {"split": split, "seed": seed, "methods": list(methods), "model": fingerprint(model)}
+    done = _read_rows(rows, about)
+    twins = (shuffled(model), None if model.stage1 is None else shuffled(model.stage1))
+    asked = cases(seed, split)
+    results, started = [], time.monotonic()
+    for count in range(scenes):
+        case = next(asked)
+        if case.number not in done:
+            done[case.number] = _measure(model, twins if count < SANITY_SCENES else None, case, methods)
+            if rows is not None:
+                with rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(done[case.number]) + "\n")
+            passed = time.monotonic() - started
+            say(f"scene {count + 1} of {scenes}, {passed:.0f} s so far")
+        results.append(done[case.number])
+    return {**about, "scenes": scenes, **summary(results)}
+
+
+def fingerprint(model: Stage2Model) -> str:
+    """A short name for the trained weights: other weights, another name."""
+    digest = hashlib.sha256()
+    for module in (model.qformer, model.language_projection, model.stage1):
+        for parameter in module.parameters() if module is not None else ():
+            if parameter.requires_grad:  # the image encoder inside stage 1 is frozen
+                digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_rows(path: Path | None, about: dict) -> dict[int, dict]:
+    """What is on disk for these very settings; a file for others is begun anew."""
+    if path is None:
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if not lines or lines[0] != json.dumps(about):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(about) + "\n", encoding="utf-8")
+        return {}
+    complete = []
+    for line in lines[1:]:
+        try:
+            complete.append(json.loads(line))
+        except json.JSONDecodeError:  # the line that was being written when the evaluation was stopped
+            path.write_text("\n".join([lines[0], *map(json.dumps, complete)]) + "\n", encoding="utf-8")
+            break
+    return {row["scene"]: row for row in complete}
+
+
+def _measure(
+    model: Stage2Model, twins: tuple[Stage2Model, Stage1Model | None] | None, case: Case, methods: Sequence[str]
+) -> dict:
+    """One scene's line: target -> method -> scores."""
+    encoder = model.image_encoder
+    size, side = encoder.image_size, encoder.image_size // encoder.model.config.patch_size
+    pixels = encoder.preprocess([draw.draw(case.scene, size)])
+    mask = torch.from_numpy(draw.masks(case.scene, size)[case.thing])
+    prompt = model.language_model.question_prompt.format(case.question)
+    answer = model.generate(pixels, prompt, num_beams=1)[0]
+    line: dict = {"scene": case.number, "right": exact_match(answer, case.answer), "targets": {}}
+    sane = scores_of(*twins, case) if twins else {}
+    for target, score in scores_of(model, model.stage1, case).items():
+        found: dict[str, dict[str, float]] = {}
+        for name in BASELINES:
+            heat = baseline(name, case.scene, case.thing, side, case.number)
+            found[name] = _score(score, pixels, heat, mask, case)
+        change = (score(pixels) - score(blank(pixels))).item()
+        for name in methods:
+            start = time.perf_counter()
+            explanation = METHODS[name](score, pixels)
+            seconds = time.perf_counter() - start
+            heat = explanation.total.cpu()
+            found[name] = {**_score(score, pixels, heat, mask, case), "seconds": seconds}
+            if explanation.delta is not None:
+                found[name] |= {"delta": explanation.delta, "change": change}
+            if sane:
+                found[name]["sanity"] = rank_correlation(heat, METHODS[name](sane[target], pixels).total)
+        line["targets"][target] = found
+    return line
+
+
+def _score(score: Score, pixels: Tensor, heat: Tensor, mask: Tensor, case: Case) -> dict[str, float]:
+    box = case.scene.things[case.thing].box
+    insertion, deletion = curves(score, pixels, heat, seed=case.number)
+    return {
+        "pointing": pointing_game(heat, box),
+        "mass": mass_inside(heat, box_mask(box, len(mask))),
+        "iou": iou(heat, mask),
+        "insertion": area(insertion),
+        "deletion": area(deletion),
+    }
+
+
+def summary(results: Sequence[Mapping]) -> dict:
+    """Lines of scenes -> target -> method -> score -> [mean, low, high], and how often the model answered right."""
+    targets: dict = {}
+    for target in results[0]["targets"]:
+        targets[target] = {}
+        for name, first in results[0]["targets"][target].items():
+            lines = [result["targets"][target][name] for result in results]
+            found = {
+                what: list(bootstrap([line[what] for line in lines if what in line]))
+                for what in (*SCORES, "seconds")
+                if what in first
+            }
+            if "delta" in first:  # how much of the change is missing, at the median scene
+                shares = [abs(line["delta"]) / max(abs(line["change"]), 1e-6) for line in lines]
+                found["missing"] = torch.tensor(shares, dtype=torch.float64).median().item()
+            targets[target][name] = found
+    return {"right": list(bootstrap([float(result["right"]) for result in results])), "targets": targets}
+
+
+# --- Reading it -----------------------------------------------------------------------------------------------------
+
+TITLES = {
+    "itm": 'ITM, "a red boat"',
+    "itc": 'ITC, "a red boat"',
+    "word": "the answer to a question",
+}
+
+
+def trusted(report: Mapping, target: str) -> list[str]:
+    """The methods that know where, know which, and need the trained weights; best pointing first.
+
+    Pointing better than *things* (which shows everything drawn) beyond both intervals, and a map that shares little
+    with that of shuffled weights (rank correlation's interval below 0.5).
+    """
+    found = report["targets"][target]
+    bar = found["things"]["pointing"][2]
+    good = [
+        name
+        for name in report["methods"]
+        if found[name]["pointing"][1] > bar and found[name].get("sanity", (0, 0, 1))[2] < 0.5
+    ]
+    return sorted(good, key=lambda name: -found[name]["pointing"][0])
+
+
+def best(report: Mapping, target: str) -> str:
+    """The method with the best pointing among those that are trusted, or among all where none is."""
+    found = report["targets"][target]
+    return max(trusted(report, target) or report["methods"], key=lambda name: found[name]["pointing"][0])
+
+
+def table(report: Mapping) -> str:
+    """The report as Markdown: for each target, methods x scores with 95 % intervals."""
+    parts = []
+    for target, found in report["targets"].items():
+        heads = [f"{TITLES[target]}, {report['scenes']} scenes", "pointing ↑", "mass in box ↑", "IoU ↑"]
+        heads += ["insertion ↑", "deletion ↓", "same when shuffled ↓", "missing", "seconds"]
+        lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for name, scores in found.items():
+            cells = [_interval(scores.get(what)) for what in SCORES]
+            cells.append(f"{scores['missing']:.1%}" if "missing" in scores else "–")
+            cells.append(f"{scores['seconds'][0]:.2f}" if "seconds" in scores else "–")
+            label = f"*{name}*" if name in BASELINES else f"**{name}**" if name in trusted(report, target) else name
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _interval(values: Sequence[float] | None) -> str:
+    """`0.91 (0.88–0.94)`."""
+    if values is None:
+        return "–"
+    mean, low, high = values
+    return f"{mean:.2f} ({low:.2f}–{high:.2f})"

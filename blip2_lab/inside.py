@@ -1,0 +1,98 @@
+"""What the app shows of the inside of an answer: where a word came from, which queries brought it, who matched.
+
+What is unusual about it:
+
+* The method is not a matter of taste: it is the one that pointed best among those that can be trusted and are quick
+  (`grounding.json` beside the model's weights, as `blip2-lab evaluate grounding` writes it).
+* It runs beside the chat in its own thread; a recording sees only its own thread's passes.
+
+Paper: section 3.1. Notebook: 09.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_lab.attribution import METHODS
+from blip2_lab.chat import Conversation, Seen, Turn
+from blip2_lab.scores import ItcScore, ItmScore, WordScore, answer_words
+from blip2_lab.stage2 import Stage2Model
+from blip2_lab.viz_attention import overlay
+
+QUICK = "gradient"  #: the method where nobody has measured which is best
+SIZE = 384
+SMALL = 128
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a word came from: the picture with the place lit, the queries that brought it (most first), its
+    probability."""
+
+    word: str
+    probability: float
+    picture: Image.Image
+    queries: tuple[tuple[Image.Image, str], ...]
+
+
+def method_of(name: str) -> str:
+    """The measured choice for a model by its name or folder, else `QUICK`."""
+    from blip2_lab.pretrained import MICRO
+
+    path = (MICRO if name == "micro" else Path(name)) / "grounding.json"
+    if not path.is_file():
+        return QUICK
+    chosen = json.loads(path.read_text(encoding="utf-8")).get("recommended")
+    return chosen if chosen in METHODS else QUICK
+
+
+def last_prompt(model: Stage2Model, seen: Seen, turns: list[Turn]) -> str:
+    """What the language model was given for the last answer."""
+    return Conversation(model, seen, list(turns[:-1])).prompt(turns[-1].question)
+
+
+def words_of(model: Stage2Model, seen: Seen, turns: list[Turn]) -> list[str]:
+    """The words of the last answer; none before there is one."""
+    if not turns or not turns[-1].answer.strip():
+        return []
+    found = answer_words(model.language_model, last_prompt(model, seen, turns), turns[-1].answer)
+    return [word for word, _ in found]
+
+
+def origin(
+    model: Stage2Model, seen: Seen, image: Image.Image, turns: list[Turn], word: int, method: str = QUICK
+) -> Origin:
+    """Where word number `word` of the last answer came from. Raises ValueError when there is no such word."""
+    if not turns:
+        raise ValueError("There is no answer yet: ask something about the picture first.")
+    score = WordScore(model, last_prompt(model, seen, turns), turns[-1].answer, word)
+    pixels = model.image_encoder.preprocess([image])
+    explanation = METHODS[method](score, pixels)
+    rows = explanation.map
+    if len(rows) == 1:  # this method knows no queries: their rows come from the quick one
+        rows = METHODS[QUICK](score, pixels).map
+    with torch.no_grad():
+        probability = score.probability(score.of_visual_prompt(seen.visual_prompt)).item()
+    return Origin(score.word, probability, overlay(image, explanation.total, size=SIZE), _gallery(image, rows))
+
+
+def _gallery(image: Image.Image, rows: Tensor) -> tuple[tuple[Image.Image, str], ...]:
+    """rows [Q, h, w] -> small pictures, the query with the largest share first."""
+    shares = rows.clamp(min=0).sum(dim=(1, 2))
+    shares = shares / shares.sum().clamp(min=1e-12)
+    order = shares.argsort(descending=True).tolist()
+    return tuple((overlay(image, rows[i], size=SMALL), f"query {i}: {shares[i]:.0%}") for i in order)
+
+
+def matches(model: Stage2Model, seen: Seen, text: str) -> tuple[Tensor, Tensor]:
+    """What each query says of a text: ITC's cosines [Q], of which the best counts, and ITM's verdicts [Q], averaged."""
+    with torch.no_grad():
+        features = seen.image_features
+        itc, itm = ItcScore(model.stage1, text), ItmScore(model.stage1, text)
+        return itc.by_query(features)[0], itm.by_query(features)[0]

@@ -1,0 +1,175 @@
+"""What is explained: one number about a picture, as a function of its pixels.
+
+What is unusual about it:
+
+* Attention alone explains nothing: it belongs to no number. So every map begins with a `Score`: ITM's verdict, ITC's
+  similarity, or the log-probability of one word of an answer.
+* A score knows how much each query counts in it (`query_weights`): ITM averages its queries, ITC has one winner, a
+  word has those that the language model reads. That is how a plain map of Q rows becomes one map.
+* It takes pixels or image features, B at a time, so captum can perturb either.
+
+Paper: sections 3.2 and 3.3. Notebook: 09.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blip2_lab.language import LanguageModel, Text
+from blip2_lab.masks import bidirectional_mask
+from blip2_lab.observe import AttentionMaps
+from blip2_lab.stage1 import Stage1Model
+from blip2_lab.stage2 import Stage2Model
+
+
+class Score:
+    """One number about a picture, as a function of its pixels or of its image features.
+
+    `model` is the model whose Q-Former answers, `parts` what of it is worth watching.
+    """
+
+    parts: tuple[str, ...] = ("image_encoder", "qformer")
+
+    def __init__(self, model: Stage1Model | Stage2Model) -> None:
+        if model.image_encoder is None:
+            raise ValueError("This model has no image encoder: there is no picture to explain.")
+        self.model = model
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """pixels [B,3,S,S] -> [B]."""
+        return self.of_features(self.model.image_encoder(pixels))
+
+    def of_features(self, image_features: Tensor) -> Tensor:
+        """image_features [B,N,Dv] -> [B]."""
+        raise NotImplementedError
+
+    def probability(self, values: Tensor) -> Tensor:
+        """The score as a number from 0 to 1, for curves."""
+        raise NotImplementedError
+
+    def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
+        """How much each query counts in this score, [Q], summing to 1: how the rows of a plain map are merged."""
+        raise NotImplementedError
+
+
+class ItmScore(Score):
+    """How sure ITM is that a text fits: logit of "match" minus logit of "no match", averaged over the queries."""
+
+    def __init__(self, model: Stage1Model, text: str) -> None:
+        super().__init__(model)
+        self.text = text
+        self.input_ids, self.attention_mask = model.tokenize([text])
+
+    def of_features(self, image_features: Tensor) -> Tensor:
+        return self.by_query(image_features).mean(dim=1)
+
+    def by_query(self, image_features: Tensor) -> Tensor:
+        """image_features [B,N,Dv] -> every query's own verdict [B,Q]; ITM is their mean."""
+        qformer, size = self.model.qformer, len(image_features)
+        queries = qformer.config.num_query_tokens
+        ids, text_mask = self.input_ids.expand(size, -1), self.attention_mask.expand(size, -1)
+        mask = bidirectional_mask(queries, text_mask)
+        joint = qformer(image=qformer.read_image(image_features), input_ids=ids, mask=mask, rows=queries)
+        logits = self.model.itm_head(joint.query_output).float()
+        return logits[..., 1] - logits[..., 0]
+
+    def probability(self, values: Tensor) -> Tensor:
+        return values.sigmoid()
+
+    def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
+        queries = self.model.qformer.config.num_query_tokens
+        return torch.full((queries,), 1 / queries, device=image_features.device)
+
+
+class ItcScore(Score):
+    """ITC's similarity with a text: the cosine of the best query. Only that query has a say."""
+
+    def __init__(self, model: Stage1Model, text: str) -> None:
+        super().__init__(model)
+        self.text = text
+        with torch.no_grad():
+            self.text_embeds = model.embed_text(*model.tokenize([text]))  # [1, E]
+
+    def of_features(self, image_features: Tensor) -> Tensor:
+        return self.by_query(image_features).max(dim=1).values
+
+    def by_query(self, image_features: Tensor) -> Tensor:
+        """image_features [B,N,Dv] -> every query's cosine with the text [B,Q]; ITC takes the largest."""
+        return self.model.embed_image(image_features) @ self.text_embeds[0]
+
+    def probability(self, values: Tensor) -> Tensor:
+        return values.clamp(0, 1)
+
+    def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
+        with torch.no_grad():
+            cosines = self.by_query(image_features)[0]
+        return torch.nn.functional.one_hot(cosines.argmax(), len(cosines)).to(cosines.dtype)
+
+
+class WordScore(Score):
+    """The log-probability of one word of an answer, after the words before it.
+
+    word  its number in the answer, 0 for the first; a word of several tokens counts them all
+    """
+
+    def __init__(self, model: Stage2Model, prompt: str, answer: str, word: int = 0) -> None:
+        super().__init__(model)
+        language_model = model.language_model
+        decoder = "language_decoder"
+        self.parts = ("image_encoder", "qformer", decoder)
+        found = answer_words(language_model, prompt, answer)
+        if not 0 <= word < len(found):
+            raise ValueError(f"The answer {answer!r} has {len(found)} words; there is no word number {word}.")
+        self.word, self.places = found[word]
+        self.prompt = language_model.prompt_texts([prompt])
+        ids = answer_ids(language_model, prompt, answer)[: self.places[-1] + 1]
+        ids = torch.tensor([ids], device=self.prompt.ids.device)
+        self.answer = Text(ids, torch.ones_like(ids, dtype=torch.bool))
+
+    def of_features(self, image_features: Tensor) -> Tensor:
+        return self.of_visual_prompt(self.model.visual_prompt(image_features))
+
+    def of_visual_prompt(self, visual_prompt: Tensor) -> Tensor:
+        """visual_prompt [B,Q,Dl] -> [B]."""
+        prompt, answer = (
+            Text(t.ids.expand(len(visual_prompt), -1), t.mask.expand(len(visual_prompt), -1))
+            for t in (self.prompt, self.answer)
+        )
+        logits = self.model.language_model.answer_logits(visual_prompt, prompt, answer)
+        chosen = logits.float().log_softmax(dim=-1).gather(2, answer.ids[..., None])[..., 0]  # [B, T]
+        return chosen[:, self.places].sum(dim=1)
+
+    def probability(self, values: Tensor) -> Tensor:
+        return values.exp()
+
+    def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
+        """What the language model's decoder reads of each query while it chooses the word's first token."""
+        queries = self.model.qformer.config.num_query_tokens
+        encoder_decoder = self.model.language_model.model.config.is_encoder_decoder
+        rows = maps.stack("language_decoder", "cross" if encoder_decoder else "self")[:, 0].mean(dim=(0, 1))
+        step = self.places[0] if encoder_decoder else queries + self.prompt.ids.shape[1] + self.places[0] - 1
+        weights = rows[step, :queries].detach().float()
+        return weights / weights.sum()
+
+
+def answer_ids(language_model: LanguageModel, prompt: str, answer: str) -> list[int]:
+    """The token ids with which the language model would write this answer after this prompt, without an end token."""
+    if language_model.model.config.is_encoder_decoder:
+        return language_model.prompt_texts([answer]).ids[0, :-1].tolist()  # the last one ends it
+    alone = language_model.prompt_texts([prompt]).ids.shape[1]
+    return language_model.prompt_texts([f"{prompt.rstrip()} {answer}".strip()]).ids[0, alone:].tolist()
+
+
+def answer_words(language_model: LanguageModel, prompt: str, answer: str) -> list[tuple[str, list[int]]]:
+    """The words of an answer, each with the numbers of its tokens: `[("a", [0]), ("red", [1]), ("boat.", [2, 3])]`."""
+    ids, shown, found = answer_ids(language_model, prompt, answer), "", []
+    for place in range(len(ids)):
+        text = language_model.decode(ids[: place + 1])
+        piece = text[len(shown) :]
+        if found and (not piece or not piece[0].isspace()):
+            found[-1] = (found[-1][0] + piece, [*found[-1][1], place])
+        else:
+            found.append((piece.strip(), [place]))
+        shown = text
+    return found

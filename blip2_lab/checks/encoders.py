@@ -1,0 +1,153 @@
+"""Checks of notebook 01: what a frozen image encoder gives, and what frozen means.
+
+The functions here are the slow and obvious forms of `vision`: `ImageEncoder.num_features`, `drop_last_layer`, `freeze`.
+
+Paper: section 3.4. Notebook: 01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from blip2_lab import vision
+from blip2_lab.checks.report import Case, Check
+
+# --- How many vectors -----------------------------------------------------------------------------------------------
+
+
+def count_features(image_size: int, patch_size: int) -> int:
+    """N: one feature vector for each patch of a square picture, and [CLS]. (As `vision.ImageEncoder.num_features`.)"""
+    return (image_size // patch_size) ** 2 + 1
+
+
+num_features = Check(
+    "num_features",
+    count_features,
+    lambda: [
+        Case(f"a picture of {size} pixels in patches of {patch}", (size, patch))
+        for size, patch in ((24, 12), (96, 12), (224, 14), (364, 14))
+    ],
+    "Right for the micro ViT (96/12), for ViT-g at 224 pixels and for the 364 pixels of fine-tuning.",
+    {
+        "[CLS] is forgotten: the encoder puts one vector in front of the patches.": lambda s, p: (s // p) ** 2,
+        "That is one row of patches. The picture has as many rows as columns.": lambda s, p: s // p + 1,
+        "One [CLS] in all, not one for each row.": lambda s, p: (s // p) * (s // p + 1),
+        "Patches, not pixels: each patch of pixels becomes a single vector.": lambda s, p: s * s + 1,
+        "A division with `/` makes a float; patches are counted with `//`.": lambda s, p: (s / p) ** 2 + 1,
+    },
+    run=lambda function, args: repr(function(*args)),  # 65.0 is not 65
+)
+
+
+# --- Which layer ----------------------------------------------------------------------------------------------------
+
+
+def pick_second_to_last(hidden_states: tuple[Tensor, ...]) -> Tensor:
+    """(embeddings, after layer 1, ..., after layer n), each [B, N, Dv] -> what the second-to-last layer gives.
+
+    `vision.drop_last_layer` never computes the last one.
+    """
+    return hidden_states[-2]
+
+
+def _layers(count: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(count)
+    return tuple(torch.randn(1, 3, 2, generator=generator) for _ in range(count + 1))
+
+
+second_to_last = Check(
+    "second_to_last",
+    pick_second_to_last,
+    lambda: [Case(f"the embeddings and {n} layers", (_layers(n),)) for n in (3, 5)],
+    "The output of the layer before the last, all tokens, [CLS] first.",
+    {
+        "That is the last layer. It was bent to its own pre-training task; one step before, the features say more.": (
+            lambda h: h[-1]
+        ),
+        "One too far: `hidden_states` begins with the embeddings, but its end is the last layer.": lambda h: h[-3],
+        "Second from the front. Count from the other end: [-2].": lambda h: h[1],
+        "[CLS] is thrown away. BLIP-2 keeps it: N = patches + 1.": lambda h: h[-2][:, 1:],
+        "Only [CLS] is left: the Q-Former wants all N vectors.": lambda h: h[-2][:, 0],
+        "An average of the last two layers is not the second-to-last one.": lambda h: (h[-1] + h[-2]) / 2,
+    },
+)
+
+# --- What frozen means ----------------------------------------------------------------------------------------------
+
+
+def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, bool]:
+    """Freeze the first of two layers, then train the model around it for one step, and look."""
+    torch.manual_seed(0)
+    part = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
+    before = part[0].weight.detach().clone()
+    returned = student(part)
+    model = nn.Sequential(nn.Linear(3, 3), part, nn.Linear(3, 1))
+    in_eval = not part.training
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss = model(torch.ones(2, 3)).sum()
+    if loss.requires_grad:
+        loss.backward()
+        optimizer.step()
+    gradient = model[0].weight.grad
+    return {
+        "returns the module": returned is part,
+        "asks for gradients": any(p.requires_grad for p in part.parameters()),
+        "in eval mode": in_eval,
+        "still in eval mode after model.train()": not (part.training or part[1].training),
+        "gradient passes through to what is below": gradient is not None,
+        "weights as before a training step": torch.equal(before, part[0].weight),
+    }
+
+
+def _stop_asking(module: nn.Module) -> nn.Module:
+    return module.requires_grad_(False)
+
+
+def _eval_only(module: nn.Module) -> nn.Module:
+    return module.eval()
+
+
+def _eval_once(module: nn.Module) -> nn.Module:
+    return module.requires_grad_(False).eval()
+
+
+def _no_grad(module: nn.Module) -> nn.Module:
+    frozen = vision.freeze(module)
+    frozen.forward = torch.no_grad()(frozen.forward)
+    return frozen
+
+
+def _sticky_eval_only(module: nn.Module) -> nn.Module:
+    module.eval()
+    module.train = partial(lambda part, mode=True: part, module)
+    return module
+
+
+def _returns_nothing(module: nn.Module) -> None:
+    vision.freeze(module)
+
+
+freeze = Check(
+    "freeze",
+    vision.freeze,
+    lambda: [Case("a linear layer with dropout, inside a model that trains", ())],
+    "No gradients, eval mode that stays, the same weights after a training step, and the gradient passes through.",
+    {
+        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too.": _stop_asking,
+        "eval() is undone by the next model.train(): it must stay. (LAVIS replaces the module's `train`; the rest of "
+        "its language model keeps dropping out.)": _eval_once,
+        "eval() stops dropout, not learning: the weights still ask for gradients.": _eval_only,
+        "eval() stays, but the weights still ask for gradients and change.": _sticky_eval_only,
+        "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must: in stage 2 the "
+        "language model teaches the Q-Former.": _no_grad,
+        "It works, but returns nothing. Return the module, so that one can write `encoder = freeze(encoder)`.": (
+            _returns_nothing
+        ),
+    },
+    run=_observe,
+)

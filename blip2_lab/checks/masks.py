@@ -1,0 +1,156 @@
+"""Checks of notebook 04: the three masks of Figure 2.
+
+A mask is checked with lengths that differ (so that padding shows) and with Q != T (so that a wrong block shows).
+
+Paper: section 3.2, Figure 2. Notebook: 04.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from blip2_lab import masks
+from blip2_lab.checks.report import Case, Check
+
+SHAPES = ((1, ((1, 1),)), (2, ((1, 1, 0),)), (3, ((1, 1), (1, 0))))  # queries, and a text mask for each caption
+
+
+def _cases() -> list[Case]:
+    made = []
+    for num_query_tokens, rows in SHAPES:
+        text = torch.tensor(rows, dtype=torch.bool)
+        description = f"{num_query_tokens} queries, {len(rows)} caption(s), {text.sum(1).tolist()} real tokens"
+        made.append(Case(f"{description} of {text.shape[1]}", (num_query_tokens, text)))
+    return made
+
+
+def _matrices(case: Case, got: Tensor, expected: Tensor) -> str:
+    """Both masks of the first caption on which they differ, wrong cells marked."""
+    num_query_tokens, text_mask = case.args
+    if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
+        return f"input: {case.description}"
+    wrong = got != expected
+    caption = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+    ours, theirs, wrong = got[caption, 0], expected[caption, 0], wrong[caption, 0]
+    names = ["q"] * num_query_tokens + ["t" if real else "p" for real in text_mask[caption].tolist()]
+    lines = [f"input: {case.description}   (q query, t token, p padding; ! wrong)"]
+    lines.append("   yours" + " " * (3 * len(names) - 2) + "the library's")
+    lines.append("     " + "  ".join(names) + "        " + "  ".join(names))
+    for i, name in enumerate(names):
+        left = " ".join(f"{int(ours[i, j])}{'!' if wrong[i, j] else ' '}" for j in range(len(names)))
+        lines.append(f"  {name}  {left}    {name}  " + "  ".join(str(int(x)) for x in theirs[i]))
+    return "\n".join(lines)
+
+
+def _region(case: Case, got: Tensor, expected: Tensor) -> str | None:
+    """Which block of the matrix is wrong, for a mask that makes none of the mistakes by the book."""
+    num_query_tokens, text_mask = case.args
+    if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
+        return None
+    _, _, row, column = (int(x) for x in (got != expected).nonzero()[0])
+    who = f"query {row}" if row < num_query_tokens else f"token {row - num_query_tokens}"
+    whom = f"query {column}" if column < num_query_tokens else f"token {column - num_query_tokens}"
+    return f"In yours, {who} {'may' if got[0, 0, row, column] else 'may not'} read {whom}; it should be the other way."
+
+
+def _without_padding(mask: Callable) -> Callable:
+    return lambda num_query_tokens, text_mask: mask(num_query_tokens, torch.ones_like(text_mask))
+
+
+def _mistakes(mask: Callable) -> dict[str, Callable]:
+    """What can go wrong with every mask."""
+    return {
+        "Padding is forgotten: columns of padding must be hidden from every row.": _without_padding(mask),
+        "Rows and columns are swapped: rows are who reads, columns are who is read.": (
+            lambda q, text: mask(q, text).transpose(-1, -2)
+        ),
+        "True and False are swapped: True means `may attend`.": lambda q, text: ~mask(q, text),
+        "Padding hides rows here as well. Hide columns only: a row that may read nothing makes a softmax over nothing, "
+        "and nobody reads what stands there.": (lambda q, text: mask(q, text) & masks._real(q, text).transpose(-1, -2)),
+        "The head dimension is missing: [B, 1, L, L], so that one mask serves all heads.": (
+            lambda q, text: mask(q, text).squeeze(1)
+        ),
+        "The mask is a number, not a bool. Additive masks are made in one place, inside the attention.": (
+            lambda q, text: mask(q, text).float()
+        ),
+    }
+
+
+def _check(mask: Callable, verified: str, mistakes: dict[str, Callable]) -> Check:
+    mistakes = {**mistakes, **_mistakes(mask)}
+    return Check(mask.__name__, mask, _cases, verified, mistakes, rules=(_region,), show=_matrices)
+
+
+def _causal_over_all(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    return masks.multimodal_causal_mask(0, torch.cat([_ones(num_query_tokens, text_mask), text_mask], dim=1))
+
+
+def _ones(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    return text_mask.new_ones(len(text_mask), num_query_tokens, dtype=torch.bool)
+
+
+def _queries_see_text(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    mask = masks.multimodal_causal_mask(num_query_tokens, text_mask).clone()
+    mask[:, :, :num_query_tokens] = masks.bidirectional_mask(num_query_tokens, text_mask)[:, :, :num_query_tokens]
+    return mask
+
+
+def _not_itself(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    row, column = masks._rows_and_columns(num_query_tokens, text_mask)
+    real = masks._real(num_query_tokens, text_mask)
+    return ((column < num_query_tokens) | (column < row)) & real
+
+
+unimodal_mask = _check(
+    masks.unimodal_mask,
+    "Queries read queries, tokens read tokens, nobody reads padding, and the two never meet.",
+    {
+        "Queries and text see each other: then ITC's image vector knows the caption it is to be compared with.": (
+            masks.bidirectional_mask
+        ),
+        "Text reads the queries: it must not know the image when ITC compares it with the image.": (
+            lambda q, text: masks.unimodal_mask(q, text) | masks.multimodal_causal_mask(q, text)
+        ),
+        "The text is causal here. In ITC a token may read the whole caption, later words too.": (
+            lambda q, text: masks.unimodal_mask(q, text) & masks.multimodal_causal_mask(q, text)
+        ),
+    },
+)
+multimodal_causal_mask = _check(
+    masks.multimodal_causal_mask,
+    "Queries read queries only, a token reads all queries and the tokens up to itself, nobody reads padding.",
+    {
+        "Query rows see the text: the answer leaks into the queries, and the loss falls to nothing.": _queries_see_text,
+        "Queries are causal here, too: every query may read every query.": _causal_over_all,
+        "Tokens see later tokens: the word to be written is already read.": (
+            lambda q, text: masks.unimodal_mask(q, text) | _queries_for_all(q, text)
+        ),
+        "Tokens do not see the queries: they would write without an image.": (
+            lambda q, text: masks.multimodal_causal_mask(q, text) & masks.unimodal_mask(q, text)
+        ),
+        "A token does not see itself: `up to itself` includes itself (<=, not <).": _not_itself,
+    },
+)
+
+
+def _queries_for_all(num_query_tokens: int, text_mask: Tensor) -> Tensor:
+    _, column = masks._rows_and_columns(num_query_tokens, text_mask)
+    return (column < num_query_tokens) & masks._real(num_query_tokens, text_mask)
+
+
+bidirectional_mask = _check(
+    masks.bidirectional_mask,
+    "Every row reads every query and every real token; padding is read by nobody.",
+    {
+        "Query rows do not see the text: then no query can say whether image and text match.": (
+            masks.multimodal_causal_mask
+        ),
+        "Queries and text do not meet: that is ITC's mask.": masks.unimodal_mask,
+        "The shape is [B, 1, 1, L]. It would broadcast to the right thing; give every row: [B, 1, L, L].": (
+            lambda q, text: masks._real(q, text)
+        ),
+    },
+)

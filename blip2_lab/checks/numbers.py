@@ -1,0 +1,195 @@
+"""Checks of notebook 12, second half: a matrix in 8 bits.
+
+Numbers are chosen so that nothing lies halfway between two integers: rounding up or to even makes no difference.
+
+Paper: LLM.int8() (Dettmers et al. 2022). Notebook: 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blip2_lab import int8
+from blip2_lab.checks.report import Case, Check
+
+# --- One matrix -----------------------------------------------------------------------------------------------------
+
+
+def _quantize_cases() -> list[Case]:
+    made = []
+    for rows in (
+        ((1.0, -2.0, 0.5),),
+        ((-0.3, 0.11, 0.2), (5.0, -10.0, 2.6)),
+        ((0.0, 0.0), (3.0, 1.2)),
+        ((100.0, 1.0), (-1.0, 0.3)),
+    ):
+        made.append(Case(f"x = {[list(row) for row in rows]}", (torch.tensor(rows),)))
+    return made
+
+
+def _scaled(function: Callable, args: tuple) -> Any:
+    """Values as numbers, their dtype, and the scale."""
+    found = function(*args)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        return found
+    values, scale = found
+    whole = isinstance(values, Tensor) and values.dtype == torch.int8
+    return values.double() if isinstance(values, Tensor) else values, "int8" if whole else "not int8", scale
+
+
+def _quantize_but(
+    largest: Callable[[Tensor], Tensor] = lambda x: x.abs().amax(dim=-1, keepdim=True),
+    to_integer: Callable[[Tensor], Tensor] = lambda x: x.round().to(torch.int8),
+    levels: int = int8.LARGEST,
+) -> Callable:
+    """absmax with one step done in another way."""
+
+    def wrong(x: Tensor) -> tuple[Tensor, Tensor]:
+        top = largest(x)
+        scale = torch.where(top > 0, top / levels, torch.ones_like(top))
+        return to_integer(x / scale), scale
+
+    return wrong
+
+
+def _zeros_divide(x: Tensor) -> tuple[Tensor, Tensor]:
+    scale = x.abs().amax(dim=-1, keepdim=True) / int8.LARGEST
+    return (x / scale).nan_to_num(nan=0.0).round().to(torch.int8), scale
+
+
+def _inverse(x: Tensor) -> tuple[Tensor, Tensor]:
+    values, scale = int8.absmax_quantize(x)
+    return values, 1 / scale
+
+
+absmax_quantize = Check(
+    "absmax_quantize",
+    int8.absmax_quantize,
+    _quantize_cases,
+    "Each row's largest number becomes 127, the others are rounded to int8, and values * scale gives the row back.",
+    {
+        "One scale for the whole matrix: a single large number then spoils every row. Take dim=-1, keepdim=True.": (
+            _quantize_but(lambda x: x.abs().max().expand(len(x), 1))
+        ),
+        "The scale is taken down the columns; here every row has its own.": (
+            _quantize_but(lambda x: x.abs().amax(dim=0, keepdim=True))
+        ),
+        "The largest number, not the largest absolute value: -2 needs room as well.": (
+            _quantize_but(lambda x: x.amax(dim=-1, keepdim=True), lambda x: x.round().clamp(-127, 127).to(torch.int8))
+        ),
+        "Cut off, not rounded: `.to(torch.int8)` alone goes towards zero, twice the error. `.round()` first.": (
+            _quantize_but(to_integer=lambda x: x.to(torch.int8))
+        ),
+        "127 must be the largest value: 128 does not exist in int8 and turns into -128.": _quantize_but(levels=128),
+        "Scaled to 255: int8 has a sign and ends at 127.": _quantize_but(levels=255),
+        "The values are not int8: whole numbers in float save nothing.": _quantize_but(to_integer=lambda x: x.round()),
+        "The scale is upside down: it must give x back as values * scale.": _inverse,
+        "A row of zeros: its scale is 0, and x / 0 is not a number. Give such a row the scale 1.": _zeros_divide,
+    },
+    run=_scaled,
+)
+
+# --- A product ------------------------------------------------------------------------------------------------------
+
+
+def _product_cases(outliers: bool) -> list[Case]:
+    made = []
+    for m, width, out, seed in ((1, 4, 2, 0), (3, 8, 5, 1)):
+        generator = torch.Generator().manual_seed(seed)
+        x, weight = torch.randn(m, width, generator=generator), torch.randn(out, width, generator=generator)
+        description = f"x {[m, width]}, weight {[out, width]}, standard normal"
+        if outliers:
+            x[:, 1] = x[:, 1] * 2 - 30
+            x[0, 2] = 7.5
+            description += "; column 1 of x is near -30, and one number of column 2 is 7.5"
+        made.append(Case(description, (x, weight)))
+    return made
+
+
+def _one_byte_sum(x: Tensor, weight: Tensor) -> Tensor:
+    (a, a_scale), (b, b_scale) = int8.absmax_quantize(x), int8.absmax_quantize(weight)
+    return ((a.int() @ b.int().T).to(torch.int8)) * a_scale * b_scale.T
+
+
+def _scales_but(combine: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
+    """The sums in 32 bits, put together with the two scales in a wrong way."""
+
+    def wrong(x: Tensor, weight: Tensor) -> Tensor:
+        (a, a_scale), (b, b_scale) = int8.absmax_quantize(x), int8.absmax_quantize(weight)
+        return combine(a.int() @ b.int().T, a_scale, b_scale)
+
+    return wrong
+
+
+def _one_scale(x: Tensor, weight: Tensor) -> Tensor:
+    (a, a_scale), (b, b_scale) = int8.absmax_quantize(x, dim=None), int8.absmax_quantize(weight, dim=None)
+    return (a.int() @ b.int().T) * a_scale * b_scale
+
+
+int8_linear = Check(
+    "int8_linear",
+    int8.int8_linear,
+    lambda: _product_cases(outliers=False),
+    "Both matrices row by row in int8, the sums in 32 bits, and both scales put back.",
+    {
+        "The sums are kept in int8: 127 * 127 alone is 16,129. Multiply as .int(), sum in 32 bits.": _one_byte_sum,
+        "The weight's scale is forgotten.": _scales_but(lambda sums, a, b: sums * a),
+        "The input's scale is forgotten.": _scales_but(lambda sums, a, b: sums * b.T),
+        "Divided by the scales: values * scale gives a number back, so multiply.": (
+            _scales_but(lambda sums, a, b: sums / a / b.T)
+        ),
+        "One scale for each whole matrix: right in kind, but coarser than row by row.": _one_scale,
+        "Not quantized at all: this is the product in full precision.": lambda x, weight: x @ weight.T,
+    },
+    tolerance=1e-5,
+)
+
+
+def _mixed_but(columns: Callable[[Tensor], Tensor]) -> Callable:
+    """Outliers found in another way."""
+
+    def wrong(x: Tensor, weight: Tensor) -> Tensor:
+        apart = columns(x)
+        return x[:, apart] @ weight[:, apart].T + int8.int8_linear(x[:, ~apart], weight[:, ~apart])
+
+    return wrong
+
+
+def _twice(x: Tensor, weight: Tensor) -> Tensor:
+    apart = int8.outlier_columns(x)
+    return x[:, apart] @ weight[:, apart].T + int8.int8_linear(x, weight)
+
+
+def _dropped(x: Tensor, weight: Tensor) -> Tensor:
+    apart = int8.outlier_columns(x)
+    return int8.int8_linear(x[:, ~apart], weight[:, ~apart])
+
+
+mixed_linear = Check(
+    "mixed_linear",
+    int8.mixed_linear,
+    lambda: _product_cases(outliers=True),
+    "Columns with an outlier in any row go in full precision, all others in 8 bits, and the two products are added.",
+    {
+        "The outliers are multiplied twice: take their columns out of the 8-bit product, in x and in the weight.": (
+            _twice
+        ),
+        "The outliers are lost: their columns still have to be multiplied, in full precision.": _dropped,
+        "Only positive outliers are found: -30 is one, too. Compare |x|.": (
+            _mixed_but(lambda x: (x >= int8.THRESHOLD).any(dim=0))
+        ),
+        "A column counts only where every row is large. One large number is enough to spoil its row.": (
+            _mixed_but(lambda x: (x.abs() >= int8.THRESHOLD).all(dim=0))
+        ),
+        "No outlier is taken apart: this is the plain 8-bit product.": int8.int8_linear,
+        "Everything is in full precision: 8 bits are used for nothing.": lambda x, weight: x @ weight.T,
+        "The ordinary columns are in full precision and the outliers in 8 bits: the wrong way round.": (
+            _mixed_but(lambda x: ~int8.outlier_columns(x))
+        ),
+    },
+    tolerance=1e-5,
+)

@@ -1,0 +1,343 @@
+"""Figures: tensors and strings in, a matplotlib figure out.
+
+What is unusual about it:
+
+* No function here knows a model. Whoever draws computes first; so every figure shows live tensors, and each function is
+  tested on a pattern known by hand.
+* Nothing is told by color alone: cells carry numbers or hatches, lines carry dashes and names. The colors are those of
+  Okabe and Ito and the map `cividis`, which stay apart in gray and for the color-blind.
+* Sizes are for a projector. The functions leave no figure open: a notebook shows what a cell returns, once.
+
+Paper: Figures 1 and 2. Notebooks: all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colors, in the order in which lines use them, with a dash for each.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+HEAT = "cividis"
+
+#: part -> (text, left, bottom, width, height) on the map, 0 to 100 across and 0 to 46 up
+MAP = {
+    "picture": ("picture", 0, 14, 9, 12),
+    "image_encoder": ("image encoder\n(frozen)", 13, 12, 14, 16),
+    "queries": ("learned\nqueries", 34, 0, 10, 6),
+    "caption": ("caption", 51, 0, 10, 6),
+    "self_attention": ("self-attention, three masks", 33, 12, 29, 4.5),
+    "cross_attention": ("cross-attention", 33, 18.5, 13, 4.5),
+    "ffn": ("feed-forward: queries | text", 33, 25.5, 29, 4.5),
+    "itc": ("ITC", 33, 38, 8.5, 6),
+    "itm": ("ITM", 43.2, 38, 8.5, 6),
+    "itg": ("ITG", 53.5, 38, 8.5, 6),
+    "projection": ("language\nprojection", 67, 22, 10, 10),
+    "language_model": ("language model\n(frozen)", 81, 18, 14, 16),
+    "answer": ("words", 84, 38, 8.5, 6),
+}
+ARROWS = (
+    ("picture", "image_encoder"), ("image_encoder", "cross_attention"), ("queries", "self_attention"),
+    ("caption", "self_attention"), ("self_attention", "cross_attention"), ("cross_attention", "ffn"),
+    ("self_attention", "ffn"), ("ffn", "itc"), ("ffn", "itm"), ("ffn", "itg"), ("ffn", "projection"),
+    ("projection", "language_model"), ("language_model", "answer"),
+)  # fmt: skip
+QFORMER_FRAME = (31, 9, 33, 22.5)
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, list[Axes]]:
+    """A figure that belongs to no window and no global state, and its axes in reading order."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure._repr_png_ = lambda: png(figure)  # else a notebook shows it only after pyplot has been imported
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, [axis for row in axes for axis in row]
+
+
+def _array(values: Tensor | Sequence) -> Tensor:
+    """Anything with numbers -> a float tensor on the CPU, without gradient."""
+    return torch.as_tensor(values).detach().float().cpu()
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+# --- The map --------------------------------------------------------------------------------------------------------
+
+
+def blip2_map(lit: Collection[str] = (), title: str = "") -> Figure:
+    """BLIP-2 in one picture, with the parts in `lit` (keys of MAP) dark: where we are today.
+
+    Raises ValueError for a part that is not on the map.
+    """
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    unknown = set(lit) - MAP.keys()
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))}: not on the map. Its parts are {', '.join(MAP)}.")
+    figure, (axis,) = _figure(11, 4.6)
+    axis.set(xlim=(-1, 97), ylim=(-1, 47))
+    axis.axis("off")
+    left, bottom, width, height = QFORMER_FRAME
+    axis.add_patch(
+        FancyBboxPatch((left, bottom), width, height, "round,pad=0.6", fill=False, lw=1.5, ls="--", ec="#555")
+    )
+    axis.text(left + width - 0.5, 20.7, "Q-Former (trained)", ha="right", va="center", fontsize=11, color="#333")
+    axis.text(31, 41, "stage 1", ha="right", va="center", fontsize=11, color="#333")
+    axis.text(72, 35, "stage 2", ha="center", va="center", fontsize=11, color="#333")
+    for source, target in ARROWS:
+        start, end = _edges(MAP[source][1:], MAP[target][1:])
+        style = dict(arrowstyle="-|>", mutation_scale=13, lw=1.3, color="#555", shrinkA=2, shrinkB=2, zorder=1)
+        axis.add_patch(FancyArrowPatch(start, end, **style))
+    for name, (text, x, y, w, h) in MAP.items():
+        on = name in lit
+        face, edge = (COLORS[0], "black") if on else ("white", "#888")
+        axis.add_patch(FancyBboxPatch((x, y), w, h, "round,pad=0.3", fc=face, ec=edge, lw=2.5 if on else 1.2, zorder=2))
+        color, weight = ("white", "bold") if on else ("#333", "normal")
+        axis.text(
+            x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=11, color=color, weight=weight, zorder=3
+        )
+    if title:
+        axis.set_title(title, fontsize=14, loc="left")
+    return figure
+
+
+def _edges(a: tuple, b: tuple) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where an arrow from box a to box b leaves and arrives: side to side, or bottom to top where they are stacked."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a, b
+    if ax + aw < bx:
+        overlap = max(ay, by), min(ay + ah, by + bh)
+        y = sum(overlap) / 2
+        return (ax + aw, y), (bx, y)
+    x = (max(ax, bx) + min(ax + aw, bx + bw)) / 2
+    return (x, ay + ah), (x, by)
+
+
+# --- Matrices -------------------------------------------------------------------------------------------------------
+
+
+def _grid(axis: Axes, rows: Sequence[str], columns: Sequence[str], size: float = 11) -> None:
+    """Names along both sides, columns on top."""
+    axis.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns), default=0) > 3 else 0)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.tick_params(length=0, labelsize=size, top=True, labeltop=True, bottom=False, labelbottom=False)
+
+
+def _draw_mask(axis: Axes, mask: Tensor, names: Sequence[str], num_queries: int, title: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    for i in range(len(mask)):
+        for j in range(len(mask[i])):
+            face, hatch = (COLORS[0], None) if mask[i, j] else ("#f2f2f2", "////")
+            axis.add_patch(
+                Rectangle((j - 0.5, i - 0.5), 1, 1, fc=face, ec="white" if mask[i, j] else "#ccc", hatch=hatch)
+            )
+    rows, columns = mask.shape
+    axis.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
+    if 0 < num_queries < columns:
+        axis.axvline(num_queries - 0.5, color="black", lw=2)
+    if 0 < num_queries < rows == columns:  # a text pass has no query rows to part from
+        axis.axhline(num_queries - 0.5, color="black", lw=2)
+    _grid(axis, names[-rows:], names[:columns], 10)
+    axis.set_xlabel("may be read" if columns else "", fontsize=11)
+    axis.set_ylabel("who reads", fontsize=11)
+    axis.set_title(title, fontsize=13, pad=8)
+
+
+def mask_grids(masks: Mapping[str, Tensor], names: Sequence[str], num_queries: int, example: int = 0) -> Figure:
+    """Masks bool[B, 1, L, L] (or [L, L]) side by side: title -> mask. Dark: may attend; hatched: may not.
+
+    names: of the L rows, queries first. A mask with fewer rows than columns is a text pass after cached queries.
+    """
+    grids = {
+        title: (mask[example, 0] if mask.ndim == 4 else mask).detach().bool().cpu() for title, mask in masks.items()
+    }
+    for title, grid in grids.items():
+        if grid.shape[1] != len(names):
+            raise ValueError(f"The mask {title!r} has {grid.shape[1]} columns and there are {len(names)} names.")
+    side = max(3.2, 0.36 * len(names) + 1.2)
+    figure, axes = _figure(side * len(grids), side + 0.5, 1, len(grids))
+    for axis, (title, grid) in zip(axes, grids.items(), strict=True):
+        _draw_mask(axis, grid, names, num_queries, title)
+    return figure
+
+
+def matrix(
+    values: Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str = "",
+    label: str = "",
+    digits: int = 2,
+    limits: tuple[float, float] | None = None,
+    mark: Tensor | None = None,
+) -> Figure:
+    """A matrix [rows, columns] as a heat map, its numbers in the cells (up to 16 x 16).
+
+    mark: bool, cells with a thick frame (the true pairs). limits: of the colors; by default those of the values.
+    """
+    values = _array(values)
+    if list(values.shape) != [len(rows), len(columns)]:
+        raise ValueError(
+            f"The matrix is {list(values.shape)}; there are {len(rows)} row and {len(columns)} column names."
+        )
+    width = 2.4 + max(0.6 * len(columns), 2.0) + 0.09 * max(map(len, rows))
+    figure, (axis,) = _figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
+    image = _heat(axis, values, digits if values.numel() <= 256 else None, limits, mark)
+    _grid(axis, rows, columns)
+    figure.colorbar(image, ax=axis, shrink=0.8, label=label)
+    if title:
+        axis.set_title(title, fontsize=13)
+    return figure
+
+
+def _heat(axis: Axes, values: Tensor, digits: int | None, limits: tuple | None, mark: Tensor | None = None):
+    from matplotlib.patches import Rectangle
+
+    low, high = limits or (float(values.min()), float(values.max()))
+    image = axis.imshow(values.numpy(), cmap=HEAT, vmin=low, vmax=high, aspect="auto")
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            if digits is not None:
+                dark = float(values[i, j]) < (low + high) / 2
+                text = f"{values[i, j]:.{digits}f}"
+                axis.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+            if mark is not None and mark[i, j]:
+                frame = Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec="white", lw=4)
+                axis.add_patch(frame)
+                axis.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec="black", lw=2))
+    return image
+
+
+# --- Pictures -------------------------------------------------------------------------------------------------------
+
+
+def attention_on_picture(
+    picture: Image.Image,
+    maps: Tensor,
+    titles: Sequence[str],
+    *,
+    columns: int = 6,
+    marks: Sequence[tuple] = (),
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """One small picture for each map: gray picture, the map [M, n, n] (n*n patches, [CLS] left out) laid over it.
+
+    marks: boxes (left, top, right, bottom) as fractions of the sides, drawn on each.
+    """
+    from matplotlib.patches import Rectangle
+
+    maps = _array(maps)
+    if maps.ndim != 3 or len(maps) != len(titles):
+        raise ValueError(f"There are {len(titles)} titles; give as many maps, [M, n, n]. These are {list(maps.shape)}.")
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+    figure, axes = _figure(2.1 * columns, 2.3 * rows, rows, columns)
+    for axis in axes:
+        axis.axis("off")
+    for axis, values, title in zip(axes, maps, titles, strict=False):
+        axis.imshow(picture.convert("L"), cmap="gray", extent=(0, 1, 1, 0))
+        low, high = limits or (float(values.min()), float(values.max()))
+        axis.imshow(
+            values.numpy(), cmap=HEAT, alpha=0.72, vmin=low, vmax=high, extent=(0, 1, 1, 0), interpolation="nearest"
+        )
+        for left, top, right, bottom in marks:
+            axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=2, ls="--"))
+        axis.set_title(title, fontsize=11)
+    return figure
+
+
+def pictures(images: Sequence[Image.Image], titles: Sequence[str], columns: int = 4, size: float = 2.6) -> Figure:
+    """Pictures with their titles, in rows."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(size * columns, (size + 0.5) * rows, rows, columns)
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, title in zip(axes, images, titles, strict=False):
+        axis.imshow(image)
+        axis.set_title(fill(title, int(12 * size)), fontsize=10)
+    return figure
+
+
+# --- Lines and bars -------------------------------------------------------------------------------------------------
+
+
+def curves(
+    lines: Mapping[str, Sequence[float] | Tensor | tuple[Sequence[float], Sequence[float]]],
+    *,
+    x: str = "step",
+    y: str = "loss",
+    levels: Mapping[str, float] | None = None,
+    title: str = "",
+    log: bool = False,
+) -> Figure:
+    """Lines by name: values, or (x values, values). levels: name -> a horizontal line, such as chance."""
+    figure, (axis,) = _figure(8, 4.2)
+    for i, (name, line) in enumerate(lines.items()):
+        pair = line if isinstance(line, tuple) else (range(len(line)), line)
+        points, values = (_array(list(part)).numpy() for part in pair)
+        axis.plot(points, values, label=name, color=COLORS[i % 7], ls=DASHES[i % 7], lw=2.2)
+    for name, level in (levels or {}).items():
+        axis.axhline(level, color="#666", lw=1.2, ls=":")
+        axis.text(1.0, level, f" {name}", transform=axis.get_yaxis_transform(), va="center", fontsize=10, color="#333")
+    axis.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=11, frameon=False)
+    if title:
+        axis.set_title(title, fontsize=13, loc="left")
+    return figure
+
+
+def bars(
+    groups: Mapping[str, Sequence[float] | Tensor],
+    names: Sequence[str],
+    *,
+    y: str = "",
+    title: str = "",
+    levels: Mapping[str, float] | None = None,
+    digits: int = 2,
+) -> Figure:
+    """Bars, one group of equal hatch for each name in `groups`, a number on every bar where there are few."""
+    figure, (axis,) = _figure(min(3 + 0.7 * len(names) * max(1, len(groups) * 0.6), 13), 4)
+    width = 0.8 / len(groups)
+    for i, (name, values) in enumerate(groups.items()):
+        places = [k + (i - (len(groups) - 1) / 2) * width for k in range(len(names))]
+        hatch = ("", "//", "..", "xx")[i % 4]
+        drawn = axis.bar(
+            places, _array(values).numpy(), width * 0.94, label=name, color=COLORS[i % 7], hatch=hatch, ec="white"
+        )
+        if len(names) * len(groups) <= 24:
+            axis.bar_label(drawn, fmt=f"%.{digits}f", fontsize=9)
+    for name, level in (levels or {}).items():
+        axis.axhline(level, color="#666", lw=1.2, ls=":")
+        axis.text(1.0, level, f" {name}", transform=axis.get_yaxis_transform(), va="center", fontsize=10, color="#333")
+    long = max(map(len, names), default=0) > 8
+    axis.set_xticks(range(len(names)), names, rotation=30 if long else 0, ha="right" if long else "center")
+    axis.set_ylabel(y)
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(groups) > 1:
+        axis.legend(frameon=False)
+    if title:
+        axis.set_title(title, fontsize=13, loc="left")
+    return figure

@@ -1,0 +1,160 @@
+"""Interactive views: thin wrappers over tables and figures that stand by themselves where widgets do not run.
+
+What is unusual about it:
+
+* The mask's table is plain HTML with a sentence behind every cell. It needs no kernel and no JavaScript, so it works in
+  a stored notebook.
+* A view is displayed as itself and only updated by the controls under it. Where widgets do not run, it stays.
+
+Paper: section 3.2, Figure 2. Notebooks: 04, 09, 12.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_lab import masks, viz, viz_decoding
+from blip2_lab.decoding import nucleus
+
+#: objective -> its mask, and what the loss would lose without it
+OBJECTIVES: dict[str, tuple[Callable[[int, Tensor], Tensor], str]] = {
+    "ITC": (masks.unimodal_mask, "image-text contrast"),
+    "ITG": (masks.multimodal_causal_mask, "image-grounded text generation"),
+    "ITM": (masks.bidirectional_mask, "image-text matching"),
+}
+
+
+def cell_sentence(objective: str, row: str, column: str, allowed: bool) -> str:
+    """What a cell says: "query 3 may read word 2 (boat): image-text matching"."""
+    return f"{row} {'may' if allowed else 'may not'} read {column} ({objective}: {OBJECTIVES[objective][1]})"
+
+
+def row_names(words: Sequence[str], num_queries: int, padding: int) -> tuple[list[str], list[str]]:
+    """Short names for the margins, long ones for the sentences."""
+    tokens = ["[CLS]", *words, "[SEP]", *["[PAD]"] * padding]
+    long = [f"query {i}" for i in range(num_queries)]
+    long += [f"word {i - 1} ({t})" if 0 < i <= len(words) else t for i, t in enumerate(tokens)]
+    return [f"q{i}" for i in range(num_queries)] + tokens, long
+
+
+def mask_table(objective: str, caption: str, num_queries: int = 4, padding: int = 1) -> str:
+    """The mask of an objective as an HTML table; the pointer on a cell says who may read whom.
+
+    Raises ValueError for an unknown objective.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"{objective!r} is unknown; choose one of {', '.join(OBJECTIVES)}.")
+    words = caption.split()
+    short, long = row_names(words, num_queries, padding)
+    text_mask = torch.tensor([[True] * (len(words) + 2) + [False] * padding])
+    mask = OBJECTIVES[objective][0](num_queries, text_mask)[0, 0]
+    cell = "width:30px;height:24px;text-align:center;border:1px solid #999;"
+    head = "".join(f"<th style='font-weight:normal;padding:0 4px'>{html.escape(name)}</th>" for name in short)
+    lines = [f"<tr><th>{objective}</th>{head}</tr>"]
+    for i, name in enumerate(short):
+        cells = []
+        for j in range(len(short)):
+            allowed = bool(mask[i, j])
+            colors = "background:#0072B2;color:white" if allowed else "background:#f2f2f2;color:#777"
+            said = html.escape(cell_sentence(objective, long[i], long[j], allowed), quote=True)
+            cells.append(f"<td title='{said}' style='{cell}{colors}'>{'1' if allowed else '·'}</td>")
+        lines.append(
+            f"<tr><th style='font-weight:normal;text-align:right'>{html.escape(name)}</th>{''.join(cells)}</tr>"
+        )
+    return f"<table style='border-collapse:collapse;font-size:13px'>{''.join(lines)}</table>"
+
+
+def mask_explorer(caption: str = "a red boat", num_queries: int = 4, padding: int = 1):
+    """Choose objective, caption, queries and padding. Without ipywidgets: the three tables, under each other."""
+    from IPython.display import HTML
+
+    try:
+        import ipywidgets
+    except ImportError:
+        return HTML("<br>".join(mask_table(name, caption, num_queries, padding) for name in OBJECTIVES))
+    return explorer(
+        lambda **values: HTML(mask_table(**values)),
+        objective=ipywidgets.ToggleButtons(options=list(OBJECTIVES), value="ITG"),
+        caption=ipywidgets.Text(value=caption, continuous_update=False),
+        num_queries=ipywidgets.IntSlider(value=num_queries, min=1, max=8),
+        padding=ipywidgets.IntSlider(value=padding, min=0, max=4),
+    )
+
+
+def query_explorer(picture: Image.Image, maps: Tensor, marks: Sequence[tuple] = ()):
+    """Where a query looks, layer by layer: maps [layers, Q, n, n]. Choose the query; all its layers stand side by side.
+
+    marks: boxes as in `viz.attention_on_picture`. Without ipywidgets: query 0.
+    """
+
+    def view(query: int):
+        titles = [f"query {query}, look {i + 1} of {len(maps)}" for i in range(len(maps))]
+        return viz.attention_on_picture(picture, maps[:, query], titles, marks=marks)
+
+    try:
+        import ipywidgets
+    except ImportError:
+        return explorer(view, query=0)
+    return explorer(view, query=ipywidgets.IntSlider(value=0, min=0, max=maps.shape[1] - 1))
+
+
+def explorer(view: Callable[..., object], **controls):
+    """Show what `view` makes of the controls' values (a figure, HTML), and again whenever one of them changes.
+
+    controls: ipywidgets, or plain values where there is nothing to choose. The view is shown as itself, not inside a
+    widget, so it stays where widgets do not run. Returns the controls, to be displayed under it; None without any.
+    """
+    from IPython.display import display
+
+    def values() -> dict[str, object]:
+        return {name: getattr(control, "value", control) for name, control in controls.items()}
+
+    shown = display(view(**values()), display_id=True)
+    live = {name: control for name, control in controls.items() if hasattr(control, "observe")}
+    if not live:
+        return None
+    import ipywidgets
+
+    for name, control in live.items():
+        control.description = name.replace("_", " ")
+        control.observe(lambda change: shown.update(view(**values())), names="value")
+    return ipywidgets.VBox(list(live.values()))
+
+
+def decoding_explorer(logits: Tensor, names: Sequence[str], top: int = 10):
+    """Choose temperature and top_p of one step: logits [V], a name for each. Without ipywidgets: four settings."""
+    own = {"as the model says": nucleus(logits)}
+
+    def chosen(temperature: float, top_p: float) -> dict[str, Tensor]:
+        return {f"temperature {temperature:g}, top_p {top_p:g}": nucleus(logits, temperature, top_p)}
+
+    try:
+        import ipywidgets
+    except ImportError:
+        several = chosen(0.5, 1.0) | chosen(2.0, 1.0) | chosen(1.0, 0.9)
+        return viz_decoding.next_token(names, own | several, top=top)
+    return explorer(
+        lambda **values: viz_decoding.next_token(names, own | chosen(**values), top=top),
+        temperature=ipywidgets.FloatSlider(value=1.0, min=0.1, max=3.0, step=0.1, continuous_update=False),
+        top_p=ipywidgets.FloatSlider(value=0.9, min=0.05, max=1.0, step=0.05, continuous_update=False),
+    )
+
+
+def beam_explorer(view: Callable[..., object], num_beams: int = 3, length_penalty: float = 1.0):
+    """Choose the width of a beam search and its length penalty. `view(num_beams, length_penalty)` makes the figure."""
+    try:
+        import ipywidgets
+    except ImportError:
+        return view(num_beams=num_beams, length_penalty=length_penalty)
+    return explorer(
+        view,
+        num_beams=ipywidgets.IntSlider(value=num_beams, min=1, max=6, continuous_update=False),
+        length_penalty=ipywidgets.FloatSlider(
+            value=length_penalty, min=-2.0, max=2.0, step=0.5, continuous_update=False
+        ),
+    )

@@ -10,13 +10,14 @@ SAY := @printf '\n== %s\n'
 INSTALL = @$(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt --editable $(1) \
   | awk '/^ *(Downloading|Using cached|Building|Installing)/ { print substr($$0, 1, 100); fflush() }'
 
-.PHONY: help demo test lab setup clean
+.PHONY: help demo test lab notebooks setup clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
 	@echo "make demo    starts the chat and prints its address (the first time it builds the environment: some minutes)"
 	@echo "make test    runs the tests                PYTEST='-k qformer -x' hands options to pytest"
 	@echo "make lab     opens JupyterLab on the notebooks"
+	@echo "make notebooks   runs them all again and keeps what came out     ARGS='04 05' chooses"
 	@echo "make setup   builds the whole environment and stops there"
 	@echo "make clean   removes the environment"
 	@echo
@@ -59,6 +60,10 @@ test: .venv/ready-dev  ## the tests
 lab: .venv/ready-lab  ## the notebooks
 	$(SAY) "Opening JupyterLab on the notebooks (stop it with Ctrl+C)"
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+
+notebooks: .venv/ready-dev  ## run every notebook from top to bottom and keep its outputs
+	$(SAY) "Running the notebooks"
+	@$(BIN)/python notebooks/run_all.py $(ARGS)
 
 clean:
 	rm -rf .venv

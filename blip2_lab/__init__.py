@@ -1,19 +1,41 @@
 """A laboratory for BLIP-2. In reading order: module -> section of the paper (arXiv 2301.12597) -> notebook.
 
-    parts       attention, masks           3.1, Figure 2   02, 03   multi-head attention; the three masks
-                qformer                    3.1             02       queries and text in one transformer
+    parts       attention, masks           3.1, Figure 2   02, 04   multi-head attention; the three masks
+                qformer                    3.1             03       queries and text in one transformer
                 vision                     3.4             01       frozen image encoders
-                language, decoding         3.3, 4.1        07       frozen language models; how an answer is chosen
-    the paper   stage1, beam_search        3.2             03-06    ITC, ITM, ITG
-                stage2                     3.3             08       the Q-Former as a soft prompt
-                checkpoints, pretrained    3.4             07       other people's names; whole models in folders
+                language, decoding         3.3, 4.1        10, 12   frozen language models; how an answer is chosen
+    the paper   stage1, beam_search        3.2             05-07    ITC, ITM, ITG
+                stage2                     3.3             10       the Q-Former as a soft prompt
+                checkpoints, assemble      3.4             07       other people's names; a shape, then its weights
+                quantize, model_zoo        3.4             12       8 and 4 bits; every released model and its room
+                int8                       Figure 4        12       eight bits in the open: absmax, outliers
+                weights, lavis_files       3.4             07       files fetched, checked, read; LAVIS's
+                pretrained                 3.4             07       whole models, loaded and saved
                 retrieval                  4.4             06       ITC shortlist, ITM re-ranking
     data        picturebook, data          3.4             00       a drawn world; pictures with their texts
+                annotations, shards        3.4, 4          00, 14   the benchmarks' own files; WebDataset and the hub
+                sources, augment           3.4             00       all of them mixed by weights; crop and flip
+                features, feeding          3.4             00       what a frozen encoder says, once; a stage's batches
     running     pretraining                3.4             01       how the frozen micro parts were made
-                train, run_folder          3.4             00       the loop, and what it leaves on disk
-                recipes, tasks             3.4             00       the numbers, and what they are applied to
+                train, optim, watch        3.4             00       the loop; its schedule; is it still going down?
+                run_folder                 3.4             00       what a run leaves on disk
+                parallel                   3.2             05       many processes that train as one
+                paper, settings, recipes   3.4             00       the numbers
+                blueprint, workload,
+                planner                    3.4             00       what a recipe needs, before it starts
+                doctor                     3.2, 3.3        00       what a run's log says
+                parts, tasks               3.4             00       what they are applied to
                 metrics, evaluate          4               00       scores; a model on held-out scenes
+    looking     observe, scores            3.1             09       every attention map; the number that is explained
+                attribution                3.1             09       which part of the picture said so?
+                grounding, queries         3.1             09       maps scored against the true places; each query
+                findings, viz_attention,
+                inside                     3.1             09       the page about it; its figures; the app's panel
+                viz, widgets, checks       Figures 1, 2    all      figures; explorers; the exercises' checks
+                viz_decoding               4.1             12       a step of sampling; a beam search as a tree
     talking     chat, novelty, cli         4.1, Figure 4   12       conversation; is it a drawn scene?; the shell
+                picture_index              4.4             14       a folder of pictures, searched
+                model_doctor               3.4             12       what to check before an answer is trusted
 
     model = blip2_lab.load("micro")
     model.generate("boat.png", "Question: what color is the boat? Short answer:")
@@ -32,13 +54,16 @@ if TYPE_CHECKING:
     from blip2_lab.stage2 import Stage2Model
 
 
-def load(name_or_path: str, *, device: str = "cpu", quantize: str | None = None) -> Stage2Model:
+def load(
+    name_or_path: str, *, device: str = "cpu", quantize: str | None = None, dtype: str | None = None
+) -> Stage2Model:
     """A BLIP-2 ready to be asked: `model.generate(picture, prompt)`.
 
-    name_or_path  "micro" (shipped with the package), a folder in transformers' layout, or a hub name such as
-                  "Salesforce/blip2-flan-t5-xxl"
-    quantize      "int8" or "nf4": the language model in 8 or 4 bits; None: as it is
+    name_or_path  "micro" (shipped with the package), a folder in transformers' layout, a LAVIS file, or a hub name such
+                  as "Salesforce/blip2-flan-t5-xxl" (`blip2-lab models` lists them)
+    quantize      "int8", "int8-all" or "nf4": the frozen parts in 8 or 4 bits; None: as they are
+    dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
     """
     from blip2_lab.pretrained import load
 
-    return load(name_or_path, device=device, quantize=quantize)
+    return load(name_or_path, device=device, quantize=quantize, dtype=dtype)

@@ -59,6 +59,10 @@ QUESTION_WORDS = frozenset(
 PRONOUNS = frozenset("it its they them their that this".split())
 NAMELESS = frozenset("day night time place many".split())  #: "is it day?", "what place is this?" name no thing
 MAX_CHARACTERS = 2000  #: of one question
+#: What a *miniature* is given of the conversation: "named", only the turn that says what "it" is, or "all", what real
+#: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python
+#: benchmarks/history.py` measures both and says which to write here.
+MICRO_HISTORY = "named"
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
@@ -74,12 +78,23 @@ class Turn:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer so far: its text, its words with their probabilities, and the prompt the language model was given."""
+    """An answer so far: its text, its words with their probabilities, and the prompt the language model was given.
+
+    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far.
+    """
 
     text: str
     words: tuple[Token, ...]
     prompt: str
     done: bool = False
+    searched: int = 0
+
+
+#: Which of the two scores to use; the app shows it.
+WHICH_SCORE = (
+    "ITM looks at picture and text together: trust it to decide whether a text fits. ITC compares two vectors made "
+    "apart: take it to search among many, and compare its values only with each other."
+)
 
 
 @dataclass(frozen=True)
@@ -141,8 +156,11 @@ class Conversation:
     def prompt(self, text: str) -> str:
         """What the language model reads. Raises ValueError for a text it should not be given (see `check`).
 
-        A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning. A
-        miniature gets only the turn that explains an "it": others confuse it (differs from the paper's conversations).
+        A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning:
+            Question: which city is this? Short answer: singapore. Question: why do you think so? Short answer:
+        At most `history_turns` of them and HISTORY_TOKENS tokens; the oldest goes first. FlanT5 was trained on 512
+        tokens and BLIP-2 on 32 of text, so a long history costs more than it tells. A miniature may get only the turn
+        that explains an "it", see MICRO_HISTORY (differs from the paper's conversations).
         An instruction ("Describe the picture.") and a text that brings its own form ("Question: …") go as they are.
         """
         text = check(text)
@@ -151,7 +169,7 @@ class Conversation:
         form = self.model.language_model.question_prompt
         asked = form.format(question_mark(text))
         turns = [turn for turn in self.turns if turn.answer.strip() and is_question(turn.question)]
-        if knows_whole_words_only(self.model.language_model.tokenizer):
+        if MICRO_HISTORY == "named" and knows_whole_words_only(self.model.language_model.tokenizer):
             turns = named_before(turns, text)
         past = [f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}." for turn in turns]
         past = past[-self.history_turns :] if self.history_turns else []
@@ -175,11 +193,12 @@ class Conversation:
         tokens: list[Token] = []
         self.turns.append(Turn(question, ""))
         for token in stream(self.model.language_model, self.seen.visual_prompt, prompt, decoding):
-            if token is not None:
+            searched = token if isinstance(token, int) else 0
+            if isinstance(token, Token):
                 tokens.append(token)
             answer = "".join(token.text for token in tokens).strip()
             self.turns[-1] = Turn(question, answer)
-            yield Reply(answer, tuple(words(tokens)), prompt)
+            yield Reply(answer, tuple(words(tokens)), prompt, searched=searched)
         yield Reply(self.turns[-1].answer, tuple(words(tokens)), prompt, done=True)
 
     def match(self, text: str) -> Match:
@@ -266,21 +285,27 @@ def _num_tokens(language_model: LanguageModel, text: str) -> int:
 
 def stream(
     language_model: LanguageModel, visual_prompt: Tensor, prompt: str, decoding: Decoding, *, heartbeat: float = 0.1
-) -> Iterator[Token | None]:
+) -> Iterator[Token | int]:
     """The answer's tokens about one picture [1,Q,Dl]; close the iterator and the model stops within a token.
 
-    Beam search knows its answer only at the end: until then None comes every `heartbeat` seconds, so that whoever
-    listens can stop in between.
+    Beam search knows its answer only at the end: until then the number of tokens it has tried comes every `heartbeat`
+    seconds, so that whoever listens sees progress and can stop in between.
     """
     if decoding.do_sample or decoding.num_beams == 1:
         yield from language_model.stream(visual_prompt, prompt, decoding)
         return
     text = language_model.prompt_texts([prompt])
-    stop = threading.Event()
-    search = _Background(lambda: language_model.generate_ids(visual_prompt, text, decoding, stop=stop.is_set))
+    stop, searched = threading.Event(), 0
+
+    def asked() -> bool:
+        nonlocal searched
+        searched += 1
+        return stop.is_set()
+
+    search = _Background(lambda: language_model.generate_ids(visual_prompt, text, decoding, stop=asked))
     try:
         while not search.finished.wait(heartbeat):
-            yield None
+            yield searched
     finally:
         stop.set()
         search.finished.wait()

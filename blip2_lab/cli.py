@@ -100,11 +100,42 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--out", type=Path, metavar="FILE", help="where to write the picture (default scene.png)")
     draw.add_argument("--json", action="store_true", help="print the scene's truth as JSON; draw only with --out")
 
+    index = command("index", _index, "read a folder of pictures once, so that it can be searched")
+    index.add_argument("folder", type=Path, metavar="FOLDER", help="pictures in it and below it")
+    index.add_argument("--no-rerank", action="store_true", help="a smaller index and a rougher search: ITC alone")
+    _model_options(index)
+
+    search = command("search", _search, "find pictures by a sentence or by a picture, in a folder that was indexed")
+    search.add_argument("query", metavar="QUERY", help='a sentence ("a red boat") or the path of a picture')
+    search.add_argument("--folder", type=Path, default=Path(), metavar="FOLDER", help="where to search (default here)")
+    search.add_argument("--top", type=int, default=10, metavar="N", help="how many to show (default 10)")
+    search.add_argument("--json", action="store_true", help="print the pictures and their scores as JSON")
+    _model_options(search)
+
+    command("models", _models, "list the released models: their sizes, licenses, and the memory each needs")
     command("recipes", _recipes, "list what can be trained, and what it costs")
+
+    plan = command("plan", _plan, "say what a recipe needs, without a download: parameters, memory, FLOPs, hours")
+    plan.add_argument("recipe", metavar="RECIPE", help="a name from `blip2-lab recipes`, for example a100-stage1")
+    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="how many train together (default 1)")
+    plan.add_argument("--memory", type=float, default=80, metavar="GIB", help="of one GPU (default 80)")
+    plan.add_argument("--utilization", type=float, metavar="X", help="share of its peak that training reaches, 0 to 1")
+    plan.add_argument("--peak", type=float, metavar="TFLOPS", help="16-bit TFLOP/s of one GPU (default: an A100's)")
+    plan.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
+    plan.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where measured runs are")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+    doctor = command("doctor", _doctor, "check a model before you trust it, or a training run before you wait for it")
+    doctor.add_argument("what", metavar="MODEL|RUN", help='"micro", a hub name, a folder; or a run: runs/micro-stage1')
+    _precision_options(doctor)
+    doctor.add_argument("--remember", action="store_true", help="store a model's numbers as its float32 reference")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     resumes = "stopped; the same command goes on from the last checkpoint"
     train = command("train", _train, "train a recipe; goes on where an interrupted run stopped", resumes)
-    train.add_argument("recipe", metavar="RECIPE", help="a name from `blip2-lab recipes`, for example micro-all")
+    train.add_argument("recipe", metavar="RECIPE", nargs="?", help="from `blip2-lab recipes`, for example micro-all")
+    train.add_argument("--on", metavar="PLACE", help=_ON_HELP)
+    train.add_argument("--name", help="of the run's folder (default the recipe's, with --on also the place's)")
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs live (default runs)")
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
     start = train.add_mutually_exclusive_group()
@@ -112,12 +143,28 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
     train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is written all the same")
 
-    evaluate = command("evaluate", _evaluate, "measure a model on held-out scenes")
+    data = command("data", None, "look at pictures with captions, or pack them into shards")
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    check = actions.add_parser("check", help="open every picture and say what is wrong, and how much of it")
+    check.set_defaults(run=_data_check)
+    shards = actions.add_parser("shards", help="pack a folder into WebDataset shards with checksums")
+    shards.set_defaults(run=_data_shards)
+    for action, verb in ((check, "check"), (shards, "pack")):
+        action.add_argument("place", metavar="PLACE", help=f"what to {verb}, in any form that train --on takes")
+    shards.add_argument("out", type=Path, metavar="OUT", help="a new folder for shard-000000.tar … and shards.json")
+    shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures in a shard (default 1000)")
+
+    goes_on = "stopped; with --out, the same `evaluate grounding` goes on from the last scene"
+    evaluate = command("evaluate", _evaluate, "measure a model on held-out scenes", goes_on)
+    what = "scenes: answers, captions, retrieval (default); grounding: are its attention and attribution maps right?"
+    evaluate.add_argument("benchmark", nargs="?", default="scenes", choices=("scenes", "grounding"), help=what)
     _model_options(evaluate)
-    evaluate.add_argument("--scenes", type=int, default=1000, metavar="N", help="how many (default 1000)")
+    evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
     evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="width of the search (default 1, greedy)")
-    evaluate.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers there as JSON")
+    evaluate.add_argument("--method", default="all", metavar="M", help="grounding: all, or names with commas between")
+    out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
     command(
         "app", _app, "open the chat about a picture in the browser; takes the options of app.py (--model, --port, …)"
@@ -125,13 +172,26 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+_ON_HELP = (
+    "your own pictures: a folder with captions.csv (columns file and caption) or with boat.txt beside boat.jpg, "
+    "a folder of shards, an address, hf:owner/name, or a sources.toml; without RECIPE: micro-captions"
+)
 _SET_HELP = "change one value: optim.lr=5e-5, or micro-vit/optim.steps=100 for a part of micro-all; repeatable"
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", default="micro", help='"micro" (shipped), a folder or a hub name (default micro)')
+    _precision_options(sub)
+
+
+def _precision_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default cpu)")
-    sub.add_argument("--quantize", choices=("int8", "nf4"), help="load the language model in 8 or 4 bits")
+    sub.add_argument("--quantize", choices=_QUANTIZE, help="8 or 4 bits; see `blip2-lab models` (default none)")
+    sub.add_argument("--dtype", choices=_DTYPES, help="of the frozen parts (default: the device's, see `models`)")
+
+
+_QUANTIZE = ("none", "int8", "int8-all", "nf4")
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
@@ -140,7 +200,7 @@ def _model_options(sub: argparse.ArgumentParser) -> None:
 def _load(args: argparse.Namespace):
     import blip2_lab
 
-    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize)
+    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
     if not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
@@ -186,37 +246,189 @@ def _draw(args: argparse.Namespace) -> None:
         print(f"{out}: {example.captions[0]}")
 
 
+def _index(args: argparse.Namespace) -> None:
+    import blip2_lab
+    from blip2_lab import picture_index
+
+    def say(what: str) -> None:
+        print(what, file=sys.stderr, flush=True)
+
+    picture_index.pictures(args.folder)  # before the model: a wrong folder is told at once
+    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
+    file = args.folder / picture_index.FILE
+    previous = picture_index.load(file) if file.is_file() else None
+    index = picture_index.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=say)
+    picture_index.save(index, file)
+    print(f"{file}: {len(index)} pictures")
+
+
+def _search(args: argparse.Namespace) -> None:
+    import blip2_lab
+    from blip2_lab import picture_index
+
+    if args.top < 1:
+        raise ValueError(f"--top is {args.top}; it must be 1 or more")
+    index = picture_index.load(args.folder / picture_index.FILE)
+    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
+    find = picture_index.search_like if Path(args.query).is_file() else picture_index.search
+    hits = find(model, index, args.query, top=args.top)
+    if args.json:
+        _print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
+    else:
+        print("\n".join(picture_index.lines(hits)))
+
+
+def _models(args: argparse.Namespace) -> None:
+    from blip2_lab import model_zoo
+
+    print(model_zoo.table())
+
+
 def _recipes(args: argparse.Namespace) -> None:
     from blip2_lab import recipes
 
     print(recipes.table())
 
 
-def _train(args: argparse.Namespace) -> None:
+def _plan(args: argparse.Namespace) -> None:
     from blip2_lab import recipes
 
     chosen = recipes.with_settings(recipes.get(args.recipe), args.settings)
+    from blip2_lab import planner
+
+    options = dict(gpus=args.gpus, memory=args.memory, utilization=args.utilization, runs_dir=args.runs)
+    plans = [planner.plan(recipe, peak=args.peak and args.peak * 1e12, **options) for recipe in chosen]
+    if args.json:
+        _print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
+    else:
+        print("\n\n".join(map(planner.table, plans)))
+    if len(plans) > 1 and not args.json:
+        print(f"\n{args.recipe} in all: {planner.duration(sum(plan.hours for plan in plans))}")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from blip2_lab import doctor
+
+    if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
+        return _doctor_model(args)
+    findings = doctor.diagnose_run(args.what)
+    if args.json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        print(doctor.report(findings))
+
+
+def _doctor_model(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from blip2_lab import model_doctor, pretrained
+
+    args.model = args.what
+    model, folder = _load(args), pretrained.find(args.what)
+    if args.remember:
+        print(model_doctor.remember(model, folder))
+        return
+    findings = model_doctor.diagnose_model(model, folder if (folder / "config.json").is_file() else None)
+    if args.json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        print(model_doctor.table(findings))
+    if red := sum(finding.state == "bad" for finding in findings):
+        raise ValueError(f"{red} of {len(findings)} checks of {args.what} are red")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from blip2_lab import recipes
+
+    if not args.recipe and not args.on:
+        raise ValueError("say what to train: a RECIPE from `blip2-lab recipes`, or --on FOLDER for your own pictures")
+    recipe = recipes.get(args.recipe or recipes.OWN.name)
+    if args.on or args.name:
+        recipe = _on_pictures(recipe, args.on, args.name)
+    chosen = recipes.with_settings(recipe, args.settings)
     from blip2_lab import tasks  # after the settings: a misspelled one is told at once
 
     for recipe in chosen:
         if not args.quiet:
             print(f"{recipe.name}: {recipe.summary} ({recipe.cost})", flush=True)
         tasks.run(recipe, args.runs, resume=not args.restart, progress=not args.quiet)
+    if args.on and chosen[0].task != "stage1":  # stage 1 alone cannot answer
+        model = args.runs / chosen[0].name / "model"
+        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
     if len(chosen) > 1:
-        folder = tasks.export(args.runs)
+        finished = next(recipe.name for recipe in chosen if recipe.task == "stage2")
+        folder = tasks.export(args.runs, stage2=finished)
         print(f"the finished model is in {folder}: blip2-lab ask PICTURE PROMPT --model {folder}")
 
 
+def _on_pictures(recipe, place: str | None, name: str | None):
+    """The recipe, trained on `place`, in a run folder of its own."""
+    from dataclasses import replace
+
+    from blip2_lab.settings import WebData
+
+    if recipe.sequence and name:
+        raise ValueError(
+            f"{recipe.name} is made of several runs, each in its own folder: give --runs instead of --name"
+        )
+    if place is None:
+        return replace(recipe, name=name)
+    if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):
+        raise ValueError(
+            f"{recipe.name} does not train on pictures with captions, so it cannot be trained --on {place}"
+        )
+    data = recipe.data if isinstance(recipe.data, WebData) else WebData("your own pictures", image_size=96, held_out=40)
+    known_as = "".join(c if c.isalnum() else "-" for c in Path(place).stem or Path(place).resolve().name).strip("-")
+    return replace(recipe, name=name or f"{recipe.name}-{known_as}", data=replace(data, path=place))
+
+
+def _data_check(args: argparse.Namespace) -> None:
+    from blip2_lab.sources import check, open_sources
+
+    for line in check(open_sources(args.place)):
+        print(line)
+
+
+def _data_shards(args: argparse.Namespace) -> None:
+    from blip2_lab.shards import pack
+    from blip2_lab.sources import is_stream, open_sources
+
+    sources = open_sources(args.place).sources
+    if len(sources) > 1 or is_stream(sources[0]):
+        raise ValueError(f"{args.place} is not one folder of pictures: pack each folder by itself")
+    print(pack(sources[0], args.out, args.per_shard))
+
+
 def _evaluate(args: argparse.Namespace) -> None:
+    if args.benchmark == "grounding":
+        return _grounding(args)
     from blip2_lab import evaluate
 
-    def say(what: str) -> None:
-        print(what, file=sys.stderr, flush=True)
-
-    numbers = evaluate.evaluate(_load(args), scenes=args.scenes, split=args.split, num_beams=args.beams, say=say)
+    scenes = 1000 if args.scenes is None else args.scenes
+    numbers = evaluate.evaluate(_load(args), scenes=scenes, split=args.split, num_beams=args.beams, say=_say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(evaluate.table(numbers))
+
+
+def _grounding(args: argparse.Namespace) -> None:
+    from blip2_lab import findings, grounding, queries
+
+    methods = list(grounding.METHODS) if args.method == "all" else args.method.split(",")
+    rows = args.out and args.out / "scenes.jsonl"
+    scenes = 300 if args.scenes is None else args.scenes
+    model = _load(args)
+    report = grounding.evaluate(model, methods=methods, scenes=scenes, split=args.split, rows=rows, say=_say)
+    print(grounding.table(report))
+    if args.out:
+        report |= {"name": args.model, "queries": queries.evaluate(model, split=args.split, say=_say)}
+        print(f"written: {findings.write(args.out, report, model)}")
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 def _app(args: argparse.Namespace) -> None:
@@ -229,7 +441,7 @@ def _app(args: argparse.Namespace) -> None:
     runpy.run_path(str(script), run_name="__main__")
 
 
-def _print_json(value: dict) -> None:
+def _print_json(value: dict | list) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 

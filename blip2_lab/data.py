@@ -1,11 +1,12 @@
-"""Pictures with their texts: the picture book, a folder of your own, and features computed once.
+"""Pictures with their texts: the picture book, lists of pictures on disk, a folder of your own.
 
 What is unusual about it:
 
 * A source is asked by index, and a batch's indices are a pure function of its number (`batch_indices`): nothing to
   shuffle beforehand, no sampler to save, exact resume for free.
-* No picture is flipped: a flip makes "left of" false. (The reference flips under every caption.)
-* A bad example is skipped, counted by its cause and reported; another one never silently takes its place.
+* What is written about a picture (`Record`) is known before the picture is opened. Whatever the format on disk, it
+  becomes a list of records (annotations.py, shards.py), and everything above sees no difference.
+* A bad example is skipped, counted by its cause and reported (`BrokenSample`).
 * Every picture that comes from outside passes `open_image`: known formats only, a limit on pixels, rotation as the
   camera meant it.
 * Raw strings, no token ids: each model owns its tokenizer. This module knows no model.
@@ -18,7 +19,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,10 +36,12 @@ from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import Scene, sample_scene
 from blip2_lab.picturebook.words import Question
-from blip2_lab.run_folder import flush, write_atomically
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")  #: of the files in a folder that are taken for pictures
 MAX_PIXELS = 50_000_000
+#: A phrase and the box it is about: (left, top, right, bottom), fractions of the picture's sides.
+Box = tuple[str, tuple[float, float, float, float]]
 
 #: What the picture book can say about a scene; "caption" mixes the others.
 CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
@@ -51,24 +53,60 @@ CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
 
 
 @dataclass(frozen=True)
+class AskedQuestion:
+    """A question about a picture and the answers people gave, as often as they gave them (VQA v2: ten)."""
+
+    text: str
+    answers: tuple[str, ...] = ()
+    type: str = ""
+    id: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The most frequent answer, the earlier one of equals; "" where there is none (a test set)."""
+        return Counter(self.answers).most_common(1)[0][0] if self.answers else ""
+
+
+@dataclass(frozen=True)
 class Example:
-    """A picture and what is said about it. `boxes`: phrase -> (left, top, right, bottom), fractions of the sides."""
+    """A picture and what is said about it. `domain`: the part of a benchmark it belongs to (NoCaps: "out-domain")."""
 
     image: Image.Image
     captions: tuple[str, ...]
-    questions: tuple[Question, ...] = ()
-    boxes: tuple[tuple[str, tuple[float, float, float, float]], ...] = ()
+    questions: tuple[Question | AskedQuestion, ...] = ()
+    boxes: tuple[Box, ...] = ()
     id: str = ""
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An example before its picture is opened. `file`: a path, the bytes of a file, or the picture itself."""
+
+    file: Path | bytes | Image.Image
+    captions: tuple[str, ...] = ()
+    questions: tuple[Question | AskedQuestion, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    id: str = ""
+    domain: str = ""
+
+    def open(self) -> Example:
+        """Raises BrokenSample when the picture cannot be read."""
+        return Example(open_image(self.file), self.captions, self.questions, self.boxes, self.id, self.domain)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees: pictures as `pixels` [B,3,S,S] or as `image_features` [B,N,Dv], and raw strings."""
+    """What a training step sees: pictures as `pixels` [B,3,S,S] or as `image_features` [B,N,Dv], and raw strings.
+
+    Where `questions` are given, `captions` are their answers. Rows of equal id show the same picture.
+    """
 
     captions: list[str]
     pixels: Tensor | None = None
     image_features: Tensor | None = None
     ids: list[str] = field(default_factory=list)
+    questions: list[str] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -80,21 +118,30 @@ class Batch:
 # ---------------------------------------------------------------------------------------------- pictures from outside
 
 
+class BrokenSample(ValueError):
+    """An example that cannot be used. `cause` is the same for all that fail alike; the message names this one."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 def open_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
     """A picture from a path, from bytes or from PIL -> RGB, upright, first frame, transparency over white.
 
-    Raises ValueError with one sentence when it is missing, too large, damaged or not PNG, JPEG, WebP or GIF.
+    Raises BrokenSample, a ValueError of one sentence, when it is missing, too large, damaged or of another format.
     """
     name = "the picture" if isinstance(source, Image.Image | bytes | bytearray) else repr(os.fspath(source))
     image = source if isinstance(source, Image.Image) else _open(source, name)
     width, height = image.size
     if width * height > MAX_PIXELS:
         millions = f"{width} x {height} = {width * height / 1e6:.0f} million pixels"
-        raise ValueError(f"{name} has {millions}: at most {MAX_PIXELS // 10**6} million are read, make it smaller")
+        limit = f"at most {MAX_PIXELS // 10**6} million are read, make it smaller"
+        raise BrokenSample("too many pixels", f"{name} has {millions}: {limit}")
     try:
         return _to_rgb(image)
     except Exception as error:  # on damaged data Pillow's readers raise nearly anything
-        raise ValueError(f"{name} is damaged or cut off ({error})") from None
+        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
 
 
 def _open(source: str | os.PathLike | bytes, name: str) -> Image.Image:
@@ -103,15 +150,16 @@ def _open(source: str | os.PathLike | bytes, name: str) -> Image.Image:
         data = bytes(source) if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {name}") from None
+        raise BrokenSample("missing file", f"there is no file {name}") from None
     except IsADirectoryError:
-        raise ValueError(f"{name} is a folder, not a picture") from None
+        raise BrokenSample("not a picture", f"{name} is a folder, not a picture") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a PNG, JPEG, WebP or GIF picture") from None
+        raise BrokenSample("not a picture", f"{name} is not a PNG, JPEG, WebP or GIF picture") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{name} has far too many pixels: at most {MAX_PIXELS // 10**6} million are read") from None
+        limit = f"at most {MAX_PIXELS // 10**6} million are read"
+        raise BrokenSample("too many pixels", f"{name} has far too many pixels: {limit}") from None
     except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error.strerror or error})") from None
+        raise BrokenSample("unreadable file", f"{name} cannot be read ({error.strerror or error})") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -173,73 +221,113 @@ class PictureBook:
         )
 
 
-class ImageFolder:
-    """A folder of pictures with `captions.csv` or `captions.jsonl`: columns `file` and `caption`.
+class PictureList:
+    """Pictures with what is written about each, by index. `skipped`: what was left out already, cause -> how many."""
 
-    A file with several rows has several captions; columns `question` and `answer` are optional. Rows without a file
-    or caption, and pictures that cannot be read, are skipped and counted in `skipped` (cause -> how many).
-    """
-
-    def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
-        self.skipped: Counter[str] = Counter()
-        captions: dict[str, list[str]] = {}
-        questions: dict[str, list[Question]] = {}
-        for row in _read_table(self.folder):
-            file, caption = (str(row.get(key) or "").strip() for key in ("file", "caption"))
-            if not file or not caption:
-                self.skipped["row without a file" if not file else "empty caption"] += 1
-            elif not (self.folder / file).resolve().is_relative_to(self.folder.resolve()):
-                self.skipped["file outside the folder"] += 1
-            elif not (self.folder / file).is_file():
-                self.skipped["missing file"] += 1
-            else:
-                captions.setdefault(file, []).append(caption)
-                if row.get("question") and row.get("answer"):
-                    asked = Question("own", str(row["question"]).strip(), str(row["answer"]).strip())
-                    questions.setdefault(file, []).append(asked)
-        self.files = list(captions)
-        self._captions, self._questions = captions, questions
+    def __init__(self, records: Sequence[Record], skipped: Counter[str] | None = None, name: str = "") -> None:
+        self.records = records
+        self.skipped: Counter[str] = Counter() if skipped is None else skipped
+        self.name = name
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.records)
+
+    def record(self, index: int) -> Record:
+        """What is written about picture `index`; nothing is opened."""
+        return self.records[index]
 
     def __getitem__(self, index: int) -> Example:
-        """Example `index`. Raises ValueError when its picture cannot be read."""
-        file = self.files[index]
-        image = open_image(self.folder / file)
-        return Example(image, tuple(self._captions[file]), tuple(self._questions.get(file, ())), id=file)
+        """Example `index`. Raises BrokenSample when its picture cannot be read."""
+        return self.record(index).open()
 
     def __iter__(self) -> Iterator[Example]:
         """Every example whose picture can be read; the others are counted."""
         for index in range(len(self)):
             try:
                 example = self[index]
-            except ValueError:
-                self.skipped["unreadable picture"] += 1
+            except BrokenSample as broken:
+                self.skipped[broken.cause] += 1
                 continue
             yield example
 
     def report(self) -> str:
         """What was skipped and why, in one sentence."""
-        if not self.skipped:
-            return f"{len(self)} pictures, nothing skipped"
-        causes = ", ".join(f"{count} {cause}" for cause, count in self.skipped.most_common())
-        return f"{len(self)} pictures; skipped {self.skipped.total()}: {causes}"
+        return skip_report(len(self), self.skipped)
+
+
+def skip_report(count: int, skipped: Counter[str]) -> str:
+    """ "20 pictures; skipped 3: 2 missing file, 1 empty caption" """
+    if not skipped:
+        return f"{count} pictures, nothing skipped"
+    causes = ", ".join(f"{number} {cause}" for cause, number in skipped.most_common())
+    return f"{count} pictures; skipped {skipped.total()}: {causes}"
+
+
+class ImageFolder(PictureList):
+    """A folder of pictures with `captions.csv` or `captions.jsonl`, or with a text file beside each picture.
+
+    The table has the columns `file` and `caption`; a file with several rows has several captions; `question` and
+    `answer` are optional. (Hugging Face's `metadata.csv` with `file_name` and `text` is read as well.) Without a table,
+    `boat.jpg` is described by the lines of `boat.txt`, in this folder and those below it.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        skipped: Counter[str] = Counter()
+        captions: dict[str, list[str]] = {}
+        questions: dict[str, list[Question]] = {}
+        for row in _read_table(self.folder) or _read_text_files(self.folder):
+            file = str(row.get("file") or row.get("file_name") or "").strip()
+            caption = str(row.get("caption") or row.get("text") or "").strip()
+            if not file or not caption:
+                skipped["row without a file" if not file else "empty caption"] += 1
+            elif not (self.folder / file).resolve().is_relative_to(self.folder.resolve()):
+                skipped["file outside the folder"] += 1
+            elif not (self.folder / file).is_file():
+                skipped["missing file"] += 1
+            else:
+                captions.setdefault(file, []).append(caption)
+                if row.get("question") and row.get("answer"):
+                    asked = Question("own", str(row["question"]).strip(), str(row["answer"]).strip())
+                    questions.setdefault(file, []).append(asked)
+        self.files = list(captions)
+        records = [
+            Record(self.folder / file, tuple(captions[file]), tuple(questions.get(file, ())), id=file)
+            for file in self.files
+        ]
+        super().__init__(records, skipped, str(folder))
+
+
+def _read_text_files(folder: Path) -> list[dict]:
+    """The same rows from text files: `boat.jpg` is described by the lines of `boat.txt`."""
+    rows = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        text = path.with_suffix(".txt")
+        lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines() if text.is_file() else []
+        file = path.relative_to(folder).as_posix()
+        rows += [{"file": file, "caption": line} for line in lines if line.strip()] or [{"file": file, "caption": ""}]
+    if not any(row["caption"] for row in rows):
+        raise ValueError(
+            f"{folder} has no captions.csv or captions.jsonl with the columns file and caption, "
+            "and no text file beside a picture (boat.txt for boat.jpg): write one of these"
+        )
+    return rows
 
 
 def _read_table(folder: Path) -> list[dict]:
-    """The rows of `captions.jsonl` or `captions.csv`; a ValueError names the line that cannot be read."""
-    lines, table = folder / "captions.jsonl", folder / "captions.csv"
-    if not lines.exists() and not table.exists():
-        raise ValueError(f"{folder} has no captions.csv or captions.jsonl: write one with the columns file and caption")
-    path = lines if lines.exists() else table
+    """The rows of `captions.jsonl` or `captions.csv`, or none; a ValueError names the line that cannot be read."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    names = [f"{stem}.{ending}" for stem in ("captions", "metadata") for ending in ("jsonl", "csv")]
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
+        return []
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     rows = []
-    if path == lines:
+    if path.suffix == ".jsonl":
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
@@ -251,16 +339,19 @@ def _read_table(folder: Path) -> list[dict]:
                 raise ValueError(f"{path}, line {number} is not an object with the keys file and caption")
     else:
         rows = list(csv.DictReader(io.StringIO(text)))
-    if missing := {"file", "caption"} - {key for row in rows for key in row}:
-        raise ValueError(f"{path} has no column {' and no column '.join(sorted(missing))}")
+    keys = {key for row in rows for key in row}
+    missing = [own for own, theirs in (("caption", "text"), ("file", "file_name")) if not keys & {own, theirs}]
+    if missing:
+        raise ValueError(f"{path} has no column {' and no column '.join(missing)}")
     return rows
 
 
 # ------------------------------------------------------------------------------------------------------------ batches
 
 
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+@lru_cache(maxsize=8)
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """long[count]: the numbers 0 .. count - 1 in the order of this epoch."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(count, generator=generator)
 
@@ -275,52 +366,4 @@ def batch_indices(batch: int, batch_size: int, count: int, seed: int = 0) -> lis
     if per_epoch == 0:
         raise ValueError(f"a batch of {batch_size} needs at least as many examples; there are {count}")
     epoch, place = divmod(batch, per_epoch)
-    return _epoch_order(seed, epoch, count)[place * batch_size : (place + 1) * batch_size].tolist()
-
-
-# ------------------------------------------------------------------------------------------ features, computed once
-
-
-def cached_features(
-    encode: Callable[[Sequence[Image.Image]], Tensor],
-    image: Callable[[int], Image.Image],
-    count: int,
-    *,
-    path: str | os.PathLike | None = None,
-    fingerprint: str = "",
-    chunk: int = 128,
-    say: Callable[[str], None] = print,
-) -> Tensor:
-    """image_features bf16 [count,N,Dv] of pictures `image(0) .. image(count - 1)`, each encoded once.
-
-    `encode`: pictures -> image_features [B,N,Dv], by a frozen encoder. With `path` the features live in that file,
-    mapped into memory, and `path.json` tells how many are done: an interrupted call goes on where it stopped.
-    `fingerprint` names encoder and pictures; a file made for another one is made anew.
-    """
-    with torch.no_grad():
-        shape = (count, *encode([image(0)]).shape[1:])
-    about = {"shape": list(shape), "fingerprint": fingerprint}
-    done = 0
-    if path is None:
-        features = torch.empty(shape, dtype=torch.bfloat16)
-    else:
-        path, note = Path(path), Path(f"{path}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = json.loads(note.read_text()) if note.exists() and path.exists() else {}
-        if found == {**about, "done": found.get("done")}:
-            done = found["done"]
-        else:
-            note.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        # from_file makes the file as large as needed, and leaves one that is large enough as it is
-        features = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.bfloat16).view(shape)
-    if done < count:
-        say(f"computing the features of {count - done} pictures, once")
-    for start in range(done, count, chunk):
-        end = min(start + chunk, count)
-        with torch.no_grad():
-            features[start:end] = encode([image(i) for i in range(start, end)]).to(torch.bfloat16)
-        if path is not None:
-            flush(path)  # before the note says that they are done
-            write_atomically(note, json.dumps({**about, "done": end}))
-    return features
+    return epoch_order(seed, epoch, count)[place * batch_size : (place + 1) * batch_size].tolist()

@@ -10,7 +10,7 @@ What is unusual about it:
 
 In the matrices below: Q = 2 queries (q), T = 3 tokens (t), the last of which is padding (p).
 
-Paper: section 3.2. Notebook: 03.
+Paper: section 3.2. Notebook: 04.
 """
 
 from __future__ import annotations

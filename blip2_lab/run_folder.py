@@ -3,9 +3,9 @@
 What is unusual about it:
 
 * A checkpoint is written beside its place, flushed to the disk and renamed into it: whole or not there. A kill at any
-  time, even while saving, loses nothing but the steps since the last one. Only the last two are kept.
+  time, even while saving, loses nothing but the steps since the last one. Only the last two are kept, and a good one.
 * It holds what training changes and nothing else: trained weights (safetensors), the optimizer, every random state.
-  Frozen parts are not copied.
+  Frozen parts are not copied. It is the same file however many processes share the weights; one of them writes.
 * The log is one JSON object a line. Resuming forgets the lines after the checkpoint, so no step is logged twice.
 
     run.json  log.jsonl  checkpoints/step-200/{model.safetensors, state.pt}  model/ (the finished part)
@@ -15,6 +15,7 @@ Notebook: 00.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -27,9 +28,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from blip2_lab.parallel import shared_out, whole
+
 KEPT_CHECKPOINTS = 2
 #: Settings that decide which samples a step sees; a resumed run must keep them.
-SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate")
+SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate", "processes")
 
 
 # ------------------------------------------------------------------------------------------------------------ state
@@ -82,7 +85,7 @@ def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
         raise ValueError(f"{checkpoint} belongs to another model ({names} do not match): restart the run")
     with torch.no_grad():
         for name, tensor in stored.items():
-            wanted[name].copy_(tensor)
+            wanted[name].copy_(shared_out(tensor, wanted[name]))
 
 
 # ----------------------------------------------------------------------------------------------------------- folder
@@ -127,10 +130,12 @@ def flush(path: Path) -> None:
 
 
 class RunFolder:
-    """One run's folder, from opening (new or resumed) to the last checkpoint."""
+    """One run's folder, from opening (new or resumed) to the last checkpoint. Of many processes one writes."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path = Path(path)
+        self.writes = writes
+        self._writer: Any = None
 
     @property
     def latest(self) -> Path | None:
@@ -139,7 +144,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run left, except files that are not ours."""
-        for name in ("checkpoints", "model"):
+        if not self.writes:
+            return
+        for name in ("checkpoints", "model", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("log.jsonl", "run.json"):
             (self.path / name).unlink(missing_ok=True)
@@ -149,6 +156,8 @@ class RunFolder:
 
         Raises ValueError when the difference is one of `SAMPLE_SETTINGS`: it would not be the same run.
         """
+        if not self.writes:
+            return []
         self.path.mkdir(parents=True, exist_ok=True)
         for unfinished in (self.path / "checkpoints").glob(".*.tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -166,23 +175,44 @@ class RunFolder:
         return notes
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`."""
+        """Append one line to `log.jsonl`, and to `tensorboard/` where TensorBoard is installed."""
+        if not self.writes:
+            return
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        if importlib.util.find_spec("tensorboard") is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer is None:  # what an interrupted run wrote after its last checkpoint is not shown
+            self._writer = SummaryWriter(self.path / "tensorboard", purge_step=record["step"])
+        for name, value in record.items():
+            scalars = value if isinstance(value, dict) else {"": value}
+            for part, scalar in scalars.items():
+                if name != "step" and part != "step":
+                    self._writer.add_scalar(f"{name}/{part}" if part else name, scalar, record["step"])
+        self._writer.flush()
 
     def forget_after(self, step: int) -> None:
         """Drop the log's lines after `step`: those steps will be done, and logged, again."""
+        if not self.writes:
+            return
         kept = [json.dumps(record) + "\n" for record in read_log(self.path) if record["step"] <= step]
         write_atomically(self.path / "log.jsonl", "".join(kept))
 
-    def save(self, step: int, model: nn.Module, state: dict[str, Any]) -> Path:
-        """Write `checkpoints/step-N` whole or not at all, then remove the oldest."""
+    def save(self, step: int, model: nn.Module, state: dict[str, Any], good_step: int = 0) -> Path:
+        """Write `checkpoints/step-N` whole or not at all, then remove the oldest, but not that of `good_step`.
+
+        All processes call it: they bring together what each of them keeps a share of.
+        """
         folder = self.path / "checkpoints" / f"step-{step}"
+        # cloned: safetensors refuses tensors that share memory
+        weights = {name: whole(tensor).clone().contiguous().cpu() for name, tensor in trained_tensors(model).items()}
+        if not self.writes:
+            return folder
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        # cloned: safetensors refuses tensors that share memory
-        weights = {name: tensor.clone().contiguous().cpu() for name, tensor in trained_tensors(model).items()}
         save_file(weights, temporary / "model.safetensors")
         torch.save(state, temporary / "state.pt")
         for path in (*temporary.iterdir(), temporary):
@@ -191,5 +221,6 @@ class RunFolder:
         os.replace(temporary, folder)
         flush(folder.parent)
         for old in checkpoints(self.path)[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old, ignore_errors=True)
+            if old.name != f"step-{good_step}":
+                shutil.rmtree(old, ignore_errors=True)
         return folder

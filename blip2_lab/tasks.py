@@ -1,14 +1,15 @@
-"""The two stages as tasks for the engine: built from frozen parts, fed with cached features and fresh captions.
+"""The two stages, and fine-tuning, as tasks for the engine: built from frozen parts, fed with scenes or pictures.
 
 What is unusual about it:
 
-* A part is found by name: a recipe's name means its run folder, everything else a folder or the hub.
-* The frozen image encoder runs once over the pictures; its features (bf16) wait in a memory-mapped file, under a name
-  made from the encoder's weights, so another encoder can never be mistaken for it. Both stages read the same file.
+* A task does not know where its batches come from (feeding.py): cached features of drawn scenes, your own pictures
+  encoded on the way, or their cached features. Both stages read the same cache.
 * A picture's caption is drawn anew each time it comes up (the paper draws one of two).
 * While stage 2 learns captions, `evaluate` asks questions it never learns: the zero-shot accuracy, as it grows.
+  On your own pictures it compares held-out captions with those of shuffled pictures: does it look at the picture?
+* A run remembers which examples it was started on, and does not go on with others.
 
-Paper: sections 3.2 to 3.4. Notebook: 00.
+Paper: sections 3.2 to 3.4, 4.2. Notebook: 00.
 """
 
 from __future__ import annotations
@@ -16,30 +17,43 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from blip2_lab import novelty, pretrained, recipes
-from blip2_lab.data import Batch, PictureBook, batch_indices, cached_features
+from blip2_lab import doctor, novelty, pretrained, recipes
+from blip2_lab.data import Batch, PictureBook
 from blip2_lab.decoding import Decoding
-from blip2_lab.language import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.features import Features, cached_features
+from blip2_lab.feeding import PictureFeed, SceneFeed
+from blip2_lab.parts import (
+    encode_frozen,
+    encoder_of,
+    fingerprint,
+    load_image_encoder,
+    load_language_model,
+    new_stage1,
+    quietly,
+    resolve,
+    stage1_parts_of,
+)
 from blip2_lab.picturebook import words
-from blip2_lab.qformer import QFormerConfig
-from blip2_lab.recipes import Recipe, SceneData, Stage1Parts, Stage2Parts
-from blip2_lab.run_folder import write_atomically
-from blip2_lab.stage1 import Stage1Config, Stage1Model, itc_similarity
+from blip2_lab.recipes import Recipe, vit_lr_scales
+from blip2_lab.run_folder import checkpoints, write_atomically
+from blip2_lab.settings import FineTuneParts, SceneData, Stage2Parts, WebData
+from blip2_lab.sources import open_sources
+from blip2_lab.stage1 import Stage1Model, itc_similarity
 from blip2_lab.stage2 import Stage2Model
-from blip2_lab.train import Task, train
-from blip2_lab.vision import ImageEncoder, freeze
+from blip2_lab.train import Task, parameter_groups, train
+from blip2_lab.vision import ImageEncoder, unfreeze
 
 VALIDATION_SEED = 1
+EVALUATED_AT_ONCE = 64
+BROKEN, EXAMPLES = "skipped.jsonl", "examples.json"  #: in a run's folder
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -51,20 +65,43 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     missing = [name for name in recipe.needs if not (runs_dir / name / "model").is_dir()]
     if missing:
         raise ValueError(f"{recipe.name} needs {' and '.join(missing)} in {runs_dir}: blip2-lab train {missing[0]}")
-    task = build_task(recipe, runs_dir)
     folder = runs_dir / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for name in (BROKEN, EXAMPLES):
+            (folder / name).unlink(missing_ok=True)
+    task = build_task(recipe, runs_dir)
+    feed = task.feed if isinstance(recipe.data, WebData) else None
+    if feed:
+        _same_examples(folder, recipe.data.path, feed.identity)
     write_atomically(folder / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
-    return train(
+    final = train(
         task,
         recipe.optim,
         run_dir=folder,
         seed=recipe.seed,
         save_every=recipe.save_every,
-        eval_every=recipe.eval_every,
+        eval_every=recipe.eval_every if getattr(task, "held_out", True) is not None else 0,
         resume=resume,
         progress=progress,
+        reference=doctor.reference_log(recipe.name),
     )
+    if feed and progress:
+        print(feed.skips.report(), flush=True)
+    return final
+
+
+def _same_examples(folder: Path, path: str, identity: str) -> None:
+    """Note which examples a run trains on. Raises ValueError when it has begun with others."""
+    note, found = folder / EXAMPLES, {"path": path, "identity": identity}
+    if checkpoints(folder) and note.exists():
+        before = json.loads(note.read_text(encoding="utf-8"))
+        if before["identity"] != identity:
+            raise ValueError(
+                f"{folder} was started on other examples ({before['path']}): --restart to begin with these, or give "
+                "them another --name"
+            )
+    write_atomically(note, json.dumps(found) + "\n")
 
 
 def build_task(recipe: Recipe, runs_dir: str | Path) -> Task:
@@ -74,6 +111,8 @@ def build_task(recipe: Recipe, runs_dir: str | Path) -> Task:
         return build_stage1(recipe, Path(runs_dir))
     if recipe.task == "stage2":
         return build_stage2(recipe, Path(runs_dir))
+    if recipe.task in ("caption", "vqa", "retrieval"):
+        return build_fine_tuning(recipe, Path(runs_dir))
     from blip2_lab import pretraining
 
     return pretraining.build_task(recipe, Path(runs_dir))
@@ -89,8 +128,8 @@ def export(
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
         raise ValueError(f"there is no finished model in {finished}: blip2-lab train {stage2}")
-    folder = Path(folder) if folder else runs_dir / "micro"
-    with _quietly():
+    folder = Path(folder) if folder else runs_dir / stage2.partition("-")[0]
+    with quietly():
         model = pretrained.load(finished)
     model.save_pretrained(folder, dtype=torch.float16)
     novelty.fit(model.image_encoder, scenes=scenes).save(folder)
@@ -103,165 +142,94 @@ def export(
     return folder
 
 
-# ---------------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------------------------- feeds
 
 
-def resolve(name: str, runs_dir: Path) -> str:
-    """Where a part is: a recipe's finished model, or the name itself (a folder or the hub's)."""
-    return str(runs_dir / name / "model") if name in recipes.RECIPES else name
-
-
-def stage1_parts_of(name: str, runs_dir: Path) -> Stage1Parts:
-    """What a stage-1 run was really built from (it may have been started with other settings than its recipe's)."""
-    written = runs_dir / name / "recipe.json"
-    return Stage1Parts(**json.loads(written.read_text())["model"]) if written.exists() else recipes.get(name).model
-
-
-@contextmanager
-def _quietly():
-    """transformers reports every weight that a part does not use; ours are left out on purpose."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
-
-
-def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
-    """A frozen image encoder: a Blip2VisionModel's folder (ours, or exported EVA-CLIP) or CLIP by its name."""
-    from transformers import Blip2VisionModel
-
-    with _quietly():
-        if "clip-vit" in name:
-            return freeze(ImageEncoder.from_clip(name))
-        return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(resolve(name, runs_dir))))
-
-
-def load_language_model(name: str, runs_dir: Path, max_text_tokens: int = 32) -> LanguageModel:
-    """A frozen language model with its tokenizer. OPT ends a caption with a line break, if its tokenizer knows one."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-    path = resolve(name, runs_dir)
-    with _quietly():
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        if AutoConfig.from_pretrained(path).is_encoder_decoder:
-            model = AutoModelForSeq2SeqLM.from_pretrained(path)
-            return EncoderDecoderLanguageModel(model, tokenizer, max_text_tokens=max_text_tokens)
-        model = AutoModelForCausalLM.from_pretrained(path)
-    line_break = tokenizer("\n", add_special_tokens=False).input_ids
-    end = line_break[0] if len(line_break) == 1 and line_break[0] != tokenizer.unk_token_id else None
-    return DecoderLanguageModel(model, tokenizer, end_token_id=end, max_text_tokens=max_text_tokens)
-
-
-def new_stage1(parts: Stage1Parts, image_width: int, runs_dir: Path) -> Stage1Model:
-    """A stage-1 model that starts from BERT (section 3.1) and takes its sizes from it. [DEC] is added if it is new."""
-    from transformers import AutoTokenizer, BertForMaskedLM
-
-    path = resolve(parts.bert, runs_dir)
-    with _quietly():
-        bert, tokenizer = BertForMaskedLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    if tokenizer.bos_token_id is None:
-        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    config = QFormerConfig(
-        vocab_size=max(len(tokenizer), bert.config.vocab_size),
-        width=bert.config.hidden_size,
-        num_layers=bert.config.num_hidden_layers,
-        num_heads=bert.config.num_attention_heads,
-        ffn_width=bert.config.intermediate_size,
-        cross_attention_frequency=parts.cross_attention_frequency,
-        image_width=image_width,
-        num_query_tokens=parts.num_query_tokens,
-        max_positions=bert.config.max_position_embeddings,
-        dropout=parts.dropout,
-        layer_norm_eps=bert.config.layer_norm_eps,
-        image_layer_norm_eps=1e-6,  # differs from LAVIS: as in transformers, where what is trained here must be equal
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    stage1 = Stage1Config(
-        embed_width=parts.embed_width,
-        max_text_tokens=parts.max_text_tokens,
-        sep_token_id=tokenizer.sep_token_id,
-        decode_token_id=tokenizer.bos_token_id,
-    )
-    model = Stage1Model(config, stage1, tokenizer=tokenizer)
-    model.init_from_bert(bert.state_dict())
-    return model
-
-
-# ------------------------------------------------------------------------------------------------------------- features
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A name for these very weights: sixteen hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def encoder_of(image_encoder: ImageEncoder):
-    """The encoder as a function of pictures -> image_features [B,N,Dv], in bf16, on the fastest device there is."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    image_encoder.to(device)
-
-    def encode(images: Sequence[Image.Image]) -> Tensor:
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16):
-            return image_encoder(image_encoder.preprocess(images)).cpu()
-
-    return encode
-
-
-def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Tensor]:
+def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Features]:
     """The recipe's scenes and their image_features bf16 [scenes,N,Dv], kept in `runs_dir/features`."""
-    if not isinstance(data, SceneData):
-        raise ValueError(f"this version trains on the picture book only, not on {data.source}")
     book = PictureBook(data.seed, image_size=image_encoder.image_size, caption=data.caption)
     name = f"{fingerprint(image_encoder)}-{data.seed}-{data.scenes}"
     features = cached_features(
         encoder_of(image_encoder),
         book.image,
         data.scenes,
-        path=runs_dir / "features" / f"{name}.bf16",
+        path=runs_dir / "features" / name,
         fingerprint=name,
     )
     return book, features
 
 
-class SceneTask:
-    """What the stages have in common: batches of cached features with freshly drawn captions."""
+def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> PictureFeed:
+    """The recipe's pictures; with `data.cached_views` their features are computed now, once."""
+    data = recipe.data
+    if not data.path:
+        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
+    feed = PictureFeed(
+        open_sources(data.path),
+        data,
+        batch_size=recipe.optim.pass_size,
+        seed=recipe.seed,
+        broken_file=runs_dir / recipe.name / BROKEN,
+    )
+    if data.cached_views:
+        feed.cache(encoder_of(image_encoder), runs_dir / "features", fingerprint(image_encoder))
+    return feed
 
-    def __init__(self, model: nn.Module, book: PictureBook, features: Tensor, batch_size: int, seed: int) -> None:
-        self.model = model
-        self.book = book
-        self.features = features
-        self.batch_size = batch_size
-        self.seed = seed
+
+class FrozenEncoderTask:
+    """What the stages have in common: a feed, and the image encoder for batches that come as pixels."""
+
+    def __init__(self, model: nn.Module, feed: SceneFeed | PictureFeed, image_encoder: ImageEncoder) -> None:
+        self.model, self.feed, self.image_encoder = model, feed, image_encoder
 
     def batch(self, index: int) -> Batch:
-        numbers = batch_indices(index, self.batch_size, len(self.features), self.seed)
-        captions = [self.book.one_caption(number, turn=index) for number in numbers]
-        return Batch(captions=captions, image_features=self.features[numbers])
+        return self.feed.batch(index)
+
+    def features(self, batch: Batch) -> Tensor:
+        """image_features [B,N,Dv] of a batch."""
+        if batch.image_features is not None:
+            return batch.image_features
+        return encode_frozen(self.image_encoder, batch.pixels)
+
+    def shuffled(self, batch: Batch) -> Batch:
+        """The same texts, each with the next one's picture: what the losses are when the picture is no help."""
+        pixels, features = (None if x is None else x.roll(1, dims=0) for x in (batch.pixels, batch.image_features))
+        return replace(batch, pixels=pixels, image_features=features, ids=batch.ids[-1:] + batch.ids[:-1])
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
 
 
 # ------------------------------------------------------------------------------------------------------------- stage 1
 
 
-class Stage1Task(SceneTask):
-    """Representation learning (section 3.2). `held_out`: image_features [M,N,Dv] and their full captions."""
+class Stage1Task(FrozenEncoderTask):
+    """Representation learning (section 3.2). `held_out`: image_features [M,N,Dv] and their captions, if any."""
 
-    def __init__(self, *arguments, held_out: tuple[Tensor, list[str]]) -> None:
+    def __init__(self, *arguments, held_out: tuple[Tensor, list[str]] | None) -> None:
         super().__init__(*arguments)
         self.held_out = held_out
+        self.generator = torch.Generator()  # of the negatives; the engine seeds it, alike in all processes
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        losses = self.model.losses(image_features=batch.image_features, captions=batch.captions)
+        return self.joint_losses([batch])
+
+    def joint_losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Those of all passes of a step as one batch, computed piece by piece: ITC compares them all."""
+        features = torch.cat([self.features(batch) for batch in batches])
+        captions = [caption for batch in batches for caption in batch.captions]
+        ids = [name for batch in batches for name in batch.ids]
+        losses = self.model.losses(
+            image_features=features,
+            captions=captions,
+            image_id=image_ids(ids).to(features.device) if ids else None,
+            generator=self.generator,
+            passes=len(batches),
+        )
         return {"total": losses.total, "itc": losses.itc, "itm": losses.itm, "itg": losses.itg}
+
+    def chance(self) -> dict[str, float]:
+        return doctor.chance_levels(self.feed.batch_size, self.model.qformer.config.vocab_size)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """On a held-out gallery: R@1 by ITC both ways, and ITM's accuracy on true pairs and the hardest wrong ones."""
@@ -283,36 +251,52 @@ class Stage1Task(SceneTask):
             "itm_accuracy": hits.float().mean().item(),
         }
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+
+def image_ids(ids: Iterable[str]) -> Tensor:
+    """Names of pictures as numbers, long[B]: equal names, equal numbers, on every rank."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
 def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
     image_encoder = load_image_encoder(recipe.model.image_encoder, runs_dir)
-    book, features = scene_features(image_encoder, recipe.data, runs_dir)
+    if isinstance(recipe.data, WebData):
+        feed = picture_feed(recipe, image_encoder, runs_dir)
+        validation = feed.validation()
+        held_out = validation and (encode_frozen(image_encoder, validation.pixels), validation.captions)
+    else:
+        book, features = scene_features(image_encoder, recipe.data, runs_dir)
+        feed = SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from)
+        gallery = PictureBook(VALIDATION_SEED, "in", image_encoder.image_size, caption="full")
+        numbers = range(recipe.data.held_out)
+        pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
+        held_out = pictures, [gallery.one_caption(i) for i in numbers]
     model = new_stage1(recipe.model, image_encoder.width, runs_dir)
-    gallery = PictureBook(VALIDATION_SEED, "in", image_encoder.image_size, caption="full")
-    encode = encoder_of(image_encoder)
-    pictures = encode([gallery.image(i) for i in range(recipe.data.held_out)])
-    captions = [gallery.one_caption(i) for i in range(recipe.data.held_out)]
-    seed, batch_size = recipe.seed, recipe.optim.pass_size
-    return Stage1Task(model, book, features, batch_size, seed, held_out=(pictures, captions))
+    return Stage1Task(model, feed, image_encoder, held_out=held_out)
 
 
 # ------------------------------------------------------------------------------------------------------------- stage 2
 
 
-class Stage2Task(SceneTask):
+class Stage2Task(FrozenEncoderTask):
     """Generative learning from captions (section 3.3). `questions`: (number of the picture, question) to ask of
     `pictures`, image_features [M,N,Dv]; nothing is learned from them."""
 
-    def __init__(self, *arguments, pictures: Tensor, questions: list[tuple[int, words.Question]]) -> None:
+    def __init__(
+        self, *arguments, pictures: Tensor, questions: list[tuple[int, words.Question]], projection_lr_scale: float = 1
+    ) -> None:
         super().__init__(*arguments)
         self.pictures = pictures
         self.questions = questions
+        self.projection_lr_scale = projection_lr_scale
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        scales = {"language_projection": self.projection_lr_scale}
+        return parameter_groups(self.model, lr, weight_decay, lr_scales=scales)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"total": self.model.loss(image_features=batch.image_features, captions=batch.captions)}
+        loss, tokens = self.model.loss_and_count(image_features=self.features(batch), captions=batch.captions)
+        return {"total": loss, "weight": tokens}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Zero-shot accuracy on held-out scenes, in total and by type of question; and in total with the pictures
@@ -338,16 +322,55 @@ class Stage2Task(SceneTask):
             right += [answer.strip(" .") == q.answer for answer, (_, q) in zip(answers, part, strict=True)]
         return right
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+
+class CaptionTask(FrozenEncoderTask):
+    """Stage 2 on pictures of your own, and fine-tuning of a whole BLIP-2 (sections 3.3, 4.2).
+
+    `prompt`: None for stage 2's own objective; else the text before each caption, which is given and not learned.
+    A batch's questions take its place, in the form this language model is asked. `held_out`: a batch to evaluate on.
+    """
+
+    def __init__(self, *arguments, prompt: str | None, held_out: Batch | None, layer_decay: float = 1.0) -> None:
+        super().__init__(*arguments)
+        self.prompt, self.held_out, self.layer_decay = prompt, held_out, layer_decay
+
+    def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        if batch.questions is not None:
+            prompts = [self.model.language_model.question_prompt.format(question) for question in batch.questions]
+        else:
+            prompts = None if self.prompt is None else [self.prompt] * len(batch.captions)
+        trained = any(parameter.requires_grad for parameter in self.image_encoder.parameters())
+        seen = dict(pixels=batch.pixels) if trained else dict(image_features=self.features(batch))
+        texts = dict(captions=batch.captions, prompts=prompts, generator=generator)
+        loss, tokens = self.model.loss_and_count(**seen, **texts)
+        return {"total": loss, "weight": tokens}
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        """The image encoder's layers, where they train, each at its own rate (Tables 7 and 8)."""
+        scales = vit_lr_scales(self.image_encoder.model.config.num_hidden_layers, self.layer_decay)
+        return parameter_groups(self.model, lr, weight_decay, lr_scales=scales)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The loss on held-out pictures, and with each other's pictures: a model that looks is worse off then."""
+        return {"held_out": self._mean_loss(0), "shuffled": self._mean_loss(1)}
+
+    def _mean_loss(self, shift: int) -> float:
+        """The mean over the held-out texts, each with the picture `shift` places further on."""
+        batch, total = self.held_out.to(next(self.model.language_projection.parameters()).device), 0.0
+        pixels = batch.pixels.roll(shift, dims=0)
+        for start in range(0, len(pixels), EVALUATED_AT_ONCE):
+            place = slice(start, start + EVALUATED_AT_ONCE)
+            asked = batch.questions and batch.questions[place]
+            part = Batch(captions=batch.captions[place], pixels=pixels[place], questions=asked)
+            generator = torch.Generator().manual_seed(start)
+            total += float(self.losses(part, generator)["total"]) * len(part.captions)
+        return total / len(pixels)
 
 
-def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task:
+def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
     parts: Stage2Parts = recipe.model
     stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
     image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
-    book, features = scene_features(image_encoder, recipe.data, runs_dir)
-    encode = encoder_of(image_encoder)
     if parts.pretrained:
         stage1 = Stage1Model.from_pretrained(resolve(parts.stage1, runs_dir))
     else:
@@ -358,12 +381,60 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task:
     model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
     if parts.pretrained:
         model.attach_stage1(stage1)  # saved with the model: matching and retrieval need it
+    if isinstance(recipe.data, WebData):
+        feed = picture_feed(recipe, image_encoder, runs_dir)
+        return CaptionTask(model, feed, image_encoder, prompt=None, held_out=feed.validation())
+    feed = SceneFeed(*scene_features(image_encoder, recipe.data, runs_dir), recipe.optim.pass_size, recipe.seed)
     gallery = PictureBook(VALIDATION_SEED, "in", image_encoder.image_size)
     questions = [
         (number, question)
         for number in range(recipe.data.held_out)
         for question in words.questions(gallery.scene(number), Random(f"validation {number}"))
     ]
-    pictures = encode([gallery.image(i) for i in range(recipe.data.held_out)])
-    seed, batch_size = recipe.seed, recipe.optim.pass_size
-    return Stage2Task(model, book, features, batch_size, seed, pictures=pictures, questions=questions)
+    pictures = encoder_of(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
+    scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
+    return Stage2Task(model, feed, image_encoder, pictures=pictures, questions=questions, projection_lr_scale=scale)
+
+
+# --------------------------------------------------------------------------------------------------------- fine-tuning
+
+
+def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
+    parts: FineTuneParts = recipe.model
+    if recipe.task == "retrieval" or parts.question_in_qformer:
+        what = "retrieval" if recipe.task == "retrieval" else "the question in the Q-Former"
+        raise ValueError(f"{recipe.name} can be planned (blip2-lab plan {recipe.name}); {what} is not yet trained here")
+    if parts.train_image_encoder and recipe.data.cached_views:
+        raise ValueError("the features of an image encoder that trains cannot be cached: --set data.cached_views=0")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with quietly():
+        model = pretrained.load(resolve(parts.start, runs_dir), device=device)
+    if not isinstance(model, Stage2Model):
+        raise ValueError(f"{parts.start} has no language model, so it cannot learn to write captions")
+    model.language_model.max_text_tokens = parts.max_text_tokens
+    if device == "cpu":
+        model.language_model.model.set_attn_implementation("eager")  # see build_stage2
+    trained = [model.qformer, model.language_projection]
+    if parts.train_image_encoder:
+        trained.append(unfreeze(model.image_encoder))
+    for module in trained:  # AdamW's small steps vanish in 16 bits; autocast computes in them anyway
+        module.float().requires_grad_(True)
+    feed = picture_feed(recipe, model.image_encoder, runs_dir)
+    _know_the_words(model.language_model.tokenizer, feed.texts())
+    held_out = feed.validation()
+    return CaptionTask(
+        model, feed, model.image_encoder, prompt=parts.prompt, held_out=held_out, layer_decay=parts.layer_decay
+    )
+
+
+def _know_the_words(tokenizer, texts: list[str]) -> None:
+    """Tell which words a small vocabulary does not know. Raises ValueError when it knows none of them."""
+    every = sorted({word for text in texts for word in text.lower().split()})
+    unknown = [word for word in every if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False).input_ids]
+    if not unknown:
+        return
+    few = ", ".join(unknown[:8]) + (" …" if len(unknown) > 8 else "")
+    message = f"the language model's vocabulary does not know {len(unknown)} of your {len(every)} words ({few})"
+    if len(unknown) == len(every):
+        raise ValueError(f"{message}: start from a larger one, --set model.start=Salesforce/blip2-opt-2.7b")
+    print(f"note: {message}; it can neither read nor write them", flush=True)

@@ -4,11 +4,17 @@ What is unusual about it:
 
 * A batch is a pure function of its index (`task.batch(index)`), so there is no sampler to save: resuming is exact to
   the sample. With the optimizer's state and the random states restored, it is exact to the bit.
-* The learning rate is a pure function of the step, too, and every parameter group multiplies it by its own
-  `lr_scale`. (LAVIS computes `lr_scale` for layer-wise decay and never reads it.)
+* However a batch is split among processes and passes, a step is that of the whole batch in one piece. Means of parts
+  that weigh differently (target tokens) are weighted; a loss that compares examples of different passes sees them all
+  (`joint_losses`). Sharding and gradient checkpointing change where numbers are kept, and no number.
 * One background thread prepares batches (drawing pictures costs time) in the order of their indices.
 * A kill at any time loses nothing but the steps since the last checkpoint (`run_folder.py`).
-* A loss or gradient that is not finite stops the run *before* the update, so the last checkpoint is always good.
+* A loss or gradient that is not finite stops the run *before* the update; a loss that climbs back to where it began
+  stops it, too. The last good checkpoint is named, and never pruned.
+
+accelerate brings devices, precision, the fp16 scaler and DDP. On many GPUs, or many machines:
+
+    torchrun --nproc-per-node 8 -m blip2_lab train RECIPE [--set optim.shard=true]
 
 Paper: sections 3.2 to 3.4. Notebook: 00.
 """
@@ -19,56 +25,25 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from blip2_lab.run_folder import RunFolder, load_trained, random_states, read_log, set_random_states
+from blip2_lab import parallel
+from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
+from blip2_lab.run_folder import RunFolder, checkpoints, load_trained, random_states, read_log, set_random_states
+from blip2_lab.watch import Diverged, LossWatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PREFETCHED_BATCHES = 2
-
-
-class Diverged(FloatingPointError):
-    """A loss or a gradient became infinite or not a number; the message says at which step and what to try."""
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
-
-    `batch_size` is what one update sees; `accumulate` splits it into that many passes (`pass_size` examples each).
-    """
-
-    lr: float
-    warmup_steps: int
-    steps: int
-    batch_size: int
-    min_lr: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.05
-    grad_clip: float | None = 1.0
-    accumulate: int = 1
-    precision: str = "bf16"
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp16", "fp32"):
-            raise ValueError(f"precision {self.precision!r} is unknown: choose bf16, fp16 or fp32")
-        if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
-            raise ValueError("steps, batch_size and accumulate must be at least 1")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} passes")
-
-    @property
-    def pass_size(self) -> int:
-        """Examples of one forward and backward pass: what `task.batch` returns."""
-        return self.batch_size // self.accumulate
 
 
 class Task(Protocol):
@@ -78,6 +53,12 @@ class Task(Protocol):
       `parameter_groups(lr, weight_decay) -> list[dict]`; default: the function of that name below
       `evaluate(step) -> dict[str, float]`, called every `eval_every` steps, in eval mode and without gradient
       `save(folder: Path)`, called once at the end with `run_dir/model`
+      `joint_losses(batches)`: the losses of several passes' batches together, for losses that compare examples of
+      different passes; it should need the memory of one pass (see `Stage1Model.losses`)
+      `generator: torch.Generator`, seeded anew for each step, alike in all processes
+      `chance() -> dict[str, float]`: what each loss is worth before anything is learned; kept in `run.json`
+      `shuffled(batch) -> batch`: the same texts with each other's pictures; at each evaluation the losses of the last
+      batch are logged both ways, for `blip2-lab doctor`: a model that looks at its pictures is worse off then
     """
 
     model: nn.Module
@@ -88,7 +69,8 @@ class Task(Protocol):
         ...
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars by name; "total" is minimized, the others are logged."""
+        """Scalars by name; "total" is minimized, the others are logged. "weight", if there, says how many things (such
+        as target tokens) they are means of: passes and processes are weighted by it."""
         ...
 
 
@@ -99,81 +81,22 @@ class _TaskModule(nn.Module):
         super().__init__()
         self.model = task.model
         self.losses = task.losses
+        self.joint_losses = getattr(task, "joint_losses", None)
 
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        return self.losses(batch)
-
-
-# ---------------------------------------------------------------------------------------------------- optimization
-
-
-def learning_rate(optim: OptimConfig, step: int) -> float:
-    """The rate of update number `step` (from 0): linear up to `lr`, then half a cosine down to `min_lr`."""
-    # differs from LAVIS: the cosine moves with every step, not once per epoch, and starts where the warm-up ends
-    if step < optim.warmup_steps:
-        return optim.lr * (step + 1) / optim.warmup_steps
-    progress = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return optim.min_lr + (optim.lr - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def parameter_groups(
-    model: nn.Module,
-    lr: float,
-    weight_decay: float,
-    *,
-    lr_scales: dict[str, float] | None = None,
-    no_decay: tuple[str, ...] = (),
-) -> list[dict]:
-    """AdamW's groups over the trainable parameters.
-
-    Biases and tensors of fewer than two dimensions do not decay, nor do names that contain a part of `no_decay`.
-    A name that contains a key of `lr_scales` learns that many times faster, e.g. `{"relative_attention_bias": 30}`.
-    """
-    # differs from LAVIS: the 0-dimensional temperature does not decay either; there it does by accident (len 0 != 1)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    for name, parameter in trainable:
-        scale = next((s for part, s in (lr_scales or {}).items() if part in name), 1.0)
-        free = parameter.ndim < 2 or name.endswith(".bias") or any(part in name for part in no_decay)
-        groups.setdefault((scale, 0.0 if free else weight_decay), []).append(parameter)
-    result = [
-        {"params": parameters, "lr": lr * scale, "lr_scale": scale, "weight_decay": decay}
-        for (scale, decay), parameters in groups.items()
-    ]
-    assert sum(len(g["params"]) for g in result) == len(trainable), "groups must cover every trainable parameter once"
-    return result
-
-
-def _optimizer(task: Task, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
-    build = getattr(task, "parameter_groups", None)
-    arguments = (optim.lr, optim.weight_decay)
-    groups = build(*arguments) if build else parameter_groups(task.model, *arguments)
-    if not any(group["params"] for group in groups):
-        raise ValueError("nothing to train: no parameter of the model requires a gradient")
-    for group in groups:
-        group.setdefault("lr_scale", 1.0)
-    return torch.optim.AdamW(
-        groups,
-        lr=optim.lr,
-        betas=tuple(optim.betas),
-        weight_decay=optim.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-
-
-def train_mode(model: nn.Module) -> None:
-    """Training mode, except for frozen sub-modules: their dropout stays off (LAVIS leaves the language model's on)."""
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(p.requires_grad for p in parameters):
-            module.eval()
+    def forward(self, batches: list[Any]) -> dict[str, Tensor]:
+        return self.losses(batches[0]) if len(batches) == 1 else self.joint_losses(batches)
 
 
 # --------------------------------------------------------------------------------------------------- batches, ahead
 
 
-def prefetch(make: Callable[[int], Any], indices: range, depth: int = PREFETCHED_BATCHES) -> Iterator[Any]:
+def pass_numbers(optim: OptimConfig, steps: range, rank: int = 0) -> list[int]:
+    """The numbers of one process's batches: within a step rank 0's passes come first, then rank 1's, and so on."""
+    passes, world = optim.accumulate, parallel.number_of_processes()
+    return [(step * world + rank) * passes + i for step in steps for i in range(passes)]
+
+
+def prefetch(make: Callable[[int], Any], indices: Sequence[int], depth: int = PREFETCHED_BATCHES) -> Iterator[Any]:
     """`make(index)` for each index, in order, prepared by one thread at most `depth` ahead.
 
     An exception in `make` is raised here; closing the iterator ends the thread.
@@ -227,11 +150,13 @@ def train(
     eval_every: int = 0,
     resume: bool = True,
     progress: bool = True,
+    reference: Sequence[dict] = (),
 ) -> dict[str, float]:
     """Train `task.model` in place and return the last logged numbers.
 
     `run_dir` receives `run.json` (the settings), `log.jsonl`, `checkpoints/step-N` and, if the task can save, `model`.
     `resume=True` goes on from the last checkpoint of `run_dir`, if any; `resume=False` removes it and starts over.
+    `reference` is another run's log: at each evaluation its losses at that step are logged beside ours.
     Raises `Diverged` when the loss is not finite, ValueError when `run_dir` belongs to a run with other settings.
     """
     from accelerate import Accelerator
@@ -239,36 +164,47 @@ def train(
     from accelerate.utils import set_seed
 
     AcceleratorState._reset_state()  # else a process that has trained in bf16 could never train in fp32
+    started = parallel.number_of_processes()
     accelerator = Accelerator(
         mixed_precision="no" if optim.precision == "fp32" else optim.precision,
-        gradient_accumulation_steps=optim.accumulate,
+        cpu=started > 1 and not torch.accelerator.is_available(),
     )
-    if accelerator.num_processes > 1:
-        raise ValueError("this version trains in one process: start it without torchrun or accelerate launch")
-    optimizer = _optimizer(task, optim, accelerator.device)
-    module, optimizer = accelerator.prepare(_TaskModule(task), optimizer)
-    set_seed(seed)
+    if accelerator.num_processes != started:
+        raise ValueError(f"{started} processes were started and do not find each other: start them with torchrun")
+    module, optimizer = _prepare(accelerator, task, optim)
+    set_seed(seed, device_specific=True)  # each process has its own dropout
 
-    say = print if progress else (lambda *_, **__: None)
-    run, start, meter = RunFolder(run_dir), 0, Meter()
+    main = accelerator.is_main_process
+    say = print if progress and main else (lambda *_, **__: None)
+    run, start, meter, watch = RunFolder(run_dir, writes=main), 0, Meter(), LossWatch()
     if not resume:
         run.clear()
-    for note in run.open({"seed": seed, "torch": torch.__version__, **asdict(optim)}):
+    chance = {"chance": task.chance()} if hasattr(task, "chance") else {}
+    for note in run.open({"seed": seed, "torch": torch.__version__, "processes": started, **asdict(optim), **chance}):
         say(f"note: {note}")
+    if chance:
+        say("without learning: " + _numbers(chance["chance"]))
+    accelerator.wait_for_everyone()
     if run.latest:
-        start, meter = _restore(run.latest, task.model, optimizer, accelerator.scaler)
+        start, meter, watch = _restore(run.latest, task.model, optimizer, accelerator)
         say(f"resuming {run_dir} at step {start} of {optim.steps}", flush=True)
     run.forget_after(start)
 
-    batches = prefetch(task.batch, range(start * optim.accumulate, optim.steps * optim.accumulate))
+    latest: list[Any] = []
+    numbers = pass_numbers(optim, range(start, optim.steps), accelerator.process_index)
+    batches = _remember(prefetch(task.batch, numbers), latest)
+    together = optim.accumulate if hasattr(task, "joint_losses") else 1
     train_mode(module)
     try:
         for step in range(start, optim.steps):
             began = time.perf_counter()
+            if hasattr(task, "generator"):
+                task.generator.manual_seed(hash((seed, step)))  # hash of integers: the same everywhere
             try:
-                parts = _update(accelerator, module, optimizer, batches, optim, step)
+                parts = _update(accelerator, module, optimizer, batches, optim, step, together)
+                watch.add(parts["total"])
             except Diverged as error:
-                raise Diverged(f"{error} at step {step + 1}; {_advice(run, optim)}") from None
+                raise Diverged(f"{error} at step {step + 1}; {_advice(run, optim, watch)}") from None
             meter.add(parts, time.perf_counter() - began)
             done, last = step + 1, step + 1 == optim.steps
             if done % log_every == 0 or last:
@@ -276,23 +212,67 @@ def train(
                 run.log(record)
                 say(_line(record, optim.steps, meter), flush=True)
                 meter.clear()
-            if eval_every and (done % eval_every == 0 or last) and hasattr(task, "evaluate"):
-                with accelerator.autocast():
-                    metrics = _evaluate(task, done)
-                run.log({"step": done, "evaluation": metrics})
-                say(f"step {done}  evaluation: " + _numbers(metrics), flush=True)
+            if eval_every and (done % eval_every == 0 or last):
+                with accelerator.autocast(), parallel.gathered(module):
+                    found = _look(task, done, latest[0], accelerator.device)
+                if reference and found:
+                    found["reference"] = _at(reference, done)
+                if found:
+                    run.log({"step": done, **found})
+                for name, metrics in found.items():
+                    say(f"step {done}  {name}: " + _numbers(metrics), flush=True)
                 train_mode(module)
             if done % save_every == 0 or last:
-                run.save(done, task.model, _state(done, meter, optimizer, accelerator.scaler))
+                watch.checked(done)
+                run.save(done, task.model, _state(done, meter, watch, optimizer, accelerator.scaler), watch.good_step)
+                accelerator.wait_for_everyone()
     finally:
         batches.close()
     task.model.eval()
     if hasattr(task, "save"):
-        task.save(run.path / "model")
+        parallel.make_whole(task.model)
+        if main:
+            task.save(run.path / "model")
+        accelerator.wait_for_everyone()
     final: dict[str, float] = {}
     for record in read_log(run_dir)[-2:]:
-        final |= record.get("evaluation", record)
+        final |= record.get("evaluation", record if "total" in record else {})
     return final
+
+
+def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The task's losses as a module and their optimizer, on this process's device, ready for all processes."""
+    world = accelerator.num_processes
+    if optim.batch_size % (optim.accumulate * world):
+        parts = f"{world} processes" + (f" of {optim.accumulate} passes" if optim.accumulate > 1 else "")
+        raise ValueError(f"batch_size {optim.batch_size} cannot be split among {parts}: choose a multiple")
+    if optim.shard and world == 1:
+        raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
+    if optim.checkpoint_layers:
+        parallel.recompute_layers(task.model)
+    module = _TaskModule(task)
+    if not optim.shard:
+        return accelerator.prepare(module, _optimizer(task, optim, accelerator.device))
+    module = parallel.shard(module, accelerator.device)
+    module.forward = accelerator.autocast()(module.forward)
+    return module, accelerator.prepare(_optimizer(task, optim, accelerator.device))
+
+
+def _optimizer(task: Task, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+    build = getattr(task, "parameter_groups", None)
+    arguments = (optim.lr, optim.weight_decay)
+    groups = build(*arguments) if build else parameter_groups(task.model, *arguments)
+    if not any(group["params"] for group in groups):
+        raise ValueError("nothing to train: no parameter of the model requires a gradient")
+    for group in groups:
+        group.setdefault("lr_scale", 1.0)
+    return torch.optim.AdamW(
+        groups,
+        lr=optim.lr,
+        betas=tuple(optim.betas),
+        weight_decay=optim.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
 
 
 def _update(
@@ -302,25 +282,38 @@ def _update(
     batches: Iterator[Any],
     optim: OptimConfig,
     step: int,
+    together: int,
 ) -> dict[str, float]:
-    """One optimizer step over `accumulate` passes. Returns the loss parts, averaged, and the gradient's norm."""
+    """One optimizer step over `accumulate` passes, `together` of which are one backward pass. Returns the loss parts,
+    averaged over everything, and the gradient's norm."""
     from accelerate.utils import send_to_device
 
     lr = learning_rate(optim, step)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
-    parts: dict[str, float] = {}
-    for _ in range(optim.accumulate):
-        with accelerator.accumulate(module):
-            losses = module(send_to_device(next(batches), accelerator.device))
-            for name, value in losses.items():
-                parts[name] = parts.get(name, 0.0) + float(value.detach()) / optim.accumulate
-            if not math.isfinite(parts["total"]):
-                raise Diverged(f"the loss became {parts['total']}")
-            accelerator.backward(losses["total"])
-    # no clipping is clipping at infinity: the norm is wanted in any case
+    names, sums = [], 0
+    for first in range(0, optim.accumulate, together):
+        inputs = send_to_device([next(batches) for _ in range(together)], accelerator.device)
+        last = first + together == optim.accumulate
+        with nullcontext() if last else accelerator.no_sync(module):  # DDP averages when the last one flows back
+            losses = module(inputs)
+            weight = losses.pop("weight", torch.ones_like(losses["total"])) / optim.pass_size
+            names = list(losses)
+            sums = sums + torch.stack([*(loss.detach() * weight for loss in losses.values()), weight])
+            accelerator.backward(losses["total"] * weight)
+    *values, weight = parallel.sum_across_ranks(sums).tolist()
+    parts = {name: value / weight for name, value in zip(names, values, strict=True)}
+    if not math.isfinite(parts["total"]):
+        raise Diverged(f"the loss became {parts['total']}")
+
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf))
+    if optim.shard:
+        parallel.average_unsharded(module)
+    for parameter in parameters:  # so far a sum over passes and a mean over processes: now the mean over everything
+        if parameter.grad is not None:
+            parameter.grad.mul_(accelerator.num_processes / weight)
+    # no clipping is clipping at infinity: the norm is wanted in any case
+    norm = float(parallel.whole(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf)))
     if not math.isfinite(norm) and accelerator.scaler is None:  # the fp16 scaler skips such a step by itself
         raise Diverged(f"the gradient became {norm}")
     optimizer.step()
@@ -328,26 +321,36 @@ def _update(
     return {**parts, "grad_norm": norm}
 
 
-def _state(step: int, meter: Meter, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
-    """What a checkpoint holds besides the weights."""
+def _state(step: int, meter: Meter, watch: LossWatch, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
+    """What a checkpoint holds besides the weights; the same file however many processes share the optimizer."""
+    from accelerate.utils import gather_object
+
     return {
         "step": step,
         "meter": asdict(meter),
-        "optimizer": optimizer.state_dict(),
+        "watch": asdict(watch),
+        "optimizer": tree_map(parallel.whole, optimizer.state_dict()),
         "scaler": scaler and scaler.state_dict(),
-        "random": random_states(),
+        "random": gather_object([random_states()]),  # rank by rank
     }
 
 
-def _restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> tuple[int, Meter]:
-    """Put a checkpoint back, random states last. Returns its step and meter."""
+def _restore(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> tuple[int, Meter, LossWatch]:
+    """Put a checkpoint back, random states last. Returns its step, meter and watch."""
     load_trained(checkpoint, model)
     state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
-    if scaler is not None:
-        scaler.load_state_dict(state["scaler"])
-    set_random_states(state["random"])
-    return state["step"], Meter(**state["meter"])
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if value.shape == parameter.shape:
+                kept[name] = parallel.shared_out(value, parameter)
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    states = state["random"]  # of one process, where a run began before there could be several
+    set_random_states(states if isinstance(states, dict) else states[accelerator.process_index])
+    return state["step"], Meter(**state["meter"]), LossWatch(**state.get("watch", {}))
 
 
 @dataclass
@@ -389,20 +392,53 @@ def _numbers(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _evaluate(task: Task, step: int) -> dict[str, float]:
-    """`task.evaluate` in eval mode; training goes on as if it had not happened, random numbers included."""
+def _look(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, dict[str, float]]:
+    """What the task offers of evaluation, matched and shuffled losses of `batch`, in eval mode. Training goes on as if
+    it had not happened, random numbers included; the shuffled batch meets the same ones as the matched."""
+    from accelerate.utils import send_to_device
+
     states = random_states()
+    found: dict[str, dict[str, Any]] = {}
     task.model.eval()
     with torch.no_grad():
-        metrics = {name: float(value) for name, value in task.evaluate(step).items()}
+        if hasattr(task, "evaluate"):
+            found["evaluation"] = task.evaluate(step)
+        if hasattr(task, "shuffled"):
+            batch = send_to_device(batch, device)
+            for name, seen in (("matched", batch), ("shuffled", task.shuffled(batch))):
+                set_random_states(states)
+                if hasattr(task, "generator"):
+                    task.generator.manual_seed(step)
+                found[name] = {part: value for part, value in task.losses(seen).items() if part != "weight"}
     set_random_states(states)
-    return metrics
+    return {name: {key: float(value) for key, value in values.items()} for name, values in found.items()}
 
 
-def _advice(run: RunFolder, optim: OptimConfig) -> str:
+def _at(log: Sequence[dict], step: int) -> dict[str, float]:
+    """The losses of another run's log nearest to that step."""
+    timed = [record for record in log if "total" in record]
+    nearest = min(timed, key=lambda record: abs(record["step"] - step), default={})
+    return {k: v for k, v in nearest.items() if k not in ("lr", "grad_norm", "seconds", "samples_per_second")}
+
+
+def _remember(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
+    """The same batches; `latest` holds the last one."""
+    try:
+        for batch in batches:
+            latest[:] = [batch]
+            yield batch
+    finally:
+        batches.close()
+
+
+def _advice(run: RunFolder, optim: OptimConfig, watch: LossWatch) -> str:
     """After a divergence: where to go on from, and what to try."""
-    good = f"the last good checkpoint is {run.latest}" if run.latest else "no checkpoint had been written"
+    found = {path.name: path for path in checkpoints(run.path)}
+    good = found.get(f"step-{watch.good_step}", run.latest)
+    where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written"
+    if good and good != run.latest:
+        where += " (remove the later ones to go on from there)"
     return (
-        f"{good}; try a lower learning rate than {optim.lr:g}, a longer warm-up than {optim.warmup_steps} steps, "
+        f"{where}; try a lower learning rate than {optim.lr:g}, a longer warm-up than {optim.warmup_steps} steps, "
         "grad_clip=1.0, or precision=fp32"
     )

@@ -42,6 +42,12 @@ def freeze(module: nn.Module) -> nn.Module:
     return module
 
 
+def unfreeze(module: nn.Module) -> nn.Module:
+    """Undo `freeze`: the paper trains the image encoder with the rest when it fine-tunes (Tables 7 to 9)."""
+    vars(module).pop("train", None)
+    return module.requires_grad_(True)
+
+
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
 

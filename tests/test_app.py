@@ -230,6 +230,31 @@ def test_the_match_meter(handlers, warnings, picture):
     assert "zebra" in warnings[0] and "no picture" in warnings[1]
 
 
+# ----------------------------------------------------------------------------------------------------- looking inside
+
+
+def test_the_words_of_an_answer_are_offered_and_one_shows_where_it_came_from(handlers, warnings, picture):
+    image = handlers.look(picture)[2]
+    *_, (_, _, turns, _) = handlers.ask("what is it?", image, [], [], 0, *CONTROLS)
+    menu, shown, _, queries = handlers.offer(image, turns)
+    assert menu.visible and shown is None and queries == []
+    found, note, queries = handlers.origin(menu.choices[0][1], image, turns)
+    assert found.size == (384, 384) and len(queries) == 8 and "method" in note and warnings == []
+
+
+def test_without_an_answer_nothing_is_offered_and_a_stale_click_is_harmless(handlers, warnings, picture):
+    image = handlers.look(picture)[2]
+    assert handlers.offer(image, [])[0].visible is False and handlers.offer(None, [])[0].visible is False
+    assert handlers.origin(None, image, [])[0] is None and handlers.origin(0, None, [])[0] is None and warnings == []
+    assert handlers.origin(99, image, [Turn("what is it?", "boat")])[0] is None
+    assert "no word number 99" in warnings[0]
+
+
+def test_the_match_meter_shows_every_query():
+    shown = chat_app.queries_html([0.1, 0.9, -0.2], [1.0, 2.0, -3.0])
+    assert "1 is best" in shown and shown.count("<i ") == 6 and "query 2: -3.00" in shown
+
+
 # ------------------------------------------------------------------------------------------------------- over the API
 
 
@@ -259,4 +284,6 @@ def test_the_server_keeps_its_doors_closed(server):
     by_name = {fn.api_name: fn for fn in page.fns.values()}
     for name in ("look", "draw", "ask", "match"):
         assert by_name[name].concurrency_id == "model" and by_name[name].concurrency_limit == 1
+    beside = [fn for fn in page.fns.values() if fn.name in ("offer", "origin")]
+    assert len(beside) > 2 and all(fn.concurrency_id == "inside" for fn in beside), "the chat never waits for the panel"
     assert page._queue.max_size == 32

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blip2_lab.beam_search import beam_search
+from blip2_lab.beam_search import Watched, beam_search, best_continuations, final_score
 
 START, END = 0, 1
 
@@ -37,6 +37,31 @@ def test_a_length_penalty_below_zero_prefers_short_sequences():
         search = dict(batch_size=1, start_id=START, end_id=END, max_length=8, num_beams=4, length_penalty=penalty)
         lengths[penalty] = len(beam_search(step, **search)[0])
     assert lengths[-3.0] < lengths[3.0]
+
+
+def test_one_step_by_hand():
+    log_probs = torch.tensor([[0.2, 0.45, 0.35], [0.1, 0.1, 0.8]]).log()
+    (first, beam, token), second = best_continuations(torch.tensor([-0.1, -2.0]), log_probs, 2)
+    assert (beam, token, second[1:]) == (0, 1, (0, 2)), "both children are the better beam's"
+    assert first == pytest.approx(-0.1 + torch.tensor(0.45).log().item())
+
+
+def test_a_length_penalty_is_an_exponent():
+    assert [final_score(-2.0, 4, penalty) for penalty in (-1.0, 0.0, 1.0)] == [-8.0, -2.0, -0.5]
+
+
+def test_a_watched_search_finds_the_same_and_remembers_its_beams():
+    step = markov(
+        [[0.0, 0.0, 0.6, 0.4, 0.0], [0.2] * 5, [0.0, 0.1, 0.25, 0.25, 0.4], [0.0, 0.9, 0, 0, 0.1], [0, 1, 0, 0, 0]]
+    )
+    search = dict(batch_size=1, start_id=START, end_id=END, num_beams=2, max_length=4, length_penalty=0.0)
+    watched = Watched(step)
+    assert beam_search(watched, **search) == beam_search(step, **search) == [[0, 3, 1]]
+    sequences, parents, scores = zip(*watched.rounds[0], strict=True)
+    assert sequences == ([0, 2], [0, 3]) and parents == (0, 0)
+    assert scores == pytest.approx(torch.tensor([0.6, 0.4]).log().tolist())
+    assert all(a[2] >= b[2] for beams in watched.rounds for a, b in zip(beams, beams[1:], strict=False))
+    assert watched.path([0, 3, 1]) == [1], "beam 1 of the first round ended in the next"
 
 
 def test_no_beam_or_no_room_is_refused():

@@ -201,7 +201,8 @@ def test_transformers_loads_what_we_saved(saved):
         else:
             their_logits = theirs(**inputs).logits[:, -1]
             our_logits = model.language_model.first_logits(visual_prompt, prompt)[0]
-    torch.testing.assert_close(our_logits, their_logits, **CLOSE)
+    # these weights are loud, and ours fold the image's LayerNorm into the matrices behind it, which rounds differently
+    torch.testing.assert_close(our_logits, their_logits, rtol=1e-3, atol=5e-4)
 
     for num_beams in (1, 5):
         settings = dict(num_beams=num_beams, max_new_tokens=10, min_new_tokens=1)
@@ -337,7 +338,7 @@ def test_a_missing_micro_model_says_how_to_make_it(monkeypatch, tmp_path):
 
 
 def test_unknown_quantization(saved):
-    with pytest.raises(ValueError, match="'int4' is unknown; choose 'int8', 'nf4' or None"):
+    with pytest.raises(ValueError, match="'int4' is unknown; choose 'int8', 'int8-all', 'nf4' or None"):
         load(saved[1], quantize="int4")
 
 
@@ -356,15 +357,15 @@ def logits_of(model: Stage2Model) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("quantize", ["int8", "nf4"])
-def test_only_the_language_model_is_quantized(calm, tmp_path, quantize):
+def test_only_frozen_parts_are_quantized(calm, tmp_path, quantize):
     pytest.importorskip("bitsandbytes")
     full, folder = calm
     model = load(folder, quantize=quantize)
-    kinds = {type(m).__name__ for m in model.language_model.modules() if isinstance(m, torch.nn.Linear)}
-    assert {"int8": "Linear8bitLt", "nf4": "Linear4bit"}[quantize] in kinds
-    for part in (model.qformer, model.language_projection, model.image_encoder):
+    kinds = {type(m).__name__ for m in model.language_model.modules()}
+    assert {"int8": "Int8Linear", "nf4": "Linear4bit"}[quantize] in kinds
+    for part in (model.qformer, model.language_projection):
         assert {type(m) for m in part.modules() if isinstance(m, torch.nn.Linear)} == {torch.nn.Linear}
-        assert {p.dtype for p in part.parameters()} == {torch.float32}
+        assert {p.dtype for p in part.parameters()} == {torch.bfloat16}
     expected, logits = logits_of(full), logits_of(model)
     error = (logits - expected).norm() / expected.norm()
     assert 0 < error < {"int8": 0.05, "nf4": 0.25}[quantize]

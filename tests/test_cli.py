@@ -48,7 +48,7 @@ class FakeModel:
 @pytest.fixture
 def model(monkeypatch):
     fake = FakeModel()
-    monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize: fake)
+    monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize, dtype: fake)
     return fake
 
 
@@ -70,7 +70,7 @@ def test_python_dash_m_is_the_same_command():
     assert done.returncode == 2 and "invalid choice: 'nothing'" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "evaluate", "app"])
+@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate", "app"])
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0 and f"usage: blip2-lab {command}" in out
@@ -189,7 +189,7 @@ def test_train_all_is_the_sequence_and_an_export(capsys, monkeypatch, tmp_path):
 
     calls = []
     monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append(recipe.name))
-    monkeypatch.setattr(tasks, "export", lambda runs: runs / "micro")
+    monkeypatch.setattr(tasks, "export", lambda runs, stage2: runs / stage2.removesuffix("-stage2"))
     code, out, _ = run(capsys, "train", "micro-all", "--runs", str(tmp_path), "--set", "micro-vit/optim.steps=3")
     assert code == 0 and calls == list(RECIPES["micro-all"].sequence)
     assert f"the finished model is in {tmp_path / 'micro'}" in out
@@ -253,7 +253,7 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
 
 
 def test_a_model_for_retrieval_cannot_answer(capsys, picture, monkeypatch):
-    monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize: object())
+    monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize, dtype: object())
     assert "made for retrieval" in complaint(capsys, "ask", picture, "what?")
 
 
@@ -265,3 +265,50 @@ def test_app_passes_its_options_on(capsys, monkeypatch):
     code, out, _ = run(capsys, "app", "--port", "7860", "--model", "folder")
     assert code == 0 and out == "app.py __main__ --port 7860 --model folder\n"
     assert "unrecognized arguments: --port 7860" in complaint(capsys, "recipes", "--port", "7860")
+
+
+# --------------------------------------------------------------------------------------------------------- own pictures
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    for number in range(3):
+        draw(sample_scene(0, number), 32).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"scene {number}")
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.txt").write_text("never seen")
+    return folder
+
+
+def test_train_on_a_folder_has_a_recipe_and_a_run_of_its_own(capsys, monkeypatch, own, tmp_path):
+    from blip2_lab import tasks
+
+    calls = []
+    monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append(recipe))
+    base = ("--on", str(own), "--runs", str(tmp_path))
+    code, out, _ = run(capsys, "train", *base, "--set", "data.cached_views=2")
+    assert code == 0 and f"--model {tmp_path / 'micro-captions-my-pictures' / 'model'}" in out
+    run(capsys, "train", "micro-stage2", *base, "--name", "mine", "--set", "data.held_out=5")
+    assert [recipe.name for recipe in calls] == ["micro-captions-my-pictures", "mine"]
+    assert [recipe.data.path for recipe in calls] == [str(own)] * 2
+    assert calls[0].data.cached_views == 2 and calls[1].data.held_out == 5 and calls[1].task == "stage2"
+
+
+def test_train_on_mistakes(capsys, own, tmp_path):
+    assert "say what to train" in complaint(capsys, "train")
+    assert "does not train on pictures" in complaint(capsys, "train", "micro-t5", "--on", str(own))
+    assert "does not train on pictures" in complaint(capsys, "train", "micro-all", "--on", str(own))
+    assert "--runs instead of --name" in complaint(capsys, "train", "micro-all", "--name", "x")
+
+
+def test_data_shards_packs_and_data_check_looks(capsys, own, tmp_path):
+    code, out, _ = run(capsys, "data", "check", str(own))
+    assert code == 0 and out.splitlines()[0].startswith("not a picture: ") and "3 pictures; skipped 1" in out
+    code, out, _ = run(capsys, "data", "shards", str(own), str(tmp_path / "out"), "--per-shard", "2")
+    assert code == 0 and "3 pictures; skipped 1: 1 not a picture; 2 shards in" in out
+    code, out, _ = run(capsys, "data", "check", str(tmp_path / "out"))
+    assert code == 0 and "3 pictures, nothing skipped" in out
+    assert "holds shards already" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "out"))
+    assert "nothing to train on" in complaint(capsys, "data", "check", str(tmp_path / "none"))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from blip2_lab import data
-from blip2_lab.data import Batch, ImageFolder, PictureBook, batch_indices, cached_features, open_image
+from blip2_lab.data import AskedQuestion, Batch, BrokenSample, ImageFolder, PictureBook, batch_indices, open_image
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 
@@ -176,7 +176,7 @@ def test_a_folder_with_a_csv(folder):
     assert [e.id for e in examples] == ["a.png", "b.jpg"]  # nobody stands in for the broken one
     assert examples[0].captions == ("a red, and a blue half", "two halves") and examples[1].captions == ("a flag",)
     assert examples[0].questions[0].answer == "red"
-    causes = {"unreadable picture": 1, "missing file": 1, "empty caption": 1}
+    causes = {"damaged picture": 1, "missing file": 1, "empty caption": 1}
     assert source.skipped == causes | {"row without a file": 1, "file outside the folder": 1}
     assert "skipped 5" in source.report() and "1 missing file" in source.report()
     with pytest.raises(ValueError, match="broken.png"):
@@ -197,7 +197,8 @@ def test_a_folder_with_jsonl_and_a_byte_order_mark(folder):
 @pytest.mark.parametrize(
     "name,content,says",
     [
-        ("captions.csv", b"image,text\na.png,hi\n", "no column caption and no column file"),
+        ("captions.csv", b"image,words\na.png,hi\n", "no column caption and no column file"),
+        ("captions.csv", b"file_name,words\na.png,hi\n", "no column caption$"),
         ("captions.csv", b"file,caption\na.png,\xff\xfe\n", "not UTF-8"),
         ("captions.jsonl", b'{"file": "a.png", "caption": "x"}\nnonsense', "line 2 is not JSON"),
         ("captions.jsonl", b"[1, 2]", "line 1 is not an object"),
@@ -208,6 +209,48 @@ def test_a_table_that_cannot_be_read(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=says):
         ImageFolder(tmp_path)
+
+
+def test_a_folder_with_a_text_file_beside_each_picture(folder):
+    (folder / "a.txt").write_text("first caption\n\n second caption \n", encoding="utf-8-sig")
+    (folder / "deeper").mkdir()
+    (folder / "b.jpg").rename(folder / "deeper" / "B.JPG")
+    (folder / "deeper" / "B.txt").write_text("a flag")
+    (folder / "notes.txt").write_text("of no picture")
+    source = ImageFolder(folder)
+    assert [(e.id, e.captions) for e in source] == [
+        ("a.png", ("first caption", "second caption")),
+        ("deeper/B.JPG", ("a flag",)),
+    ]
+    assert source.skipped == {"empty caption": 1}  # broken.png
+
+
+def test_a_table_of_hugging_face(folder):
+    (folder / "metadata.csv").write_text("file_name,text\na.png,a flag\n")
+    assert [(e.id, e.captions) for e in ImageFolder(folder)] == [("a.png", ("a flag",))]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        ImageFolder(tmp_path / "none")
+
+
+def test_a_broken_sample_has_a_cause(folder):
+    for source, cause in (
+        (folder / "none.png", "missing file"),
+        (folder, "not a picture"),
+        (b"x", "not a picture"),
+        (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "damaged picture"),
+        (Image.new("1", (9000, 9000)), "too many pixels"),
+    ):
+        with pytest.raises(BrokenSample) as broken:
+            open_image(source)
+        assert broken.value.cause == cause
+
+
+def test_the_most_frequent_answer_is_the_answer():
+    assert AskedQuestion("?", ("b", "a", "a", "b", "c")).answer == "b"  # the earlier one of equals
+    assert AskedQuestion("?").answer == ""
 
 
 # -------------------------------------------------------------------------------------------------------------- batches
@@ -233,65 +276,3 @@ def test_a_batch_moves_its_tensors_only():
     batch = Batch(captions=["a boat"], image_features=torch.zeros(1, 2, 3), ids=["x"])
     moved = batch.to("meta")
     assert moved.image_features.device.type == "meta" and moved.pixels is None and moved.captions == ["a boat"]
-
-
-# -------------------------------------------------------------------------------------------------------- feature cache
-
-
-class Encoder:
-    """Mean color, twice: [B,2,3]. Counts the pictures it has seen."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, images):
-        self.seen += len(images)
-        means = torch.tensor(np.array([np.asarray(image, dtype=np.float32).mean((0, 1)) for image in images]))
-        return torch.stack([means, -means], dim=1)
-
-
-def picture(index: int) -> Image.Image:
-    return Image.new("RGB", (2, 2), (index, 2 * index, 0))
-
-
-def quiet(_: str) -> None:
-    pass
-
-
-def test_features_in_memory_and_on_disk_are_the_same(tmp_path):
-    path = tmp_path / "cache" / "features.bf16"
-    memory = cached_features(Encoder(), picture, 10, chunk=4, say=quiet)
-    disk = cached_features(Encoder(), picture, 10, chunk=4, path=path, say=quiet)
-    assert memory.shape == (10, 2, 3) and memory.dtype == disk.dtype == torch.bfloat16
-    assert torch.equal(memory, disk)
-    assert memory[7, 0].tolist() == [7, 14, 0] and memory[7, 1].tolist() == [-7, -14, 0]
-    assert path.stat().st_size == 10 * 2 * 3 * 2
-    second = Encoder()
-    assert torch.equal(cached_features(second, picture, 10, path=path, say=quiet), memory)
-    assert second.seen == 1  # only the one that tells the shape
-
-
-def test_an_interrupted_cache_goes_on(tmp_path):
-    path, encoder = tmp_path / "features.bf16", Encoder()
-
-    def torn(index):
-        if index == 9:
-            raise KeyboardInterrupt
-        return picture(index)
-
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(encoder, torn, 12, chunk=4, path=path, say=quiet)
-    again = Encoder()
-    features = cached_features(again, picture, 12, chunk=4, path=path, say=quiet)
-    assert again.seen == 1 + 4
-    assert torch.equal(features, cached_features(Encoder(), picture, 12, say=quiet))
-
-
-@pytest.mark.parametrize("change", [{"fingerprint": "another encoder"}, {"count": 7}])
-def test_a_cache_of_something_else_is_made_anew(tmp_path, change):
-    path = tmp_path / "features.bf16"
-    arguments = {"count": 8, "fingerprint": "one"}
-    cached_features(lambda images: 5 + Encoder()(images), picture, **arguments, path=path, say=quiet)
-    arguments |= change
-    features = cached_features(Encoder(), picture, **arguments, path=path, say=quiet)
-    assert features[0, 0].tolist() == [0, 0, 0] and len(features) == arguments["count"]

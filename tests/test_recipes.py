@@ -3,13 +3,19 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
+import torch
+from torch import nn
 
-from blip2_lab.recipes import PAPER_PAIRS, RECIPES, get, override, settings, table, with_settings
+from blip2_lab import recipes
+from blip2_lab.optim import parameter_groups
+from blip2_lab.recipes import PAPER_PAIRS, RECIPES, get, override, settings, table, vit_lr_scales, with_settings
+from blip2_lab.vision import ImageEncoder
 
 
 def test_names_are_unique_and_their_own():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
-    assert len(RECIPES) == 8 + 2 + 6
+    groups = ("MICRO", "LAPTOP", "A100", "PAPER", "FINE_TUNING", "LAVIS")
+    assert len(RECIPES) == 1 + sum(len(getattr(recipes, group)) for group in groups)  # and the one for your pictures
 
 
 @pytest.mark.parametrize("encoder,batch_size", [("vit-l", 2320), ("vit-g", 1680)])
@@ -30,11 +36,100 @@ def test_stage2_of_the_paper(encoder, language):
     assert recipe.needs == (f"paper-stage1-{encoder}",)
 
 
-def test_a_sequence_comes_in_an_order_that_can_be_trained():
+TABLES_7_AND_8 = [  # task, language model, batch size, resolution, layer-wise decay, as printed in the appendix
+    ("caption", "flant5-xl", 256, 364, 1),
+    ("caption", "opt-2.7b", 256, 364, 1),
+    ("caption", "opt-6.7b", 256, 364, 0.95),
+    ("vqa", "flant5-xl", 128, 490, 0.95),
+    ("vqa", "opt-2.7b", 128, 490, 0.95),
+    ("vqa", "opt-6.7b", 128, 490, 0.9),
+]
+
+
+@pytest.mark.parametrize("task,language,batch_size,resolution,decay", TABLES_7_AND_8)
+def test_fine_tuning_of_tables_7_and_8(task, language, batch_size, resolution, decay):
+    recipe = get(f"finetune-{task}-{language}")
+    optim, parts = recipe.optim, recipe.model
+    assert (optim.batch_size, recipe.data.image_size, parts.layer_decay) == (batch_size, resolution, decay)
+    assert (optim.lr, optim.warmup_steps, optim.betas, optim.weight_decay) == (1e-5, 1000, (0.9, 0.999), 0.05)
+    assert optim.steps == 5 * (recipe.data.pairs // batch_size)  # five epochs
+    assert parts.prompt == {"caption": "a photo of", "vqa": "Question: {} Answer:"}[task]
+    assert parts.question_in_qformer == (task == "vqa") and parts.train_image_encoder
+    assert recipe.needs == (f"paper-stage2-vit-g-{language}",)
+    assert not recipe.data.flip or task == "caption"
+
+
+@pytest.mark.parametrize(
+    "encoder,lr,betas,decay", [("vit-l", 5e-6, (0.9, 0.98), 1), ("vit-g", 1e-5, (0.9, 0.999), 0.95)]
+)
+def test_fine_tuning_of_table_9(encoder, lr, betas, decay):
+    recipe = get(f"finetune-retrieval-{encoder}")
+    assert (recipe.optim.lr, recipe.optim.betas, recipe.model.layer_decay) == (lr, betas, decay)
+    assert (recipe.optim.batch_size, recipe.optim.warmup_steps, recipe.data.image_size) == (224, 1000, 364)
+    assert recipe.needs == (f"paper-stage1-{encoder}",)
+
+
+def test_lavis_differs_from_the_paper_where_it_does():
+    paper, lavis = get("paper-stage1-vit-g"), get("lavis-stage1")
+    assert (lavis.optim.batch_size, lavis.optim.warmup_steps, lavis.optim.min_lr) == (1600, 5000, 1e-5)
+    assert lavis.optim.betas == (0.9, 0.999) != paper.optim.betas
+    assert not lavis.model.gather_with_grad and paper.model.gather_with_grad
+    assert lavis.optim.steps == 10 * (1_388_000 // 1600) < paper.optim.steps / 25
+    stage2 = get("lavis-stage2-opt-2.7b").optim
+    assert (stage2.batch_size, stage2.warmup_steps, stage2.min_lr) == (1024, 2000, 1e-5)
+    assert get("lavis-retrieval").model.layer_decay == 1.0  # 0.95 in the yaml, read by nobody
+    assert get("lavis-retrieval").optim == get("finetune-retrieval-vit-g").optim
+
+
+# --------------------------------------------------------------------------------------------- layer-wise decay, acting
+
+
+def test_vit_lr_scales_by_hand():
+    scales = vit_lr_scales(3, 0.5)
+    assert [scales[f"image_encoder.model.encoder.layers.{k}."] for k in range(3)] == [0.125, 0.25, 0.5]
+    assert scales["image_encoder.model.embeddings."] == 0.0625
+    assert vit_lr_scales(39, 1.0) == {}
+
+
+@pytest.mark.parametrize("kind", ["eva", "clip"])
+def test_layer_wise_decay_really_acts(kind):
+    """Adam's first step moves every weight by its learning rate: each layer by twice as much as the one below it."""
+    from transformers import Blip2VisionConfig, CLIPVisionConfig, CLIPVisionModel
+
+    sizes = dict(hidden_size=32, num_hidden_layers=12, num_attention_heads=2, intermediate_size=32)
+    if kind == "eva":
+        encoder = ImageEncoder.from_config(Blip2VisionConfig(**sizes, image_size=24, patch_size=12))
+    else:
+        encoder = ImageEncoder(CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=24, patch_size=12)))
+    model = nn.ModuleDict(
+        {"image_encoder": encoder, "qformer": nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2)])})}
+    )
+    groups = parameter_groups(model, 1e-3, 0.0, lr_scales=vit_lr_scales(12, 0.5))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(groups).step()
+    moved = {name: (p - before[name]).abs().mean().item() for name, p in model.named_parameters()}
+    layer = "image_encoder.model.encoder.layers.{}.mlp.fc1.bias"
+    for k in range(12):  # layers 1 and 11 are told apart
+        assert moved[layer.format(k)] == pytest.approx(1e-3 * 0.5 ** (12 - k), rel=0.02), k
+    assert moved["qformer.layers.0.weight"] == pytest.approx(1e-3, rel=0.02)  # a layer 0 too, and none of the ViT's
+    embeddings = [distance for name, distance in moved.items() if ".embeddings." in name or "pre_layrnorm" in name]
+    assert embeddings == pytest.approx([1e-3 * 0.5**13] * len(embeddings), rel=0.05) and len(embeddings) >= 3
+
+
+# ----------------------------------------------------------------------------------------------------------- sequences
+
+
+@pytest.mark.parametrize("sequence", ["micro-all", "laptop"])
+def test_a_sequence_comes_in_an_order_that_can_be_trained(sequence):
     done: list[str] = []
-    for name in get("micro-all").sequence:
+    for name in get(sequence).sequence:
         assert set(get(name).needs) <= set(done), name
         done.append(name)
+
+
+def test_needs_are_in_order():
     assert get("micro-stage2").needs == ("micro-vit", "micro-bert", "micro-stage1", "micro-t5")
     assert get("micro-stage1").needs == ("micro-vit", "micro-bert")
     alone = override(get("micro-stage2"), "model.pretrained=false")

@@ -54,10 +54,10 @@ def test_each_picture_is_read_once(lavis, texts, monkeypatch):
     read, keys_values = [], MultiHeadAttention.keys_values
     cross = lavis.qformer.layers[0].cross_attention
 
-    def counting(self, memory):
+    def counting(self, memory, *folded):
         if self is cross:
             read.append(len(memory))
-        return keys_values(self, memory)
+        return keys_values(self, memory, *folded)
 
     monkeypatch.setattr(MultiHeadAttention, "keys_values", counting)
     gallery = read_gallery(lavis, tensors()["in.image_features"].split(2))

@@ -201,3 +201,15 @@ def test_widths_must_fit(model):
 def test_pictures_of_any_mode_and_size(model):
     for mode, size in (("L", (5, 500)), ("RGBA", (300, 2)), ("P", (48, 48))):
         assert isinstance(model.generate(Image.new(mode, size), "a", max_new_tokens=2), str)
+
+
+def test_visual_prompts_begin_as_long_as_words(calm_model):
+    model = copy.deepcopy(calm_model)
+    before = model.language_projection.weight.clone()
+    factor = model.match_embeddings()
+    torch.testing.assert_close(model.language_projection.weight, before * factor)
+    output = torch.nn.functional.layer_norm(torch.randn(400, before.shape[1]), before.shape[1:])
+    length = model.language_projection(output).norm(dim=1).pow(2).mean().sqrt()
+    words = model.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
+    assert length.item() == pytest.approx(words.item(), rel=0.1)
+    assert model.match_embeddings() == pytest.approx(1.0)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,10 @@ import pytest
 import torch
 from torch import nn
 
+from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups
 from blip2_lab.run_folder import checkpoints, read_log
-from blip2_lab.train import Diverged, OptimConfig, learning_rate, parameter_groups, prefetch, train, train_mode
+from blip2_lab.train import prefetch, train
+from blip2_lab.watch import Diverged
 
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=3, steps=12, batch_size=8, precision="fp32")
 
@@ -33,11 +37,15 @@ class SmallTask:
         self.model["dropout"] = self.dropout
         self.pass_size, self.killed_at = optim.pass_size, killed_at
         self.seen: list[int] = []
+        self.workers = ThreadPoolExecutor(2)
 
     def batch(self, index):
-        generator = torch.Generator().manual_seed(index)
-        x = torch.randn(self.pass_size, 6, generator=generator)
+        x = torch.stack(list(self.workers.map(partial(self.example, index), range(self.pass_size))))
         return {"index": index, "x": x, "y": x.sum(dim=1, keepdim=True)}
+
+    @staticmethod
+    def example(index, place):
+        return torch.randn(6, generator=torch.Generator().manual_seed(1000 * index + place))
 
     def losses(self, batch):
         if batch["index"] == self.killed_at:
@@ -46,6 +54,20 @@ class SmallTask:
         hidden = self.dropout(self.model["body"](self.model["frozen"](batch["x"])).relu())
         error = (self.model["head"](hidden) - batch["y"]).pow(2).mean()
         return {"total": error, "twice": 2 * error}
+
+
+@dataclass
+class Victim:
+    """A run that dies, and the checkpoints it leaves."""
+
+    killed_at: int | None = None
+    killed_saving: int | None = None
+    accumulate: int = 1
+    kept: list[str] = field(default_factory=list)
+
+    @property
+    def optim(self) -> OptimConfig:
+        return replace(OPTIM, accumulate=self.accumulate)
 
 
 def weights(task) -> dict[str, torch.Tensor]:
@@ -58,50 +80,6 @@ def same(a: dict, b: dict) -> bool:
 
 def quietly(task, optim=OPTIM, **options):
     return train(task, optim, progress=False, **options)
-
-
-# ------------------------------------------------------------------------------------------------ schedule and groups
-
-
-def test_learning_rate_by_hand():
-    optim = OptimConfig(lr=1.0, min_lr=0.2, warmup_steps=4, steps=14, batch_size=1)
-    assert [learning_rate(optim, step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate(optim, 4) == 1.0
-    assert learning_rate(optim, 9) == pytest.approx(0.6)  # half way down the cosine
-    assert learning_rate(optim, 14) == pytest.approx(0.2)
-    assert learning_rate(optim, 99) == pytest.approx(0.2)
-    assert learning_rate(replace(optim, warmup_steps=0), 0) == 1.0
-
-
-def test_parameter_groups_cover_everything_once():
-    model = nn.ModuleDict({"a": nn.Linear(3, 3), "norm": nn.LayerNorm(3), "fast": nn.Embedding(4, 3)})
-    model.register_parameter("temperature", nn.Parameter(torch.tensor(0.07)))
-    model["a"].bias.requires_grad_(False)
-    groups = parameter_groups(model, 1e-3, 0.05, lr_scales={"fast": 30.0}, no_decay=("fast",))
-    decays = {id(p): (g["weight_decay"], g["lr"], g["lr_scale"]) for g in groups for p in g["params"]}
-    assert decays[id(model["a"].weight)] == (0.05, 1e-3, 1.0)
-    assert decays[id(model["norm"].weight)] == decays[id(model.temperature)] == (0.0, 1e-3, 1.0)
-    assert decays[id(model["fast"].weight)] == (0.0, pytest.approx(0.03), 30.0)
-    assert id(model["a"].bias) not in decays and len(decays) == 5
-
-
-def test_lr_scale_really_acts(tmp_path):
-    """Adam's first step moves every weight by its learning rate: 30 times farther in the fast group."""
-    task = SmallTask()
-    task.parameter_groups = lambda lr, decay: parameter_groups(task.model, lr, decay, lr_scales={"head.bias": 30.0})
-    before = weights(task)
-    quietly(task, OptimConfig(lr=1e-4, warmup_steps=1, steps=1, batch_size=8, precision="fp32"), run_dir=tmp_path)
-    moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in weights(task).items()}
-    assert moved["body.bias"] == pytest.approx(1e-4, rel=1e-2)
-    assert moved["head.bias"] == pytest.approx(3e-3, rel=1e-2)
-
-
-@pytest.mark.parametrize("wrong", [{"precision": "fp8"}, {"steps": 0}, {"accumulate": 3}])
-def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError):
-        replace(OPTIM, **wrong)
-    with pytest.raises(TypeError):
-        OptimConfig(**{"lr": 1e-3, "warmup_steps": 1, "steps": 1, "batch_size": 1, "lr_decay": 0.1})
 
 
 # ------------------------------------------------------------------------------------------------------ batches, ahead
@@ -141,16 +119,16 @@ def test_prefetch_hands_over_errors_and_ends_its_thread():
 
 
 def test_it_learns_and_logs_window_means(tmp_path):
-    optim = replace(OPTIM, steps=60, lr=3e-2)
+    optim = replace(OPTIM, steps=240, lr=3e-2)
     task = SmallTask(optim, dropout=0.0)
-    final = quietly(task, optim, run_dir=tmp_path, log_every=20)
+    final = quietly(task, optim, run_dir=tmp_path, log_every=80)
     log = read_log(tmp_path)
-    assert [record["step"] for record in log] == [20, 40, 60]
+    assert [record["step"] for record in log] == [80, 160, 240]
     assert log[-1]["total"] < 0.5 * log[0]["total"]
     assert log[0]["twice"] == pytest.approx(2 * log[0]["total"])
-    assert log[0]["lr"] == learning_rate(optim, 19) and log[0]["samples_per_second"] > 0
+    assert log[0]["lr"] == learning_rate(optim, 79) and log[0]["samples_per_second"] > 0
     assert final["total"] == log[-1]["total"]
-    assert task.seen == list(range(60))
+    assert task.seen == list(range(240))
 
 
 def test_window_mean_is_the_mean_of_its_steps(tmp_path):
@@ -176,10 +154,15 @@ def test_frozen_parts_keep_their_bytes_and_stay_in_eval(tmp_path):
     assert all(parameter.grad is None for parameter in task.model["frozen"].parameters())
 
 
-def test_train_mode_leaves_a_frozen_tree_alone():
+def test_lr_scale_really_acts(tmp_path):
+    """Adam's first step moves every weight by its learning rate: 30 times farther in the fast group."""
     task = SmallTask()
-    train_mode(task.model)
-    assert task.model["body"].training and not task.model["frozen"].training and not task.model["frozen"][1].training
+    task.parameter_groups = lambda lr, decay: parameter_groups(task.model, lr, decay, lr_scales={"head.bias": 30.0})
+    before = weights(task)
+    quietly(task, OptimConfig(lr=1e-4, warmup_steps=1, steps=1, batch_size=8, precision="fp32"), run_dir=tmp_path)
+    moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in weights(task).items()}
+    assert moved["body.bias"] == pytest.approx(1e-4, rel=1e-2)
+    assert moved["head.bias"] == pytest.approx(3e-3, rel=1e-2)
 
 
 def test_accumulation_equals_the_large_batch(tmp_path):
@@ -223,20 +206,32 @@ def test_bf16_then_fp32_in_one_process(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- resume
 
 
-def test_kill_and_resume_is_bit_identical(tmp_path):
-    """kill -9 in the middle of a step; dropout is active, so the random state must come back, too."""
-    whole = SmallTask()
-    quietly(whole, run_dir=tmp_path / "whole", save_every=2, log_every=3)
+@pytest.mark.parametrize(
+    "victim",
+    [
+        Victim(killed_at=7, kept=["step-4", "step-6"]),
+        Victim(killed_at=17, accumulate=2, kept=["step-6", "step-8"]),  # in the second pass of step 8
+        Victim(killed_saving=8, kept=["step-4", "step-6"]),  # half of the file is written
+    ],
+    ids=["in a step", "between passes", "while saving"],
+)
+def test_kill_and_resume_is_bit_identical(tmp_path, victim):
+    """kill -9, mid-epoch, while a thread prepares batches with threads of its own; dropout's state must come back."""
+    whole = SmallTask(victim.optim)
+    quietly(whole, victim.optim, run_dir=tmp_path / "whole", save_every=2, log_every=3)
 
     run = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    victim = subprocess.run([sys.executable, __file__, str(run)], env=environment, capture_output=True, text=True)
-    assert victim.returncode == -signal.SIGKILL, victim.stderr
-    assert [p.name for p in checkpoints(run)] == ["step-4", "step-6"]
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(run), json.dumps(asdict(victim))]
+    died = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert [p.name for p in checkpoints(run)] == victim.kept
 
-    resumed = SmallTask()
-    quietly(resumed, run_dir=run, save_every=2, log_every=3)
-    assert resumed.seen == list(range(6, 12))
+    resumed = SmallTask(victim.optim)
+    quietly(resumed, victim.optim, run_dir=run, save_every=2, log_every=3)
+    start = int(victim.kept[-1].removeprefix("step-")) * victim.accumulate
+    assert resumed.seen == list(range(start, 12 * victim.accumulate))
     assert same(weights(whole), weights(resumed))
     losses = [[(r["step"], r["total"], r["grad_norm"]) for r in read_log(path)] for path in (tmp_path / "whole", run)]
     assert losses[0] == losses[1]
@@ -367,5 +362,37 @@ def test_the_finished_part_is_saved_in_eval_mode(tmp_path):
     assert (tmp_path / "model" / "mode").read_text() == "False"
 
 
+def test_a_loss_that_climbs_stops_and_the_good_checkpoint_stays(tmp_path):
+    """Learned, then spoiled: the loss comes back to where it began, and no NaN is in sight."""
+    optim = replace(OPTIM, steps=400, lr=3e-2)
+    task = SmallTask(optim, dropout=0.0)
+    losses = task.losses
+
+    def spoiled(batch):
+        parts = losses(batch)
+        return parts if batch["index"] < 150 else {"total": parts["total"] * 0 + 7.0}
+
+    task.losses = spoiled
+    with pytest.raises(Diverged) as error:
+        quietly(task, optim, run_dir=tmp_path, save_every=20)
+    message = str(error.value)
+    assert "the loss climbed to" in message and "step-140 (remove the later ones" in message
+    assert 150 < int(message.split("at step ")[1].split(";")[0]) < 260
+    kept = [p.name for p in checkpoints(tmp_path)]
+    assert kept[0] == "step-140" and len(kept) == 3
+
+
 if __name__ == "__main__":
-    train(SmallTask(killed_at=7), OPTIM, run_dir=sys.argv[1], save_every=2, log_every=3)
+    victim = Victim(**json.loads(sys.argv[2]))
+    if victim.killed_saving:
+        save = torch.save
+
+        def die(state, path):
+            save(state, path)
+            if state["step"] == victim.killed_saving:
+                os.truncate(path, path.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save = die
+    task = SmallTask(victim.optim, victim.killed_at)
+    train(task, victim.optim, run_dir=sys.argv[1], save_every=2, log_every=3)

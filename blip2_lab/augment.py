@@ -1,0 +1,71 @@
+"""What happens to a picture before a training step sees it: a random crop, and a flip where the words allow it.
+
+What is unusual about it:
+
+* A flip makes "left of" false, so a picture whose text names a side is not flipped. (The reference flips under every
+  caption.)
+* The random numbers come from the caller, as a `random.Random`: the same seed, the same crop, on every machine.
+
+Paper: section 3.4 (224 x 224, random resized crop and horizontal flip). Notebook: 00.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from PIL import Image
+
+#: Words that a flip makes false: left, leftmost, right-hand, to the right … "Right" meaning "correct" is caught as
+#: well, which costs nothing but a flip.
+SIDES = re.compile(r"\b(left|right)(most|ward|wards|hand|side|y|ies)?\b|\b(anti|counter)?-?clockwise\b", re.IGNORECASE)
+
+
+def names_sides(texts: Iterable[str]) -> bool:
+    """Does a text say left or right? Then its picture must not be flipped."""
+    return any(SIDES.search(text) for text in texts)
+
+
+def random_crop_box(
+    width: int, height: int, rng: Random, scale: tuple[float, float], ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a part with `scale` of the area and an aspect within `ratio`, drawn log-evenly.
+
+    Where ten draws do not fit into the picture, the largest middle part of an allowed aspect (torchvision's rule).
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+            return left, top, left + w, top + h
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random part of the picture as a square of `size` pixels, flipped half of the time.
+
+    `crop_scale`: the smallest and largest part of the area (LAVIS's blip2_image_train: a half to all of it).
+    """
+
+    size: int
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+
+    def __call__(self, image: Image.Image, texts: Iterable[str], rng: Random) -> Image.Image:
+        """`texts`: all that this view of the picture will be paired with."""
+        box = random_crop_box(*image.size, rng, self.crop_scale)
+        flipped = rng.random() < 0.5  # drawn in any case: the words must not change what is drawn later
+        # cropped first: resize(box=…) would let pixels from outside the box bleed in
+        view = image.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        if self.flip and flipped and not names_sides(texts):
+            view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return view

@@ -1,0 +1,170 @@
+"""A recipe's model without its weights: built with its real classes on the meta device, to be counted.
+
+What is unusual about it:
+
+* Nothing is allocated and nothing is fetched: FlanT5-XXL takes a second. The sizes of the hub's models stand here as
+  literals, as far as they decide shapes.
+* Parts are counted one by one and asserted to sum to the whole.
+
+Paper: section 3.4, Tables 2 and 5. Notebook: 00.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import nn
+
+from blip2_lab import recipes
+from blip2_lab.language import language_model, micro_opt_config, micro_t5_config, new_opt, new_t5
+from blip2_lab.paper import BERT_BASE, IMAGE_ENCODERS
+from blip2_lab.qformer import QFormer, QFormerConfig
+from blip2_lab.recipes import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts
+from blip2_lab.stage1 import Stage1Config, Stage1Model
+from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, micro_config
+
+# ------------------------------------------------------------------------------------------------ sizes, without a hub
+
+#: The hub's configurations, as far as they decide sizes.
+HUB_OPT = {
+    "facebook/opt-2.7b": dict(hidden_size=2560, ffn_dim=10240, num_hidden_layers=32, num_attention_heads=32),
+    "facebook/opt-6.7b": dict(hidden_size=4096, ffn_dim=16384, num_hidden_layers=32, num_attention_heads=32),
+}
+HUB_T5 = {
+    "google/flan-t5-xl": dict(d_model=2048, d_ff=5120, num_heads=32),
+    "google/flan-t5-xxl": dict(d_model=4096, d_ff=10240, num_heads=64),
+}
+
+
+def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncoder:
+    """The encoder of that name on the meta device. Raises ValueError for a name whose sizes are not known here."""
+    with torch.device("meta"):
+        if name == "openai/clip-vit-large-patch14":
+            from transformers import CLIPVisionConfig, CLIPVisionModel
+
+            sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
+            config = CLIPVisionConfig(**sizes, patch_size=14, image_size=image_size or 224)
+            return ImageEncoder(drop_last_layer(CLIPVisionModel(config)))
+        if name == "eva-clip-vit-g-14":
+            return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
+        return ImageEncoder.from_config(micro_config(_micro_size(name, "vit")))
+
+
+def build_language_model(name: str) -> nn.Module:
+    """transformers' language model of that name on the meta device."""
+    from transformers import OPTConfig, T5Config
+
+    with torch.device("meta"):
+        if name in HUB_OPT:
+            width = HUB_OPT[name]["hidden_size"]
+            return new_opt(OPTConfig(vocab_size=50272, word_embed_proj_dim=width, **HUB_OPT[name]))
+        if name in HUB_T5:
+            shared = dict(d_kv=64, num_layers=24, num_decoder_layers=24, feed_forward_proj="gated-gelu")
+            return new_t5(T5Config(vocab_size=32128, **shared, tie_word_embeddings=False, **HUB_T5[name]))
+        recipe = recipes.RECIPES.get(name)
+        kind = recipe.task if recipe and recipe.task in ("t5", "opt") else "t5"
+        size, vocab_size = _micro_size(name, kind), vocab_size_of(kind)
+        return (
+            new_t5(micro_t5_config(vocab_size, size)) if kind == "t5" else new_opt(micro_opt_config(vocab_size, size))
+        )
+
+
+def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
+    """The Q-Former that starts from this BERT (`tasks.new_stage1` does the same with the real one)."""
+    shared = dict(
+        image_width=image_width,
+        num_query_tokens=parts.num_query_tokens,
+        cross_attention_frequency=parts.cross_attention_frequency,
+        dropout=parts.dropout,
+    )
+    if parts.bert == BERT_BASE:
+        return QFormerConfig(**shared)
+    from blip2_lab.pretraining import micro_bert_config
+
+    bert = micro_bert_config(vocab_size_of("bert"), _micro_size(parts.bert, "bert"))
+    return QFormerConfig(
+        vocab_size=bert.vocab_size,
+        width=bert.hidden_size,
+        num_layers=bert.num_hidden_layers,
+        num_heads=bert.num_attention_heads,
+        ffn_width=bert.intermediate_size,
+        max_positions=bert.max_position_embeddings,
+        **shared,
+    )
+
+
+def _micro_size(name: str, task: str) -> str:
+    recipe = recipes.RECIPES.get(name)
+    if recipe is None or recipe.task != task or not isinstance(recipe.model, MicroPart):
+        known = [*(encoder for encoder, _ in IMAGE_ENCODERS.values()), *HUB_OPT, *HUB_T5, BERT_BASE]
+        raise ValueError(f"the sizes of {name!r} are not known without a download; known are {', '.join(known)}")
+    return recipe.model.size
+
+
+@cache
+def vocab_size_of(kind: str) -> int:
+    from blip2_lab.picturebook.tokenizer import build_tokenizer
+
+    return len(build_tokenizer(kind))
+
+
+# ---------------------------------------------------------------------------------------------------------- parameters
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A recipe's model on the meta device. `parts`: every part once; `trained`: names of those that train."""
+
+    model: nn.Module
+    parts: Mapping[str, nn.Module]
+    trained: tuple[str, ...]
+    image_encoder: ImageEncoder
+    qformer: QFormer
+    language: nn.Module | None  # transformers' model
+    stage1: Stage1Parts
+
+    def parameters(self) -> dict[str, int]:
+        """Number of parameters by part; the parts are asserted to sum to the model."""
+        counts = {name: count_parameters(part) for name, part in self.parts.items()}
+        assert sum(counts.values()) == count_parameters(self.model), "the parts must cover the model's parameters once"
+        return counts
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def blueprint(recipe: Recipe) -> Blueprint:
+    """What the recipe trains and what it leaves frozen."""
+    start = recipes.origin(recipe)  # fine-tuning starts from a whole stage
+    stage1 = recipes.get(start.model.stage1).model if isinstance(start.model, Stage2Parts) else start.model
+    fine_tuned = isinstance(recipe.model, FineTuneParts)
+    encoder = build_image_encoder(stage1.image_encoder, recipe.data.image_size if fine_tuned else None)
+    encoder_trains = fine_tuned and recipe.model.train_image_encoder
+    encoder = encoder if encoder_trains else freeze(encoder)
+    config = qformer_config(stage1, encoder.width)
+    trained = ("image encoder",) if encoder_trains else ()
+    if isinstance(start.model, Stage1Parts):
+        with torch.device("meta"):
+            model = Stage1Model(config, Stage1Config(embed_width=stage1.embed_width), image_encoder=encoder)
+        own = (model.vision_projection, model.text_projection, model.itm_head, model.lm_head)
+        heads = nn.ModuleList(own)
+        heads.temperature = model.temperature
+        parts = {"image encoder": encoder, "Q-Former": model.qformer, "heads": heads}
+        return Blueprint(model, parts, (*trained, "Q-Former", "heads"), encoder, model.qformer, None, stage1)
+    has_text = fine_tuned and recipe.model.question_in_qformer
+    language = language_model(build_language_model(start.model.language_model))
+    with torch.device("meta"):
+        qformer = QFormer(replace(config, has_text=has_text))
+        projection = nn.Linear(config.width, language.width)
+    parts = {
+        "image encoder": encoder,
+        "Q-Former": qformer,
+        "language projection": projection,
+        "language model": language,
+    }
+    trained = (*trained, "Q-Former", "language projection")
+    return Blueprint(nn.ModuleList(parts.values()), parts, trained, encoder, qformer, language.model, stage1)

@@ -1,0 +1,261 @@
+"""Self-checks: of a training run, before you wait for it to end.
+
+What is unusual about it:
+
+* A loss is judged three ways: against what it is worth before anything is learned (its chance level), against the curve
+  of the shipped run of the same recipe at the same step, and against itself with the pictures shuffled. The last one
+  answers the question that falling losses hide: is the model looking at the picture at all?
+* ITM standing at 0.637 for hundreds of steps is no fault: its negatives are hard only once ITC can tell pictures apart.
+* Each verdict is a sentence with its usual causes, the likeliest first. Nothing is judged before it could be known.
+
+Paper: sections 3.2 and 3.3. Notebook: 00.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blip2_lab.run_folder import read_log
+
+# ------------------------------------------------------------------------------------------------------------- of a run
+
+CURVES = Path(__file__).parent / "assets" / "micro" / "curves"
+#: One of three pairs is true: the entropy of (1/3, 2/3).
+ITM_CHANCE = math.log(3) - 2 / 3 * math.log(2)
+EARLY = 200  #: steps before which nothing is judged; at least twice the warm-up, too
+AT_CHANCE = {"itc": 0.95, "itm": 0.97, "itg": 0.9}  #: above this share of its chance level a loss has learned nothing
+BEHIND = 0.3  #: how far behind the reference (in shares of the way it has come) is worth a word
+UNSEEN = 0.02  #: losses that shuffled pictures raise by less than this share do not depend on the picture
+STATES = ("bad", "wait", "good")  #: worst first
+NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a log says. `state`: "good", "wait" (too early to say) or "bad"; `causes`: what to check."""
+
+    about: str
+    state: str
+    says: str
+    causes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A log, ready to be judged. `chance`: by loss, as far as it is known; `reference`: another run's log, or none."""
+
+    records: list[dict]
+    looks: list[dict]
+    chance: dict[str, float]
+    reference: list[dict]
+    warmup: int
+
+    @property
+    def step(self) -> int:
+        return self.records[-1]["step"]
+
+    @property
+    def early(self) -> bool:
+        return self.step < max(EARLY, 2 * self.warmup)
+
+    def value(self, name: str) -> float:
+        """A loss now: the mean of the last three lines."""
+        return _mean([record[name] for record in self.records[-3:]])
+
+    def expected(self, name: str, step: int | None = None) -> float | None:
+        """What the reference had at that step (default: now); None without a reference as long as this run."""
+        step = self.step if step is None else step
+        known = [record for record in self.reference if name in record]
+        if not known or known[-1]["step"] < step:
+            return None
+        return min(known, key=lambda record: abs(record["step"] - step))[name]
+
+    def learns(self, name: str) -> bool:
+        return name in self.chance and self.value(name) < AT_CHANCE[name] * self.chance[name]
+
+
+def chance_levels(batch_size: int, vocab_size: int) -> dict[str, float]:
+    """What stage 1's losses are worth before anything is learned: B candidates, 1 of 3 pairs, V words."""
+    return {"itc": math.log(batch_size), "itm": ITM_CHANCE, "itg": math.log(vocab_size)}
+
+
+def reference_log(recipe: str) -> list[dict]:
+    """The log of the shipped model's run of this recipe; empty where there is none."""
+    path = CURVES / f"{recipe}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) -> list[Finding]:
+    """What the log of a run folder says, worst first. `reference`: another log; None: the shipped one of its recipe.
+
+    Raises ValueError when there is no log.
+    """
+    folder = Path(folder)
+    every = read_log(folder)
+    records = [record for record in every if "total" in record]
+    if not records:
+        raise ValueError(f"{folder} has no log.jsonl with a loss in it: give the folder of a run, such as runs/NAME")
+    recipe, settings = _json(folder / "recipe.json"), _json(folder / "run.json")
+    optim = recipe.get("optim") or settings
+    chance = settings.get("chance", {})
+    if not chance and "itc" in records[0] and optim.get("batch_size"):
+        chance = {"itc": math.log(optim["batch_size"] // optim.get("accumulate", 1)), "itm": ITM_CHANCE}
+    if reference is None:
+        reference = reference_log(recipe.get("name", ""))
+    looks = [record for record in every if "evaluation" in record or "matched" in record]
+    run = Run(records, looks, chance, list(reference), optim.get("warmup_steps", 0))
+    found = [*_numbers(run), *_objectives(run), *_pictures(run)]
+    return sorted(found, key=lambda finding: STATES.index(finding.state))
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _numbers(run: Run) -> list[Finding]:
+    """What holds for any loss: is it a number, does a gradient arrive, is it going the wrong way?"""
+    last = run.records[-3:]
+    if not all(math.isfinite(record["total"]) for record in last):
+        causes = (
+            "the learning rate is too high, or the warm-up too short",
+            "fp16 overflows: --set optim.precision=bf16",
+        )
+        return [Finding("total", "bad", f"the loss is not a number at step {run.step}", causes)]
+    norms = [record["grad_norm"] for record in last if "grad_norm" in record]
+    if norms and max(norms) < 1e-6:
+        says = f"no gradient arrives: its norm is {max(norms):.1g}"
+        causes = ("what should train is frozen", "the loss is computed from detached tensors", "the learning is over")
+        return [Finding("total", "bad", says, causes)]
+    best, now = min(run.records, key=lambda record: record["total"]), run.value("total")
+    as_expected = now < 1.15 * (run.expected("total") or 0)  # a language model's lessons become harder on purpose
+    if not run.early and not as_expected and now > 1.15 * best["total"] and best["step"] < 0.9 * run.step:
+        says = f"the loss was {best['total']:.3g} at step {best['step']} and is {now:.3g} now: it rises"
+        causes = ("the learning rate is too high", "no gradient clipping: --set optim.grad_clip=1", "the data changed")
+        return [Finding("total", "bad", says, causes)]
+    return []
+
+
+CAUSES = {
+    "itc": (
+        "captions do not belong to their pictures: look at a few examples",
+        "the image features are the same for all pictures (the encoder or its preprocessing)",
+        "the learning rate is too low, or the warm-up too long",
+        "the batch is full of copies of one picture",
+    ),
+    "itm": (
+        "the mask hides text and queries from each other: ITM needs bidirectional_mask",
+        "the negatives are true pairs: the same picture or caption twice in a batch",
+        "ITC has only just begun to tell pictures apart: give it some hundred steps more",
+    ),
+    "itg": (
+        "labels and logits are shifted against each other",
+        "the learning rate is too low",
+        "the tokenizer is not the one of the word embeddings",
+    ),
+}
+
+
+def _objectives(run: Run) -> list[Finding]:
+    """Stage 1's three losses, one by one; of any other task the total."""
+    names = [name for name in ("itc", "itm", "itg") if name in run.records[-1]]
+    return [_objective(run, name) for name in names or ["total"]]
+
+
+def _objective(run: Run, name: str) -> Finding:
+    title, now, chance = NAMES[name], run.value(name), run.chance.get(name)
+    expected = run.expected(name)
+    beside = f"; the shipped run had {expected:.3g} here" if expected is not None else ""
+    if not math.isfinite(now):
+        return Finding(name, "bad", f"{title} is not a number")
+    if name == "total":
+        return _total(run, now, expected, beside)
+    if chance is None:
+        return Finding(name, "wait", f"{title} is {now:.3g}{beside}; its chance level is not in the log")
+    level = f"{now:.3g}, at its chance level {chance:.3g}"
+    if not run.learns(name):
+        if run.early:
+            return Finding(name, "wait", f"{title} is {level}: {run.step} steps are too few to judge{beside}")
+        if name == "itm" and not run.learns("itc"):
+            return Finding(name, "wait", f"ITM is {level}: it cannot learn before ITC does")
+        if expected is not None and expected >= AT_CHANCE[name] * chance:
+            return Finding(name, "wait", f"{title} is {level}; so was the shipped run here")
+        return Finding(name, "bad", f"{title} is {level}: it does not learn{beside}", CAUSES[name])
+    if name == "itg" and not run.learns("itc") and "itc" in run.chance and now < 0.2 * chance:
+        causes = ("the text sees the words it should predict: ITG needs multimodal_causal_mask",)
+        return Finding(name, "bad", f"ITG is {now:.3g} while ITC knows nothing: too good to be true", causes)
+    if expected is not None:
+        if now < 0.5 * expected and expected > 0.3 * chance:
+            causes = ("a mask lets the answer through", "another batch size or other data than the shipped run's")
+            return Finding(name, "bad", f"{title} is {now:.3g}{beside}: too good to be true", causes)
+        if now - expected > BEHIND * (chance - expected):
+            causes = ("other settings than the shipped run's (learning rate, batch size, data)", *CAUSES[name][:1])
+            return Finding(name, "bad", f"{title} learns, but slowly: {now:.3g}{beside}", causes)
+    return Finding(name, "good", f"{title} learns: {now:.3g}, from {chance:.3g} by chance{beside}")
+
+
+def _total(run: Run, now: float, expected: float | None, beside: str) -> Finding:
+    first = run.records[0]["total"]
+    if run.early:
+        return Finding("total", "wait", f"the loss is {now:.3g} after {run.step} steps: too few to judge{beside}")
+    if now > 0.97 * first:
+        causes = ("the learning rate is too low", "what should train is frozen", "it began where it could only stay")
+        return Finding("total", "bad", f"the loss does not fall: {first:.3g} at first, {now:.3g} now{beside}", causes)
+    if expected is not None and now - expected > BEHIND * (first - expected):
+        causes = ("other settings than the shipped run's", "what it starts from (stage 1, the language model) is worse")
+        return Finding("total", "bad", f"the loss falls, but slowly: {now:.3g}{beside}", causes)
+    return Finding("total", "good", f"the loss falls: {first:.3g} at first, {now:.3g} now{beside}")
+
+
+BLIND = (
+    "the image features are the same for all pictures (the encoder or its preprocessing)",
+    "nothing carries the picture to the text: cross-attention, language projection or query tokens do not train",
+    "the texts can be guessed without a picture",
+    "stage 2 without stage 1 may need many more steps (Figure 5)",
+)
+
+
+def _pictures(run: Run) -> list[Finding]:
+    """Is the model looking at the picture at all? Losses, and answers, with each other's pictures."""
+    found = []
+    look = next((look for look in reversed(run.looks) if "matched" in look and "shuffled" in look), None)
+    if look:
+        matched, shuffled = look["matched"], look["shuffled"]
+        for name in [name for name in ("itg", "total") if name in matched and ("itg" not in matched or name == "itg")]:
+            pair = f"{NAMES[name]} is {matched[name]:.3g}, with shuffled pictures {shuffled[name]:.3g}"
+            found.append(_seen(run, pair, shuffled[name] > (1 + UNSEEN) * matched[name]))
+    last = next((look["evaluation"] for look in reversed(run.looks) if "shuffled" in look.get("evaluation", {})), {})
+    if "accuracy" in last:
+        pair = f"of the questions {last['accuracy']:.0%} are right, with shuffled pictures {last['shuffled']:.0%}"
+        found.append(_seen(run, pair, last["accuracy"] > last["shuffled"] + 0.05))
+    if "held_out" in last:
+        pair = f"the loss on held-out pictures is {last['held_out']:.3g}, shuffled {last['shuffled']:.3g}"
+        found.append(_seen(run, pair, last["shuffled"] > (1 + UNSEEN) * last["held_out"]))
+    return found
+
+
+def _seen(run: Run, pair: str, seen: bool) -> Finding:
+    if seen:
+        return Finding("pictures", "good", f"it looks at the pictures: {pair}")
+    if run.early:
+        return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge")
+    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", BLIND)
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """Findings for the terminal, and what the worst of them amounts to."""
+    marks = {"bad": "!", "wait": "-", "good": "+"}
+    lines = []
+    for finding in findings:
+        lines.append(f"{marks[finding.state]} {finding.says}")
+        lines += [f"    maybe: {cause}" for cause in finding.causes]
+    worst = min((finding.state for finding in findings), key=STATES.index)
+    ends = {"bad": "something is wrong", "wait": "nothing is wrong so far", "good": "all is well"}
+    return "\n".join([*lines, ends[worst]])

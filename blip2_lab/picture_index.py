@@ -1,0 +1,252 @@
+"""A folder of pictures, searched by a sentence or by another picture.
+
+What is unusual about it:
+
+* The folder is read once and kept in one file beside the pictures: ITC's vectors, and the frozen image features that
+  ITM needs. A second `index` reads only what is new or has changed.
+* A sentence is compared with all vectors (one matrix product); of the best 128 the Q-Former reads each picture once,
+  and ITM decides. LAVIS reads the shortlisted picture again for each text.
+* BLIP-2 has no score for two pictures. The search by picture compares what the same query found in both, on average
+  over the queries. Nobody trained that; it finds what looks alike to the Q-Former.
+* An index made with other weights is refused: its vectors would mean nothing.
+
+Paper: section 4.4. Notebook: 14.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2_lab.chat import check, unknown_words, unknown_words_sentence
+from blip2_lab.data import SUFFIXES, open_image
+from blip2_lab.stage1 import Stage1Model, itc_similarity
+from blip2_lab.stage2 import Stage2Model
+
+FILE = "blip2-index.safetensors"
+SHORTLIST = 128  #: the paper's k
+BATCH = 16  #: pictures read at a time
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture that was found: its file, ITC's cosine, ITM's probability of a match (None where ITM was not asked)."""
+
+    file: str
+    itc: float
+    itm: float | None = None
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what a file is known to be unchanged."""
+
+    file: str
+    bytes: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class PictureIndex:
+    """I pictures as a model has seen them. `features` is empty, [0], where the index was made without re-ranking."""
+
+    stamps: tuple[Stamp, ...]
+    image_embeds: Tensor  # float16 [I, Q, E]
+    features: Tensor  # float16 [I, N, Dv]
+    model: str  # fingerprint
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+
+def matcher(model: Stage2Model | Stage1Model) -> Stage1Model:
+    """The stage-1 model that can search, with its image encoder. Raises ValueError when there is none."""
+    stage1 = model if isinstance(model, Stage1Model) else model.stage1
+    if stage1 is None:
+        raise ValueError(
+            "This model has no stage 1, which compares pictures and texts: take micro, or Salesforce/blip2-itm-vit-g."
+        )
+    if stage1.image_encoder is None or stage1.tokenizer is None:
+        raise ValueError("This stage 1 has no image encoder or no tokenizer, so it cannot search.")
+    return stage1
+
+
+def fingerprint(model: Stage1Model) -> str:
+    """Tells one set of weights from another."""
+    digest = hashlib.sha256()
+    for tensor in (model.qformer.query_tokens, model.vision_projection.weight, model.itm_head.weight):
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+# --- Making ---------------------------------------------------------------------------------------------------------
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Every picture in a folder and below it, in order. Raises ValueError when there is none."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder} to search in.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no picture: nothing in it ends in {', '.join(SUFFIXES)}.")
+    return found
+
+
+def build(
+    model: Stage2Model | Stage1Model,
+    folder: str | Path,
+    *,
+    previous: PictureIndex | None = None,
+    rerank: bool = True,
+    say: Say = lambda _: None,
+) -> PictureIndex:
+    """Read a folder's pictures; those that `previous` knows unchanged are taken from it. Broken ones are named and left
+    out.
+
+    rerank  keep the image features too, for ITM (0.7 MB a picture at real size, and 16 KB without)
+    """
+    stage1, folder = matcher(model), Path(folder)
+    own = fingerprint(stage1)
+    usable = previous is not None and previous.model == own and (len(previous.features) > 0 or not rerank)
+    known = {stamp: row for row, stamp in enumerate(previous.stamps)} if usable else {}
+    stamps, images, rows = [], [], []  # rows: a number in `previous`, or None for the next of the new pictures
+    for path in pictures(folder):
+        stat = path.stat()
+        stamp = Stamp(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
+        if stamp not in known:
+            try:
+                open_image(path)
+            except ValueError as error:
+                say(f"left out: {error}")
+                continue
+            images.append(path)
+        stamps.append(stamp)
+        rows.append(known.get(stamp))
+    if not stamps:
+        raise ValueError(f"{folder} holds no picture that can be opened.")
+    say(f"reading {len(images)} pictures" + (f", {len(stamps) - len(images)} are known" if known else ""))
+    embeds, features = read_pictures(stage1, images, rerank=rerank, say=say)
+    fresh = iter(range(len(images)))
+    order = [next(fresh) + len(known) if row is None else row for row in rows]
+
+    def merged(new: Tensor, old: Tensor | None) -> Tensor:
+        return (torch.cat([old, new]) if known else new)[order]
+
+    kept = merged(features, previous.features if known else None) if rerank else features
+    return PictureIndex(tuple(stamps), merged(embeds, previous.image_embeds if known else None), kept, own)
+
+
+@torch.no_grad()
+def read_pictures(
+    stage1: Stage1Model, images: list[Path] | list[Image.Image], *, rerank: bool = True, say: Say = lambda _: None
+) -> tuple[Tensor, Tensor]:
+    """-> image_embeds [I,Q,E], image features [I,N,Dv] (or [0] without `rerank`), float16 on the CPU."""
+    embeds, features = [], []
+    for start in range(0, len(images), BATCH):
+        batch = [open_image(image) for image in images[start : start + BATCH]]
+        seen = stage1.image_encoder(stage1.image_encoder.preprocess(batch))
+        embeds.append(stage1.embed_image(seen).half().cpu())
+        if rerank:
+            features.append(seen.half().cpu())
+        if start and start % (64 * BATCH) == 0:
+            say(f"{start} of {len(images)}")
+    qformer, encoder = stage1.qformer.config, stage1.image_encoder
+    no_embeds = torch.empty(0, qformer.num_query_tokens, stage1.config.embed_width, dtype=torch.float16)
+    no_features = torch.empty(0, encoder.num_features, encoder.width, dtype=torch.float16)
+    return torch.cat([no_embeds, *embeds]), torch.cat([no_features, *features]) if rerank else torch.empty(0)
+
+
+# --- Keeping --------------------------------------------------------------------------------------------------------
+
+
+def save(index: PictureIndex, file: str | Path) -> None:
+    from safetensors.torch import save_file
+
+    stamps = [[stamp.file, stamp.bytes, stamp.changed] for stamp in index.stamps]
+    metadata = {"model": index.model, "pictures": json.dumps(stamps)}
+    file = Path(file)
+    fresh = file.with_suffix(".part")  # so that a stopped `index` leaves the old one whole
+    save_file({"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata)
+    fresh.replace(file)
+
+
+def load(file: str | Path) -> PictureIndex:
+    """What `save` wrote. Raises ValueError for anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    file = Path(file)
+    if not file.is_file():
+        raise ValueError(f"There is no index {file}; make it with `blip2-lab index {file.parent}`.")
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata() or {}
+            stamps = tuple(Stamp(*entry) for entry in json.loads(metadata["pictures"]))
+            tensors = content.get_tensor("image_embeds"), content.get_tensor("features")
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is no index of pictures ({type(error).__name__}); make it anew.") from None
+    return PictureIndex(stamps, *tensors, metadata["model"])
+
+
+# --- Searching ------------------------------------------------------------------------------------------------------
+
+
+def _check_model(index: PictureIndex, stage1: Stage1Model) -> None:
+    if index.model != fingerprint(stage1):
+        raise ValueError("This index was made with another model; make it anew with `blip2-lab index` and this one.")
+
+
+@torch.no_grad()
+def search(
+    model: Stage2Model | Stage1Model, index: PictureIndex, text: str, *, shortlist: int = SHORTLIST, top: int = 10
+) -> list[Hit]:
+    """The pictures a sentence fits best: ITC's shortlist in ITM's order, best first."""
+    stage1 = matcher(model)
+    _check_model(index, stage1)
+    text = check(text)
+    if unknown := unknown_words(stage1.tokenizer, text):
+        raise ValueError(unknown_words_sentence(stage1.tokenizer, unknown))
+    ids, mask = stage1.tokenize([text])
+    itc = itc_similarity(index.image_embeds.to(stage1.device).float(), stage1.embed_text(ids, mask))[:, 0].cpu()
+    listed = itc.topk(min(shortlist if len(index.features) else top, len(index))).indices
+    if not len(index.features):
+        return [Hit(index.stamps[row].file, itc[row].item()) for row in listed.tolist()]
+    logits = torch.cat([_match(stage1, index.features[rows], ids, mask) for rows in listed.split(BATCH)])
+    order = logits[:, 1].argsort(descending=True)[:top]
+    itm = logits.softmax(dim=1)[:, 1]
+    return [Hit(index.stamps[listed[i]].file, itc[listed[i]].item(), itm[i].item()) for i in order.tolist()]
+
+
+def _match(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """ITM's logits [B,2] of one text with B pictures, each read once."""
+    memory = stage1.qformer.read_image(features.to(stage1.device).float())
+    size = len(features)
+    return stage1.itm_logits(memory, ids.expand(size, -1), mask.expand(size, -1)).float().cpu()
+
+
+@torch.no_grad()
+def search_like(
+    model: Stage2Model | Stage1Model, index: PictureIndex, image: str | Path | Image.Image, *, top: int = 10
+) -> list[Hit]:
+    """The pictures most like this one: the mean, over queries, of the cosine of what both pictures gave the query."""
+    stage1 = matcher(model)
+    _check_model(index, stage1)
+    embeds, _ = read_pictures(stage1, [open_image(image)], rerank=False)
+    cosines = torch.einsum("iqe,qe->iq", index.image_embeds.float(), embeds[0].float()).mean(dim=1)
+    best = cosines.topk(min(top, len(index)))
+    return [Hit(index.stamps[row].file, value) for value, row in zip(*map(Tensor.tolist, best), strict=True)]
+
+
+def lines(hits: list[Hit]) -> Iterator[str]:
+    """For people: one line a picture."""
+    for hit in hits:
+        score = f"ITC {hit.itc:.3f}" + ("" if hit.itm is None else f"   ITM {hit.itm:6.1%}")
+        yield f"{score}   {hit.file}"

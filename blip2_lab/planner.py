@@ -1,0 +1,298 @@
+"""What a recipe needs, before anything is downloaded or rented: parameters, memory, FLOPs, hours.
+
+What is unusual about it:
+
+* Parameters are counted on the real classes without weights (blueprint.py), FLOPs and activations by torch's own
+  counters as far as possible (workload.py); nothing is downloaded.
+* Times are FLOPs / (peak * utilization). The utilization is an assumption of yours; where a run has been measured, the
+  plan shows prediction, measurement and their ratio, and what utilization the run really had.
+* Frozen parts are counted in 16 bits (section 3.4), trained ones in 32 with AdamW's two moments.
+
+Paper: section 3.4. Notebook: 00.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from blip2_lab import recipes
+from blip2_lab.blueprint import Blueprint, blueprint, count_parameters
+from blip2_lab.features import cache_bytes
+from blip2_lab.recipes import MicroPart, Recipe, SceneData, Stage2Parts, WebData
+from blip2_lab.workload import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
+
+GIB = 2**30
+CARDS = (16, 24, 40, 80)  #: memory of the cards that a plan is tried on, GiB
+RESERVE = 1 * GIB  #: what CUDA itself takes, and gaps between allocations; an assumption
+CURVES = Path(__file__).parent / "assets" / "micro" / "curves"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`peak`: dense 16-bit FLOP/s by the data sheet, or as measured. `utilization`: the share that training reaches."""
+
+    name: str
+    peak: float
+    utilization: float
+
+
+A100 = Machine("A100", 312e12, 0.4)  # NVIDIA's data sheet; 0.4 is an assumption
+#: bf16 products of large matrices on a core with matrix units reached half of 1345 GFLOP/s on two.
+CPU_CORE = Machine("CPU core with bf16 matrix units", 670e9, 0.15)
+
+#: Bytes of a parameter as the hub stores it, and how many there are where the file holds more than we use: CLIP's text
+#: side (Table 5: 428 M), BERT's own.
+STORED = {
+    "openai/clip": (4, 428_000_000),
+    "eva-clip": (2, None),
+    "facebook/opt": (2, None),
+    "google/flan": (4, None),
+    "google-bert": (4, 110_000_000),
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- the plan
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run of this recipe that was timed, where its log is, and the utilization it had."""
+
+    log: str
+    samples_per_second: float
+    hours: float
+    ratio: float  #: measured time of a sample / predicted
+    utilization: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes, times in seconds unless the name says otherwise. Memory is that of one GPU."""
+
+    recipe: str
+    parameters: dict[str, int]
+    trained: tuple[str, ...]
+    steps: int
+    batch_size: int
+    gpus: int
+    examples_per_pass: int
+    flops_per_example: dict[str, float]
+    machine: Machine
+    step_seconds: float
+    hours: float
+    memory: dict[str, float]
+    memory_limit: float
+    fits: dict[int, int]  #: GiB of a card -> examples of a pass that fit on it at most; 0: not even one
+    download: dict[str, float]
+    assumptions: tuple[str, ...]
+    published: str
+    measured: Measured | None
+
+    @property
+    def trained_share(self) -> float:
+        return sum(self.parameters[name] for name in self.trained) / sum(self.parameters.values())
+
+    @property
+    def flops_per_step(self) -> float:
+        return sum(self.flops_per_example.values()) * self.batch_size
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    gpus: int = 1,
+    memory: float = 80,
+    utilization: float | None = None,
+    peak: float | None = None,
+    runs_dir: str | Path = "runs",
+) -> Plan:
+    """Everything about one recipe that can be known beforehand.
+
+    memory       of a GPU, GiB
+    utilization  the share of the peak that training reaches; None: an assumption for an A100 or a CPU core
+    peak         dense 16-bit FLOP/s of one GPU; None: that of an A100 (of a CPU core, for the picture book)
+    """
+    if recipe.optim is None:
+        raise ValueError(f"{recipe.name} is made of others: plan {', '.join(recipe.sequence)}")
+    if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
+        raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
+    origin = recipes.origin(recipe)  # a miniature, on pictures of any kind, is for a laptop
+    local = not isinstance(origin.data, WebData)
+    machine = CPU_CORE if local else A100
+    machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)
+    if isinstance(recipe.model, MicroPart):
+        parameters, work = pretraining_work(recipe)
+        trained, works, model = tuple(parameters), {recipe.task: work}, None
+    else:
+        model = blueprint(recipe)
+        parameters, trained, works = model.parameters(), model.trained, works_of(recipe, model)
+    if recipe.optim.checkpoint_layers:
+        works = {
+            name: replace(w, flops=w.flops * (4 / 3 if w.kept else 1), kept=w.kept / 10) for name, w in works.items()
+        }
+    total = sum(work.flops for work in works.values())
+    step = total * recipe.optim.batch_size / (gpus * machine.peak * machine.utilization)
+    a_pass = -(-recipe.optim.pass_size // gpus)
+    needs = memory_of(parameters, trained, frozen_bytes=4 if local else 2)
+    each = sum(work.kept for work in works.values())
+    limit = memory * GIB
+    return Plan(
+        recipe=recipe.name,
+        parameters=parameters,
+        trained=trained,
+        steps=recipe.optim.steps,
+        batch_size=recipe.optim.batch_size,
+        gpus=gpus,
+        examples_per_pass=a_pass,
+        flops_per_example={name: work.flops for name, work in works.items()},
+        machine=machine,
+        step_seconds=step,
+        hours=step * recipe.optim.steps / 3600,
+        memory=needs | {"activations": each * a_pass},
+        memory_limit=limit,
+        fits={card: _fitting(card * GIB, needs, each) for card in sorted({*CARDS, round(memory)})},
+        download={} if model is None else download_of(recipe, model),
+        assumptions=assumptions_of(recipe, machine) + cache_of(recipe, model),
+        published=recipe.cost,
+        measured=measured_of(recipe, machine, total, Path(runs_dir)),
+    )
+
+
+def memory_of(parameters: Mapping[str, int], trained: tuple[str, ...], frozen_bytes: int = 2) -> dict[str, float]:
+    """Bytes on each GPU whatever the batch: trained weights in 32 bits, and in 16 while autocast uses them."""
+    training = sum(parameters[name] for name in trained)
+    return {
+        "frozen weights": float(frozen_bytes * (sum(parameters.values()) - training)),
+        "trained weights": 6.0 * training,
+        "gradients": 4.0 * training,
+        "optimizer": 8.0 * training,  # AdamW's two moments in 32 bits
+        "reserve": float(RESERVE),
+    }
+
+
+def _fitting(limit: float, needs: Mapping[str, float], each: float) -> int:
+    return max(0, int((limit - sum(needs.values())) // each)) if each else 0
+
+
+def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
+    """Bytes of the files a recipe fetches, from the number of parameters and the hub's precision. What another recipe
+    trains is not fetched."""
+    names = {model.stage1.image_encoder: model.parts["image encoder"]}
+    start = recipes.origin(recipe)
+    if isinstance(start.model, Stage2Parts):
+        names[start.model.language_model] = model.language
+    else:
+        names[model.stage1.bert] = model.qformer
+    sizes = {}
+    for name, part in names.items():
+        for prefix, (stored_bytes, stored) in STORED.items():
+            if name.startswith(prefix):
+                sizes[name] = float(stored_bytes * (stored or count_parameters(part)))
+    return sizes
+
+
+def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
+    """What the plan believes without having measured it."""
+    said = [f"{machine.name}: {machine.peak / 1e12:g} TFLOP/s, of which training reaches {machine.utilization:.0%}"]
+    if machine.name == CPU_CORE.name:
+        said.append("that share was chosen after the shipped runs of both stages, so they do not test it")
+    if isinstance(recipe.data, WebData):
+        said.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
+        said.append("frozen parts in 16 bits; memory is computed, no GPU has confirmed it")
+        said.append("reading and augmenting pictures keeps up with the GPU")
+    if recipe.optim.checkpoint_layers:
+        said.append("layers that are computed again keep a tenth of their activations, for a third more work")
+    if isinstance(recipe.data, SceneData):
+        said.append("image features are computed before, once; the steps read them")
+    return tuple(said)
+
+
+def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
+    """How large the image features are on the disk, where they are or could be computed once (features.py)."""
+    if model is None or "image encoder" in model.trained:
+        return ()
+    config = model.image_encoder.model.config
+    size = recipe.data.image_size if isinstance(recipe.data, WebData) else config.image_size
+    each = cache_bytes(1, (size // config.patch_size) ** 2 + 1, config.hidden_size)
+    if isinstance(recipe.data, SceneData):
+        return (f"cached image features: {each * recipe.data.scenes / 1e9:.2f} GB on the disk",)
+    views = f", {recipe.data.cached_views} here" if recipe.data.cached_views else "; none here"
+    return (f"cached image features (data.cached_views{views}): {each / 1e6:.3g} MB on the disk for each view",)
+
+
+def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) -> Measured | None:
+    """What the log of a finished run of this recipe says: one of your own, or the shipped model's."""
+    places = (
+        (runs_dir / recipe.name, "log.jsonl", "recipe.json"),
+        (CURVES, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
+    )
+    for folder, log, settings in places:
+        if not (folder / log).exists() or not (folder / settings).exists():
+            continue
+        records = map(json.loads, (folder / log).read_text(encoding="utf-8").splitlines())
+        timed = [record for record in records if "seconds" in record]
+        if timed:
+            batch_size = json.loads((folder / settings).read_text(encoding="utf-8"))["optim"]["batch_size"]
+            speed = timed[-1]["step"] * batch_size / timed[-1]["seconds"]
+            predicted = machine.peak * machine.utilization / flops
+            where = str(folder / log) if folder != CURVES else f"shipped: {log}"
+            return Measured(where, speed, timed[-1]["seconds"] / 3600, predicted / speed, speed * flops / machine.peak)
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- telling
+
+
+def to_json(plan: Plan) -> dict:
+    """A plan as plain values."""
+    return asdict(plan) | {"trained_share": plan.trained_share, "flops_per_step": plan.flops_per_step}
+
+
+def table(plan: Plan) -> str:
+    """A plan for the terminal."""
+    total = sum(plan.parameters.values())
+    lines = [plan.recipe, "", "parameters"]
+    lines += [
+        f"  {name:<22}{count / 1e6:>10,.1f} M  {'trained' if name in plan.trained else 'frozen'}"
+        for name, count in plan.parameters.items()
+    ]
+    lines += [f"  {'total':<22}{total / 1e6:>10,.1f} M  {plan.trained_share:.1%} trained", "", "work of one step"]
+    lines += [
+        f"  {name:<22}{flops * plan.batch_size / 1e12:>10,.2f} TFLOP" for name, flops in plan.flops_per_example.items()
+    ]
+    each = "" if plan.gpus == 1 else f" on {plan.gpus} GPUs"
+    lines += [
+        f"  {'total':<22}{plan.flops_per_step / 1e12:>10,.2f} TFLOP for {plan.batch_size} examples{each}",
+        f"  {'time':<22}{plan.step_seconds:>10,.2f} s; {plan.steps:,} steps: {duration(plan.hours)}",
+        "",
+        f"memory of one GPU, {plan.examples_per_pass} examples a pass",
+    ]
+    lines += [f"  {name:<22}{size / GIB:>10,.2f} GiB" for name, size in plan.memory.items()]
+    needed = sum(plan.memory.values())
+    verdict = "fits" if needed <= plan.memory_limit else "does not fit"
+    lines += [f"  {'total':<22}{needed / GIB:>10,.2f} GiB: {verdict} in {plan.memory_limit / GIB:g} GiB", ""]
+    lines += [
+        f"  {f'{card} GiB card':<22}{f'{most:,} examples a pass at most' if most else 'too small for one example'}"
+        for card, most in plan.fits.items()
+    ]
+    lines += ["", "download"]
+    lines += [f"  {name:<34}{size / 1e9:>8.2f} GB" for name, size in plan.download.items()] or ["  nothing"]
+    lines += ["", f"said to cost: {plan.published}"]
+    if plan.measured:
+        m = plan.measured
+        predicted = m.samples_per_second * m.ratio
+        lines += [
+            f"measured ({m.log}): {m.samples_per_second:,.1f} examples/s, predicted {predicted:,.1f}: the run took "
+            f"{m.ratio:.2f} times the predicted time, {m.utilization:.0%} of the peak"
+        ]
+    else:
+        lines += ["measured: never"]
+    return "\n".join([*lines, "assumed:", *(f"  {line}" for line in plan.assumptions)])
+
+
+def duration(hours: float) -> str:
+    """Hours in words: minutes, hours or days."""
+    return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,261 @@
+"""Where batches come from: scenes of the picture book, and pictures of your own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blip2_lab.data import AskedQuestion, Batch, BrokenSample, PictureBook, PictureList, Record
+from blip2_lab.feeding import PictureFeed, SceneFeed, choose_text
+from blip2_lab.settings import WebData
+from blip2_lab.sources import Mixture, open_sources
+
+FEATURES = torch.arange(400.0)[:, None, None].expand(400, 2, 3)  # picture k has the feature k
+
+
+def shown(feed: SceneFeed, index: int) -> list[int]:
+    return feed.batch(index).image_features[:, 0, 0].int().tolist()
+
+
+def test_alike_batches_share_place_time_and_number_and_come_every_second_time():
+    book = PictureBook(3)
+    plain, feed = SceneFeed(book, FEATURES, 6, seed=0), SceneFeed(book, FEATURES, 6, seed=0, alike_from=4)
+    groups = set()
+    for index in range(60):
+        numbers = shown(feed, index)
+        assert numbers == shown(feed, index) and len(set(numbers)) == 6
+        if index < 4 or index % 2 == 0:
+            assert numbers == shown(plain, index)
+            continue
+        alike = {(book.scene(n).place, book.scene(n).time, len(book.scene(n).things)) for n in numbers}
+        assert len(alike) == 1, f"batch {index} shows {alike}"
+        groups |= alike
+    assert len(groups) > 10, "all groups must have their turn"
+
+
+def test_captions_tell_of_the_scenes_shown():
+    book = PictureBook(3, caption="full")
+    batch = SceneFeed(book, FEATURES, 6, seed=0, alike_from=0).batch(1)
+    for number, caption in zip(batch.image_features[:, 0, 0].int().tolist(), batch.captions, strict=True):
+        assert all(thing.kind in caption and thing.color in caption for thing in book.scene(number).things)
+
+
+def test_without_groups_of_a_batch_every_batch_is_plain():
+    book = PictureBook(3)
+    plain, feed = (SceneFeed(book, FEATURES[:80], 40, seed=0, alike_from=start) for start in (None, 0))
+    assert [shown(feed, index) for index in range(4)] == [shown(plain, index) for index in range(4)]
+
+
+# ------------------------------------------------------------------------------------------------- pictures of your own
+
+
+def folder_of(tmp_path: Path, count: int = 12) -> Path:
+    """Pictures whose red is their number and whose left half is brighter; two captions each."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for number in range(count):
+        image = Image.new("RGB", (24, 24), (10 * number, 0, 200))
+        image.paste((10 * number, 0, 0), (12, 0, 24, 24))
+        image.save(folder / f"p{number:02d}.png")
+        (folder / f"p{number:02d}.txt").write_text(f"number {number}\nthe picture {number}")
+    return folder
+
+
+def feed_of(
+    folder: Path, *, batch_size: int = 4, seed: int = 0, broken_file: Path | None = None, **data
+) -> PictureFeed:
+    settings = WebData(**{"image_size": 8, "threads": 3} | data)
+    return PictureFeed(open_sources(folder), settings, batch_size=batch_size, seed=seed, broken_file=broken_file)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors = [(one.pixels, other.pixels), (one.image_features, other.image_features)]
+    alike = all((a is None and b is None) or torch.equal(a, b) for a, b in tensors)
+    return alike and (one.captions, one.ids, one.questions) == (other.captions, other.ids, other.questions)
+
+
+def mean_color(images) -> torch.Tensor:
+    """An encoder [B,2,3]: left and right half."""
+    halves = [np.asarray(image, dtype=np.float32).reshape(8, 2, 4, 3).mean((0, 2)) for image in images]
+    return torch.tensor(np.array(halves))
+
+
+def test_a_batch_of_pictures_is_a_function_of_its_number(tmp_path):
+    folder = folder_of(tmp_path)
+    feed, again = feed_of(folder), feed_of(folder, threads=1)
+    late = again.batch(31)  # in another order, by another number of threads
+    for index in (0, 1, 2):
+        assert same(feed.batch(index), again.batch(index))
+    assert same(feed.batch(31), late) and not same(feed.batch(0), feed.batch(1))
+    assert not same(feed.batch(0), feed_of(folder, seed=1).batch(0))
+    batch = feed.batch(0)
+    assert batch.pixels.shape == (4, 3, 8, 8) and len(set(batch.ids)) == 4
+    for name, caption in zip(batch.ids, batch.captions, strict=True):
+        number = int(name.removeprefix("0/p").removesuffix(".png"))
+        assert caption in (f"number {number}", f"the picture {number}")
+
+
+def test_every_time_another_caption_another_part_and_another_side(tmp_path):
+    feed = feed_of(folder_of(tmp_path), batch_size=12)
+    batches = [feed.batch(index) for index in range(20)]
+    captions = {caption for batch in batches for caption in batch.captions}
+    assert len(captions) == 24
+    flips = [float(pixels[2, :, :3].mean() < pixels[2, :, 5:].mean()) for batch in batches for pixels in batch.pixels]
+    assert 0.4 < sum(flips) / len(flips) < 0.6
+
+
+def test_no_flip_where_the_words_name_a_side(tmp_path):
+    folder = folder_of(tmp_path)
+    for path in folder.glob("*.txt"):
+        path.write_text("bright on the left")
+    feed = feed_of(folder, batch_size=12)
+    assert all(
+        pixels[2, :, :3].mean() > pixels[2, :, 5:].mean() for index in range(10) for pixels in feed.batch(index).pixels
+    )
+
+
+def test_a_broken_picture_is_skipped_counted_and_its_place_filled(tmp_path):
+    folder, file = folder_of(tmp_path), tmp_path / "skipped.jsonl"
+    (folder / "p03.png").write_bytes((folder / "p03.png").read_bytes()[:60])
+    (folder / "p05.png").unlink()
+    feed = feed_of(folder, batch_size=11, max_broken=0.5, broken_file=file)
+    for index in range(3):
+        batch = feed.batch(index)
+        assert len(batch.captions) == len(batch.pixels) == len(batch.ids) == 11
+        assert len(set(batch.ids)) == 10 and "0/p03.png" not in batch.ids
+        repeated = next(name for name in batch.ids if batch.ids.count(name) == 2)
+        first, second = (place for place, name in enumerate(batch.ids) if name == repeated)
+        assert batch.captions[first] == batch.captions[second]
+        assert same(batch, feed_of(folder, batch_size=11, max_broken=0.5).batch(index))
+    assert "skipped 1 of 11 examples" in feed.skips.report()
+    assert json.loads(file.read_text())["sample"].endswith("own: p03.png")
+
+
+def test_too_much_is_broken(tmp_path):
+    folder = folder_of(tmp_path)
+    for number in range(4):
+        (folder / f"p{number:02d}.png").write_bytes(b"x")
+    feed = feed_of(folder, batch_size=12)
+    with pytest.raises(ValueError, match="[234] of 12 examples cannot be used .[234] not a picture"):
+        feed.batch(0)
+
+
+def test_held_out_pictures_are_never_trained_on(tmp_path):
+    feed = feed_of(folder_of(tmp_path), batch_size=5, held_out=2)
+    out = feed.validation()
+    seen = {name for index in range(10) for name in feed.batch(index).ids}
+    assert len(out.captions) == 2 and len(seen) == 10
+    numbers = {name.removeprefix("0/") for name in out.ids}
+    assert not numbers & {name.removeprefix("0/") for name in seen}
+    assert feed_of(tmp_path / "own").validation() is None
+
+
+def test_a_small_folder_makes_small_batches_and_says_so(tmp_path, capsys):
+    feed = feed_of(folder_of(tmp_path), batch_size=64)
+    assert "batches of 12 instead of 64" in capsys.readouterr().out
+    assert len(set(feed.batch(5).ids)) == 12
+
+
+# ------------------------------------------------------------------------------------------------------------ the cache
+
+
+def test_cached_views_are_crops_of_the_picture_and_reused(tmp_path):
+    folder, said = folder_of(tmp_path), []
+    feed, again = (feed_of(folder, cached_views=3) for _ in range(2))
+    for one in (feed, again):
+        one.cache(mean_color, tmp_path / "features", "encoder", said.append)
+    assert said == ["computing the features of 36 pictures, once"]
+    batches = [feed.batch(index) for index in range(9)]
+    assert all(same(batch, again.batch(index)) for index, batch in enumerate(batches))
+    views: dict[str, set] = {}
+    for batch in batches:
+        assert batch.pixels is None and batch.image_features.shape == (4, 2, 3)
+        for name, features in zip(batch.ids, batch.image_features, strict=True):
+            number = int(name.removeprefix("0/p").removesuffix(".png"))
+            assert features[0, 0] == features[1, 0] == 10 * number  # that picture's red
+            views.setdefault(name, set()).add(tuple(features.flatten().tolist()))
+    assert 1 < max(map(len, views.values())) <= 3
+
+
+def test_a_cache_of_changed_pictures_is_another(tmp_path):
+    folder, said = folder_of(tmp_path), []
+    feed_of(folder, cached_views=1).cache(mean_color, tmp_path / "features", "encoder", said.append)
+    feed_of(folder, cached_views=1, flip=False).cache(mean_color, tmp_path / "features", "encoder", said.append)
+    feed_of(folder, cached_views=1).cache(mean_color, tmp_path / "features", "another", said.append)
+    Image.new("RGB", (30, 30)).save(folder / "p00.png")
+    feed_of(folder, cached_views=1).cache(mean_color, tmp_path / "features", "encoder", said.append)
+    assert len(said) == 4
+
+
+def test_no_cached_view_is_flipped_when_any_caption_names_a_side(tmp_path):
+    folder = folder_of(tmp_path)
+    for path in folder.glob("*.txt"):
+        path.write_text("a picture\nbright on the left")  # the caption drawn later may be the second
+    feed = feed_of(folder, batch_size=12, cached_views=4)
+    feed.cache(mean_color, tmp_path / "features", "encoder", lambda _: None)
+    for index in range(6):
+        assert all(features[0, 2] > features[1, 2] for features in feed.batch(index).image_features)
+
+
+def test_a_broken_picture_stays_broken_in_the_cache(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "p00.png").write_bytes(b"x")  # the first one tells the features' shape, too
+    for _ in range(2):  # the second time from the cache, without opening the picture
+        feed = feed_of(folder, batch_size=12, cached_views=2)
+        feed.cache(mean_color, tmp_path / "features", "encoder", lambda _: None)
+        batch = feed.batch(0)
+        assert not batch.image_features.isnan().any() and "0/p00.png" not in batch.ids
+        assert feed.skips.causes.total() == 1
+
+
+def test_a_stream_cannot_be_cached(tmp_path):
+    pytest.importorskip("webdataset")
+    settings = WebData(image_size=8, cached_views=1)
+    feed = PictureFeed(open_sources("http://localhost/x.tar"), settings, batch_size=4, seed=0)
+    with pytest.raises(ValueError, match="cannot be cached: --set data.cached_views=0"):
+        feed.cache(mean_color, tmp_path, "encoder")
+
+
+# ------------------------------------------------------------------------------------------------------------ questions
+
+
+def test_questions_come_with_one_of_their_answers():
+    asked = AskedQuestion("what is it?", ("net",) * 7 + ("mesh",) * 3, id="1")
+    unanswered = AskedQuestion("and this?")
+    record = Record(Image.new("RGB", (8, 8)), ("a net",), (unanswered, asked), id="x")
+    feed = PictureFeed(
+        Mixture([PictureList([record] * 4)]), WebData(image_size=8, text="questions"), batch_size=4, seed=0
+    )
+    batches = [feed.batch(index) for index in range(50)]
+    assert {question for batch in batches for question in batch.questions} == {"what is it?"}
+    answers = [answer for batch in batches for answer in batch.captions]
+    assert 0.6 < answers.count("net") / len(answers) < 0.8  # as often as people gave it
+    assert choose_text(record, "questions", None) == ("what is it?", "net")
+    assert choose_text(record, "captions", None) == (None, "a net")
+    with pytest.raises(BrokenSample):
+        choose_text(Record(b"", questions=(unanswered,)), "questions", None)
+
+
+def test_a_source_without_such_texts_says_what_it_has(tmp_path):
+    folder = folder_of(tmp_path)
+    with pytest.raises(ValueError, match="has no questions; to train on its captions: --set data.text=captions"):
+        feed_of(folder, text="questions")
+    with pytest.raises(ValueError, match="choose captions or questions"):
+        feed_of(folder, text="words")
+
+
+def test_mixed_sources_are_named_apart(tmp_path):
+    folder_of(tmp_path)
+    (tmp_path / "s.toml").write_text(
+        '[[source]]\nformat = "folder"\nfolder = "own"\nweight = 1\n'
+        '[[source]]\nformat = "picture-book"\npages = 50\nimage_size = 32\nweight = 1\n'
+    )
+    feed = feed_of(tmp_path / "s.toml", batch_size=16)
+    batch = feed.batch(0)
+    assert {name[0] for name in batch.ids} == {"0", "1"} and batch.pixels.shape == (16, 3, 8, 8)
+    assert set(feed.texts()) == {text for n in range(12) for text in (f"number {n}", f"the picture {n}")}

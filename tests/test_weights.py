@@ -1,0 +1,207 @@
+"""Files of a model: cut off, missing, altered, dangerous; downloads that fail, go on, or do not fit."""
+
+import hashlib
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from blip2_lab import model_zoo, pretrained, weights
+from blip2_lab.weights import altered, check_whole, read_pickle, read_tensors, weight_files
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """Two shards and their index."""
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    for name, file in names.items():
+        save_file({name: torch.arange(1000.0)}, tmp_path / file, metadata={"format": "pt"})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    return tmp_path
+
+
+def test_shards_are_read_one_tensor_at_a_time(sharded):
+    files = weight_files(sharded)
+    check_whole(files)
+    assert {name: len(tensor) for name, tensor in read_tensors(files)} == {"a": 1000, "b": 1000}
+
+
+def test_a_missing_shard_is_named(sharded):
+    (sharded / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ValueError, match="not complete: model-00002-of-00002.safetensors missing"):
+        weight_files(sharded)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60, 4000])
+def test_a_truncated_shard_is_named(sharded, keep):
+    file = sharded / "model-00001-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="model-00001-of-00002.safetensors is (cut off|damaged)"):
+        check_whole(weight_files(sharded))
+
+
+def test_an_altered_header_and_a_damaged_index_are_named(sharded):
+    file = sharded / "model-00001-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:8] + b"garbage" + file.read_bytes()[15:])
+    with pytest.raises(ValueError, match="00001.*is damaged"):
+        check_whole(weight_files(sharded))
+    (sharded / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"index.json is damaged"):
+        weight_files(sharded)
+
+
+def test_one_changed_bit_in_the_cache_is_found(sharded):
+    """In the hub's cache a file is a link to one that is named by its own SHA-256."""
+    file = sharded / "model-00001-of-00002.safetensors"
+    blob = sharded / hashlib.sha256(file.read_bytes()).hexdigest()
+    file.rename(blob)
+    file.symlink_to(blob)
+    assert altered(weight_files(sharded)) == []
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    check_whole(weight_files(sharded))  # its size is right
+    assert altered(weight_files(sharded)) == [file.name]
+
+
+def test_other_safetensors_beside_the_model_are_not_read(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    save_file({"z": torch.zeros(1)}, tmp_path / "another.safetensors")
+    assert [file.name for file in weight_files(tmp_path)] == ["model.safetensors"]
+    with pytest.raises(ValueError, match="holds no weights"):
+        weight_files(tmp_path / "..")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path("/nonexistent/blip2_lab_was_here").touch, ())
+
+
+def test_a_pickle_runs_no_code(tmp_path):
+    torch.save({"model": Bomb()}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match="bad.pth cannot be read as plain weights.*is not run"):
+        read_pickle(tmp_path / "bad.pth")
+
+
+def test_a_pickle_is_a_state_dict_alone_or_under_model(tmp_path):
+    for content in ({"a": torch.ones(2)}, {"model": {"a": torch.ones(2)}, "epoch": 3}):
+        torch.save(content, tmp_path / "x.pth")
+        assert read_pickle(tmp_path / "x.pth")["a"].tolist() == [1, 1]
+    torch.save([1, 2], tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        read_pickle(tmp_path / "x.pth")
+    (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:-30])
+    with pytest.raises(ValueError, match="x.pth is cut off"):
+        check_whole([tmp_path / "x.pth"])
+
+
+# --- the hub --------------------------------------------------------------------------------------------------------
+
+
+class FakeHub(http.server.BaseHTTPRequestHandler):
+    """One repository; the connection breaks in the middle of the weights until `whole` is set."""
+
+    files: dict[str, bytes] = {}
+    whole = False
+    asked_from: list[int] = []
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self._answer(body=False)
+
+    def do_GET(self):
+        self._answer(body=True)
+
+    def _answer(self, body: bool):
+        path = self.path.split("?")[0]
+        if "/tree/" in path:
+            tree = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in self.files.items()
+            ]
+            return self._send(200, json.dumps(tree).encode() if body else b"", {})
+        if path.startswith("/api/"):
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+            text = json.dumps(
+                {"id": "owner/model", "sha": "0" * 40, "siblings": siblings, "private": False, "tags": []}
+            )
+            return self._send(200, text.encode() if body else b"", {})
+        content = self.files.get(path.rsplit("/", 1)[1])
+        if content is None:
+            return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": "0" * 40}
+        start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
+        if not body:
+            return self._send(200, b"", headers, length=len(content))
+        if path.endswith(".safetensors"):
+            self.asked_from.append(start)
+        part = content[start:]
+        if path.endswith(".safetensors") and not self.whole:
+            self._send(206 if start else 200, part[: len(part) // 2], headers, length=len(part))
+            self.close_connection = True
+            return None
+        return self._send(206 if start else 200, part, headers)
+
+    def _send(self, status: int, content: bytes, headers: dict, length: int | None = None):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    save_file({"a": torch.randn(7_500_000)}, tmp_path / "w.safetensors", metadata={"format": "pt"})
+    FakeHub.files = {"config.json": b"{}", "model.safetensors": (tmp_path / "w.safetensors").read_bytes()}
+    FakeHub.whole, FakeHub.asked_from = False, []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(weights, "LARGE", 1_000_000)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # it waits between attempts
+    yield weights.Hub(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache")
+    server.shutdown()
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(hub):
+    assert weights.bytes_to_fetch("owner/model", hub) == sum(map(len, FakeHub.files.values()))
+    with pytest.raises(ValueError, match="goes on where it stopped") as caught:
+        weights.fetch("owner/model", hub)
+    assert "\n" not in str(caught.value) and "hf download owner/model" in str(caught.value)
+    assert weights.cached("owner/model", hub) is None, "half a model is none"
+    already = max(FakeHub.asked_from)
+    assert already > 0, "it went on by itself as far as it could"
+    FakeHub.whole, FakeHub.asked_from = True, []
+    folder = weights.fetch("owner/model", hub)
+    assert (folder / "model.safetensors").read_bytes() == FakeHub.files["model.safetensors"]
+    assert min(FakeHub.asked_from) >= already, "what was there was not asked for again"
+    assert weights.cached("owner/model", hub) == folder and weights.bytes_to_fetch("owner/model", hub) == 0
+
+
+def test_no_network_is_one_sentence_with_the_command(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError) as caught:
+        pretrained.find("owner/nothing")
+    message = str(caught.value)
+    assert "\n" not in message and "owner/nothing is not a folder here and could not be fetched" in message
+    assert "`hf download owner/nothing --include '*.json'" in message
+
+
+def test_room_is_asked_for_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr(weights, "fetch", lambda name: pytest.fail("fetched"))
+    monkeypatch.setattr(weights, "cached", lambda name: None)
+    monkeypatch.setattr(weights, "bytes_to_fetch", lambda name: None)
+    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 3 * model_zoo.GIB)
+    with pytest.raises(ValueError, match="needs 7.5 GiB for its weights"):
+        pretrained.find("Salesforce/blip2-opt-6.7b", quantize="int8")
+    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 64 * model_zoo.GIB)
+    monkeypatch.setattr(model_zoo, "free_disk", lambda folder: 10**9)
+    with pytest.raises(ValueError, match="31.0 GB to fetch"):
+        pretrained.find("Salesforce/blip2-opt-6.7b", quantize="int8")

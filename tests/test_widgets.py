@@ -1,0 +1,120 @@
+"""Explorers: the view stands by itself, and a control changes it."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from blip2_lab import masks, widgets
+
+display = pytest.importorskip("IPython.display", reason="no IPython: pip install 'blip2-lab[teach]'")
+ipywidgets = pytest.importorskip("ipywidgets", reason="no ipywidgets: pip install 'blip2-lab[teach]'")
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """What is displayed, in order, first shown and then updated."""
+    shown = []
+
+    class Handle:
+        def update(self, thing):
+            shown.append(thing)
+
+    def show(thing, display_id=False):
+        shown.append(thing)
+        return Handle()
+
+    monkeypatch.setattr(display, "display", show)
+    return shown
+
+
+@pytest.mark.parametrize("objective", widgets.OBJECTIVES)
+def test_the_table_is_the_mask(objective):
+    import torch
+
+    table = widgets.mask_table(objective, "red boat", num_queries=2, padding=1)
+    cells = [cell == "1" for cell in re.findall(r"<td [^>]*>(.)</td>", table)]
+    text_mask = torch.tensor([[True] * 4 + [False]])
+    assert cells == widgets.OBJECTIVES[objective][0](2, text_mask).flatten().tolist()
+
+
+def test_a_cell_says_who_may_read_whom():
+    table = widgets.mask_table("ITM", "red boat", num_queries=4, padding=1)
+    assert "query 3 may read word 1 (boat) (ITM: image-text matching)" in table
+    assert "query 3 may not read [PAD]" in table
+    assert "query 3 may not read word 1 (boat)" in widgets.mask_table("ITG", "red boat")
+
+
+def test_a_caption_is_text_not_html():
+    table = widgets.mask_table("ITC", "<script>alert(1)</script> 'quoted'")
+    assert "<script>" not in table and "&lt;script&gt;" in table
+    with pytest.raises(ValueError, match="choose one of ITC, ITG, ITM"):
+        widgets.mask_table("XYZ", "boat")
+
+
+def test_the_explorer_shows_a_view_and_updates_it(screen):
+    controls = widgets.mask_explorer("a boat", num_queries=2)
+    assert len(screen) == 1 and "ITG" in screen[0].data
+    objective = next(child for child in controls.children if child.description == "objective")
+    objective.value = "ITM"
+    assert len(screen) == 2 and "image-text matching" in screen[1].data
+
+
+def test_any_view_will_do_and_plain_values_are_no_controls(screen):
+    assert widgets.explorer(lambda layer: f"layer {layer}", layer=3) is None
+    slider = ipywidgets.IntSlider(value=1, min=0, max=5)
+    controls = widgets.explorer(lambda layer, head: f"layer {layer}, head {head}", layer=slider, head=0)
+    slider.value = 4
+    assert screen == ["layer 3", "layer 1, head 0", "layer 4, head 0"]
+    assert list(controls.children) == [slider]
+
+
+def test_a_query_is_chosen_with_a_slider(screen, monkeypatch):
+    import torch
+    from PIL import Image
+
+    picture, maps = Image.new("RGB", (32, 32)), torch.rand(2, 3, 4, 4)
+    controls = widgets.query_explorer(picture, maps)
+    controls.children[0].value = 2
+    first, second = screen
+    assert [axis.get_title() for axis in second.axes] == ["query 2, look 1 of 2", "query 2, look 2 of 2"]
+    assert torch.allclose(torch.tensor(first.axes[1].images[1].get_array()), maps[1, 0])
+    assert controls.children[0].max == 2
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert widgets.query_explorer(picture, maps) is None and len(screen) == 3
+
+
+def test_without_ipywidgets_all_three_tables_are_shown(screen, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    html = widgets.mask_explorer("a boat").data
+    assert all(f"<th>{name}</th>" in html for name in widgets.OBJECTIVES)
+    assert masks.__name__  # the tables come from the masks, not from here
+
+
+def test_the_decoding_explorer_shows_a_step_and_updates_it(screen):
+    import torch
+
+    logits = torch.tensor([1.0, 3.0, 2.0])
+    controls = widgets.decoding_explorer(logits, ["a", "b", "c"])
+    assert [child.description for child in controls.children] == ["temperature", "top p"]
+    controls.children[1].value = 0.05
+    narrow = screen[-1].axes[1]
+    assert len(screen) == 2 and narrow.get_title() == "temperature 1, top_p 0.05"
+    assert [bar.get_width() for bar in narrow.patches] == [1.0, 0.0, 0.0]
+
+
+def test_without_ipywidgets_there_are_four_settings_or_one_search(monkeypatch):
+    import torch
+
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    figure = widgets.decoding_explorer(torch.tensor([1.0, 3.0]), ["a", "b"])
+    assert len(figure.axes) == 4
+    assert widgets.beam_explorer(lambda num_beams, length_penalty: (num_beams, length_penalty)) == (3, 1.0)
+
+
+def test_the_beam_explorer_hands_on_its_settings(screen):
+    controls = widgets.beam_explorer(lambda num_beams, length_penalty: (num_beams, length_penalty), 2, 0.0)
+    controls.children[0].value = 5
+    assert screen == [(2, 0.0), (5, 0.0)]

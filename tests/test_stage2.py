@@ -1,6 +1,7 @@
 """Stage 2: what trains, what does not, how a caption is cut, and how pictures and prompts pair up."""
 
 import copy
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -213,3 +214,47 @@ def test_visual_prompts_begin_as_long_as_words(calm_model):
     words = model.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
     assert length.item() == pytest.approx(words.item(), rel=0.1)
     assert model.match_embeddings() == pytest.approx(1.0)
+
+
+# --- ranking --------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_ranked_by_their_whole_likelihood(model):
+    """Against token by token: every token after the ones before it, the end included."""
+    prompt, candidates = "question: what color is the boat? short answer:", ["red", "two trees", "a blue boat"]
+    language, seen = model.language_model, model.encode_image(PICTURES[0])
+    expected = {}
+    for text in candidates:
+        prompt_text, answer = language.pair_texts([prompt], [text])
+        ids = answer.ids[0].tolist()
+        assert ids[-1] == language.end_token_id
+        expected[text] = sum(map(math.log, language.probabilities(seen, prompt_text, ids)))
+    ranked = model.rank(PICTURES[0], prompt, candidates)
+    assert [one.text for one in ranked] == sorted(candidates, key=expected.get, reverse=True)
+    for one in ranked:
+        assert one.log_likelihood == pytest.approx(expected[one.text], rel=1e-3)
+    assert sum(one.probability for one in ranked) == pytest.approx(1)
+    assert model.rank(visual_prompt=seen, prompt=prompt, candidates=candidates[:1])[0].probability == 1
+
+
+def test_ranking_per_token_divides_by_the_length(model):
+    candidates = ["red", "a red boat and a blue boat and a green boat"]
+    total = {one.text: one for one in model.rank(PICTURES[0], "", candidates)}
+    mean = {one.text: one for one in model.rank(PICTURES[0], "", candidates, per_token=True)}
+    assert mean[candidates[1]].probability > total[candidates[1]].probability
+    assert mean[candidates[1]].log_likelihood == total[candidates[1]].log_likelihood
+
+
+def test_ranking_reads_the_picture_once(model, monkeypatch):
+    reads, forward = [], model.image_encoder.forward
+    monkeypatch.setattr(model.image_encoder, "forward", lambda pixels: (reads.append(len(pixels)), forward(pixels))[1])
+    model.rank(PICTURES[0], "a", ["red", "blue", "green"])
+    assert reads == [1]
+
+
+@pytest.mark.parametrize("candidates", [[], ["red", " "]])
+def test_nothing_to_rank_is_one_sentence(model, candidates):
+    with pytest.raises(ValueError, match="at least one candidate"):
+        model.rank(PICTURES[0], "a", candidates)
+    with pytest.raises(ValueError, match="one picture at a time; 3 were given"):
+        model.rank(PICTURES, "a", ["red"])

@@ -13,6 +13,7 @@ import html
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads them once
@@ -22,12 +23,13 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import inside, novelty
+from blip2_lab import inside, novelty, picture_index
 from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
 from blip2_lab.data import open_image
 from blip2_lab.decoding import Decoding, Token
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene, Thing, sample_scene
+from blip2_lab.stage1 import Stage1Model
 from blip2_lab.stage2 import Stage2Model
 
 REAL_WEIGHTS = "python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8"
@@ -275,6 +277,33 @@ class App:
         return found.picture, note, list(found.queries)
 
 
+class Search:
+    """A folder of pictures, or the picture book's gallery, that a sentence or a picture is looked for in."""
+
+    def __init__(self, model: Stage2Model | Stage1Model, folder: Path | None = None) -> None:
+        self.model, self.folder = model, folder
+        say = partial(print, flush=True)
+        self.drawn = {} if folder else {f"page {i + 1}": draw(scene, 384) for i, scene in enumerate(GALLERY)}
+        self.index = picture_index.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
+
+    def find(self, wanted: str | Image.Image | None) -> list[tuple[Image.Image, str]]:
+        """-> the best pictures, each with its scores. A sentence is matched, a picture compared."""
+        try:
+            if wanted is None:
+                raise ValueError("There is no picture yet to look for others like it.")
+            if self.index is None:
+                self.index = picture_index.of_images(self.model, self.drawn)
+            search = picture_index.search if isinstance(wanted, str) else picture_index.search_like
+            hits = search(self.model, self.index, wanted, top=8)
+            return [(self._picture(hit.file), line) for hit, line in zip(hits, picture_index.lines(hits), strict=True)]
+        except ValueError as error:
+            gr.Warning(_sentence(str(error)))
+            return []
+
+    def _picture(self, name: str) -> Image.Image:
+        return scaled(self.drawn[name] if self.folder is None else open_image(self.folder / name), 256)
+
+
 def _sentence(text: str) -> str:
     """First letter large, full stop at the end, and no markup: a warning is shown as HTML."""
     return html.escape(text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else "."), quote=False)
@@ -288,7 +317,57 @@ def _as_text(text: str) -> str:
 # ----------------------------------------------------------------------------------------------------------- the page
 
 
-def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWorld | None = None) -> gr.Blocks:
+def search_tab(search: Search, image: gr.State | gr.Image, **event) -> None:
+    """The inside of a tab: a sentence, or the picture that is shown, and what is found. `image` is that picture."""
+    where = f"in {search.folder}" if search.folder else "among the picture book's pages"
+    gr.HTML(f"<p class='quiet'>Looks {html.escape(where)}: ITC makes a shortlist, ITM puts it in order.</p>")
+    with gr.Row():
+        words = gr.Textbox(placeholder="a red boat", show_label=False, scale=4, elem_id="wanted")
+        by_words = gr.Button("Search", min_width=90)
+        by_picture = gr.Button("Like this picture", min_width=90)
+    found = gr.Gallery(
+        columns=4, height="auto", object_fit="cover", show_label=False, interactive=False, elem_id="found"
+    )
+    gr.on([by_words.click, words.submit], search.find, words, found, api_name="search", **event)
+    by_picture.click(search.find, image, found, api_visibility="private", **event)
+
+
+def build_search(search: Search, *, name: str) -> gr.Blocks:
+    """The page of a retrieval model, which finds and cannot talk."""
+    event = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")
+    with gr.Blocks(title="blip2_lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+        gr.Markdown(f"# Search pictures with a BLIP-2\n{name}. It has no language model: it finds, and cannot answer.")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                shown = gr.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], height=340)
+                shown.preprocess = uploaded_file
+            with gr.Column(scale=2, min_width=360):
+                image = gr.State(None)
+                search_tab(search, image, **event)
+        shown.change(opened, shown, image, api_visibility="private", **event)
+    return page.queue(max_size=32)
+
+
+def opened(path: str | None) -> Image.Image | None:
+    """An uploaded file as a picture; a warning and None for what is none."""
+    try:
+        return scaled_down(open_image(path)) if path else None
+    except ValueError as error:
+        gr.Warning(_sentence(str(error).replace(repr(path), "this file")))
+        return None
+
+
+def scaled_down(image: Image.Image) -> Image.Image:
+    return scaled(image, KEPT) if max(image.size) > KEPT else image
+
+
+def build(
+    model: Stage2Model,
+    *,
+    name: str = "micro",
+    familiar: novelty.DrawnWorld | None = None,
+    folder: Path | None = None,
+) -> gr.Blocks:
     """The page around a model. `familiar` knows what the model has seen; None: never say that a picture is strange."""
     app, miniature = App(model, familiar, inside.method_of(name)), name == "micro"
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
@@ -345,6 +424,8 @@ def build(model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWor
                             )
                             measure = gr.Button("Measure", min_width=90)
                         meter = gr.HTML(elem_id="meter")
+                    with gr.Tab("Search"):
+                        search_tab(Search(model, folder), image, **model_event)
             with gr.Column(scale=1, min_width=360):
                 chat = gr.Chatbot(
                     label="Chat",
@@ -465,6 +546,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
     parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
     parser.add_argument("--quantize", choices=["none", "int8", "int8-all", "nf4"], help="8 or 4 bits (default none)")
+    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="pictures to search in (default: drawn ones)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the frozen parts")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
@@ -520,7 +602,10 @@ def main() -> None:
     print(f"Loading {args.model} …", flush=True)
     try:
         model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
-        page = build(model, name=args.model, familiar=novelty.load(args.model))
+        if isinstance(model, Stage1Model):
+            page = build_search(Search(model, args.gallery), name=args.model)
+        else:
+            page = build(model, name=args.model, familiar=novelty.load(args.model), folder=args.gallery)
         port = args.port or free_port(args.host)
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)

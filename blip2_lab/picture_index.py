@@ -145,6 +145,21 @@ def build(
     return PictureIndex(tuple(stamps), merged(embeds, previous.image_embeds if known else None), kept, own)
 
 
+def of_images(model: Stage2Model | Stage1Model, images: dict[str, Image.Image]) -> PictureIndex:
+    """An index of pictures in memory, by their names."""
+    stage1 = matcher(model)
+    embeds, features = read_pictures(stage1, list(images.values()))
+    return PictureIndex(tuple(Stamp(name, 0, 0) for name in images), embeds, features, fingerprint(stage1))
+
+
+def open_folder(model: Stage2Model | Stage1Model, folder: Path, say: Say = lambda _: None) -> PictureIndex:
+    """The folder's index, read anew where pictures came or changed, and kept beside them."""
+    file = folder / FILE
+    index = build(model, folder, previous=load(file) if file.is_file() else None, say=say)
+    save(index, file)
+    return index
+
+
 @torch.no_grad()
 def read_pictures(
     stage1: Stage1Model, images: list[Path] | list[Image.Image], *, rerank: bool = True, say: Say = lambda _: None

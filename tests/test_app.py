@@ -287,3 +287,46 @@ def test_the_server_keeps_its_doors_closed(server):
     beside = [fn for fn in page.fns.values() if fn.name in ("offer", "origin")]
     assert len(beside) > 2 and all(fn.concurrency_id == "inside" for fn in beside), "the chat never waits for the panel"
     assert page._queue.max_size == 32
+
+
+# ------------------------------------------------------------------------------------------------------------- search
+
+
+def test_the_drawn_pages_are_read_when_first_searched(tiny_model):
+    search = chat_app.Search(tiny_model)
+    assert search.index is None
+    found = search.find("a red boat")
+    assert len(found) == 8 and len(search.index) == len(chat_app.GALLERY)
+    image, line = found[0]
+    assert max(image.size) == 256 and "ITM" in line and "page" in line
+    same = search.find(search.drawn["page 3"])
+    assert len(same) == 8 and "ITC 1.0" in same[0][1]
+
+
+def test_a_folder_is_searched_and_its_index_kept(tiny_model, picture, tmp_path):
+    search = chat_app.Search(tiny_model, tmp_path)
+    assert (tmp_path / "blip2-index.safetensors").is_file()
+    assert [line.split()[-1] for _, line in search.find("a red boat")] == ["scene.png"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"), [("", "no question yet"), ("a zebra", "zebra"), (None, "no picture yet")]
+)
+def test_what_cannot_be_searched_for_is_a_warning(tiny_model, warnings, wanted, sentence):
+    assert chat_app.Search(tiny_model).find(wanted) == []
+    assert sentence in warnings[0]
+
+
+def test_a_retrieval_model_gets_a_page_of_its_own(tiny_model, warnings, picture, tmp_path):
+    page = chat_app.build_search(chat_app.Search(tiny_model.stage1), name="itm")
+    assert any(getattr(block, "elem_id", None) == "found" for block in page.blocks.values())
+    assert chat_app.opened(picture).size == (200, 200) and chat_app.opened(None) is None
+    (tmp_path / "bad.png").write_bytes(b"none")
+    assert chat_app.opened(str(tmp_path / "bad.png")) is None and "this file" in warnings[0].lower()
+
+
+def test_beam_search_says_how_far_it_is():
+    reply = chat_app.Reply("", (), "prompt")
+    assert chat_app.waiting(reply) == "…"
+    assert chat_app.waiting(chat_app.Reply("", (), "prompt", searched=7)) == "… beam search: 7 tokens tried"
+    assert chat_app.waiting(chat_app.Reply("", (), "prompt", done=True)) == ""

@@ -258,6 +258,23 @@ def test_half_precision_files_come_back_in_float32(saved, tmp_path):
     torch.testing.assert_close(again.qformer.query_tokens, model.qformer.query_tokens, atol=0.02, rtol=0.01)
 
 
+def test_a_saved_opt_has_what_vllm_reads(saved):
+    """docs/serving.md: the architecture, one `<image>` token, and keys in the groups that vLLM's blip2.py loads."""
+    from transformers import AutoTokenizer
+
+    model, folder = saved
+    if model.language_model.model.config.is_encoder_decoder:
+        pytest.skip("vLLM serves BLIP-2 with OPT only")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["Blip2ForConditionalGeneration"] and config["num_query_tokens"] == 8
+    assert config["text_config"]["model_type"] == "opt" and config["vision_config"]["image_size"] == 48
+    assert AutoTokenizer.from_pretrained(folder).get_vocab()["<image>"] == config["image_token_index"]
+    groups = ("vision_model.", "query_tokens", "qformer.", "language_projection.", "language_model.model.decoder.")
+    keys = load_file(folder / "model.safetensors").keys()
+    assert all(key.startswith(groups) for key in keys)
+    assert all(any(key.startswith(group) for key in keys) for group in groups)
+
+
 def test_tied_tensors_are_stored_once(saved):
     model, _ = saved
     names = to_transformers(model)

@@ -16,7 +16,7 @@
                 annotations, shards        3.4, 4          00, 14   the benchmarks' own files; WebDataset and the hub
                 sources, augment           3.4             00       all of them mixed by weights; crop and flip
                 features, feeding          3.4             00       what a frozen encoder says, once; a stage's batches
-    running     pretraining                3.4             01       how the frozen micro parts were made
+    running     micro, piles, pretraining  3.4             01, 10   the frozen micro parts, and how they were made
                 train, optim, watch        3.4             00       the loop; its schedule; is it still going down?
                 run_folder                 3.4             00       what a run leaves on disk
                 parallel                   3.2             05       many processes that train as one

@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from blip2_lab import recipes
-from blip2_lab.language import language_model, micro_opt_config, micro_t5_config, new_opt, new_t5
+from blip2_lab.language import language_model
+from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
 from blip2_lab.paper import BERT_BASE, IMAGE_ENCODERS
 from blip2_lab.qformer import QFormer, QFormerConfig
 from blip2_lab.recipes import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts
 from blip2_lab.stage1 import Stage1Config, Stage1Model
-from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, micro_config
+from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
 
 # ------------------------------------------------------------------------------------------------ sizes, without a hub
 
@@ -50,7 +51,7 @@ def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncode
             return ImageEncoder(drop_last_layer(CLIPVisionModel(config)))
         if name == "eva-clip-vit-g-14":
             return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
-        return ImageEncoder.from_config(micro_config(_micro_size(name, "vit")))
+        return ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit")))
 
 
 def build_language_model(name: str) -> nn.Module:
@@ -82,8 +83,6 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
     )
     if parts.bert == BERT_BASE:
         return QFormerConfig(**shared)
-    from blip2_lab.pretraining import micro_bert_config
-
     bert = micro_bert_config(vocab_size_of("bert"), _micro_size(parts.bert, "bert"))
     return QFormerConfig(
         vocab_size=bert.vocab_size,

@@ -23,82 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_lab.decoding import PAPER, Decoding, Token, choose
+from blip2_lab.masks import IGNORE_INDEX
 from blip2_lab.vision import freeze
 
 if TYPE_CHECKING:
-    from transformers import OPTConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config
-
-IGNORE_INDEX = -100  #: label of a position that is not predicted
-
-#: The micro language models. Heads are 64 wide; widths are multiples of 64, as NF4 wants them.
-MICRO_T5_SIZES = {
-    "S": dict(d_model=256, d_kv=64, d_ff=512, num_layers=4, num_decoder_layers=3, num_heads=6),
-    "M": dict(d_model=384, d_kv=64, d_ff=1024, num_layers=6, num_decoder_layers=6, num_heads=6),
-}
-MICRO_OPT_SIZES = {
-    "S": dict(hidden_size=256, ffn_dim=1024, num_hidden_layers=4, num_attention_heads=4, word_embed_proj_dim=256),
-    "M": dict(hidden_size=384, ffn_dim=1536, num_hidden_layers=6, num_attention_heads=6, word_embed_proj_dim=384),
-}
-
-
-def micro_t5_config(vocab_size: int, size: str = "S") -> T5Config:
-    """A miniature FlanT5: gated gelu, untied lm_head (build it with `new_t5`). Ids: pad 0, eos 1, unk 2."""
-    from transformers import T5Config
-
-    if size not in MICRO_T5_SIZES:
-        raise ValueError(f"There is no micro T5 of size {size!r}; choose one of {', '.join(MICRO_T5_SIZES)}.")
-    config = T5Config(
-        vocab_size=room_for_image_token(vocab_size),
-        **MICRO_T5_SIZES[size],
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-        tie_word_embeddings=False,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=0,  # transformers' Blip2 crashes without a prompt if there is none
-        decoder_start_token_id=0,
-    )
-    # differs from FlanT5, which has gelu_new: the released BLIP-2 checkpoints have exact gelu, and it is faster on CPU
-    config.dense_act_fn = "gelu"
-    return config
-
-
-def micro_opt_config(vocab_size: int, size: str = "S") -> OPTConfig:
-    """A miniature OPT. Ids: pad 1, bos = eos 2."""
-    from transformers import OPTConfig
-
-    if size not in MICRO_OPT_SIZES:
-        raise ValueError(f"There is no micro OPT of size {size!r}; choose one of {', '.join(MICRO_OPT_SIZES)}.")
-    return OPTConfig(
-        vocab_size=room_for_image_token(vocab_size),
-        **MICRO_OPT_SIZES[size],
-        max_position_embeddings=512,
-        dropout=0.0,
-        pad_token_id=1,
-        bos_token_id=2,
-        eos_token_id=2,
-    )
-
-
-def room_for_image_token(vocab_size: int) -> int:
-    """The next multiple of 64 with a free row: transformers' layout needs an `<image>` id, and NF4 likes 64s."""
-    return 64 * (vocab_size // 64 + 1)
-
-
-def new_t5(config: T5Config) -> PreTrainedModel:
-    """A freshly initialized T5 whose lm_head is its own tensor, as FlanT5's is (`T5Config` ties it whatever we ask)."""
-    from transformers import T5ForConditionalGeneration
-
-    model = T5ForConditionalGeneration(config)
-    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    return model
-
-
-def new_opt(config: OPTConfig) -> PreTrainedModel:
-    """A freshly initialized OPT. Its lm_head is tied to its word embeddings."""
-    from transformers import OPTForCausalLM
-
-    return OPTForCausalLM(config)
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+IGNORE_INDEX = -100  #: the mask of losses: the label that none of them counts
+
 
 def unimodal_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
     """ITC: queries and text do not see each other, so that neither can leak into the other's embedding.

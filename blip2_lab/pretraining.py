@@ -30,17 +30,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab.language import IGNORE_INDEX, micro_opt_config, micro_t5_config, new_opt, new_t5
+from blip2_lab.masks import IGNORE_INDEX
+from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import draw, masks
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, sample_scene
+from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, SIZES, TIMES, Scene, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
+from blip2_lab.piles import Piles, add_up, piles_of
 from blip2_lab.stage1 import clean_caption
 from blip2_lab.train import parameter_groups
-from blip2_lab.vision import ImageEncoder, drop_last_layer, micro_config, preprocess
+from blip2_lab.vision import ImageEncoder, drop_last_layer, preprocess
 
 if TYPE_CHECKING:
-    from transformers import BertConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from blip2_lab.recipes import Recipe
     from blip2_lab.train import Task
@@ -49,28 +51,14 @@ MASKED_SHARE = 0.15  # of the words, as in BERT
 #: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
 #: of its queries are 8 times smaller, so they must learn 8 times slower.
 T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
-VALIDATION_SEED = 1
 PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
-
-#: The BERTs from which micro Q-Formers start, and so the sizes of those.
-MICRO_BERT_SIZES = {
-    "S": dict(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768),
-    "M": dict(hidden_size=384, num_hidden_layers=8, num_attention_heads=6, intermediate_size=1536),
-}
-
-
-def micro_bert_config(vocab_size: int, size: str = "S") -> BertConfig:
-    """A miniature BERT-base."""
-    from transformers import BertConfig
-
-    return BertConfig(vocab_size=vocab_size, **MICRO_BERT_SIZES[size], max_position_embeddings=128, pad_token_id=0)
 
 
 def build_task(recipe: Recipe, runs_dir: Path) -> Task:
     """The task of a recipe whose part is made from nothing. `runs_dir` is not read."""
     size, batch_size, seed = recipe.model.size, recipe.optim.pass_size, recipe.data.seed
     if recipe.task == "vit":
-        config = micro_config(size)
+        config = micro_vit_config(size)
         config.num_hidden_layers += 1  # dropped when it is saved
         encoder = ImageEncoder.from_config(config)
         # on CPU the fused attention's backward takes a third of the step; written out it takes a tenth
@@ -85,7 +73,7 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
             model.lm_head.weight.mul_(0.05)
             model.shared.weight.mul_(0.05)
         look_around(model)
-        return T5Task(model, tokenizer, batch_size, seed, recipe.data.lessons)
+        return T5Task(model, tokenizer, batch_size, seed, recipe.data.lessons, recipe.data.piles_from)
     if recipe.task == "opt":
         model = new_opt(micro_opt_config(len(tokenizer), size))
         model.set_attn_implementation("eager")
@@ -167,6 +155,10 @@ class T5Task(TextTask):
 
     `lessons`: the batches at which each of `COURSES` ends; then comes the full mixture. A T5 that starts with the full
     mixture answers at random between the things of a scene, for thousands of steps.
+    `piles_from`: from this batch on half of the descriptions are `corpus.piles`, whose words are added up to one noisy
+    embedding a pile. Still text and text alone, but no longer a sentence: a T5 of this size that has read nothing but
+    sentences answers no question from an input that is none, and a visual prompt is none.
+    # differs from FlanT5, which is large enough to make sense of soft prompts without this
     """
 
     def __init__(
@@ -176,37 +168,56 @@ class T5Task(TextTask):
         batch_size: int,
         seed: int,
         lessons: tuple[int, ...] = (0,) * len(COURSES),
+        piles_from: int | None = None,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.lessons = lessons
+        self.piles_from = piles_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
         for end, make in zip(self.lessons, COURSES, strict=True):
             if index < end:
                 return make(self.seed, number)
-        review = Random(f"mix {self.seed} {number}").random() < REVIEW_SHARE
-        return (REVIEW if review else corpus.instruction)(self.seed, number)
+        rng = Random(f"mix {self.seed} {number}")
+        make = REVIEW if rng.random() < REVIEW_SHARE else corpus.instruction
+        piled = self.piles_from is not None and index >= self.piles_from and rng.random() < 0.5
+        return make(self.seed, number, piled=piled)
 
     def batch(self, index: int) -> list[dict[str, Tensor]]:
         """The batch in parts of examples alike in length: a third of the work would be padding otherwise."""
         examples = [self.example(number, index) for number in self.numbers(index)]
-        examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, len(pair[0]), pair))
+        examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, "+" in pair[0], len(pair[0]), pair))
         size = -(-len(examples) // PARTS)
-        return [self.part(examples[start : start + size]) for start in range(0, len(examples), size)]
+        starts = range(0, len(examples), size)
+        return [self.part(examples[start : start + size], index * PARTS + n) for n, start in enumerate(starts)]
 
-    def part(self, examples: list[tuple[str, str]]) -> dict[str, Tensor]:
+    def part(self, examples: list[tuple[str, str]], number: int) -> dict[str, Tensor]:
         sources, targets = zip(*examples, strict=True)
-        input_ids, attention_mask = self.tokens(list(sources))
+        input_ids, attention_mask = self.tokens([source.replace("+", " ") for source in sources])
+        piles = piles_of(sources, attention_mask) if any("+" in source for source in sources) else None
         target_ids, target_mask = self.tokens(list(targets))
         labels = target_ids.masked_fill(target_mask == 0, IGNORE_INDEX)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+            "piles": piles,
+            "seed": number,
+        }
 
-    def losses(self, batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def losses(self, batch: list[dict]) -> dict[str, Tensor]:
         """The mean over all target tokens, whatever part they are in."""
         counts = [(part["labels"] != IGNORE_INDEX).sum() for part in batch]
-        losses = [self.model(**part).loss * count for part, count in zip(batch, counts, strict=True)]
+        losses = [self.loss(**part) * count for part, count in zip(batch, counts, strict=True)]
         return {"total": sum(losses) / sum(counts)}
+
+    def loss(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, piles: Piles | None, seed: int) -> Tensor:
+        if piles is None:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
+        words = self.model.get_input_embeddings()(input_ids)
+        embeddings = add_up(words, piles, torch.Generator().manual_seed(seed))
+        return self.model(inputs_embeds=embeddings, attention_mask=piles.mask, labels=labels).loss
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
         return parameter_groups(
@@ -218,31 +229,40 @@ class T5Task(TextTask):
         )
 
     def evaluate(self, step: int) -> dict[str, float]:
-        return text_question_accuracy(self.model, self.tokenizer, scenes=60)
+        told = text_question_accuracy(self.model, self.tokenizer, scenes=60)
+        piled = text_question_accuracy(self.model, self.tokenizer, scenes=60, piled=True)
+        return told | {f"piled {name}": share for name, share in piled.items()}
 
 
-def text_questions(scenes: int, seed: int = VALIDATION_SEED) -> list[tuple[words.Question, str]]:
+def text_questions(scenes: int, seed: int = HELD_OUT_BOOK, piled: bool = False) -> list[tuple[words.Question, str]]:
     """Held-out questions, each with a true description of its scene and the question as one prompt."""
+    describe = corpus.piles if piled else words.full_caption
     asked = []
     for index in range(scenes):
         scene, rng = sample_scene(seed, index, "in"), Random(f"text questions {seed} {index}")
         for question in words.questions(scene, rng):
             prompt = corpus.QUESTION_PROMPTS[0].format(question.text)
-            asked.append((question, f"{words.full_caption(scene, rng)} {prompt}"))
+            asked.append((question, f"{describe(scene, rng)} {prompt}"))
     return asked
 
 
 @torch.no_grad()
 def text_question_accuracy(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, scenes: int, batch_size: int = 128
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, scenes: int, piled: bool = False, batch_size: int = 128
 ) -> dict[str, float]:
     """Exact-match accuracy of a text-to-text model on `text_questions`, in total and by type: the ceiling of all that
     comes after."""
-    asked = text_questions(scenes)
+    asked = text_questions(scenes, piled=piled)
     right: dict[str, list[bool]] = {}
     for start in range(0, len(asked), batch_size):
         part = asked[start : start + batch_size]
-        tokens = tokenizer([prompt for _, prompt in part], padding=True, return_tensors="pt")
+        prompts = [prompt for _, prompt in part]
+        tokens = tokenizer([prompt.replace("+", " ") for prompt in prompts], padding=True, return_tensors="pt")
+        if piled:
+            piles = piles_of(prompts, tokens.attention_mask)
+            embeddings = model.get_input_embeddings()(tokens.input_ids)
+            embeddings = add_up(embeddings, piles, torch.Generator().manual_seed(start))
+            tokens = dict(inputs_embeds=embeddings, attention_mask=piles.mask)
         ids = model.generate(**tokens, max_new_tokens=8, do_sample=False)
         for (question, _), answer in zip(part, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
             right.setdefault(question.type, []).append(answer.strip() == question.answer)
@@ -373,7 +393,7 @@ class VitTask:
         """Accuracy of the layer that ships, on 256 held-out pictures: patches that show a thing, and the setting."""
         hits: dict[str, list[Tensor]] = {}
         for index in range(max(1, 256 // self.batch_size)):
-            batch = self.batch(index, "in", VALIDATION_SEED)
+            batch = self.batch(index, "in", HELD_OUT_BOOK)
             for name, logits in self.logits(batch["pixels"])[1].items():
                 if name in COORDINATES:
                     continue

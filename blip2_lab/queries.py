@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.decoding import Decoding
-from blip2_lab.evaluate import SEED, image_features, question_accuracy, questions
+from blip2_lab.evaluate import image_features, question_accuracy, questions
 from blip2_lab.observe import record_attention
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, TIMES, Scene, sample_scene
+from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, POSITIONS, TIMES, Scene, sample_scene
 from blip2_lab.stage2 import Stage2Model
 
 #: What is read off a query, in groups: label by label, each present in a scene or not.
@@ -150,7 +150,7 @@ def evaluate(
     scenes: int = 1000,
     asked_scenes: int = 150,
     split: str = "in",
-    seed: int = SEED,
+    seed: int = HELD_OUT_BOOK,
     batch_size: int = 128,
     say: Say = lambda _: None,
 ) -> dict:

@@ -109,9 +109,9 @@ MICRO = (
         "encoder-decoder language model from text alone, instruction-trained: the FlanT5",
         "55 min on one busy core",
         "t5",
-        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=2800, batch_size=64, weight_decay=0.01),
+        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SeedData(lessons=(100, 300, 900, 1500)),
+        SeedData(lessons=(100, 300, 900, 1500), piles_from=2800),
     ),
     Recipe(
         "micro-opt",

@@ -77,10 +77,11 @@ class FineTuneParts:
 
 @dataclass(frozen=True)
 class SeedData:
-    """Endless examples, numbered: the pre-training of the parts. `lessons`: see `pretraining.T5Task`."""
+    """Endless examples, numbered: the pre-training of the parts. The two others: see `pretraining.T5Task`."""
 
     seed: int = 0
     lessons: tuple[int, int, int, int] = (0, 0, 0, 0)
+    piles_from: int | None = None
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.beam_search import beam_search
-from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.masks import IGNORE_INDEX, bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.parallel import gather_across_ranks, rank_and_world
 from blip2_lab.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
-
-IGNORE_INDEX = -100  #: the label that no loss counts
 
 
 @dataclass

@@ -42,6 +42,7 @@ from blip2_lab.parts import (
     stage1_parts_of,
 )
 from blip2_lab.picturebook import words
+from blip2_lab.picturebook.scene import HELD_OUT_BOOK
 from blip2_lab.recipes import Recipe, vit_lr_scales
 from blip2_lab.run_folder import checkpoints, write_atomically
 from blip2_lab.settings import FineTuneParts, SceneData, Stage2Parts, WebData
@@ -51,7 +52,6 @@ from blip2_lab.stage2 import Stage2Model
 from blip2_lab.train import Task, parameter_groups, train
 from blip2_lab.vision import ImageEncoder, unfreeze
 
-VALIDATION_SEED = 1
 EVALUATED_AT_ONCE = 64
 BROKEN, EXAMPLES = "skipped.jsonl", "examples.json"  #: in a run's folder
 
@@ -267,7 +267,7 @@ def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
     else:
         book, features = scene_features(image_encoder, recipe.data, runs_dir)
         feed = SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from)
-        gallery = PictureBook(VALIDATION_SEED, "in", image_encoder.image_size, caption="full")
+        gallery = PictureBook(HELD_OUT_BOOK, "in", image_encoder.image_size, caption="full")
         numbers = range(recipe.data.held_out)
         pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
         held_out = pictures, [gallery.one_caption(i) for i in numbers]
@@ -385,7 +385,7 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
         feed = picture_feed(recipe, image_encoder, runs_dir)
         return CaptionTask(model, feed, image_encoder, prompt=None, held_out=feed.validation())
     feed = SceneFeed(*scene_features(image_encoder, recipe.data, runs_dir), recipe.optim.pass_size, recipe.seed)
-    gallery = PictureBook(VALIDATION_SEED, "in", image_encoder.image_size)
+    gallery = PictureBook(HELD_OUT_BOOK, "in", image_encoder.image_size)
     questions = [
         (number, question)
         for number in range(recipe.data.held_out)

@@ -1,4 +1,4 @@
-"""Frozen image encoders: EVA-CLIP ViT-g/14, CLIP ViT-L/14 and the micro ViTs.
+"""Frozen image encoders: EVA-CLIP ViT-g/14, CLIP ViT-L/14 and the micro ViTs (`micro.py`).
 
 What is unusual about it:
 
@@ -24,12 +24,6 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
 
-#: The micro ViTs, counted after the last layer is dropped. Heads are 64 wide; widths are multiples of 64.
-MICRO_SIZES = {  # width, layers, heads, FFN width; for pictures of 96 pixels in patches of 12
-    "S": (192, 6, 3, 768),
-    "M": (320, 8, 5, 1280),
-}
-
 
 def freeze(module: nn.Module) -> nn.Module:
     """Turn gradients off, switch to eval mode, and stay there: `module.train()` does nothing from now on.
@@ -50,24 +44,6 @@ def unfreeze(module: nn.Module) -> nn.Module:
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
-
-
-def micro_config(size: str = "S") -> Blip2VisionConfig:
-    """The shape of a micro ViT: `size` is a key of `MICRO_SIZES`."""
-    from transformers import Blip2VisionConfig
-
-    if size not in MICRO_SIZES:
-        raise ValueError(f"There is no micro image encoder of size {size!r}; choose one of {', '.join(MICRO_SIZES)}.")
-    width, layers, heads, ffn_width = MICRO_SIZES[size]
-    return Blip2VisionConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=ffn_width,
-        image_size=96,
-        patch_size=12,
-        initializer_range=0.02,  # transformers' default is 1e-10: features of a fresh ViT would be 1e-6 small
-    )
 
 
 def eva_vit_g_config(image_size: int = 224) -> Blip2VisionConfig:

@@ -10,7 +10,8 @@ def build_tiny_model(language_model_kind: str = "t5"):
     """A Stage2Model with a stage 1 beside it. Random weights, the micro models' tokenizers."""
     from transformers import Blip2VisionConfig, OPTConfig, T5Config
 
-    from blip2_lab.language import language_model, new_opt, new_t5, room_for_image_token
+    from blip2_lab.language import language_model
+    from blip2_lab.micro import new_opt, new_t5, room_for_image_token
     from blip2_lab.picturebook.tokenizer import build_tokenizer
     from blip2_lab.qformer import QFormerConfig
     from blip2_lab.stage1 import Stage1Config, Stage1Model

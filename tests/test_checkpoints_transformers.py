@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 import blip2_lab
 from blip2_lab.checkpoints import LAVIS_STAGE2, from_eva, from_lavis_stage2, rename_keys, reverse
 from blip2_lab.decoding import Decoding
-from blip2_lab.language import Text, language_model, micro_opt_config, new_opt
+from blip2_lab.language import Text, language_model
+from blip2_lab.micro import micro_opt_config, new_opt
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.pretrained import find, from_transformers, load, save_pretrained, to_transformers

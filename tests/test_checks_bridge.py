@@ -8,7 +8,8 @@ from checks_room import assert_named, assert_sound, checks_of, mistakes_of
 from torch.nn import functional as F
 
 from blip2_lab.checks import answers, bridge
-from blip2_lab.language import IGNORE_INDEX, Text
+from blip2_lab.language import Text
+from blip2_lab.masks import IGNORE_INDEX
 
 CHECKS = checks_of(bridge, answers)
 

@@ -14,6 +14,8 @@ FLOORS = (
     ("parallel", "watch"),
     (
         "attention",
+        "micro",
+        "piles",
         "masks",
         "beam_search",
         "decoding",

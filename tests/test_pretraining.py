@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab import pretraining, recipes
-from blip2_lab.language import IGNORE_INDEX, new_opt, new_t5
+from blip2_lab.masks import IGNORE_INDEX
+from blip2_lab.micro import new_opt, new_t5
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import masks
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
+from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.pretraining import (
     BertTask,
@@ -264,7 +265,7 @@ def test_vit_evaluation_counts_patches_that_show_a_thing(monkeypatch):
     task.model["heads"] = FixedHeads(logits, patches=4)
     accuracy = task.evaluate(0)
     assert accuracy == {"kind": pytest.approx(2 / 3), "color": 0.0, "size": 1.0, "place": 1.0, "time": 0.5}
-    assert asked == [(0, "in", pretraining.VALIDATION_SEED), (1, "in", pretraining.VALIDATION_SEED)]
+    assert asked == [(0, "in", HELD_OUT_BOOK), (1, "in", HELD_OUT_BOOK)]
 
 
 def test_the_saved_vit_is_the_encoder_without_its_last_layer(tmp_path):
@@ -320,6 +321,29 @@ def test_t5_learns_in_courses_and_then_the_mixture(t5_tokenizer):
     assert 0.25 < review / 800 < 0.35, "some lessons stay in the mixture"
 
 
+def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
+    """From `piles_from` on half of the descriptions; the same batch has the same noise, another batch another."""
+    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, piles_from=2)
+    assert not any(part["piles"] for part in task.batch(1))
+    told = [task.example(number, 2)[0] for number in range(400)]
+    assert 0.4 < sum("+" in text for text in told) / len(told) < 0.55, "half, but for tasks without a description"
+    parts = task.batch(2)
+    assert any(part["piles"] for part in parts)
+    loss, again = task.losses(parts)["total"], task.losses(task.batch(2))["total"]
+    assert torch.equal(loss, again) and loss.isfinite()
+    for part in parts:
+        part["seed"] += 1
+    assert not torch.equal(task.losses(parts)["total"], loss)
+
+
+def test_piles_can_be_asked_about_too(t5_tokenizer):
+    asked = pretraining.text_questions(3, piled=True)
+    assert [question for question, _ in asked] == [question for question, _ in pretraining.text_questions(3)]
+    assert all(prompt.split("Question:")[0].count(" ") == corpus.PILES for _, prompt in asked)
+    shares = pretraining.text_question_accuracy(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, scenes=2, piled=True)
+    assert 0 <= shares["accuracy"] <= 1
+
+
 def test_t5_labels_are_the_target_and_its_end_and_ignore_padding(t5_tokenizer):
     parts = T5Task(None, t5_tokenizer, 32, seed=4).batch(0)
     ignored = padded = 0
@@ -338,12 +362,11 @@ def test_t5_labels_are_the_target_and_its_end_and_ignore_padding(t5_tokenizer):
 def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_tokenizer):
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts, again = task.batch(1), task.batch(1)
-    assert [{name: x.tolist() for name, x in part.items()} for part in parts] == [
-        {name: x.tolist() for name, x in part.items()} for part in again
-    ]
-    whole = task.part([task.example(number, 1) for number in task.numbers(1)])
+    tensors = ("input_ids", "attention_mask", "labels")
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(parts, again, strict=True) for name in tensors)
+    whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0)
     with torch.no_grad():
-        total, loss = task.losses(parts)["total"].item(), task.model(**whole).loss.item()
+        total, loss = task.losses(parts)["total"].item(), task.losses([whole])["total"].item()
     assert total == pytest.approx(loss, rel=1e-4), "every target token must weigh the same"
     assert sum(part["input_ids"].numel() for part in parts) < 0.9 * whole["input_ids"].numel()
 

@@ -31,7 +31,7 @@ def parts(tmp_path_factory) -> Path:
     """Run folders with random micro-vit, micro-bert, micro-t5 and micro-opt, as their recipes would leave them."""
     from transformers import BertConfig, BertForMaskedLM, Blip2VisionConfig, OPTConfig, T5Config
 
-    from blip2_lab.language import new_opt, new_t5, room_for_image_token
+    from blip2_lab.micro import new_opt, new_t5, room_for_image_token
     from blip2_lab.picturebook.tokenizer import build_tokenizer
     from blip2_lab.vision import ImageEncoder
 

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, micro_config, preprocess
+from blip2_lab.micro import micro_vit_config
+from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, preprocess
 
 
 @pytest.fixture
 def micro() -> ImageEncoder:
     torch.manual_seed(0)
-    return ImageEncoder.from_config(micro_config())
+    return ImageEncoder.from_config(micro_vit_config())
 
 
 def test_features_have_a_row_for_each_patch_and_cls(micro):
@@ -28,7 +29,7 @@ def test_features_come_before_the_last_layer_norm():
     from transformers import Blip2VisionModel
 
     torch.manual_seed(0)
-    theirs = Blip2VisionModel(micro_config()).eval()
+    theirs = Blip2VisionModel(micro_vit_config()).eval()
     nn.init.normal_(theirs.post_layernorm.weight)
     layer_norm, pixels = copy.deepcopy(theirs.post_layernorm), torch.randn(2, 3, 96, 96)
     expected = theirs(pixels).last_hidden_state
@@ -62,7 +63,7 @@ def test_vit_g_has_the_reference_size():
 
 def test_unknown_size_says_which_exist():
     with pytest.raises(ValueError, match="S, M"):
-        micro_config("XXL")
+        micro_vit_config("XXL")
 
 
 def test_frozen_stays_in_eval_without_gradients(micro):

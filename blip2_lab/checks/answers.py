@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_lab import language
 from blip2_lab.checks.bridge import PAD, START, VOCAB, WIDTH, Speaker, random, text_of
 from blip2_lab.checks.report import Case, Check
 from blip2_lab.language import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
+from blip2_lab.masks import IGNORE_INDEX
 
 # --- A decoder ------------------------------------------------------------------------------------------------------
 
@@ -137,11 +137,11 @@ def _loss_cases() -> list[Case]:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=language.IGNORE_INDEX, **options)
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, **options)
 
 
 def _labels(answer: Text) -> Tensor:
-    return answer.ids.masked_fill(~answer.mask, language.IGNORE_INDEX)
+    return answer.ids.masked_fill(~answer.mask, IGNORE_INDEX)
 
 
 def _loss_but(change: Callable[[Tensor, Text], Tensor]) -> Callable:
@@ -156,7 +156,7 @@ def _of_each_row(logits: Tensor, answer: Text) -> Tensor:
 
 def _end_ignored(logits: Tensor, answer: Text) -> Tensor:
     last = answer.mask.sum(dim=1, keepdim=True) - 1
-    labels = _labels(answer).scatter(1, last, language.IGNORE_INDEX)
+    labels = _labels(answer).scatter(1, last, IGNORE_INDEX)
     return _cross_entropy(logits, labels)
 
 
@@ -171,9 +171,7 @@ answer_loss = Check(
         ),
         "Padding is recognized by its id. Here a real token has that id: use answer.mask.": (
             _loss_but(
-                lambda logits, answer: _cross_entropy(
-                    logits, answer.ids.masked_fill(answer.ids == PAD, language.IGNORE_INDEX)
-                )
+                lambda logits, answer: _cross_entropy(logits, answer.ids.masked_fill(answer.ids == PAD, IGNORE_INDEX))
             )
         ),
         "Shifted once more: these logits already stand one position before their token.": (

@@ -14,8 +14,9 @@ from torch import Tensor
 from blip2_lab import masks
 from blip2_lab.attention import MultiHeadAttention
 from blip2_lab.checks.report import Case, Check
+from blip2_lab.masks import IGNORE_INDEX
 from blip2_lab.qformer import KeysValues
-from blip2_lab.stage1 import IGNORE_INDEX, itg_loss
+from blip2_lab.stage1 import itg_loss
 
 # --- What is read, and what is to be written ------------------------------------------------------------------------
 

@@ -98,8 +98,27 @@ def inventory(scene: Scene) -> Question:
     return Question("inventory", "what is in the picture?", join(groups(things, "color")))
 
 
-def _context(scene: Scene, rng: Random) -> str:
-    """A description that tells everything, sometimes with a second caption before or after it."""
+PILES = 16  #: in every `piles`, as many as a micro Q-Former has queries
+
+
+def piles(scene: Scene, rng: Random) -> str:
+    """The same as `full_caption` without grammar: words that belong together joined by "+", in any order.
+
+    `"night red+boat+top+left + large+top+left snow + ..."`: a reader who adds the words of a pile up gets one
+    embedding for each. A pile says a thing, or some of it with its position, or the setting, or nothing.
+    """
+    told = [scene.place, scene.time] if rng.random() < 0.5 else [f"{scene.place}+{scene.time}"]
+    for thing in scene.things:
+        words, where = shuffled(rng, (thing.size, thing.color, thing.kind)), thing.position.split()
+        cuts = pick(rng, ((0,), (0,), (0, 1), (0, 2), (0, 1, 2)))
+        told += ["+".join(words[start:end] + where) for start, end in zip(cuts, (*cuts[1:], 3), strict=True)]
+    return " ".join(shuffled(rng, told + ["+"] * (PILES - len(told))))
+
+
+def _context(scene: Scene, rng: Random, piled: bool = False) -> str:
+    """A description that tells everything, sometimes with a second caption before or after it; or `piles`."""
+    if piled:
+        return piles(scene, rng)
     parts = [full_caption(scene, rng)]
     if rng.random() < 0.25:
         parts = shuffled(rng, [*parts, caption(scene, rng)])
@@ -133,19 +152,25 @@ def first_question(seed: int, index: int) -> tuple[str, str]:
 
 
 def lesson(
-    seed: int, index: int, most: int, types: tuple[str, ...] = LESSON_TYPES, described: float = 0.4
+    seed: int,
+    index: int,
+    most: int,
+    types: tuple[str, ...] = LESSON_TYPES,
+    described: float = 0.4,
+    piled: bool = False,
 ) -> tuple[str, str]:
     """A short task about a description of at most that many things: one of them to be told in full (a share of
     `described`; color, size, kind and position must be bound, four lessons in one), or a question of one of the types.
     Unlike retelling everything, where the decoder copies the description's phrases, it makes the *encoder* bind."""
     rng = Random(f"lesson {seed} {index} {most}")
     scene = corpus_scene(rng, most)
+    context = piles if piled else full_caption
     if rng.random() < described:
         about = reference(scene, rng)
-        return f"{full_caption(scene, rng)} Describe {about.text}.", describe(about.thing)
+        return f"{context(scene, rng)} Describe {about.text}.", describe(about.thing)
     asked = [question(scene, rng, type) for type in shuffled(rng, types)]
     asked = next(filter(None, asked), inventory(scene))
-    return f"{full_caption(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+    return f"{context(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
 
 
 def describe(thing: Thing) -> str:
@@ -153,36 +178,36 @@ def describe(thing: Thing) -> str:
     return f"{with_article(phrase(thing, 'size', 'color'))} {at(thing.position)}."
 
 
-def instruction(seed: int, index: int) -> tuple[str, str]:
-    """`(input, target)`: one task for the instruction-trained model, text to text."""
+def instruction(seed: int, index: int, piled: bool = False) -> tuple[str, str]:
+    """`(input, target)`: one task for the instruction-trained model, text to text; `piled`: about `piles`."""
     rng = Random(f"instruction {seed} {index}")
     scene = corpus_scene(rng)
     task = rng.random()
     if task < 0.50:
         types = VISUAL_QUESTIONS if rng.random() < 0.75 else KNOWLEDGE_QUESTIONS
         asked = question(scene, rng, pick(rng, tuple(types))) or inventory(scene)
-        return f"{_context(scene, rng)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
+        return f"{_context(scene, rng, piled)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
     if task < 0.62:
         *before, last = dialogue(scene, rng, turns=pick(rng, (2, 2, 3)))
         prompt = QUESTION_PROMPTS[0]
         history = [f"{prompt.format(q.text)} {q.answer}." for q in before]
-        return " ".join([_context(scene, rng), *history, prompt.format(last.text)]), last.answer
+        return " ".join([_context(scene, rng, piled), *history, prompt.format(last.text)]), last.answer
     if task < 0.80:
         prefix, suffix = split_text(caption(scene, rng), rng)
-        return f"{_context(scene, rng)} {prefix}".strip(), suffix
+        return f"{_context(scene, rng, piled)} {prefix}".strip(), suffix
     if task < 0.84:
         prefix, suffix = split_text(caption(scene, rng), rng)
         return prefix, suffix
     if task < 0.90:
         named = pick(rng, tuple(INSTRUCTIONS))
-        return f"{_context(scene, rng)} {named}", INSTRUCTIONS[named](scene, rng)
+        return f"{_context(scene, rng, piled)} {named}", INSTRUCTIONS[named](scene, rng)
     if task < 0.93:
         asked = inventory(scene)
-        return f"{_context(scene, rng)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
+        return f"{_context(scene, rng, piled)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
     if task < 0.96:
         about = reference(scene, rng)
         facts = " ".join(shuffled(rng, fact_sentences(about.thing.kind))[:2])
-        return f"{_context(scene, rng)} Write down the facts that you know about {about.text}.", facts
+        return f"{_context(scene, rng, piled)} Write down the facts that you know about {about.text}.", facts
     if task < 0.98:
         asked = fact_question(rng)
         return pick(rng, QUESTION_PROMPTS).format(asked.text), asked.answer

@@ -37,6 +37,7 @@ SIZES = ("large", "small")
 PLACES = ("meadow", "beach", "snow", "street", "mountains")
 TIMES = ("day", "night")
 STYLES = ("flat", "chalk")  # "chalk" is never seen in training
+HELD_OUT_BOOK = 1  #: the seed of the scenes that everything is measured on; training reads book 0
 
 #: Side of a thing's square box, as a fraction of the picture's side. A cell is 1/3 wide, so things never overlap.
 EXTENT = {"large": 0.31, "small": 0.19}

@@ -1,0 +1,75 @@
+"""Words added up: descriptions of which a language model reads one embedding a thing, as it will read a visual prompt.
+
+What is unusual about it:
+
+* Text and nothing but text, but no sentences: `corpus.piles` joins words that belong together with "+", and here the
+  embeddings of a pile's words become one vector, a little longer or shorter than a word's and with noise on top.
+* differs from the paper, whose language models never do this: one of a few million parameters that has read nothing but
+  sentences makes captions of a visual prompt and answers no question about it. One of billions is not so narrow.
+
+Paper: section 3.3 (soft visual prompts). Notebook: 10.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NOISE = 0.3  #: length of the noise on a pile, in lengths of a word embedding
+SPREAD = 0.3  #: of the logarithm of a pile's length
+
+
+@dataclass(frozen=True)
+class Piles:
+    """Where the tokens of B texts go: `place` long[B,T] (P for padding), of P places in the longest text.
+
+    `mask` long[B,P] is 1 where there is something to read, `piled` bool[B,P] where it is a pile.
+    """
+
+    place: Tensor
+    mask: Tensor
+    piled: Tensor
+
+
+def piles_of(texts: Sequence[str], attention_mask: Tensor) -> Piles:
+    """`["red+boat snow."]` -> places 0 0 1 2 3: a pile, a word, a mark, the end.
+
+    attention_mask long[B,T] is that of the texts' tokens with " " for "+", one a word and one a mark, the end added.
+    """
+    rows = []
+    for text in texts:
+        sizes = []  # of each place: how many tokens, and is it a pile?
+        for chunk in text.split():
+            tokens = re.findall(r"\w+|[^\w\s+]", chunk)
+            sizes += [(len(tokens), True)] if "+" in chunk else [(1, False)] * len(tokens)
+        rows.append([*sizes, (1, False)])
+    most = max(len(sizes) for sizes in rows)
+    place = torch.full(attention_mask.shape, most)
+    mask = torch.zeros(len(rows), most, dtype=torch.long)
+    piled = torch.zeros(len(rows), most, dtype=torch.bool)
+    for row, sizes in enumerate(rows):
+        places = [at for at, (count, _) in enumerate(sizes) for _ in range(count)]
+        if len(places) != attention_mask[row].sum():
+            raise ValueError(f"{texts[row]!r} has {attention_mask[row].sum()} tokens, and its words are {len(places)}.")
+        place[row, : len(places)] = torch.tensor(places)
+        mask[row, : len(sizes)] = 1
+        piled[row, : len(sizes)] = torch.tensor([pile for _, pile in sizes])
+    return Piles(place, mask, piled)
+
+
+def add_up(words: Tensor, piles: Piles, generator: torch.Generator) -> Tensor:
+    """Word embeddings [B,T,D] -> [B,P,D]: piles summed to the length of one word, with `NOISE` and `SPREAD`."""
+    batch, _, width = words.shape
+    size = (batch, piles.mask.shape[1] + 1, width)
+    summed = words.new_zeros(size).scatter_add(1, piles.place[:, :, None].expand_as(words), words)[:, :-1]
+    ones = words.new_ones(piles.place.shape)
+    counts = words.new_zeros(size[:2]).scatter_add(1, piles.place, ones)[:, :-1].clamp_min(1)
+    summed = summed / counts.sqrt()[:, :, None]
+    word = words.detach().norm(dim=-1).mean()
+    noise = torch.randn(summed.shape, generator=generator) * NOISE * word / width**0.5
+    stretch = (torch.randn(summed.shape[:2], generator=generator) * SPREAD).exp()[:, :, None]
+    return torch.where(piles.piled[:, :, None], (summed + noise) * stretch, summed)

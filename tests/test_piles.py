@@ -1,0 +1,79 @@
+from random import Random
+
+import pytest
+import torch
+
+from blip2_lab.picturebook import corpus
+from blip2_lab.picturebook.scene import KINDS, sample_scene
+from blip2_lab.picturebook.tokenizer import build_tokenizer
+from blip2_lab.piles import NOISE, add_up, piles_of
+
+
+def tokens(*texts):
+    return build_tokenizer("t5")([text.replace("+", " ") for text in texts], padding=True, return_tensors="pt")
+
+
+def test_a_pile_is_one_place_and_everything_else_is_as_it_was():
+    texts = ("red+boat snow. + what?", "a boat")
+    piles = piles_of(texts, tokens(*texts).attention_mask)
+    # red boat snow .  what ?  </s>; the lonely "+" is a place without a token
+    assert piles.place.tolist() == [[0, 0, 1, 2, 4, 5, 6], [0, 1, 2, 7, 7, 7, 7]]
+    assert piles.mask.tolist() == [[1] * 7, [1, 1, 1, 0, 0, 0, 0]]
+    assert piles.piled.nonzero().tolist() == [[0, 0], [0, 3]]
+
+
+def test_words_of_a_pile_are_added_and_the_others_left_alone():
+    texts = ("red+boat snow", "a boat")
+    attention_mask = tokens(*texts).attention_mask
+    words = torch.eye(4).repeat(2, 1, 1)[:, : attention_mask.shape[1]]  # token i is the i-th unit vector
+    piles = piles_of(texts, attention_mask)
+    read = add_up(words, piles, torch.Generator().manual_seed(0))
+    assert read.shape == (2, 3, 4)
+    assert torch.equal(read[1], torch.eye(4)[:3]) and torch.equal(read[0, 1:], torch.eye(4)[2:])
+    many = torch.stack([add_up(words, piles, torch.Generator().manual_seed(i))[0, 0] for i in range(4000)])
+    direction = many / many.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(
+        direction.mean(0)[:2], torch.full((2,), 0.68), atol=0.03, rtol=0
+    )  # 1/sqrt(2), less noise
+    assert direction.mean(0)[2:].abs().max() < 0.02
+    assert 0.1 < direction.std(0).mean() / NOISE * 2 < 2 and (many.norm(dim=1).log().std() > 0.25)
+
+
+def test_an_empty_pile_is_noise():
+    read = add_up(torch.ones(1, 2, 64), piles_of(["+ boat"], torch.ones(1, 2)), torch.Generator().manual_seed(0))
+    assert 0.1 < read[0, 0].norm() / 8 < 0.8 and torch.equal(read[0, 1:], torch.ones(2, 64))
+
+
+def test_gradients_reach_the_words():
+    words = torch.ones(1, 3, 8, requires_grad=True)
+    add_up(words, piles_of(["red+boat"], torch.ones(1, 3)), torch.Generator().manual_seed(0)).sum().backward()
+    assert (words.grad != 0).all()
+
+
+def test_a_text_whose_tokens_are_not_its_words_is_refused():
+    with pytest.raises(ValueError, match="'boat' has 5 tokens"):
+        piles_of(["boat"], torch.ones(1, 5, dtype=torch.long))
+
+
+def test_piles_say_what_the_scene_is():
+    """Over many scenes: of each thing every word once, each with its position; the setting; nothing else; 16 piles."""
+    for index in range(300):
+        scene = sample_scene(3, index, "train")
+        told = corpus.piles(scene, Random(f"piles {index}")).split(" ")
+        assert len(told) == corpus.PILES
+        said = [word for pile in told for word in pile.split("+") if word]
+        assert said.count(scene.place) == 1 and said.count(scene.time) == 1
+        for thing in scene.things:
+            here = [set(pile.split("+")) for pile in told]
+            where = set(thing.position.split())
+            about = [pile for pile in here if pile & {*KINDS, "red", thing.color, thing.size} and where == _where(pile)]
+            assert {thing.kind, thing.color, thing.size} <= set().union(*about)
+        expected = 2 + sum(3 for _ in scene.things)
+        assert sum(word not in _WHERE for word in said) == expected
+
+
+_WHERE = {"top", "bottom", "left", "right", "middle"}
+
+
+def _where(pile):
+    return pile & _WHERE

@@ -56,12 +56,12 @@ INSTRUCTIONS = {
 QUESTION_WORDS = frozenset(
     "what which where when who whose why how is are was were do does did can could has have".split()
 )
-PRONOUNS = frozenset("it its they them their that this".split())
-NAMELESS = frozenset("day night time place many".split())  #: "is it day?", "what place is this?" name no thing
+PRONOUNS = frozenset("it its they them their that this".split())  # (named)
+NAMELESS = frozenset("day night time place many".split())  #: (named) "is it day?", "what place is this?" name no thing
 MAX_CHARACTERS = 2000  #: of one question
 #: What a *miniature* is given of the conversation: "named", only the turn that says what "it" is, or "all", what real
-#: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python
-#: benchmarks/history.py` measures both and says which to write here.
+#: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python -m
+#: benchmarks.history` measures both and says which to write here. With "all", what is marked (named) can go.
 MICRO_HISTORY = "named"
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
@@ -225,13 +225,13 @@ def is_question(text: str) -> bool:
 
 
 def refers_back(question: str) -> bool:
-    """Does "it" (or the like) stand for something named before? Not in "is it day or night?"."""
+    """(named) Does "it" (or the like) stand for something named before? Not in "is it day or night?"."""
     asked = set(re.findall(r"\w+", question.lower()))
     return bool(asked & PRONOUNS) and not asked & NAMELESS
 
 
 def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
-    """The turn that tells what "it" in the question is: the last that named a thing. Empty if there is no "it"."""
+    """(named) The turn that tells what "it" in the question is: the last that named a thing. Empty without an "it"."""
     naming = [t for t in turns if not refers_back(t.question) and not NAMELESS & set(t.question.lower().split())]
     return naming[-1:] if refers_back(question) else []
 

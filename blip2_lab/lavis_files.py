@@ -74,6 +74,9 @@ def load(
     if key is None:
         raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
     dtype = dtype or model_zoo.default_dtype(key.startswith("t5"), device, quantize)
+    for name in _known(key, len(state[key])):  # before anything is fetched
+        if (whole := model_zoo.released(f"Salesforce/blip2-{name}")) is not None:
+            model_zoo.check_memory(model_zoo.blip2_config(whole), str(file), device, quantize, dtype)
     language = _language_model(state, file, key, device, quantize, dtype)
     encoder = _image_encoder(state, file.parent, dtype, device)
     own = {name: t for name, t in _without_vision(state).items() if not name.startswith(("t5_model.", "opt_model."))}
@@ -172,7 +175,7 @@ def _language_model(
 ) -> LanguageModel:
     """From a folder beside the checkpoint, or from the hub; which one, the width of its projection says."""
     width = len(state[key])
-    folder = _language_folder(file.parent, "t5" if key.startswith("t5") else "opt", width)
+    folder = _language_folder(file.parent, key, width)
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -210,21 +213,33 @@ def pour_language_model(
     pour(holder, named, device=device, dtype=dtype, layout=layout)
 
 
-def _language_folder(folder: Path, kind: str, width: int) -> Path:
-    names = [
+def _known(key: str, width: int) -> list[str]:
+    """Names of the language models (none or one) that a projection of this name and width belongs to."""
+    kind = key.partition("_")[0]
+    return [
         name
         for name, sizes in model_zoo.LANGUAGE_MODELS.items()
         if sizes["model_type"] == kind and width in (sizes.get("d_model"), sizes.get("hidden_size"))
     ]
+
+
+def _language_folder(folder: Path, key: str, width: int) -> Path:
+    names = _known(key, width)
     for path in sorted(folder.iterdir()):
         if (path / "config.json").is_file() and (path.name in names or not names):
             return path
     if not names:
         raise ValueError(
-            f"The checkpoint's language model ({kind}, width {width}) is none of LAVIS's: put its folder beside it."
+            f"The checkpoint's language model ({key.partition('_')[0]}, width {width}) is none of LAVIS's: "
+            "put its folder beside it."
         )
     hub_name = f"{HUB[names[0]]}/{names[0]}"
-    return weights.cached(hub_name) or weights.fetch(hub_name)
+    if (cached := weights.cached(hub_name)) is not None:
+        return cached
+    shape = language_skeleton(model_zoo.language_config(names[0]))
+    size = weights.bytes_to_fetch(hub_name) or 4 * sum(parameter.numel() for parameter in shape.parameters())
+    model_zoo.check_disk(hub_name, size, weights.Hub().folder)
+    return weights.fetch(hub_name)
 
 
 def bert_tokenizer(folder: Path, vocab_size: int):

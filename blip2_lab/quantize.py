@@ -6,8 +6,9 @@ What is unusual about it:
   language model's. Embeddings and norms keep half precision, and so does the Q-Former, a hundredth of XXL's weights
   (float32 beside float16, which is too narrow for it). To train the Q-Former through them: `model.qformer.float()`.
 * On a CUDA device int8 is LLM.int8(), by bitsandbytes: outlier columns of the input stay in float16. Elsewhere it is
-  `Int8Linear`: int8 weights with a scale for each row, bfloat16 inputs. bitsandbytes' int8 needs 20 to 50 times as long
-  as float32 for a token on a CPU; this one is faster than bfloat16, because a token costs one reading of the weights.
+  `Int8Linear`: int8 weights with a scale for each row, bfloat16 inputs. bitsandbytes' int8 takes many times as long as
+  float32 on a CPU; this one is at least as fast as bfloat16 for a word of one answer, which costs one reading of the
+  weights (`python -m benchmarks.int8_on_cpu`). For many rows a CPU that multiplies bfloat16 itself is faster in that.
 * `int8` leaves FlanT5's `wo` alone: what enters it has outliers beyond float16, which is what LLM.int8() computes in.
   transformers keeps `wo` in float32 for the same reason; bfloat16 has float32's range in half the bytes.
   `int8-all` quantizes it and `lm_head` too, for 2 GiB less (XXL). NF4 computes in bfloat16 and always takes `wo`.

@@ -25,7 +25,7 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from blip2_lab import doctor, novelty, pretrained, recipes
+from blip2_lab import doctor, model_doctor, novelty, pretrained, recipes
 from blip2_lab.data import Batch, PictureBook
 from blip2_lab.decoding import Decoding
 from blip2_lab.features import Features, cached_features
@@ -122,8 +122,8 @@ def export(
     runs_dir: str | Path, folder: str | Path | None = None, stage2: str = "micro-stage2", scenes: int = 2000
 ) -> Path:
     """The finished BLIP-2 of a stage-2 run as it is shipped, in `folder` (default `runs_dir/micro`): float16 weights,
-    its stage 1, the recipe and log of every part (`curves/`), and what drawn pictures look like to it, learned from
-    that many `scenes` (novelty.py)."""
+    its stage 1, the recipe and log of every part (`curves/`), its float32 reference (model_doctor.py), and what drawn
+    pictures look like to it, learned from that many `scenes` (novelty.py)."""
     runs_dir = Path(runs_dir)
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
@@ -133,6 +133,7 @@ def export(
         model = pretrained.load(finished)
     model.save_pretrained(folder, dtype=torch.float16)
     novelty.fit(model.image_encoder, scenes=scenes).save(folder)
+    model_doctor.remember(pretrained.load(folder), folder)  # of the weights as they are shipped, in 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
     for name in (*recipes.get(stage2).needs, stage2):
@@ -159,11 +160,16 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     return book, features
 
 
+def check_place(recipe: Recipe) -> None:
+    """Raises ValueError when nobody has said where the pictures are; asked before gigabytes are fetched."""
+    data = recipe.data
+    if isinstance(data, WebData) and not data.path:
+        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
+
+
 def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> PictureFeed:
     """The recipe's pictures; with `data.cached_views` their features are computed now, once."""
     data = recipe.data
-    if not data.path:
-        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
     feed = PictureFeed(
         open_sources(data.path),
         data,
@@ -259,6 +265,7 @@ def image_ids(ids: Iterable[str]) -> Tensor:
 
 
 def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
+    check_place(recipe)
     image_encoder = load_image_encoder(recipe.model.image_encoder, runs_dir)
     if isinstance(recipe.data, WebData):
         feed = picture_feed(recipe, image_encoder, runs_dir)
@@ -368,6 +375,7 @@ class CaptionTask(FrozenEncoderTask):
 
 
 def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
+    check_place(recipe)
     parts: Stage2Parts = recipe.model
     stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
     image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
@@ -404,6 +412,7 @@ def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
     if recipe.task == "retrieval" or parts.question_in_qformer:
         what = "retrieval" if recipe.task == "retrieval" else "the question in the Q-Former"
         raise ValueError(f"{recipe.name} can be planned (blip2-lab plan {recipe.name}); {what} is not yet trained here")
+    check_place(recipe)
     if parts.train_image_encoder and recipe.data.cached_views:
         raise ValueError("the features of an image encoder that trains cannot be cached: --set data.cached_views=0")
     device = "cuda" if torch.cuda.is_available() else "cpu"

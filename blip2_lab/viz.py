@@ -271,12 +271,14 @@ def pictures(images: Sequence[Image.Image], titles: Sequence[str], columns: int 
     """Pictures with their titles, in rows."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = _figure(size * columns, (size + 0.5) * rows, rows, columns)
+    titles = [fill(title, int(12 * size)) for title in titles]
+    lines = max(title.count("\n") + 1 for title in titles)
+    figure, axes = _figure(size * columns, (size + 0.1 + 0.2 * lines) * rows, rows, columns)
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes, images, titles, strict=False):
         axis.imshow(image)
-        axis.set_title(fill(title, int(12 * size)), fontsize=10)
+        axis.set_title(title, fontsize=10)
     return figure
 
 

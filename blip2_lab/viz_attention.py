@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.viz import COLORS, attention_on_picture, bars
+from blip2_lab.viz import COLORS, _figure, attention_on_picture, bars
 from blip2_lab.widgets import explorer
 
 if TYPE_CHECKING:
@@ -107,12 +107,7 @@ def intervals(
     rows: Mapping[str, Sequence[float]], *, x: str, title: str = "", levels: Mapping[str, Sequence[float]] | None = None
 ) -> Figure:
     """name -> (mean, low, high) as dots with whiskers, one below the other; levels: named bands behind them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    figure, (axis,) = _figure(8, 1.2 + 0.42 * len(rows))
     for i, (name, (_, low, high)) in enumerate((levels or {}).items()):
         axis.axvspan(low, max(high, low + 1e-3), color=COLORS[(i + 1) % 7], alpha=0.25, label=name)
     for place, (mean, low, high) in enumerate(rows.values()):
@@ -141,7 +136,7 @@ def explore_layers(picture: Image.Image, maps: Tensor, layers: Sequence[int]):
         chosen = chosen.mean(dim=0) if head < 0 else chosen[head]
         heat = chosen.mean(dim=0) if query < 0 else chosen[query]
         what = f"layer {layer}, {'all heads' if head < 0 else f'head {head}'}"
-        title = f"{what}, {'all queries' if query < 0 else f'query {query}'}"
+        title = f"{what}\n{'all queries' if query < 0 else f'query {query}'}"
         return attention_on_picture(picture, heat[None], [title])
 
     try:

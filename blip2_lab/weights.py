@@ -21,6 +21,7 @@ import sys
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ WHOLE = "model.safetensors"  #: beside which others may lie that are no part of 
 PICKLES = ("pytorch_model*.bin", "*.pth")
 LARGE = 100_000_000  #: bytes of a file worth going on with
 WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: of a repository on the hub
+WANTED_PICKLED = (*WANTED[:-1], PICKLES[0])  #: of one without safetensors, such as facebook/opt-2.7b
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -147,12 +149,20 @@ class Hub:
     endpoint: str | None = None
     cache: Path | None = None
 
-    def snapshot(self, name: str, **options):
+    def snapshot(self, name: str, patterns: Sequence[str] = WANTED, **options):
         """huggingface_hub's own download of the wanted files; `dry_run` and `local_files_only` are its options."""
         from huggingface_hub import snapshot_download
 
         where = dict(cache_dir=self.cache, endpoint=self.endpoint)
-        return snapshot_download(name, allow_patterns=list(WANTED), **where, **options)
+        return snapshot_download(name, allow_patterns=list(patterns), **where, **options)
+
+    def listing(self, name: str) -> tuple[list, Sequence[str]]:
+        """What a download would bring, and by which patterns: pickles only where there are no safetensors."""
+        for patterns in (WANTED, WANTED_PICKLED):
+            files = self.snapshot(name, patterns, dry_run=True)
+            if any(fnmatch(file.filename, patterns[-1]) for file in files):
+                break
+        return files, patterns
 
     @property
     def folder(self) -> Path:
@@ -176,7 +186,7 @@ def cached(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  it is fro
 def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
     """What a download would bring, less what is here already; None when the hub cannot be asked."""
     try:
-        files = hub.snapshot(name, dry_run=True)
+        files, _ = hub.listing(name)
     except (OSError, ValueError, *_network_errors()):
         return None
     return sum(file.file_size for file in files if file.will_download)
@@ -185,10 +195,11 @@ def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
 def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
     """Download a model from the hub, or go on with a download, and check that it came whole. Raises ValueError."""
     try:
-        for file in hub.snapshot(name, dry_run=True):
+        files, patterns = hub.listing(name)
+        for file in files:
             if file.will_download and file.file_size > LARGE:
                 _fetch_large(name, file.filename, file.commit_hash, hub)
-        folder = Path(hub.snapshot(name))
+        folder = Path(hub.snapshot(name, patterns))
     except (OSError, ValueError, *_network_errors()) as error:  # no network, no such name, no permission, or cut off
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise ValueError(
@@ -229,5 +240,6 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 def command(name: str) -> str:
     """The command that fetches a model's files, and only those that are read, into a folder."""
-    wanted = " ".join(f"'{pattern}'" for pattern in WANTED)
+    patterns = WANTED_PICKLED if name.startswith("facebook/opt-") else WANTED  # Meta's have no safetensors
+    wanted = " ".join(f"'{pattern}'" for pattern in patterns)
     return f"`hf download {name} --include {wanted} --local-dir {name.split('/')[-1]}`"

@@ -6,7 +6,7 @@ from conftest import build_tiny_model
 from random_weights import loud
 from safetensors.torch import save_file
 
-from blip2_lab import lavis_files, model_zoo, pretrained
+from blip2_lab import lavis_files, model_zoo, pretrained, weights
 from blip2_lab.checkpoints import LAVIS_STAGE2, rename_keys, reverse, to_lavis
 from blip2_lab.lavis_files import EVA_FILE, is_lavis_folder, kept_of_eva
 from blip2_lab.picturebook.draw import draw
@@ -112,7 +112,8 @@ def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
             pretrained.load(folder / "blip2.pth")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         is_t5 = model.language_model.model.config.is_encoder_decoder
-        sizes = dict(model_type="t5", d_model=64) if is_t5 else dict(model_type="opt", hidden_size=64)
+        opt = dict(model_type="opt", hidden_size=64, num_attention_heads=2)
+        sizes = dict(model_type="t5", d_model=64) if is_t5 else opt
         monkeypatch.setitem(model_zoo.LANGUAGE_MODELS, "flan-t5-tiny", sizes)
         monkeypatch.setitem(lavis_files.HUB, "flan-t5-tiny", "google")
         with pytest.raises(ValueError, match="`hf download google/flan-t5-tiny"):
@@ -136,3 +137,17 @@ def test_files_that_hold_something_else(tmp_path):
         pretrained.load(tmp_path / "z.txt")
     with pytest.raises(ValueError, match="no folder .*nowhere.pth"):
         pretrained.load(tmp_path / "nowhere.pth")
+
+
+def test_room_for_the_language_model_is_asked_for_before_it_is_fetched(monkeypatch, tmp_path):
+    """The checkpoint alone is small; what it needs from the hub is not."""
+    torch.save({"query_tokens": torch.zeros(1, 8, 64), "t5_proj.weight": torch.zeros(4096, 64)}, tmp_path / "xxl.pth")
+    monkeypatch.setattr(weights, "fetch", lambda name: pytest.fail("fetched"))
+    monkeypatch.setattr(weights, "cached", lambda name: None)
+    monkeypatch.setattr(weights, "bytes_to_fetch", lambda name: None)
+    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 15 * model_zoo.GIB)
+    with pytest.raises(ValueError, match=r"xxl.pth in float32 needs 45.* What fits: .*xxl.pth .*--quantize int8\."):
+        pretrained.load(tmp_path / "xxl.pth")
+    monkeypatch.setattr(model_zoo, "free_disk", lambda folder: 20_000_000_000)
+    with pytest.raises(ValueError, match=r"google/flan-t5-xxl is 4\d\.\d GB to fetch, and the disk of"):
+        pretrained.load(tmp_path / "xxl.pth", quantize="int8")

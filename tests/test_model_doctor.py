@@ -1,6 +1,7 @@
 """The doctor says green of a healthy model, and names each of five planted faults."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -13,13 +14,18 @@ from blip2_lab.language import pad
 from blip2_lab.model_doctor import diagnose_model, remember, table
 
 
-@pytest.fixture(scope="module", params=["t5", "opt"])
+@pytest.fixture(scope="module", params=["t5", "opt", "micro"])
 def healthy(request, tmp_path_factory):
-    """A model, and the folder it was saved in with its float32 reference."""
-    model = build_tiny_model(request.param)
-    loud(model, model.stage1)
-    folder = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(folder)
+    """A model, and the folder it was saved in with its float32 reference: two with random weights, and the shipped."""
+    folder = tmp_path_factory.mktemp("healthy") / request.param
+    if request.param != "micro":
+        model = build_tiny_model(request.param)
+        loud(model, model.stage1)
+        model.save_pretrained(folder)
+    elif (pretrained.MICRO / "config.json").is_file():
+        shutil.copytree(pretrained.MICRO, folder)
+    else:
+        pytest.skip("this checkout has no micro model")
     model = pretrained.load(folder)
     remember(model, folder)
     return model, folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import blip2_lab
-from blip2_lab import tasks
+from blip2_lab import model_doctor, tasks
 from blip2_lab.data import PictureBook
 from blip2_lab.recipes import get, override
 from blip2_lab.run_folder import read_log
@@ -152,6 +152,7 @@ def test_the_exported_model_is_what_was_trained(trained, tmp_path):
         torch.testing.assert_close(loaded[name].float(), tensor, atol=1e-6, rtol=1e-3, msg=name)  # kept in 16 bits
     assert model.stage1 is not None and isinstance(model.generate(PictureBook(0).image(0), "what?"), str)
     assert (folder / "drawn_world.safetensors").is_file()
+    assert model_doctor.reference(model, folder / model_doctor.REFERENCE).state == "good"
     assert len((folder / "curves" / "micro-stage1.jsonl").read_text().splitlines()) > 0
 
 
@@ -186,14 +187,15 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(trained, tmp_path):
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_mistakes(parts, tmp_path):
+def test_mistakes(parts, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs micro-vit and micro-bert .* blip2-lab train micro-vit"):
         tasks.run(recipe("micro-stage1"), tmp_path)
     with pytest.raises(ValueError, match="no finished model"):
         tasks.export(tmp_path)
-    paper = override(get("paper-stage1-vit-g"), "model.image_encoder=micro-vit")
-    with pytest.raises(ValueError, match="trains on 129M pairs, section 3.4: say where they are, --on FOLDER"):
-        tasks.build_task(override(paper, "model.bert=micro-bert"), parts)
+    monkeypatch.setattr(tasks, "load_image_encoder", lambda *_: pytest.fail("gigabytes were fetched before"))
+    for name in ("paper-stage1-vit-g", "a100-stage2", "finetune-caption-opt-2.7b"):
+        with pytest.raises(ValueError, match=f"{name} trains on .*: say where they are, --on FOLDER"):
+            tasks.build_task(get(name), parts)
 
 
 # ------------------------------------------------------------------------------------------------- pictures of your own

@@ -185,6 +185,19 @@ def test_an_interrupted_download_goes_on_where_it_stopped(hub):
     assert weights.cached("owner/model", hub) == folder and weights.bytes_to_fetch("owner/model", hub) == 0
 
 
+def test_pickles_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
+    """As in the repositories of Meta's OPT, which LAVIS's checkpoints need."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "p.bin")
+    pickle = (tmp_path / "p.bin").read_bytes()
+    FakeHub.files = {"config.json": b"{}", "pytorch_model.bin": pickle, "tf_model.h5": b"no"}
+    assert weights.bytes_to_fetch("owner/model", hub) == 2 + len(pickle)
+    folder = weights.fetch("owner/model", hub)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "pytorch_model.bin"]
+    assert dict(read_tensors(weight_files(folder)))["a"].tolist() == [1, 1, 1]
+    assert "'pytorch_model*.bin'" in weights.command("facebook/opt-2.7b")
+    assert ".bin" not in weights.command("Salesforce/blip2-opt-2.7b")
+
+
 def test_no_network_is_one_sentence_with_the_command(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError) as caught:

@@ -3,7 +3,8 @@
 What is unusual about it:
 
 * Text and nothing but text, but no sentences: `corpus.piles` joins words that belong together with "+", and here the
-  embeddings of a pile's words become one vector, a little longer or shorter than a word's and with noise on top.
+  embeddings of a pile's words become one vector, a little longer or shorter than a word's and with noise on top: a
+  visual prompt in training is close to no word (cosines of 0.3), and what is said so softly must be heard.
 * differs from the paper, whose language models never do this: one of a few million parameters that has read nothing but
   sentences makes captions of a visual prompt and answers no question about it. One of billions is not so narrow.
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NOISE = 0.3  #: length of the noise on a pile, in lengths of a word embedding
+NOISE = (0.3, 2.0)  #: from least to most length of the noise on a text's piles, in lengths of a word embedding
 SPREAD = 0.3  #: of the logarithm of a pile's length
 
 
@@ -70,6 +71,8 @@ def add_up(words: Tensor, piles: Piles, generator: torch.Generator) -> Tensor:
     counts = words.new_zeros(size[:2]).scatter_add(1, piles.place, ones)[:, :-1].clamp_min(1)
     summed = summed / counts.sqrt()[:, :, None]
     word = words.detach().norm(dim=-1).mean()
-    noise = torch.randn(summed.shape, generator=generator) * NOISE * word / width**0.5
+    least, most = NOISE
+    loudness = least * (most / least) ** torch.rand(batch, 1, 1, generator=generator)
+    noise = torch.randn(summed.shape, generator=generator) * loudness * word / width**0.5
     stretch = (torch.randn(summed.shape[:2], generator=generator) * SPREAD).exp()[:, :, None]
     return torch.where(piles.piled[:, :, None], (summed + noise) * stretch, summed)

@@ -34,7 +34,7 @@ from blip2_lab.masks import IGNORE_INDEX
 from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import draw, masks
-from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, SIZES, TIMES, Scene, sample_scene
+from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, SIZES, TIMES, Scene, pick, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.piles import Piles, add_up, piles_of
 from blip2_lab.stage1 import clean_caption
@@ -148,6 +148,7 @@ COURSES = (
 #: What is learned last: to count (the plural "boats" is another word than "boat") and how things stand to one another.
 REVIEW = partial(corpus.lesson, most=4, types=("count", "count", "relation"), described=0.1)
 REVIEW_SHARE = 0.3  # of the full mixture
+PILED_LESSONS = 0.6  # of what is asked about piles: to bind is to be learned once more there
 
 
 class T5Task(TextTask):
@@ -182,6 +183,8 @@ class T5Task(TextTask):
         rng = Random(f"mix {self.seed} {number}")
         make = REVIEW if rng.random() < REVIEW_SHARE else corpus.instruction
         piled = self.piles_from is not None and index >= self.piles_from and rng.random() < 0.5
+        if piled and rng.random() < PILED_LESSONS:
+            make = partial(corpus.lesson, most=pick(rng, (2, 3, 4)))
         return make(self.seed, number, piled=piled)
 
     def batch(self, index: int) -> list[dict[str, Tensor]]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import blip2_lab
+from benchmarks.measure import own_clock
 from blip2_lab import pretraining, recipes
 from blip2_lab.data import PictureBook
 from blip2_lab.feeding import SceneFeed
@@ -28,6 +28,7 @@ from blip2_lab.recipes import Recipe
 from blip2_lab.train import Task
 
 NAMES = ("micro-vit", "micro-t5", "micro-opt", "micro-bert", "micro-stage1", "micro-stage2")
+WARM = 20  #: batches before the clock runs: draw.py keeps shapes it has drawn, and a run has thousands
 SCENES = 512  #: cached features for the stages: as many as batches need to differ
 
 
@@ -58,14 +59,14 @@ def task_of(recipe: Recipe) -> Task:
         return pretraining.build_task(recipe, Path(nowhere))
 
 
-def seconds(work: Callable[[int], object], rounds: int) -> float:
-    """Median seconds of `work(1) … work(rounds)`, after `work(0)` to warm up."""
-    took = []
-    for index in range(rounds + 1):
-        began = time.perf_counter()
+def seconds(work: Callable[[int], object], rounds: int, warm: int = 1) -> float:
+    """Median seconds of `rounds` calls of `work(index)`, after `warm` others."""
+    took, clock = [], own_clock()
+    for index in range(warm + rounds):
+        began = clock()
         work(index)
-        took.append(time.perf_counter() - began)
-    return statistics.median(took[1:])
+        took.append(clock() - began)
+    return statistics.median(took[warm:])
 
 
 def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
@@ -83,11 +84,11 @@ def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
         optimizer.step()
         optimizer.zero_grad()
 
-    made = seconds(lambda index: task.batch(last_lesson + rounds + 1 + index), 5 * rounds)
+    made = seconds(lambda index: task.batch(last_lesson + rounds + 1 + index), 5 * rounds, WARM)
     feed = getattr(task, "feed", None)
-    drawn = (
-        seconds(lambda index: [feed.book.image(64 * index + i) for i in range(optim.pass_size)], rounds) if feed else 0
-    )
+    drawn = 0.0
+    if feed:
+        drawn = seconds(lambda index: [feed.book.image(64 * index + i) for i in range(optim.pass_size)], rounds, WARM)
     return made, seconds(eat, rounds), drawn
 
 

@@ -72,19 +72,27 @@ def kept_bytes(step: Callable[[], object], model: nn.Module) -> int:
     return sum(size for _, size in storages.values())
 
 
+def own_clock(device: str = "cpu") -> Callable[[], float]:
+    """On one thread of a CPU the time of this process alone, whoever shares the core; else the time on the wall."""
+    return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
 def take_turns(
-    steps: dict[str, Callable[[], object]], rounds: int, synchronize: Callable[[], None]
+    steps: dict[str, Callable[[], object]],
+    rounds: int,
+    synchronize: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each step. They take turns: a busy machine is unfair to none. The first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, step in steps.items():
             synchronize()
-            began = time.perf_counter()
+            began = clock()
             step()
             synchronize()
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from benchmarks.measure import flops, heading, kept_bytes, peak_memory, take_turns
+from benchmarks.measure import flops, heading, kept_bytes, own_clock, peak_memory, take_turns
 from benchmarks.plain_stage1 import plain_losses
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.stage1 import Stage1Config, Stage1Losses, Stage1Model
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
                 one.qformer.compile(dynamic=True)
         steps = {name: lambda name=name: step(models[name], data, name, options.bf16) for name in FORMS}
         synchronize = (lambda: None) if options.device == "cpu" else torch.cuda.synchronize
-        seconds = take_turns(steps, options.rounds, synchronize)
+        seconds = take_turns(steps, options.rounds, synchronize, own_clock(options.device))
         for name, took in seconds.items():
             print(f"  {name:12} {took:7.3f} s   {counted[name][0] / took / 1e12:6.3f} TFLOP/s")
         print(f"  ratio {seconds[slow] / seconds[fast]:.2f}")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import heading, peak_memory, take_turns
+from benchmarks.measure import heading, own_clock, peak_memory, take_turns
 from blip2_lab.language import IGNORE_INDEX, Text
 from blip2_lab.pretrained import from_transformers
 from blip2_lab.stage2 import Stage2Model
@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     with heading(f"seconds{threads}"):
         steps = {name: lambda name=name: step(models[name], data, name, options.bf16) for name in LOSSES}
         synchronize = (lambda: None) if options.device == "cpu" else torch.cuda.synchronize
-        seconds = take_turns(steps, options.rounds, synchronize)
+        seconds = take_turns(steps, options.rounds, synchronize, own_clock(options.device))
         for name, took in seconds.items():
             print(f"  {name:12} {took:7.3f} s")
         print(f"  ratio {seconds[slow] / seconds[fast]:.2f}")

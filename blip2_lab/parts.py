@@ -2,7 +2,9 @@
 
 What is unusual about it:
 
-* A part is found by name: a recipe's name means its run folder, everything else a folder or the hub.
+* A part is found by name: a recipe's name means its run folder, everything else a folder or the hub. EVA-CLIP's ViT-g
+  is on no hub: LAVIS's file is fetched, or read from where LAVIS itself would have put it.
+* Frozen parts that come from elsewhere take 16 bits on a GPU (section 3.4), as the planner counts them.
 * A frozen part has a fingerprint, made from its weights: features of one encoder can never be taken for another's.
 
 Paper: section 3.1 (the Q-Former starts from BERT) and 3.4 (frozen image encoders and language models). Notebook: 00.
@@ -20,8 +22,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from blip2_lab import recipes
+from blip2_lab import lavis_files, model_zoo, pretrained, recipes, weights
 from blip2_lab.language import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.paper import IMAGE_ENCODERS
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.settings import Stage1Parts
 from blip2_lab.stage1 import Stage1Config, Stage1Model
@@ -31,6 +34,17 @@ from blip2_lab.vision import ImageEncoder, freeze
 def resolve(name: str, runs_dir: Path) -> str:
     """Where a part is: a recipe's finished model, or the name itself (a folder or the hub's)."""
     return str(runs_dir / name / "model") if name in recipes.RECIPES else name
+
+
+def folder_of(name: str, runs_dir: Path) -> Path:
+    """The same as a folder; what is not here yet is fetched from the hub. Raises ValueError."""
+    return pretrained.find(resolve(name, runs_dir))
+
+
+def frozen_dtype(name: str, is_encoder_decoder: bool) -> torch.dtype:
+    """Of a frozen part: the paper's 16 bits on a GPU; float32 for what a recipe trained (it is small) and on a CPU."""
+    device = "cuda" if torch.cuda.is_available() and name not in recipes.RECIPES else "cpu"
+    return model_zoo.default_dtype(is_encoder_decoder, device, None)
 
 
 def stage1_parts_of(name: str, runs_dir: Path) -> Stage1Parts:
@@ -55,26 +69,53 @@ def quietly():
 
 
 def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
-    """A frozen image encoder: a Blip2VisionModel's folder (ours, or exported EVA-CLIP) or CLIP by its name."""
+    """A frozen image encoder: a Blip2VisionModel's folder, CLIP by its name, or EVA-CLIP by its name or its `.pth`."""
     from transformers import Blip2VisionModel
 
+    dtype = frozen_dtype(name, is_encoder_decoder=True)  # bfloat16: `encode_frozen` computes in it
+    if name == IMAGE_ENCODERS["vit-g"][0] or Path(name).suffix == ".pth":
+        file = Path(name) if Path(name).suffix == ".pth" else eva_file()
+        if not file.is_file():
+            raise ValueError(f"there is no image encoder in {file}")
+        weights.check_whole([file])
+        state = lavis_files.kept_of_eva(dict(weights.read_tensors([file])))
+        return freeze(lavis_files.eva_encoder(state, dtype, "cpu"))
+    folder = folder_of(name, runs_dir)
     with quietly():
         if "clip-vit" in name:
-            return freeze(ImageEncoder.from_clip(name))
-        return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(resolve(name, runs_dir))))
+            return freeze(ImageEncoder.from_clip(folder).to(dtype))
+        return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(folder, dtype=dtype)))
+
+
+def eva_file() -> Path:
+    """LAVIS's `eva_vit_g.pth` where LAVIS keeps it, in torch's cache; fetched if it is not there. Raises ValueError."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / lavis_files.EVA_FILE
+    if file.is_file():
+        return file
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(lavis_files.EVA_URL, str(file))  # moved there when it is whole
+    except OSError as error:
+        raise ValueError(
+            f"EVA-CLIP's ViT-g could not be fetched ({error}): get it (2 GB) with `curl -C - -o {file} "
+            f"{lavis_files.EVA_URL}`, or say where it is, --set model.image_encoder=FOLDER/{lavis_files.EVA_FILE}"
+        ) from None
+    return file
 
 
 def load_language_model(name: str, runs_dir: Path, max_text_tokens: int = 32) -> LanguageModel:
     """A frozen language model with its tokenizer. OPT ends a caption with a line break, if its tokenizer knows one."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    path = resolve(name, runs_dir)
+    path = folder_of(name, runs_dir)
     with quietly():
         tokenizer = AutoTokenizer.from_pretrained(path)
-        if AutoConfig.from_pretrained(path).is_encoder_decoder:
-            model = AutoModelForSeq2SeqLM.from_pretrained(path)
+        is_encoder_decoder = AutoConfig.from_pretrained(path).is_encoder_decoder
+        dtype = frozen_dtype(name, is_encoder_decoder)
+        if is_encoder_decoder:
+            model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=dtype)
             return EncoderDecoderLanguageModel(model, tokenizer, max_text_tokens=max_text_tokens)
-        model = AutoModelForCausalLM.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
     line_break = tokenizer("\n", add_special_tokens=False).input_ids
     end = line_break[0] if len(line_break) == 1 and line_break[0] != tokenizer.unk_token_id else None
     return DecoderLanguageModel(model, tokenizer, end_token_id=end, max_text_tokens=max_text_tokens)
@@ -84,7 +125,7 @@ def new_stage1(parts: Stage1Parts, image_width: int, runs_dir: Path) -> Stage1Mo
     """A stage-1 model that starts from BERT (section 3.1) and takes its sizes from it. [DEC] is added if it is new."""
     from transformers import AutoTokenizer, BertForMaskedLM
 
-    path = resolve(parts.bert, runs_dir)
+    path = folder_of(parts.bert, runs_dir)
     with quietly():
         bert, tokenizer = BertForMaskedLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     if tokenizer.bos_token_id is None:

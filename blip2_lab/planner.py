@@ -280,7 +280,7 @@ def table(plan: Plan) -> str:
     ]
     lines += ["", "download"]
     lines += [f"  {name:<34}{size / 1e9:>8.2f} GB" for name, size in plan.download.items()] or ["  nothing"]
-    lines += ["", f"said to cost: {plan.published}"]
+    lines += ["", *([] if plan.published == recipes.PLAN_IT else [f"said to cost: {plan.published}"])]
     if plan.measured:
         m = plan.measured
         predicted = m.samples_per_second * m.ratio

@@ -265,4 +265,6 @@ def test_the_command(capsys, quick, tmp_path):
     assert main(["plan", "paper-stage1-vit-l", *options]) == 0
     out = capsys.readouterr().out
     assert "989 TFLOP/s" in out and "64 examples a pass" in out and "said to cost: under 6 days" in out
+    assert main(["plan", "a100-stage1", "--runs", str(tmp_path)]) == 0
+    assert "said to cost" not in capsys.readouterr().out  # its cost is this plan
     assert main(["plan", "paper-stage1-vit-x"]) == 2 and "did you mean" in capsys.readouterr().err

@@ -107,7 +107,7 @@ MICRO = (
     Recipe(
         "micro-t5",
         "encoder-decoder language model from text alone, instruction-trained: the FlanT5",
-        "55 min on one busy core",
+        "103 min on one busy core",
         "t5",
         OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=5000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
@@ -144,9 +144,9 @@ MICRO = (
     Recipe(
         "micro-stage2",
         "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
-        "0.7 s a step on one core",
+        "27 min on one busy core",
         "stage2",
-        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=3000, batch_size=64),
+        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2000, batch_size=64),
         Stage2Parts(max_text_tokens=64, match_embeddings=True),
         SceneData(held_out=40),
         eval_every=250,
@@ -164,7 +164,7 @@ MICRO = (
     Recipe(
         "micro-all",
         "everything above, from nothing, and the finished model exported",
-        "about 3.4 h of one core, and what is not measured",
+        "about 4.6 h of one busy core, and what is not measured",
         "sequence",
         sequence=(
             "micro-vit",

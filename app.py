@@ -287,7 +287,7 @@ class Search:
         self.index = picture_index.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
 
     def find(self, wanted: str | Image.Image | None) -> list[tuple[Image.Image, str]]:
-        """-> the best pictures, each with its scores. A sentence is matched, a picture compared."""
+        """-> the best pictures, each with its score. A sentence is matched, a picture compared."""
         try:
             if wanted is None:
                 raise ValueError("There is no picture yet to look for others like it.")
@@ -295,7 +295,8 @@ class Search:
                 self.index = picture_index.of_images(self.model, self.drawn)
             search = picture_index.search if isinstance(wanted, str) else picture_index.search_like
             hits = search(self.model, self.index, wanted, top=8)
-            return [(self._picture(hit.file), line) for hit, line in zip(hits, picture_index.lines(hits), strict=True)]
+            scores = [f"ITC {hit.itc:.2f}" if hit.itm is None else f"ITM {hit.itm:.0%}" for hit in hits]
+            return [(self._picture(hit.file), score) for hit, score in zip(hits, scores, strict=True)]
         except ValueError as error:
             gr.Warning(_sentence(str(error)))
             return []

@@ -96,11 +96,27 @@ def test_the_gallery_and_the_menus_change_the_picture(tab):
     tab.wait_for_function("old => document.querySelector('#picture img')?.src !== old", arg=second)
 
 
+def test_a_word_of_the_answer_shows_where_it_came_from(tab):
+    ask(tab, "what is in the picture?")
+    tab.locator("#word label").first.click()
+    playwright.expect(tab.locator("#origin img")).to_be_visible()
+    playwright.expect(tab.locator("#queries img").first).to_be_visible()
+    playwright.expect(tab.locator("#origin-note")).to_contain_text("%")
+
+
+def test_pictures_are_found_by_words(tab):
+    tab.get_by_role("tab", name="Search").click()
+    tab.fill("#wanted textarea", "a red boat")
+    tab.get_by_role("button", name="Search").click()
+    playwright.expect(tab.locator("#found img")).to_have_count(8)
+
+
 def test_a_bad_file_gets_one_sentence_and_the_app_lives_on(tab, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"this is no picture")
     upload(tab, bad)
     playwright.expect(tab.get_by_text("not a PNG, JPEG, WebP or GIF picture")).to_be_visible()
+    playwright.expect(tab.locator("#picture button[aria-label='Remove Image']")).to_have_count(0)  # it was put away
     good = tmp_path / "good.jpg"
     Image.new("RGB", (300, 200), "teal").save(good)
     upload(tab, good)

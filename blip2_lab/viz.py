@@ -339,7 +339,7 @@ def bars(
     axis.set_ylabel(y)
     axis.spines[["top", "right"]].set_visible(False)
     if len(groups) > 1:
-        axis.legend(frameon=False)
+        figure.legend(loc="outside upper right", ncols=len(groups), frameon=False)  # never on a bar
     if title:
         axis.set_title(title, fontsize=13, loc="left")
     return figure

@@ -41,7 +41,7 @@ from blip2_lab.stage2 import Stage2Model
 from blip2_lab.vision import image_processor
 
 if TYPE_CHECKING:
-    from transformers import Blip2Config, PreTrainedTokenizerBase
+    from transformers import Blip2Config, PreTrainedModel, PreTrainedTokenizerBase
 
 MICRO = Path(__file__).parent / "assets" / "micro"
 DTYPES = {
@@ -294,19 +294,24 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
         cross_attention_frequency=ours.cross_attention_frequency,
         use_qformer_text_input=ours.has_text,
     )
-    vision = model.image_encoder.model.config.to_dict()
+    vision = _shape_of(model.image_encoder.model)
     if isinstance(model, Stage1Model):
         config = Blip2Config(vision_config=vision, qformer_config=qformer, num_query_tokens=ours.num_query_tokens)
         config.image_text_hidden_size = model.config.embed_width
         config.architectures = ["Blip2ForImageTextRetrieval"]
     else:
-        text = model.language_model.model.config.to_dict() | {"eos_token_id": model.language_model.end_token_id}
+        text = _shape_of(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
         config = Blip2Config(
             vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=ours.num_query_tokens
         )
         config.architectures = ["Blip2ForConditionalGeneration"]
     config.dtype = dtype
     return config
+
+
+def _shape_of(part: PreTrainedModel) -> dict:
+    """Its configuration, without the folder it was once loaded from: that is nobody's business."""
+    return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 
 
 def _save_processor(

@@ -242,6 +242,15 @@ def test_transformers_loads_our_stage1_for_retrieval(saved, tmp_path):
     torch.testing.assert_close(again.embed_text(*again.tokenize(PROMPTS)), stage1.embed_text(ids, mask))
 
 
+def test_a_saved_model_does_not_tell_where_its_parts_lay(saved, tmp_path):
+    """A model assembled from folders, as the micro models are, names none of them in its config.json."""
+    model, _ = saved
+    for part in (model.image_encoder.model, model.language_model.model):
+        part.config._name_or_path = "/home/somebody/runs/part"
+    model.save_pretrained(tmp_path)
+    assert "somebody" not in (tmp_path / "config.json").read_text()
+
+
 def test_many_small_files_are_one_model(saved, tmp_path):
     model, _ = saved
     save_pretrained(model, tmp_path, max_shard_size="300KB")

@@ -144,7 +144,7 @@ MICRO = (
     Recipe(
         "micro-stage2",
         "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
-        "27 min on one busy core",
+        "29 min on one busy core",
         "stage2",
         OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2000, batch_size=64),
         Stage2Parts(max_text_tokens=64, match_embeddings=True),

@@ -24,7 +24,7 @@ import torch
 from benchmarks.measure import heading
 from blip2_lab import model_zoo, pretrained
 from blip2_lab.assemble import skeleton
-from blip2_lab.checkpoints import TRANSFORMERS_STAGE2, transformers_names
+from blip2_lab.checkpoints import TRANSFORMERS_STAGE1, TRANSFORMERS_STAGE2, transformers_names
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
@@ -50,10 +50,13 @@ def write_checkpoint(folder: Path, config) -> int:
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(0)
-    _, to_theirs = transformers_names(TRANSFORMERS_STAGE2)
+    retrieval = config.qformer_config.use_qformer_text_input
+    _, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
     shards: list[list[tuple[str, torch.Size]]] = [[]]
     room = SHARD
     for name, parameter in skeleton(config).named_parameters():
+        if to_theirs(name) is None:
+            continue  # ITG's head and the temperature, which the retrieval layout leaves out
         size = 4 * parameter.numel()
         if shards[-1] and size > room:
             shards.append([])
@@ -69,7 +72,7 @@ def write_checkpoint(folder: Path, config) -> int:
         total += sum(4 * tensor.numel() for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    tokenizer = build_tokenizer("t5" if config.text_config.model_type == "t5" else "opt")
+    tokenizer = build_tokenizer("bert" if retrieval else "t5" if config.text_config.model_type == "t5" else "opt")
     tokenizer.save_pretrained(folder)
     config.image_token_index = len(tokenizer)
     config.save_pretrained(folder)

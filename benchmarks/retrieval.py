@@ -1,6 +1,7 @@
 """Text-to-image search against LAVIS's way: ITC's shortlist, then ITM for each of its pictures.
 
     python -m benchmarks.retrieval                  the micro model: time, and equal scores
+    python -m benchmarks.retrieval --real-size      random weights at real size: time
     python -m benchmarks.retrieval --counts         real size: floating-point operations, nothing computed
 
 LAVIS re-ranks a text's k pictures with k copies of their image features: the Q-Former reads each picture again for
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 import torch
 
 import blip2_lab
-from benchmarks.measure import flops, heading, take_turns
+from benchmarks.measure import flops, heading, own_clock, take_turns
+from blip2_lab import picture_index
 from blip2_lab.evaluate import image_features
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import sample_scene
@@ -83,11 +85,11 @@ def counts(pictures: int, texts: int, k: int, words_each: int) -> dict[str, int]
     }
 
 
-def counts_of_one(k: int, words_each: int) -> dict[str, int]:
-    """Of one sentence in a folder's index (`blip2-lab search`), which keeps features: keys and values would be ten
-    times as large. So both read each of the k pictures once, and ours saves on the text only."""
+def counts_of_one(k: int, words_each: int, new: int) -> dict[str, int]:
+    """Of one sentence in a folder's index, which keeps features on disk: keys and values would be ten times as large.
+    So both read the k pictures, ours the `new` ones only (`picture_index.Readings`: all for the first sentence)."""
     cost = costs(words_each)
-    return {"LAVIS's way": k * (cost.again + cost.plain_pair), "ours": k * (cost.again + cost.our_pair)}
+    return {"LAVIS's way": k * (cost.again + cost.plain_pair), "ours": new * cost.again + k * cost.our_pair}
 
 
 def compare(pictures: int, k: int, rounds: int) -> None:
@@ -112,13 +114,50 @@ def compare(pictures: int, k: int, rounds: int) -> None:
     difference = (ours() - theirs()).abs().max().item()
     if difference > 1e-3:
         raise SystemExit(f"the scores differ by {difference:.1e}")
-    seconds = take_turns({"ours": ours, "theirs": theirs}, rounds, lambda: None)
+    seconds = take_turns({"ours": ours, "theirs": theirs}, rounds, lambda: None, own_clock())
     pairs = pictures * min(k, pictures)
     print(f"  scores at most {difference:.0e} apart; {pairs} pairs re-ranked")
     print(
         f"  LAVIS's way {pairs / seconds['theirs']:8.0f} pairs/s   ours {pairs / seconds['ours']:8.0f} pairs/s", end=""
     )
     print(f"   ratio {seconds['theirs'] / seconds['ours']:.2f}")
+
+
+@torch.no_grad()
+def compare_real(pictures: int, rounds: int) -> None:
+    """Time at real size, random weights in float32: `pictures` with as many texts of 16 tokens, all re-ranked, and one
+    sentence of 8 tokens, the first and one whose pictures were read before."""
+    torch.manual_seed(0)
+    stage1 = Stage1Model(QFormerConfig()).eval()
+    features = torch.randn(pictures, 257, 1408)
+    ids = torch.randint(1000, 30000, (pictures, 16))
+    mask = torch.ones_like(ids)
+    long = padded(ids, mask, TEXT_LENGTH)
+    every = torch.arange(pictures)
+
+    def ours() -> torch.Tensor:
+        return search(stage1, read_gallery(stage1, [features]), ids, mask, shortlist=pictures)
+
+    def match(memory: ImageMemory, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return stage1.itm_logits(memory, ids[:1].expand(pictures, -1), mask[:1].expand(pictures, -1))
+
+    readings = picture_index.Readings(stage1.qformer, features)
+    sentence, long_sentence = (ids[:, :8], mask[:, :8]), padded(ids[:, :8], mask[:, :8], TEXT_LENGTH)
+    steps = {
+        "set, plain": lambda: plain_search(stage1, features, *long, pictures),
+        "set, ours": ours,
+        "sentence, plain": lambda: match(stage1.qformer.read_image(features[every]), *long_sentence),
+        "sentence, first": lambda: match(picture_index.Readings(stage1.qformer, features)(every.tolist()), *sentence),
+        "sentence, next": lambda: match(readings(every.tolist()), *sentence),
+    }
+    for plain, *own in (("set, plain", "set, ours"), ("sentence, plain", "sentence, first", "sentence, next")):
+        for name in own:
+            difference = (steps[plain]() - steps[name]()).abs().max().item()
+            if difference > 1e-3:
+                raise SystemExit(f"the scores of {name} differ by {difference:.1e}")
+    seconds = take_turns(steps, rounds, lambda: None, own_clock())
+    for name, took in seconds.items():
+        print(f"  {name:16}{took:8.2f} s   ratio {seconds[name.split(',')[0] + ', plain'] / took:.2f}")
 
 
 def show(counted: dict[str, int]) -> None:
@@ -131,6 +170,7 @@ def show(counted: dict[str, int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", action="store_true", help="count operations at real size instead")
+    parser.add_argument("--real-size", action="store_true", help="time random weights at real size instead")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--shortlist", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
@@ -139,7 +179,12 @@ def main() -> None:
         with heading("Flickr30k's test set at real size: 1,000 pictures, 5,000 captions of 16 tokens, 128 re-ranked"):
             show(counts(1000, 5000, 128, 16))
         with heading("One sentence of 8 tokens in a folder's index, 128 re-ranked"):
-            show(counts_of_one(128, 8))
+            show(counts_of_one(128, 8, 128))
+        with heading("The next sentence, its 128 pictures read already"):
+            show(counts_of_one(128, 8, 0))
+    elif args.real_size:
+        with heading(f"real size, {args.shortlist} pictures"):
+            compare_real(args.shortlist, args.rounds)
     else:
         with heading(f"micro, {args.pictures} pictures and captions, {args.shortlist} re-ranked"):
             compare(args.pictures, args.shortlist, args.rounds)

@@ -5,7 +5,7 @@ What is unusual about it:
 * The folder is read once and kept in one file beside the pictures: ITC's vectors, and the frozen image features that
   ITM needs. A second `index` reads only what is new or has changed.
 * A sentence is compared with all vectors (one matrix product); of the best 128 the Q-Former reads each picture once,
-  and ITM decides. LAVIS reads the shortlisted picture again for each text.
+  and ITM decides. `Readings` keeps them for the next sentence; LAVIS reads the shortlisted pictures again for each.
 * BLIP-2 has no score for two pictures. The search by picture compares what the same query found in both, on average
   over the queries. Nobody trained that; it finds what looks alike to the Q-Former.
 * An index made with other weights is refused: its vectors would mean nothing.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from blip2_lab.chat import check, unknown_words, unknown_words_sentence
 from blip2_lab.data import SUFFIXES, open_image
+from blip2_lab.qformer import ImageMemory, QFormer
 from blip2_lab.stage1 import Stage1Model, itc_similarity
 from blip2_lab.stage2 import Stage2Model
 
@@ -219,11 +220,46 @@ def _check_model(index: PictureIndex, stage1: Stage1Model) -> None:
         raise ValueError("This index was made with another model; make it anew with `blip2-lab index` and this one.")
 
 
+class Readings:
+    """What ITM needs of pictures, read when asked for; the `most` used last are kept for the next sentence.
+
+    features  of an index, [I, N, Dv]
+    most      9.5 MB a picture at real size in float32; as many as a shortlist at least, or nothing is found again
+    """
+
+    def __init__(self, qformer: QFormer, features: Tensor, most: int = 2 * SHORTLIST) -> None:
+        self.qformer, self.features, self.most = qformer, features, most
+        self._kept: dict[int, ImageMemory] = {}  # the one used last is last
+
+    def __call__(self, rows: Sequence[int]) -> ImageMemory:
+        """The pictures of these rows, those not kept read together."""
+        found = {row: memory for row in rows if (memory := self._kept.get(row)) is not None}
+        new = [row for row in rows if row not in found]
+        if new:
+            read = self.qformer.read_image(self.features[new].to(self.qformer.query_tokens.device).float())
+            found |= {row: read.select(torch.tensor([i], device=read.device)) for i, row in enumerate(new)}
+        for row in rows:
+            self._kept.pop(row, None)
+            self._kept[row] = found[row]
+        for row in list(self._kept)[: -self.most]:
+            self._kept.pop(row, None)
+        return ImageMemory.cat([found[row] for row in rows])
+
+
 @torch.no_grad()
 def search(
-    model: Stage2Model | Stage1Model, index: PictureIndex, text: str, *, shortlist: int = SHORTLIST, top: int = 10
+    model: Stage2Model | Stage1Model,
+    index: PictureIndex,
+    text: str,
+    *,
+    shortlist: int = SHORTLIST,
+    top: int = 10,
+    readings: Readings | None = None,
 ) -> list[Hit]:
-    """The pictures a sentence fits best: ITC's shortlist in ITM's order, best first."""
+    """The pictures a sentence fits best: ITC's shortlist in ITM's order, best first.
+
+    readings  from one sentence to the next: pictures that come again are not read again
+    """
     stage1 = matcher(model)
     _check_model(index, stage1)
     text = check(text)
@@ -234,16 +270,16 @@ def search(
     listed = itc.topk(min(shortlist if len(index.features) else top, len(index))).indices
     if not len(index.features):
         return [Hit(index.stamps[row].file, itc[row].item()) for row in listed.tolist()]
-    logits = torch.cat([_match(stage1, index.features[rows], ids, mask) for rows in listed.split(BATCH)])
+    readings = readings or Readings(stage1.qformer, index.features)
+    logits = torch.cat([_match(stage1, readings(rows.tolist()), ids, mask) for rows in listed.split(BATCH)])
     order = logits[:, 1].argsort(descending=True)[:top]
     itm = logits.softmax(dim=1)[:, 1]
     return [Hit(index.stamps[listed[i]].file, itc[listed[i]].item(), itm[i].item()) for i in order.tolist()]
 
 
-def _match(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """ITM's logits [B,2] of one text with B pictures, each read once."""
-    memory = stage1.qformer.read_image(features.to(stage1.device).float())
-    size = len(features)
+def _match(stage1: Stage1Model, memory: ImageMemory, ids: Tensor, mask: Tensor) -> Tensor:
+    """ITM's logits [B,2] of one text with B pictures."""
+    size = memory.batch_size
     return stage1.itm_logits(memory, ids.expand(size, -1), mask.expand(size, -1)).float().cpu()
 
 

@@ -10,7 +10,7 @@ from random_weights import loud
 
 import blip2_lab
 from blip2_lab import cli, picture_index
-from blip2_lab.picture_index import build, load, matcher, save, search, search_like
+from blip2_lab.picture_index import Readings, build, load, matcher, save, search, search_like
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.retrieval import read_gallery
@@ -77,6 +77,26 @@ def test_each_picture_is_read_once_and_only_what_changed_again(tiny_model, folde
     anew = build(tiny_model, folder)
     torch.testing.assert_close(second.image_embeds, anew.image_embeds, atol=2e-3, rtol=0)
     torch.testing.assert_close(second.features, anew.features, atol=2e-2, rtol=1e-2)
+
+
+def test_the_next_sentence_reads_only_pictures_that_are_new_to_it(tiny_model, folder, monkeypatch):
+    index = build(tiny_model, folder)
+    qformer = tiny_model.stage1.qformer
+    seen, read = [], qformer.read_image
+    monkeypatch.setattr(qformer, "read_image", lambda features: (seen.extend([1] * len(features)), read(features))[1])
+    readings = Readings(qformer, index.features)
+    for text in ("a red boat", "a cat at night", "a red boat"):
+        assert search(tiny_model, index, text, readings=readings) == search(tiny_model, index, text)
+    assert len(seen) == 5 + 3 * 5, "five pictures, each once; without readings for every sentence"
+    seen.clear()
+    few = Readings(qformer, index.features, most=2)
+    for rows in ([0, 1], [1, 2], [1], [0, 2, 3], [2, 3]):
+        expected = read(index.features[rows].float())
+        for ours, theirs in zip(few(rows).keys_values, expected.keys_values, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                torch.testing.assert_close(ours, theirs)
+    assert len(seen) == 2 + 1 + 0 + 2 + 0  # of 0, 2 and 3 it has 2; the two used last stay
 
 
 def test_without_features_itc_decides(tiny_model, folder, tmp_path):

@@ -105,7 +105,7 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
     if not chance and "itc" in records[0] and optim.get("batch_size"):
         chance = {"itc": math.log(optim["batch_size"] // optim.get("accumulate", 1)), "itm": ITM_CHANCE}
     if reference is None:
-        reference = reference_log(recipe.get("name", ""))
+        reference = reference_log(recipe.get("curve") or recipe.get("name", ""))
     looks = [record for record in every if "evaluation" in record or "matched" in record]
     run = Run(records, looks, chance, list(reference), optim.get("warmup_steps", 0))
     found = [*_numbers(run), *_objectives(run), *_pictures(run)]

@@ -38,9 +38,10 @@ from blip2_lab.vision import preprocess
 class SceneFeed:
     """Scenes of the picture book: cached features with freshly drawn captions.
 
-    From batch `alike_from` on every second batch shows scenes with one place, one time and one number of things. The
-    contrastive loss learns from what tells the examples of a batch apart; among 64 random scenes these three do for
-    most, and kinds, colors and positions are learned late.
+    From batch `alike_from` on every second batch, those with captions that tell everything (`PictureBook.one_caption`),
+    shows scenes with one place, one time and one number of things. The contrastive loss and the hard negatives of ITM
+    teach what tells the examples of a batch apart; among 64 random scenes these three do for most, and kinds, colors
+    and positions are learned late. A caption that tells a part would often be true of several scenes of such a batch.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class SceneFeed:
 
     def numbers(self, index: int) -> list[int]:
         """The scenes of batch `index`."""
-        if index < self.alike_from or index % 2 == 0:
+        if index < self.alike_from or index % 2 == 1:
             return batch_indices(index, self.batch_size, len(self.features), self.seed)
         rng = Random(f"alike {self.seed} {index}")
         return shuffled(rng, pick(rng, self.groups))[: self.batch_size]

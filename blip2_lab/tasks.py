@@ -84,7 +84,7 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
         eval_every=recipe.eval_every if getattr(task, "held_out", True) is not None else 0,
         resume=resume,
         progress=progress,
-        reference=doctor.reference_log(recipe.name),
+        reference=doctor.reference_log(recipe.curve or recipe.name),
     )
     if feed and progress:
         print(feed.skips.report(), flush=True)

@@ -212,6 +212,9 @@ def test_a_fault_planted_in_the_shipped_stage1(tmp_path):
     (tmp_path / "recipe.json").write_bytes((CURVES / "micro-stage1.json").read_bytes())
     worst = diagnose_run(tmp_path)[0]
     assert worst.about == "itc" and worst.state == "bad" and "it does not learn; the shipped run had" in worst.says
+    renamed = json.loads((CURVES / "micro-stage1.json").read_text()) | {"name": "mine", "curve": "micro-stage1"}
+    (tmp_path / "recipe.json").write_text(json.dumps(renamed))
+    assert diagnose_run(tmp_path)[0] == worst
 
 
 def test_mistakes(tmp_path, capsys):

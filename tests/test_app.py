@@ -13,8 +13,8 @@ gr = pytest.importorskip("gradio")
 
 import app as chat_app  # noqa: E402  after the skip
 from blip2_lab.chat import Turn  # noqa: E402
-from blip2_lab.decoding import Token  # noqa: E402
 from blip2_lab.novelty import DrawnWorld  # noqa: E402
+from blip2_lab.page import KEPT, REAL_WEIGHTS  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
 
@@ -25,7 +25,7 @@ CONTROLS = ("greedy", 5, 0.9, 1.0, 4, -1.0, 1.0)
 def warnings(monkeypatch):
     """What the user was warned of."""
     said: list[str] = []
-    monkeypatch.setattr(chat_app.gr, "Warning", said.append)
+    monkeypatch.setattr(gr, "Warning", said.append)
     return said
 
 
@@ -63,17 +63,6 @@ def test_scenes_that_cannot_be_drawn():
         chat_app.scene_from_menus("beach", "day", "boat", "red", "small", "top", "cat", "red", "small", "top")
 
 
-def test_what_the_model_says_cannot_become_markup():
-    words = (Token("<script>alert(1)</script>", 0.5), Token(" boat", 0.25))
-    shown = chat_app.confidence_html(words)
-    assert "<script>" not in shown and "&lt;script&gt;" in shown
-    assert "“boat” (25%)" in shown and "probability 0.250" in shown
-    assert chat_app._as_text("<img src=x> & co") == "&lt;img src=x&gt; &amp; co"
-    assert chat_app._sentence("no <b>zebra</b>") == "No &lt;b&gt;zebra&lt;/b&gt;."
-    assert "hsl(0 " in chat_app.confidence_html((Token("a", 0.0),))
-    assert "hsl(120 " in chat_app.confidence_html((Token("a", 1.0),))
-
-
 def test_other_hosts_need_a_password(capsys):
     assert chat_app.parse([]).host == "127.0.0.1"
     for arguments in (["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--auth", "nobody"], ["--auth", ":secret"]):
@@ -81,7 +70,6 @@ def test_other_hosts_need_a_password(capsys):
             chat_app.parse(arguments)
         assert "--auth" in capsys.readouterr().err
     assert chat_app.parse(["--host", "0.0.0.0", "--auth", "ada:secret"]).auth == "ada:secret"
-    assert chat_app.is_loopback("localhost") and chat_app.is_loopback("::1") and not chat_app.is_loopback("192.168.0.2")
 
 
 def test_the_decoding_controls_mean_what_they_say():
@@ -91,6 +79,13 @@ def test_the_decoding_controls_mean_what_they_say():
     decoding = chat_app.decoding_from_controls("nucleus sampling", 3, 0.8, 0.5, 20, -1, 1.2)
     assert (decoding.num_beams, decoding.do_sample, decoding.top_p, decoding.temperature) == (1, True, 0.8, 0.5)
     assert chat_app.decoding_from_controls("greedy", 3, 0.8, 0.5, 20, -1, 1.2).num_beams == 1
+
+
+def test_beam_search_says_how_far_it_is():
+    reply = chat_app.Reply("", (), "prompt")
+    assert chat_app.waiting(reply) == "…"
+    assert chat_app.waiting(chat_app.Reply("", (), "prompt", searched=7)) == "… beam search: 7 tokens tried"
+    assert chat_app.waiting(chat_app.Reply("", (), "prompt", done=True)) == ""
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures
@@ -148,7 +143,7 @@ def test_a_large_picture_is_kept_and_shown_small(handlers, tmp_path):
     path = tmp_path / "large.jpg"
     Image.new("RGB", (5000, 2500), "teal").save(path)
     shown, _, image, *_ = handlers.look(str(path))
-    assert shown.size == (chat_app.SHOWN, chat_app.SHOWN // 2) and image.size == (chat_app.KEPT, chat_app.KEPT // 2)
+    assert shown.size == (chat_app.SHOWN, chat_app.SHOWN // 2) and image.size == (KEPT, KEPT // 2)
 
 
 def test_a_text_chunk_in_a_picture_does_no_harm(handlers, warnings, tmp_path):
@@ -176,7 +171,7 @@ def test_a_strange_picture_is_called_strange_with_the_way_out(tiny_model, pictur
     width = 2 * tiny_model.image_encoder.width
     world = DrawnWorld(torch.zeros(width), torch.eye(width), limit=0.0)  # to this one everything is strange
     note = chat_app.App(tiny_model, world).look(picture)[1]
-    assert "outside my drawn world" in note and chat_app.REAL_WEIGHTS in note
+    assert "outside my drawn world" in note and REAL_WEIGHTS in note
     world = DrawnWorld(torch.zeros(width), torch.eye(width), limit=1e9)
     assert chat_app.App(tiny_model, world).look(picture)[1] == ""
 
@@ -250,11 +245,6 @@ def test_without_an_answer_nothing_is_offered_and_a_stale_click_is_harmless(hand
     assert "no word number 99" in warnings[0]
 
 
-def test_the_match_meter_shows_every_query():
-    shown = chat_app.queries_html([0.1, 0.9, -0.2], [1.0, 2.0, -3.0])
-    assert "1 is best" in shown and shown.count("<i ") == 6 and "query 2: -3.00" in shown
-
-
 # ------------------------------------------------------------------------------------------------------- over the API
 
 
@@ -287,47 +277,3 @@ def test_the_server_keeps_its_doors_closed(server):
     beside = [fn for fn in page.fns.values() if fn.name in ("offer", "origin")]
     assert len(beside) > 2 and all(fn.concurrency_id == "inside" for fn in beside), "the chat never waits for the panel"
     assert page._queue.max_size == 32
-
-
-# ------------------------------------------------------------------------------------------------------------- search
-
-
-def test_the_drawn_pages_are_read_when_first_searched(tiny_model):
-    search = chat_app.Search(tiny_model)
-    assert search.index is None
-    found = search.find("a red boat")
-    assert len(found) == 8 and len(search.index) == len(chat_app.GALLERY)
-    image, line = found[0]
-    assert max(image.size) == 256 and line.startswith("ITM") and line.endswith("%")
-    same = search.find(search.drawn["page 3"])
-    assert len(same) == 8 and "ITC 1.0" in same[0][1]
-
-
-def test_a_folder_is_searched_and_its_index_kept(tiny_model, picture, tmp_path):
-    search = chat_app.Search(tiny_model, tmp_path)
-    assert (tmp_path / "blip2-index.safetensors").is_file()
-    [(found, _)] = search.find("a red boat")
-    assert max(found.size) == 256
-
-
-@pytest.mark.parametrize(
-    ("wanted", "sentence"), [("", "no question yet"), ("a zebra", "zebra"), (None, "no picture yet")]
-)
-def test_what_cannot_be_searched_for_is_a_warning(tiny_model, warnings, wanted, sentence):
-    assert chat_app.Search(tiny_model).find(wanted) == []
-    assert sentence in warnings[0]
-
-
-def test_a_retrieval_model_gets_a_page_of_its_own(tiny_model, warnings, picture, tmp_path):
-    page = chat_app.build_search(chat_app.Search(tiny_model.stage1), name="itm")
-    assert any(getattr(block, "elem_id", None) == "found" for block in page.blocks.values())
-    assert chat_app.opened(picture).size == (200, 200) and chat_app.opened(None) is None
-    (tmp_path / "bad.png").write_bytes(b"none")
-    assert chat_app.opened(str(tmp_path / "bad.png")) is None and "this file" in warnings[0].lower()
-
-
-def test_beam_search_says_how_far_it_is():
-    reply = chat_app.Reply("", (), "prompt")
-    assert chat_app.waiting(reply) == "…"
-    assert chat_app.waiting(chat_app.Reply("", (), "prompt", searched=7)) == "… beam search: 7 tokens tried"
-    assert chat_app.waiting(chat_app.Reply("", (), "prompt", done=True)) == ""

@@ -1,0 +1,187 @@
+"""What the pages of the app are made of: the frame, uploads, warnings, pieces of HTML, and the server.
+
+What is unusual about it:
+
+* Nothing comes from the network: no fonts, no analytics, no share link; doors a chat does not need are closed.
+* A picture is opened by `data.open_image`, not by gradio: a file that is none or too large gets one clear sentence.
+* What a model or a visitor says is text, never markup: all of it is escaped.
+* It imports gradio, so only app.py and `search_page` import it.
+
+Paper: section 4.1. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+import html
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from blip2_lab.data import open_image
+from blip2_lab.decoding import Token
+from blip2_lab.picturebook.scene import sample_scene
+
+REAL_WEIGHTS = "python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8"
+GALLERY = [sample_scene(7, index, "in") for index in (2, 0, 33, 8, 16, 23, 28, 17, 30, 21, 43, 49)]
+KEPT = 1024  #: pixels on the longer side of a visitor's picture: no image encoder here reads more than 364
+MODEL_EVENT = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")  #: one at a time
+CSS = Path(__file__).parent / "assets" / "app.css"
+THEME = gr.themes.Soft(
+    primary_hue="teal",
+    secondary_hue="teal",
+    neutral_hue="slate",
+    radius_size="lg",
+    font=["system-ui", "sans-serif"],  # no fonts from the network
+    font_mono=["ui-monospace", "monospace"],
+)
+
+
+# ------------------------------------------------------------------------------------------ the frame and the server
+
+
+@contextmanager
+def frame() -> Iterator[gr.Blocks]:
+    """An empty page to be filled; visitors wait for the model in a line."""
+    with gr.Blocks(title="blip2_lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+        yield page
+    page.queue(max_size=32)
+
+
+def is_loopback(host: str) -> bool:
+    """Is this an address that only this machine can reach?"""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def free_port(host: str) -> int:
+    """A port nobody listens at: 7860, gradio's own, if it is free."""
+    for port in (7860, 0):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            try:
+                probe.bind((host, port))
+                return probe.getsockname()[1]
+            except OSError:
+                continue
+    raise ValueError(f"no port can be opened at {host}")
+
+
+def serve(page: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, auth: str | None = None, block: bool = True):
+    """Start the page with every door closed that a chat does not need -> (app, address, share address)."""
+    return page.launch(
+        server_name=host,
+        server_port=port or free_port(host),
+        auth=tuple(auth.split(":", 1)) if auth else None,
+        share=False,
+        ssr_mode=False,
+        max_file_size="40mb",
+        strict_cors=True,
+        enable_monitoring=False,
+        state_session_capacity=200,
+        footer_links=["api"],
+        quiet=True,
+        prevent_thread_lock=not block,
+        theme=THEME,
+        css_paths=CSS,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def uploaded_file(payload: gr.components.image.ImageData | None) -> str | None:
+    """Stands in for gr.Image's own decoding: `open_image` does that, safely and with clear sentences."""
+    return payload.path if payload else None
+
+
+def opened(path: str | None) -> Image.Image | None:
+    """An uploaded file as a picture of at most `KEPT` pixels a side; a warning and None for what is none."""
+    if path is None:
+        return None
+    try:
+        image = open_image(path)
+    except ValueError as error:
+        warn(str(error).replace(repr(path), "this file"))
+        return None
+    return scaled(image, min(KEPT, max(image.size)))
+
+
+def scaled(image: Image.Image, longer_side: int) -> Image.Image:
+    """The picture with its longer side so many pixels long: a drawn scene grows, a photograph shrinks."""
+    width, height = (max(1, round(side * longer_side / max(image.size))) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def warn(text: str) -> None:
+    """Say what went wrong: first letter large, full stop at the end, and no markup, for it is shown as HTML."""
+    gr.Warning(as_text(text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")))
+
+
+def as_text(text: str) -> str:
+    """What is said is text: gradio would obey its markup, in the chat even with `render_markdown=False`."""
+    return html.escape(text, quote=False)
+
+
+def confidence_html(words: tuple[Token, ...]) -> str:
+    """Each word on a ground from red (unsure) to green (sure), its probability when the mouse is over it."""
+    if not words:
+        return "<p class='quiet'>The model's own probability of each word appears here.</p>"
+    spans = (
+        f'<span style="background: hsl({120 * word.probability:.0f} 70% 82%)" '
+        f'title="probability {word.probability:.3f}">{html.escape(word.text.strip())}</span>'
+        for word in words
+        if word.text.strip()
+    )
+    least = min(words, key=lambda word: word.probability)
+    return (
+        f"<div class='words'>{' '.join(spans)}</div><p class='quiet'>Green: sure; red: unsure. "
+        f"Least sure of “{html.escape(least.text.strip())}” ({least.probability:.0%}).</p>"
+    )
+
+
+def match_html(itc: float, itm: float) -> str:
+    """Two bars: the cosine of ITC, and the probability of ITM."""
+    rows = [("ITC: cosine of the best query", max(itc, 0.0), f"{itc:.2f}"), ("ITM: do they match?", itm, f"{itm:.0%}")]
+    return "".join(
+        f"<div class='bar'><span class='quiet'>{name}</span><div><i style='width: {100 * width:.0f}%'></i></div>"
+        f"<b>{value}</b></div>"
+        for name, width, value in rows
+    )
+
+
+def queries_html(cosines: list[float], verdicts: list[float]) -> str:
+    """A bar for each query under the match meter: who won in ITC, who says what in ITM."""
+    won = max(range(len(cosines)), key=cosines.__getitem__)
+    rows = []
+    for name, values in ((f"ITC, query by query: {won} is best", cosines), ("ITM, query by query: the mean", verdicts)):
+        top = max(max(map(abs, values)), 1e-6)
+        bars = "".join(
+            f"<i style='flex: 1; height: {max(100 * abs(v) / top, 4):.0f}%; "
+            f"background: {'#94a3b8' if v < 0 else '#0d9488'}' title='query {i}: {v:.2f}'></i>"
+            for i, v in enumerate(values)
+        )
+        box = "display: flex; align-items: flex-end; gap: 2px; height: 2.4rem"
+        rows.append(f"<p class='quiet'>{name} (gray: against)</p><div style='{box}'>{bars}</div>")
+    return "".join(rows)
+
+
+def origin_html(word: str, probability: float, method: str) -> str:
+    """What stands between the place a word came from and the queries that brought it."""
+    return (
+        f"<p class='quiet'>“{html.escape(word)}” ({probability:.0%}), by the method <i>{html.escape(method)}</i>. "
+        "Below, where each query looked for it, the most important first.</p>"
+    )
+
+
+def outside_html(distance: float, limit: float) -> str:
+    """What the micro model should say about a photograph."""
+    return (
+        "<div class='note'><b>This picture is outside my drawn world</b> "
+        f"(distance {distance:.1f}; drawn scenes stay below {limit:.1f}). I have only ever seen picture-book scenes: "
+        f"whatever I say about it is a guess. For photographs, load real weights: <code>{REAL_WEIGHTS}</code></div>"
+    )

@@ -1,0 +1,88 @@
+"""Pictures found by a sentence, or by another picture, in the browser: a tab of the chat, or a page of its own.
+
+What is unusual about it:
+
+* A retrieval model (stage 1 alone) has no language model: it gets a page that searches and does not chat.
+* Without a folder the picture book's gallery is searched. It is read when somebody asks, so the page opens at once.
+
+Paper: section 4.4. Notebook: 14.
+"""
+
+from __future__ import annotations
+
+import html
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from blip2_lab import picture_index
+from blip2_lab.data import open_image
+from blip2_lab.page import GALLERY, MODEL_EVENT, frame, opened, scaled, uploaded_file, warn
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.stage1 import Stage1Model
+from blip2_lab.stage2 import Stage2Model
+
+
+class Search:
+    """A folder of pictures, or the picture book's gallery, that a sentence or a picture is looked for in."""
+
+    def __init__(self, model: Stage2Model | Stage1Model, folder: Path | None = None) -> None:
+        self.model, self.folder = model, folder
+        say = partial(print, flush=True)
+        self.drawn = {} if folder else {f"page {i + 1}": draw(scene, 384) for i, scene in enumerate(GALLERY)}
+        self.index = picture_index.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
+        self.readings: picture_index.Readings | None = None
+
+    def find(self, wanted: str | Image.Image | None) -> list[tuple[Image.Image, str]]:
+        """-> the best pictures, each with its score. A sentence is matched, a picture compared."""
+        try:
+            if wanted is None:
+                raise ValueError("There is no picture yet to look for others like it.")
+            if self.index is None:
+                self.index = picture_index.of_images(self.model, self.drawn)
+            if self.readings is None:
+                self.readings = picture_index.Readings(picture_index.matcher(self.model).qformer, self.index.features)
+            if isinstance(wanted, str):
+                hits = picture_index.search(self.model, self.index, wanted, top=8, readings=self.readings)
+            else:
+                hits = picture_index.search_like(self.model, self.index, wanted, top=8)
+            scores = [f"ITC {hit.itc:.2f}" if hit.itm is None else f"ITM {hit.itm:.0%}" for hit in hits]
+            return [(self._picture(hit.file), score) for hit, score in zip(hits, scores, strict=True)]
+        except ValueError as error:
+            warn(str(error))
+            return []
+
+    def _picture(self, name: str) -> Image.Image:
+        return scaled(self.drawn[name] if self.folder is None else open_image(self.folder / name), 256)
+
+
+def search_tab(search: Search, image: gr.State) -> None:
+    """The inside of a tab: a sentence, or the picture that is shown, and what is found. `image` is that picture."""
+    where = f"in {search.folder}" if search.folder else "among the picture book's pages"
+    gr.HTML(f"<p class='quiet'>Looks {html.escape(where)}: ITC makes a shortlist, ITM puts it in order.</p>")
+    with gr.Row():
+        words = gr.Textbox(placeholder="a red boat", show_label=False, scale=4, elem_id="wanted")
+        by_words = gr.Button("Search", min_width=90)
+        by_picture = gr.Button("Like this picture", min_width=90)
+    found = gr.Gallery(
+        columns=4, height="auto", object_fit="cover", show_label=False, interactive=False, elem_id="found"
+    )
+    gr.on([by_words.click, words.submit], search.find, words, found, api_name="search", **MODEL_EVENT)
+    by_picture.click(search.find, image, found, api_visibility="private", **MODEL_EVENT)
+
+
+def build_search(search: Search, *, name: str) -> gr.Blocks:
+    """The page of a retrieval model, which finds and cannot talk."""
+    with frame() as page:
+        gr.Markdown(f"# Search pictures with a BLIP-2\n{name}. It has no language model: it finds, and cannot answer.")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                shown = gr.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], height=340)
+                shown.preprocess = uploaded_file
+            with gr.Column(scale=2, min_width=360):
+                image = gr.State(None)
+                search_tab(search, image)
+        shown.change(opened, shown, image, api_visibility="private", **MODEL_EVENT)
+    return page

@@ -35,7 +35,8 @@
                 viz_decoding               4.1             12       a step of sampling; a beam search as a tree
     talking     chat, novelty, cli         4.1, Figure 4   12       conversation; is it a drawn scene?; the shell
                 picture_index              4.4             14       a folder of pictures, searched
-                model_doctor               3.4             12       what to check before an answer is trusted
+                page, search_page          4.1, 4.4        12, 14   what the app's pages are made of; its search
+                doctor_files, model_doctor 3.4             12       is it what its files say? may it be trusted?
 
     model = blip2_lab.load("micro")
     model.generate("boat.png", "Question: what color is the boat? Short answer:")

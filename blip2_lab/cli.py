@@ -126,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
 
     doctor = command("doctor", _doctor, "check a model before you trust it, or a training run before you wait for it")
-    doctor.add_argument("what", metavar="MODEL|RUN", help='"micro", a hub name, a folder; or a run: runs/micro-stage1')
+    doctor.add_argument(
+        "what", metavar="MODEL|RUN", help='"micro", hub name, folder, file; or a run: runs/micro-stage1'
+    )
     _precision_options(doctor)
     doctor.add_argument("--remember", action="store_true", help="store a model's numbers as its float32 reference")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -323,14 +325,13 @@ def _doctor(args: argparse.Namespace) -> None:
 def _doctor_model(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from blip2_lab import model_doctor, pretrained
+    from blip2_lab import model_doctor
 
-    args.model = args.what
-    model, folder = _load(args), pretrained.find(args.what)
+    model, path = model_doctor.open_model(args.what, device=args.device, quantize=args.quantize, dtype=args.dtype)
     if args.remember:
-        print(model_doctor.remember(model, folder))
+        print(model_doctor.remember(model, path))
         return
-    findings = model_doctor.diagnose_model(model, folder if (folder / "config.json").is_file() else None)
+    findings = model_doctor.diagnose_model(model, path)
     if args.json:
         _print_json([asdict(finding) for finding in findings])
     else:
@@ -374,7 +375,7 @@ def _on_pictures(recipe, place: str | None, name: str | None):
             f"{recipe.name} is made of several runs, each in its own folder: give --runs instead of --name"
         )
     if place is None:
-        return replace(recipe, name=name)
+        return replace(recipe, name=name, curve=recipe.name)
     if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):
         raise ValueError(
             f"{recipe.name} does not train on pictures with captions, so it cannot be trained --on {place}"

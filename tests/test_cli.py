@@ -294,6 +294,9 @@ def test_train_on_a_folder_has_a_recipe_and_a_run_of_its_own(capsys, monkeypatch
     assert [recipe.name for recipe in calls] == ["micro-captions-my-pictures", "mine"]
     assert [recipe.data.path for recipe in calls] == [str(own)] * 2
     assert calls[0].data.cached_views == 2 and calls[1].data.held_out == 5 and calls[1].task == "stage2"
+    run(capsys, "train", "micro-stage2", "--runs", str(tmp_path), "--name", "mine")
+    assert (calls[2].name, calls[2].curve) == ("mine", "micro-stage2")  # the same data: compared with the same log
+    assert not calls[1].curve
 
 
 def test_train_on_mistakes(capsys, own, tmp_path):

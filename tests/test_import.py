@@ -31,7 +31,7 @@ FLOORS = (
         "weights",
     ),
     ("qformer", "language", "data", "features", "train", "augment", "observe", "paper", "viz_decoding"),
-    ("stage1", "recipes", "annotations", "shards", "widgets"),
+    ("stage1", "recipes", "annotations", "shards", "widgets", "page"),
     ("stage2", "viz_attention", "retrieval", "pretraining", "sources"),
     ("blueprint", "doctor", "checkpoints", "feeding", "assemble"),
     (
@@ -42,10 +42,10 @@ FLOORS = (
         "planner",
         "lavis_files",
     ),
-    ("pretrained", "scores"),
+    ("pretrained", "scores", "doctor_files"),
     ("evaluate", "chat", "novelty", "attribution", "model_doctor", "parts"),
     ("tasks", "picture_index", "grounding", "queries", "inside"),
-    ("findings",),
+    ("findings", "search_page"),
     ("cli",),
     ("__main__",),
 )
@@ -167,6 +167,11 @@ def test_each_heavy_library_stays_in_its_room():
         " if name in sys.modules])"
     )
     assert run_python(code) == "[]"
+
+
+def test_only_the_apps_rooms_import_gradio():
+    importers = {path.stem for path in PACKAGE.rglob("*.py") if "\nimport gradio" in path.read_text()}
+    assert importers == {"page", "search_page"}
 
 
 def test_reading_order_names_every_module():

@@ -62,6 +62,12 @@ def test_without_a_stored_reference_every_layer_is_run_again(healthy, tmp_path):
         layer.query_ffn.contract.weight.data *= 1.5
         says = red(model, folder)["float32, layer by layer"]
         assert "qformer.layers.0 does not compute what its weights say" in says
+        assert findings["stage 1, layer by layer"].state == "good"
+        model.stage1.qformer.layers[1].text_ffn.layer_norm = nn.Identity()
+        says = red(model, folder)["stage 1, layer by layer"]
+        assert "qformer.layers.1 does not compute what its weights say" in says
+        model.stage1.qformer.layers[0].text_ffn = None
+        assert "the model does not run" in red(model, folder)["stage 1, layer by layer"]
     finally:
         stored.rename(folder / model_doctor.REFERENCE)
 
@@ -132,8 +138,11 @@ def test_nan_and_broken_files(healthy, tmp_path):
     model.language_projection.bias.data[3] = float("nan")
     found = red(model, folder)
     assert "language_projection.bias" in found["weights"] and "NaN or infinity" in found["activations"]
+    shutil.copy(folder / "config.json", tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"cut")
-    assert "damaged" in model_doctor.files(tmp_path).says
+    findings = {finding.about: finding for finding in diagnose_model(model, tmp_path)}
+    assert "damaged" in findings["files"].says and findings["files"].state == "bad"
+    assert findings["weights as in the files"].state == "wait", "not checked, and that is said"
 
 
 def test_a_reference_is_made_in_float32(healthy, tmp_path):

@@ -19,13 +19,24 @@ from blip2_lab.checks import encoders, losses, qformer, report, writing
 from blip2_lab.checks.report import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 from blip2_lab.qformer import QFormer
 
+ROOMS = {
+    "encoders": {"num_features", "second_to_last", "freeze"},
+    "attention": {"attention_weights", "cross_attention_head", "split_heads"},
+    "qformer": {"cross_attention_layers", "embed", "qformer_layer"},
+    "masks": {"unimodal_mask", "multimodal_causal_mask", "bidirectional_mask"},
+    "losses": {
+        "itc_similarity", "contrastive_loss", "negative_weights", "sample_negatives", "itm_pairs", "itm_logits",
+    },
+    "writing": {"itg_inputs", "next_word_loss", "text_rows", "cached_step"},
+    "training": {"learning_rate", "exact_match", "confidence_interval"},
+    "grounding": {"rollout", "gradient_weighting", "pointing_game", "mass_inside", "rank_correlation"},
+    "bridge": {"visual_prompt", "prepend", "pad", "split_caption"},
+    "answers": {"decoder_answer_logits", "encoder_decoder_answer_logits", "answer_loss"},
+    "decoding": {"nucleus", "penalize_repetition", "best_continuations", "final_score"},
+    "numbers": {"absmax_quantize", "int8_linear", "mixed_linear"},
+}  # fmt: skip
 ALL = {name: value for name, value in vars(checks).items() if isinstance(value, Check)}
-MINE = (
-    "num_features", "second_to_last", "freeze", "attention_weights", "cross_attention_head", "split_heads",
-    "cross_attention_layers", "embed", "qformer_layer", "unimodal_mask", "multimodal_causal_mask", "bidirectional_mask",
-    "itc_similarity", "contrastive_loss", "negative_weights", "sample_negatives", "itm_pairs", "itm_logits",
-    "itg_inputs", "next_word_loss", "text_rows", "cached_step",
-)  # fmt: skip
+MISTAKES = [(name, message) for name, check in ALL.items() for message in check.mistakes]
 
 
 # --- Every check ----------------------------------------------------------------------------------------------------
@@ -38,13 +49,11 @@ def test_the_librarys_answer_passes(name):
     assert verdict.message == ALL[name].verified
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_known_mistake_fails_with_its_own_message(name):
-    check = ALL[name]
-    assert len(check.mistakes) >= 4
-    for message, wrong in check.mistakes.items():
-        verdict = check(wrong)
-        assert (verdict.status, verdict.message) == (FAILED, message)
+@pytest.mark.parametrize(("name", "message"), MISTAKES)
+def test_every_known_mistake_fails_with_its_own_message_and_an_example(name, message):
+    verdict = ALL[name](ALL[name].mistakes[message])
+    assert (verdict.status, verdict.message) == (FAILED, message)
+    assert verdict.example
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -65,10 +74,16 @@ def test_nonsense_fails_in_words(name):
         assert verdict.status == FAILED and len(verdict.message) > 10, verdict
 
 
-def test_all_checks_are_named_after_what_they_check():
-    assert set(MINE) <= ALL.keys()
-    assert all(check.name == name for name, check in ALL.items())
-    assert set(checks.__all__) >= ALL.keys()
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_has_its_checks_and_each_knows_four_mistakes(room):
+    here = {name: value for name, value in vars(getattr(checks, room)).items() if isinstance(value, Check)}
+    assert here.keys() == ROOMS[room]
+    assert all(check.name == name and len(check.mistakes) >= 4 for name, check in here.items())
+    assert here.items() <= ALL.items() and here.keys() <= set(checks.__all__)
+
+
+def test_every_check_stands_in_a_room():
+    assert ALL.keys() == set().union(*ROOMS.values())
 
 
 # --- What students write --------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from blip2_lab.data import AskedQuestion, Batch, BrokenSample, PictureBook, PictureList, Record
-from blip2_lab.feeding import PictureFeed, SceneFeed, choose_text
+from blip2_lab.feeding import FAMILY, TOLD, PictureFeed, SceneFeed, choose_text, facts
+from blip2_lab.picturebook.scene import Scene, Thing
 from blip2_lab.settings import WebData
 from blip2_lab.sources import Mixture, open_sources
 
@@ -22,20 +23,43 @@ def shown(feed: SceneFeed, index: int) -> list[int]:
     return feed.batch(index).image_features[:, 0, 0].int().tolist()
 
 
-def test_alike_batches_share_place_time_and_number_and_come_every_second_time():
+def test_alike_batches_show_families_and_come_every_second_time():
     book = PictureBook(3)
-    plain, feed = SceneFeed(book, FEATURES, 6, seed=0), SceneFeed(book, FEATURES, 6, seed=0, alike_from=4)
-    groups = set()
-    for index in range(60):
+    plain, feed = SceneFeed(book, FEATURES, 40, seed=0), SceneFeed(book, FEATURES, 40, seed=0, alike_from=4)
+    for index in range(12):
         numbers = shown(feed, index)
-        assert numbers == shown(feed, index) and len(set(numbers)) == 6
+        assert numbers == shown(feed, index) and len(set(numbers)) == 40
         if index < 4 or index % 2 == 1:
             assert numbers == shown(plain, index)
             continue
-        alike = {(book.scene(n).place, book.scene(n).time, len(book.scene(n).things)) for n in numbers}
-        assert len(alike) == 1, f"batch {index} shows {alike}"
-        groups |= alike
-    assert len(groups) > 10, "all groups must have their turn"
+        assert numbers != shown(plain, index) and numbers[0] == shown(plain, index)[0]
+        assert numbers[:FAMILY] == feed.family(numbers[0])
+
+
+def test_a_family_differs_in_few_facts_and_never_in_none(monkeypatch):
+    book = PictureBook(3)
+    feed = SceneFeed(book, FEATURES, 6, seed=0, alike_from=0)
+
+    def apart(a: int, b: int) -> int:
+        return sum(abs(x - y) for x, y in zip(facts(book.scene(a)), facts(book.scene(b)), strict=True))
+
+    for number in range(0, 400, 40):
+        own, *others = feed.family(number)
+        assert own == number and len(others) == FAMILY - 1
+        outside = set(range(400)) - {own, *others}
+        assert max(apart(own, n) for n in others) <= min(apart(own, n) for n in outside)
+    real = PictureBook.scene
+    monkeypatch.setattr(PictureBook, "scene", lambda self, number: real(self, 7 if number == 9 else number))
+    twins = SceneFeed(book, FEATURES, 6, seed=0, alike_from=0)
+    assert 9 not in twins.family(7) and 7 not in twins.family(9), "a caption of one would be true of the other"
+
+
+def test_facts_are_what_is_told():
+    scene = Scene((Thing("boat", "red", "large", 0.1, 0.1), Thing("boat", "red", "small", 0.9, 0.9)), "beach", "night")
+    true = dict(zip(TOLD, facts(scene), strict=True))
+    assert {name: count for name, count in true.items() if count} == {
+        "beach": 1, "night": 1, 2: 1, "boat": 2, "red": 2, "large": 1, "small": 1, "top left": 1, "bottom right": 1
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("index", [0, 2, 4])
@@ -47,10 +71,9 @@ def test_captions_of_alike_batches_tell_everything(index):
             assert all(word in caption for word in (thing.kind, thing.color, thing.size, thing.position))
 
 
-def test_without_groups_of_a_batch_every_batch_is_plain():
-    book = PictureBook(3)
-    plain, feed = (SceneFeed(book, FEATURES[:80], 40, seed=0, alike_from=start) for start in (None, 0))
-    assert [shown(feed, index) for index in range(4)] == [shown(plain, index) for index in range(4)]
+def test_a_few_scenes_make_one_family():
+    feed = SceneFeed(PictureBook(3), FEATURES[:8], 8, seed=0, alike_from=0)
+    assert sorted(shown(feed, 0)) == list(range(8))
 
 
 # ------------------------------------------------------------------------------------------------- pictures of your own

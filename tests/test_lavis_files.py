@@ -82,8 +82,10 @@ def test_stage_2_answers_as_before(model, folder, give):
 
 def test_stage_2_in_8_bits(model, folder):
     again = pretrained.load(folder, quantize="int8")
-    kinds = {type(module).__name__ for module in again.language_model.modules()}
-    assert "Int8Linear" in kinds and isinstance(again.generate(PICTURE, PROMPT), str)
+    for part in (again.language_model, again.image_encoder):
+        assert "Int8Linear" in {type(module).__name__ for module in part.modules()}
+    assert not [module for module in again.qformer.modules() if type(module).__name__ == "Int8Linear"]
+    assert isinstance(again.generate(PICTURE, PROMPT), str)
 
 
 def test_stage_1_with_its_image_encoder(model, tmp_path):

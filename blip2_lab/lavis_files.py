@@ -78,7 +78,7 @@ def load(
         if (whole := model_zoo.released(f"Salesforce/blip2-{name}")) is not None:
             model_zoo.check_memory(model_zoo.blip2_config(whole), str(file), device, quantize, dtype)
     language = _language_model(state, file, key, device, quantize, dtype)
-    encoder = _image_encoder(state, file.parent, dtype, device)
+    encoder = _image_encoder(state, file.parent, dtype, device, quantize)
     own = {name: t for name, t in _without_vision(state).items() if not name.startswith(("t5_model.", "opt_model."))}
     return from_lavis_stage2(own, image_encoder=encoder, language_model=language, num_attention_heads=heads).to(device)
 
@@ -108,7 +108,11 @@ def _part(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
 
 
 def _image_encoder(
-    state: dict[str, Tensor], folder: Path, dtype: torch.dtype, device: torch.device | str
+    state: dict[str, Tensor],
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    quantize: str | None = None,
 ) -> ImageEncoder:
     """From the checkpoint where it was trained with the rest, else from `eva_vit_g.pth` beside it."""
     eva = _part(state, "visual_encoder.")
@@ -120,7 +124,7 @@ def _image_encoder(
                 f"{folder / EVA_FILE} {EVA_URL}`, or load the whole model from the hub: `blip2-lab models` lists them."
             )
         eva = kept_of_eva(_read(file))
-    return eva_encoder(eva, dtype, device)
+    return eva_encoder(eva, dtype, device, quantize)
 
 
 def kept_of_eva(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +137,9 @@ def kept_of_eva(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if kept(name)}
 
 
-def eva_encoder(eva: dict[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> ImageEncoder:
+def eva_encoder(
+    eva: dict[str, Tensor], dtype: torch.dtype, device: torch.device | str, quantize: str | None = None
+) -> ImageEncoder:
     """LAVIS's `visual_encoder` as an ImageEncoder. Every size is read off the tensors."""
     from transformers import Blip2VisionConfig
 
@@ -158,6 +164,7 @@ def eva_encoder(eva: dict[str, Tensor], dtype: torch.dtype, device: torch.device
         encoder = ImageEncoder.from_config(config)
     named = ((f"image_encoder.{name}", tensor) for name, tensor in from_eva(eva).items())
     holder = torch.nn.ModuleDict({"image_encoder": encoder.model})  # its names say that these tensors take `dtype`
+    quantize_skeleton(holder, quantize, device, dtype)
     pour(holder, named, device=device, dtype=dtype, layout="The image encoder's weights")
     return encoder
 
@@ -206,7 +213,7 @@ def pour_language_model(
     """Fill a language model that stands alone. (OPT's own files lack the leading `model.` that transformers saves.)"""
 
     def renamed(name: str) -> str:
-        return f"model.{name}" if name.startswith("decoder.layers") and hasattr(model, "model") else name
+        return f"model.{name}" if name.startswith("decoder.") and hasattr(model, "model") else name
 
     holder = torch.nn.ModuleDict({"language_model": torch.nn.ModuleDict({"model": model})})
     named = ((f"language_model.model.{renamed(name)}", tensor) for name, tensor in tensors)

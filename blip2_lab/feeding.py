@@ -16,12 +16,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -29,19 +31,37 @@ from torch import Tensor
 from blip2_lab.augment import Augmentation
 from blip2_lab.data import AskedQuestion, Batch, BrokenSample, PictureBook, PictureList, Record, batch_indices
 from blip2_lab.features import Encode, Features, cached_features
-from blip2_lab.picturebook.scene import pick, shuffled
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene
 from blip2_lab.settings import WebData
 from blip2_lab.sources import Mixture, Part, Pick, Skips, Source, Stream, hold_out, identity, is_stream
 from blip2_lab.vision import preprocess
+
+FAMILY = 16  #: scenes that a batch shows together because they are alike
+
+#: What a full caption tells: of the whole scene, and of each thing.
+TOLD = (*PLACES, *TIMES, *range(1, 5), *KINDS, *COLORS, *SIZES, *POSITIONS)
+
+
+def told(scene: Scene) -> tuple:
+    """All that a full caption tells. Of two scenes that agree in it every caption is true."""
+    things = sorted((t.kind, t.color, t.size, t.position) for t in scene.things)
+    return scene.place, scene.time, *things
+
+
+def facts(scene: Scene) -> list[int]:
+    """How often each of `TOLD` is true; which thing has which color it does not say."""
+    place, time, *things = told(scene)
+    true = Counter([place, time, len(things), *(value for thing in things for value in thing)])
+    return [true[value] for value in TOLD]
 
 
 class SceneFeed:
     """Scenes of the picture book: cached features with freshly drawn captions.
 
     From batch `alike_from` on every second batch, those with captions that tell everything (`PictureBook.one_caption`),
-    shows scenes with one place, one time and one number of things. The contrastive loss and the hard negatives of ITM
-    teach what tells the examples of a batch apart; among 64 random scenes these three do for most, and kinds, colors
-    and positions are learned late. A caption that tells a part would often be true of several scenes of such a batch.
+    shows families of `FAMILY` scenes that are told almost alike. The contrastive loss and the hard negatives of ITM
+    teach what tells the examples of a batch apart; among 64 random scenes place, time and number do for most, and
+    kinds, colors and positions are learned late. A caption that tells a part would often be true of a whole family.
     """
 
     def __init__(
@@ -49,20 +69,30 @@ class SceneFeed:
     ) -> None:
         self.book, self.features = book, features
         self.batch_size, self.seed = batch_size, seed
-        groups: dict[tuple, list[int]] = {}
-        if alike_from is not None:
-            for number in range(len(features)):
-                scene = book.scene(number)
-                groups.setdefault((scene.place, scene.time, len(scene.things)), []).append(number)
-        self.groups = [group for group in groups.values() if len(group) >= batch_size]
-        self.alike_from = alike_from if self.groups else math.inf
+        self.alike_from = math.inf if alike_from is None else alike_from
+        count = len(features) if alike_from is not None else 0
+        # numpy: this runs in the thread that prepares batches, where torch's own threads would slow the training's
+        self.facts = np.array([facts(book.scene(number)) for number in range(count)], dtype=np.int8)
 
     def numbers(self, index: int) -> list[int]:
         """The scenes of batch `index`."""
+        plain = batch_indices(index, self.batch_size, len(self.features), self.seed)
         if index < self.alike_from or index % 2 == 1:
-            return batch_indices(index, self.batch_size, len(self.features), self.seed)
-        rng = Random(f"alike {self.seed} {index}")
-        return shuffled(rng, pick(rng, self.groups))[: self.batch_size]
+            return plain
+        chosen: dict[int, None] = {}
+        for anchor in plain:  # the family of a scene that is in one already would be much the same
+            if anchor not in chosen:
+                chosen |= dict.fromkeys(self.family(anchor))
+            if len(chosen) >= self.batch_size:
+                break
+        return list(chosen)[: self.batch_size]
+
+    def family(self, number: int) -> list[int]:
+        """A scene and those that differ from it in the fewest facts, none in nothing at all."""
+        differences = np.abs(self.facts - self.facts[number]).sum(axis=1)
+        nearest = differences.argsort(kind="stable")[: 2 * FAMILY].tolist()
+        own = told(self.book.scene(number))
+        return [number, *(n for n in nearest if told(self.book.scene(n)) != own)][:FAMILY]
 
     def batch(self, index: int) -> Batch:
         numbers = self.numbers(index)

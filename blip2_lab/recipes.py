@@ -62,6 +62,7 @@ class Recipe:
     caption and vqa fine-tune (tasks.py); retrieval, and the question in the Q-Former, can be planned, not yet trained.
 
     `sequence`: the recipes of which this one is made, in order. `needs`: recipes whose results this one reads.
+    `curve`: the recipe whose shipped log its losses are compared with, where it goes by another name itself.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Recipe:
     save_every: int = 200
     eval_every: int = 500
     sequence: tuple[str, ...] = ()
+    curve: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -136,7 +138,7 @@ MICRO = (
         "Q-Former, representation learning: ITC + ITM + ITG (section 3.2)",
         "85 min on one busy core",
         "stage1",
-        OptimConfig(lr=5e-4, warmup_steps=150, steps=2800, batch_size=64),
+        OptimConfig(lr=5e-4, warmup_steps=150, steps=5000, batch_size=64),
         Stage1Parts(num_query_tokens=16, embed_width=128, dropout=0.0, max_text_tokens=64),
         SceneData(alike_from=400),
         eval_every=250,
@@ -146,7 +148,7 @@ MICRO = (
         "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
         "29 min on one busy core",
         "stage2",
-        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2000, batch_size=64),
+        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2800, batch_size=64),
         Stage2Parts(max_text_tokens=64, match_embeddings=True),
         SceneData(held_out=40),
         eval_every=250,

@@ -77,7 +77,7 @@ def chat(folder: Path) -> None:
     print(f"  the same answer inside: {inside == before}, after: {after == before}")
     pixels = model.image_encoder.preprocess([picture])
     print("  a caption's loss:")
-    with_gradients(model, lambda m: m.loss(m.image_encoder(pixels), [""], [CAPTION]))
+    with_gradients(model, lambda m: m.loss(pixels=pixels, captions=[CAPTION], prompts=[""]))
 
 
 def retrieval(folder: Path) -> None:

@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     _model_options(evaluate)
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
-    evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="width of the search (default 1, greedy)")
+    evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="width of an answer's search (default 1)")
     evaluate.add_argument("--method", default="all", metavar="M", help="grounding: all, or names with commas between")
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)

@@ -30,6 +30,8 @@ from blip2_lab.stage1 import Stage1Model, sample_negatives
 from blip2_lab.stage2 import Stage2Model
 
 CAPTION_PROMPT = "a picture of"
+#: Captions as in the paper (section 4.2, beam search of width 5); greedy ones leave more out.
+CAPTIONS = Decoding(num_beams=5, max_new_tokens=60, length_penalty=1.0)
 SHORTLIST = 16  #: candidates that ITM re-ranks (paper: 128, of galleries of 5,000 and 30,000)
 MINED_AMONG = 64  #: pairs among which hard negatives are mined as in training: the micro recipe's batch
 
@@ -47,6 +49,8 @@ def evaluate(
     say: Say = lambda _: None,
 ) -> dict:
     """All measurements as one dictionary, ready for JSON. `say` is told what is being done.
+
+    num_beams  for the answers; captions are `CAPTIONS`
 
     Raises ValueError when `scenes` is below 2: shuffling needs two pictures.
     """
@@ -69,7 +73,7 @@ def evaluate(
         say(f"asking {len(asked)} questions: {name.replace('_', ' ')}")
         report["questions"][name] = question_accuracy(model, prompts, asked, decoding, batch_size)
         say(f"writing {scenes} captions: {name.replace('_', ' ')}")
-        report["captions"][name] = caption_scores(model, prompts, book, decoding, batch_size)
+        report["captions"][name] = caption_scores(model, prompts, book, batch_size)
     if isinstance(model.language_model, EncoderDecoderLanguageModel):
         say("asking the language model alone, about descriptions in words")
         described = [(i, q, f"{words.full_caption(book[i], Random(f'described {seed} {i}'))} ") for i, q, _ in asked]
@@ -160,13 +164,12 @@ def truly_there(scene: Scene) -> dict[str, set[str]]:
 
 @torch.no_grad()
 def caption_scores(
-    model: Stage2Model, visual_prompts: Tensor, book: Sequence[Scene], decoding: Decoding, batch_size: int
+    model: Stage2Model, visual_prompts: Tensor, book: Sequence[Scene], batch_size: int
 ) -> dict[str, float]:
     """F1 of the kinds, colors, places and times that captions name, written from `CAPTION_PROMPT`."""
-    long = Decoding(num_beams=decoding.num_beams, max_new_tokens=60, length_penalty=1.0)
     captions: list[str] = []
     for part in visual_prompts.split(batch_size):
-        captions += model.language_model.generate(part, [CAPTION_PROMPT] * len(part), long)
+        captions += model.language_model.generate(part, [CAPTION_PROMPT] * len(part), CAPTIONS)
     truth = [truly_there(scene) for scene in book]
     return {
         f"{what}_f1": metrics.f1([named(c, meanings) for c in captions], [t[what] for t in truth])
@@ -197,6 +200,8 @@ def retrieval_scores(
         "itc_text_to_image": scores.itc.T,
         "itm_image_to_text": scores.image_to_text,
         "itm_text_to_image": scores.text_to_image,
+        "both_image_to_text": _with_itc(scores.image_to_text, scores.itc, stage1),
+        "both_text_to_image": _with_itc(scores.text_to_image, scores.itc.T, stage1),
         "itc_shuffled_picture": scores.itc.roll(1, dims=0),
     }
     for name, matrix in ways.items():
@@ -221,6 +226,11 @@ def retrieval_scores(
     result["itm_accuracy_mined"] = share["true"] / 2 + (share["mined_text"] + share["mined_image"]) / 4
     result["itm_accuracy_hardest"] = share["true"] / 2 + (share["wrong_text"] + share["wrong_image"]) / 4
     return result
+
+
+def _with_itc(itm: Tensor, itc: Tensor, stage1: Stage1Model) -> Tensor:
+    """The logits of ITM and of ITC added up, for the pairs that were re-ranked."""
+    return torch.where(itm > retrieval.NOT_RERANKED, itm + itc / stage1.temperature, itm)
 
 
 def _batches(numbers: Tensor) -> tuple[Tensor, ...]:
@@ -284,6 +294,8 @@ def table(report: dict) -> str:
             "text to picture, ITC": "itc_text_to_image",
             f"picture to text, ITM re-ranks {found['shortlist']}": "itm_image_to_text",
             f"text to picture, ITM re-ranks {found['shortlist']}": "itm_text_to_image",
+            "picture to text, logits of ITM and ITC added": "both_image_to_text",
+            "text to picture, logits of ITM and ITC added": "both_text_to_image",
             "picture to text, ITC, shuffled pictures": "itc_shuffled_picture",
         }
         for label, name in rows.items():

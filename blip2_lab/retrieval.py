@@ -96,18 +96,19 @@ def retrieve(
     attention_mask: Tensor,
     *,
     shortlist: int = 128,
-    add_itc: bool = False,
+    itc_weight: float = 0.0,
     batch_size: int = 256,
 ) -> RetrievalScores:
     """Every picture of the gallery against M texts (input_ids, attention_mask [M, T]), both ways.
 
     shortlist  so many candidates of each row are re-ranked (paper: 128); the others score NOT_RERANKED
-    add_itc    score with ITM's logit plus ITC's cosine. differs from the paper: LAVIS adds it, the paper has ITM alone
+    itc_weight score by ITM's logit plus so much of ITC's cosine: 0 is the paper; 1 is LAVIS, where it hardly counts
+               beside a logit; 1 / model.temperature makes ITC's own logit of it (better here: see the micro's card)
     """
     texts = input_ids, attention_mask
     itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
     listed_texts, listed_images = _shortlist(itc, shortlist), _shortlist(itc.T, shortlist).T  # bool[I, M] both
-    scores = _match_listed(model, gallery, itc, listed_texts | listed_images, *texts, add_itc, batch_size)
+    scores = _match_listed(model, gallery, itc, listed_texts | listed_images, *texts, itc_weight, batch_size)
     image_to_text = scores.masked_fill(~listed_texts, NOT_RERANKED)
     return RetrievalScores(itc, image_to_text, scores.masked_fill(~listed_images, NOT_RERANKED).T)
 
@@ -119,13 +120,13 @@ def search(
     attention_mask: Tensor,
     *,
     shortlist: int = 128,
-    add_itc: bool = False,
+    itc_weight: float = 0.0,
     batch_size: int = 256,
 ) -> Tensor:
     """Texts look for pictures: scores [M, I], as `retrieve(...).text_to_image`, at half the cost."""
     texts = input_ids, attention_mask
     itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
-    return _match_listed(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, add_itc, batch_size).T
+    return _match_listed(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, itc_weight, batch_size).T
 
 
 @torch.no_grad()
@@ -153,11 +154,11 @@ def _match_listed(
     listed: Tensor,
     input_ids: Tensor,
     attention_mask: Tensor,
-    add_itc: bool,
+    itc_weight: float,
     batch_size: int,
 ) -> Tensor:
     """Scores [I, M] where listed bool[I, M] is True, NOT_RERANKED elsewhere."""
     matches = match_pairs(model, gallery, listed.nonzero(), input_ids, attention_mask, batch_size=batch_size)
     scores = torch.full_like(itc, NOT_RERANKED)
     scores[listed] = matches
-    return torch.where(listed, scores + itc, scores) if add_itc else scores
+    return torch.where(listed, scores + itc_weight * itc, scores)

@@ -60,10 +60,13 @@ class Search:
 
 def search_tab(search: Search, image: gr.State) -> None:
     """The inside of a tab: a sentence, or the picture that is shown, and what is found. `image` is that picture."""
-    where = f"in {search.folder}" if search.folder else "among the picture book's pages"
-    gr.HTML(f"<p class='quiet'>Looks {html.escape(where)}: ITC makes a shortlist, ITM puts it in order.</p>")
+    where, hint, example = f"in {search.folder}", "", "a red boat"
+    if search.folder is None:
+        where, example = "among the picture book's pages", "a gray bird, a yellow cake and a blue cat"
+        hint = " Name every thing of the picture you mean: the captions it learned from did."
+    gr.HTML(f"<p class='quiet'>Looks {html.escape(where)}: ITC makes a shortlist, ITM puts it in order.{hint}</p>")
     with gr.Row():
-        words = gr.Textbox(placeholder="a red boat", show_label=False, scale=4, elem_id="wanted")
+        words = gr.Textbox(placeholder=example, show_label=False, scale=4, elem_id="wanted")
         by_words = gr.Button("Search", min_width=90)
         by_picture = gr.Button("Like this picture", min_width=90)
     found = gr.Gallery(

@@ -10,6 +10,7 @@ from blip2_lab import evaluate
 from blip2_lab.decoding import Decoding
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import Scene, Thing, sample_scene
+from blip2_lab.retrieval import NOT_RERANKED
 
 BOOK = [sample_scene(3, index, "in") for index in range(12)]
 
@@ -73,10 +74,10 @@ def test_captions_are_read_for_kinds_colors_places_and_times():
 
 def test_true_full_captions_score_one_and_an_empty_caption_scores_zero():
     full = Model(lambda number, _: words.full_caption(BOOK[number], Random(0)))
-    scores = evaluate.caption_scores(full, NUMBERED, BOOK, Decoding(num_beams=1), batch_size=5)
+    scores = evaluate.caption_scores(full, NUMBERED, BOOK, batch_size=5)
     assert scores == {"kinds_f1": 1.0, "colors_f1": 1.0, "places_f1": 1.0, "times_f1": 1.0}
     silent = Model(lambda *_: "")
-    assert set(evaluate.caption_scores(silent, NUMBERED, BOOK, Decoding(num_beams=1), batch_size=5).values()) == {0.0}
+    assert set(evaluate.caption_scores(silent, NUMBERED, BOOK, batch_size=5).values()) == {0.0}
 
 
 def test_one_scene_cannot_be_shuffled():
@@ -85,6 +86,12 @@ def test_one_scene_cannot_be_shuffled():
 
 
 # retrieval and matching
+
+
+def test_itc_is_added_as_a_logit_to_what_itm_judged_only():
+    itm, itc = torch.tensor([[1.0, NOT_RERANKED], [0.0, 2.0]]), torch.tensor([[0.2, 0.9], [0.1, 0.3]])
+    both = evaluate._with_itc(itm, itc, SimpleNamespace(temperature=torch.tensor(0.1)))
+    torch.testing.assert_close(both, torch.tensor([[3.0, NOT_RERANKED], [1.0, 5.0]]))
 
 
 def test_mined_negatives_are_wrong_alike_and_the_same_again():

@@ -23,14 +23,14 @@ def texts():
 
 @pytest.mark.parametrize("batch_size", [5, 256])
 def test_scores_equal_lavis(lavis, gallery, texts, batch_size):
-    scores = retrieve(lavis, gallery, *texts, shortlist=4, add_itc=True, batch_size=batch_size)
+    scores = retrieve(lavis, gallery, *texts, shortlist=4, itc_weight=1, batch_size=batch_size)
     assert_close(scores.image_to_text, tensors()["ret.score_i2t"])
     assert_close(scores.text_to_image, tensors()["ret.score_t2i"])
-    assert_close(search(lavis, gallery, *texts, shortlist=4, add_itc=True), tensors()["ret.score_t2i"])
+    assert_close(search(lavis, gallery, *texts, shortlist=4, itc_weight=1), tensors()["ret.score_t2i"])
 
 
 def test_the_paper_ranks_by_itm_alone(lavis, gallery, texts):
-    with_itc = retrieve(lavis, gallery, *texts, shortlist=4, add_itc=True)
+    with_itc = retrieve(lavis, gallery, *texts, shortlist=4, itc_weight=1)
     without = retrieve(lavis, gallery, *texts, shortlist=4)
     listed = without.image_to_text != NOT_RERANKED
     assert_close((with_itc.image_to_text - without.image_to_text)[listed], with_itc.itc[listed])

@@ -136,7 +136,7 @@ MICRO = (
     Recipe(
         "micro-stage1",
         "Q-Former, representation learning: ITC + ITM + ITG (section 3.2)",
-        "85 min on one busy core",
+        "144 min on one core, then two",
         "stage1",
         OptimConfig(lr=5e-4, warmup_steps=150, steps=5000, batch_size=64),
         Stage1Parts(num_query_tokens=16, embed_width=128, dropout=0.0, max_text_tokens=64),
@@ -146,7 +146,7 @@ MICRO = (
     Recipe(
         "micro-stage2",
         "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
-        "29 min on one busy core",
+        "30 min on two cores",
         "stage2",
         OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2800, batch_size=64),
         Stage2Parts(max_text_tokens=64, match_embeddings=True),
@@ -166,7 +166,7 @@ MICRO = (
     Recipe(
         "micro-all",
         "everything above, from nothing, and the finished model exported",
-        "about 4.6 h of one busy core, and what is not measured",
+        "about 5.6 h of one core or two, and what is not measured",
         "sequence",
         sequence=(
             "micro-vit",

@@ -36,7 +36,7 @@ from blip2_lab.checkpoints import (
 )
 from blip2_lab.doctor import Finding
 from blip2_lab.language import language_model
-from blip2_lab.lavis_files import EVA_FILE, kept_of_eva
+from blip2_lab.lavis_files import EVA_FILE, kept_of_eva, language_name
 from blip2_lab.qformer import QFormer
 from blip2_lab.quantize import is_quantized, is_quantized_layer
 from blip2_lab.stage1 import Stage1Model
@@ -138,18 +138,15 @@ def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
     return {
         **{to_ours(name) or name: tensor for name, tensor in own.items()},
         **{f"image_encoder.model.{name}": tensor for name, tensor in from_eva(eva).items()},
-        **{f"language_model.model.{_language_name(model, name)}": tensor for name, tensor in language.items()},
+        **{
+            f"language_model.model.{language_name(name, model.language_model.model)}": tensor
+            for name, tensor in language.items()
+        },
     }
 
 
 def _part(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     return {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith(prefixes)}
-
-
-def _language_name(model: Stage2Model, name: str) -> str:
-    """OPT's own files lack the leading `model.` that transformers saves."""
-    decodes_only = not model.language_model.model.config.is_encoder_decoder
-    return f"model.{name}" if decodes_only and name.startswith("decoder.") else name
 
 
 def files_are_whole(model: Model, path: Path) -> Finding:

@@ -200,8 +200,8 @@ def retrieval_scores(
         "itc_text_to_image": scores.itc.T,
         "itm_image_to_text": scores.image_to_text,
         "itm_text_to_image": scores.text_to_image,
-        "both_image_to_text": _with_itc(scores.image_to_text, scores.itc, stage1),
-        "both_text_to_image": _with_itc(scores.text_to_image, scores.itc.T, stage1),
+        "both_image_to_text": retrieval.plus_itc(scores.image_to_text, scores.itc, 1 / stage1.temperature),
+        "both_text_to_image": retrieval.plus_itc(scores.text_to_image, scores.itc.T, 1 / stage1.temperature),
         "itc_shuffled_picture": scores.itc.roll(1, dims=0),
     }
     for name, matrix in ways.items():
@@ -226,11 +226,6 @@ def retrieval_scores(
     result["itm_accuracy_mined"] = share["true"] / 2 + (share["mined_text"] + share["mined_image"]) / 4
     result["itm_accuracy_hardest"] = share["true"] / 2 + (share["wrong_text"] + share["wrong_image"]) / 4
     return result
-
-
-def _with_itc(itm: Tensor, itc: Tensor, stage1: Stage1Model) -> Tensor:
-    """The logits of ITM and of ITC added up, for the pairs that were re-ranked."""
-    return torch.where(itm > retrieval.NOT_RERANKED, itm + itc / stage1.temperature, itm)
 
 
 def _batches(numbers: Tensor) -> tuple[Tensor, ...]:

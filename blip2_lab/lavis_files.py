@@ -210,14 +210,15 @@ def pour_language_model(
     dtype: torch.dtype,
     layout: str,
 ) -> None:
-    """Fill a language model that stands alone. (OPT's own files lack the leading `model.` that transformers saves.)"""
-
-    def renamed(name: str) -> str:
-        return f"model.{name}" if name.startswith("decoder.") and hasattr(model, "model") else name
-
+    """Fill a language model that stands alone."""
     holder = torch.nn.ModuleDict({"language_model": torch.nn.ModuleDict({"model": model})})
-    named = ((f"language_model.model.{renamed(name)}", tensor) for name, tensor in tensors)
+    named = ((f"language_model.model.{language_name(name, model)}", tensor) for name, tensor in tensors)
     pour(holder, named, device=device, dtype=dtype, layout=layout)
+
+
+def language_name(name: str, model: torch.nn.Module) -> str:
+    """A tensor's name in transformers' model: OPT's own files lack the leading `model.` that transformers saves."""
+    return f"model.{name}" if name.startswith("decoder.") and hasattr(model, "model") else name
 
 
 def _known(key: str, width: int) -> list[str]:

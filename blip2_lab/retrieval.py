@@ -141,6 +141,11 @@ def score_pairs(
     return itc, model.itm_logits(memory, input_ids, attention_mask).float().softmax(dim=1)[:, 1]
 
 
+def plus_itc(scores: Tensor, itc: Tensor, weight: float | Tensor) -> Tensor:
+    """`weight` times ITC's cosine added to the scores of the pairs that were re-ranked; all of one shape."""
+    return torch.where(scores > NOT_RERANKED, scores + weight * itc, scores)
+
+
 def _shortlist(similarity: Tensor, size: int) -> Tensor:
     """bool, shaped as similarity: each row's `size` best."""
     best = similarity.topk(min(size, similarity.shape[1]), dim=1).indices
@@ -161,4 +166,4 @@ def _match_listed(
     matches = match_pairs(model, gallery, listed.nonzero(), input_ids, attention_mask, batch_size=batch_size)
     scores = torch.full_like(itc, NOT_RERANKED)
     scores[listed] = matches
-    return torch.where(listed, scores + itc_weight * itc, scores)
+    return plus_itc(scores, itc, itc_weight)

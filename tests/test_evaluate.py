@@ -10,7 +10,6 @@ from blip2_lab import evaluate
 from blip2_lab.decoding import Decoding
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import Scene, Thing, sample_scene
-from blip2_lab.retrieval import NOT_RERANKED
 
 BOOK = [sample_scene(3, index, "in") for index in range(12)]
 
@@ -86,12 +85,6 @@ def test_one_scene_cannot_be_shuffled():
 
 
 # retrieval and matching
-
-
-def test_itc_is_added_as_a_logit_to_what_itm_judged_only():
-    itm, itc = torch.tensor([[1.0, NOT_RERANKED], [0.0, 2.0]]), torch.tensor([[0.2, 0.9], [0.1, 0.3]])
-    both = evaluate._with_itc(itm, itc, SimpleNamespace(temperature=torch.tensor(0.1)))
-    torch.testing.assert_close(both, torch.tensor([[3.0, NOT_RERANKED], [1.0, 5.0]]))
 
 
 def test_mined_negatives_are_wrong_alike_and_the_same_again():

@@ -3,7 +3,7 @@ import torch
 from lavis_golden import assert_close, model, tensors
 
 from blip2_lab.attention import MultiHeadAttention
-from blip2_lab.retrieval import NOT_RERANKED, match_pairs, read_gallery, retrieve, score_pairs, search
+from blip2_lab.retrieval import NOT_RERANKED, match_pairs, plus_itc, read_gallery, retrieve, score_pairs, search
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,11 @@ def test_the_paper_ranks_by_itm_alone(lavis, gallery, texts):
     without = retrieve(lavis, gallery, *texts, shortlist=4)
     listed = without.image_to_text != NOT_RERANKED
     assert_close((with_itc.image_to_text - without.image_to_text)[listed], with_itc.itc[listed])
+
+
+def test_itc_is_added_to_what_itm_judged_only():
+    itm, itc = torch.tensor([[1.0, NOT_RERANKED], [0.0, 2.0]]), torch.tensor([[0.2, 0.9], [0.1, 0.3]])
+    assert_close(plus_itc(itm, itc, 10), torch.tensor([[3.0, NOT_RERANKED], [1.0, 5.0]]))
 
 
 def test_the_shortlist_is_itcs_best(lavis, gallery, texts):

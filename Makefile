@@ -37,7 +37,7 @@ help:  ## show this list
 	@touch $@
 
 .venv/ready-lab: .venv/ready-demo
-	$(SAY) "Installing JupyterLab, captum and matplotlib"
+	$(SAY) "Installing JupyterLab, its widgets and matplotlib"
 	$(call INSTALL,'.[teach]')
 	@touch $@
 

@@ -165,6 +165,7 @@ def ours_alone(size: Size) -> Stage2Model:
     with torch.device("meta"):
         config = Blip2Config(**theirs(size).config.to_dict())
     model = skeleton(config).to_empty(device="cpu")
+    model.language_model.model.tie_weights()  # `to_empty` gives each name a tensor of its own
     torch.manual_seed(0)
     for parameter in model.parameters():
         nn.init.normal_(parameter.data, std=0.02)

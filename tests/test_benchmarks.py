@@ -50,8 +50,11 @@ def test_a_step_is_lavis_step():
 @pytest.mark.parametrize("language", ["opt", "t5"])
 def test_a_stage2_step_is_transformers_step(language):
     size = replace(stage2_step.SIZES["small"], language=language)
-    losses, gradients = stage2_step.disagreement(stage2_step.both(size), size)
+    models = stage2_step.both(size)
+    losses, gradients = stage2_step.disagreement(models, size)
     assert losses < 1e-5 and gradients < 1e-4
+    alone = stage2_step.ours_alone(size)  # whose memory is measured: tied weights are there once
+    assert sum(p.numel() for p in alone.parameters()) == sum(p.numel() for p in models["blip2_lab"].parameters())
 
 
 def test_searching_costs_half_of_lavis():

@@ -124,13 +124,13 @@ def compare(pictures: int, k: int, rounds: int) -> None:
 
 
 @torch.no_grad()
-def compare_real(pictures: int, rounds: int) -> None:
-    """Time at real size, random weights in float32: `pictures` with as many texts of 16 tokens, all re-ranked, and one
+def compare_real(pictures: int, texts: int, rounds: int) -> None:
+    """Time at real size, random weights in float32: `pictures` with `texts` of 16 tokens, all re-ranked, and one
     sentence of 8 tokens, the first and one whose pictures were read before."""
     torch.manual_seed(0)
     stage1 = Stage1Model(QFormerConfig()).eval()
     features = torch.randn(pictures, 257, 1408)
-    ids = torch.randint(1000, 30000, (pictures, 16))
+    ids = torch.randint(1000, 30000, (texts, 16))
     mask = torch.ones_like(ids)
     long = padded(ids, mask, TEXT_LENGTH)
     every = torch.arange(pictures)
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--real-size", action="store_true", help="time random weights at real size instead")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--shortlist", type=int, default=16)
+    parser.add_argument("--texts", type=int, default=64, help="at real size; each picture of Flickr30k is in 640 lists")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     if args.counts:
@@ -183,8 +184,8 @@ def main() -> None:
         with heading("The next sentence, its 128 pictures read already"):
             show(counts_of_one(128, 8, 0))
     elif args.real_size:
-        with heading(f"real size, {args.shortlist} pictures"):
-            compare_real(args.shortlist, args.rounds)
+        with heading(f"real size, {args.shortlist} pictures, {args.texts} texts"):
+            compare_real(args.shortlist, args.texts, args.rounds)
     else:
         with heading(f"micro, {args.pictures} pictures and captions, {args.shortlist} re-ranked"):
             compare(args.pictures, args.shortlist, args.rounds)

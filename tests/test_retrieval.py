@@ -71,9 +71,10 @@ def test_each_picture_is_read_once(lavis, texts, monkeypatch):
     assert read == [2, 2, 2]
 
 
-def test_pairs_keep_their_order(lavis, gallery, texts):
-    pairs = torch.tensor([[5, 8], [0, 1], [3, 2], [0, 0]])
-    together = match_pairs(lavis, gallery, pairs, *texts)
+@pytest.mark.parametrize("batch_size", [1, 3, 256])
+def test_pairs_keep_their_order(lavis, gallery, texts, batch_size):
+    pairs = torch.tensor([[5, 8], [0, 1], [3, 2], [0, 0], [5, 1], [0, 4], [2, 2], [0, 8]])  # 4, 2, 1 and 1 of an image
+    together = match_pairs(lavis, gallery, pairs, *texts, batch_size=batch_size)
     single = torch.cat([match_pairs(lavis, gallery, pair[None], *texts) for pair in pairs])
     assert_close(together, single)
 

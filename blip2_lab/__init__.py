@@ -15,7 +15,7 @@
     data        picturebook, data          3.4             00       a drawn world; pictures with their texts
                 annotations, shards        3.4, 4          00, 14   the benchmarks' own files; WebDataset and the hub
                 sources, augment           3.4             00       all of them mixed by weights; crop and flip
-                features, feeding          3.4             00       what a frozen encoder says, once; a stage's batches
+                features                   3.4             00       what a frozen encoder says, once
     running     micro, piles, pretraining  3.4             01, 10   the frozen micro parts, and how they were made
                 train, optim, watch        3.4             00       the loop; its schedule; is it still going down?
                 run_folder                 3.4             00       what a run leaves on disk
@@ -24,7 +24,7 @@
                 blueprint, workload,
                 planner                    3.4             00       what a recipe needs, before it starts
                 doctor                     3.2, 3.3        00       what a run's log says
-                parts, tasks               3.4             00       what they are applied to
+                parts, feeding, tasks      3.4, 4          00       what is trained, on which batches
                 metrics, evaluate          4               00       scores; a model on held-out scenes
     looking     observe, scores            3.1             09       every attention map; the number that is explained
                 attribution                3.1             09       which part of the picture said so?

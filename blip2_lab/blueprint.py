@@ -23,7 +23,7 @@ from blip2_lab.language import language_model
 from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
 from blip2_lab.paper import BERT_BASE, IMAGE_ENCODERS
 from blip2_lab.qformer import QFormer, QFormerConfig
-from blip2_lab.recipes import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts
+from blip2_lab.recipes import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts, WebData
 from blip2_lab.stage1 import Stage1Config, Stage1Model
 from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
 
@@ -141,7 +141,8 @@ def blueprint(recipe: Recipe) -> Blueprint:
     start = recipes.origin(recipe)  # fine-tuning starts from a whole stage
     stage1 = recipes.get(start.model.stage1).model if isinstance(start.model, Stage2Parts) else start.model
     fine_tuned = isinstance(recipe.model, FineTuneParts)
-    encoder = build_image_encoder(stage1.image_encoder, recipe.data.image_size if fine_tuned else None)
+    other_size = recipe.data.image_size if fine_tuned and isinstance(recipe.data, WebData) else None
+    encoder = build_image_encoder(stage1.image_encoder, other_size)
     encoder_trains = fine_tuned and recipe.model.train_image_encoder
     encoder = encoder if encoder_trains else freeze(encoder)
     config = qformer_config(stage1, encoder.width)

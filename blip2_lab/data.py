@@ -17,11 +17,12 @@ Paper: section 3.4 (pre-training data; one of several captions is drawn at each 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -113,6 +114,12 @@ class Batch:
         pixels = None if self.pixels is None else self.pixels.to(device)
         features = None if self.image_features is None else self.image_features.to(device)
         return replace(self, pixels=pixels, image_features=features)
+
+
+def image_ids(ids: Iterable[str]) -> Tensor:
+    """Names of pictures as numbers, long[B]: equal names, equal numbers, on every rank."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
 # ---------------------------------------------------------------------------------------------- pictures from outside

@@ -31,11 +31,14 @@ from torch import Tensor
 from blip2_lab.augment import Augmentation
 from blip2_lab.data import AskedQuestion, Batch, BrokenSample, PictureBook, PictureList, Record, batch_indices
 from blip2_lab.features import Encode, Features, cached_features
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene
-from blip2_lab.settings import WebData
-from blip2_lab.sources import Mixture, Part, Pick, Skips, Source, Stream, hold_out, identity, is_stream
-from blip2_lab.vision import preprocess
+from blip2_lab.parts import encoder_of, fingerprint
+from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene
+from blip2_lab.recipes import Recipe
+from blip2_lab.settings import SceneData, WebData
+from blip2_lab.sources import Mixture, Part, Pick, Skips, Source, Stream, hold_out, identity, is_stream, open_sources
+from blip2_lab.vision import ImageEncoder, preprocess
 
+SKIPPED = "skipped.jsonl"  #: in a run's folder
 FAMILY = 16  #: scenes that a batch shows together because they are alike
 
 #: What a full caption tells: of the whole scene, and of each thing.
@@ -305,3 +308,55 @@ def _contents(source: Source, data: WebData, seed: int) -> str:
         status = os.stat(file) if os.path.exists(file) else None
         digest.update(f"{file} {status and (status.st_size, status.st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------ a recipe's own feed
+
+
+def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Features]:
+    """The recipe's scenes and their image_features bf16 [scenes,N,Dv], kept in `runs_dir/features`."""
+    book = PictureBook(data.seed, image_size=image_encoder.image_size, caption=data.caption)
+    name = f"{fingerprint(image_encoder)}-{data.seed}-{data.scenes}"
+    features = cached_features(
+        encoder_of(image_encoder),
+        book.image,
+        data.scenes,
+        path=runs_dir / "features" / name,
+        fingerprint=name,
+    )
+    return book, features
+
+
+def check_place(recipe: Recipe) -> None:
+    """Raises ValueError when nobody has said where the pictures are; asked before gigabytes are fetched."""
+    data = recipe.data
+    if isinstance(data, WebData) and not data.path:
+        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
+
+
+def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> PictureFeed:
+    """The recipe's pictures; with `data.cached_views` their features are computed now, once."""
+    data = recipe.data
+    feed = PictureFeed(
+        open_sources(data.path),
+        data,
+        batch_size=recipe.optim.pass_size,
+        seed=recipe.seed,
+        broken_file=runs_dir / recipe.name / SKIPPED,
+    )
+    if data.cached_views:
+        feed.cache(encoder_of(image_encoder), runs_dir / "features", fingerprint(image_encoder))
+    return feed
+
+
+def pairs(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> tuple[SceneFeed | PictureFeed, Batch | None]:
+    """Pictures with captions to learn from, and others to evaluate on, if any."""
+    if isinstance(recipe.data, WebData):
+        feed = picture_feed(recipe, image_encoder, runs_dir)
+        return feed, feed.validation()
+    book, features = scene_features(image_encoder, recipe.data, runs_dir)
+    gallery = PictureBook(HELD_OUT_BOOK, "in", image_encoder.image_size, caption="full")
+    numbers = range(recipe.data.held_out)
+    pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
+    held_out = Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=pictures)
+    return SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from), held_out

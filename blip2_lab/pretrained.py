@@ -38,7 +38,7 @@ from blip2_lab.checkpoints import (
 from blip2_lab.quantize import check_method, is_quantized
 from blip2_lab.stage1 import Stage1Model
 from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import image_processor
+from blip2_lab.vision import ImageEncoder, image_processor
 
 if TYPE_CHECKING:
     from transformers import Blip2Config, PreTrainedModel, PreTrainedTokenizerBase
@@ -63,7 +63,8 @@ def load(
     quantize  "int8", "int8-all" or "nf4" for the language model (quantize.py); None or "none": as it is
     dtype     of the frozen parts; by default float32 on the CPU (bfloat16 where it is quantized), and on a GPU what the
               paper took: float16 for OPT and bfloat16 for FlanT5 (section 3.4). The Q-Former stays in float32
-    A folder of transformers' retrieval model gives a Stage1Model; `stage1` inside a folder becomes `model.stage1`.
+    A folder of transformers' retrieval model gives a Stage1Model; `stage1` inside a folder becomes `model.stage1`, or
+    gives that Stage1Model the heads which transformers has no place for.
     Raises ValueError, in one sentence, for what cannot be found, fetched, read or held.
     """
     quantize, dtype, device = check_method(quantize), check_dtype(dtype), check_device(device)
@@ -72,8 +73,10 @@ def load(
         return lavis_files.load(path, device=device, quantize=quantize, dtype=dtype)
     model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
     if (path / "stage1" / "config.json").is_file():
-        stage1 = Stage1Model.from_pretrained(path / "stage1", image_encoder=model.image_encoder)
-        model.attach_stage1(stage1.to(device))
+        stage1 = Stage1Model.from_pretrained(path / "stage1", image_encoder=model.image_encoder).to(device)
+        if isinstance(model, Stage1Model):
+            return stage1
+        model.attach_stage1(stage1)
     return model
 
 
@@ -233,7 +236,8 @@ def save_pretrained(
     max_shard_size: str = "5GB",
 ) -> None:
     """Write transformers' layout: a Stage2Model as `Blip2ForConditionalGeneration`, a Stage1Model with its image
-    encoder as `Blip2ForImageTextRetrieval`, where the language modeling head and the temperature have no place.
+    encoder as `Blip2ForImageTextRetrieval`. There the language modeling head and the temperature have no place, so
+    `stage1` inside the folder holds the whole stage-1 model, as it does for a Stage2Model that has one.
 
     dtype  of the file's tensors, by default the model's own. Files of more than `max_shard_size` are split.
     """
@@ -248,8 +252,9 @@ def save_pretrained(
         _save_processor(model, tokenizer, config, folder)
     config.save_pretrained(folder)
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
-    if isinstance(model, Stage2Model) and model.stage1 is not None:
-        model.stage1.save_pretrained(folder / "stage1", dtype=dtype)
+    stage1 = model.stage1 if isinstance(model, Stage2Model) else model
+    if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
+        stage1.save_pretrained(folder / "stage1", dtype=dtype)
 
 
 def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
@@ -257,8 +262,7 @@ def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
     encoder = model.image_encoder
     if encoder is None:
         raise ValueError("transformers' layout holds the image encoder too; give the model one before saving it there.")
-    if encoder.model.config.model_type != "blip_2_vision_model":
-        raise ValueError("transformers' BLIP-2 layout has ViT-g's shape only; a model on CLIP ViT-L cannot be saved.")
+    check_layout(encoder)
     if is_quantized(model):
         raise ValueError("A quantized language model cannot be saved; load the model without quantize= to save it.")
     table = TRANSFORMERS_STAGE2 if isinstance(model, Stage2Model) else TRANSFORMERS_STAGE1
@@ -273,6 +277,12 @@ def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if not (tensor.data_ptr() in seen or seen.add(tensor.data_ptr()))
     }
+
+
+def check_layout(image_encoder: ImageEncoder) -> None:
+    """Raises ValueError for an image encoder that transformers' layout has no place for."""
+    if image_encoder.model.config.model_type != "blip_2_vision_model":
+        raise ValueError("transformers' BLIP-2 layout has ViT-g's shape only; a model on CLIP ViT-L cannot be saved.")
 
 
 def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2Config:

@@ -267,7 +267,8 @@ class Stage1Model(nn.Module):
         if (image_features is None) == (pixels is None) or (captions is None) == (input_ids is None):
             raise ValueError("Give the images as image_features or pixels, and the texts as captions or input_ids.")
         if pixels is not None:
-            image_features = torch.cat([self.image_features(piece) for piece in pixels.tensor_split(passes)])
+            features = [_run(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
+            image_features = torch.cat(features)
         if captions is not None:
             input_ids, attention_mask = self.tokenize(captions)
         elif attention_mask is None:

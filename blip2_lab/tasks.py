@@ -14,10 +14,9 @@ Paper: sections 3.2 to 3.4, 4.2. Notebook: 00.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -26,10 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab import doctor, model_doctor, novelty, pretrained, recipes
-from blip2_lab.data import Batch, PictureBook
+from blip2_lab.data import Batch, PictureBook, image_ids
 from blip2_lab.decoding import Decoding
-from blip2_lab.features import Features, cached_features
-from blip2_lab.feeding import PictureFeed, SceneFeed
+from blip2_lab.feeding import SKIPPED, PictureFeed, SceneFeed, check_place, pairs, picture_feed, scene_features
 from blip2_lab.parts import (
     encode_frozen,
     encoder_of,
@@ -41,19 +39,19 @@ from blip2_lab.parts import (
     resolve,
     stage1_parts_of,
 )
+from blip2_lab.picture_index import matcher
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import HELD_OUT_BOOK
 from blip2_lab.recipes import Recipe, vit_lr_scales
 from blip2_lab.run_folder import checkpoints, write_atomically
-from blip2_lab.settings import FineTuneParts, SceneData, Stage2Parts, WebData
-from blip2_lab.sources import open_sources
+from blip2_lab.settings import FineTuneParts, Stage1Parts, Stage2Parts, WebData
 from blip2_lab.stage1 import Stage1Model, itc_similarity
 from blip2_lab.stage2 import Stage2Model
 from blip2_lab.train import Task, parameter_groups, train
-from blip2_lab.vision import ImageEncoder, unfreeze
+from blip2_lab.vision import ImageEncoder, freeze, unfreeze
 
 EVALUATED_AT_ONCE = 64
-BROKEN, EXAMPLES = "skipped.jsonl", "examples.json"  #: in a run's folder
+EXAMPLES = "examples.json"  #: in a run's folder
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -68,7 +66,7 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     folder = runs_dir / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for name in (BROKEN, EXAMPLES):
+        for name in (SKIPPED, EXAMPLES):
             (folder / name).unlink(missing_ok=True)
     task = build_task(recipe, runs_dir)
     feed = task.feed if isinstance(recipe.data, WebData) else None
@@ -122,80 +120,64 @@ def export(
     runs_dir: str | Path, folder: str | Path | None = None, stage2: str = "micro-stage2", scenes: int = 2000
 ) -> Path:
     """The finished BLIP-2 of a stage-2 run as it is shipped, in `folder` (default `runs_dir/micro`): float16 weights,
-    its stage 1, the recipe and log of every part (`curves/`), its float32 reference (model_doctor.py), and what drawn
-    pictures look like to it, learned from that many `scenes` (novelty.py)."""
-    runs_dir = Path(runs_dir)
+    its stage 1 (fine-tuned for retrieval where that recipe was run), the recipe and log of every part (`curves/`), its
+    float32 reference (model_doctor.py), and what drawn pictures look like to it, learned from that many `scenes`
+    (novelty.py)."""
+    runs_dir, family = Path(runs_dir), stage2.partition("-")[0]
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
         raise ValueError(f"there is no finished model in {finished}: blip2-lab train {stage2}")
-    folder = Path(folder) if folder else runs_dir / stage2.partition("-")[0]
+    folder = Path(folder) if folder else runs_dir / family
+    retrieval = f"{family}-retrieval"
     with quietly():
         model = pretrained.load(finished)
+        if (runs_dir / retrieval / "model").is_dir():
+            stage1 = pretrained.load(runs_dir / retrieval / "model")
+            if fingerprint(stage1.image_encoder) != fingerprint(model.image_encoder):
+                raise ValueError(f"{retrieval} and {stage2} look at pictures through different image encoders")
+            stage1.image_encoder = model.image_encoder
+            model.attach_stage1(stage1)
     model.save_pretrained(folder, dtype=torch.float16)
     novelty.fit(model.image_encoder, scenes=scenes).save(folder)
     model_doctor.remember(pretrained.load(folder), folder)  # of the weights as they are shipped, in 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
-    for name in (*recipes.get(stage2).needs, stage2):
+    for name in (*recipes.get(stage2).needs, stage2, retrieval):
         for source, ending in (("log.jsonl", "jsonl"), ("recipe.json", "json")):
             if (runs_dir / name / source).exists():
                 shutil.copyfile(runs_dir / name / source, curves / f"{name}.{ending}")
     return folder
 
 
-# -------------------------------------------------------------------------------------------------------------- feeds
+class PicturesTask:
+    """What the stages and fine-tuning have in common: a feed, and the image encoder for batches that come as pixels.
 
+    Where the image encoder trains, it is the model's own, its layers each at their own rate (Tables 7 to 9).
+    """
 
-def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Features]:
-    """The recipe's scenes and their image_features bf16 [scenes,N,Dv], kept in `runs_dir/features`."""
-    book = PictureBook(data.seed, image_size=image_encoder.image_size, caption=data.caption)
-    name = f"{fingerprint(image_encoder)}-{data.seed}-{data.scenes}"
-    features = cached_features(
-        encoder_of(image_encoder),
-        book.image,
-        data.scenes,
-        path=runs_dir / "features" / name,
-        fingerprint=name,
-    )
-    return book, features
-
-
-def check_place(recipe: Recipe) -> None:
-    """Raises ValueError when nobody has said where the pictures are; asked before gigabytes are fetched."""
-    data = recipe.data
-    if isinstance(data, WebData) and not data.path:
-        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
-
-
-def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> PictureFeed:
-    """The recipe's pictures; with `data.cached_views` their features are computed now, once."""
-    data = recipe.data
-    feed = PictureFeed(
-        open_sources(data.path),
-        data,
-        batch_size=recipe.optim.pass_size,
-        seed=recipe.seed,
-        broken_file=runs_dir / recipe.name / BROKEN,
-    )
-    if data.cached_views:
-        feed.cache(encoder_of(image_encoder), runs_dir / "features", fingerprint(image_encoder))
-    return feed
-
-
-class FrozenEncoderTask:
-    """What the stages have in common: a feed, and the image encoder for batches that come as pixels."""
-
-    def __init__(self, model: nn.Module, feed: SceneFeed | PictureFeed, image_encoder: ImageEncoder) -> None:
-        self.model, self.feed, self.image_encoder = model, feed, image_encoder
+    def __init__(
+        self, model: nn.Module, feed: SceneFeed | PictureFeed, image_encoder: ImageEncoder, layer_decay: float = 1.0
+    ) -> None:
+        self.model, self.feed, self.image_encoder, self.layer_decay = model, feed, image_encoder, layer_decay
 
     def batch(self, index: int) -> Batch:
         return self.feed.batch(index)
 
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        scales = vit_lr_scales(self.image_encoder.model.config.num_hidden_layers, self.layer_decay)
+        return parameter_groups(self.model, lr, weight_decay, lr_scales=scales)
+
     def features(self, batch: Batch) -> Tensor:
-        """image_features [B,N,Dv] of a batch."""
+        """image_features [B,N,Dv] of a batch, without gradient."""
         if batch.image_features is not None:
             return batch.image_features
         return encode_frozen(self.image_encoder, batch.pixels)
+
+    def seen(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """What a model looks at to learn from these batches: pixels where the image encoder learns, too."""
+        if any(parameter.requires_grad for parameter in self.image_encoder.parameters()):
+            return {"pixels": torch.cat([batch.pixels for batch in batches])}
+        return {"image_features": torch.cat([self.features(batch) for batch in batches])}
 
     def shuffled(self, batch: Batch) -> Batch:
         """The same texts, each with the next one's picture: what the losses are when the picture is no help."""
@@ -209,11 +191,12 @@ class FrozenEncoderTask:
 # ------------------------------------------------------------------------------------------------------------- stage 1
 
 
-class Stage1Task(FrozenEncoderTask):
-    """Representation learning (section 3.2). `held_out`: image_features [M,N,Dv] and their captions, if any."""
+class Stage1Task(PicturesTask):
+    """Representation learning (section 3.2), and fine-tuning for retrieval by the same losses (section 4.4).
+    `held_out`: pictures and captions to evaluate on, if any."""
 
-    def __init__(self, *arguments, held_out: tuple[Tensor, list[str]] | None) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments, held_out: Batch | None, layer_decay: float = 1.0) -> None:
+        super().__init__(*arguments, layer_decay)
         self.held_out = held_out
         self.generator = torch.Generator()  # of the negatives; the engine seeds it, alike in all processes
 
@@ -222,13 +205,11 @@ class Stage1Task(FrozenEncoderTask):
 
     def joint_losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Those of all passes of a step as one batch, computed piece by piece: ITC compares them all."""
-        features = torch.cat([self.features(batch) for batch in batches])
-        captions = [caption for batch in batches for caption in batch.captions]
         ids = [name for batch in batches for name in batch.ids]
         losses = self.model.losses(
-            image_features=features,
-            captions=captions,
-            image_id=image_ids(ids).to(features.device) if ids else None,
+            **self.seen(batches),
+            captions=[caption for batch in batches for caption in batch.captions],
+            image_id=image_ids(ids).to(self.model.device) if ids else None,
             generator=self.generator,
             passes=len(batches),
         )
@@ -239,13 +220,12 @@ class Stage1Task(FrozenEncoderTask):
 
     def evaluate(self, step: int) -> dict[str, float]:
         """On a held-out gallery: R@1 by ITC both ways, and ITM's accuracy on true pairs and the hardest wrong ones."""
-        features, captions = self.held_out
-        features = features.to(self.model.device)
-        input_ids, attention_mask = self.model.tokenize(captions)
+        features = self.features(self.held_out.to(self.model.device))
+        input_ids, attention_mask = self.model.tokenize(self.held_out.captions)
         image_embeds = self.model.embed_image(features)
         text_embeds = self.model.embed_text(input_ids, attention_mask)
         similarity = itc_similarity(image_embeds, text_embeds)  # [M, M]
-        own = torch.arange(len(captions), device=similarity.device)
+        own = torch.arange(len(similarity), device=similarity.device)
         wrong = similarity.masked_fill(own[:, None] == own, -torch.inf).argmax(dim=1)  # the text most like image m
         memory = self.model.qformer.read_image(features)
         true = self.model.itm_logits(memory, input_ids, attention_mask)
@@ -258,26 +238,17 @@ class Stage1Task(FrozenEncoderTask):
         }
 
 
-def image_ids(ids: Iterable[str]) -> Tensor:
-    """Names of pictures as numbers, long[B]: equal names, equal numbers, on every rank."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
-    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
+class RetrievalTask(Stage1Task):
+    """Fine-tuning a stage 1 for retrieval (section 4.4), its image encoder with it or frozen."""
+
+    def save(self, folder: Path) -> None:
+        pretrained.save_pretrained(self.model, folder)
 
 
 def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
     check_place(recipe)
     image_encoder = load_image_encoder(recipe.model.image_encoder, runs_dir)
-    if isinstance(recipe.data, WebData):
-        feed = picture_feed(recipe, image_encoder, runs_dir)
-        validation = feed.validation()
-        held_out = validation and (encode_frozen(image_encoder, validation.pixels), validation.captions)
-    else:
-        book, features = scene_features(image_encoder, recipe.data, runs_dir)
-        feed = SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from)
-        gallery = PictureBook(HELD_OUT_BOOK, "in", image_encoder.image_size, caption="full")
-        numbers = range(recipe.data.held_out)
-        pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
-        held_out = pictures, [gallery.one_caption(i) for i in numbers]
+    feed, held_out = pairs(recipe, image_encoder, runs_dir)
     model = new_stage1(recipe.model, image_encoder.width, runs_dir)
     return Stage1Task(model, feed, image_encoder, held_out=held_out)
 
@@ -285,7 +256,7 @@ def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
 # ------------------------------------------------------------------------------------------------------------- stage 2
 
 
-class Stage2Task(FrozenEncoderTask):
+class Stage2Task(PicturesTask):
     """Generative learning from captions (section 3.3). `questions`: (number of the picture, question) to ask of
     `pictures`, image_features [M,N,Dv]; nothing is learned from them."""
 
@@ -330,7 +301,7 @@ class Stage2Task(FrozenEncoderTask):
         return right
 
 
-class CaptionTask(FrozenEncoderTask):
+class CaptionTask(PicturesTask):
     """Stage 2 on pictures of your own, and fine-tuning of a whole BLIP-2 (sections 3.3, 4.2).
 
     `prompt`: None for stage 2's own objective; else the text before each caption, which is given and not learned.
@@ -338,24 +309,17 @@ class CaptionTask(FrozenEncoderTask):
     """
 
     def __init__(self, *arguments, prompt: str | None, held_out: Batch | None, layer_decay: float = 1.0) -> None:
-        super().__init__(*arguments)
-        self.prompt, self.held_out, self.layer_decay = prompt, held_out, layer_decay
+        super().__init__(*arguments, layer_decay)
+        self.prompt, self.held_out = prompt, held_out
 
     def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         if batch.questions is not None:
             prompts = [self.model.language_model.question_prompt.format(question) for question in batch.questions]
         else:
             prompts = None if self.prompt is None else [self.prompt] * len(batch.captions)
-        trained = any(parameter.requires_grad for parameter in self.image_encoder.parameters())
-        seen = dict(pixels=batch.pixels) if trained else dict(image_features=self.features(batch))
         texts = dict(captions=batch.captions, prompts=prompts, generator=generator)
-        loss, tokens = self.model.loss_and_count(**seen, **texts)
+        loss, tokens = self.model.loss_and_count(**self.seen([batch]), **texts)
         return {"total": loss, "weight": tokens}
-
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        """The image encoder's layers, where they train, each at its own rate (Tables 7 and 8)."""
-        scales = vit_lr_scales(self.image_encoder.model.config.num_hidden_layers, self.layer_decay)
-        return parameter_groups(self.model, lr, weight_decay, lr_scales=scales)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The loss on held-out pictures, and with each other's pictures: a model that looks is worse off then."""
@@ -379,6 +343,7 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
     parts: Stage2Parts = recipe.model
     stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
     image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
+    pretrained.check_layout(image_encoder)  # now, not when it is trained
     if parts.pretrained:
         stage1 = Stage1Model.from_pretrained(resolve(parts.stage1, runs_dir))
     else:
@@ -407,14 +372,46 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
 # --------------------------------------------------------------------------------------------------------- fine-tuning
 
 
-def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
+def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask | RetrievalTask:
     parts: FineTuneParts = recipe.model
-    if recipe.task == "retrieval" or parts.question_in_qformer:
-        what = "retrieval" if recipe.task == "retrieval" else "the question in the Q-Former"
-        raise ValueError(f"{recipe.name} can be planned (blip2-lab plan {recipe.name}); {what} is not yet trained here")
+    if parts.question_in_qformer:
+        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
+        raise ValueError(f"{what}; the question in the Q-Former is not yet trained here")
     check_place(recipe)
-    if parts.train_image_encoder and recipe.data.cached_views:
-        raise ValueError("the features of an image encoder that trains cannot be cached: --set data.cached_views=0")
+    if parts.train_image_encoder and not (isinstance(recipe.data, WebData) and not recipe.data.cached_views):
+        raise ValueError(
+            "the features of an image encoder that trains cannot be cached: --set data.cached_views=0, or "
+            "model.train_image_encoder=false"
+        )
+    return build_retrieval(recipe, runs_dir) if recipe.task == "retrieval" else build_captioning(recipe, runs_dir)
+
+
+def build_retrieval(recipe: Recipe, runs_dir: Path) -> RetrievalTask:
+    parts: FineTuneParts = recipe.model
+    model = _matcher(parts.start, runs_dir)
+    if isinstance(model.lm_head, pretrained.MissingHead):
+        raise ValueError(f"{parts.start} has no language modeling head, which ITG trains: start from LAVIS's file")
+    pretrained.check_layout(model.image_encoder)
+    model.config.max_text_tokens = parts.max_text_tokens
+    model.float().requires_grad_(True)
+    encoder = (unfreeze if parts.train_image_encoder else freeze)(model.image_encoder)
+    feed, held_out = pairs(recipe, encoder, runs_dir)
+    if isinstance(feed, PictureFeed):
+        _know_the_words(model.tokenizer, feed.texts(), "Salesforce/blip2-itm-vit-g")
+    return RetrievalTask(model, feed, encoder, held_out=held_out, layer_decay=parts.layer_decay)
+
+
+def _matcher(start: str, runs_dir: Path) -> Stage1Model:
+    """The stage-1 model that retrieval starts from, with its image encoder: of a stage-1 run, or of a whole model."""
+    if isinstance(recipes.RECIPES[start].model if start in recipes.RECIPES else None, Stage1Parts):
+        encoder = load_image_encoder(stage1_parts_of(start, runs_dir).image_encoder, runs_dir)
+        return Stage1Model.from_pretrained(resolve(start, runs_dir), image_encoder=encoder)
+    with quietly():
+        return matcher(pretrained.load(resolve(start, runs_dir)))
+
+
+def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
+    parts: FineTuneParts = recipe.model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quietly():
         model = pretrained.load(resolve(parts.start, runs_dir), device=device)
@@ -429,14 +426,14 @@ def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
     for module in trained:  # AdamW's small steps vanish in 16 bits; autocast computes in them anyway
         module.float().requires_grad_(True)
     feed = picture_feed(recipe, model.image_encoder, runs_dir)
-    _know_the_words(model.language_model.tokenizer, feed.texts())
+    _know_the_words(model.language_model.tokenizer, feed.texts(), "Salesforce/blip2-opt-2.7b")
     held_out = feed.validation()
     return CaptionTask(
         model, feed, model.image_encoder, prompt=parts.prompt, held_out=held_out, layer_decay=parts.layer_decay
     )
 
 
-def _know_the_words(tokenizer, texts: list[str]) -> None:
+def _know_the_words(tokenizer, texts: list[str], larger: str) -> None:
     """Tell which words a small vocabulary does not know. Raises ValueError when it knows none of them."""
     every = sorted({word for text in texts for word in text.lower().split()})
     unknown = [word for word in every if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False).input_ids]

@@ -13,7 +13,7 @@ from torch import nn
 from blip2_lab.data import Batch
 from blip2_lab.doctor import CURVES, ITM_CHANCE, chance_levels, diagnose_run, reference_log, report
 from blip2_lab.run_folder import RunFolder, read_log
-from blip2_lab.tasks import FrozenEncoderTask
+from blip2_lab.tasks import PicturesTask
 from blip2_lab.train import OptimConfig, train
 
 STEPS, EVERY, WARMUP = 1000, 20, 50
@@ -311,7 +311,7 @@ def test_looking_changes_no_weight(tmp_path):
 
 
 def test_a_stages_shuffled_batch():
-    task = FrozenEncoderTask(nn.Linear(1, 1), None, None)
+    task = PicturesTask(nn.Linear(1, 1), None, None)
     batch = Batch(captions=["a", "b", "c"], image_features=torch.arange(3.0).view(3, 1, 1), ids=["0", "1", "2"])
     shuffled = task.shuffled(batch)
     assert shuffled.captions == ["a", "b", "c"] and shuffled.pixels is None

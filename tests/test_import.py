@@ -33,7 +33,7 @@ FLOORS = (
     ("qformer", "language", "data", "features", "train", "augment", "observe", "paper", "viz_decoding"),
     ("stage1", "recipes", "annotations", "shards", "widgets", "page"),
     ("stage2", "viz_attention", "retrieval", "pretraining", "sources"),
-    ("blueprint", "doctor", "checkpoints", "feeding", "assemble"),
+    ("blueprint", "doctor", "checkpoints", "assemble"),
     (
         "workload",
         "model_zoo",
@@ -44,8 +44,8 @@ FLOORS = (
     ),
     ("pretrained", "scores", "doctor_files"),
     ("evaluate", "chat", "novelty", "attribution", "model_doctor", "parts"),
-    ("tasks", "picture_index", "grounding", "queries", "inside"),
-    ("findings", "search_page"),
+    ("feeding", "picture_index", "grounding", "queries", "inside"),
+    ("tasks", "findings", "search_page"),
     ("cli",),
     ("__main__",),
 )

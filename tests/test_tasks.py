@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import blip2_lab
 from blip2_lab import model_doctor, tasks
-from blip2_lab.data import PictureBook
+from blip2_lab.data import PictureBook, image_ids
+from blip2_lab.pretrained import MissingHead, save_pretrained
 from blip2_lab.recipes import get, override
 from blip2_lab.run_folder import read_log
 from blip2_lab.settings import WebData
@@ -144,8 +146,6 @@ def frozen_parts(runs):
 def test_the_exported_model_is_what_was_trained(trained, tmp_path):
     folder = tasks.export(trained, tmp_path / "micro", scenes=8)
     model = blip2_lab.load(str(folder))
-    from safetensors.torch import load_file
-
     stored = load_file(trained / "micro-stage2" / "checkpoints" / "step-3" / "model.safetensors")
     loaded = model.state_dict()
     for name, tensor in stored.items():
@@ -181,8 +181,6 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(trained, tmp_path):
         shutil.copytree(trained / name, tmp_path / "cut" / name)
     shutil.rmtree(tmp_path / "cut" / "micro-stage1" / "checkpoints" / "step-3")  # as if killed after step 2
     tasks.run(recipe("micro-stage1"), tmp_path / "cut", progress=False)
-    from safetensors.torch import load_file
-
     a, b = (load_file(r / "micro-stage1" / "model" / "model.safetensors") for r in (trained, tmp_path / "cut"))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -259,8 +257,6 @@ def test_training_from_the_cache_gives_the_same_losses(trained, own, name):
 
 
 def test_an_interrupted_run_on_pictures_goes_on_to_the_same_weights(trained, own, tmp_path):
-    from safetensors.torch import load_file
-
     recipe = on(own, "micro-stage2", "data.cached_views=2")
     results = []
     for name in ("whole", "cut"):
@@ -342,11 +338,76 @@ def test_unknown_words_are_told_and_nothing_known_is_an_error(trained, own, whol
 
 
 def test_pictures_of_one_name_are_no_negatives_of_each_other():
-    numbers = tasks.image_ids(["0/a", "0/b", "0/a", "1/a"])
+    numbers = image_ids(["0/a", "0/b", "0/a", "1/a"])
     assert numbers.dtype == torch.long and numbers[0] == numbers[2] and len(set(numbers.tolist())) == 3
 
 
 def test_what_cannot_be_trained_yet_says_so(trained, own):
-    for name in ("finetune-retrieval-vit-g", "finetune-vqa-opt-2.7b"):
-        with pytest.raises(ValueError, match="can be planned .* not yet trained here"):
-            tasks.build_task(on(own, name), trained)
+    with pytest.raises(ValueError, match="can be planned .* not yet trained here"):
+        tasks.build_task(on(own, "finetune-vqa-opt-2.7b"), trained)
+
+
+# -------------------------------------------------------------------------------------------- fine-tuning for retrieval
+
+
+def test_retrieval_goes_on_from_stage1_and_is_what_gets_shipped(trained, tmp_path):
+    runs = shutil.copytree(trained, tmp_path / "runs")
+    tasks.run(recipe("micro-retrieval"), runs, progress=False)
+    assert {"itc", "itm", "itg"} <= read_log(runs / "micro-retrieval")[0].keys()
+    before = blip2_lab.load(str(tasks.export(trained, tmp_path / "before", scenes=8)))
+    tuned = blip2_lab.load(str(runs / "micro-retrieval" / "model"))  # all heads, and the same image encoder
+    assert tasks.fingerprint(tuned.image_encoder) == tasks.fingerprint(tasks.load_image_encoder("micro-vit", runs))
+    assert tuned.temperature != tuned.config.temperature and tuned.generate(image_features=torch.zeros(1, 10, 64))
+    shipped = blip2_lab.load(str(tasks.export(runs, tmp_path / "after", scenes=8)))
+    weights = [model.qformer.query_tokens for model in (before.stage1, tuned, shipped.stage1)]
+    assert not torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(weights[1], weights[2], atol=1e-6, rtol=1e-3)  # kept in 16 bits
+    assert torch.equal(before.qformer.query_tokens, shipped.qformer.query_tokens)  # the one that talks is as it was
+    assert (tmp_path / "after" / "curves" / "micro-retrieval.jsonl").is_file()
+
+
+@pytest.mark.parametrize("start", ["micro-stage1", "whole"])
+def test_retrieval_trains_the_image_encoder_on_pictures(trained, own, whole, start):
+    start = str(whole) if start == "whole" else start
+    changes = ("model.train_image_encoder=true", "model.layer_decay=0.5", f"model.start={start}")
+    recipe = on(own, "micro-retrieval", *changes)
+    task = tasks.build_task(recipe, trained)
+    groups = task.parameter_groups(1e-3, 0.05)
+    assert {group["lr_scale"] for group in groups} == {1.0, 0.5, 0.25}  # one layer, and the embeddings below it
+    batch, before = task.batch(0), tasks.fingerprint(task.image_encoder)
+    pieces = [
+        replace(batch, **{n: getattr(batch, n)[i : i + 2] for n in ("pixels", "captions", "ids")}) for i in (0, 2)
+    ]
+    gradients = []
+    for batches in ([batch], pieces):  # a step's passes are one batch, the image encoder's gradient included
+        task.model.zero_grad()
+        task.generator.manual_seed(0)
+        task.joint_losses(batches)["total"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in task.image_encoder.parameters() if p.grad is not None]))
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)
+    tasks.run(recipe, trained, progress=False)
+    tuned = blip2_lab.load(str(trained / recipe.name / "model"))
+    assert tasks.fingerprint(tuned.image_encoder) != before
+    assert "itm_accuracy" in read_log(trained / recipe.name)[-1]["evaluation"]
+    shutil.rmtree(trained / recipe.name)  # the other start is another run
+    with pytest.raises(ValueError, match="cannot be cached: --set data.cached_views=0"):
+        tasks.build_task(on(own, "micro-retrieval", *changes, "data.cached_views=2"), trained)
+
+
+def test_what_retrieval_cannot_start_from_or_be_saved_as_is_said_at_once(trained, own, tmp_path):
+    tuned = blip2_lab.load(str(trained / "micro-stage2" / "model")).stage1
+    tuned.lm_head = MissingHead()
+    save_pretrained(tuned, tmp_path / "released")  # as the hub has it: without the heads that stage 1 trains
+    with pytest.raises(ValueError, match="no language modeling head, which ITG trains: start from LAVIS"):
+        tasks.build_task(on(own, "micro-retrieval", f"model.start={tmp_path / 'released'}"), trained)
+    with pytest.raises(ValueError, match="features of an image encoder that trains cannot be cached"):
+        tasks.build_task(recipe("micro-retrieval", "model.train_image_encoder=true"), trained)
+    other = shutil.copytree(trained, tmp_path / "runs")
+    tasks.run(recipe("micro-retrieval"), other, progress=False)
+    file = other / "micro-retrieval" / "model" / "model.safetensors"
+    state = load_file(file)
+    state["vision_model.embeddings.patch_embedding.weight"] += 1
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="micro-retrieval and micro-stage2 look .* through different image encoders"):
+        tasks.export(other, scenes=8)

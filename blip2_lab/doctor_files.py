@@ -130,7 +130,7 @@ def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
     if (path / "config.json").is_file():
         to_ours, _ = transformers_names(TRANSFORMERS_STAGE1 if retrieves else TRANSFORMERS_STAGE2)
         named = {to_ours(name) or name: tensor for name, tensor in files[""].items()}
-        place = "" if retrieves else "stage1."  # of a Stage1Model, the folder stage1 has all; transformers' file has less
+        place = "" if retrieves else "stage1."  # a Stage1Model's own heads, which transformers' file has no place for
         return named | {place + name: tensor for name, tensor in files.get("stage1", {}).items()}
     to_ours, state = renamer(LAVIS_STAGE1 if retrieves else LAVIS_STAGE2), files[""]
     eva = kept_of_eva(files["image_encoder"]) if "image_encoder" in files else _part(state, VISION)

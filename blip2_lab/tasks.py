@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from blip2_lab import doctor, model_doctor, novelty, pretrained, recipes
 from blip2_lab.data import Batch, PictureBook, image_ids
-from blip2_lab.decoding import Decoding
+from blip2_lab.decoding import PAPER, Decoding
 from blip2_lab.feeding import SKIPPED, PictureFeed, SceneFeed, check_place, pairs, picture_feed, scene_features
+from blip2_lab.language import DecoderLanguageModel
 from blip2_lab.parts import (
     encode_frozen,
     encoder_of,
@@ -290,13 +291,15 @@ class Stage2Task(PicturesTask):
         return totals | {name: sum(hits) / len(hits) for name, hits in sorted(by_type.items())}
 
     def _answers(self, visual_prompts: Tensor, at_once: int = 128) -> list[bool]:
-        """Is each question answered word for word? Greedy."""
-        greedy, right = Decoding(num_beams=1), []
+        """Is each question answered word for word?"""
+        # A decoder goes on after its answer ("snow. Question: what …"); the paper's beams and length penalty end it.
+        decodes = isinstance(self.model.language_model, DecoderLanguageModel)
+        decoding, right = PAPER if decodes else Decoding(num_beams=1), []
         for start in range(0, len(self.questions), at_once):
             part = self.questions[start : start + at_once]
             prompts = visual_prompts[[number for number, _ in part]]
             asked = [self.model.language_model.question_prompt.format(question.text) for _, question in part]
-            answers = self.model.language_model.generate(prompts, asked, greedy)
+            answers = self.model.language_model.generate(prompts, asked, decoding)
             right += [answer.strip(" .") == q.answer for answer, (_, q) in zip(answers, part, strict=True)]
         return right
 

@@ -175,6 +175,22 @@ def test_stage2_with_a_decoder(trained):
     assert 0 <= task.evaluate(0)["accuracy"] <= 1
 
 
+@pytest.mark.parametrize(("name", "beams"), [("micro-stage2", 1), ("micro-stage2-opt", 5)])
+def test_a_decoder_is_judged_by_what_it_answers_before_it_goes_on(trained, monkeypatch, name, beams):
+    """A decoder writes another question behind its answer, greedily: the paper's beams and length penalty end it."""
+    task = tasks.build_task(recipe(name), trained)
+    language, asked = task.model.language_model, []
+    answers = {language.question_prompt.format(question.text): question.answer for _, question in task.questions}
+
+    def generate(visual_prompts, prompts, decoding):
+        asked.append(decoding)
+        return [f"{answers[prompt]}." for prompt in prompts]
+
+    monkeypatch.setattr(language, "generate", generate)
+    assert task.evaluate(0)["accuracy"] > 0.5  # not 1: one question can stand for several pictures
+    assert {(decoding.num_beams, decoding.length_penalty) for decoding in asked} == {(beams, -1)}
+
+
 def test_an_interrupted_stage_goes_on_to_the_same_weights(trained, tmp_path):
     shutil.copytree(trained / "micro-stage1", tmp_path / "cut" / "micro-stage1")
     for name in ("micro-vit", "micro-bert", "features"):

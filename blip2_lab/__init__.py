@@ -12,20 +12,20 @@
                 weights, lavis_files       3.4             07       files fetched, checked, read; LAVIS's
                 pretrained                 3.4             07       whole models, loaded and saved
                 retrieval                  4.4             06       ITC shortlist, ITM re-ranking
-    data        picturebook, data          3.4             00       a drawn world; pictures with their texts
-                annotations, shards        3.4, 4          00, 14   the benchmarks' own files; WebDataset and the hub
-                sources, augment           3.4             00       all of them mixed by weights; crop and flip
-                features                   3.4             00       what a frozen encoder says, once
+    data        picturebook, data          3.4             00, 08   a drawn world; pictures with their texts
+                annotations, shards        3.4, 4          08       the benchmarks' own files; WebDataset and the hub
+                sources, augment           3.4             08       all of them mixed by weights; crop and flip
+                features                   3.4             08       what a frozen encoder says, once
     running     micro, piles, pretraining  3.4             01, 10   the frozen micro parts, and how they were made
-                train, optim, watch        3.4             00       the loop; its schedule; is it still going down?
-                run_folder                 3.4             00       what a run leaves on disk
+                train, optim, watch        3.4             08       the loop; its schedule; is it still going down?
+                run_folder                 3.4             08       what a run leaves on disk
                 parallel                   3.2             05       many processes that train as one
-                paper, settings, recipes   3.4             00       the numbers
+                paper, settings, recipes   3.4             08       the numbers
                 blueprint, workload,
-                planner                    3.4             00       what a recipe needs, before it starts
-                doctor                     3.2, 3.3        00       what a run's log says
-                parts, feeding, tasks      3.4, 4          00       what is trained, on which batches
-                metrics, evaluate          4               00       scores; a model on held-out scenes
+                planner                    3.4             08       what a recipe needs, before it starts
+                doctor                     3.2, 3.3        08       what a run's log says
+                parts, feeding, tasks      3.4, 4          08, 11   what is trained, on which batches
+                metrics, evaluate          4               09, 11   scores; a model on held-out scenes
     looking     observe, scores            3.1             09       every attention map; the number that is explained
                 attribution                3.1             09       which part of the picture said so?
                 grounding, queries         3.1             09       maps scored against the true places; each query
@@ -34,8 +34,8 @@
                 viz, widgets, checks       Figures 1, 2    all      figures; explorers; the exercises' checks
                 viz_decoding               4.1             12       a step of sampling; a beam search as a tree
     talking     chat, novelty, cli         4.1, Figure 4   12       conversation; is it a drawn scene?; the shell
-                picture_index              4.4             14       a folder of pictures, searched
-                page, search_page          4.1, 4.4        12, 14   what the app's pages are made of; its search
+                picture_index              4.4             06       a folder of pictures, searched
+                page, search_page          4.1, 4.4        06, 12   what the app's pages are made of; its search
                 doctor_files, model_doctor 3.4             12       is it what its files say? may it be trusted?
 
     model = blip2_lab.load("micro")

@@ -10,7 +10,7 @@ What is unusual about it:
   strings and numbers, and refuses everything else.
 * What the file itself gets wrong (an empty caption, a caption of a picture it does not list) is counted by its cause.
 
-Paper: section 3.4 (COCO, Visual Genome), 4.1 (VQA v2, OK-VQA, GQA), 4.2 (NoCaps), 4.4 (COCO, Flickr30K). Notebook: 14.
+Paper: section 3.4 (COCO, Visual Genome), 4.1 (VQA v2, OK-VQA, GQA), 4.2 (NoCaps), 4.4 (COCO, Flickr30K). Notebook: 08.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What is unusual about it:
   caption.)
 * The random numbers come from the caller, as a `random.Random`: the same seed, the same crop, on every machine.
 
-Paper: section 3.4 (224 x 224, random resized crop and horizontal flip). Notebook: 00.
+Paper: section 3.4 (224 x 224, random resized crop and horizontal flip). Notebook: 08.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ What is unusual about it:
   ends when no open beam can still beat the worst of the kept ones.
 * With one beam it is greedy search: it ends at the first end token.
 
-Paper: section 4.2 (captions by beam search). Notebook: 06.
+Paper: section 4.2 (captions by beam search). Notebook: 07.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What is unusual about it:
   literals, as far as they decide shapes.
 * Parts are counted one by one and asserted to sum to the whole.
 
-Paper: section 3.4, Tables 2 and 5. Notebook: 00.
+Paper: section 3.4, Tables 2 and 5. Notebook: 08.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ What is unusual about it:
   camera meant it.
 * Raw strings, no token ids: each model owns its tokenizer. This module knows no model.
 
-Paper: section 3.4 (pre-training data; one of several captions is drawn at each step). Notebook: 00.
+Paper: section 3.4 (pre-training data; one of several captions is drawn at each step). Notebook: 08.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What is unusual about it:
   (tested). Beam search is transformers' own (language.py) or the Q-Former's (beam_search.py).
 * Nothing is added silently: transformers samples among the top 50 whatever top_p says, here top_p alone decides.
 
-Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebook: 07.
+Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebooks: 07, 12.
 """
 
 from __future__ import annotations

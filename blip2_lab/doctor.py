@@ -8,7 +8,7 @@ What is unusual about it:
 * ITM standing at 0.637 for hundreds of steps is no fault: its negatives are hard only once ITC can tell pictures apart.
 * Each verdict is a sentence with its usual causes, the likeliest first. Nothing is judged before it could be known.
 
-Paper: sections 3.2 and 3.3. Notebook: 00.
+Paper: sections 3.2 and 3.3. Notebook: 08.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ What is unusual about it:
 
     blip2-lab evaluate --model micro --scenes 1000
 
-Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebook: 00.
+Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebooks: 09, 11.
 """
 
 from __future__ import annotations

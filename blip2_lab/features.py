@@ -10,7 +10,7 @@ What is unusual about it:
 
     features/NAME/cache.json  00000.bf16  00001.bf16  …
 
-Paper: section 3.4 (the frozen image encoders). Notebook: 00.
+Paper: section 3.4 (the frozen image encoders). Notebook: 08.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ What is unusual about it:
   text of its picture names a side. A broken picture's row is all NaN: it is skipped each time.
 * `settings.WebData` says what is done with the pictures; `sources.py` knows where they are.
 
-Paper: section 3.4 (random resized crop, flip; one of several captions each time). Notebook: 00.
+Paper: section 3.4 (random resized crop, flip; one of several captions each time). Notebook: 08.
 """
 
 from __future__ import annotations

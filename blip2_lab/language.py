@@ -8,7 +8,7 @@ What is unusual about it:
 * OPT pads on the left to generate: [visual prompt][pads][prompt]. T5 pads on the right.
 * The probability of a token is the model's own (temperature 1, no penalties), however the token was chosen.
 
-Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of width 5, length penalty -1). Notebook: 07.
+Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of width 5, length penalty -1). Notebook: 10.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ What is unusual about it:
 * Nothing is learned from photographs. The limit is a quantile of the distances of drawn scenes, so the share of
   photographs that is caught (`measure`) is honest: no photograph had a say in it.
 
-Not in the paper. Notebook: 00.
+Not in the paper. Notebook: 12.
 """
 
 from __future__ import annotations

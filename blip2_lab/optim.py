@@ -6,7 +6,7 @@ What is unusual about it:
   (LAVIS computes `lr_scale` for layer-wise decay and never reads it.)
 * `batch_size` is what an update sees. Into how many processes and passes it is split changes nothing that is learned.
 
-Paper: section 3.4. Notebook: 00.
+Paper: section 3.4. Notebook: 08.
 """
 
 from __future__ import annotations

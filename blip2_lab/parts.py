@@ -7,7 +7,7 @@ What is unusual about it:
 * Frozen parts that come from elsewhere take 16 bits on a GPU (section 3.4), as the planner counts them.
 * A frozen part has a fingerprint, made from its weights: features of one encoder can never be taken for another's.
 
-Paper: section 3.1 (the Q-Former starts from BERT) and 3.4 (frozen image encoders and language models). Notebook: 00.
+Paper: section 3.1 (the Q-Former starts from BERT) and 3.4 (frozen image encoders and language models). Notebook: 08.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ What is unusual about it:
   over the queries. Nobody trained that; it finds what looks alike to the Q-Former.
 * An index made with other weights is refused: its vectors would mean nothing.
 
-Paper: section 4.4. Notebook: 14.
+Paper: section 4.4. Notebook: 06.
 """
 
 from __future__ import annotations

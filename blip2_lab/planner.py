@@ -8,7 +8,7 @@ What is unusual about it:
   plan shows prediction, measurement and their ratio, and what utilization the run really had.
 * Frozen parts are counted in 16 bits (section 3.4), trained ones in 32 with AdamW's two moments.
 
-Paper: section 3.4. Notebook: 00.
+Paper: section 3.4. Notebook: 08.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ What is unusual about it:
   boat?") over short descriptions to everything: left to the full mixture it stays for thousands of steps where "what
   color is the boat?" is answered with any color of the scene.
 
-Paper: section 3.4 (pre-trained image encoder and LLM), 3.1 (BERT initialization). Notebook: 01.
+Paper: section 3.4 (pre-trained image encoder and LLM), 3.1 (BERT initialization). Notebooks: 01, 10.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ What is unusual about it:
     blip2-lab recipes                                    the table
     blip2-lab train micro-stage1 --set optim.lr=5e-4     one of them, one value changed
 
-Paper: section 3.4, Tables 1 and 7 to 9. Notebook: 00.
+Paper: section 3.4, Tables 1 and 7 to 9. Notebook: 08.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ What is unusual about it:
 * Both directions share their pairs: (image, text) has one ITM score, whoever shortlisted it.
 * An image's texts are matched side by side, looking at the same keys and values: nothing is copied for each pair.
 
-Paper: section 4.4. Notebook: 14.
+Paper: section 4.4. Notebook: 06.
 """
 
 from __future__ import annotations

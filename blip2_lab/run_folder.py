@@ -10,7 +10,7 @@ What is unusual about it:
 
     run.json  log.jsonl  checkpoints/step-200/{model.safetensors, state.pt}  model/ (the finished part)
 
-Notebook: 00.
+Notebook: 08.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ What is unusual about it:
 * A retrieval model (stage 1 alone) has no language model: it gets a page that searches and does not chat.
 * Without a folder the picture book's gallery is searched. It is read when somebody asks, so the page opens at once.
 
-Paper: section 4.4. Notebook: 14.
+Paper: section 4.4. Notebook: 06.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What is unusual about it:
 * `override` converts text to the type that the field is annotated with; nothing is evaluated. An unknown name is an
   error that suggests the nearest one, never a value that nobody reads.
 
-Paper: section 3.4. Notebook: 00.
+Paper: section 3.4. Notebook: 08.
 """
 
 from __future__ import annotations

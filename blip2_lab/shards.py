@@ -10,7 +10,7 @@ What is unusual about it:
 * From the network a shard can only be read from its beginning. A `ShardStream` is therefore an order, fixed by seed and
   epoch: resuming reads it again up to where it stopped, without decoding a picture.
 
-Paper: section 3.4 (129 M pairs from the web). Notebook: 00.
+Paper: section 3.4 (129 M pairs from the web). Notebook: 08.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ What is unusual about it:
   good one of the same batch, under that one's id, so the batch keeps its size and nothing depends on what came before.
   Past the limit the run stops and says what was wrong.
 
-Paper: section 3.4 (six sources, 129 M pairs). Notebook: 00.
+Paper: section 3.4 (six sources, 129 M pairs). Notebook: 08.
 """
 
 from __future__ import annotations

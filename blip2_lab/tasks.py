@@ -9,7 +9,7 @@ What is unusual about it:
   On your own pictures it compares held-out captions with those of shuffled pictures: does it look at the picture?
 * A run remembers which examples it was started on, and does not go on with others.
 
-Paper: sections 3.2 to 3.4, 4.2. Notebook: 00.
+Paper: sections 3.2 to 3.4, 4.2. Notebooks: 08, 11.
 """
 
 from __future__ import annotations

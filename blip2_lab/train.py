@@ -16,7 +16,7 @@ accelerate brings devices, precision, the fp16 scaler and DDP. On many GPUs, or 
 
     torchrun --nproc-per-node 8 -m blip2_lab train RECIPE [--set optim.shard=true]
 
-Paper: sections 3.2 to 3.4. Notebook: 00.
+Paper: sections 3.2 to 3.4. Notebook: 08.
 """
 
 from __future__ import annotations

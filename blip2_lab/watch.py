@@ -6,7 +6,7 @@ What is unusual about it:
   (pretraining.py) lets it climb, too, but not for long: it is given some steps to come down.
 * A checkpoint that was written while the loss climbed is not a good one, and is not recommended.
 
-Notebook: 00.
+Notebook: 08.
 """
 
 from __future__ import annotations

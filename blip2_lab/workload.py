@@ -8,7 +8,7 @@ What is unusual about it:
 * A frozen image encoder costs one forward; a frozen language model a forward and the gradient for its inputs, two
   thirds of training it. The tests hold each formula against torch's counter.
 
-Paper: sections 3.2 to 3.4. Notebook: 00.
+Paper: sections 3.2 to 3.4. Notebook: 08.
 """
 
 from __future__ import annotations

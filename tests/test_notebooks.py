@@ -43,8 +43,21 @@ def is_exercise(cell) -> bool:
     return cell.metadata.get("nbgrader", {}).get("solution", False)
 
 
-def test_the_first_half_of_the_series_is_there():
-    assert {path.stem for path in NOTEBOOKS} >= set(SERIES[:8])
+def test_the_series_is_there():
+    assert [path.stem for path in NOTEBOOKS] == list(SERIES)
+
+
+def test_every_module_names_a_notebook_that_is_there():
+    numbers = {path.stem[:2] for path in NOTEBOOKS}
+    named = {
+        path.name: set(re.findall(r"\b\d\d\b", line))
+        for path in (ROOT / "blip2_lab").rglob("*.py")
+        for line in re.findall(r"Notebooks?: ([^.]*)", path.read_text())
+    }
+    assert len(named) > 60 and set().union(*named.values()) == numbers
+    tables = (ROOT / "blip2_lab" / "__init__.py").read_text() + (ROOT / "README.md").read_text()
+    columns = re.findall(r"(?<=  |\| )(\d\d(?:(?:, | – |-)\d\d)*)(?= {2,}| \|)", tables)
+    assert len(columns) > 30 and {number for column in columns for number in re.findall(r"\d\d", column)} <= numbers
 
 
 @each_notebook

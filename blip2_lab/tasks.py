@@ -121,9 +121,9 @@ def export(
     runs_dir: str | Path, folder: str | Path | None = None, stage2: str = "micro-stage2", scenes: int = 2000
 ) -> Path:
     """The finished BLIP-2 of a stage-2 run as it is shipped, in `folder` (default `runs_dir/micro`): float16 weights,
-    its stage 1 (fine-tuned for retrieval where that recipe was run), the recipe and log of every part (`curves/`), its
-    float32 reference (model_doctor.py), and what drawn pictures look like to it, learned from that many `scenes`
-    (novelty.py)."""
+    its stage 1 (fine-tuned for retrieval where that recipe was run), its float32 reference (model_doctor.py), what
+    drawn pictures look like to it, learned from that many `scenes` (novelty.py), and the recipe and log of every part
+    that was trained beside it (`curves/`)."""
     runs_dir, family = Path(runs_dir), stage2.partition("-")[0]
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
@@ -143,7 +143,7 @@ def export(
     model_doctor.remember(pretrained.load(folder), folder)  # of the weights as they are shipped, in 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
-    for name in (*recipes.get(stage2).needs, stage2, retrieval):
+    for name in next(recipe.sequence for recipe in recipes.RECIPES.values() if stage2 in recipe.sequence):
         for source, ending in (("log.jsonl", "jsonl"), ("recipe.json", "json")):
             if (runs_dir / name / source).exists():
                 shutil.copyfile(runs_dir / name / source, curves / f"{name}.{ending}")

@@ -34,13 +34,18 @@ def test_the_card_says_what_was_measured():
     card = (MICRO / "README.md").read_text()
     assert report["scenes"] >= 1000 and report["split"] == "in"
     assert evaluate.table(report) in card
+    decoder = json.loads((MICRO / "evaluation-opt.json").read_text())["questions"]
+    for kind in ("total", "knowledge"):
+        shown = (decoder[pictures][kind] for pictures in ("picture", "no_picture", "shuffled_picture"))
+        assert " | ".join(f"{share:.3f}" for share in shown) in card
     measured = json.loads((MICRO / "novelty.json").read_text())
     for rate in (measured["photographs_called_drawn"], *measured["drawn_called_strange"].values()):
         assert f"{rate:.1%}" in card
 
 
 def test_every_part_has_its_recipe_and_a_curve_that_falls():
-    for name in ("micro-vit", "micro-bert", "micro-t5", "micro-stage1", "micro-stage2"):
+    for part in ("vit", "bert", "t5", "opt", "stage1", "stage2", "stage2-opt"):
+        name = f"micro-{part}"
         assert json.loads((MICRO / "curves" / f"{name}.json").read_text())["name"] == name
         records = [json.loads(line) for line in (MICRO / "curves" / f"{name}.jsonl").read_text().splitlines()]
         losses = [record["total"] for record in records if "total" in record]

@@ -129,7 +129,8 @@ VARIANTS = {
 
 def run_rank(rank: int, world: int, port: int, folder: str, names: list[str]) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= {"MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    # where nobody says, accelerate gives each process every core, and their threads wait for each other
+    os.environ |= {"MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     runs = Path(folder)
     for name in names:

@@ -217,9 +217,10 @@ def test_shuffling_in_a_window():
 
 
 @pytest.fixture
-def parquet(tmp_path):
+def parquet(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)  # at each stream's end
     rows = {
         "image": [{"bytes": encoded(number), "path": None} for number in range(5)] + [None],
         "caption": [["one", "uno"], ["two"], [" "], ["four"], ["five"], ["no picture"]],

@@ -50,7 +50,7 @@ def test_the_series_is_there():
 def test_every_module_names_a_notebook_that_is_there():
     numbers = {path.stem[:2] for path in NOTEBOOKS}
     named = {
-        path.name: set(re.findall(r"\b\d\d\b", line))
+        path: set(re.findall(r"\b\d\d\b", line))
         for path in (ROOT / "blip2_lab").rglob("*.py")
         for line in re.findall(r"Notebooks?: ([^.]*)", path.read_text())
     }

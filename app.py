@@ -405,6 +405,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="pictures to search in (default: drawn ones)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the frozen parts")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
+    parser.add_argument("--compile", action="store_true", help="the decoder: slower to start, faster to answer")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=0, help="default 0: a free one")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these; a must with any other --host")
@@ -419,9 +420,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Load the model, then serve its page: the chat, or the search where there is no language model."""
     args = parse()
-    print(f"Loading {args.model} …", flush=True)
+    print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
+    options = {name: getattr(args, name) for name in ("device", "quantize", "dtype", "compile")}
     try:
-        model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
+        model = blip2_lab.load(args.model, **options)
         if isinstance(model, Stage1Model):
             page = build_search(Search(model, args.gallery), name=args.model)
         else:

@@ -38,7 +38,8 @@ def plain_search(stage1: Stage1Model, features: torch.Tensor, ids: torch.Tensor,
         listed = itc[text].topk(min(k, len(features))).indices
         memory = stage1.qformer.read_image(features[listed])  # again, for each text
         many = len(listed)
-        scores[text, listed] = stage1.itm_logits(memory, ids[text].expand(many, -1), mask[text].expand(many, -1))[:, 1]
+        logits = stage1.itm_logits(memory, ids[text].expand(many, -1), mask[text].expand(many, -1))
+        scores[text, listed] = logits[:, 1] + itc[text, listed]
     return scores
 
 
@@ -106,7 +107,7 @@ def compare(pictures: int, k: int, rounds: int) -> None:
 
     def ours() -> torch.Tensor:
         gallery: Gallery = read_gallery(stage1, features.split(64))
-        return search(stage1, gallery, *trim(ids, mask), shortlist=k)
+        return search(stage1, gallery, *trim(ids, mask), shortlist=k, rank_by="lavis")
 
     def theirs() -> torch.Tensor:
         return plain_search(stage1, features, long_ids, long_mask, k)
@@ -136,7 +137,7 @@ def compare_real(pictures: int, texts: int, rounds: int) -> None:
     every = torch.arange(pictures)
 
     def ours() -> torch.Tensor:
-        return search(stage1, read_gallery(stage1, [features]), ids, mask, shortlist=pictures)
+        return search(stage1, read_gallery(stage1, [features]), ids, mask, shortlist=pictures, rank_by="lavis")
 
     def match(memory: ImageMemory, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return stage1.itm_logits(memory, ids[:1].expand(pictures, -1), mask[:1].expand(pictures, -1))

@@ -35,6 +35,7 @@
                 viz_decoding               4.1             12       a step of sampling; a beam search as a tree
     talking     chat, novelty, cli         4.1, Figure 4   12       conversation; is it a drawn scene?; the shell
                 picture_index              4.4             06       a folder of pictures, searched
+                compiled                   4.1             12       an answer's next token, compiled
                 page, search_page          4.1, 4.4        06, 12   what the app's pages are made of; its search
                 doctor_files, model_doctor 3.4             12       is it what its files say? may it be trusted?
 
@@ -56,7 +57,12 @@ if TYPE_CHECKING:
 
 
 def load(
-    name_or_path: str, *, device: str = "cpu", quantize: str | None = None, dtype: str | None = None
+    name_or_path: str,
+    *,
+    device: str = "cpu",
+    quantize: str | None = None,
+    dtype: str | None = None,
+    compile: bool = False,
 ) -> Stage2Model:
     """A BLIP-2 ready to be asked: `model.generate(picture, prompt)`.
 
@@ -64,7 +70,15 @@ def load(
                   as "Salesforce/blip2-flan-t5-xxl" (`blip2-lab models` lists them)
     quantize      "int8", "int8-all" or "nf4": the frozen parts in 8 or 4 bits; None: as they are
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
+    compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see compiled.py)
     """
     from blip2_lab.pretrained import load
 
-    return load(name_or_path, device=device, quantize=quantize, dtype=dtype)
+    model = load(name_or_path, device=device, quantize=quantize, dtype=dtype)
+    if compile:
+        from blip2_lab.compiled import compile_decoder
+
+        if getattr(model, "language_model", None) is None:
+            raise ValueError(f"{name_or_path} has no language model, so there is no decoder to compile.")
+        compile_decoder(model.language_model)
+    return model

@@ -200,8 +200,8 @@ def retrieval_scores(
         "itc_text_to_image": scores.itc.T,
         "itm_image_to_text": scores.image_to_text,
         "itm_text_to_image": scores.text_to_image,
-        "both_image_to_text": retrieval.plus_itc(scores.image_to_text, scores.itc, 1 / stage1.temperature),
-        "both_text_to_image": retrieval.plus_itc(scores.text_to_image, scores.itc.T, 1 / stage1.temperature),
+        "both_image_to_text": scores.image_to_text + scores.itc / stage1.temperature,
+        "both_text_to_image": scores.text_to_image + scores.itc.T / stage1.temperature,
         "itc_shuffled_picture": scores.itc.roll(1, dims=0),
     }
     for name, matrix in ways.items():
@@ -287,10 +287,10 @@ def table(report: dict) -> str:
         rows = {
             "picture to text, ITC": "itc_image_to_text",
             "text to picture, ITC": "itc_text_to_image",
-            f"picture to text, ITM re-ranks {found['shortlist']}": "itm_image_to_text",
-            f"text to picture, ITM re-ranks {found['shortlist']}": "itm_text_to_image",
-            "picture to text, logits of ITM and ITC added": "both_image_to_text",
-            "text to picture, logits of ITM and ITC added": "both_text_to_image",
+            f"picture to text, ITM re-ranks {found['shortlist']}, alone": "itm_image_to_text",
+            f"text to picture, ITM re-ranks {found['shortlist']}, alone": "itm_text_to_image",
+            f"picture to text, ITM re-ranks {found['shortlist']}, with ITC's logit": "both_image_to_text",
+            f"text to picture, ITM re-ranks {found['shortlist']}, with ITC's logit": "both_text_to_image",
             "picture to text, ITC, shuffled pictures": "itc_shuffled_picture",
         }
         for label, name in rows.items():

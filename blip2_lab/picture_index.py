@@ -28,6 +28,7 @@ from torch import Tensor
 from blip2_lab.chat import check, unknown_words, unknown_words_sentence
 from blip2_lab.data import SUFFIXES, open_image
 from blip2_lab.qformer import ImageMemory, QFormer
+from blip2_lab.retrieval import pair_scores
 from blip2_lab.stage1 import Stage1Model, itc_similarity
 from blip2_lab.stage2 import Stage2Model
 
@@ -272,7 +273,7 @@ def search(
         return [Hit(index.stamps[row].file, itc[row].item()) for row in listed.tolist()]
     readings = readings or Readings(stage1.qformer, index.features)
     logits = torch.cat([_match(stage1, readings(rows.tolist()), ids, mask) for rows in listed.split(BATCH)])
-    order = logits[:, 1].argsort(descending=True)[:top]
+    order = pair_scores(logits, itc[listed], stage1.temperature).argsort(descending=True)[:top]
     itm = logits.softmax(dim=1)[:, 1]
     return [Hit(index.stamps[listed[i]].file, itc[listed[i]].item(), itm[i].item()) for i in order.tolist()]
 

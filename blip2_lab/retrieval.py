@@ -6,6 +6,9 @@ What is unusual about it:
   (LAVIS reads a picture again for each of its 128 candidates, in both directions.)
 * Both directions share their pairs: (image, text) has one ITM score, whoever shortlisted it.
 * An image's texts are matched side by side, looking at the same keys and values: nothing is copied for each pair.
+* Three ways to rank what ITM has judged (`pair_scores`). ITM learned to tell true pairs from hard negatives, which are
+  drawn in proportion to e to the power of ITC's logit (section 3.2): the best log-odds it can give a pair are the true
+  ones *minus* ITC's logit, and their sum ranks as the truth does. LAVIS adds the bare cosine.
 
 Paper: section 4.4. Notebook: 06.
 """
@@ -21,8 +24,9 @@ from torch import Tensor
 from blip2_lab.qformer import ImageMemory
 from blip2_lab.stage1 import Stage1Model, itc_similarity, trim
 
-#: The score of a pair that is on no shortlist: below any other.
-NOT_RERANKED = -100.0
+#: The score of a pair that is on no shortlist: below any other (LAVIS: -100).
+NOT_RERANKED = -torch.inf
+RANKINGS = ("itm", "lavis", "both")
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,26 @@ def match_pairs(
     *,
     batch_size: int = 256,
 ) -> Tensor:
-    """pairs long[P, 2] of (image, text) numbers -> ITM's logits for a match, [P]."""
-    scores = torch.empty(len(pairs), device=model.device)
+    """pairs long[P, 2] of (image, text) numbers -> ITM's logits [P, 2]: no match, match."""
+    logits = torch.empty(len(pairs), 2, device=model.device)
     for images, places in _side_by_side(pairs, attention_mask.sum(dim=1), batch_size):
         memory, text = gallery.memory.select(images.to(gallery.memory.device)).to(model.device), pairs[places, 1]
-        scores[places] = model.itm_logits(memory, *trim(input_ids[text], attention_mask[text]))[:, 1].float()
-    return scores
+        logits[places] = model.itm_logits(memory, *trim(input_ids[text], attention_mask[text])).float()
+    return logits
+
+
+def pair_scores(itm_logits: Tensor, itc: Tensor, temperature: Tensor | float, rank_by: str = "itm") -> Tensor:
+    """By what re-ranked pairs are ordered: itm_logits [P, 2] and ITC's cosines [P] -> [P].
+
+    rank_by  "itm": ITM's log-odds of a match, in the order of its probability
+             "lavis": ITM's logit for a match plus the cosine, which hardly counts beside it (the reference)
+             "both": ITM's log-odds plus ITC's logit, the cosine over the temperature
+    """
+    log_odds = itm_logits[:, 1] - itm_logits[:, 0]
+    scores = {"itm": log_odds, "lavis": itm_logits[:, 1] + itc, "both": log_odds + itc / temperature}
+    if rank_by not in scores:
+        raise ValueError(f"rank_by={rank_by!r} is unknown; choose one of {', '.join(RANKINGS)}.")
+    return scores[rank_by]
 
 
 def _side_by_side(pairs: Tensor, text_lengths: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,19 +124,18 @@ def retrieve(
     attention_mask: Tensor,
     *,
     shortlist: int = 128,
-    itc_weight: float = 0.0,
+    rank_by: str = "itm",
     batch_size: int = 256,
 ) -> RetrievalScores:
     """Every picture of the gallery against M texts (input_ids, attention_mask [M, T]), both ways.
 
     shortlist  so many candidates of each row are re-ranked (paper: 128); the others score NOT_RERANKED
-    itc_weight score by ITM's logit plus so much of ITC's cosine: 0 is the paper; 1 is LAVIS, where it hardly counts
-               beside a logit; 1 / model.temperature makes ITC's own logit of it (better here: see the micro's card)
+    rank_by    how those are ordered, see `pair_scores`
     """
     texts = input_ids, attention_mask
     itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
     listed_texts, listed_images = _shortlist(itc, shortlist), _shortlist(itc.T, shortlist).T  # bool[I, M] both
-    scores = _match_listed(model, gallery, itc, listed_texts | listed_images, *texts, itc_weight, batch_size)
+    scores = _match_listed(model, gallery, itc, listed_texts | listed_images, *texts, rank_by, batch_size)
     image_to_text = scores.masked_fill(~listed_texts, NOT_RERANKED)
     return RetrievalScores(itc, image_to_text, scores.masked_fill(~listed_images, NOT_RERANKED).T)
 
@@ -130,13 +147,13 @@ def search(
     attention_mask: Tensor,
     *,
     shortlist: int = 128,
-    itc_weight: float = 0.0,
+    rank_by: str = "itm",
     batch_size: int = 256,
 ) -> Tensor:
     """Texts look for pictures: scores [M, I], as `retrieve(...).text_to_image`, at half the cost."""
     texts = input_ids, attention_mask
     itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
-    return _match_listed(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, itc_weight, batch_size).T
+    return _match_listed(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, rank_by, batch_size).T
 
 
 @torch.no_grad()
@@ -149,11 +166,6 @@ def score_pairs(
     text_embeds = model.embed_text(input_ids, attention_mask)
     itc = torch.einsum("bqe,be->bq", image_embeds, text_embeds).max(dim=1).values
     return itc, model.itm_logits(memory, input_ids, attention_mask).float().softmax(dim=1)[:, 1]
-
-
-def plus_itc(scores: Tensor, itc: Tensor, weight: float | Tensor) -> Tensor:
-    """`weight` times ITC's cosine added to the scores of the pairs that were re-ranked; all of one shape."""
-    return torch.where(scores > NOT_RERANKED, scores + weight * itc, scores)
 
 
 def _shortlist(similarity: Tensor, size: int) -> Tensor:
@@ -169,11 +181,11 @@ def _match_listed(
     listed: Tensor,
     input_ids: Tensor,
     attention_mask: Tensor,
-    itc_weight: float,
+    rank_by: str,
     batch_size: int,
 ) -> Tensor:
     """Scores [I, M] where listed bool[I, M] is True, NOT_RERANKED elsewhere."""
-    matches = match_pairs(model, gallery, listed.nonzero(), input_ids, attention_mask, batch_size=batch_size)
+    logits = match_pairs(model, gallery, listed.nonzero(), input_ids, attention_mask, batch_size=batch_size)
     scores = torch.full_like(itc, NOT_RERANKED)
-    scores[listed] = matches
-    return plus_itc(scores, itc, itc_weight)
+    scores[listed] = pair_scores(logits, itc[listed], model.temperature, rank_by)
+    return scores

@@ -70,7 +70,7 @@ def test_a_search_is_lavis_search(tiny_model):
     ids, mask = stage1.tokenize(["a red boat.", "two small cats on the beach."])
     plain = retrieval.plain_search(stage1, features, *retrieval.padded(ids, mask, 20), 3)
     with torch.no_grad():
-        ours = search(stage1, read_gallery(stage1, [features]), ids, mask, shortlist=3)
+        ours = search(stage1, read_gallery(stage1, [features]), ids, mask, shortlist=3, rank_by="lavis")
     torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
 
 

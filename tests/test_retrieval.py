@@ -3,7 +3,7 @@ import torch
 from lavis_golden import assert_close, model, tensors
 
 from blip2_lab.attention import MultiHeadAttention
-from blip2_lab.retrieval import NOT_RERANKED, match_pairs, plus_itc, read_gallery, retrieve, score_pairs, search
+from blip2_lab.retrieval import NOT_RERANKED, match_pairs, pair_scores, read_gallery, retrieve, score_pairs, search
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +23,39 @@ def texts():
 
 @pytest.mark.parametrize("batch_size", [5, 256])
 def test_scores_equal_lavis(lavis, gallery, texts, batch_size):
-    scores = retrieve(lavis, gallery, *texts, shortlist=4, itc_weight=1, batch_size=batch_size)
-    assert_close(scores.image_to_text, tensors()["ret.score_i2t"])
-    assert_close(scores.text_to_image, tensors()["ret.score_t2i"])
-    assert_close(search(lavis, gallery, *texts, shortlist=4, itc_weight=1), tensors()["ret.score_t2i"])
+    scores = retrieve(lavis, gallery, *texts, shortlist=4, rank_by="lavis", batch_size=batch_size)
+    assert_close(scores.image_to_text.clamp(min=-100), tensors()["ret.score_i2t"])
+    assert_close(scores.text_to_image.clamp(min=-100), tensors()["ret.score_t2i"])
+    found = search(lavis, gallery, *texts, shortlist=4, rank_by="lavis")
+    assert_close(found.clamp(min=-100), tensors()["ret.score_t2i"])
 
 
-def test_the_paper_ranks_by_itm_alone(lavis, gallery, texts):
-    with_itc = retrieve(lavis, gallery, *texts, shortlist=4, itc_weight=1)
-    without = retrieve(lavis, gallery, *texts, shortlist=4)
-    listed = without.image_to_text != NOT_RERANKED
-    assert_close((with_itc.image_to_text - without.image_to_text)[listed], with_itc.itc[listed])
+def test_pairs_are_ranked_by_one_of_three_scores():
+    logits, itc = torch.tensor([[1.0, 3.0], [-2.0, 2.5]]), torch.tensor([0.9, 0.1])
+    assert_close(pair_scores(logits, itc, 0.1), torch.tensor([2.0, 4.5]))
+    assert_close(pair_scores(logits, itc, 0.1, "lavis"), torch.tensor([3.9, 2.6]))
+    assert_close(pair_scores(logits, itc, torch.tensor(0.1), "both"), torch.tensor([11.0, 5.5]))
+    with pytest.raises(ValueError, match="choose one of itm, lavis, both"):
+        pair_scores(logits, itc, 0.1, "ITM")
 
 
-def test_itc_is_added_to_what_itm_judged_only():
-    itm, itc = torch.tensor([[1.0, NOT_RERANKED], [0.0, 2.0]]), torch.tensor([[0.2, 0.9], [0.1, 0.3]])
-    assert_close(plus_itc(itm, itc, 10), torch.tensor([[3.0, NOT_RERANKED], [1.0, 5.0]]))
+def test_a_perfect_itm_and_a_perfect_itc_add_up():
+    """The log-odds of true pairs against negatives that ITC drew: with ITC's logit the true ratio is back."""
+    generator = torch.Generator().manual_seed(0)
+    joint = torch.rand(4, 6, generator=generator, dtype=torch.float64) + 0.05
+    joint /= joint.sum()
+    ratio = joint / joint.sum(dim=1, keepdim=True) / joint.sum(dim=0)  # p(image, text) / p(image) p(text)
+    itc, temperature = torch.rand(4, 6, generator=generator, dtype=torch.float64), 0.3
+    drawn = joint.sum(dim=0) * (itc / temperature).exp()  # in proportion to p(text) and to e^(ITC's logit)
+    negatives = joint.sum(dim=1, keepdim=True) * drawn / drawn.sum(dim=1, keepdim=True)
+    log_odds = (joint / negatives).log()
+    for image in range(4):
+        logits = torch.stack([torch.zeros(6, dtype=torch.float64), log_odds[image]], dim=1)
+        both = pair_scores(logits, itc[image], temperature, "both")
+        assert both.argsort().tolist() == ratio[image].argsort().tolist()
+        difference = both - ratio[image].log()
+        torch.testing.assert_close(difference, difference.mean().expand(6))
+    assert any(log_odds[i].argmax() != ratio[i].argmax() for i in range(4)), "alone it would rank otherwise"
 
 
 def test_the_shortlist_is_itcs_best(lavis, gallery, texts):

@@ -53,9 +53,9 @@ demo: .venv/ready-demo  ## the chat
 	$(SAY) "Starting the chat (stop it with Ctrl+C)"
 	@$(BIN)/python app.py $(ARGS)
 
-test: .venv/ready-dev  ## the tests
+test: .venv/ready-dev  ## the tests, in two processes of one thread each
 	$(SAY) "Running the tests"
-	@$(BIN)/python -m pytest $(PYTEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 lab: .venv/ready-lab  ## the notebooks
 	$(SAY) "Opening JupyterLab on the notebooks (stop it with Ctrl+C)"

@@ -5,8 +5,9 @@
 
 Both answer greedily, with the same number of tokens, and must give the same ids (the quantized kernels differ on a CPU:
 there the rival runs unquantized, and the ids are not compared). Asked: a first question about a picture, a second one
-about the same picture, and eight at once. Beside the words a second stands what reading the decoder's weights once a
-token allows (bandwidth measured by copying): no program is faster at one answer at a time.
+about the same picture, and eight at once; these also with a static cache, against ours that grows. Beside the words a
+second stands what reading the decoder's weights once a token allows (bandwidth measured by copying): no program is
+faster at one answer at a time.
 """
 
 from __future__ import annotations
@@ -123,6 +124,15 @@ def measure(model: Stage2Model, rival: Rival, device: str, tokens: int, rounds: 
     def ours_eight() -> list[list[int]]:
         return language.generate_ids(model.encode_image(pixels).expand(8, -1, -1), eight, decoding)
 
+    @torch.no_grad()
+    def static_eight() -> None:
+        """The same with room for every key and value from the start, which `generate_ids` does not offer."""
+        embeddings, mask = language.prepend(model.encode_image(pixels).expand(8, -1, -1), eight)
+        settings = dict(max_new_tokens=tokens, min_new_tokens=tokens, num_beams=1, do_sample=False)
+        language.model.generate(
+            inputs_embeds=embeddings, attention_mask=mask, cache_implementation="static", **settings
+        )
+
     firsts: list[float] = []
 
     def theirs_first() -> None:
@@ -162,6 +172,9 @@ def measure(model: Stage2Model, rival: Rival, device: str, tokens: int, rounds: 
             a, b = seconds["ours"], seconds["theirs"]
             speed = f"{made / a:10.1f}{made / b:10.1f}" if made > 1 else f"{'':20}"
             print(f"  {name:28}{1000 * a:7.1f} ms{1000 * b:11.1f} ms{speed}{b / a:7.2f}")
+        caches = take_turns({"static": static_eight, "growing": ours_eight}, rounds, lambda: synchronize(device))
+        static, growing = (1000 * caches[kind] for kind in ("static", "growing"))
+        print(f"  eight at once with a static cache {static:.1f} ms, with one that grows {growing:.1f} ms")
     read = decoder_bytes(model)
     bound = bandwidth(device) / read
     print(

@@ -47,7 +47,8 @@ def compile_decoder(language_model: LanguageModel, backend: str | Callable = "in
         _write_a_little(language_model)
     except torch._dynamo.exc.TorchDynamoException as error:
         decoder.forward = as_written
-        reason = str(getattr(error, "inner_exception", error)).splitlines()[0]
+        cause = getattr(error, "inner_exception", error)
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise ValueError(
             f"The decoder cannot be compiled here ({reason}). On a CPU that takes a C++ compiler, g++ or clang++; "
             "without compiling the model works as well."

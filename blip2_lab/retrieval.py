@@ -24,8 +24,8 @@ from torch import Tensor
 from blip2_lab.qformer import ImageMemory
 from blip2_lab.stage1 import Stage1Model, itc_similarity, trim
 
-#: The score of a pair that is on no shortlist: below any other (LAVIS: -100).
-NOT_RERANKED = -torch.inf
+#: The score of a pair that is on no shortlist.
+NOT_RERANKED = -torch.inf  # differs from LAVIS: below any other, where its -100 is below most
 RANKINGS = ("itm", "lavis", "both")
 
 
@@ -97,7 +97,7 @@ def pair_scores(itm_logits: Tensor, itc: Tensor, temperature: Tensor | float, ra
              "lavis": ITM's logit for a match plus the cosine, which hardly counts beside it (the reference)
              "both": ITM's log-odds plus ITC's logit, the cosine over the temperature
     """
-    log_odds = itm_logits[:, 1] - itm_logits[:, 0]
+    log_odds = itm_logits[:, 1] - itm_logits[:, 0]  # differs from LAVIS: one logit alone is not the probability's order
     scores = {"itm": log_odds, "lavis": itm_logits[:, 1] + itc, "both": log_odds + itc / temperature}
     if rank_by not in scores:
         raise ValueError(f"rank_by={rank_by!r} is unknown; choose one of {', '.join(RANKINGS)}.")

@@ -96,12 +96,16 @@ def pair_scores(itm_logits: Tensor, itc: Tensor, temperature: Tensor | float, ra
     rank_by  "itm": ITM's log-odds of a match, in the order of its probability
              "lavis": ITM's logit for a match plus the cosine, which hardly counts beside it (the reference)
              "both": ITM's log-odds plus ITC's logit, the cosine over the temperature
+    Raises ValueError for any other.
     """
+    _check_ranking(rank_by)
     log_odds = itm_logits[:, 1] - itm_logits[:, 0]  # differs from LAVIS: one logit alone is not the probability's order
-    scores = {"itm": log_odds, "lavis": itm_logits[:, 1] + itc, "both": log_odds + itc / temperature}
-    if rank_by not in scores:
+    return {"itm": log_odds, "lavis": itm_logits[:, 1] + itc, "both": log_odds + itc / temperature}[rank_by]
+
+
+def _check_ranking(rank_by: str) -> None:
+    if rank_by not in RANKINGS:
         raise ValueError(f"rank_by={rank_by!r} is unknown; choose one of {', '.join(RANKINGS)}.")
-    return scores[rank_by]
 
 
 def _side_by_side(pairs: Tensor, text_lengths: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -185,6 +189,7 @@ def _match_listed(
     batch_size: int,
 ) -> Tensor:
     """Scores [I, M] where listed bool[I, M] is True, NOT_RERANKED elsewhere."""
+    _check_ranking(rank_by)  # before the long part
     logits = match_pairs(model, gallery, listed.nonzero(), input_ids, attention_mask, batch_size=batch_size)
     scores = torch.full_like(itc, NOT_RERANKED)
     scores[listed] = pair_scores(logits, itc[listed], model.temperature, rank_by)

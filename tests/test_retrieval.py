@@ -39,6 +39,19 @@ def test_pairs_are_ranked_by_one_of_three_scores():
         pair_scores(logits, itc, 0.1, "ITM")
 
 
+def test_itc_is_added_to_what_itm_judged_only(lavis, gallery, texts):
+    alone, both = (retrieve(lavis, gallery, *texts, shortlist=4, rank_by=by) for by in ("itm", "both"))
+    listed = alone.image_to_text != NOT_RERANKED
+    assert not listed.all() and ((both.image_to_text != NOT_RERANKED) == listed).all()
+    assert_close((both.image_to_text - alone.image_to_text)[listed], (both.itc / lavis.temperature)[listed])
+
+
+def test_an_unknown_ranking_is_refused_before_anything_is_matched(lavis, gallery, texts, monkeypatch):
+    monkeypatch.setattr(lavis, "itm_logits", None)
+    with pytest.raises(ValueError, match="choose one of itm, lavis, both"):
+        retrieve(lavis, gallery, *texts, rank_by="ITM")
+
+
 def test_a_perfect_itm_and_a_perfect_itc_add_up():
     """The log-odds of true pairs against negatives that ITC drew: with ITC's logit the true ratio is back."""
     generator = torch.Generator().manual_seed(0)

@@ -418,19 +418,15 @@ def origin(recipe: Recipe) -> Recipe:
 def with_settings(recipe: Recipe, changes: Sequence[str]) -> list[Recipe]:
     """The recipe, or the parts of a sequence in their order, with the changes made: `"optim.lr=5e-5"`.
 
-    For a sequence a change names its part first: `"micro-vit/optim.steps=100"`.
+    In a sequence a change is one of every part, or of the part it names first: `"micro-vit/optim.steps=100"`.
     """
-    if not recipe.sequence:
-        for change in changes:
-            recipe = override(recipe, change)
-        return [recipe]
-    parts = {name: get(name) for name in recipe.sequence}
+    parts = {name: get(name) for name in recipe.sequence} or {recipe.name: recipe}
     for change in changes:
-        name, slash, rest = change.partition("/")
-        if not slash or name not in parts:
-            example = f"{recipe.sequence[0]}/optim.steps=100"
-            raise ValueError(f"{recipe.name} is made of {', '.join(parts)}: say which one to change, as in {example}")
-        parts[name] = override(parts[name], rest)
+        name, slash, _ = change.partition("=")[0].rpartition("/")
+        if slash and name not in parts:
+            raise ValueError(f"{recipe.name} has no part {name!r}: it is made of {', '.join(parts)}")
+        for part in [name] if slash else list(parts):
+            parts[part] = override(parts[part], change.removeprefix(f"{name}/"))
     return list(parts.values())
 
 

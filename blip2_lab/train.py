@@ -7,7 +7,7 @@ What is unusual about it:
 * However a batch is split among processes and passes, a step is that of the whole batch in one piece. Means of parts
   that weigh differently (target tokens) are weighted; a loss that compares examples of different passes sees them all
   (`joint_losses`). Sharding and gradient checkpointing change where numbers are kept, and no number.
-* One background thread prepares batches (drawing pictures costs time) in the order of their indices.
+* One background thread prepares batches (drawing pictures costs time) in the order of their indices (`prefetch.py`).
 * A kill at any time loses nothing but the steps since the last checkpoint (`run_folder.py`).
 * A loss or gradient that is not finite stops the run *before* the update; a loss that climbs back to where it began
   stops it, too. The last good checkpoint is named, and never pruned.
@@ -22,10 +22,8 @@ Paper: sections 3.2 to 3.4. Notebook: 08.
 from __future__ import annotations
 
 import math
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,15 +33,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from blip2_lab import parallel
+from blip2_lab import layers, parallel
 from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
+from blip2_lab.prefetch import prefetch
 from blip2_lab.run_folder import RunFolder, checkpoints, load_trained, random_states, read_log, set_random_states
 from blip2_lab.watch import Diverged, LossWatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-PREFETCHED_BATCHES = 2
 
 
 class Task(Protocol):
@@ -87,56 +84,13 @@ class _TaskModule(nn.Module):
         return self.losses(batches[0]) if len(batches) == 1 else self.joint_losses(batches)
 
 
-# --------------------------------------------------------------------------------------------------- batches, ahead
+# --------------------------------------------------------------------------------------------------------- the loop
 
 
 def pass_numbers(optim: OptimConfig, steps: range, rank: int = 0) -> list[int]:
     """The numbers of one process's batches: within a step rank 0's passes come first, then rank 1's, and so on."""
     passes, world = optim.accumulate, parallel.number_of_processes()
     return [(step * world + rank) * passes + i for step in steps for i in range(passes)]
-
-
-def prefetch(make: Callable[[int], Any], indices: Sequence[int], depth: int = PREFETCHED_BATCHES) -> Iterator[Any]:
-    """`make(index)` for each index, in order, prepared by one thread at most `depth` ahead.
-
-    An exception in `make` is raised here; closing the iterator ends the thread.
-    """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    closed = threading.Event()
-
-    def put(item: tuple[Any, Exception | None]) -> bool:
-        while not closed.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                pass
-        return False
-
-    def work() -> None:
-        for index in indices:
-            try:
-                item = (make(index), None)
-            except Exception as error:  # handed over: it belongs to the thread that asked
-                put((None, error))
-                return
-            if not put(item):
-                return
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        for _ in indices:
-            batch, error = ready.get()
-            if error is not None:
-                raise error
-            yield batch
-    finally:
-        closed.set()
-        thread.join(timeout=10)
-
-
-# --------------------------------------------------------------------------------------------------------- the loop
 
 
 def train(
@@ -201,7 +155,8 @@ def train(
             if hasattr(task, "generator"):
                 task.generator.manual_seed(hash((seed, step)))  # hash of integers: the same everywhere
             try:
-                parts = _update(accelerator, module, optimizer, batches, optim, step, together)
+                with layers.compiling("The layers") if optim.compile_layers else nullcontext():
+                    parts = _update(accelerator, module, optimizer, batches, optim, step, together)
                 watch.add(parts["total"])
             except Diverged as error:
                 raise Diverged(f"{error} at step {step + 1}; {_advice(run, optim, watch)}") from None
@@ -213,7 +168,8 @@ def train(
                 say(_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
-                with accelerator.autocast(), parallel.gathered(module):
+                as_written = layers.as_written() if optim.compile_layers else nullcontext()
+                with accelerator.autocast(), parallel.gathered(module), as_written:
                     found = _look(task, done, latest[0], accelerator.device)
                 if reference and found:
                     found["reference"] = _at(reference, done)
@@ -249,7 +205,9 @@ def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[
     if optim.shard and world == 1:
         raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
     if optim.checkpoint_layers:
-        parallel.recompute_layers(task.model)
+        layers.recompute_layers(task.model)
+    if optim.compile_layers:
+        layers.compile_layers(task.model)
     module = _TaskModule(task)
     if not optim.shard:
         return accelerator.prepare(module, _optimizer(task, optim, accelerator.device))

@@ -26,7 +26,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 CHECK = re.compile(r"^( *).*?\bchecks\.(\w+)\(\s*(my_\w+)(?:,\s*([^,\n]+?)\s*(?:,|\)))?", re.MULTILINE)
 
 
-def execute(notebook: nbformat.NotebookNode, timeout: int = 300) -> nbformat.NotebookNode:
+def execute(notebook: nbformat.NotebookNode, timeout: int = 900) -> nbformat.NotebookNode:
     """The notebook, run in a fresh kernel; an error in a cell is an error here."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")

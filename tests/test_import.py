@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "blip2_lab"
 
 #: Floors from the ground up. A module imports only from floors below its own.
 FLOORS = (
-    ("parallel", "watch"),
+    ("layers", "watch"),
+    ("parallel", "prefetch"),
     (
         "attention",
         "micro",

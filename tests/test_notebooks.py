@@ -148,7 +148,7 @@ def test_the_copy_finder_finds_copies(library):
 
 @needs_micro
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @each_notebook
 def test_a_notebook_runs_from_top_to_bottom(path):
     notebook = run_all.execute(nbformat.read(path, as_version=4))
@@ -157,7 +157,7 @@ def test_a_notebook_runs_from_top_to_bottom(path):
 
 @needs_micro
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @each_notebook
 def test_a_notebook_runs_with_its_exercises_solved(path):
     notebook = nbformat.read(path, as_version=4)

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups
+from blip2_lab.prefetch import prefetch
 from blip2_lab.run_folder import checkpoints, read_log
-from blip2_lab.train import prefetch, train
+from blip2_lab.train import train
 from blip2_lab.watch import Diverged
 
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=3, steps=12, batch_size=8, precision="fp32")
@@ -97,6 +98,26 @@ def test_prefetch_keeps_the_order_and_stays_two_ahead():
     time.sleep(0.3)
     assert made == [3, 4, 5, 6]  # one taken, two waiting, one in hand
     assert list(batches) == list(range(4, 30))
+
+
+def test_prefetch_computes_on_one_core_and_leaves_the_others_their_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+
+        def make(index):
+            torch.randn(300, 300) @ torch.randn(300, 300)  # large enough to be shared out
+            return torch.get_num_threads()
+
+        assert list(prefetch(make, range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+        later = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [2]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_prefetch_hands_over_errors_and_ends_its_thread():

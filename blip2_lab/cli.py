@@ -178,7 +178,7 @@ _ON_HELP = (
     "your own pictures: a folder with captions.csv (columns file and caption) or with boat.txt beside boat.jpg, "
     "a folder of shards, an address, hf:owner/name, or a sources.toml; without RECIPE: micro-captions"
 )
-_SET_HELP = "change one value: optim.lr=5e-5, or micro-vit/optim.steps=100 for a part of micro-all; repeatable"
+_SET_HELP = "change a value: optim.lr=5e-5; of micro-all in every part, or in one: micro-vit/optim.steps=9; repeatable"
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:

@@ -74,17 +74,18 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     if feed:
         _same_examples(folder, recipe.data.path, feed.identity)
     write_atomically(folder / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
-    final = train(
-        task,
-        recipe.optim,
-        run_dir=folder,
-        seed=recipe.seed,
-        save_every=recipe.save_every,
-        eval_every=recipe.eval_every if getattr(task, "held_out", True) is not None else 0,
-        resume=resume,
-        progress=progress,
-        reference=doctor.reference_log(recipe.curve or recipe.name),
-    )
+    with quietly():
+        final = train(
+            task,
+            recipe.optim,
+            run_dir=folder,
+            seed=recipe.seed,
+            save_every=recipe.save_every,
+            eval_every=recipe.eval_every if getattr(task, "held_out", True) is not None else 0,
+            resume=resume,
+            progress=progress,
+            reference=doctor.reference_log(recipe.curve or recipe.name),
+        )
     if feed and progress:
         print(feed.skips.report(), flush=True)
     return final

@@ -19,7 +19,7 @@
     running     micro, piles, pretraining  3.4             01, 10   the frozen micro parts, and how they were made
                 train, optim, watch        3.4             08       the loop; its schedule; is it still going down?
                 run_folder                 3.4             08       what a run leaves on disk
-                prefetch, layers           3.4             08       batches made ahead; layers recomputed or compiled
+                prefetch                   3.4             08       batches made ahead, on one core
                 parallel                   3.2             05       many processes that train as one
                 paper, settings, recipes   3.4             08       the numbers
                 blueprint, workload,

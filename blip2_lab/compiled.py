@@ -22,7 +22,6 @@ import torch
 
 from blip2_lab.decoding import Decoding
 from blip2_lab.language import LanguageModel, Text
-from blip2_lab.layers import compiling
 
 
 def compile_decoder(language_model: LanguageModel, backend: str | Callable = "inductor") -> None:
@@ -45,11 +44,15 @@ def compile_decoder(language_model: LanguageModel, backend: str | Callable = "in
 
     decoder.forward = forward
     try:
-        with compiling("The decoder"):
-            _write_a_little(language_model)
-    except ValueError:
+        _write_a_little(language_model)
+    except torch._dynamo.exc.TorchDynamoException as error:
         decoder.forward = as_written
-        raise
+        cause = getattr(error, "inner_exception", error)
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        raise ValueError(
+            f"The decoder cannot be compiled here ({reason}). On a CPU that takes a C++ compiler, g++ or clang++; "
+            "without compiling the model works as well."
+        ) from None
 
 
 def _write_a_little(language_model: LanguageModel) -> None:

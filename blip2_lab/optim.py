@@ -28,8 +28,6 @@ class OptimConfig:
     precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32
     checkpoint_layers  every transformer layer keeps its input only and is computed again for its gradient: most of the
                        memory of activations, for a third more work
-    compile_layers     every transformer layer through torch.compile: some minutes once, then shorter steps, the same
-                       numbers up to rounding; on a CPU it takes a C++ compiler
     shard              FSDP2 instead of DDP: each process keeps its share of the weights, for models too large for one
     """
 
@@ -44,7 +42,6 @@ class OptimConfig:
     accumulate: int = 1
     precision: str = "bf16"
     checkpoint_layers: bool = False
-    compile_layers: bool = False
     shard: bool = False
 
     def __post_init__(self) -> None:

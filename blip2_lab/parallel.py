@@ -6,7 +6,7 @@ What is unusual about it:
   brings home what the other ranks' losses have to say about this rank's rows. The average over ranks is then exactly
   the loss, and the gradient, of one process with the whole batch. (LAVIS gathers without gradient.)
 * Without a process group a gather is the identity, so the same code runs in one process.
-* Sharding (FSDP2) changes where numbers are kept, and no number.
+* Sharding (FSDP2) and gradient checkpointing change where numbers are kept, and no number.
 
 Paper: section 3.2 (in-batch negatives). Notebook: 05.
 """
@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from blip2_lab.layers import stacks
+from torch.utils.checkpoint import checkpoint
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -132,3 +132,21 @@ def make_whole(module: nn.Module) -> None:
         for name, parameter in list(owner._parameters.items()):
             if hasattr(parameter, "full_tensor"):
                 owner._parameters[name] = nn.Parameter(whole(parameter).cpu(), parameter.requires_grad)
+
+
+def stacks(module: nn.Module) -> list[nn.ModuleList]:
+    """The transformers in a model: lists of layers of one class."""
+    lists = [found for found in module.modules() if isinstance(found, nn.ModuleList) and len(found) > 1]
+    return [found for found in lists if len({type(layer) for layer in found}) == 1]
+
+
+def recompute_layers(module: nn.Module) -> None:
+    """Gradient checkpointing: every transformer layer keeps its input only, and computes itself again for its gradient.
+
+    Frozen layers too, where a gradient passes through them. (transformers' own checkpointing needs training mode, and
+    our language models are in eval mode, always.)
+    """
+    for layers in stacks(module):
+        for layer in layers:
+            if not isinstance(layer.forward, partial):
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

@@ -205,8 +205,6 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
         said.append("reading and augmenting pictures keeps up with the GPU")
     if recipe.optim.checkpoint_layers:
         said.append("layers that are computed again keep a tenth of their activations, for a third more work")
-    if recipe.optim.compile_layers:
-        said.append("compiled layers take less time and memory than this, which is not computed")
     if isinstance(recipe.data, SceneData):
         said.append("image features are computed before, once; the steps read them")
     return tuple(said)

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from blip2_lab import layers, parallel
+from blip2_lab import parallel
 from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
 from blip2_lab.prefetch import prefetch
 from blip2_lab.run_folder import RunFolder, checkpoints, load_trained, random_states, read_log, set_random_states
@@ -155,8 +155,7 @@ def train(
             if hasattr(task, "generator"):
                 task.generator.manual_seed(hash((seed, step)))  # hash of integers: the same everywhere
             try:
-                with layers.compiling("The layers") if optim.compile_layers else nullcontext():
-                    parts = _update(accelerator, module, optimizer, batches, optim, step, together)
+                parts = _update(accelerator, module, optimizer, batches, optim, step, together)
                 watch.add(parts["total"])
             except Diverged as error:
                 raise Diverged(f"{error} at step {step + 1}; {_advice(run, optim, watch)}") from None
@@ -168,8 +167,7 @@ def train(
                 say(_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
-                as_written = layers.as_written() if optim.compile_layers else nullcontext()
-                with accelerator.autocast(), parallel.gathered(module), as_written:
+                with accelerator.autocast(), parallel.gathered(module):
                     found = _look(task, done, latest[0], accelerator.device)
                 if reference and found:
                     found["reference"] = _at(reference, done)
@@ -205,9 +203,7 @@ def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[
     if optim.shard and world == 1:
         raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
     if optim.checkpoint_layers:
-        layers.recompute_layers(task.model)
-    if optim.compile_layers:
-        layers.compile_layers(task.model)
+        parallel.recompute_layers(task.model)
     module = _TaskModule(task)
     if not optim.shard:
         return accelerator.prepare(module, _optimizer(task, optim, accelerator.device))

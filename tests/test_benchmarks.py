@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import data_speed, retrieval, stage1_step, stage2_step, train_loop
+from benchmarks import data_speed, retrieval, stage1_step, stage2_step
 from benchmarks.measure import flops, kept_bytes, own_clock, peak_memory, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.retrieval import read_gallery, search
@@ -109,13 +109,6 @@ def test_scripts_print_ratios(script, capsys):
     script.main(["--size", "small", "--rounds", "1"])
     shown = capsys.readouterr().out
     assert shown.count("ratio") == (3 if script is stage1_step else 2) and "losses differ by" in shown
-
-
-@pytest.mark.slow
-def test_the_loop_is_timed_both_ways(tmp_path, capsys):
-    train_loop.main(["micro-bert", "--steps", "4", "--runs", str(tmp_path)])
-    shown = capsys.readouterr().out
-    assert "as written" in shown and "compiled" in shown and "ratio" in shown
 
 
 @pytest.mark.slow

@@ -11,8 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "blip2_lab"
 
 #: Floors from the ground up. A module imports only from floors below its own.
 FLOORS = (
-    ("layers", "watch"),
-    ("parallel", "prefetch"),
+    ("parallel", "watch", "prefetch"),
     (
         "attention",
         "micro",

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 
-from blip2_lab import layers, parallel
+from blip2_lab import parallel
 from blip2_lab.optim import OptimConfig
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.run_folder import checkpoints, read_log
@@ -268,8 +268,8 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients():
     def backward(recompute):
         task = TinyStage1Task(replace(OPTIM, batch_size=8))
         if recompute:
-            layers.recompute_layers(task.model)
-            layers.recompute_layers(task.model)  # twice is once
+            parallel.recompute_layers(task.model)
+            parallel.recompute_layers(task.model)  # twice is once
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
             total = task.losses(task.batch(0))["total"]
@@ -290,4 +290,4 @@ def test_stacks_are_lists_of_equal_layers():
             "single": nn.ModuleList([nn.Linear(1, 1)]),
         }
     )
-    assert layers.stacks(model) == [model["layers"]]
+    assert parallel.stacks(model) == [model["layers"]]

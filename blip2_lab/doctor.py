@@ -23,7 +23,7 @@ from blip2_lab.run_folder import read_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
-CURVES = Path(__file__).parent / "assets" / "micro" / "curves"
+CURVES = Path(__file__).parent / "assets" / "micro-all"  #: recipe and log of every part, as they are today
 #: One of three pairs is true: the entropy of (1/3, 2/3).
 ITM_CHANCE = math.log(3) - 2 / 3 * math.log(2)
 EARLY = 200  #: steps before which nothing is judged; at least twice the warm-up, too
@@ -84,7 +84,7 @@ def chance_levels(batch_size: int, vocab_size: int) -> dict[str, float]:
 
 
 def reference_log(recipe: str) -> list[dict]:
-    """The log of the shipped model's run of this recipe; empty where there is none."""
+    """The shipped log of a run of this recipe; empty where there is none."""
     path = CURVES / f"{recipe}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from blip2_lab import recipes
 from blip2_lab.blueprint import Blueprint, blueprint, count_parameters
+from blip2_lab.doctor import CURVES
 from blip2_lab.features import cache_bytes
 from blip2_lab.recipes import MicroPart, Recipe, SceneData, Stage2Parts, WebData
 from blip2_lab.workload import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
@@ -27,7 +28,6 @@ from blip2_lab.workload import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work
 GIB = 2**30
 CARDS = (16, 24, 40, 80)  #: memory of the cards that a plan is tried on, GiB
 RESERVE = 1 * GIB  #: what CUDA itself takes, and gaps between allocations; an assumption
-CURVES = Path(__file__).parent / "assets" / "micro" / "curves"
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
 
 
 def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) -> Measured | None:
-    """What the log of a finished run of this recipe says: one of your own, or the shipped model's."""
+    """What the log of a finished run of this recipe says: one of your own, or the one we ship."""
     places = (
         (runs_dir / recipe.name, "log.jsonl", "recipe.json"),
         (CURVES, f"{recipe.name}.jsonl", f"{recipe.name}.json"),

@@ -93,41 +93,42 @@ class Recipe:
 
 
 # -------------------------------------------------------------------------------------------------------- micro models
-# Costs were read off the logs of the last runs, on a busy machine of 2 cores with bf16 matrix units; without such units
-# matrix products are about 8 times slower.
+# Costs were read off the logs in assets/micro-all: one core each, with bf16 matrix units, another part on the other core.
+# Without such units matrix products are about 8 times slower.
 
 MICRO = (
     Recipe(
         "micro-vit",
         "image encoder from pictures alone: what each patch shows",
-        "24 min on one core",
+        "18 min on one core",
         "vit",
-        OptimConfig(lr=1e-3, warmup_steps=150, steps=2500, batch_size=64),
+        OptimConfig(lr=1e-3, warmup_steps=150, steps=1600, batch_size=64),
         MicroPart("S"),
         SeedData(),
     ),
     Recipe(
         "micro-t5",
         "encoder-decoder language model from text alone, instruction-trained: the FlanT5",
-        "103 min on one busy core",
+        "56 min on one core",
         "t5",
-        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=5000, batch_size=64, weight_decay=0.01),
+        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=3800, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SeedData(lessons=(100, 300, 900, 1500), piles_from=2800),
+        SeedData(lessons=(100, 300, 900, 1500), piles_from=2000),
+        eval_every=1000,
     ),
     Recipe(
         "micro-opt",
         "decoder language model from plain text alone: the OPT",
-        "29 min on one busy core",
+        "19 min on one core",
         "opt",
-        OptimConfig(lr=1e-3, warmup_steps=200, steps=2500, batch_size=96, weight_decay=0.01),
+        OptimConfig(lr=1e-3, warmup_steps=100, steps=1800, batch_size=96, weight_decay=0.01),
         MicroPart("S"),
         SeedData(),
     ),
     Recipe(
         "micro-bert",
         "masked words in captions: what the Q-Former starts from",
-        "5 min on one core",
+        "4 min on one core",
         "bert",
         OptimConfig(lr=1e-3, warmup_steps=100, steps=800, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
@@ -136,9 +137,9 @@ MICRO = (
     Recipe(
         "micro-stage1",
         "Q-Former, representation learning: ITC + ITM + ITG (section 3.2)",
-        "144 min on one core, then two",
+        "63 min on one core",
         "stage1",
-        OptimConfig(lr=5e-4, warmup_steps=150, steps=5000, batch_size=64),
+        OptimConfig(lr=5e-4, warmup_steps=150, steps=2400, batch_size=64),
         Stage1Parts(num_query_tokens=16, embed_width=128, dropout=0.0, max_text_tokens=64),
         SceneData(alike_from=400),
         eval_every=250,
@@ -146,9 +147,9 @@ MICRO = (
     Recipe(
         "micro-stage2",
         "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
-        "30 min on two cores",
+        "24 min on one core",
         "stage2",
-        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2800, batch_size=64),
+        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2000, batch_size=64),
         Stage2Parts(max_text_tokens=64, match_embeddings=True),
         SceneData(held_out=40),
         eval_every=250,
@@ -156,9 +157,9 @@ MICRO = (
     Recipe(
         "micro-stage2-opt",
         "Q-Former, generative learning with the frozen micro OPT (section 3.3)",
-        "27 min on two cores, beside tests",
+        "6 min on one core",
         "stage2",
-        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=2800, batch_size=64),
+        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=1000, batch_size=64),
         Stage2Parts(language_model="micro-opt", max_text_tokens=64, match_embeddings=True),
         SceneData(held_out=40),
         eval_every=250,
@@ -166,9 +167,9 @@ MICRO = (
     Recipe(
         "micro-retrieval",
         "stage 1's Q-Former, fine-tuned for retrieval by the same losses (section 4.4), the image encoder frozen",
-        "74 min on two cores, beside tests",
+        "21 min on one core",
         "retrieval",
-        OptimConfig(lr=3e-4, warmup_steps=50, steps=3000, batch_size=64),
+        OptimConfig(lr=3e-4, warmup_steps=50, steps=800, batch_size=64),
         FineTuneParts("micro-stage1", max_text_tokens=64, train_image_encoder=False),
         SceneData(alike_from=0),
         eval_every=250,
@@ -180,7 +181,7 @@ def _sequence(name: str, summary: str, cost: str, parts: tuple[Recipe, ...]) -> 
     return Recipe(name, summary, cost, "sequence", sequence=tuple(recipe.name for recipe in parts))
 
 
-TAKES = "about 7 h of one core or two"
+TAKES = "3.5 h on one core; 2 h on two, two parts at a time (model card)"
 MICRO += (_sequence("micro-all", "everything above, from nothing, and the finished model exported", TAKES, MICRO),)
 
 #: What `blip2-lab train --on FOLDER` trains.

@@ -1,6 +1,7 @@
 """The shipped micro model: its files, its card, and that it looks at the picture."""
 
 import json
+from dataclasses import asdict
 from random import Random
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 import blip2_lab
 from blip2_lab import evaluate, novelty
 from blip2_lab.decoding import Decoding
+from blip2_lab.doctor import CURVES
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.pretrained import MICRO
+from blip2_lab.recipes import get
 
 pytestmark = pytest.mark.skipif(not (MICRO / "config.json").is_file(), reason="this checkout has no micro model")
 
@@ -50,6 +53,22 @@ def test_every_part_has_its_recipe_and_a_curve_that_falls():
         records = [json.loads(line) for line in (MICRO / "curves" / f"{name}.jsonl").read_text().splitlines()]
         losses = [record["total"] for record in records if "total" in record]
         assert losses[-1] < 0.6 * losses[0], name
+
+
+def test_micro_all_was_run_from_nothing_with_the_recipes_as_they_are():
+    """Its logs are whole, and the card has what came of it, beside the shipped model's."""
+    card = (MICRO / "README.md").read_text()
+    for name in get("micro-all").sequence:
+        recipe = json.loads(json.dumps(asdict(get(name))))
+        ran = json.loads((CURVES / f"{name}.json").read_text())
+        assert ran | {"cost": recipe["cost"]} == recipe  # what it costs was known afterwards
+        last = json.loads((CURVES / f"{name}.jsonl").read_text().splitlines()[-1])
+        assert last["step"] == recipe["optim"]["steps"]
+    reports = [json.loads((folder / "evaluation.json").read_text()) for folder in (MICRO, CURVES)]
+    assert len({report["scenes"] for report in reports}) == 1
+    for group, kind in (("questions", "total"), ("questions", "knowledge"), ("captions", "kinds_f1")):
+        shipped, again = (report[group]["picture"][kind] for report in reports)
+        assert f"| {shipped:.3f} | {again:.3f} |" in card
 
 
 def test_it_answers_from_the_picture(micro):

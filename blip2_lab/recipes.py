@@ -93,7 +93,7 @@ class Recipe:
 
 
 # -------------------------------------------------------------------------------------------------------- micro models
-# Costs were read off the logs in assets/micro-all: one core each, with bf16 matrix units, another part on the other core.
+# Costs were read off the logs in assets/micro-all: one core each with bf16 matrix units, another part on the other one.
 # Without such units matrix products are about 8 times slower.
 
 MICRO = (

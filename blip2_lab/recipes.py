@@ -93,8 +93,8 @@ class Recipe:
 
 
 # -------------------------------------------------------------------------------------------------------- micro models
-# Costs were read off the logs in assets/micro-all: one core each with bf16 matrix units and another part on the other, or
-# both. Without such units matrix products are about 8 times slower.
+# Costs were read off the logs in assets/micro-all: one core each with bf16 matrix units, another part on the other.
+# Without such units matrix products are about 8 times slower.
 
 MICRO = (
     Recipe(

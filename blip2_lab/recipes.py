@@ -151,7 +151,7 @@ MICRO = (
         "stage2",
         OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=1400, batch_size=64),
         Stage2Parts(max_text_tokens=64, match_embeddings=True),
-        SceneData(caption="full", held_out=40),  # half of them partial, as in stage 1, teach less in more steps
+        SceneData(caption="full", held_out=40),
         eval_every=250,
     ),
     Recipe(
@@ -181,7 +181,7 @@ def _sequence(name: str, summary: str, cost: str, parts: tuple[Recipe, ...]) -> 
     return Recipe(name, summary, cost, "sequence", sequence=tuple(recipe.name for recipe in parts))
 
 
-TAKES = "3.5 h on one core; 2 h on two, two parts at a time (model card)"
+TAKES = "203 min by its parts' logs; not run as one (model card)"
 MICRO += (_sequence("micro-all", "everything above, from nothing, and the finished model exported", TAKES, MICRO),)
 
 #: What `blip2-lab train --on FOLDER` trains.

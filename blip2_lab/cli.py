@@ -140,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--name", help="of the run's folder (default the recipe's, with --on also the place's)")
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs live (default runs)")
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
+    train.add_argument("--jobs", type=int, metavar="N", help="parts of micro-all at a time (on a CPU 2, else 1)")
     start = train.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
@@ -349,12 +350,11 @@ def _train(args: argparse.Namespace) -> None:
     if args.on or args.name:
         recipe = _on_pictures(recipe, args.on, args.name)
     chosen = recipes.with_settings(recipe, args.settings)
-    from blip2_lab import tasks  # after the settings: a misspelled one is told at once
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs is {args.jobs}; it must be 1 or more")
+    from blip2_lab import sequence, tasks  # after the settings: a misspelled one is told at once
 
-    for recipe in chosen:
-        if not args.quiet:
-            print(f"{recipe.name}: {recipe.summary} ({recipe.cost})", flush=True)
-        tasks.run(recipe, args.runs, resume=not args.restart, progress=not args.quiet)
+    sequence.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
     if args.on and chosen[0].task != "stage1":  # stage 1 alone cannot answer
         model = args.runs / chosen[0].name / "model"
         print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")

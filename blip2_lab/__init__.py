@@ -26,6 +26,7 @@
                 planner                    3.4             08       what a recipe needs, before it starts
                 doctor                     3.2, 3.3        08       what a run's log says
                 parts, feeding, tasks      3.4, 4          08, 11   what is trained, on which batches
+                sequence                   3.4             08       parts of a miniature, side by side
                 metrics, evaluate          4               09, 11   scores; a model on held-out scenes
     looking     observe, scores            3.1             09       every attention map; the number that is explained
                 attribution                3.1             09       which part of the picture said so?

@@ -46,6 +46,7 @@ FLOORS = (
     ("evaluate", "chat", "novelty", "attribution", "model_doctor", "parts"),
     ("feeding", "picture_index", "grounding", "queries", "inside"),
     ("tasks", "findings", "search_page"),
+    ("sequence",),
     ("cli",),
     ("__main__",),
 )

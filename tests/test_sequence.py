@@ -1,0 +1,103 @@
+"""The parts of micro-all side by side: who may begin, and what happens to the others when one of them stops."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from blip2_lab import sequence
+from blip2_lab.recipes import get, override
+from blip2_lab.run_folder import read_log
+
+
+def parts(*names):
+    return [get(f"micro-{name}") for name in names]
+
+
+def bert(name, steps):
+    return replace(override(get("micro-bert"), f"optim.steps={steps}"), name=name)
+
+
+# ------------------------------------------------------------------------------------------------------- who may begin
+
+
+def test_what_needs_nothing_may_begin():
+    waiting = [get(name) for name in get("micro-all").sequence]
+    assert sequence.ready(waiting, []) == parts("vit", "bert", "t5", "opt")
+
+
+def test_a_part_waits_for_what_it_needs_even_while_that_is_trained():
+    assert sequence.ready(parts("stage1", "stage2"), parts("vit", "t5")) == []
+    assert sequence.ready(parts("stage1", "stage2"), parts("t5")) == parts("stage1")
+    assert sequence.ready(parts("stage2", "retrieval"), parts("t5")) == parts("retrieval")
+
+
+def test_what_is_not_in_the_sequence_is_not_waited_for():
+    assert sequence.ready(parts("stage2"), []) == parts("stage2")  # tasks.run says what is missing
+
+
+@pytest.mark.parametrize(
+    "processes,gpu,threads,jobs", [(1, False, 2, 2), (2, False, 2, 1), (1, True, 8, 1), (1, False, 1, 1)]
+)
+def test_two_at_a_time_where_the_cores_are_ours(monkeypatch, processes, gpu, threads, jobs):
+    monkeypatch.setattr(sequence, "number_of_processes", lambda: processes)
+    monkeypatch.setattr(sequence.torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(sequence.torch, "get_num_threads", lambda: threads)
+    assert sequence._default_jobs() == jobs
+
+
+# --------------------------------------------------------------------------------------------------- in processes
+
+
+def test_two_parts_are_trained_and_every_line_has_its_name(tmp_path, capfd):
+    sequence.run([bert("one", 1), bert("two", 1)], tmp_path, jobs=2)
+    for name in ("one", "two"):
+        assert read_log(tmp_path / name)[-1]["step"] == 1 and (tmp_path / name / "model").is_dir()
+    lines = capfd.readouterr().out.splitlines()
+    assert {line.partition(":")[0] for line in lines} == {"one", "two"}
+    assert any(line.startswith("one: step 1/1") for line in lines)
+
+
+def test_a_part_that_fails_stops_the_others_with_its_own_error(tmp_path):
+    orphan = replace(get("micro-stage2"), name="orphan")
+    with pytest.raises(ValueError, match="orphan needs micro-vit") as error:
+        sequence.run([bert("long", 100_000), orphan], tmp_path, jobs=2, progress=False)
+    assert "in the process of orphan" in error.value.__notes__[0] and "tasks.py" in error.value.__notes__[0]
+    assert not multiprocessing.active_children()  # the long one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", ["Ctrl-C", "parent killed", "part killed"])
+def test_nothing_trains_on_when_one_of_them_is_gone(tmp_path, blow):
+    command = [sys.executable, "-m", "blip2_lab", "train", "micro-all", "--jobs", "2", "--runs", str(tmp_path)]
+    command += ["--set", "optim.batch_size=8"]
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, **streams)
+    for line in process.stdout:
+        if "step" in line:
+            break
+    family = psutil.Process(process.pid).children(recursive=True)
+    train = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
+    assert len(train) == 2
+    if blow == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    else:
+        (process if blow == "parent killed" else train[0]).send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip().splitlines()[-1:]) == {
+        "Ctrl-C": (130, ["blip2-lab: stopped; the same command goes on from the last checkpoint"]),
+        "parent killed": (-9, []),
+        "part killed": (2, err.strip().splitlines()[-1:]),
+    }[blow], err
+    if blow == "part killed":
+        assert "ended from outside (exit code -9)" in err and "Traceback" not in err
+    deadline = time.monotonic() + 30
+    while any(child.is_running() for child in train) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(child.is_running() for child in train)

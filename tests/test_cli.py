@@ -190,7 +190,8 @@ def test_train_all_is_the_sequence_and_an_export(capsys, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append(recipe.name))
     monkeypatch.setattr(tasks, "export", lambda runs, stage2: runs / stage2.removesuffix("-stage2"))
-    code, out, _ = run(capsys, "train", "micro-all", "--runs", str(tmp_path), "--set", "micro-vit/optim.steps=3")
+    command = ("train", "micro-all", "--jobs", "1", "--runs", str(tmp_path), "--set", "micro-vit/optim.steps=3")
+    code, out, _ = run(capsys, *command)
     assert code == 0 and calls == list(RECIPES["micro-all"].sequence)
     assert f"the finished model is in {tmp_path / 'micro'}" in out
 
@@ -304,6 +305,7 @@ def test_train_on_mistakes(capsys, own, tmp_path):
     assert "does not train on pictures" in complaint(capsys, "train", "micro-t5", "--on", str(own))
     assert "does not train on pictures" in complaint(capsys, "train", "micro-all", "--on", str(own))
     assert "--runs instead of --name" in complaint(capsys, "train", "micro-all", "--name", "x")
+    assert "--jobs is 0; it must be 1 or more" in complaint(capsys, "train", "micro-all", "--jobs", "0")
 
 
 def test_data_shards_packs_and_data_check_looks(capsys, own, tmp_path):

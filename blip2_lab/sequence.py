@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Train the recipes in `runs_dir`, `jobs` at a time (default: two on a CPU of several cores, else one).
 
-    Raises what a part raises, and ValueError when the system ended a part or nothing can begin.
+    Raises what a part raises, and ValueError when the system ended a part or the rest wait for one another.
     """
     jobs = min(jobs or _default_jobs(), len(recipes))
     if jobs == 1:
@@ -57,6 +57,8 @@ def run(
                 sender.close()
                 waiting.remove(recipe)
                 running[process.sentinel] = recipe, process, result
+            if not running:
+                raise ValueError(f"{' and '.join(recipe.name for recipe in waiting)} need one another: none can begin")
             for sentinel in wait(list(running)):
                 recipe, process, result = running.pop(sentinel)
                 process.join()

@@ -5,6 +5,7 @@ What is unusual about it:
 * Text and nothing but text, but no sentences: `corpus.piles` joins words that belong together with "+", and here the
   embeddings of a pile's words become one vector, a little longer or shorter than a word's and with noise on top: a
   visual prompt in training is close to no word (cosines of 0.3), and what is said so softly must be heard.
+* The noise grows while a language model learns: what must be heard through the loudest is first learned in the quiet.
 * differs from the paper, whose language models never do this: one of a few million parameters that has read nothing but
   sentences makes captions of a visual prompt and answers no question about it. One of billions is not so narrow.
 
@@ -36,7 +37,7 @@ class Piles:
     piled: Tensor
 
 
-def piles_of(texts: Sequence[str], attention_mask: Tensor) -> Piles:
+def piles_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_of: int = 1) -> Piles:
     """`["red+boat snow."]` -> places 0 0 1 2 3: a pile, a word, a mark, the end.
 
     attention_mask long[B,T] is that of the texts' tokens with " " for "+", one a word and one a mark, the end added.
@@ -48,7 +49,7 @@ def piles_of(texts: Sequence[str], attention_mask: Tensor) -> Piles:
             tokens = re.findall(r"\w+|[^\w\s+]", chunk)
             sizes += [(len(tokens), True)] if "+" in chunk else [(1, False)] * len(tokens)
         rows.append([*sizes, (1, False)])
-    most = max(len(sizes) for sizes in rows)
+    most = -(-max(len(sizes) for sizes in rows) // pad_to_multiple_of) * pad_to_multiple_of
     place = torch.full(attention_mask.shape, most)
     mask = torch.zeros(len(rows), most, dtype=torch.long)
     piled = torch.zeros(len(rows), most, dtype=torch.bool)
@@ -62,8 +63,11 @@ def piles_of(texts: Sequence[str], attention_mask: Tensor) -> Piles:
     return Piles(place, mask, piled)
 
 
-def add_up(words: Tensor, piles: Piles, generator: torch.Generator) -> Tensor:
-    """Word embeddings [B,T,D] -> [B,P,D]: piles summed to the length of one word, with `NOISE` and `SPREAD`."""
+def add_up(words: Tensor, piles: Piles, generator: torch.Generator, loud: float = 1.0) -> Tensor:
+    """Word embeddings [B,T,D] -> [B,P,D]: piles summed to the length of one word, with `NOISE` and `SPREAD`.
+
+    loud  how far up `NOISE` goes: 0 for the least always, 1 for all of it
+    """
     batch, _, width = words.shape
     size = (batch, piles.mask.shape[1] + 1, width)
     summed = words.new_zeros(size).scatter_add(1, piles.place[:, :, None].expand_as(words), words)[:, :-1]
@@ -72,7 +76,7 @@ def add_up(words: Tensor, piles: Piles, generator: torch.Generator) -> Tensor:
     summed = summed / counts.sqrt()[:, :, None]
     word = words.detach().norm(dim=-1).mean()
     least, most = NOISE
-    loudness = least * (most / least) ** torch.rand(batch, 1, 1, generator=generator)
+    loudness = least * (most / least) ** (loud * torch.rand(batch, 1, 1, generator=generator))
     noise = torch.randn(summed.shape, generator=generator) * loudness * word / width**0.5
     stretch = (torch.randn(summed.shape[:2], generator=generator) * SPREAD).exp()[:, :, None]
     return torch.where(piles.piled[:, :, None], (summed + noise) * stretch, summed)

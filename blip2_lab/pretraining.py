@@ -150,7 +150,9 @@ COURSES = (
 #: What is learned last: to count (the plural "boats" is another word than "boat") and how things stand to one another.
 REVIEW = partial(corpus.lesson, most=4, types=("count", "count", "relation"), described=0.1)
 REVIEW_SHARE = 0.3  # of the full mixture
-PILED_LESSONS = 0.6  # of what is asked about piles: to bind is to be learned once more there
+# Of what is asked about piles: to bind is to be learned once more there, and who tells all of them binds everything.
+PILED_LESSONS, PILED_RETELLINGS = 0.5, 0.2
+LOUD_AFTER = 1500  # batches with piles: until then their noise grows
 
 
 class T5Task(TextTask):
@@ -160,7 +162,8 @@ class T5Task(TextTask):
     mixture answers at random between the things of a scene, for thousands of steps.
     `piles_from`: from this batch on half of the descriptions are `corpus.piles`, whose words are added up to one noisy
     embedding a pile. Still text and text alone, but no longer a sentence: a T5 of this size that has read nothing but
-    sentences answers no question from an input that is none, and a visual prompt is none.
+    sentences answers no question from an input that is none, and a visual prompt is none. Their noise grows for the
+    first `LOUD_AFTER` of these batches.
     # differs from FlanT5, which is large enough to make sense of soft prompts without this
     """
 
@@ -185,22 +188,29 @@ class T5Task(TextTask):
         rng = Random(f"mix {self.seed} {number}")
         make = REVIEW if rng.random() < REVIEW_SHARE else corpus.instruction
         piled = self.piles_from is not None and index >= self.piles_from and rng.random() < 0.5
-        if piled and rng.random() < PILED_LESSONS:
-            make = partial(corpus.lesson, most=pick(rng, (2, 3, 4)))
+        if piled:
+            draw = rng.random()
+            if draw < PILED_LESSONS:
+                make = partial(corpus.lesson, most=pick(rng, (2, 3, 4)))
+            elif draw < PILED_LESSONS + PILED_RETELLINGS:
+                make = corpus.retelling
         return make(self.seed, number, piled=piled)
 
     def batch(self, index: int) -> list[dict[str, Tensor]]:
         """The batch in parts of examples alike in length: a third of the work would be padding otherwise."""
         examples = [self.example(number, index) for number in self.numbers(index)]
-        examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, "+" in pair[0], len(pair[0]), pair))
+        # a pile is read as one word
+        examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, len(pair[0].split()), pair))
         size = -(-len(examples) // PARTS)
         starts = range(0, len(examples), size)
-        return [self.part(examples[start : start + size], index * PARTS + n) for n, start in enumerate(starts)]
+        loud = min(1.0, (index - (self.piles_from or 0)) / LOUD_AFTER)
+        return [self.part(examples[start : start + size], index * PARTS + n, loud) for n, start in enumerate(starts)]
 
-    def part(self, examples: list[tuple[str, str]], number: int) -> dict[str, Tensor]:
+    def part(self, examples: list[tuple[str, str]], number: int, loud: float) -> dict[str, Tensor]:
         sources, targets = zip(*examples, strict=True)
         input_ids, attention_mask = self.tokens([source.replace("+", " ") for source in sources])
-        piles = piles_of(sources, attention_mask) if any("+" in source for source in sources) else None
+        piled = any("+" in source for source in sources)
+        piles = piles_of(sources, attention_mask, pad_to_multiple_of=8) if piled else None  # see `tokens`
         target_ids, target_mask = self.tokens(list(targets))
         labels = target_ids.masked_fill(target_mask == 0, IGNORE_INDEX)
         return {
@@ -209,6 +219,7 @@ class T5Task(TextTask):
             "labels": labels,
             "piles": piles,
             "seed": number,
+            "loud": loud,
         }
 
     def losses(self, batch: list[dict]) -> dict[str, Tensor]:
@@ -217,11 +228,13 @@ class T5Task(TextTask):
         losses = [self.loss(**part) * count for part, count in zip(batch, counts, strict=True)]
         return {"total": sum(losses) / sum(counts)}
 
-    def loss(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, piles: Piles | None, seed: int) -> Tensor:
+    def loss(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, piles: Piles | None, seed: int, loud: float
+    ) -> Tensor:
         if piles is None:
             return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
         words = self.model.get_input_embeddings()(input_ids)
-        embeddings = add_up(words, piles, torch.Generator().manual_seed(seed))
+        embeddings = add_up(words, piles, torch.Generator().manual_seed(seed), loud)
         return self.model(inputs_embeds=embeddings, attention_mask=piles.mask, labels=labels).loss
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:

@@ -271,6 +271,22 @@ def test_first_questions_need_binding_and_are_fair():
     assert 0.4 < named_first / 1500 < 0.6, "the place in the sentence gives the answer away"
 
 
+def test_piles_are_told_again_in_full_and_truly():
+    begun = 0
+    for i in range(600):
+        prompt, target = corpus.retelling(31, i, piled=True)
+        piles, beginning = prompt.split()[: corpus.PILES], prompt.split()[corpus.PILES :]
+        scene = described(" ".join([*beginning, target]))
+        words = {
+            word for thing in scene.things for word in (thing.size, thing.color, thing.kind, *thing.position.split())
+        }
+        assert {word for pile in piles for word in pile.split("+") if word} == {*words, scene.place, scene.time}
+        begun += bool(beginning)
+    assert 0.4 < begun / 600 < 0.55, "of half of them"
+    for i in range(200):
+        assert check_continuation(*corpus.retelling(31, i)) == "go on after a description", "sentences can be told, too"
+
+
 def test_plain_text_is_true():
     sorts = Counter()
     for i in range(2500):
@@ -326,7 +342,7 @@ def test_text_speaks_of_pairs_that_pictures_hold_back():
 
 def test_examples_differ_by_number_and_by_seed():
     lessons = (partial(corpus.lesson, most=most) for most in (2, 3))
-    makers = (corpus.instruction, corpus.first_question, *lessons)
+    makers = (corpus.instruction, corpus.first_question, corpus.retelling, *lessons)
     for make in (*makers, corpus.plain_text):
         examples = [make(seed, i) for seed in (0, 1) for i in range(200)]
         assert examples == [make(seed, i) for seed in (0, 1) for i in range(200)]

@@ -48,6 +48,26 @@ def test_an_empty_pile_is_noise():
     assert least * 0.4 < min(lengths) < 2 * least and most / 2 < max(lengths) < most * 2.5
 
 
+def test_piles_are_as_noisy_as_they_are_to_be():
+    """Not loud at all is the least noise; half as loud is never above the geometric mean of least and most."""
+    piles, (least, most) = piles_of(["+ boat"] * 400, torch.ones(400, 2)), NOISE
+
+    def lengths(loud: float) -> torch.Tensor:
+        read = add_up(torch.ones(400, 2, 1024), piles, torch.Generator().manual_seed(0), loud)
+        return read[:, 0].norm(dim=-1).log() - math.log(32)  # in words, with the stretch on them
+
+    assert lengths(0.0).mean() == pytest.approx(math.log(least), abs=0.05)
+    assert lengths(0.0).std() == pytest.approx(SPREAD, abs=0.04)
+    assert lengths(0.5).mean() == pytest.approx(math.log(least) + math.log(most / least) / 4, abs=0.08)
+    assert lengths(1.0).mean() == pytest.approx(math.log(least) + math.log(most / least) / 2, abs=0.12)
+
+
+def test_places_can_be_rounded_up():
+    exact, rounded = (piles_of(["red+boat snow."], torch.ones(1, 5), n) for n in (1, 8))
+    assert exact.mask.tolist() == [[1, 1, 1, 1]] and rounded.mask.tolist() == [[1] * 4 + [0] * 4]
+    assert exact.place.tolist() == rounded.place.tolist() == [[0, 0, 1, 2, 3]]
+
+
 def test_gradients_reach_the_words():
     words = torch.ones(1, 3, 8, requires_grad=True)
     add_up(words, piles_of(["red+boat"], torch.ones(1, 3)), torch.Generator().manual_seed(0)).sum().backward()

@@ -326,7 +326,10 @@ def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, piles_from=2)
     assert not any(part["piles"] for part in task.batch(1))
     told = [task.example(number, 2)[0] for number in range(400)]
-    assert 0.4 < sum("+" in text for text in told) / len(told) < 0.55, "half, but for tasks without a description"
+    piled = [number for number in range(400) if "+" in told[number]]
+    assert 0.4 < len(piled) / len(told) < 0.55, "half, but for tasks without a description"
+    again = sum(task.example(number, 2) == corpus.retelling(4, number, piled=True) for number in piled)
+    assert 0.12 < again / len(piled) < 0.28, "some piles are told again"
     parts = task.batch(2)
     assert any(part["piles"] for part in parts)
     loss, again = task.losses(parts)["total"], task.losses(task.batch(2))["total"]
@@ -334,6 +337,30 @@ def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
     for part in parts:
         part["seed"] += 1
     assert not torch.equal(task.losses(parts)["total"], loss)
+
+
+def test_piles_get_louder_while_the_t5_learns(t5_tokenizer):
+    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, piles_from=2)
+    half, end = 2 + pretraining.LOUD_AFTER // 2, 2 + pretraining.LOUD_AFTER
+    loud = [{part["loud"] for part in task.batch(index)} for index in (2, half, end, end + 500)]
+    assert loud == [{0.0}, {0.5}, {1.0}, {1.0}]
+    parts = task.batch(end)
+    loss = task.losses(parts)["total"]
+    for part in parts:
+        part["loud"] = 0.0
+    assert not torch.equal(task.losses(parts)["total"], loss), "the task must hand it on"
+
+
+def test_a_pile_takes_one_place_of_a_batch(t5_tokenizer):
+    """Texts of a part are alike in places, not in words; their number is a multiple of 8, for few different shapes."""
+    task, used, whole = T5Task(None, t5_tokenizer, 64, seed=4, piles_from=0), 0, 0
+    for index in range(4):
+        parts = task.batch(index)
+        places = [part["piles"].mask if part["piles"] else part["attention_mask"] for part in parts]
+        assert all(mask.shape[1] % 8 == 0 for mask in places)
+        used += sum(mask.numel() for mask in places)
+        whole += 64 * max(mask.shape[1] for mask in places)
+    assert used < 0.66 * whole
 
 
 def test_piles_can_be_asked_about_too(t5_tokenizer):
@@ -364,7 +391,7 @@ def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_toke
     parts, again = task.batch(1), task.batch(1)
     tensors = ("input_ids", "attention_mask", "labels")
     assert all(torch.equal(a[name], b[name]) for a, b in zip(parts, again, strict=True) for name in tensors)
-    whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0)
+    whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0, loud=1.0)
     with torch.no_grad():
         total, loss = task.losses(parts)["total"].item(), task.losses([whole])["total"].item()
     assert total == pytest.approx(loss, rel=1e-4), "every target token must weigh the same"

@@ -173,6 +173,18 @@ def lesson(
     return f"{context(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
 
 
+def retelling(seed: int, index: int, piled: bool = False) -> tuple[str, str]:
+    """All that a description tells, told once more in a full caption; of half of them the beginning is given.
+
+    From `piles` nothing can be copied, and who tells everything must know what has been told.
+    """
+    rng = Random(f"retelling {seed} {index}")
+    scene = corpus_scene(rng)
+    told, retold = _context(scene, rng, piled), full_caption(scene, rng)
+    prefix, suffix = split_text(retold, rng) if rng.random() < 0.5 else ("", retold)
+    return f"{told} {prefix}".strip(), suffix
+
+
 def describe(thing: Thing) -> str:
     """`"a large red boat at the top left."`"""
     return f"{with_article(phrase(thing, 'size', 'color'))} {at(thing.position)}."

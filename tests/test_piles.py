@@ -49,7 +49,7 @@ def test_an_empty_pile_is_noise():
 
 
 def test_piles_are_as_noisy_as_they_are_to_be():
-    """Not loud at all is the least noise; half as loud is never above the geometric mean of least and most."""
+    """Not loud at all is the least noise; half as loud goes half as far up, in logarithms."""
     piles, (least, most) = piles_of(["+ boat"] * 400, torch.ones(400, 2)), NOISE
 
     def lengths(loud: float) -> torch.Tensor:

@@ -25,7 +25,7 @@ from blip2_lab.qformer import QFormer, QFormerConfig
 from blip2_lab.quantize import chosen_layers, is_quantized, is_quantized_layer, linear_bytes, quantize_skeleton, store
 from blip2_lab.stage1 import Stage1Config, Stage1Model
 from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder, freeze
+from blip2_lab.vision import ImageEncoder
 
 if TYPE_CHECKING:
     from transformers import Blip2Config, PreTrainedConfig, PreTrainedModel
@@ -50,7 +50,7 @@ def skeleton(config: Blip2Config) -> Stage2Model | Stage1Model:
             stage1 = Stage1Config(
                 embed_width=config.image_text_hidden_size, decode_token_id=config.qformer_config.vocab_size - 1
             )
-            return Stage1Model(qformer_config(config), stage1, image_encoder=freeze(encoder)).eval()
+            return Stage1Model(qformer_config(config), stage1, image_encoder=encoder).eval()
         language = language_model(language_skeleton(config.text_config))
         return Stage2Model(encoder, QFormer(qformer_config(config)), language).eval()
 

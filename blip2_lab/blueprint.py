@@ -149,7 +149,8 @@ def blueprint(recipe: Recipe) -> Blueprint:
     trained = ("image encoder",) if encoder_trains else ()
     if isinstance(start.model, Stage1Parts):
         with torch.device("meta"):
-            model = Stage1Model(config, Stage1Config(embed_width=stage1.embed_width), image_encoder=encoder)
+            model = Stage1Model(config, Stage1Config(embed_width=stage1.embed_width))
+        model.image_encoder = encoder  # as frozen as it is
         own = (model.vision_projection, model.text_projection, model.itm_head, model.lm_head)
         heads = nn.ModuleList(own)
         heads.temperature = model.temperature

@@ -154,7 +154,7 @@ def from_lavis(
     config = Stage1Config(embed_width=embed_width, sep_token_id=sep_token_id, decode_token_id=qformer.vocab_size - 1)
     model = Stage1Model(qformer, config)
     load_strictly(model, state)
-    model.image_encoder = image_encoder
+    model.attach_image_encoder(image_encoder)
     return model.eval()
 
 

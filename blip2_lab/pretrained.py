@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,14 @@ from blip2_lab.checkpoints import (
     FROZEN,
     TRANSFORMERS_STAGE1,
     TRANSFORMERS_STAGE2,
+    load_strictly,
     rename_keys,
     reverse,
     transformers_names,
 )
+from blip2_lab.qformer import QFormerConfig
 from blip2_lab.quantize import check_method, is_quantized
-from blip2_lab.stage1 import Stage1Model
+from blip2_lab.stage1 import Stage1Config, Stage1Model
 from blip2_lab.stage2 import Stage2Model
 from blip2_lab.vision import ImageEncoder, image_processor
 
@@ -73,7 +76,7 @@ def load(
         return lavis_files.load(path, device=device, quantize=quantize, dtype=dtype)
     model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
     if (path / "stage1" / "config.json").is_file():
-        stage1 = Stage1Model.from_pretrained(path / "stage1", image_encoder=model.image_encoder).to(device)
+        stage1 = read_stage1(path / "stage1", image_encoder=model.image_encoder).to(device)
         if isinstance(model, Stage1Model):
             return stage1
         model.attach_stage1(stage1)
@@ -186,6 +189,25 @@ def from_transformers(
     return model
 
 
+def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None) -> Stage1Model:
+    """What `save_stage1` wrote, in eval mode. Raises ValueError, in one sentence, for a folder that is damaged."""
+    folder = Path(folder)
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} has no config.json: give a folder that Stage1Model.save_pretrained wrote.")
+    try:
+        config = json.loads(file.read_text())
+        model = Stage1Model(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not describe a Stage1Model: {error}.") from None
+    files = weights.weight_files(folder)
+    weights.check_whole(files)
+    load_strictly(model, dict(weights.read_tensors(files)))
+    model.attach_image_encoder(image_encoder)
+    model.tokenizer = read_tokenizer(folder)
+    return model.eval()
+
+
 def read_config(folder: Path) -> Blip2Config:
     """config.json of a BLIP-2 in transformers' layout. Raises ValueError for any other."""
     try:
@@ -254,7 +276,22 @@ def save_pretrained(
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
     if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
-        stage1.save_pretrained(folder / "stage1", dtype=dtype)
+        save_stage1(stage1, folder / "stage1", dtype=dtype)
+
+
+def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """config.json, model.safetensors (in `dtype`, by default the model's own) and the tokenizer. The image encoder is
+    kept elsewhere: it is frozen."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"qformer": asdict(model.qformer.config), "stage1": asdict(model.config)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / weights.WHOLE)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
 
 
 def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:

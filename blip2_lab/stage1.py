@@ -4,8 +4,8 @@ What is unusual about it:
 
 * ITC compares the *best* of the queries with the text; ITM *averages* a two-way verdict over the queries; ITG writes
   the caption from the queries alone. Only the mask (masks.py) decides who sees whom.
-* The image is read once. Its cross-attention keys and values serve ITC, ITG and the three thirds of ITM, and the query
-  pass of ITC is the cached prefix of ITG (under multimodal_causal_mask the queries never see the text).
+* The image is read once (once more as a negative of another rank or piece). Its keys and values serve ITC, ITG and the
+  three thirds of ITM; the query pass of ITC is the cached prefix of ITG (whose mask hides the text from the queries).
 * Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
 * What nobody reads is not computed: padding, last-layer rows without a reader, vocabulary logits without a target.
 * Losses, gradients and negatives are the same for any number of processes (parallel.py) and of pieces (`passes`).
@@ -16,10 +16,9 @@ Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,6 +30,7 @@ from blip2_lab.beam_search import beam_search
 from blip2_lab.masks import IGNORE_INDEX, bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.parallel import gather_across_ranks, rank_and_world
 from blip2_lab.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
+from blip2_lab.vision import freeze
 
 
 @dataclass
@@ -67,7 +67,8 @@ class Stage1Losses:
 
 def itc_similarity(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
     """image_embeds [B, Q, E], text_embeds [M, E], both of norm 1 -> cosines of the best query, [B, M]."""
-    with torch.autocast(image_embeds.device.type, enabled=False):  # half precision would blur what 1/0.07 magnifies
+    # differs from LAVIS, which computes it under autocast: half precision would blur what 1/0.07 magnifies
+    with torch.autocast(image_embeds.device.type, enabled=False):
         return torch.einsum("bqe,me->bqm", image_embeds.float(), text_embeds.float()).max(dim=1).values
 
 
@@ -90,12 +91,12 @@ def negative_weights(similarity: Tensor, positives: Tensor) -> Tensor:
 def sample_negatives(similarity: Tensor, positives: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One hard negative for each row: long[B], an index into the M candidates.
 
-    torch.multinomial's draw, number for number. The noise is that of all ranks' rows, of which each rank takes its own:
-    with the same generator everywhere, negatives do not depend on the number of processes.
+    torch.multinomial's draw, number for number. The noise is that of all ranks' rows, of which each rank takes its own.
     """
     weights = negative_weights(similarity, positives)
     rank, world_size = rank_and_world()
     device = weights.device if generator is None else generator.device
+    # differs from LAVIS, whose ranks draw apart: with one generator everywhere, negatives do not depend on their number
     noise = torch.empty(world_size, *weights.shape, device=device).exponential_(generator=generator)
     return (weights / noise[rank].to(weights.device)).argmax(dim=1)
 
@@ -105,7 +106,7 @@ def itm_loss(logits: Tensor, has_negative: Tensor) -> Tensor:
 
     logits [3B, 2]. has_negative bool[B]: False where the batch holds nothing but that row's own image (a batch of one).
     """
-    wrong = torch.where(has_negative, 0, IGNORE_INDEX)
+    wrong = torch.where(has_negative, 0, IGNORE_INDEX)  # differs from LAVIS: it calls such a row's own pair wrong
     labels = torch.cat([torch.ones_like(wrong), wrong, wrong])
     return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX)
 
@@ -132,6 +133,23 @@ def trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     columns = text_mask.any(dim=0).nonzero()
     length = int(columns.max()) + 1 if len(columns) else 1
     return input_ids[:, :length], text_mask[:, :length]
+
+
+def check_pairs(
+    image_features: Tensor, input_ids: Tensor, attention_mask: Tensor, negatives: Sequence[Tensor], candidates: int
+) -> None:
+    """Raises ValueError for what is no batch of pairs, and would give other losses than meant, or none."""
+    count, mask = len(input_ids), attention_mask.bool()
+    shapes = ", ".join(str(list(x.shape)) for x in (image_features, input_ids, mask))
+    if image_features.dim() != 3 or input_ids.dim() != 2 or mask.shape != input_ids.shape:
+        raise ValueError(f"image_features are [B, N, Dv], input_ids and attention_mask [B, T]; these are {shapes}.")
+    if len(image_features) != count:
+        raise ValueError(f"{len(image_features)} images and {count} texts: they must come in pairs.")
+    if mask.shape[1] < 2 or not mask[:, :2].all() or (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise ValueError("A text has two tokens at least, [CLS] and [SEP], and its padding on the right.")
+    for index in negatives:
+        if index.shape != (count,) or not 0 <= index.min() <= index.max() < candidates:
+            raise ValueError(f"negatives are two long[{count}], numbers below {candidates}; one is {index.tolist()}.")
 
 
 def _run(passes: int, step: Callable, *inputs):
@@ -166,8 +184,12 @@ class Stage1Model(nn.Module):
         self.lm_head = LanguageModelingHead(qformer.width, qformer.vocab_size, qformer.layer_norm_eps)
         self.lm_head.apply(self.qformer._initialize)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
-        self.image_encoder = image_encoder
+        self.attach_image_encoder(image_encoder)
         self.tokenizer = tokenizer
+
+    def attach_image_encoder(self, image_encoder: nn.Module | None) -> None:
+        """Look at pixels through this image encoder, which is frozen from now on."""
+        self.image_encoder = None if image_encoder is None else freeze(image_encoder)
 
     @property
     def device(self) -> torch.device:
@@ -198,6 +220,7 @@ class Stage1Model(nn.Module):
         if self.tokenizer is None:
             raise ValueError("This Stage1Model has no tokenizer: give input_ids instead of captions.")
         texts = [clean_caption(caption) for caption in captions]
+        # differs from LAVIS, which pads to max_text_tokens: the same losses, padding changes nothing
         length = self.config.max_text_tokens
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
         return tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
@@ -273,12 +296,11 @@ class Stage1Model(nn.Module):
             input_ids, attention_mask = self.tokenize(captions)
         elif attention_mask is None:
             attention_mask = input_ids != self.qformer.config.pad_token_id
-        if len(image_features) != len(input_ids):
-            raise ValueError(f"{len(image_features)} images and {len(input_ids)} texts: they must come in pairs.")
+        with_grad, (_, world_size) = self.config.gather_with_grad, rank_and_world()
+        check_pairs(image_features, input_ids, attention_mask, negatives or (), len(input_ids) * world_size)
         if not 1 <= passes <= len(input_ids):
             raise ValueError(f"{len(input_ids)} pairs cannot be computed in {passes} passes.")
         texts = trim(input_ids, attention_mask)
-        with_grad, (_, world_size) = self.config.gather_with_grad, rank_and_world()
         if world_size > 1:  # each rank has its own longest text; what is gathered must be of one length
             texts = self._widest(*texts)
         # With one piece, the only look at these images is here. With several, each step of each piece looks for itself.
@@ -415,35 +437,14 @@ class Stage1Model(nn.Module):
     # --- Keeping
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """config.json, model.safetensors (in `dtype`, by default the model's own) and the tokenizer. The image encoder
-        is kept elsewhere: it is frozen."""
-        from safetensors.torch import save_file
+        """Write config.json, model.safetensors and the tokenizer, see `pretrained.save_stage1`."""
+        from blip2_lab.pretrained import save_stage1  # the floor above: a model may save itself
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"qformer": asdict(self.qformer.config), "stage1": asdict(self.config)}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        own = {name: t for name, t in self.state_dict().items() if not name.startswith("image_encoder.")}
-        state = {name: tensor.to(dtype).contiguous() for name, tensor in own.items()}
-        save_file(state, folder / "model.safetensors")
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+        save_stage1(self, folder, dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, image_encoder: nn.Module | None = None) -> Stage1Model:
-        """What `save_pretrained` wrote, in eval mode."""
-        from safetensors.torch import load_file
+        """What `save_pretrained` wrote, in eval mode, see `pretrained.read_stage1`."""
+        from blip2_lab.pretrained import read_stage1
 
-        folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} has no config.json: give a folder that Stage1Model.save_pretrained wrote.")
-        config = json.loads((folder / "config.json").read_text())
-        tokenizer = None
-        if (folder / "tokenizer_config.json").is_file():
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = cls(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]), tokenizer=tokenizer)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        model.image_encoder = image_encoder
-        return model.eval()
+        return read_stage1(folder, image_encoder=image_encoder)

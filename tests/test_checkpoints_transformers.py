@@ -15,6 +15,7 @@ import blip2_lab
 from blip2_lab.checkpoints import LAVIS_STAGE2, from_eva, from_lavis_stage2, rename_keys, reverse
 from blip2_lab.decoding import Decoding
 from blip2_lab.language import Text, language_model
+from blip2_lab.masks import bidirectional_mask, unimodal_mask
 from blip2_lab.micro import micro_opt_config, new_opt
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -25,7 +26,7 @@ from blip2_lab.vision import ImageEncoder
 
 GOLDEN = Path(__file__).parent / "golden"
 Q = 8  # queries of the golden models
-CLOSE = dict(atol=2e-5, rtol=1e-4)
+CLOSE = dict(atol=2e-5, rtol=0)
 PICTURES = [draw(sample_scene(0, i), 48) for i in range(3)]
 PROMPTS = ["question: what color is the boat? short answer:", "a tree", "the house is red. question: where?"]
 
@@ -135,6 +136,12 @@ def test_golden_retrieval(golden_retrieval):
     torch.testing.assert_close(model.qformer.image_layer_norm(features), io["vision_last_hidden_state"], **CLOSE)
     memory = model.qformer.read_image(features)
     torch.testing.assert_close(model.itm_logits(memory, ids, mask), io["itm.logits_per_image"], **CLOSE)
+    joint = model.qformer(image=memory, input_ids=ids, mask=bidirectional_mask(8, mask))
+    alone = model.qformer(queries=False, input_ids=ids, mask=unimodal_mask(0, mask))
+    expected, written = io["itm.last_hidden_state"], mask.bool()
+    torch.testing.assert_close(joint.query_output, expected[:, :8], **CLOSE)
+    torch.testing.assert_close(joint.text_output[written], expected[:, 8:][written], **CLOSE)
+    torch.testing.assert_close(alone.text_output[written], io["itc.text_last_hidden_state"][written], **CLOSE)
     image_embeds, text_embeds = model.embed_image(features), model.embed_text(ids, mask)
     torch.testing.assert_close(image_embeds, io["itc.image_embeds"], **CLOSE)
     torch.testing.assert_close(text_embeds, io["itc.text_embeds"], **CLOSE)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "blip2_lab"
 
 #: Floors from the ground up. A module imports only from floors below its own.
 FLOORS = (
-    ("parallel", "watch", "prefetch"),
+    ("parallel", "watch", "prefetch", "shell"),
     (
         "attention",
         "micro",
@@ -52,8 +52,9 @@ FLOORS = (
 )
 FLOOR_OF = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 
-#: The two that reach up, and only inside a function: the face of the house, and a model that saves itself.
-REACHING_UP = {("__init__", name) for name in ("pretrained", "compiled", "stage2")} | {("stage2", "pretrained")}
+#: Those that reach up, and only inside a function: the face of the house, and models that save themselves.
+REACHING_UP = {("__init__", name) for name in ("pretrained", "compiled", "stage2")}
+REACHING_UP |= {(name, "pretrained") for name in ("stage1", "stage2")}
 
 #: Rooms of the picture book, in the same way.
 PICTUREBOOK_FLOORS = (("scene", "pen", "facts"), ("kinds", "words"), ("draw", "corpus"), ("tokenizer",))

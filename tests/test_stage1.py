@@ -5,12 +5,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from lavis_golden import assert_close, assert_norms, batch, gradients, model, numbers, tensors
+from lavis_golden import assert_close, assert_norms, batch, gradients, model, numbers, tensors, weights
+from safetensors.torch import load_file, save_file
 
 from benchmarks.plain_stage1 import plain_losses
 from blip2_lab import parallel
 from blip2_lab import stage1 as stage1_module
 from blip2_lab.attention import MultiHeadAttention
+from blip2_lab.checkpoints import from_lavis
 from blip2_lab.masks import bidirectional_mask
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.stage1 import (
@@ -527,6 +529,17 @@ class Flatten(torch.nn.Module):
         return pixels.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
+class Encoder(Flatten):
+    """The same, with weights to spoil."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(12, 12)
+
+    def forward(self, pixels):
+        return self.linear(super().forward(pixels))
+
+
 def test_pixels_pass_through_the_image_encoder():
     stage1 = tiny()
     stage1.image_encoder = Flatten()
@@ -555,10 +568,51 @@ def test_an_unknown_configuration_key_is_refused(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["stage1"]["momentum"] = 0.9
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TypeError, match="momentum"):
+    with pytest.raises(ValueError, match="config.json does not describe a Stage1Model: .*momentum"):
         Stage1Model.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no config.json"):
         Stage1Model.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_damaged_folder_is_told_in_one_sentence(tmp_path):
+    stage1 = tiny()
+    for name, damage, message in (
+        ("config.json", lambda file: file.write_text("{"), "config.json does not describe a Stage1Model"),
+        ("model.safetensors", lambda file: file.write_bytes(file.read_bytes()[:-100]), "is cut off or damaged"),
+        ("model.safetensors", lambda file: file.unlink(), "holds no weights"),
+    ):
+        stage1.save_pretrained(tmp_path)
+        damage(tmp_path / name)
+        with pytest.raises(ValueError, match=message) as caught:
+            Stage1Model.from_pretrained(tmp_path)
+        assert "\n" not in str(caught.value)
+    stage1.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state["itm_head.weights"] = state.pop("itm_head.weight")
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="missing: itm_head.weight; unknown: itm_head.weights"):
+        Stage1Model.from_pretrained(tmp_path)
+
+
+def test_an_image_encoder_is_frozen_however_it_comes(tmp_path):
+    """A step of training through pixels leaves its bytes alone, and `train()` leaves it in eval mode."""
+    tiny().save_pretrained(tmp_path)
+    encoders = [Encoder() for _ in range(3)]
+    attached = tiny()
+    attached.attach_image_encoder(encoders[1])
+    loaded = Stage1Model.from_pretrained(tmp_path, image_encoder=encoders[2])
+    models = Stage1Model(attached.qformer.config, attached.config, image_encoder=encoders[0]), attached, loaded
+    for stage1, encoder in zip(models, encoders, strict=True):
+        before = [x.clone() for x in encoder.parameters()]
+        stage1.train()
+        assert not encoder.training and not any(x.requires_grad for x in encoder.parameters())
+        optimizer = torch.optim.AdamW(stage1.parameters(), lr=0.1, weight_decay=0.1)
+        ids = torch.randint(4, 40, (3, 6))
+        stage1.losses(pixels=torch.randn(3, 3, 4, 4), input_ids=ids).total.backward()
+        optimizer.step()
+        assert all(torch.equal(x, y) for x, y in zip(encoder.parameters(), before, strict=True))
+    lavis = from_lavis(weights(), num_attention_heads=4, image_encoder=Encoder())
+    assert not any(x.requires_grad for x in lavis.image_encoder.parameters())
 
 
 def test_bert_starts_the_language_modeling_head_too():
@@ -586,6 +640,20 @@ def test_mistakes_are_told_in_one_sentence():
         stage1.losses(image_features=features)
     with pytest.raises(ValueError, match="2 images and 1 texts"):
         stage1.losses(image_features=features, input_ids=ids[:1])
+    whole = dict(image_features=torch.randn(2, 4, 12), input_ids=ids, attention_mask=torch.ones(2, 4))
+    wrong = {
+        r"\[B, N, Dv\]": dict(image_features=torch.randn(2, 12)),
+        r"these are .*\[2, 3\]": dict(attention_mask=torch.ones(2, 3)),
+        "padding on the right": dict(attention_mask=torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])),
+        "two tokens at least": dict(input_ids=ids[:, :1], attention_mask=torch.ones(2, 1)),
+        "CLS": dict(attention_mask=torch.zeros(2, 4)),
+        r"numbers below 2; one is \[1\]": dict(negatives=(torch.tensor([1]), torch.tensor([1, 0]))),
+        r"numbers below 2; one is \[1, 2\]": dict(negatives=(torch.tensor([1, 0]), torch.tensor([1, 2]))),
+        r"one is \[-1, 0\]": dict(negatives=(torch.tensor([-1, 0]), torch.tensor([1, 0]))),
+    }
+    for message, change in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            stage1.losses(**whole | change)
     with pytest.raises(ValueError, match="no tokenizer"):
         stage1.losses(image_features=features, captions=["a", "b"])
     with pytest.raises(ValueError, match="no image encoder"):

@@ -307,9 +307,8 @@ class DecoderLanguageModel(LanguageModel):
     ) -> tuple[Text, Text]:
         """Prompt and answer are one text. With an empty prompt the beginning-of-text token is predicted too, from
         the last query, as LAVIS does."""
-        joined = [
-            f"{prompt.rstrip()} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        prompts = [prompt.rstrip() for prompt in prompts]  # the space belongs to the answer's first token
+        joined = [f"{prompt} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)]
         rows = [(row + [self.end_token_id])[:max_tokens] for row in self._encode(joined, max_tokens)]
         starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]

@@ -55,6 +55,29 @@ def test_training_texts_are_cut_and_prompts_are_not(language):
     assert answer.ids.shape[1] in (0, language.max_text_tokens)  # a decoder's prompt has used up all room
 
 
+def test_a_space_after_the_prompt_belongs_to_the_answer():
+    """With OPT's kind of tokens a space is the beginning of the next word's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = Tokenizer(models.BPE())
+    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=290, special_tokens=["<pad>", "</s>"], show_progress=False)
+    tokens.train_from_iterator(["a photo of a cat"] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="</s>", bos_token="</s>")
+    opt = new_opt(micro_opt_config(len(tokenizer), "S"))
+    opt.config.bos_token_id = 1
+    language = language_model(opt, tokenizer, end_token_id=1)
+    for spaced, plain in (("a photo of ", "a photo of"), (" ", "")):
+        for ours, expected in zip(
+            language.pair_texts([spaced], ["cat"]), language.pair_texts([plain], ["cat"]), strict=True
+        ):
+            assert ours.ids.tolist() == expected.ids.tolist()
+    prompt, answer = language.pair_texts(["a photo of "], ["cat"])
+    assert [tokenizer.decode(text.ids[0]) for text in (prompt, answer)] == ["</s>a photo of", " cat</s>"]
+    assert language.prompt_texts(["a photo of "]).ids.tolist() == prompt.ids.tolist()
+
+
 def test_loss_is_the_mean_negative_log_probability_of_the_answers(language, visual_prompt):
     prompt, answer = language.training_texts(PROMPTS, ["the boat is red", "yes"])
     logits = language.answer_logits(visual_prompt, prompt, answer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -21,8 +22,8 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import inside, novelty
-from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
+from blip2_lab import inside, novelty, shell
+from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn, knows_whole_words_only
 from blip2_lab.decoding import Decoding
 from blip2_lab.page import (
     GALLERY,
@@ -55,6 +56,7 @@ MENUS = (  # what the menus show at first: kind, color, size, position
     (NOTHING, "yellow", "large", "bottom"),
     (NOTHING, "green", "small", "bottom right"),
 )
+PICTURES = dict(height="auto", allow_preview=False, show_label=False, interactive=False, buttons=[])  #: in a gallery
 SHOWN = 512  #: pixels on the longer side of the picture that is sent back to the browser
 METHODS = ("greedy", "beam search", "nucleus sampling")
 NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
@@ -173,10 +175,12 @@ class App:
             warn("There is no question to answer again yet.")
             yield gr.skip(), chat, turns, confidence_html(()), seed
             return
-        controls = ("nucleus sampling", *controls[1:])
-        seed = int(seed or 0) + 1
-        for _, *rest in self.ask(turns[-1].question, image, turns[:-1], chat[:-2], seed, *controls):
-            yield gr.skip(), *rest, seed
+        controls, fresh = ("nucleus sampling", *controls[1:]), int(seed or 0) + 1
+        for refused, *answered in self.ask(turns[-1].question, image, turns[:-1], chat[:-2], fresh, *controls):
+            if refused:  # the question came back, without its answer from before: that one stays
+                yield gr.skip(), chat, turns, gr.skip(), seed
+            else:
+                yield gr.skip(), *answered, fresh
 
     def match(self, text: str, image: Image.Image | None) -> str:
         """How well a sentence fits the picture."""
@@ -213,18 +217,15 @@ class App:
 
 
 def build(
-    model: Stage2Model,
-    *,
-    name: str = "micro",
-    familiar: novelty.DrawnWorld | None = None,
-    folder: Path | None = None,
+    model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWorld | None = None, folder: Path | None = None
 ) -> gr.Blocks:
     """The page around a model. `familiar` knows what the model has seen; None: never say that a picture is strange."""
-    app, miniature = App(model, familiar, inside.method_of(name)), name == "micro"
+    app = App(model, familiar, inside.method_of(name))
+    miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
         image, turns = gr.State(start), gr.State([])
-        gr.Markdown(_title(name, miniature), elem_id="title")
+        gr.Markdown(_title(name, miniature, familiar), elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=320):
                 picture = gr.Image(
@@ -240,17 +241,8 @@ def build(
                 picture.preprocess = uploaded_file
                 note = gr.HTML(elem_id="note", padding=False)
                 with gr.Tab("Picture book"):
-                    gallery = gr.Gallery(
-                        [draw(scene, 192) for scene in GALLERY],
-                        columns=4,
-                        height="auto",
-                        object_fit="cover",
-                        allow_preview=False,
-                        show_label=False,
-                        interactive=False,
-                        buttons=[],
-                        elem_id="gallery",
-                    )
+                    scenes = [draw(scene, 192) for scene in GALLERY]
+                    gallery = gr.Gallery(scenes, columns=4, object_fit="cover", **PICTURES, elem_id="gallery")
                 with gr.Tab("Draw a scene"):
                     draw_button, menus = _menus()
                 if model.stage1 is not None:
@@ -322,9 +314,11 @@ def build(
     return page
 
 
-def _title(name: str, miniature: bool) -> str:
+def _title(name: str, miniature: bool, familiar: novelty.DrawnWorld | None) -> str:
     if not miniature:
         return f"# Talk to a BLIP-2\n{name}. Pictures stay on this machine."
+    if familiar is None:  # trained --on your own pictures: what it has seen, only you know
+        return f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows a few hundred words."
     return (
         "# Talk to a BLIP-2\nA whole BLIP-2 in miniature. It has seen one drawn world and nothing else: "
         f"{len(KINDS)} kinds of things in {len(COLORS)} colors, one to four at a time, in {len(PLACES)} places, by day "
@@ -365,15 +359,7 @@ def _word_panel() -> list[gr.components.Component]:
     word = gr.Radio([], show_label=False, container=False, visible=False, elem_id="word")
     note = gr.HTML(NO_WORDS, elem_id="origin-note")
     picture = gr.Image(show_label=False, interactive=False, height=300, buttons=["fullscreen"], elem_id="origin")
-    queries = gr.Gallery(
-        columns=6,
-        height="auto",
-        allow_preview=False,
-        show_label=False,
-        interactive=False,
-        buttons=[],
-        elem_id="queries",
-    )
+    queries = gr.Gallery(columns=6, **PICTURES, elem_id="queries")
     return [word, picture, note, queries]
 
 
@@ -407,7 +393,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
     parser.add_argument("--compile", action="store_true", help="the decoder: slower to start, faster to answer")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=0, help="default 0: a free one")
+    parser.add_argument("--port", type=int, default=0, help="1 to 65535; default 0: a free one")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these; a must with any other --host")
     args = parser.parse_args(arguments)
     if not is_loopback(args.host) and not args.auth:
@@ -417,23 +403,40 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def check_port(host: str, port: int) -> None:
+    """Raises ValueError where no page can be opened, in one sentence and before a model is loaded in vain."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gradio: a page that has ended counts not
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or "ports are 1 to 65535"
+        raise ValueError(f"No page can be opened at {host}:{port} ({why}); give another --port, or none.") from None
+
+
 def main() -> None:
     """Load the model, then serve its page: the chat, or the search where there is no language model."""
     args = parse()
-    print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
     options = {name: getattr(args, name) for name in ("device", "quantize", "dtype", "compile")}
     try:
+        check_port(args.host, args.port)
+        shell.check_device(args.device)
+        print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
         model = blip2_lab.load(args.model, **options)
         if isinstance(model, Stage1Model):
             page = build_search(Search(model, args.gallery), name=args.model)
         else:
             page = build(model, name=args.model, familiar=novelty.load(args.model), folder=args.gallery)
         port = args.port or free_port(args.host)
-        host = f"[{args.host}]" if ":" in args.host else args.host
-        print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)
-        serve(page, host=args.host, port=port, auth=args.auth)
-    except (ValueError, OSError) as error:
-        sys.exit(f"app.py: {error}")
+        serve(page, host=args.host, port=port, auth=args.auth, block=False)
+    except Exception as error:
+        if (sentence := shell.explain(error)) is None:
+            raise
+        shell.say(f"app.py: {sentence}")
+        sys.exit(2)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)
+    page.block_thread()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@
                 inside                     3.1             09       the page about it; its figures; the app's panel
                 viz, widgets, checks       Figures 1, 2    all      figures; explorers; the exercises' checks
                 viz_decoding               4.1             12       a step of sampling; a beam search as a tree
-    talking     chat, novelty, cli         4.1, Figure 4   12       conversation; is it a drawn scene?; the shell
+    talking     chat, novelty              4.1, Figure 4   12       conversation; is it a drawn scene?
+                cli, shell                                 00       the commands; their mistakes, in one line
                 picture_index              4.4             06       a folder of pictures, searched
                 compiled                   4.1             12       an answer's next token, compiled
                 page, search_page          4.1, 4.4        06, 12   what the app's pages are made of; its search

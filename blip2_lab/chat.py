@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.decoding import Decoding, Token, words
+from blip2_lab.decoding import Decoding, Token, check_seed, words
 from blip2_lab.language import LanguageModel
 from blip2_lab.retrieval import score_pairs
 from blip2_lab.stage2 import Stage2Model
@@ -182,6 +182,8 @@ class Conversation:
 
         `seed` makes sampling repeatable. Raises ValueError before the first reply when the text cannot be asked.
         """
+        if seed is not None:
+            check_seed(seed)
         prompt = self.prompt(text)
         if unknown := unknown_words(self.model.language_model.tokenizer, text):
             raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
@@ -274,6 +276,14 @@ def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
     else:
         help = f"I know {len(known)} words: things such as boat, cat and house, their colors, places and uses."
     return f"I do not know the word{'s' if len(unknown) > 1 else ''} {names}; {help}"
+
+
+def outside_sentence(distance: float, limit: float) -> str:
+    """What to say of a picture that is farther from the drawn world than its `limit` (see novelty.py)."""
+    return (
+        f"this picture is outside the drawn world that I know (distance {distance:.1f}; drawn scenes stay below "
+        f"{limit:.1f}), so my answer is a guess; for photographs load real weights, see `blip2-lab models`"
+    )
 
 
 def _num_tokens(language_model: LanguageModel, text: str) -> int:

@@ -14,16 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage in front of it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+from blip2_lab import shell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,28 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `blip2-lab recipes | head`: the reader has seen enough
         sys.stderr.close()
         return 0
-    except ModuleNotFoundError as error:
-        if args.traceback or (error.name or "").startswith("blip2_lab"):
+    except Exception as error:
+        sentence = shell.explain(error)
+        if args.traceback or sentence is None:
             raise
-        print(f"blip2-lab: {_needs(error.name)}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, FloatingPointError) as error:  # FloatingPointError: train.Diverged
-        if args.traceback:
-            raise
-        print(f"blip2-lab: {_sentence(error)}", file=sys.stderr)
+        shell.say(f"blip2-lab: {sentence}")
         return 2
     return 0
-
-
-def _sentence(error: Exception) -> str:
-    """One line of an error's message; the file's name if the system gave one."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _needs(module: str | None) -> str:
-    return f"this command needs {module}, which is not installed: pip install {module}, or run `make` in the repository"
 
 
 # ------------------------------------------------------------------------------------------------------------ parsers
@@ -70,12 +49,12 @@ def _needs(module: str | None) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    root = _Parser(prog="blip2-lab", description="A laboratory for BLIP-2: talk to it, train it, look inside.")
+    root = shell.Parser(prog="blip2-lab", description="A laboratory for BLIP-2: talk to it, train it, look inside.")
     root.add_argument("--traceback", action="store_true", help="show Python's traceback with an error")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, run, help: str, interrupted: str = "stopped") -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    def command(name: str, run, help: str, interrupted: str = "stopped", **options) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", **options)
         sub.set_defaults(run=run, interrupted=interrupted)
         return sub
 
@@ -90,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--top-p", type=float, default=0.9, metavar="P", help="with --sample: the nucleus (default 0.9)")
     ask.add_argument("--temperature", type=float, default=1.0, metavar="X", help="with --sample (default 1)")
     ask.add_argument("--seed", type=int, default=0, help="with --sample (default 0)")
-    ask.add_argument("--json", action="store_true", help="print the answer with each token's probability as JSON")
+    ask.add_argument("--json", action="store_true", help="print answer, warnings, each token's probability as JSON")
 
     draw = command("draw", _draw, "draw a scene of the picture book")
     draw.add_argument("--seed", type=int, default=0, help="which book (default 0)")
@@ -147,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is written all the same")
 
     data = command("data", None, "look at pictures with captions, or pack them into shards")
-    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=shell.Parser)
     check = actions.add_parser("check", help="open every picture and say what is wrong, and how much of it")
     check.set_defaults(run=_data_check)
     shards = actions.add_parser("shards", help="pack a folder into WebDataset shards with checksums")
@@ -164,14 +143,14 @@ def parser() -> argparse.ArgumentParser:
     _model_options(evaluate)
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
+    evaluate.add_argument("--book", type=int, default=1, metavar="SEED", help="which scenes (default 1, the card's)")
     evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="width of an answer's search (default 1)")
     evaluate.add_argument("--method", default="all", metavar="M", help="grounding: all, or names with commas between")
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
-    command(
-        "app", _app, "open the chat about a picture in the browser; takes the options of app.py (--model, --port, …)"
-    )
+    # --help is among what it passes on: the options are app.py's
+    command("app", _app, "open the chat about a picture in the browser (see `blip2-lab app --help`)", add_help=False)
     return root
 
 
@@ -200,13 +179,20 @@ _DTYPES = ("float32", "bfloat16", "float16")
 # ----------------------------------------------------------------------------------------------------------- commands
 
 
-def _load(args: argparse.Namespace):
+def _load(args: argparse.Namespace, *, answers: bool = True):
+    """The model of the options; with `answers`, one that can."""
     import blip2_lab
 
-    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
-    if not hasattr(model, "stream"):
+    model = blip2_lab.load(args.model, **_options(args))
+    if answers and not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
+
+
+def _options(args: argparse.Namespace) -> dict[str, str | None]:
+    """device, quantize and dtype as every loader takes them. Raises ValueError for a device that is of no use here."""
+    shell.check_device(args.device)
+    return dict(device=args.device, quantize=args.quantize, dtype=args.dtype)
 
 
 def _ask(args: argparse.Namespace) -> None:
@@ -214,21 +200,44 @@ def _ask(args: argparse.Namespace) -> None:
 
     if not args.prompt.strip():
         raise ValueError('the prompt is empty: ask something, for example "Question: what is this? Short answer:"')
-    image = open_image(args.picture)  # before the model: a wrong path is told at once
+    image = open_image(args.picture)  # before the model, as all that can be wrong: it is told at once
     import torch
 
-    model = _load(args)
-    torch.manual_seed(args.seed)
+    from blip2_lab.decoding import Decoding, check_seed
+
     decoding = dict(num_beams=args.beams, max_new_tokens=args.max_tokens, length_penalty=args.length_penalty)
     if args.sample:
         decoding |= dict(num_beams=1, do_sample=True, top_p=args.top_p, temperature=args.temperature)
+    Decoding(**decoding)
+    check_seed(args.seed)
+    model = _load(args)
+    notes = _notes(args, model, image)
+    for note in notes:
+        shell.say(f"note: {note}")
+    torch.manual_seed(args.seed)
     tokens = list(model.stream(image, args.prompt, **decoding))
     answer = "".join(token.text for token in tokens).strip()
     if args.json:
         words = [{"text": token.text, "probability": round(token.probability, 4)} for token in tokens]
-        _print_json({"model": args.model, "prompt": args.prompt, "answer": answer, "tokens": words})
+        asked = {"model": args.model, "prompt": args.prompt}
+        shell.print_json({**asked, "answer": answer, "tokens": words, "warnings": notes})
     else:
         print(answer)
+
+
+def _notes(args: argparse.Namespace, model, image) -> list[str]:
+    """What the app says of such a question too: the picture is like none the model has seen, it lacks a word."""
+    from blip2_lab import chat, novelty
+
+    notes = []
+    if (familiar := novelty.load(args.model)) is not None:
+        distance = novelty.distances_of(familiar, model.image_encoder, [image]).item()
+        if distance > familiar.limit:
+            notes.append(chat.outside_sentence(distance, familiar.limit))
+    tokenizer = model.language_model.tokenizer
+    if unknown := chat.unknown_words(tokenizer, args.prompt):
+        notes.append(chat.unknown_words_sentence(tokenizer, unknown))
+    return notes
 
 
 def _draw(args: argparse.Namespace) -> None:
@@ -244,39 +253,35 @@ def _draw(args: argparse.Namespace) -> None:
     if args.json:
         page = {"seed": args.seed, "index": args.index, "split": args.split, **book.scene(args.index).to_dict()}
         questions = [{"type": q.type, "question": q.text, "answer": q.answer} for q in example.questions]
-        _print_json({**page, "captions": example.captions, "questions": questions})
+        shell.print_json({**page, "captions": example.captions, "questions": questions})
     else:
         print(f"{out}: {example.captions[0]}")
 
 
 def _index(args: argparse.Namespace) -> None:
-    import blip2_lab
     from blip2_lab import picture_index
 
-    def say(what: str) -> None:
-        print(what, file=sys.stderr, flush=True)
-
     picture_index.pictures(args.folder)  # before the model: a wrong folder is told at once
-    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
     file = args.folder / picture_index.FILE
+    shell.check_out(file)
+    model = _load(args, answers=False)
     previous = picture_index.load(file) if file.is_file() else None
-    index = picture_index.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=say)
+    index = picture_index.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=shell.say)
     picture_index.save(index, file)
     print(f"{file}: {len(index)} pictures")
 
 
 def _search(args: argparse.Namespace) -> None:
-    import blip2_lab
     from blip2_lab import picture_index
 
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
     index = picture_index.load(args.folder / picture_index.FILE)
-    model = blip2_lab.load(args.model, device=args.device, quantize=args.quantize, dtype=args.dtype)
+    model = _load(args, answers=False)
     find = picture_index.search_like if Path(args.query).is_file() else picture_index.search
     hits = find(model, index, args.query, top=args.top)
     if args.json:
-        _print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
+        shell.print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
     else:
         print("\n".join(picture_index.lines(hits)))
 
@@ -302,7 +307,7 @@ def _plan(args: argparse.Namespace) -> None:
     options = dict(gpus=args.gpus, memory=args.memory, utilization=args.utilization, runs_dir=args.runs)
     plans = [planner.plan(recipe, peak=args.peak and args.peak * 1e12, **options) for recipe in chosen]
     if args.json:
-        _print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
+        shell.print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
     else:
         print("\n\n".join(map(planner.table, plans)))
     if len(plans) > 1 and not args.json:
@@ -310,35 +315,33 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
     from blip2_lab import doctor
 
     if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
         return _doctor_model(args)
-    findings = doctor.diagnose_run(args.what)
-    if args.json:
-        _print_json([asdict(finding) for finding in findings])
-    else:
-        print(doctor.report(findings))
+    _tell(doctor.diagnose_run(args.what), doctor.report, args.json)
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
     from blip2_lab import model_doctor
 
-    model, path = model_doctor.open_model(args.what, device=args.device, quantize=args.quantize, dtype=args.dtype)
+    model, path = model_doctor.open_model(args.what, **_options(args))
     if args.remember:
         print(model_doctor.remember(model, path))
         return
     findings = model_doctor.diagnose_model(model, path)
-    if args.json:
-        _print_json([asdict(finding) for finding in findings])
-    else:
-        print(model_doctor.table(findings))
+    _tell(findings, model_doctor.table, args.json)
     if red := sum(finding.state == "bad" for finding in findings):
         raise ValueError(f"{red} of {len(findings)} checks of {args.what} are red")
+
+
+def _tell(findings: list, table: Callable[[list], str], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        shell.print_json([asdict(finding) for finding in findings])
+    else:
+        print(table(findings))
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -407,8 +410,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         return _grounding(args)
     from blip2_lab import evaluate
 
+    shell.check_out(args.out)
     scenes = 1000 if args.scenes is None else args.scenes
-    numbers = evaluate.evaluate(_load(args), scenes=scenes, split=args.split, num_beams=args.beams, say=_say)
+    options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
+    numbers = evaluate.evaluate(_load(args), **options, say=shell.say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(evaluate.table(numbers))
@@ -421,15 +426,11 @@ def _grounding(args: argparse.Namespace) -> None:
     rows = args.out and args.out / "scenes.jsonl"
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
-    report = grounding.evaluate(model, methods=methods, scenes=scenes, split=args.split, rows=rows, say=_say)
+    report = grounding.evaluate(model, methods=methods, scenes=scenes, split=args.split, rows=rows, say=shell.say)
     print(grounding.table(report))
     if args.out:
-        report |= {"name": args.model, "queries": queries.evaluate(model, split=args.split, say=_say)}
+        report |= {"name": args.model, "queries": queries.evaluate(model, split=args.split, say=shell.say)}
         print(f"written: {findings.write(args.out, report, model)}")
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def _app(args: argparse.Namespace) -> None:
@@ -440,10 +441,6 @@ def _app(args: argparse.Namespace) -> None:
         raise ValueError(f"the chat is app.py in the repository, and there is none at {script}: clone the repository")
     sys.argv = [str(script), *args.rest]
     runpy.run_path(str(script), run_name="__main__")
-
-
-def _print_json(value: dict | list) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,17 @@ Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Noteboo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+#: The smallest temperature. Long before it the likeliest token has all the probability; far below it a float32 logit
+#: divided by it overflows, and nothing can be drawn.
+COLDEST = 1e-6
+SEEDS = (-(2**63), 2**64 - 1)  #: what torch takes
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class Decoding:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("length_penalty", "top_p", "temperature", "repetition_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number.")
         if self.num_beams < 1:
             raise ValueError(f"num_beams is {self.num_beams}; it must be 1 (greedy) or more.")
         if not 1 <= self.max_new_tokens:
@@ -45,13 +54,20 @@ class Decoding:
             raise ValueError(f"min_new_tokens is {self.min_new_tokens}; it must be 0 to max_new_tokens.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
+        if self.temperature < COLDEST:
+            raise ValueError(f"temperature is {self.temperature}; it must be {COLDEST} or more, or do not sample.")
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1 is none).")
 
 
 PAPER = Decoding()
+
+
+def check_seed(seed: int) -> int:
+    """The seed. Raises ValueError for one that torch does not take."""
+    if not SEEDS[0] <= seed <= SEEDS[1]:
+        raise ValueError(f"The seed is {seed}; it must be {SEEDS[0]} to {SEEDS[1]}.")
+    return seed
 
 
 @dataclass(frozen=True)

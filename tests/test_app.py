@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+import re
+import socket
+import sys
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from PIL import Image, PngImagePlugin
 gr = pytest.importorskip("gradio")
 
 import app as chat_app  # noqa: E402  after the skip
-from blip2_lab.chat import Turn  # noqa: E402
+from blip2_lab import novelty  # noqa: E402
+from blip2_lab.chat import INSTRUCTIONS, Turn  # noqa: E402
 from blip2_lab.novelty import DrawnWorld  # noqa: E402
 from blip2_lab.page import KEPT, REAL_WEIGHTS  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
@@ -218,6 +222,19 @@ def test_another_answer_replaces_the_last_and_is_sampled(handlers, warnings, pic
     assert chat == [] and seed == 0 and "no question" in warnings[0]
 
 
+@pytest.mark.parametrize("wrong", ["picture", "decoding", "word", "seed"])
+def test_a_refused_other_answer_leaves_the_one_before(handlers, warnings, picture, wrong):
+    image = handlers.look(picture)[2]
+    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], [], 0, *CONTROLS)
+    controls = (*CONTROLS[:2], 0.0, *CONTROLS[3:]) if wrong == "decoding" else CONTROLS  # top p 0
+    before = [Turn("is it a zebra?", "no")] if wrong == "word" else turns
+    shown = None if wrong == "picture" else image
+    seed = 2**64 - 1 if wrong == "seed" else 5  # the next one is none
+    ((_, chat_after, turns_after, _, seed_after),) = handlers.again(shown, before, chat, seed, *controls)
+    assert turns_after == before and chat_after == chat and len(chat) == 2 and seed_after == seed
+    assert len(warnings) == 1 and "Overflow" not in warnings[0]
+
+
 def test_the_match_meter(handlers, warnings, picture):
     image = handlers.look(picture)[2]
     assert "ITC" in handlers.match("a red boat.", image) and warnings == []
@@ -245,6 +262,92 @@ def test_without_an_answer_nothing_is_offered_and_a_stale_click_is_harmless(hand
     assert "no word number 99" in warnings[0]
 
 
+# ----------------------------------------------------------------------------------------------------------- the page
+
+
+def shown_on(page) -> tuple[str, object, list[str]]:
+    """The page's title, its first picture, and the names of its buttons."""
+    blocks = list(page.blocks.values())
+    title, picture = (next(b for b in blocks if b.elem_id == name) for name in ("title", "picture"))
+    return title.value, picture.value, [b.value for b in blocks if isinstance(b, gr.Button)]
+
+
+def test_a_miniature_is_known_by_its_words_and_not_by_its_name(tiny_model, monkeypatch):
+    width = 2 * tiny_model.image_encoder.width
+    drawn = DrawnWorld(torch.zeros(width), torch.eye(width), limit=1.0)
+    title, picture, buttons = shown_on(chat_app.build(tiny_model, name="runs/micro", familiar=drawn))
+    assert "one drawn world" in title and picture is not None and set(INSTRUCTIONS["micro"]) <= set(buttons)
+    title, picture, buttons = shown_on(chat_app.build(tiny_model, name="runs/mine"))  # of somebody's own pictures
+    assert "runs/mine" in title and "miniature" in title and "drawn world" not in title
+    assert picture is not None and set(INSTRUCTIONS["micro"]) <= set(buttons)
+    monkeypatch.setattr(chat_app, "knows_whole_words_only", lambda tokenizer: False)
+    title, picture, buttons = shown_on(chat_app.build(tiny_model, name="micro"))
+    assert "miniature" not in title and picture is None and set(INSTRUCTIONS["real"]) <= set(buttons)
+
+
+# ----------------------------------------------------------------------------------------------------- from the shell
+
+
+class FakePage:
+    """What `main` built, how it was served, and whether anybody waits at it."""
+
+    def block_thread(self) -> None:
+        self.waits = True
+
+
+@pytest.fixture
+def start(monkeypatch, tiny_model, capsys):
+    """Run `app.py` with arguments, without a page: -> exit code, stdout, stderr, and what the page was built from."""
+    given = {"page": FakePage()}
+    monkeypatch.setattr(chat_app.blip2_lab, "load", lambda name, **options: tiny_model)
+    monkeypatch.setattr(chat_app, "build", lambda model, **options: (given.update(options), given["page"])[1])
+    monkeypatch.setattr(chat_app, "serve", lambda page, **options: given.update(options))
+
+    def run(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
+        try:
+            code = chat_app.main() or 0
+        except SystemExit as exit:
+            code = exit.code
+        return code, *capsys.readouterr(), given
+
+    return run
+
+
+def test_main_serves_the_page_says_where_and_waits(start):
+    code, out, err, given = start("--model", "runs/micro")
+    assert code == 0 and err == "" and out.splitlines()[-1].startswith(f"Open http://127.0.0.1:{given['port']} in")
+    assert given["page"].waits and given["block"] is False and given["name"] == "runs/micro"
+
+
+def test_main_tells_the_page_what_its_model_has_seen(start, monkeypatch):
+    worlds = {"micro": object(), "runs/micro": object()}
+    monkeypatch.setattr(novelty, "load", worlds.get)
+    for name in ("micro", "runs/micro", "Salesforce/blip2-flan-t5-xl"):
+        *_, given = start("--model", name)
+        assert given["familiar"] is worlds.get(name)
+
+
+@pytest.mark.parametrize("port", ["70000", "-1", "busy"])
+def test_a_port_that_cannot_be_opened_is_one_sentence_before_the_model_is_loaded(start, port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1]) if port == "busy" else port
+        code, out, err, _ = start("--port", port)
+    assert code == 2 and out == "" and err.startswith("app.py: ") and err.count("\n") == 1
+    assert port in err and "--port" in err
+
+
+def test_a_page_that_did_not_start_has_no_address(start, monkeypatch):
+    def taken(page, **options):
+        raise OSError("Cannot find empty port")
+
+    monkeypatch.setattr(chat_app, "serve", taken)  # somebody was faster while the model was loaded
+    code, out, err, _ = start()
+    assert code == 2 and "http://" not in out and err == "app.py: Cannot find empty port\n"
+
+
 # ------------------------------------------------------------------------------------------------------- over the API
 
 
@@ -257,14 +360,42 @@ def server(tiny_model):
     page.close()
 
 
-def test_the_api_looks_asks_and_matches(server, picture):
+def test_the_api_looks_asks_and_matches(server, picture, monkeypatch):
     from gradio_client import Client, handle_file
 
+    seen, see = [], chat_app.Eyes.see
+    monkeypatch.setattr(chat_app.Eyes, "see", lambda eyes, image: (seen.append(image), see(eyes, image))[1])
     client = Client(server[1], verbose=False)
     client.predict(handle_file(picture), api_name="/look")
+    seen.clear()
     box, chat, confidence = client.predict("what is it?", [], 0, *CONTROLS, api_name="/ask")
     assert box == "" and chat[-1]["role"] == "assistant" and "<span" in confidence
     assert "ITM" in client.predict("a red boat.", api_name="/match")
+    uploaded = Image.open(picture)
+    assert len(seen) == 2, "one for the question, one for the match; the page's first picture is another"
+    assert all(image.size == uploaded.size and image.tobytes() == uploaded.tobytes() for image in seen)
+
+
+def test_the_shipped_model_warns_of_a_photograph_on_its_page(monkeypatch, capsys, picture, tmp_path):
+    from gradio_client import Client, handle_file
+
+    from blip2_lab.pretrained import MICRO
+
+    photographs = [parts[0] for parts in novelty.photographs(crops=1).values()]
+    if not (MICRO / novelty.FILE).is_file() or not photographs:
+        pytest.skip("this needs the shipped model and a sample photograph (matplotlib or scikit-image has some)")
+    photographs[0].save(tmp_path / "photograph.png")
+    pages: list[gr.Blocks] = []
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: pages.append(page))  # nobody waits for Ctrl+C
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    chat_app.main()
+    try:
+        client = Client(re.search(r"Open (\S+) in your browser", capsys.readouterr().out)[1], verbose=False)
+        note = client.predict(handle_file(str(tmp_path / "photograph.png")), api_name="/look")[1]
+        assert "outside my drawn world" in note and REAL_WEIGHTS in note
+        assert client.predict(handle_file(picture), api_name="/look")[1] == ""
+    finally:
+        pages[0].close()
 
 
 def test_the_server_keeps_its_doors_closed(server):

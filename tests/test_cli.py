@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import cli
+from blip2_lab import cli, novelty
 from blip2_lab.decoding import Token
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -40,6 +42,8 @@ def complaint(capsys, *argv: str) -> str:
 class FakeModel:
     """Answers every prompt with two tokens and remembers how it was asked."""
 
+    language_model = SimpleNamespace(tokenizer=None)
+
     def stream(self, image, prompt, **decoding):
         self.asked = image, prompt, decoding
         return iter([Token("a red", 0.91234), Token(" boat", 0.5)])
@@ -49,7 +53,18 @@ class FakeModel:
 def model(monkeypatch):
     fake = FakeModel()
     monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize, dtype: fake)
+    monkeypatch.setattr(novelty, "load", lambda name: None)
     return fake
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """A mistake that is told only after a model was loaded fails."""
+
+    def load(*_, **__):
+        raise AssertionError("the model was loaded in vain")
+
+    monkeypatch.setattr(blip2_lab, "load", load)
 
 
 # ----------------------------------------------------------------------------------------------------------------- help
@@ -70,10 +85,17 @@ def test_python_dash_m_is_the_same_command():
     assert done.returncode == 2 and "invalid choice: 'nothing'" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate", "app"])
+@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate"])
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0 and f"usage: blip2-lab {command}" in out
+
+
+def test_the_app_explains_its_own_options(capsys, monkeypatch):
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    code, out, _ = run(capsys, "app", "--help")
+    assert code == 0 and all(option in out for option in ("--model", "--port", "--auth", "--gallery"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- draw
@@ -125,6 +147,7 @@ def test_ask_as_json_with_probabilities(capsys, model, picture):
     assert code == 0
     answer = json.loads(out)
     assert answer["answer"] == "a red boat" and answer["model"] == "micro" and answer["prompt"] == "what?"
+    assert answer["warnings"] == []
     assert answer["tokens"] == [{"text": "a red", "probability": 0.9123}, {"text": " boat", "probability": 0.5}]
     assert model.asked[2] | {"num_beams": 1, "do_sample": True, "temperature": 0.5, "top_p": 0.9} == model.asked[2]
 
@@ -135,6 +158,63 @@ def test_ask_mistakes(capsys, model, picture, tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     assert "is not a PNG, JPEG, WebP or GIF" in complaint(capsys, "ask", str(tmp_path / "text.png"), "what?")
     assert "required: PROMPT" in complaint(capsys, "ask", picture)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (("--sample", "--temperature", "1e-45"), "temperature is 1e-45"),
+        (("--sample", "--temperature", "nan"), "temperature is nan; it must be a finite number"),
+        (("--sample", "--temperature", "inf"), "temperature is inf"),
+        (("--sample", "--top-p", "nan"), "top_p is nan"),
+        (("--length-penalty", "nan"), "length_penalty is nan"),
+        (("--beams", "0"), "num_beams is 0"),
+        (("--seed", str(2**64)), f"seed is {2**64}"),
+        (("--seed", str(-(2**63) - 1)), f"seed is {-(2**63) - 1}"),
+        (("--device", "xpu:99"), "torch cannot use the device xpu:99 here"),
+        (("--device", "nonsense"), "torch cannot use the device nonsense here"),
+        (("--device", "meta"), "take --device cpu"),
+    ],
+)
+def test_ask_tells_a_wrong_option_before_the_model_is_loaded(capsys, no_model, picture, wrong, sentence):
+    assert sentence in complaint(capsys, "ask", picture, "what?", *wrong)
+
+
+def test_a_full_gpu_is_a_sentence_and_a_bug_is_a_traceback(capsys, model, picture, monkeypatch):
+    def failing(error):
+        def stream(*_, **__):
+            raise error
+
+        return stream
+
+    monkeypatch.setattr(model, "stream", failing(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nGPU 0")))
+    assert "the GPU's memory is full" in complaint(capsys, "ask", picture, "what?")
+    monkeypatch.setattr(model, "stream", failing(RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main(["ask", picture, "what?"])
+
+
+def test_a_photograph_and_an_unknown_word_are_noted_and_the_answer_comes(capsys, tmp_path):
+    from blip2_lab.pretrained import MICRO
+
+    photographs = [parts[0] for parts in novelty.photographs(crops=1).values()]
+    if not (MICRO / novelty.FILE).is_file() or not photographs:
+        pytest.skip("this needs the shipped model and a sample photograph (matplotlib or scikit-image has some)")
+    photograph = str(tmp_path / "photograph.png")
+    photographs[0].save(photograph)
+    scene = str(tmp_path / "scene.png")
+    draw(sample_scene(7, 3), 200).save(scene)
+
+    code, out, err = run(capsys, "ask", scene, "Question: what is in the picture? Short answer:", "--beams", "1")
+    assert code == 0 and out.strip() and err == "", "nothing is strange here"
+    code, out, err = run(
+        capsys, "ask", photograph, "Question: is there a zebra? Short answer:", "--beams", "1", "--json"
+    )
+    answer = json.loads(out)
+    assert code == 0 and answer["answer"], "it answers all the same"
+    strange, unknown = answer["warnings"]
+    assert "outside the drawn world" in strange and "'zebra'" in unknown
+    assert err == f"note: {strange}\nnote: {unknown}\n"
 
 
 def test_ask_an_unknown_model(capsys, picture, tmp_path):
@@ -247,10 +327,34 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     monkeypatch.setattr(evaluate, "evaluate", measure)
     monkeypatch.setattr(evaluate, "table", lambda report: f"a table of {report['scenes']} scenes")
     out = tmp_path / "numbers.json"
-    code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--out", str(out))
+    code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--book", "5", "--out", str(out))
     assert code == 0 and err == "asking\n"
     assert printed == "a table of 7 scenes\n"
-    assert json.loads(out.read_text()) == {"is it the model": True, "scenes": 7, "split": "near", "num_beams": 1}
+    expected = {"is it the model": True, "scenes": 7, "split": "near", "seed": 5, "num_beams": 1}
+    assert json.loads(out.read_text()) == expected
+
+
+def test_evaluate_looks_at_once_where_the_numbers_go(capsys, no_model, tmp_path):
+    wrong = tmp_path / "none" / "numbers.json"
+    assert f"{wrong}: No such file or directory" in complaint(capsys, "evaluate", "--out", str(wrong))
+    assert "Is a directory" in complaint(capsys, "evaluate", "--out", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_stays_when_it_is_looked_at(tmp_path):
+    from blip2_lab.shell import check_out
+
+    (tmp_path / "numbers.json").write_text("{}")
+    check_out(tmp_path / "numbers.json")
+    check_out(tmp_path / "new.json")
+    assert (tmp_path / "numbers.json").read_text() == "{}" and not (tmp_path / "new.json").exists()
+
+
+def test_index_looks_at_once_where_it_will_write(capsys, no_model, own):
+    from blip2_lab.picture_index import FILE
+
+    (own / FILE).mkdir()
+    assert "Is a directory" in complaint(capsys, "index", str(own))
 
 
 def test_a_model_for_retrieval_cannot_answer(capsys, picture, monkeypatch):

@@ -15,6 +15,7 @@ Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebooks: 09, 11.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from random import Random
 
 import torch
@@ -166,15 +167,17 @@ def truly_there(scene: Scene) -> dict[str, set[str]]:
 def caption_scores(
     model: Stage2Model, visual_prompts: Tensor, book: Sequence[Scene], batch_size: int
 ) -> dict[str, float]:
-    """F1 of the kinds, colors, places and times that captions name, written from `CAPTION_PROMPT`."""
+    """How well captions written from `CAPTION_PROMPT` name the kinds, colors, places and times: every score of
+    `metrics.SetScores` for each, as `kinds_f1`."""
     captions: list[str] = []
     for part in visual_prompts.split(batch_size):
         captions += model.language_model.generate(part, [CAPTION_PROMPT] * len(part), CAPTIONS)
     truth = [truly_there(scene) for scene in book]
-    return {
-        f"{what}_f1": metrics.f1([named(c, meanings) for c in captions], [t[what] for t in truth])
+    found = {
+        what: asdict(metrics.set_scores([named(c, meanings) for c in captions], [t[what] for t in truth]))
         for what, meanings in NAMED.items()
     }
+    return {f"{what}_{score}": value for what, scores in found.items() for score, value in scores.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- retrieval
@@ -184,7 +187,8 @@ def caption_scores(
 def retrieval_scores(
     stage1: Stage1Model, features: Tensor, book: Sequence[Scene], seed: int, batch_size: int
 ) -> dict[str, float | int]:
-    """R@1 and R@5 both ways with full captions, by ITC and after ITM has re-ranked the `SHORTLIST`; chance is 1/M.
+    """R@1 and R@5 both ways with full captions, by ITC and after ITM has re-ranked the `SHORTLIST`; each `_shuffled_r1`
+    with every picture in another's place. Without a picture all scores are alike: chance, 1/M.
 
     And ITM's accuracy where it is hard: on true pairs and on wrong ones, once mined as training does (section 3.2: in a
     batch, by ITC similarity), once the hardest of all, each picture with the wrong caption of the whole gallery that
@@ -202,16 +206,18 @@ def retrieval_scores(
         "itm_text_to_image": scores.text_to_image,
         "both_image_to_text": scores.image_to_text + scores.itc / stage1.temperature,
         "both_text_to_image": scores.text_to_image + scores.itc.T / stage1.temperature,
-        "itc_shuffled_picture": scores.itc.roll(1, dims=0),
     }
     for name, matrix in ways.items():
         result |= {f"{name}_r1": metrics.recall_at(matrix, 1), f"{name}_r5": metrics.recall_at(matrix, 5)}
+        pictures = 0 if name.endswith("image_to_text") else 1
+        result[f"{name}_shuffled_r1"] = metrics.recall_at(matrix.roll(1, dims=pictures), 1)
     own = torch.arange(len(book), device=scores.itc.device)
     wrong = scores.itc.masked_fill(own[:, None] == own, -torch.inf)
     mined = [mine(scores.itc[part][:, part] / stage1.temperature, part, seed) for part in _batches(own)]
     mined_text, mined_image = map(torch.cat, zip(*mined, strict=True))
     sets = {
         "true": torch.stack([own, own], dim=1),
+        "true_shuffled": torch.stack([own.roll(1), own], dim=1),
         "mined_text": torch.stack([own, mined_text], dim=1),
         "mined_image": torch.stack([mined_image, own], dim=1),
         "wrong_text": torch.stack([own, wrong.argmax(dim=1)], dim=1),
@@ -220,7 +226,7 @@ def retrieval_scores(
     share = {}
     for name, pairs in sets.items():
         matched = itm_says_match(stage1, gallery, pairs, *texts, batch_size)
-        share[name] = (matched if name == "true" else ~matched).float().mean().item()
+        share[name] = (matched if name.startswith("true") else ~matched).float().mean().item()
         result[f"itm_accuracy_{name}"] = share[name]
     # half of the weight for true pairs, so that saying "no" always is worth 0.5
     result["itm_accuracy_mined"] = share["true"] / 2 + (share["mined_text"] + share["mined_image"]) / 4
@@ -279,11 +285,14 @@ def table(report: dict) -> str:
     lines += ["", "| captions, F1 | " + " | ".join(name.replace("_", " ") for name in conditions) + " |"]
     lines.append("|---" * (len(conditions) + 1) + "|")
     for what in NAMED:
-        cells = [f"{report['captions'][name][f'{what}_f1']:.3f}" for name in conditions]
-        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+        lines.append(f"| {what} | " + " | ".join(_f1(report["captions"][name], what) for name in conditions) + " |")
+    for score in ("precision", "recall"):
+        cells = [f"{report['captions'][name][f'kinds_{score}']:.3f}" for name in conditions]
+        lines.append(f"| kinds, {score} instead | " + " | ".join(cells) + " |")
     if found := report.get("retrieval"):
         count = found["gallery"]
-        lines += ["", f"| retrieval among {count} | R@1 | R@5 |", "|---|---|---|"]
+        lines += ["", f"| retrieval among {count} | R@1 | R@5 | R@1, shuffled pictures | R@1, no picture |"]
+        lines.append("|---" * 5 + "|")
         rows = {
             "picture to text, ITC": "itc_image_to_text",
             "text to picture, ITC": "itc_text_to_image",
@@ -291,22 +300,29 @@ def table(report: dict) -> str:
             f"text to picture, ITM re-ranks {found['shortlist']}, alone": "itm_text_to_image",
             f"picture to text, ITM re-ranks {found['shortlist']}, with ITC's logit": "both_image_to_text",
             f"text to picture, ITM re-ranks {found['shortlist']}, with ITC's logit": "both_text_to_image",
-            "picture to text, ITC, shuffled pictures": "itc_shuffled_picture",
         }
         for label, name in rows.items():
-            lines.append(f"| {label} | {_share(found[f'{name}_r1'], count)} | {found[f'{name}_r5']:.3f} |")
+            first, five, shuffled = (found[name + end] for end in ("_r1", "_r5", "_shuffled_r1"))
+            lines.append(f"| {label} | {_share(first, count)} | {five:.3f} | {shuffled:.3f} | {1 / count:.3f} |")
         lines += ["", "| ITM says the right thing about | share |", "|---|---|"]
         rows = {
             "true pairs": "_true",
+            "the same pairs, shuffled pictures": "_true_shuffled",
             "a wrong text, mined in a batch": "_mined_text",
             "a wrong picture, mined in a batch": "_mined_image",
             f"the hardest wrong text of {count}": "_wrong_text",
             f"the hardest wrong picture of {count}": "_wrong_image",
         }
         lines += [f"| {label} | {_share(found['itm_accuracy' + name], count)} |" for label, name in rows.items()]
-        lines.append(f"| true and mined, weighted alike | {found['itm_accuracy_mined']:.3f} |")
-        lines.append(f"| true and hardest, weighted alike | {found['itm_accuracy_hardest']:.3f} |")
+        lines.append(f"| true and mined, weighted alike (no picture: 0.500) | {found['itm_accuracy_mined']:.3f} |")
+        lines.append(f"| true and hardest, weighted alike (no picture: 0.500) | {found['itm_accuracy_hardest']:.3f} |")
     return "\n".join(lines)
+
+
+def _f1(scores: dict[str, float], what: str) -> str:
+    """`0.853 (0.843–0.863)`"""
+    f1, low, high = (scores[f"{what}_{end}"] for end in ("f1", "low", "high"))
+    return f"{f1:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _share(share: float, count: int | None) -> str:

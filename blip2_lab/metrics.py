@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -35,12 +36,27 @@ def confidence_interval(share: float, count: int, z: float = 1.96) -> tuple[floa
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def f1(predicted: Iterable[set[str]], true: Iterable[set[str]]) -> float:
-    """Micro-averaged F1 of sets: what was named against what was there. 0 if nothing was."""
-    both = named = there = 0
-    for p, t in zip(predicted, true, strict=True):
-        both, named, there = both + len(p & t), named + len(p), there + len(t)
-    return 2 * both / (named + there) if named + there else 0.0
+@dataclass(frozen=True)
+class SetScores:
+    """What was named against what was there. `low` and `high`: the 95 % interval of `f1`."""
+
+    f1: float
+    low: float
+    high: float
+    precision: float
+    recall: float
+
+
+def set_scores(predicted: Iterable[set[str]], true: Iterable[set[str]]) -> SetScores:
+    """Micro-averaged over pairs of sets; 0 where nothing was named or there. The interval takes F1 for a ratio of two
+    sums over independent pairs (its linearization)."""
+    pairs = list(zip(predicted, true, strict=True))
+    right, sizes = [2 * len(p & t) for p, t in pairs], [len(p) + len(t) for p, t in pairs]
+    both, named, there = sum(right) / 2, sum(len(p) for p, _ in pairs), sum(len(t) for _, t in pairs)
+    f1 = sum(right) / max(1, sum(sizes))
+    off = math.sqrt(sum((r - f1 * size) ** 2 for r, size in zip(right, sizes, strict=True))) / max(1, sum(sizes))
+    low, high = max(0.0, f1 - 1.96 * off), min(1.0, f1 + 1.96 * off)
+    return SetScores(f1, low, high, precision=both / max(1, named), recall=both / max(1, there))
 
 
 def recall_at(scores: Tensor, k: int) -> float:

@@ -1,5 +1,7 @@
 """Metrics against answers known by hand."""
 
+import random
+
 import pytest
 import torch
 
@@ -29,9 +31,28 @@ def test_confidence_interval_is_wilsons():
 def test_f1_counts_over_all_scenes():
     predicted = [{"boat", "tree"}, {"fish"}]
     true = [{"boat"}, {"fish", "key"}]
-    assert metrics.f1(predicted, true) == pytest.approx(2 * 2 / (3 + 3))  # 2 right, 3 named, 3 there
-    assert metrics.f1([set()], [{"boat"}]) == 0
-    assert metrics.f1([set()], [set()]) == 0
+    scores = metrics.set_scores(predicted, true)
+    assert scores.f1 == pytest.approx(2 * 2 / (3 + 3))  # 2 right, 3 named, 3 there
+    assert (scores.precision, scores.recall) == pytest.approx((2 / 3, 2 / 3))
+    short = metrics.set_scores([{"boat"}], [{"boat", "tree", "key"}])
+    assert (short.precision, short.recall, short.f1) == pytest.approx((1, 1 / 3, 1 / 2))
+    assert metrics.set_scores([set()], [{"boat"}]).f1 == 0
+    assert metrics.set_scores([set()], [set()]).f1 == 0
+
+
+def test_the_interval_of_f1_is_that_of_drawing_the_scenes_again():
+    rng = random.Random(0)
+    words = "abcdef"
+    true = [set(rng.sample(words, rng.randint(1, 4))) for _ in range(300)]
+    predicted = [{word for word in there if rng.random() < 0.8} | set(rng.sample(words, 1)) for there in true]
+    scores = metrics.set_scores(predicted, true)
+    again = []
+    for _ in range(1000):
+        numbers = rng.choices(range(300), k=300)
+        again.append(metrics.set_scores([predicted[i] for i in numbers], [true[i] for i in numbers]).f1)
+    again.sort()
+    assert (scores.low, scores.high) == pytest.approx((again[25], again[975]), abs=0.003)
+    assert scores.low < scores.f1 < scores.high
 
 
 def test_recall_counts_ties_as_misses():

@@ -24,7 +24,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 
@@ -44,10 +44,11 @@ MAX_PIXELS = 50_000_000
 #: A phrase and the box it is about: (left, top, right, bottom), fractions of the picture's sides.
 Box = tuple[str, tuple[float, float, float, float]]
 
-#: What the picture book can say about a scene; "caption" mixes the others.
+#: What the picture book can say about a scene; "caption" mixes "full" and "partial".
 CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
     "caption": words.caption,
     "full": words.full_caption,
+    "ordered": partial(words.full_caption, ordered=True),
     "partial": words.partial_caption,
     "short": words.short_caption,
 }
@@ -167,6 +168,8 @@ def _open(source: str | os.PathLike | bytes, name: str) -> Image.Image:
         raise BrokenSample("too many pixels", f"{name} has far too many pixels: {limit}") from None
     except OSError as error:
         raise BrokenSample("unreadable file", f"{name} cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # a damaged header: see open_image
+        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

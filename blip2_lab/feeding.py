@@ -32,7 +32,7 @@ from blip2_lab.augment import Augmentation
 from blip2_lab.data import AskedQuestion, Batch, BrokenSample, PictureBook, PictureList, Record, batch_indices
 from blip2_lab.features import Encode, Features, cached_features
 from blip2_lab.parts import encoder_of, fingerprint
-from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
 from blip2_lab.recipes import Recipe
 from blip2_lab.settings import SceneData, WebData
 from blip2_lab.sources import Mixture, Part, Pick, Skips, Source, Stream, hold_out, identity, is_stream, open_sources
@@ -355,7 +355,7 @@ def pairs(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> tuple[
         feed = picture_feed(recipe, image_encoder, runs_dir)
         return feed, feed.validation()
     book, features = scene_features(image_encoder, recipe.data, runs_dir)
-    gallery = PictureBook(HELD_OUT_BOOK, "in", image_encoder.image_size, caption="full")
+    gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size, caption="full")
     numbers = range(recipe.data.held_out)
     pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
     held_out = Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=pictures)

@@ -34,7 +34,7 @@ from blip2_lab.masks import IGNORE_INDEX
 from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import draw, masks
-from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, SIZES, TIMES, Scene, pick, sample_scene
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, pick, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.piles import Piles, add_up, piles_of
 from blip2_lab.stage1 import clean_caption
@@ -148,10 +148,10 @@ COURSES = (
     partial(corpus.lesson, most=4, types=COMPARING, described=0.1),
 )
 #: What is learned last: to count (the plural "boats" is another word than "boat") and how things stand to one another.
-REVIEW = partial(corpus.lesson, most=4, types=("count", "count", "relation"), described=0.1)
-REVIEW_SHARE = 0.3  # of the full mixture
+REVIEW = partial(corpus.lesson, most=4, types=("count", "relation"), described=0.1)
+REVIEW_SHARE = 0.35  # of the full mixture
 # Of what is asked about piles: to bind is to be learned once more there, and who tells all of them binds everything.
-PILED_LESSONS, PILED_RETELLINGS = 0.5, 0.2
+PILED_LESSONS, PILED_RETELLINGS = 0.3, 0.45
 LOUD_AFTER = 1500  # batches with piles: until then their noise grows
 
 
@@ -252,7 +252,7 @@ class T5Task(TextTask):
         return told | {f"piled {name}": share for name, share in piled.items()}
 
 
-def text_questions(scenes: int, seed: int = HELD_OUT_BOOK, piled: bool = False) -> list[tuple[words.Question, str]]:
+def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False) -> list[tuple[words.Question, str]]:
     """Held-out questions, each with a true description of its scene and the question as one prompt."""
     describe = corpus.piles if piled else words.full_caption
     asked = []
@@ -411,7 +411,7 @@ class VitTask:
         """Accuracy of the layer that ships, on 256 held-out pictures: patches that show a thing, and the setting."""
         hits: dict[str, list[Tensor]] = {}
         for index in range(max(1, 256 // self.batch_size)):
-            batch = self.batch(index, "in", HELD_OUT_BOOK)
+            batch = self.batch(index, "in", VALIDATION_BOOK)
             for name, logits in self.logits(batch["pixels"])[1].items():
                 if name in COORDINATES:
                     continue

@@ -42,7 +42,7 @@ from blip2_lab.parts import (
 )
 from blip2_lab.picture_index import matcher
 from blip2_lab.picturebook import words
-from blip2_lab.picturebook.scene import HELD_OUT_BOOK
+from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.recipes import Recipe, vit_lr_scales
 from blip2_lab.run_folder import checkpoints, write_atomically
 from blip2_lab.settings import FineTuneParts, Stage1Parts, Stage2Parts, WebData
@@ -137,7 +137,7 @@ def export(
             stage1 = pretrained.load(runs_dir / retrieval / "model")
             if fingerprint(stage1.image_encoder) != fingerprint(model.image_encoder):
                 raise ValueError(f"{retrieval} and {stage2} look at pictures through different image encoders")
-            stage1.image_encoder = model.image_encoder
+            stage1.attach_image_encoder(model.image_encoder)
             model.attach_stage1(stage1)
     model.save_pretrained(folder, dtype=torch.float16)
     novelty.fit(model.image_encoder, scenes=scenes).save(folder)
@@ -362,7 +362,7 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
         feed = picture_feed(recipe, image_encoder, runs_dir)
         return CaptionTask(model, feed, image_encoder, prompt=None, held_out=feed.validation())
     feed = SceneFeed(*scene_features(image_encoder, recipe.data, runs_dir), recipe.optim.pass_size, recipe.seed)
-    gallery = PictureBook(HELD_OUT_BOOK, "in", image_encoder.image_size)
+    gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size)
     questions = [
         (number, question)
         for number in range(recipe.data.held_out)

@@ -18,7 +18,7 @@ from test_words import right_answers as right_answers_in
 
 from blip2_lab.picturebook import corpus
 from blip2_lab.picturebook.facts import FACTS
-from blip2_lab.picturebook.scene import CATEGORIES, COLORS, HELD_OUT, KINDS, Scene, Thing
+from blip2_lab.picturebook.scene import CATEGORIES, COLORS, HELD_OUT, KINDS, POSITIONS, Scene, Thing
 
 QUESTION = re.compile(r"Question: ([^?]+\?) (?:Short answer|Answer):")
 CATEGORY = {kind: category for category, kinds in CATEGORIES.items() for kind in kinds}
@@ -281,6 +281,8 @@ def test_piles_are_told_again_in_full_and_truly():
             word for thing in scene.things for word in (thing.size, thing.color, thing.kind, *thing.position.split())
         }
         assert {word for pile in piles for word in pile.split("+") if word} == {*words, scene.place, scene.time}
+        told = re.findall(one_of(POSITIONS), " ".join([*beginning, target]))
+        assert told == sorted(told, key=POSITIONS.index), "in reading order"
         begun += bool(beginning)
     assert 0.4 < begun / 600 < 0.55, "of half of them"
     for i in range(200):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import struct
+import zlib
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from blip2_lab import data
 from blip2_lab.data import AskedQuestion, Batch, BrokenSample, ImageFolder, PictureBook, batch_indices, open_image
+from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 
@@ -101,6 +105,14 @@ def test_what_is_refused_and_why(tmp_path, halves):
     for format in ("PNG", "JPEG", "GIF"):
         content = encoded(noise, format)
         assert "damaged or cut off" in refused(content[: len(content) // 2]), format
+    for kind, body in ((b"IHDR", bytes(8)), (b"acTL", bytes(2)), (b"zTXt", b"k\0\0" + zlib.compress(bytes(2_000_000)))):
+        chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        whole = encoded(noise, "PNG")
+        start = 8 if kind == b"IHDR" else 33  # before the header, or after it
+        path = tmp_path / "odd.png"
+        path.write_bytes(whole[:start] + chunk + whole[start:])
+        message = refused(path)
+        assert "odd.png" in message and "damaged or cut off" in message, kind
     renamed = tmp_path / "holiday.jpg"
     renamed.write_text("not a picture")
     assert "holiday.jpg" in refused(renamed)
@@ -143,6 +155,10 @@ def test_the_book_knows_its_options():
     full = PictureBook(seed=0, caption="full")
     scene = full.scene(0)
     assert all(thing.color in full.one_caption(0, turn) for thing in scene.things for turn in range(5))
+    ordered = PictureBook(seed=0, caption="ordered")
+    for index in range(20):
+        rng = Random(f"caption 0 {index} 0")
+        assert ordered.one_caption(index) == words.full_caption(ordered.scene(index), rng, ordered=True)
     with pytest.raises(ValueError, match="choose one of caption, full"):
         PictureBook(caption="long")
     with pytest.raises(ValueError, match="unknown split"):

@@ -19,7 +19,7 @@ from blip2_lab.masks import IGNORE_INDEX
 from blip2_lab.micro import new_opt, new_t5
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import masks
-from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, Thing, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.pretraining import (
     BertTask,
@@ -265,7 +265,7 @@ def test_vit_evaluation_counts_patches_that_show_a_thing(monkeypatch):
     task.model["heads"] = FixedHeads(logits, patches=4)
     accuracy = task.evaluate(0)
     assert accuracy == {"kind": pytest.approx(2 / 3), "color": 0.0, "size": 1.0, "place": 1.0, "time": 0.5}
-    assert asked == [(0, "in", HELD_OUT_BOOK), (1, "in", HELD_OUT_BOOK)]
+    assert asked == [(0, "in", VALIDATION_BOOK), (1, "in", VALIDATION_BOOK)]
 
 
 def test_the_saved_vit_is_the_encoder_without_its_last_layer(tmp_path):
@@ -307,7 +307,7 @@ def told_and_asked(t, parts: list[dict[str, Tensor]]) -> list[tuple[str, str]]:
 def test_t5_learns_in_courses_and_then_the_mixture(t5_tokenizer):
     task = T5Task(None, t5_tokenizer, 8, seed=4, lessons=(2, 3, 5, 6))
     two, three = (partial(corpus.lesson, most=most) for most in (2, 3))
-    last = partial(corpus.lesson, most=4, types=("count", "count", "relation"), described=0.1)
+    last = partial(corpus.lesson, most=4, types=("count", "relation"), described=0.1)
     compared = partial(corpus.lesson, most=4, types=("existence", "count", "relation", "color", "what"), described=0.1)
     for index, make in enumerate([corpus.first_question] * 2 + [two] + [three] * 2 + [compared]):
         expected = [make(4, number) for number in range(8 * index, 8 * index + 8)]
@@ -318,7 +318,7 @@ def test_t5_learns_in_courses_and_then_the_mixture(t5_tokenizer):
         is_review = example == last(4, number)
         assert is_review or example == corpus.instruction(4, number)
         review += is_review
-    assert 0.25 < review / 800 < 0.35, "some lessons stay in the mixture"
+    assert 0.3 < review / 800 < 0.4, "some lessons stay in the mixture"
 
 
 def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
@@ -329,7 +329,7 @@ def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
     piled = [number for number in range(400) if "+" in told[number]]
     assert 0.4 < len(piled) / len(told) < 0.55, "half, but for tasks without a description"
     again = sum(task.example(number, 2) == corpus.retelling(4, number, piled=True) for number in piled)
-    assert 0.12 < again / len(piled) < 0.28, "some piles are told again"
+    assert 0.35 < again / len(piled) < 0.55, "some piles are told again"
     parts = task.batch(2)
     assert any(part["piles"] for part in parts)
     loss, again = task.losses(parts)["total"], task.losses(task.batch(2))["total"]

@@ -455,6 +455,7 @@ def test_every_caption_is_true_and_correct_english(book, form):
 def test_a_full_caption_tells_everything(book):
     for scene, rng in book:
         assert described(words.full_caption(scene, rng)) == tidy(scene)
+        assert described(words.full_caption(scene, rng, ordered=True)) == tidy(scene)
 
 
 def test_captions_vary(book):
@@ -626,8 +627,9 @@ def test_in_a_dialogue_it_is_the_thing_named_first(book):
         thing = named_thing(first.text, scene)
         assert (first.type, first.answer) == ("what", thing.kind) and len(later) == turns - 1
         assert len({question.text for question in later}) == len(later), "the same is asked twice"
-        for question in later:
+        for before, question in zip([first, *later], later, strict=False):
             if question.text in ABOUT_IT:
+                assert before is first or before.text in ABOUT_IT, "something else was spoken of in between"
                 assert question.answer == ABOUT_IT[question.text](thing), f"{question} about {thing}"
                 about_it[question.type] += 1
             else:

@@ -32,6 +32,7 @@ from .words import (
     join,
     phrase,
     question,
+    reading_order,
     reference,
     setting,
     short_caption,
@@ -94,8 +95,7 @@ INSTRUCTIONS = {
 
 def inventory(scene: Scene) -> Question:
     """`what is in the picture?`, answered in reading order."""
-    things = sorted(scene.things, key=lambda t: (t.row, t.column))
-    return Question("inventory", "what is in the picture?", join(groups(things, "color")))
+    return Question("inventory", "what is in the picture?", join(groups(reading_order(scene), "color")))
 
 
 PILES = 16  #: in every `piles`, as many as a micro Q-Former has queries
@@ -176,11 +176,12 @@ def lesson(
 def retelling(seed: int, index: int, piled: bool = False) -> tuple[str, str]:
     """All that a description tells, told once more in a full caption; of half of them the beginning is given.
 
-    From `piles` nothing can be copied, and who tells everything must know what has been told.
+    From `piles` nothing can be copied, and who tells everything must know what has been told: all that lies before the
+    last thing told, since they are told in reading order.
     """
     rng = Random(f"retelling {seed} {index}")
     scene = corpus_scene(rng)
-    told, retold = _context(scene, rng, piled), full_caption(scene, rng)
+    told, retold = _context(scene, rng, piled), full_caption(scene, rng, ordered=True)
     prefix, suffix = split_text(retold, rng) if rng.random() < 0.5 else ("", retold)
     return f"{told} {prefix}".strip(), suffix
 

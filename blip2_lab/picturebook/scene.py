@@ -37,7 +37,8 @@ SIZES = ("large", "small")
 PLACES = ("meadow", "beach", "snow", "street", "mountains")
 TIMES = ("day", "night")
 STYLES = ("flat", "chalk")  # "chalk" is never seen in training
-HELD_OUT_BOOK = 1  #: the seed of the scenes that everything is measured on; training reads book 0
+HELD_OUT_BOOK = 1  #: the seed of the scenes that a finished model is measured on; training reads book 0
+VALIDATION_BOOK = 2  #: what trainings look at on their way, and recipes are chosen by
 
 #: Side of a thing's square box, as a fraction of the picture's side. A cell is 1/3 wide, so things never overlap.
 EXTENT = {"large": 0.31, "small": 0.19}

@@ -91,16 +91,20 @@ def setting(scene: Scene, rng: Random) -> str:
     return " ".join(shuffled(rng, (PLACE_PHRASES[scene.place], pick(rng, TIME_PHRASES[scene.time]))))
 
 
+def reading_order(scene: Scene) -> list[Thing]:
+    """The things row by row from the top, each row from the left."""
+    return sorted(scene.things, key=lambda t: (t.row, t.column))
+
+
 def _ordered(scene: Scene, rng: Random) -> list[Thing]:
     """The things in reading order, or in any order."""
-    if rng.random() < 0.5:
-        return sorted(scene.things, key=lambda t: (t.row, t.column))
-    return shuffled(rng, scene.things)
+    return reading_order(scene) if rng.random() < 0.5 else shuffled(rng, scene.things)
 
 
-def full_caption(scene: Scene, rng: Random) -> str:
-    """Everything: each thing with size, color, kind and position, the place and the time."""
-    things = _ordered(scene, rng)
+def full_caption(scene: Scene, rng: Random, ordered: bool = False) -> str:
+    """Everything: each thing with size, color, kind and position, the place and the time; `ordered`: the things in
+    reading order, always."""
+    things = reading_order(scene) if ordered else _ordered(scene, rng)
     where = setting(scene, rng)
     form = pick(rng, ("there is", "picture", "list", "position first", "predicate"))
     nouns = [with_article(phrase(t, "size", "color")) for t in things]
@@ -340,8 +344,8 @@ def questions(scene: Scene, rng: Random) -> list[Question]:
 
 
 def dialogue(scene: Scene, rng: Random, turns: int = 3) -> list[Question]:
-    """Questions one after the other. The first names a thing, and "it" is that thing from then on; a later one may as
-    well be about anything else in the scene."""
+    """Questions one after the other. The first names a thing, and those that follow say "it"; then, or at once, come
+    others about anything in the scene, and "it" is not said again."""
     thing = pick(rng, scene.things)
     others = questions(scene, rng)
     options = references(scene, thing, "kind")
@@ -356,5 +360,6 @@ def dialogue(scene: Scene, rng: Random, turns: int = 3) -> list[Question]:
         Question("home", "where does it belong?", facts.home),
         Question("part", "what part does it have?", facts.part),
     ]
-    later = shuffled(rng, [*about_it, *shuffled(rng, others)[: len(about_it)]])
-    return [Question("what", f"what is the {pick(rng, options)}?", thing.kind), *later[: turns - 1]]
+    later = shuffled(rng, [*about_it, *shuffled(rng, others)[: len(about_it)]])[: turns - 1]
+    later.sort(key=lambda question: question not in about_it)
+    return [Question("what", f"what is the {pick(rng, options)}?", thing.kind), *later]

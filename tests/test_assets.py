@@ -13,7 +13,7 @@ from blip2_lab.decoding import Decoding
 from blip2_lab.doctor import CURVES
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
-from blip2_lab.picturebook.scene import sample_scene
+from blip2_lab.picturebook.scene import HELD_OUT_BOOK, VALIDATION_BOOK, sample_scene
 from blip2_lab.pretrained import MICRO
 from blip2_lab.recipes import get
 
@@ -70,6 +70,20 @@ def test_the_parts_of_micro_all_were_run_with_the_recipes_as_they_are():
     for group, kind in (("questions", "total"), ("questions", "knowledge"), ("captions", "kinds_f1")):
         shipped, again = (report[group]["picture"][kind] for report in reports)
         assert f"| {shipped:.3f} | {again:.3f} |" in card
+
+
+def test_the_card_says_what_came_of_micro_all_on_a_book_that_nothing_had_looked_at():
+    card = " ".join((MICRO / "README.md").read_text().split())
+    report = json.loads((CURVES / "evaluation-book-3.json").read_text())
+    looked_at = {get("micro-vit").data.seed, HELD_OUT_BOOK, VALIDATION_BOOK}
+    assert report["scenes"] == 1000 and report["seed"] not in looked_at
+    asked, found = report["questions"], report["retrieval"]
+    told, seen, knows = asked["description"]["total"], asked["picture"]["total"], asked["picture"]["knowledge"]
+    assert f"words {told:.3f}, zero-shot {seen:.3f}, knowledge {knows:.3f}" in card
+    assert f"F1 of the kinds {report['captions']['picture']['kinds_f1']:.3f}" in card
+    for text, name in (("R@1 by ITC", "itc"), ("re-ranked", "both")):
+        assert "{} {:.3f} and {:.3f}".format(text, *(found[f"{name}_{way}_r1"] for way in WAYS)) in card
+    assert f"ITM on mined negatives {found['itm_accuracy_mined']:.3f}" in card
 
 
 def test_it_answers_from_the_picture(micro):

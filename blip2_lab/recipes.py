@@ -167,11 +167,11 @@ MICRO = (
     Recipe(
         "micro-stage2-opt",
         "Q-Former, generative learning with the frozen micro OPT (section 3.3)",
-        "4 min on one core",
+        "5 min on one core",
         "stage2",
-        OptimConfig(lr=1e-3, min_lr=5e-5, warmup_steps=100, steps=500, batch_size=64),
+        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=500, batch_size=64),
         Stage2Parts(language_model="micro-opt", max_text_tokens=64, match_embeddings=True),
-        SceneData(caption="ordered", held_out=40),
+        SceneData(held_out=40),
         eval_every=250,
     ),
 )

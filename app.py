@@ -420,7 +420,6 @@ def main() -> None:
     options = {name: getattr(args, name) for name in ("device", "quantize", "dtype", "compile")}
     try:
         check_port(args.host, args.port)
-        shell.check_device(args.device)
         print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
         model = blip2_lab.load(args.model, **options)
         if isinstance(model, Stage1Model):

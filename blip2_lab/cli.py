@@ -190,8 +190,7 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
 
 
 def _options(args: argparse.Namespace) -> dict[str, str | None]:
-    """device, quantize and dtype as every loader takes them. Raises ValueError for a device that is of no use here."""
-    shell.check_device(args.device)
+    """device, quantize and dtype as every loader takes them."""
     return dict(device=args.device, quantize=args.quantize, dtype=args.dtype)
 
 

@@ -93,14 +93,16 @@ def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Raises ValueError for a device that is not there: nothing is moved to the CPU in silence."""
+    """Raises ValueError for a device that cannot compute here: nothing is moved to the CPU in silence."""
     try:
         device = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device={str(device)!r} is unknown; choose cpu, cuda, cuda:1, mps or the like.") from None
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device.type in there and not there[device.type]():
-        raise ValueError(f"There is no device {device} here, or this torch was built without it; take --device cpu.")
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each device has its own: RuntimeError, AssertionError, ModuleNotFoundError
+        why = str(error).split("\n")[0].split(". ")[0]
+        raise ValueError(f"There is no device {device} here that torch can use ({why}); take --device cpu.") from None
     return device
 
 

@@ -50,17 +50,6 @@ def check_out(file: Path | None) -> None:
         file.unlink()
 
 
-def check_device(name: str) -> None:
-    """Raises ValueError for a device that torch knows by name and cannot compute on here, such as xpu or cuda:7."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name).item()
-    except Exception as error:  # each device has its own: RuntimeError, AssertionError, ModuleNotFoundError
-        why = str(error).split("\n")[0].split(". ")[0]
-        raise ValueError(f"torch cannot use the device {name} here ({why}); take --device cpu") from None
-
-
 def say(what: str) -> None:
     """To whoever waits: what goes on, on stderr."""
     print(what, file=sys.stderr, flush=True)

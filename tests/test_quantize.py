@@ -166,10 +166,11 @@ def test_wrong_options_are_one_sentence(saved, options, message):
         pretrained.load(saved[1], **options)
 
 
-def test_a_device_that_is_not_there_is_not_replaced_in_silence(saved, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="no device cuda:0 here"):
-        pretrained.load(saved[1], device="cuda:0")
+@pytest.mark.parametrize("device", ["cuda:99", "xpu:99", "meta"])
+def test_a_device_that_cannot_compute_here_is_not_replaced_in_silence(saved, device):
+    with pytest.raises(ValueError, match=f"no device {device} here .*; take --device cpu") as caught:
+        pretrained.load(saved[1], device=device)
+    assert "\n" not in str(caught.value)
 
 
 def test_none_means_none(saved):

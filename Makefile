@@ -57,9 +57,10 @@ test: .venv/ready-dev  ## the tests, in two processes of one thread each
 	$(SAY) "Running the tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
+# in a container one is often root, as whom Jupyter does not start without being told
 lab: .venv/ready-lab  ## the notebooks
 	$(SAY) "Opening JupyterLab on the notebooks (stop it with Ctrl+C)"
-	@$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 notebooks: .venv/ready-dev  ## run every notebook from top to bottom and keep its outputs
 	$(SAY) "Running the notebooks"

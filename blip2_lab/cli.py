@@ -425,10 +425,11 @@ def _grounding(args: argparse.Namespace) -> None:
     rows = args.out and args.out / "scenes.jsonl"
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
-    report = grounding.evaluate(model, methods=methods, scenes=scenes, split=args.split, rows=rows, say=shell.say)
+    options = dict(split=args.split, seed=args.book, say=shell.say)
+    report = grounding.evaluate(model, methods=methods, scenes=scenes, rows=rows, **options)
     print(grounding.table(report))
     if args.out:
-        report |= {"name": args.model, "queries": queries.evaluate(model, split=args.split, say=shell.say)}
+        report |= {"name": args.model, "queries": queries.evaluate(model, **options)}
         print(f"written: {findings.write(args.out, report, model)}")
 
 

@@ -331,6 +331,18 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     assert json.loads(out.read_text()) == expected
 
 
+def test_grounding_is_measured_on_the_book_that_is_asked_for(capsys, model, monkeypatch, tmp_path):
+    from blip2_lab import findings, grounding, queries
+
+    seen = []
+    for module in (grounding, queries):
+        monkeypatch.setattr(module, "evaluate", lambda model, **options: (seen.append(options), {})[1])
+    monkeypatch.setattr(grounding, "table", lambda report: "a table")
+    monkeypatch.setattr(findings, "write", lambda *_: "a page")
+    code, *_ = run(capsys, "evaluate", "grounding", "--book", "5", "--split", "near", "--out", str(tmp_path))
+    assert code == 0 and [(options["seed"], options["split"]) for options in seen] == [(5, "near")] * 2
+
+
 def test_evaluate_looks_at_once_where_the_numbers_go(capsys, no_model, tmp_path):
     wrong = tmp_path / "none" / "numbers.json"
     assert f"{wrong}: No such file or directory" in complaint(capsys, "evaluate", "--out", str(wrong))

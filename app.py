@@ -89,6 +89,12 @@ def waiting(reply: Reply) -> str:
     return f"… beam search: {reply.searched} tokens tried" if reply.searched else "…"
 
 
+def bubbles(turns: list[Turn]) -> list[dict]:
+    """The chat's messages: what was asked and what was answered, as text."""
+    said = [message for turn in turns for message in (("user", turn.question), ("assistant", turn.answer))]
+    return [{"role": role, "content": as_text(text)} for role, text in said]
+
+
 def forget() -> tuple[list, list, str]:
     """-> an empty chat, no turns, no confidence."""
     return [], [], confidence_html(())
@@ -154,31 +160,29 @@ class App:
                 note = outside_html(distance, self.familiar.limit)
         return scaled(image, SHOWN), note, image, *forget()
 
-    def ask(self, text: str, image: Image.Image | None, turns: list[Turn], chat: list[dict], seed: float, *controls):
+    def ask(self, text: str, image: Image.Image | None, turns: list[Turn], seed: float, *controls):
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
         try:
             if image is None:
                 raise ValueError("There is no picture yet: upload one, pick one from the gallery, or draw a scene.")
             talk = Conversation(self.model, self.eyes.see(image), list(turns))
-            replies = talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0))
-            question = {"role": "user", "content": as_text(text.strip())}
-            for reply in replies:
-                answer = {"role": "assistant", "content": as_text(reply.text or waiting(reply))}
-                yield "", [*chat, question, answer], list(talk.turns), confidence_html(reply.words)
+            for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
+                growing = Turn(talk.turns[-1].question, reply.text or waiting(reply))
+                yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), confidence_html(reply.words)
         except ValueError as error:
             warn(str(error))
-            yield text, chat, turns, confidence_html(())
+            yield text, bubbles(turns), turns, confidence_html(())
 
-    def again(self, image: Image.Image | None, turns: list[Turn], chat: list[dict], seed: float, *controls):
+    def again(self, image: Image.Image | None, turns: list[Turn], seed: float, *controls):
         """The last question once more. Greedy and beam search would answer the same, so this one is sampled."""
         if not turns:
             warn("There is no question to answer again yet.")
-            yield gr.skip(), chat, turns, confidence_html(()), seed
+            yield gr.skip(), [], turns, confidence_html(()), seed
             return
         controls, fresh = ("nucleus sampling", *controls[1:]), int(seed or 0) + 1
-        for refused, *answered in self.ask(turns[-1].question, image, turns[:-1], chat[:-2], fresh, *controls):
+        for refused, *answered in self.ask(turns[-1].question, image, turns[:-1], fresh, *controls):
             if refused:  # the question came back, without its answer from before: that one stays
-                yield gr.skip(), chat, turns, gr.skip(), seed
+                yield gr.skip(), bubbles(turns), turns, gr.skip(), seed
             else:
                 yield gr.skip(), *answered, fresh
 
@@ -280,12 +284,16 @@ def build(
         private = dict(api_visibility="private")
         shown = [picture, note, image, turns, chat, confidence]
         answered = [box, chat, turns, confidence]
-        asking = [image, turns, chat, seed, *controls]
+        asking = [image, turns, seed, *controls]
         asked = []  # (what starts it, the event)
+        # The browser runs what a click starts one by one, each to its end; only what comes `then` runs beside the next.
+        # So an answer comes `then`, after nothing: what cancels, next in line, does not wait for its end.
+        now = dict(fn=None, queue=False, **private)
         for triggers, given in [([ask.click, box.submit], box), *(([chip.click], chip) for chip in chips)]:
             api = dict(api_name="ask") if given is box else private
-            asked.append((triggers, gr.on(triggers, app.ask, [given, *asking], answered, **api, **MODEL_EVENT)))
-        event = again.click(app.again, asking, [*answered, seed], **private, **MODEL_EVENT)
+            event = gr.on(triggers, **now).then(app.ask, [given, *asking], answered, **api, **MODEL_EVENT)
+            asked.append((triggers, event))
+        event = again.click(**now).then(app.again, asking, [*answered, seed], **private, **MODEL_EVENT)
         asked.append(([again.click], event))
         # in a line of their own: the chat never waits for them
         look_inside = dict(concurrency_id="inside", concurrency_limit=1, show_progress="hidden", **private)
@@ -296,21 +304,21 @@ def build(
         word.input(app.origin, [word, image, turns], origin, **look_inside)
         events = [event for _, event in asked]
         for triggers, event in asked:  # a new question ends the answer to the one before
-            gr.on(triggers, None, cancels=[e for e in events if e is not event], queue=False, **private)
-        stop.click(None, cancels=events, queue=False, **private).then(**offer)
+            gr.on(triggers, cancels=[e for e in events if e is not event], **now)
+        stop.click(cancels=events, **now).then(**offer)
 
-        # these wait for the model like a question, so that nothing of a cancelled answer can come after them
-        change = dict(cancels=events, **MODEL_EVENT)
         changes = [
-            picture.upload(app.look, picture, shown, api_name="look", **change),
+            ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, api_name="look")),
             # a removed picture has left the page already; to send "none" once more could take away the next one
-            picture.clear(lambda: app.look()[1:], None, shown[1:], **private, **change),
-            gallery.select(app.pick, None, shown, **private, **change),
-            draw_button.click(app.draw, menus, shown, api_name="draw", **change),
-            gr.on([clear.click, chat.clear], forget, None, [turns, chat, confidence], **private, **change),
+            ([picture.clear], dict(fn=lambda: app.look()[1:], outputs=shown[1:], **private)),
+            ([gallery.select], dict(fn=app.pick, outputs=shown, **private)),
+            ([draw_button.click], dict(fn=app.draw, inputs=menus, outputs=shown, api_name="draw")),
+            ([clear.click, chat.clear], dict(fn=forget, outputs=[turns, chat, confidence], **private)),
         ]
-        for event in changes:
-            event.then(**offer)
+        for triggers, change in changes:
+            gr.on(triggers, cancels=events, **now)
+            # waits for the model like a question: nothing of a cancelled answer comes after it, and the last one stays
+            gr.on(triggers, **change, trigger_mode="multiple", **MODEL_EVENT).then(**offer)
     return page
 
 

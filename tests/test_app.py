@@ -185,29 +185,39 @@ def test_a_strange_picture_is_called_strange_with_the_way_out(tiny_model, pictur
 
 def test_an_answer_grows_and_is_remembered(handlers, warnings, picture):
     image = handlers.look(picture)[2]
-    steps = list(handlers.ask("what is it?", image, [], [], 0, *CONTROLS))
+    steps = list(handlers.ask("what is it?", image, [], 0, *CONTROLS))
     box, chat, turns, confidence = steps[-1]
     assert box == "" and [m["role"] for m in chat] == ["user", "assistant"]
     assert turns == [Turn("what is it?", chat[1]["content"])] and "<span" in confidence and warnings == []
-    *_, (_, chat, turns, _) = handlers.ask("what color is it?", image, turns, chat, 0, *CONTROLS)
+    *_, (_, chat, turns, _) = handlers.ask("what color is it?", image, turns, 0, *CONTROLS)
     assert len(turns) == 2 and len(chat) == 4
 
 
 @pytest.mark.parametrize("text", ["", "  ", "boat " * 1000, "is there a zebra?"])
 def test_bad_questions_get_one_sentence_and_stay_in_the_box(handlers, warnings, picture, text):
     image = handlers.look(picture)[2]
-    ((box, chat, turns, _),) = handlers.ask(text, image, [], [], 0, *CONTROLS)
+    ((box, chat, turns, _),) = handlers.ask(text, image, [], 0, *CONTROLS)
     assert box == text and chat == turns == [] and len(warnings) == 1 and len(warnings[0]) < 200
 
 
 def test_a_question_without_a_picture(handlers, warnings):
-    ((box, chat, *_),) = handlers.ask("what is it?", None, [], [], 0, *CONTROLS)
+    ((box, chat, *_),) = handlers.ask("what is it?", None, [], 0, *CONTROLS)
     assert box == "what is it?" and chat == [] and "no picture yet" in warnings[0]
+
+
+def test_the_bubbles_of_the_chat_are_its_turns_as_text():
+    turns = [Turn("what is it?", "a boat"), Turn("is 1 < 2?", "")]
+    assert [(m["role"], m["content"]) for m in chat_app.bubbles(turns)] == [
+        ("user", "what is it?"),
+        ("assistant", "a boat"),
+        ("user", "is 1 &lt; 2?"),
+        ("assistant", ""),
+    ]
 
 
 def test_what_was_said_before_a_stop_stays(handlers, picture):
     image = handlers.look(picture)[2]
-    steps = handlers.ask("what is it?", image, [], [], 0, "greedy", 5, 0.9, 1.0, 100, -1.0, 1.0)
+    steps = handlers.ask("what is it?", image, [], 0, "greedy", 5, 0.9, 1.0, 100, -1.0, 1.0)
     _, chat, turns, _ = next(steps)
     steps.close()
     assert turns[0].answer and chat[1]["content"] == turns[0].answer
@@ -215,23 +225,23 @@ def test_what_was_said_before_a_stop_stays(handlers, picture):
 
 def test_another_answer_replaces_the_last_and_is_sampled(handlers, warnings, picture):
     image = handlers.look(picture)[2]
-    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], [], 0, *CONTROLS)
-    *_, (_, chat, turns, _, seed) = handlers.again(image, turns, chat, 0, *CONTROLS)
+    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], 0, *CONTROLS)
+    *_, (_, chat, turns, _, seed) = handlers.again(image, turns, 0, *CONTROLS)
     assert len(turns) == 1 and len(chat) == 2 and seed == 1 and warnings == []
-    ((_, chat, turns, _, seed),) = handlers.again(image, [], [], 0, *CONTROLS)
+    ((_, chat, turns, _, seed),) = handlers.again(image, [], 0, *CONTROLS)
     assert chat == [] and seed == 0 and "no question" in warnings[0]
 
 
 @pytest.mark.parametrize("wrong", ["picture", "decoding", "word", "seed"])
 def test_a_refused_other_answer_leaves_the_one_before(handlers, warnings, picture, wrong):
     image = handlers.look(picture)[2]
-    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], [], 0, *CONTROLS)
+    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], 0, *CONTROLS)
     controls = (*CONTROLS[:2], 0.0, *CONTROLS[3:]) if wrong == "decoding" else CONTROLS  # top p 0
     before = [Turn("is it a zebra?", "no")] if wrong == "word" else turns
     shown = None if wrong == "picture" else image
     seed = 2**64 - 1 if wrong == "seed" else 5  # the next one is none
-    ((_, chat_after, turns_after, _, seed_after),) = handlers.again(shown, before, chat, seed, *controls)
-    assert turns_after == before and chat_after == chat and len(chat) == 2 and seed_after == seed
+    ((_, chat_after, turns_after, _, seed_after),) = handlers.again(shown, before, seed, *controls)
+    assert turns_after == before and chat_after == chat_app.bubbles(before) and len(chat) == 2 and seed_after == seed
     assert len(warnings) == 1 and "Overflow" not in warnings[0]
 
 
@@ -247,7 +257,7 @@ def test_the_match_meter(handlers, warnings, picture):
 
 def test_the_words_of_an_answer_are_offered_and_one_shows_where_it_came_from(handlers, warnings, picture):
     image = handlers.look(picture)[2]
-    *_, (_, _, turns, _) = handlers.ask("what is it?", image, [], [], 0, *CONTROLS)
+    *_, (_, _, turns, _) = handlers.ask("what is it?", image, [], 0, *CONTROLS)
     menu, shown, _, queries = handlers.offer(image, turns)
     assert menu.visible and shown is None and queries == []
     found, note, queries = handlers.origin(menu.choices[0][1], image, turns)
@@ -368,7 +378,7 @@ def test_the_api_looks_asks_and_matches(server, picture, monkeypatch):
     client = Client(server[1], verbose=False)
     client.predict(handle_file(picture), api_name="/look")
     seen.clear()
-    box, chat, confidence = client.predict("what is it?", [], 0, *CONTROLS, api_name="/ask")
+    box, chat, confidence = client.predict("what is it?", 0, *CONTROLS, api_name="/ask")
     assert box == "" and chat[-1]["role"] == "assistant" and "<span" in confidence
     assert "ITM" in client.predict("a red boat.", api_name="/match")
     uploaded = Image.open(picture)

@@ -127,7 +127,9 @@ def test_a_bad_file_gets_one_sentence_and_the_app_lives_on(tab, tmp_path):
     playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
 
 
-def test_stop_stops_the_model(tab, tiny_model, monkeypatch):
+@pytest.fixture
+def steps(tiny_model, monkeypatch):
+    """Answers of 400 slow words: -> one entry per step of the model."""
     kind = type(tiny_model.language_model)
     step, steps = kind.next_logits, []
 
@@ -139,15 +141,64 @@ def test_stop_stops_the_model(tab, tiny_model, monkeypatch):
     endless = Decoding(num_beams=1, max_new_tokens=400, min_new_tokens=400)
     monkeypatch.setattr(kind, "next_logits", slow)
     monkeypatch.setattr(chat_app, "decoding_from_controls", lambda *controls: endless)
-    ask(tab, "Tell a story.")
-    answer = tab.locator("#chat .bot.message").last
-    playwright.expect(answer).to_contain_text(" ")
-    tab.click("#stop")
+    return steps
+
+
+def until_quiet(steps: list) -> int:
+    """How many steps had been made when none was made for a second."""
     before = -1
-    for _ in range(20):  # until no step was made for a second
+    for _ in range(20):
         if len(steps) == before:
             break
         before = len(steps)
         time.sleep(1)
-    assert len(steps) == before < 100, "the model went on after Stop"
-    assert 0 < len(answer.inner_text().split()) <= before + 1
+    assert len(steps) == before < 100, "the model went on"
+    return before
+
+
+def test_stop_stops_the_model(tab, steps):
+    ask(tab, "Tell a story.")
+    answer = tab.locator("#chat .bot.message").last
+    playwright.expect(answer).to_contain_text(" ")
+    tab.click("#stop")
+    assert 0 < len(answer.inner_text().split()) <= until_quiet(steps) + 1
+
+
+def test_another_picture_ends_the_answer_about_the_one_before(tab, steps):
+    ask(tab, "Tell a story.")
+    playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
+    tab.locator("#gallery .thumbnail-item").nth(3).click()
+    playwright.expect(tab.locator("#chat .bot.message")).to_have_count(0)
+    until_quiet(steps)
+
+
+def test_another_question_ends_the_answer_before_and_leaves_what_it_said(tab, steps):
+    ask(tab, "Tell a story.")
+    playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
+    tab.get_by_role("button", name="is it day or night?").click()
+    playwright.expect(tab.locator("#chat .user.message")).to_have_text(["Tell a story.", "is it day or night?"])
+    first, second = (tab.locator("#chat .bot.message").nth(i) for i in (0, 1))
+    playwright.expect(second).to_contain_text(" ")
+    tab.click("#stop")
+    until_quiet(steps)
+    assert first.inner_text().strip() and second.inner_text().strip()
+
+
+def test_a_question_asked_while_a_picture_is_being_looked_at_is_answered(tab, tiny_model, monkeypatch, tmp_path):
+    ask(tab, "what place is this?")  # a chat that the new picture clears
+    playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
+    see = chat_app.Eyes.see
+
+    def slow(eyes, image):
+        time.sleep(2)
+        return see(eyes, image)
+
+    monkeypatch.setattr(chat_app.Eyes, "see", slow)
+    path = tmp_path / "scene.png"
+    draw(sample_scene(7, 4), 256).save(path)
+    upload(tab, path)
+    playwright.expect(tab.locator("#picture img")).to_be_visible()
+    ask(tab, "what is in the picture?")
+    playwright.expect(tab.locator("#confidence span").first).to_be_visible()
+    playwright.expect(tab.locator("#chat .user.message")).to_have_text(["what is in the picture?"])
+    playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")

@@ -50,6 +50,9 @@ Importing this package imports nothing else: `load` brings torch and transformer
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -75,7 +78,10 @@ def load(
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
     compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see compiled.py)
     """
-    from blip2_lab.pretrained import load
+    with _collector_at_rest():  # 0.5 of the 3 seconds that a first call spends on these imports
+        import transformers.modeling_utils  # noqa: F401  what every model of transformers imports
+
+        from blip2_lab.pretrained import load
 
     model = load(name_or_path, device=device, quantize=quantize, dtype=dtype)
     if compile:
@@ -85,3 +91,15 @@ def load(
             raise ValueError(f"{name_or_path} has no language model, so there is no decoder to compile.")
         compile_decoder(model.language_model)
     return model
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Nobody looks for garbage meanwhile: there is none in thousands of imported modules."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -161,6 +161,22 @@ def test_import_is_quick_and_brings_nothing_heavy():
     assert rest == "[] 0.1.0"
 
 
+@pytest.mark.parametrize("was_on", [True, False])
+def test_loading_leaves_the_garbage_collector_as_it_was(was_on):
+    code = (
+        f"import gc, blip2_lab; ({was_on} or gc.disable()); meanwhile = []\n"
+        "class Import:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        meanwhile.append(gc.isenabled()) if name == 'transformers.modeling_utils' else None\n"
+        "__import__('sys').meta_path.insert(0, Import())\n"
+        "try:\n"
+        "    blip2_lab.load('no/such/place')\n"
+        "except ValueError:\n"
+        "    print(meanwhile, gc.isenabled())"
+    )
+    assert run_python(code) == f"[False] {was_on}"
+
+
 def test_each_heavy_library_stays_in_its_room():
     """The whole model is importable without transformers' models, gradio, captum, bitsandbytes or matplotlib."""
     code = (

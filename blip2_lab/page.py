@@ -79,6 +79,7 @@ def serve(page: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, auth: str 
         max_file_size="40mb",
         strict_cors=True,
         enable_monitoring=False,
+        show_error=True,  # a bug of ours, or a full GPU, is told in a message: without it nothing would be
         state_session_capacity=200,
         footer_links=["api"],
         quiet=True,

@@ -127,6 +127,22 @@ def test_a_bad_file_gets_one_sentence_and_the_app_lives_on(tab, tmp_path):
     playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
 
 
+def test_a_bug_gets_a_message_and_the_chat_stays_in_sight(tab, monkeypatch):
+    ask(tab, "what is in the picture?")
+    answer = tab.locator("#chat .bot.message").last
+    playwright.expect(answer).to_contain_text(" ")
+
+    def broken(*arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(chat_app.Eyes, "see", broken)
+    ask(tab, "what place is this?")
+    playwright.expect(tab.get_by_text("a bug")).to_be_visible()
+    playwright.expect(tab.locator("#chat .error")).to_have_count(1)  # gradio's own, over the whole chat
+    playwright.expect(tab.locator("#chat .error")).to_be_hidden()
+    playwright.expect(answer).to_be_visible()
+
+
 @pytest.fixture
 def steps(tiny_model, monkeypatch):
     """Answers of 400 slow words: -> one entry per step of the model."""

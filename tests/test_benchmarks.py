@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import data_speed, retrieval, stage1_step, stage2_step
+from benchmarks import data_speed, load, retrieval, stage1_step, stage2_step
 from benchmarks.measure import flops, kept_bytes, own_clock, peak_memory, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.retrieval import read_gallery, search
@@ -117,3 +117,10 @@ def test_data_is_made_ten_times_faster_than_it_is_eaten(name, capsys):
     data_speed.main(["--only", name, "--rounds", "1"])
     shown, made, eaten, ratio, *_ = capsys.readouterr().out.splitlines()[-1].split()
     assert shown == name and float(ratio) >= 10, f"made in {made} ms, eaten in {eaten} ms"
+
+
+@pytest.mark.slow
+def test_loading_is_timed_in_new_processes(capsys):
+    load.main(["--rounds", "1"])
+    shown = capsys.readouterr().out
+    assert shown.count("of ours") == 5 and shown.count("1.00 of ours") >= 2

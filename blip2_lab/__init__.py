@@ -78,7 +78,7 @@ def load(
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
     compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see compiled.py)
     """
-    with _collector_at_rest():  # 0.5 of the 3 seconds that a first call spends on these imports
+    with _collector_at_rest():  # 0.4 of the 3.5 seconds that a first call spends on these imports
         import transformers.modeling_utils  # noqa: F401  what every model of transformers imports
 
         from blip2_lab.pretrained import load

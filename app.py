@@ -22,8 +22,9 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import inside, novelty, shell
+from blip2_lab import inside, novelty
 from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn, knows_whole_words_only
+from blip2_lab.common import console
 from blip2_lab.decoding import Decoding
 from blip2_lab.page import (
     GALLERY,
@@ -437,9 +438,9 @@ def main() -> None:
         port = args.port or free_port(args.host)
         serve(page, host=args.host, port=port, auth=args.auth, block=False)
     except Exception as error:
-        if (sentence := shell.explain(error)) is None:
+        if (sentence := console.explain(error)) is None:
             raise
-        shell.say(f"app.py: {sentence}")
+        console.say(f"app.py: {sentence}")
         sys.exit(2)
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)

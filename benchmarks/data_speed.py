@@ -21,7 +21,7 @@ import torch
 import blip2_lab
 from benchmarks.measure import own_clock
 from blip2_lab import pretraining, recipes
-from blip2_lab.data import PictureBook
+from blip2_lab.data.scenes import PictureBook
 from blip2_lab.feeding import SceneFeed
 from blip2_lab.optim import parameter_groups, train_mode
 from blip2_lab.recipes import Recipe

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blip2_lab import shell
+from blip2_lab.common import console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        sentence = shell.explain(error)
+        sentence = console.explain(error)
         if args.traceback or sentence is None:
             raise
-        shell.say(f"blip2-lab: {sentence}")
+        console.say(f"blip2-lab: {sentence}")
         return 2
     return 0
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    root = shell.Parser(prog="blip2-lab", description="A laboratory for BLIP-2: talk to it, train it, look inside.")
+    root = console.Parser(prog="blip2-lab", description="A laboratory for BLIP-2: talk to it, train it, look inside.")
     root.add_argument("--traceback", action="store_true", help="show Python's traceback with an error")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is written all the same")
 
     data = command("data", None, "look at pictures with captions, or pack them into shards")
-    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=shell.Parser)
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
     check = actions.add_parser("check", help="open every picture and say what is wrong, and how much of it")
     check.set_defaults(run=_data_check)
     shards = actions.add_parser("shards", help="pack a folder into WebDataset shards with checksums")
@@ -195,7 +195,7 @@ def _options(args: argparse.Namespace) -> dict[str, str | None]:
 
 
 def _ask(args: argparse.Namespace) -> None:
-    from blip2_lab.data import open_image
+    from blip2_lab.common.images import open_image
 
     if not args.prompt.strip():
         raise ValueError('the prompt is empty: ask something, for example "Question: what is this? Short answer:"')
@@ -212,14 +212,14 @@ def _ask(args: argparse.Namespace) -> None:
     model = _load(args)
     notes = _notes(args, model, image)
     for note in notes:
-        shell.say(f"note: {note}")
+        console.say(f"note: {note}")
     torch.manual_seed(args.seed)
     tokens = list(model.stream(image, args.prompt, **decoding))
     answer = "".join(token.text for token in tokens).strip()
     if args.json:
         words = [{"text": token.text, "probability": round(token.probability, 4)} for token in tokens]
         asked = {"model": args.model, "prompt": args.prompt}
-        shell.print_json({**asked, "answer": answer, "tokens": words, "warnings": notes})
+        console.print_json({**asked, "answer": answer, "tokens": words, "warnings": notes})
     else:
         print(answer)
 
@@ -240,7 +240,7 @@ def _notes(args: argparse.Namespace, model, image) -> list[str]:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    from blip2_lab.data import PictureBook
+    from blip2_lab.data.scenes import PictureBook
 
     book = PictureBook(args.seed, args.split, args.size)
     example = book[args.index]
@@ -252,7 +252,7 @@ def _draw(args: argparse.Namespace) -> None:
     if args.json:
         page = {"seed": args.seed, "index": args.index, "split": args.split, **book.scene(args.index).to_dict()}
         questions = [{"type": q.type, "question": q.text, "answer": q.answer} for q in example.questions]
-        shell.print_json({**page, "captions": example.captions, "questions": questions})
+        console.print_json({**page, "captions": example.captions, "questions": questions})
     else:
         print(f"{out}: {example.captions[0]}")
 
@@ -262,10 +262,10 @@ def _index(args: argparse.Namespace) -> None:
 
     picture_index.pictures(args.folder)  # before the model: a wrong folder is told at once
     file = args.folder / picture_index.FILE
-    shell.check_out(file)
+    console.check_out(file)
     model = _load(args, answers=False)
     previous = picture_index.load(file) if file.is_file() else None
-    index = picture_index.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=shell.say)
+    index = picture_index.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=console.say)
     picture_index.save(index, file)
     print(f"{file}: {len(index)} pictures")
 
@@ -280,7 +280,7 @@ def _search(args: argparse.Namespace) -> None:
     find = picture_index.search_like if Path(args.query).is_file() else picture_index.search
     hits = find(model, index, args.query, top=args.top)
     if args.json:
-        shell.print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
+        console.print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
     else:
         print("\n".join(picture_index.lines(hits)))
 
@@ -306,7 +306,7 @@ def _plan(args: argparse.Namespace) -> None:
     options = dict(gpus=args.gpus, memory=args.memory, utilization=args.utilization, runs_dir=args.runs)
     plans = [planner.plan(recipe, peak=args.peak and args.peak * 1e12, **options) for recipe in chosen]
     if args.json:
-        shell.print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
+        console.print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
     else:
         print("\n\n".join(map(planner.table, plans)))
     if len(plans) > 1 and not args.json:
@@ -338,7 +338,7 @@ def _tell(findings: list, table: Callable[[list], str], as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
-        shell.print_json([asdict(finding) for finding in findings])
+        console.print_json([asdict(finding) for finding in findings])
     else:
         print(table(findings))
 
@@ -370,7 +370,7 @@ def _on_pictures(recipe, place: str | None, name: str | None):
     """The recipe, trained on `place`, in a run folder of its own."""
     from dataclasses import replace
 
-    from blip2_lab.settings import WebData
+    from blip2_lab.training.recipes.schema import WebData
 
     if recipe.sequence and name:
         raise ValueError(
@@ -388,15 +388,15 @@ def _on_pictures(recipe, place: str | None, name: str | None):
 
 
 def _data_check(args: argparse.Namespace) -> None:
-    from blip2_lab.sources import check, open_sources
+    from blip2_lab.data.mixture import check, open_sources
 
     for line in check(open_sources(args.place)):
         print(line)
 
 
 def _data_shards(args: argparse.Namespace) -> None:
-    from blip2_lab.shards import pack
-    from blip2_lab.sources import is_stream, open_sources
+    from blip2_lab.data.mixture import is_stream, open_sources
+    from blip2_lab.data.shards import pack
 
     sources = open_sources(args.place).sources
     if len(sources) > 1 or is_stream(sources[0]):
@@ -409,10 +409,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         return _grounding(args)
     from blip2_lab import evaluate
 
-    shell.check_out(args.out)
+    console.check_out(args.out)
     scenes = 1000 if args.scenes is None else args.scenes
     options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
-    numbers = evaluate.evaluate(_load(args), **options, say=shell.say)
+    numbers = evaluate.evaluate(_load(args), **options, say=console.say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(evaluate.table(numbers))
@@ -425,7 +425,7 @@ def _grounding(args: argparse.Namespace) -> None:
     rows = args.out and args.out / "scenes.jsonl"
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
-    options = dict(split=args.split, seed=args.book, say=shell.say)
+    options = dict(split=args.split, seed=args.book, say=console.say)
     report = grounding.evaluate(model, methods=methods, scenes=scenes, rows=rows, **options)
     print(grounding.table(report))
     if args.out:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_lab.run_folder import read_log
+from blip2_lab.training.run_folder import read_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 

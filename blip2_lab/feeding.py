@@ -6,7 +6,7 @@ What is unusual about it:
   from the seed, the batch's number and the place. Threads decode the pictures, and cannot change a single one.
 * From the cache a picture comes in one of several views, each cropped and flipped once. A view is not flipped when any
   text of its picture names a side. A broken picture's row is all NaN: it is skipped each time.
-* `settings.WebData` says what is done with the pictures; `sources.py` knows where they are.
+* `schema.WebData` says what is done with the pictures; `data/mixture.py` knows where they are.
 
 Paper: section 3.4 (random resized crop, flip; one of several captions each time). Notebook: 08.
 """
@@ -28,14 +28,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.augment import Augmentation
-from blip2_lab.data import AskedQuestion, Batch, BrokenSample, PictureBook, PictureList, Record, batch_indices
-from blip2_lab.features import Encode, Features, cached_features
+from blip2_lab.common.images import BrokenSample
+from blip2_lab.data.augmentation import Augmentation
+from blip2_lab.data.examples import AskedQuestion, Batch, PictureList, Record, batch_indices
+from blip2_lab.data.feature_cache import Encode, Features, cached_features
+from blip2_lab.data.mixture import (
+    Mixture,
+    Part,
+    Pick,
+    Skips,
+    Source,
+    Stream,
+    hold_out,
+    identity,
+    is_stream,
+    open_sources,
+)
+from blip2_lab.data.scenes import PictureBook
 from blip2_lab.parts import encoder_of, fingerprint
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
 from blip2_lab.recipes import Recipe
-from blip2_lab.settings import SceneData, WebData
-from blip2_lab.sources import Mixture, Part, Pick, Skips, Source, Stream, hold_out, identity, is_stream, open_sources
+from blip2_lab.training.recipes.schema import SceneData, WebData
 from blip2_lab.vision import ImageEncoder, preprocess
 
 SKIPPED = "skipped.jsonl"  #: in a run's folder

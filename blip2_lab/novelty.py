@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.data import open_image
+from blip2_lab.common.images import open_image
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import pick, sample_scene
 from blip2_lab.vision import ImageEncoder

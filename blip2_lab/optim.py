@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from blip2_lab.parallel import number_of_processes
+from blip2_lab.common.distributed import number_of_processes
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 What is unusual about it:
 
 * Nothing comes from the network: no fonts, no analytics, no share link; doors a chat does not need are closed.
-* A picture is opened by `data.open_image`, not by gradio: a file that is none or too large gets one clear sentence.
+* A picture is opened by `images.open_image`, not by gradio: a file that is none or too large gets one clear sentence.
 * What a model or a visitor says is text, never markup: all of it is escaped.
 * It imports gradio, so only app.py and `search_page` import it.
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from blip2_lab.data import open_image
+from blip2_lab.common.images import open_image
 from blip2_lab.decoding import Token
 from blip2_lab.picturebook.scene import sample_scene
 

@@ -10,7 +10,7 @@ Paper: section 3.4, Tables 2 and 7 to 9. Notebook: 08.
 
 from __future__ import annotations
 
-from blip2_lab.settings import WebData
+from blip2_lab.training.recipes.schema import WebData
 
 # --------------------------------------------------------------------------------------------------------- pre-training
 

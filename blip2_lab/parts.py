@@ -26,8 +26,8 @@ from blip2_lab import lavis_files, model_zoo, pretrained, recipes, weights
 from blip2_lab.language import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
 from blip2_lab.paper import IMAGE_ENCODERS
 from blip2_lab.qformer import QFormerConfig
-from blip2_lab.settings import Stage1Parts
 from blip2_lab.stage1 import Stage1Config, Stage1Model
+from blip2_lab.training.recipes.schema import Stage1Parts
 from blip2_lab.vision import ImageEncoder, freeze
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat import check, unknown_words, unknown_words_sentence
-from blip2_lab.data import SUFFIXES, open_image
+from blip2_lab.common.images import SUFFIXES, open_image
 from blip2_lab.qformer import ImageMemory, QFormer
 from blip2_lab.retrieval import pair_scores
 from blip2_lab.stage1 import Stage1Model, itc_similarity

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from blip2_lab import recipes
 from blip2_lab.blueprint import Blueprint, blueprint, count_parameters
+from blip2_lab.data.feature_cache import cache_bytes
 from blip2_lab.doctor import CURVES
-from blip2_lab.features import cache_bytes
 from blip2_lab.recipes import MicroPart, Recipe, SceneData, Stage2Parts, WebData
 from blip2_lab.workload import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
 
@@ -211,7 +211,7 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
 
 
 def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
-    """How large the image features are on the disk, where they are or could be computed once (features.py)."""
+    """How large the image features are on the disk, where they are or could be computed once (feature_cache.py)."""
     if model is None or "image encoder" in model.trained:
         return ()
     config = model.image_encoder.model.config

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from blip2_lab.common.console import nearest
 from blip2_lab.paper import (
     A100_DATA,
     BERT_BASE,
@@ -39,7 +40,8 @@ from blip2_lab.paper import (
     VQA,
     steps_of,
 )
-from blip2_lab.settings import (
+from blip2_lab.train import OptimConfig
+from blip2_lab.training.recipes.schema import (
     FineTuneParts,
     MicroPart,
     SceneData,
@@ -47,11 +49,9 @@ from blip2_lab.settings import (
     Stage1Parts,
     Stage2Parts,
     WebData,
-    nearest,
     override,
     settings,
 )
-from blip2_lab.train import OptimConfig
 
 __all__ = ["RECIPES", "Recipe", "get", "override", "settings", "table", "with_settings"]
 

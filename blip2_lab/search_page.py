@@ -18,7 +18,7 @@ import gradio as gr
 from PIL import Image
 
 from blip2_lab import picture_index
-from blip2_lab.data import open_image
+from blip2_lab.common.images import open_image
 from blip2_lab.page import GALLERY, MODEL_EVENT, frame, opened, scaled, uploaded_file, warn
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.stage1 import Stage1Model

@@ -27,7 +27,7 @@ from typing import TextIO
 import torch
 
 from blip2_lab import tasks
-from blip2_lab.parallel import number_of_processes
+from blip2_lab.common.distributed import number_of_processes
 from blip2_lab.recipes import Recipe
 
 

@@ -8,7 +8,7 @@ What is unusual about it:
   three thirds of ITM; the query pass of ITC is the cached prefix of ITG (whose mask hides the text from the queries).
 * Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
 * What nobody reads is not computed: padding, last-layer rows without a reader, vocabulary logits without a target.
-* Losses, gradients and negatives are the same for any number of processes (parallel.py) and of pieces (`passes`).
+* Losses, gradients and negatives are the same for any number of processes (distributed.py) and of pieces (`passes`).
 * The losses are pure functions of tensors; `Stage1Model.losses` only calls them.
 
 Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.beam_search import beam_search
+from blip2_lab.common.distributed import gather_across_ranks, rank_and_world
 from blip2_lab.masks import IGNORE_INDEX, bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.parallel import gather_across_ranks, rank_and_world
 from blip2_lab.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
 from blip2_lab.vision import freeze
 

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from blip2_lab.data import open_image
+from blip2_lab.common.images import open_image
 from blip2_lab.decoding import Decoding, Token
 from blip2_lab.language import EncoderDecoderLanguageModel, LanguageModel
 from blip2_lab.qformer import QFormer

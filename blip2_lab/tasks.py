@@ -25,7 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab import doctor, model_doctor, novelty, pretrained, recipes
-from blip2_lab.data import Batch, PictureBook, image_ids
+from blip2_lab.common.files import write_atomically
+from blip2_lab.data.examples import Batch, image_ids
+from blip2_lab.data.scenes import PictureBook
 from blip2_lab.decoding import PAPER, Decoding
 from blip2_lab.feeding import SKIPPED, PictureFeed, SceneFeed, check_place, pairs, picture_feed, scene_features
 from blip2_lab.language import DecoderLanguageModel
@@ -44,11 +46,11 @@ from blip2_lab.picture_index import matcher
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.recipes import Recipe, vit_lr_scales
-from blip2_lab.run_folder import checkpoints, write_atomically
-from blip2_lab.settings import FineTuneParts, Stage1Parts, Stage2Parts, WebData
 from blip2_lab.stage1 import Stage1Model, itc_similarity
 from blip2_lab.stage2 import Stage2Model
 from blip2_lab.train import Task, parameter_groups, train
+from blip2_lab.training.recipes.schema import FineTuneParts, Stage1Parts, Stage2Parts, WebData
+from blip2_lab.training.run_folder import checkpoints
 from blip2_lab.vision import ImageEncoder, freeze, unfreeze
 
 EVALUATED_AT_ONCE = 64

@@ -8,7 +8,7 @@ What is unusual about it:
   that weigh differently (target tokens) are weighted; a loss that compares examples of different passes sees them all
   (`joint_losses`). Sharding and gradient checkpointing change where numbers are kept, and no number.
 * One background thread prepares batches (drawing pictures costs time) in the order of their indices (`prefetch.py`).
-* A kill at any time loses nothing but the steps since the last checkpoint (`run_folder.py`).
+* A kill at any time loses nothing but the steps since the last checkpoint (`training/run_folder.py`).
 * A loss or gradient that is not finite stops the run *before* the update; a loss that climbs back to where it began
   stops it, too. The last good checkpoint is named, and never pruned.
 
@@ -33,10 +33,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from blip2_lab import parallel
+from blip2_lab.common import distributed
 from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
 from blip2_lab.prefetch import prefetch
-from blip2_lab.run_folder import RunFolder, checkpoints, load_trained, random_states, read_log, set_random_states
+from blip2_lab.training.run_folder import (
+    RunFolder,
+    checkpoints,
+    load_trained,
+    random_states,
+    read_log,
+    set_random_states,
+)
 from blip2_lab.watch import Diverged, LossWatch
 
 if TYPE_CHECKING:
@@ -89,7 +96,7 @@ class _TaskModule(nn.Module):
 
 def pass_numbers(optim: OptimConfig, steps: range, rank: int = 0) -> list[int]:
     """The numbers of one process's batches: within a step rank 0's passes come first, then rank 1's, and so on."""
-    passes, world = optim.accumulate, parallel.number_of_processes()
+    passes, world = optim.accumulate, distributed.number_of_processes()
     return [(step * world + rank) * passes + i for step in steps for i in range(passes)]
 
 
@@ -118,7 +125,7 @@ def train(
     from accelerate.utils import set_seed
 
     AcceleratorState._reset_state()  # else a process that has trained in bf16 could never train in fp32
-    started = parallel.number_of_processes()
+    started = distributed.number_of_processes()
     accelerator = Accelerator(
         mixed_precision="no" if optim.precision == "fp32" else optim.precision,
         cpu=started > 1 and not torch.accelerator.is_available(),
@@ -167,7 +174,7 @@ def train(
                 say(_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
-                with accelerator.autocast(), parallel.gathered(module):
+                with accelerator.autocast(), distributed.gathered(module):
                     found = _look(task, done, latest[0], accelerator.device)
                 if reference and found:
                     found["reference"] = _at(reference, done)
@@ -184,7 +191,7 @@ def train(
         batches.close()
     task.model.eval()
     if hasattr(task, "save"):
-        parallel.make_whole(task.model)
+        distributed.make_whole(task.model)
         if main:
             task.save(run.path / "model")
         accelerator.wait_for_everyone()
@@ -203,11 +210,11 @@ def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[
     if optim.shard and world == 1:
         raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
     if optim.checkpoint_layers:
-        parallel.recompute_layers(task.model)
+        distributed.recompute_layers(task.model)
     module = _TaskModule(task)
     if not optim.shard:
         return accelerator.prepare(module, _optimizer(task, optim, accelerator.device))
-    module = parallel.shard(module, accelerator.device)
+    module = distributed.shard(module, accelerator.device)
     module.forward = accelerator.autocast()(module.forward)
     return module, accelerator.prepare(_optimizer(task, optim, accelerator.device))
 
@@ -255,19 +262,19 @@ def _update(
             names = list(losses)
             sums = sums + torch.stack([*(loss.detach() * weight for loss in losses.values()), weight])
             accelerator.backward(losses["total"] * weight)
-    *values, weight = parallel.sum_across_ranks(sums).tolist()
+    *values, weight = distributed.sum_across_ranks(sums).tolist()
     parts = {name: value / weight for name, value in zip(names, values, strict=True)}
     if not math.isfinite(parts["total"]):
         raise Diverged(f"the loss became {parts['total']}")
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if optim.shard:
-        parallel.average_unsharded(module)
+        distributed.average_unsharded(module)
     for parameter in parameters:  # so far a sum over passes and a mean over processes: now the mean over everything
         if parameter.grad is not None:
             parameter.grad.mul_(accelerator.num_processes / weight)
     # no clipping is clipping at infinity: the norm is wanted in any case
-    norm = float(parallel.whole(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf)))
+    norm = float(distributed.whole(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf)))
     if not math.isfinite(norm) and accelerator.scaler is None:  # the fp16 scaler skips such a step by itself
         raise Diverged(f"the gradient became {norm}")
     optimizer.step()
@@ -283,7 +290,7 @@ def _state(step: int, meter: Meter, watch: LossWatch, optimizer: torch.optim.Opt
         "step": step,
         "meter": asdict(meter),
         "watch": asdict(watch),
-        "optimizer": tree_map(parallel.whole, optimizer.state_dict()),
+        "optimizer": tree_map(distributed.whole, optimizer.state_dict()),
         "scaler": scaler and scaler.state_dict(),
         "random": gather_object([random_states()]),  # rank by rank
     }
@@ -299,7 +306,7 @@ def _restore(
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if value.shape == parameter.shape:
-                kept[name] = parallel.shared_out(value, parameter)
+                kept[name] = distributed.shared_out(value, parameter)
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     states = state["random"]  # of one process, where a run began before there could be several

@@ -208,7 +208,7 @@ def works_of(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
 def _texts_of(recipe: Recipe) -> Texts:
     if not isinstance(recipe.data, SceneData):
         return Texts()
-    from blip2_lab.data import PictureBook
+    from blip2_lab.data.scenes import PictureBook
     from blip2_lab.picturebook.tokenizer import build_tokenizer
 
     book, tokenizer = PictureBook(recipe.data.seed, caption=recipe.data.caption), build_tokenizer("bert")

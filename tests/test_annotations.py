@@ -7,16 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from blip2_lab.annotations import (
-    coco_captions,
-    flickr30k,
-    gqa,
-    karpathy,
-    nocaps,
-    refcoco,
-    visual_genome,
-    vqa,
-)
+from blip2_lab.data.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
 
 
 def write(path: Path, content) -> Path:

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from blip2_lab.augment import Augmentation, names_sides, random_crop_box
+from blip2_lab.data.augmentation import Augmentation, names_sides, random_crop_box
 
 
 @pytest.mark.parametrize("size", [(640, 480), (30, 300), (7, 7), (1, 50), (2000, 3)])

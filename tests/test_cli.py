@@ -351,7 +351,7 @@ def test_evaluate_looks_at_once_where_the_numbers_go(capsys, no_model, tmp_path)
 
 
 def test_what_is_there_stays_when_it_is_looked_at(tmp_path):
-    from blip2_lab.shell import check_out
+    from blip2_lab.common.console import check_out
 
     (tmp_path / "numbers.json").write_text("{}")
     check_out(tmp_path / "numbers.json")

@@ -12,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2_lab import data
-from blip2_lab.data import AskedQuestion, Batch, BrokenSample, ImageFolder, PictureBook, batch_indices, open_image
+from blip2_lab.common import images
+from blip2_lab.common.images import BrokenSample, open_image
+from blip2_lab.data.examples import AskedQuestion, Batch, batch_indices
+from blip2_lab.data.image_folder import ImageFolder
+from blip2_lab.data.scenes import PictureBook
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -121,7 +124,7 @@ def test_what_is_refused_and_why(tmp_path, halves):
 def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
     bomb = encoded(Image.new("1", (9000, 9000)))
     assert len(bomb) < 20_000
-    monkeypatch.setattr(data, "_to_rgb", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(images, "_to_rgb", lambda image: pytest.fail("decoded"))
     assert "9000 x 9000 = 81 million pixels" in refused(bomb)
     assert "million" in refused(Image.new("1", (9000, 9000)))
     assert "far too many pixels" in refused(encoded(Image.new("1", (15000, 15000))))

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_lab.data import Batch
+from blip2_lab.data.examples import Batch
 from blip2_lab.doctor import CURVES, ITM_CHANCE, chance_levels, diagnose_run, reference_log, report
-from blip2_lab.run_folder import RunFolder, read_log
 from blip2_lab.tasks import PicturesTask
 from blip2_lab.train import OptimConfig, train
+from blip2_lab.training.run_folder import RunFolder, read_log
 
 STEPS, EVERY, WARMUP = 1000, 20, 50
 CHANCE = chance_levels(64, 300)
@@ -336,7 +336,7 @@ def test_tensorboard_receives_what_the_log_does(tmp_path, monkeypatch):
     fake = ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    finder = "blip2_lab.run_folder.importlib.util.find_spec"
+    finder = "blip2_lab.training.run_folder.importlib.util.find_spec"
     monkeypatch.setattr(finder, lambda name: SimpleNamespace() if name == "tensorboard" else None)
     run = RunFolder(tmp_path)
     run.log({"step": 20, "total": 1.5})

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2_lab.features import cache_bytes, cached_features
+from blip2_lab.data.feature_cache import cache_bytes, cached_features
 
 ROOT = Path(__file__).parents[1]
 

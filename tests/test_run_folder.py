@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_lab.run_folder import (
+from blip2_lab.training.run_folder import (
     RunFolder,
     checkpoints,
     load_trained,

@@ -13,7 +13,7 @@ import pytest
 
 from blip2_lab import sequence
 from blip2_lab.recipes import get, override
-from blip2_lab.run_folder import read_log
+from blip2_lab.training.run_folder import read_log
 
 
 def parts(*names):

@@ -11,9 +11,11 @@ from random import Random
 import pytest
 from PIL import Image
 
-from blip2_lab import shards
-from blip2_lab.data import AskedQuestion, BrokenSample, ImageFolder, PictureList, Record
-from blip2_lab.shards import HubStream, ShardFolder, ShardStream, pack, record_of
+from blip2_lab.common.images import BrokenSample
+from blip2_lab.data import shards
+from blip2_lab.data.examples import AskedQuestion, PictureList, Record
+from blip2_lab.data.image_folder import ImageFolder
+from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream, pack, record_of
 
 
 def encoded(number: int, format: str = "PNG") -> bytes:

@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from blip2_lab.data import BrokenSample, PictureList, Record
-from blip2_lab.shards import ShardFolder, ShardStream, pack
-from blip2_lab.sources import BLOCK, Mixture, Pages, Part, Pick, Skips, check, hold_out, identity, open_sources
+from blip2_lab.common.images import BrokenSample
+from blip2_lab.data.examples import PictureList, Record
+from blip2_lab.data.mixture import BLOCK, Mixture, Pages, Part, Pick, Skips, check, hold_out, identity, open_sources
+from blip2_lab.data.shards import ShardFolder, ShardStream, pack
 
 
 def pictures(count: int, name: str = "x") -> PictureList:

@@ -9,10 +9,10 @@ from lavis_golden import assert_close, assert_norms, batch, gradients, model, nu
 from safetensors.torch import load_file, save_file
 
 from benchmarks.plain_stage1 import plain_losses
-from blip2_lab import parallel
 from blip2_lab import stage1 as stage1_module
 from blip2_lab.attention import MultiHeadAttention
 from blip2_lab.checkpoints import from_lavis
+from blip2_lab.common import distributed
 from blip2_lab.masks import bidirectional_mask
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.stage1 import (
@@ -449,9 +449,9 @@ def test_gather_puts_ranks_one_after_the_other(monkeypatch):
         for rank, part in enumerate(parts):
             part.copy_(x + 10 * rank)
 
-    monkeypatch.setattr(parallel, "rank_and_world", lambda: (0, 3))
-    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 3)
-    monkeypatch.setattr(parallel.dist, "all_gather", all_gather)
+    monkeypatch.setattr(distributed, "rank_and_world", lambda: (0, 3))
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(distributed.dist, "all_gather", all_gather)
     gathered = gather_across_ranks(torch.tensor([[1.0], [2.0]]))
     assert gathered.flatten().tolist() == [1, 2, 11, 12, 21, 22]
 

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 import blip2_lab
 from blip2_lab import model_doctor, tasks
-from blip2_lab.data import PictureBook, image_ids
+from blip2_lab.data.examples import image_ids
+from blip2_lab.data.scenes import PictureBook
 from blip2_lab.pretrained import MissingHead, save_pretrained
 from blip2_lab.recipes import get, override
-from blip2_lab.run_folder import read_log
-from blip2_lab.settings import WebData
+from blip2_lab.training.recipes.schema import WebData
+from blip2_lab.training.run_folder import read_log
 
 SMALL = ("data.scenes=12", "data.held_out=4", "optim.batch_size=4", "optim.steps=3", "optim.warmup_steps=1")
 LAST = ("eval_every=3", "save_every=2")

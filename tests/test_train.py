@@ -20,8 +20,8 @@ from torch import nn
 
 from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups
 from blip2_lab.prefetch import prefetch
-from blip2_lab.run_folder import checkpoints, read_log
 from blip2_lab.train import train
+from blip2_lab.training.run_folder import checkpoints, read_log
 from blip2_lab.watch import Diverged
 
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=3, steps=12, batch_size=8, precision="fp32")

@@ -29,19 +29,13 @@ from pathlib import Path
 from random import Random
 from threading import Lock
 
-from blip2_lab.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
-from blip2_lab.data import (
-    BrokenSample,
-    ImageFolder,
-    PictureBook,
-    PictureList,
-    Record,
-    batch_indices,
-    epoch_order,
-    skip_report,
-)
-from blip2_lab.settings import nearest
-from blip2_lab.shards import HubStream, ShardFolder, ShardStream
+from blip2_lab.common.console import nearest
+from blip2_lab.common.images import BrokenSample
+from blip2_lab.data.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
+from blip2_lab.data.examples import PictureList, Record, batch_indices, epoch_order, skip_report
+from blip2_lab.data.image_folder import ImageFolder
+from blip2_lab.data.scenes import PictureBook
+from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream
 
 BLOCK = 1000  #: places in which each source has exactly its share
 SEEN_AT_LEAST = 1000  #: of a stream, whose length nobody knows, before a share of it means something

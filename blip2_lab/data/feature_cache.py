@@ -29,7 +29,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.run_folder import flush, write_atomically
+from blip2_lab.common.files import flush, write_atomically
 
 SHARD_BYTES = 2**30
 NOTE = "cache.json"

@@ -11,11 +11,11 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from blip2_lab.common.console import nearest
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class SceneData:
 class WebData:
     """Pictures with their texts. `source`: what they are, in words; `pairs`: how many an epoch has, where it is known.
 
-    path          where they are, see `sources.open_sources`: a folder, shards, an address, a sources.toml
+    path          where they are, see `mixture.open_sources`: a folder, shards, an address, a sources.toml
     text          what is learned of them: "captions", or "questions" with their answers
     crop_scale    the smallest and largest part of a picture that a random crop keeps (LAVIS: blip2_image_train)
     flip          half of the pictures, those left alone whose text names a side
@@ -158,12 +158,6 @@ def override(config: Config, setting: str) -> Config:
     if key not in known:
         raise ValueError(f"recipe {config.name} has no setting {key!r}{nearest(key, known)}")
     return _replace(config, key.split("."), text.strip(), key)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: "; did you mean 'optim.lr'?", or nothing where no name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _replace(node: Any, path: list[str], text: str, key: str) -> Any:

@@ -1,18 +1,21 @@
-"""What every command of the shell needs: mistakes told in one line, and told before the long work begins.
+"""Talk to whoever typed a command: errors in one sentence, "did you mean", progress on stderr, JSON on stdout.
 
-What is unusual about it:
+`explain` is where to begin: it decides what is a user's mistake (one sentence) and what is a bug (a traceback).
 
-* `explain` decides what is a user's mistake (a sentence) and what is a bug of ours (a traceback).
-* It imports nothing heavy at its top, because `blip2-lab --help` answers at once.
+Notes:
 
-Notebook: 00.
+* Nothing heavy is imported here, because `blip2-lab --help` answers at once.
+
+Paper: none. Notebook: 00.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,9 +38,15 @@ def explain(error: Exception) -> str | None:
         return "the GPU's memory is full: take a smaller model or batch, or --quantize; see `blip2-lab models`"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ValueError | OSError | FloatingPointError):  # FloatingPointError: train.Diverged
+    if isinstance(error, ValueError | OSError | FloatingPointError):  # FloatingPointError: divergence.Diverged
         return " ".join(str(error).split()) or type(error).__name__
     return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: "; did you mean 'optim.lr'?", or nothing where no name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_out(file: Path | None) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from blip2_lab.data import AskedQuestion, Box, PictureList, Record
+from blip2_lab.data.examples import AskedQuestion, Box, PictureList, Record
 
 File = str | os.PathLike
 

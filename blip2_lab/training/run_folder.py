@@ -28,7 +28,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from blip2_lab.parallel import shared_out, whole
+from blip2_lab.common.distributed import shared_out, whole
+from blip2_lab.common.files import flush, write_atomically
 
 KEPT_CHECKPOINTS = 2
 #: Settings that decide which samples a step sees; a resumed run must keep them.
@@ -108,25 +109,6 @@ def checkpoints(run_dir: str | Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
     found = [p for p in (Path(run_dir) / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
     return sorted(found, key=lambda p: int(p.name[5:]))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    flush(temporary)
-    os.replace(temporary, path)
-
-
-def flush(path: Path) -> None:
-    """Ask the system to bring a file, or a folder's list of names, to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class RunFolder:

@@ -29,8 +29,9 @@ from typing import Any
 
 from PIL import Image
 
-from blip2_lab.data import SUFFIXES, AskedQuestion, BrokenSample, Example, PictureList, Record, open_image, skip_report
-from blip2_lab.run_folder import flush, write_atomically
+from blip2_lab.common.files import flush, write_atomically
+from blip2_lab.common.images import SUFFIXES, BrokenSample, open_image
+from blip2_lab.data.examples import AskedQuestion, Example, PictureList, Record, skip_report
 
 CONTENTS = "shards.json"
 #: How a shard may be fetched. Not "pipe:", which would run any command that a list of addresses names.

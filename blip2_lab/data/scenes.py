@@ -1,0 +1,74 @@
+"""The picture book as a data set: an endless list of drawn scenes with captions, questions and boxes.
+
+`PictureBook` is where to begin: `PictureBook(seed)[index]` is an Example, the same on every machine.
+
+Notes:
+
+* Nothing is stored: a scene is a function of seed, split and index, and drawing one takes about 0.15 ms.
+* `one_caption(index, turn)` draws a caption; another turn gives another caption of the same scene.
+
+Paper: section 3.4 (one of several captions is drawn at each step). Notebooks: 00, 08.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from PIL import Image
+
+from blip2_lab.data.examples import Example
+from blip2_lab.picturebook import words
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import Scene, sample_scene
+
+#: What the picture book can say about a scene; "caption" mixes "full" and "partial".
+CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
+    "caption": words.caption,
+    "full": words.full_caption,
+    "ordered": partial(words.full_caption, ordered=True),
+    "partial": words.partial_caption,
+    "short": words.short_caption,
+}
+
+
+@dataclass(frozen=True)
+class PictureBook:
+    """The drawn world as a source: endless, no files; example `index` is the same on every machine."""
+
+    seed: int = 0
+    split: str = "train"
+    image_size: int = 96
+    caption: str = "caption"
+
+    def __post_init__(self) -> None:
+        if self.caption not in CAPTION_KINDS:
+            raise ValueError(f"caption {self.caption!r} is unknown: choose one of {', '.join(CAPTION_KINDS)}")
+
+    def scene(self, index: int) -> Scene:
+        return sample_scene(self.seed, index, self.split)
+
+    def image(self, index: int) -> Image.Image:
+        return draw(self.scene(index), self.image_size)
+
+    def one_caption(self, index: int, turn: int = 0) -> str:
+        """A caption of scene `index`; another `turn`, another caption.
+
+        Of the kind "caption", even turns tell everything and odd ones a part: captions of one turn are alike in length,
+        so a batch of them is hardly padded.
+        """
+        kind = ("full", "partial")[turn % 2] if self.caption == "caption" else self.caption
+        return CAPTION_KINDS[kind](self.scene(index), Random(f"caption {self.seed} {index} {turn}"))
+
+    def __getitem__(self, index: int) -> Example:
+        scene, rng = self.scene(index), Random(f"example {self.seed} {index}")
+        boxes = {text: thing.box for thing in scene.things for text in words.references(scene, thing)}
+        return Example(
+            image=draw(scene, self.image_size),
+            captions=tuple(CAPTION_KINDS[self.caption](scene, rng) for _ in range(3)),
+            questions=tuple(words.questions(scene, rng)),
+            boxes=tuple(boxes.items()),
+            id=f"{self.split}-{self.seed}-{index}",
+        )

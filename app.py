@@ -25,7 +25,9 @@ import blip2_lab
 from blip2_lab import inside, novelty
 from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn, knows_whole_words_only
 from blip2_lab.common import console
-from blip2_lab.decoding import Decoding
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.page import (
     GALLERY,
     MODEL_EVENT,
@@ -47,8 +49,6 @@ from blip2_lab.page import (
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene, Thing
 from blip2_lab.search_page import Search, build_search, search_tab
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.stage2 import Stage2Model
 
 NOTHING = "(nothing)"
 MENUS = (  # what the menus show at first: kind, color, size, position

@@ -20,7 +20,7 @@ import torch
 import blip2_lab
 from benchmarks.full_size import PROMPT, write_checkpoint
 from benchmarks.measure import heading
-from blip2_lab import model_zoo
+from blip2_lab.checkpoints import catalog
 from blip2_lab.observe import AttentionMaps, record_attention
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -99,7 +99,7 @@ def main() -> None:
         ("Salesforce/blip2-flan-t5-xl", "FlanT5-XL, 2 of its 24 layers each way, all else whole", chat),
         ("Salesforce/blip2-itm-vit-g", "the retrieval model, whole", retrieval),
     ):
-        config = model_zoo.blip2_config(model_zoo.released(name))
+        config = catalog.blip2_config(catalog.released(name))
         if look is chat:
             config.text_config.num_layers = config.text_config.num_decoder_layers = 2
             config.architectures = ["Blip2ForConditionalGeneration"]

@@ -21,12 +21,12 @@ import torch
 import blip2_lab
 from benchmarks.measure import heading, take_turns
 from blip2_lab.chat import Eyes
-from blip2_lab.decoding import Decoding
-from blip2_lab.language import Text
+from blip2_lab.checkpoints.load import find
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.language_model import Text
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.pretrained import find
-from blip2_lab.stage2 import Stage2Model
 
 QUESTIONS = ("Question: what is in the picture? Short answer:", "Question: what place is this? Short answer:")
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import heading
-from blip2_lab import model_zoo, pretrained
-from blip2_lab.assemble import skeleton
-from blip2_lab.checkpoints import TRANSFORMERS_STAGE1, TRANSFORMERS_STAGE2, transformers_names
+from blip2_lab.checkpoints import catalog, load, memory
+from blip2_lab.checkpoints.key_maps import TRANSFORMERS_STAGE1, TRANSFORMERS_STAGE2, transformers_names
+from blip2_lab.checkpoints.meta_model import skeleton
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
@@ -35,7 +35,7 @@ PROMPT = "Question: what is in the picture? Short answer:"
 
 def config_of(name: str, layers: int):
     """transformers' configuration of a released model; `layers` of every kind, 0 for all."""
-    config = model_zoo.blip2_config(model_zoo.released(f"Salesforce/blip2-{name}"))
+    config = catalog.blip2_config(catalog.released(f"Salesforce/blip2-{name}"))
     if layers:
         text = config.text_config
         for kind in ("num_layers", "num_decoder_layers") if text.model_type == "t5" else ("num_hidden_layers",):
@@ -123,7 +123,7 @@ def load_and_ask(folder: str, device: str, quantize: str, tokens: int, sender) -
         skeleton(config_of(name, 1))  # code is no weights: import it before
     began = time.perf_counter()
     with Peak(device) as peak:
-        model = pretrained.load(folder, device=device, quantize=quantize)
+        model = load.load(folder, device=device, quantize=quantize)
     loaded = time.perf_counter() - began
     tensors = {id(t): t for t in [*model.parameters(), *model.buffers()]}.values()
     held = sum(t.numel() * t.element_size() for t in tensors)
@@ -140,7 +140,7 @@ def load_and_ask(folder: str, device: str, quantize: str, tokens: int, sender) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(model_zoo.LANGUAGE_MODELS), default="flan-t5-xl")
+    parser.add_argument("--model", choices=list(catalog.LANGUAGE_MODELS), default="flan-t5-xl")
     parser.add_argument("--layers", type=int, default=2, help="of every kind; 0: all (default 2)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quantize", nargs="+", default=["none", "int8"], choices=["none", "int8", "int8-all", "nf4"])
@@ -163,8 +163,8 @@ def main() -> None:
 
 def line(folder: Path, config, device: str, quantize: str, tokens: int) -> str:
     method = None if quantize == "none" else quantize
-    dtype = model_zoo.default_dtype(config.text_config.model_type == "t5", device, method)
-    planned = model_zoo.weight_bytes(config, method, dtype)
+    dtype = memory.default_dtype(config.text_config.model_type == "t5", device, method)
+    planned = memory.weight_bytes(config, method, dtype)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=load_and_ask, args=(str(folder), device, quantize, tokens, sender))

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 import blip2_lab
-from blip2_lab import evaluate, retrieval
+from blip2_lab import evaluate
+from blip2_lab.models import retrieval
+from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.picturebook.scene import COLORS, KINDS, Scene, sample_scene
-from blip2_lab.stage1 import Stage1Model
 
 ROWS = {
     "ITC": "itc",

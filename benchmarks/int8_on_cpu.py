@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.measure import heading, take_turns
-from blip2_lab.quantize import Int8Linear, store
+from blip2_lab.models.quantize import Int8Linear, store
 
 SHAPES = {"flan-t5-xl": (2048, 5120), "flan-t5-xxl": (4096, 10240)}
 

@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip2_lab.attention import MASKED, MultiHeadAttention
-from blip2_lab.qformer import FeedForward, QFormer
-from blip2_lab.stage1 import IGNORE_INDEX, Stage1Losses, Stage1Model
+from blip2_lab.models.attention import MASKED, MultiHeadAttention
+from blip2_lab.models.losses import Stage1Losses
+from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.models.qformer import FeedForward, QFormer
+from blip2_lab.models.stage1 import Stage1Model
 
 KeysValues = tuple[Tensor, Tensor]
 

@@ -19,11 +19,12 @@ import blip2_lab
 from benchmarks.measure import flops, heading, own_clock, take_turns
 from blip2_lab import picture_index
 from blip2_lab.evaluate import image_features
+from blip2_lab.models.losses import itc_similarity
+from blip2_lab.models.qformer import ImageMemory, QFormerConfig
+from blip2_lab.models.retrieval import NOT_RERANKED, Gallery, read_gallery, search
+from blip2_lab.models.stage1 import Stage1Model, trim
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.qformer import ImageMemory, QFormerConfig
-from blip2_lab.retrieval import NOT_RERANKED, Gallery, read_gallery, search
-from blip2_lab.stage1 import Stage1Model, itc_similarity, trim
 
 TEXT_LENGTH = 35  #: LAVIS pads every caption to it
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import heading, own_clock, peak_memory, take_turns
-from blip2_lab.language import IGNORE_INDEX, Text
-from blip2_lab.pretrained import from_transformers
-from blip2_lab.stage2 import Stage2Model
+from blip2_lab.checkpoints.huggingface import from_transformers
+from blip2_lab.checkpoints.load import save
+from blip2_lab.models.language_model import IGNORE_INDEX, Text
+from blip2_lab.models.stage2 import Stage2Model
 
 LENGTHS = (8, 9, 9, 10, 10, 11, 11, 11, 12, 12, 12, 13, 13, 14, 16, 20)  # tokens of 16 captions and their end
 IMAGE, PAD, END = 4, 1, 2  # token ids
@@ -86,7 +87,7 @@ def both(size: Size) -> dict[str, nn.Module]:
     """transformers' model, and ours with the same weights."""
     model = theirs(size)
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        save(model, folder)
         ours = from_transformers(folder)
     return {"transformers": model.train(), "blip2_lab": ready(ours.train())}
 
@@ -160,7 +161,7 @@ def ours_alone(size: Size) -> Stage2Model:
     """Our model without transformers' beside it."""
     from transformers import Blip2Config
 
-    from blip2_lab.assemble import skeleton
+    from blip2_lab.checkpoints.meta_model import skeleton
 
     with torch.device("meta"):
         config = Blip2Config(**theirs(size).config.to_dict())

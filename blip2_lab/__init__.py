@@ -53,13 +53,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["load", "save"]
 
 if TYPE_CHECKING:
-    from blip2_lab.stage2 import Stage2Model
+    import torch
+
+    from blip2_lab.models.stage1 import Stage1Model
+    from blip2_lab.models.stage2 import Stage2Model
 
 
 def load(
@@ -76,16 +80,16 @@ def load(
                   as "Salesforce/blip2-flan-t5-xxl" (`blip2-lab models` lists them)
     quantize      "int8", "int8-all" or "nf4": the frozen parts in 8 or 4 bits; None: as they are
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
-    compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see compiled.py)
+    compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see models/compile.py)
     """
     with _collector_at_rest():  # 0.4 of the 3.5 seconds that a first call spends on these imports
         import transformers.modeling_utils  # noqa: F401  what every model of transformers imports
 
-        from blip2_lab.pretrained import load
+        from blip2_lab.checkpoints.load import load
 
     model = load(name_or_path, device=device, quantize=quantize, dtype=dtype)
     if compile:
-        from blip2_lab.compiled import compile_decoder
+        from blip2_lab.models.compile import compile_decoder
 
         if getattr(model, "language_model", None) is None:
             raise ValueError(f"{name_or_path} has no language model, so there is no decoder to compile.")
@@ -93,9 +97,20 @@ def load(
     return model
 
 
+def save(model: Stage2Model | Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a model so that `load(folder)` gives it back, and transformers can read it; `dtype`: of the file's tensors.
+
+    A stage-1 model without image encoder (which is frozen, and kept elsewhere) is written alone; transformers has no
+    layout for it.
+    """
+    from blip2_lab.checkpoints.load import save
+
+    save(model, folder, dtype=dtype)
+
+
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:
-    """Nobody looks for garbage meanwhile: there is none in thousands of imported modules."""
+    """Disable garbage collection during imports: there is no garbage in thousands of imported modules."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -2,8 +2,8 @@
 
 What is unusual about it:
 
-* Nothing is allocated and nothing is fetched: FlanT5-XXL takes a second. The sizes of the hub's models stand here as
-  literals, as far as they decide shapes.
+* Nothing is allocated and nothing is fetched: FlanT5-XXL takes a second. The sizes of the hub's models stand in
+  checkpoints/catalog.py.
 * Parts are counted one by one and asserted to sum to the whole.
 
 Paper: section 3.4, Tables 2 and 5. Notebook: 08.
@@ -19,52 +19,44 @@ import torch
 from torch import nn
 
 from blip2_lab import recipes
-from blip2_lab.language import language_model
-from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
-from blip2_lab.paper import BERT_BASE, IMAGE_ENCODERS
-from blip2_lab.qformer import QFormer, QFormerConfig
+from blip2_lab.checkpoints.catalog import BERT, IMAGE_ENCODERS, LANGUAGE_MODELS, language_config
+from blip2_lab.models.language_model import language_model
+from blip2_lab.models.micro import (
+    micro_bert_config,
+    micro_opt_config,
+    micro_t5_config,
+    micro_vit_config,
+    new_opt,
+    new_t5,
+)
+from blip2_lab.models.qformer import QFormer, QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
 from blip2_lab.recipes import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts, WebData
-from blip2_lab.stage1 import Stage1Config, Stage1Model
-from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
 
 # ------------------------------------------------------------------------------------------------ sizes, without a hub
-
-#: The hub's configurations, as far as they decide sizes.
-HUB_OPT = {
-    "facebook/opt-2.7b": dict(hidden_size=2560, ffn_dim=10240, num_hidden_layers=32, num_attention_heads=32),
-    "facebook/opt-6.7b": dict(hidden_size=4096, ffn_dim=16384, num_hidden_layers=32, num_attention_heads=32),
-}
-HUB_T5 = {
-    "google/flan-t5-xl": dict(d_model=2048, d_ff=5120, num_heads=32),
-    "google/flan-t5-xxl": dict(d_model=4096, d_ff=10240, num_heads=64),
-}
 
 
 def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncoder:
     """The encoder of that name on the meta device. Raises ValueError for a name whose sizes are not known here."""
     with torch.device("meta"):
-        if name == "openai/clip-vit-large-patch14":
+        if name == IMAGE_ENCODERS["vit-l"].hub:
             from transformers import CLIPVisionConfig, CLIPVisionModel
 
-            sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
-            config = CLIPVisionConfig(**sizes, patch_size=14, image_size=image_size or 224)
+            config = CLIPVisionConfig(**IMAGE_ENCODERS["vit-l"].sizes, patch_size=14, image_size=image_size or 224)
             return ImageEncoder(drop_last_layer(CLIPVisionModel(config)))
-        if name == "eva-clip-vit-g-14":
+        if name == IMAGE_ENCODERS["vit-g"].hub:
             return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
         return ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit")))
 
 
 def build_language_model(name: str) -> nn.Module:
     """transformers' language model of that name on the meta device."""
-    from transformers import OPTConfig, T5Config
-
     with torch.device("meta"):
-        if name in HUB_OPT:
-            width = HUB_OPT[name]["hidden_size"]
-            return new_opt(OPTConfig(vocab_size=50272, word_embed_proj_dim=width, **HUB_OPT[name]))
-        if name in HUB_T5:
-            shared = dict(d_kv=64, num_layers=24, num_decoder_layers=24, feed_forward_proj="gated-gelu")
-            return new_t5(T5Config(vocab_size=32128, **shared, tie_word_embeddings=False, **HUB_T5[name]))
+        known = next((key for key, row in LANGUAGE_MODELS.items() if row.hub == name), None)
+        if known is not None:
+            new = new_opt if LANGUAGE_MODELS[known].family == "opt" else new_t5
+            return new(language_config(known))
         recipe = recipes.RECIPES.get(name)
         kind = recipe.task if recipe and recipe.task in ("t5", "opt") else "t5"
         size, vocab_size = _micro_size(name, kind), vocab_size_of(kind)
@@ -81,7 +73,7 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
         cross_attention_frequency=parts.cross_attention_frequency,
         dropout=parts.dropout,
     )
-    if parts.bert == BERT_BASE:
+    if parts.bert == BERT.hub:
         return QFormerConfig(**shared)
     bert = micro_bert_config(vocab_size_of("bert"), _micro_size(parts.bert, "bert"))
     return QFormerConfig(
@@ -98,7 +90,7 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
 def _micro_size(name: str, task: str) -> str:
     recipe = recipes.RECIPES.get(name)
     if recipe is None or recipe.task != task or not isinstance(recipe.model, MicroPart):
-        known = [*(encoder for encoder, _ in IMAGE_ENCODERS.values()), *HUB_OPT, *HUB_T5, BERT_BASE]
+        known = [row.hub for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT)]
         raise ValueError(f"the sizes of {name!r} are not known without a download; known are {', '.join(known)}")
     return recipe.model.size
 

@@ -25,10 +25,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.decoding import Decoding, Token, check_seed, words
-from blip2_lab.language import LanguageModel
-from blip2_lab.retrieval import score_pairs
-from blip2_lab.stage2 import Stage2Model
+from blip2_lab.models.decoding import Decoding, Token, check_seed, words
+from blip2_lab.models.language_model import LanguageModel
+from blip2_lab.models.retrieval import score_pairs
+from blip2_lab.models.stage2 import Stage2Model
 
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
 INSTRUCTIONS = {

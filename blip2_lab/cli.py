@@ -202,7 +202,7 @@ def _ask(args: argparse.Namespace) -> None:
     image = open_image(args.picture)  # before the model, as all that can be wrong: it is told at once
     import torch
 
-    from blip2_lab.decoding import Decoding, check_seed
+    from blip2_lab.models.decoding import Decoding, check_seed
 
     decoding = dict(num_beams=args.beams, max_new_tokens=args.max_tokens, length_penalty=args.length_penalty)
     if args.sample:
@@ -286,9 +286,9 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _models(args: argparse.Namespace) -> None:
-    from blip2_lab import model_zoo
+    from blip2_lab.checkpoints import catalog
 
-    print(model_zoo.table())
+    print(catalog.table())
 
 
 def _recipes(args: argparse.Namespace) -> None:

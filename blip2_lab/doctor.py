@@ -19,13 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blip2_lab.training.run_folder import read_log
+from blip2_lab.models.losses import ITM_CHANCE
+from blip2_lab.training.run_folder import read_log, reference_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
-CURVES = Path(__file__).parent / "assets" / "micro-all"  #: recipe and log of every part, as they are today
-#: One of three pairs is true: the entropy of (1/3, 2/3).
-ITM_CHANCE = math.log(3) - 2 / 3 * math.log(2)
 EARLY = 200  #: steps before which nothing is judged; at least twice the warm-up, too
 AT_CHANCE = {"itc": 0.95, "itm": 0.97, "itg": 0.9}  #: above this share of its chance level a loss has learned nothing
 BEHIND = 0.3  #: how far behind the reference (in shares of the way it has come) is worth a word
@@ -76,17 +74,6 @@ class Run:
 
     def learns(self, name: str) -> bool:
         return name in self.chance and self.value(name) < AT_CHANCE[name] * self.chance[name]
-
-
-def chance_levels(batch_size: int, vocab_size: int) -> dict[str, float]:
-    """What stage 1's losses are worth before anything is learned: B candidates, 1 of 3 pairs, V words."""
-    return {"itc": math.log(batch_size), "itm": ITM_CHANCE, "itg": math.log(vocab_size)}
-
-
-def reference_log(recipe: str) -> list[dict]:
-    """The shipped log of a run of this recipe; empty where there is none."""
-    path = CURVES / f"{recipe}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) -> list[Finding]:

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from blip2_lab import weights
-from blip2_lab.assemble import language_skeleton, pour
-from blip2_lab.checkpoints import (
+from blip2_lab.checkpoints.catalog import EVA_FILE
+from blip2_lab.checkpoints.files import altered, check_whole, read_tensors, weight_files
+from blip2_lab.checkpoints.key_maps import (
     LAVIS_IGNORED,
     LAVIS_STAGE1,
     LAVIS_STAGE2,
@@ -34,14 +34,15 @@ from blip2_lab.checkpoints import (
     renamer,
     transformers_names,
 )
+from blip2_lab.checkpoints.lavis import kept_of_eva, language_name
+from blip2_lab.checkpoints.meta_model import language_skeleton, pour
 from blip2_lab.doctor import Finding
-from blip2_lab.language import language_model
-from blip2_lab.lavis_files import EVA_FILE, kept_of_eva, language_name
-from blip2_lab.qformer import QFormer
-from blip2_lab.quantize import is_quantized, is_quantized_layer
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder
+from blip2_lab.models.language_model import language_model
+from blip2_lab.models.qformer import QFormer
+from blip2_lab.models.quantize import is_quantized, is_quantized_layer
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder
 
 Model = Stage2Model | Stage1Model
 
@@ -97,11 +98,11 @@ def files_of(model: Model, path: Path) -> dict[str, list[Path]]:
     1). Raises ValueError for a file that is missing or cut off."""
     if (path / "config.json").is_file():
         stage1 = path / "stage1" / "model.safetensors"
-        files = {"": weights.weight_files(path)} | ({"stage1": [stage1]} if stage1.is_file() else {})
+        files = {"": weight_files(path)} | ({"stage1": [stage1]} if stage1.is_file() else {})
     else:
         files = _files_of_lavis(model, path)
     for found in files.values():
-        weights.check_whole(found)
+        check_whole(found)
     return files
 
 
@@ -111,21 +112,21 @@ def _files_of_lavis(model: Model, path: Path) -> dict[str, list[Path]]:
         path = next((file for file in found if file.stem != Path(EVA_FILE).stem), path)
     if not path.is_file():
         raise ValueError(f"{path}, which the model came from, is gone.")
-    weights.check_whole([path])
-    names, files = [name for name, _ in weights.read_tensors([path])], {"": [path]}
+    check_whole([path])
+    names, files = [name for name, _ in read_tensors([path])], {"": [path]}
     if not any(name.startswith(VISION) for name in names):
         eva = [path.with_name(EVA_FILE).with_suffix(suffix) for suffix in (".pth", ".safetensors")]
         files["image_encoder"] = [file for file in eva if file.is_file()][:1]
         if not files["image_encoder"]:
             raise ValueError(f"{eva[0]}, which the image encoder came from, is gone.")
     if isinstance(model, Stage2Model) and not any(name.startswith(LANGUAGE) for name in names):
-        files["language_model"] = weights.weight_files(Path(model.language_model.model.config.name_or_path))
+        files["language_model"] = weight_files(Path(model.language_model.model.config.name_or_path))
     return files
 
 
 def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
     """Every tensor that the files have for this model, under our names: views of the files."""
-    files = {part: dict(weights.read_tensors(paths)) for part, paths in files_of(model, path).items()}
+    files = {part: dict(read_tensors(paths)) for part, paths in files_of(model, path).items()}
     retrieves = isinstance(model, Stage1Model)
     if (path / "config.json").is_file():
         to_ours, _ = transformers_names(TRANSFORMERS_STAGE1 if retrieves else TRANSFORMERS_STAGE2)
@@ -156,7 +157,7 @@ def files_are_whole(model: Model, path: Path) -> Finding:
         found = [file for part in files_of(model, path).values() for file in part]
     except ValueError as error:
         return bad("files", str(error))
-    if wrong := weights.altered(found):
+    if wrong := altered(found):
         return bad("files", f"{', '.join(wrong)} changed since the download: delete them and fetch the model again.")
     return good("files", f"{len(found)} whole")
 

@@ -21,14 +21,16 @@ from random import Random
 import torch
 from torch import Tensor
 
-from blip2_lab import metrics, retrieval
-from blip2_lab.decoding import Decoding
-from blip2_lab.language import EncoderDecoderLanguageModel
+from blip2_lab import metrics
+from blip2_lab.models import retrieval
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel
+from blip2_lab.models.losses import sample_negatives
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, TIMES, Scene, sample_scene
-from blip2_lab.stage1 import Stage1Model, sample_negatives
-from blip2_lab.stage2 import Stage2Model
 
 CAPTION_PROMPT = "a picture of"
 #: Captions as in the paper (section 4.2, beam search of width 5); greedy ones leave more out.

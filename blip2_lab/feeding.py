@@ -45,11 +45,11 @@ from blip2_lab.data.mixture import (
     open_sources,
 )
 from blip2_lab.data.scenes import PictureBook
+from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
 from blip2_lab.parts import encoder_of, fingerprint
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
 from blip2_lab.recipes import Recipe
 from blip2_lab.training.recipes.schema import SceneData, WebData
-from blip2_lab.vision import ImageEncoder, preprocess
 
 SKIPPED = "skipped.jsonl"  #: in a run's folder
 FAMILY = 16  #: scenes that a batch shows together because they are alike

@@ -23,8 +23,8 @@ import torch
 from blip2_lab import grounding, queries, viz
 from blip2_lab.attribution import METHODS
 from blip2_lab.grounding import BASELINES, TITLES
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
-from blip2_lab.stage2 import Stage2Model
 from blip2_lab.viz_attention import intervals, methods_side_by_side
 
 if TYPE_CHECKING:

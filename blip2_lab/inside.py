@@ -21,8 +21,8 @@ from torch import Tensor
 
 from blip2_lab.attribution import METHODS
 from blip2_lab.chat import Conversation, Seen, Turn
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.scores import ItcScore, ItmScore, WordScore, answer_words
-from blip2_lab.stage2 import Stage2Model
 from blip2_lab.viz_attention import overlay
 
 QUICK = "gradient"  #: the method where nobody has measured which is best
@@ -43,7 +43,7 @@ class Origin:
 
 def method_of(name: str) -> str:
     """The measured choice for a model by its name or folder, else `QUICK`."""
-    from blip2_lab.pretrained import MICRO
+    from blip2_lab.checkpoints.load import MICRO
 
     path = (MICRO if name == "micro" else Path(name)) / "grounding.json"
     if not path.is_file():

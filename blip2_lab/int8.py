@@ -2,7 +2,7 @@
 
 What is unusual about it:
 
-* bitsandbytes does this in fused kernels (pretrained.py hands it the language model); here are the same sums in a few
+* bitsandbytes does this in fused kernels (huggingface.py hands it the language model); here are the same sums in a few
   lines of torch, to be read and measured. No model is run with them.
 * A scale for each row of the input and for each row of the weight, never one for the whole matrix: a single large
   number spoils only its own row.

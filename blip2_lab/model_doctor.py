@@ -30,9 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blip2_lab import pretrained, weights
-from blip2_lab.checkpoints import FROZEN
-from blip2_lab.decoding import Decoding
+from blip2_lab.checkpoints import files, load
+from blip2_lab.checkpoints.key_maps import FROZEN
 from blip2_lab.doctor import Finding
 from blip2_lab.doctor_files import (
     TOLERANCE,
@@ -49,12 +48,13 @@ from blip2_lab.doctor_files import (
     tolerance,
     unchecked,
 )
-from blip2_lab.language import pad
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.language_model import pad
+from blip2_lab.models.quantize import check_method, is_quantized_layer
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.quantize import check_method, is_quantized_layer
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.stage2 import Stage2Model
 
 REFERENCE = "doctor.safetensors"
 QUESTIONS = ("what color is the boat?", "is it day?", "how many things are there in the picture?")
@@ -68,11 +68,9 @@ BROKEN = (AttributeError, RuntimeError, IndexError, TypeError, ValueError)
 
 def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: str | None) -> tuple[Model, Path]:
     """Load a model of any layout, and say where it lies. Raises ValueError."""
-    options = dict(
-        device=pretrained.check_device(device), quantize=check_method(quantize), dtype=pretrained.check_dtype(dtype)
-    )
-    path = pretrained.find(name, **options)
-    return pretrained.load(path, **options), path
+    options = dict(device=load.check_device(device), quantize=check_method(quantize), dtype=load.check_dtype(dtype))
+    path = load.find(name, **options)
+    return load.load(path, **options), path
 
 
 @torch.no_grad()
@@ -268,10 +266,10 @@ def remember(model: Model, folder: Path) -> Path:
 
     if tolerance(model) > TOLERANCE[torch.float32]:
         raise ValueError("A reference is made in float32: load the model without --quantize, with --dtype float32.")
-    apart_from_weights = (folder / weights.WHOLE).is_file() or any(folder.glob("*.index.json"))
+    apart_from_weights = (folder / files.WHOLE).is_file() or any(folder.glob("*.index.json"))
     if not (folder / "config.json").is_file() or not apart_from_weights:
         raise ValueError(
-            f"A reference lies beside {weights.WHOLE} in transformers' layout, and in {folder} it would be taken for "
+            f"A reference lies beside {files.WHOLE} in transformers' layout, and in {folder} it would be taken for "
             "weights: write the model anew with `save_pretrained`."
         )
     save_file(reference_numbers(model), folder / REFERENCE)

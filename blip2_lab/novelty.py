@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_lab.common.images import open_image
+from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import pick, sample_scene
-from blip2_lab.vision import ImageEncoder
 
 FILE = "drawn_world.safetensors"
 FIT_SEED, LIMIT_SEED, MEASURE_SEED = 9_001, 9_002, 9_003  #: books that no training reads
@@ -81,7 +81,7 @@ def summary(image_features: Tensor) -> Tensor:
 
 def load(name_or_path: str | Path) -> DrawnWorld | None:
     """The drawn world of a model's folder ("micro": the shipped one), or None: real weights know more than drawings."""
-    from blip2_lab.pretrained import MICRO
+    from blip2_lab.checkpoints.load import MICRO
 
     path = (MICRO if str(name_or_path) == "micro" else Path(name_or_path)) / FILE
     if not path.is_file():

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blip2_lab.attention import MultiHeadAttention
+from blip2_lab.models.attention import MultiHeadAttention
 
 PARTS = ("image_encoder", "qformer", "stage1", "language_encoder", "language_decoder")
 KINDS = ("self", "cross")

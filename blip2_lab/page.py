@@ -22,7 +22,7 @@ import gradio as gr
 from PIL import Image
 
 from blip2_lab.common.images import open_image
-from blip2_lab.decoding import Token
+from blip2_lab.models.decoding import Token
 from blip2_lab.picturebook.scene import sample_scene
 
 REAL_WEIGHTS = "python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8"

@@ -22,13 +22,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from blip2_lab import lavis_files, model_zoo, pretrained, recipes, weights
-from blip2_lab.language import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
-from blip2_lab.paper import IMAGE_ENCODERS
-from blip2_lab.qformer import QFormerConfig
-from blip2_lab.stage1 import Stage1Config, Stage1Model
+from blip2_lab import recipes
+from blip2_lab.checkpoints import files, lavis, load, memory
+from blip2_lab.checkpoints.catalog import EVA_FILE, EVA_URL, IMAGE_ENCODERS
+from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.qformer import QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.models.vision_encoder import ImageEncoder, freeze
 from blip2_lab.training.recipes.schema import Stage1Parts
-from blip2_lab.vision import ImageEncoder, freeze
 
 
 def resolve(name: str, runs_dir: Path) -> str:
@@ -38,13 +39,13 @@ def resolve(name: str, runs_dir: Path) -> str:
 
 def folder_of(name: str, runs_dir: Path) -> Path:
     """The same as a folder; what is not here yet is fetched from the hub. Raises ValueError."""
-    return pretrained.find(resolve(name, runs_dir))
+    return load.find(resolve(name, runs_dir))
 
 
 def frozen_dtype(name: str, is_encoder_decoder: bool) -> torch.dtype:
     """Of a frozen part: the paper's 16 bits on a GPU; float32 for what a recipe trained (it is small) and on a CPU."""
     device = "cuda" if torch.cuda.is_available() and name not in recipes.RECIPES else "cpu"
-    return model_zoo.default_dtype(is_encoder_decoder, device, None)
+    return memory.default_dtype(is_encoder_decoder, device, None)
 
 
 def stage1_parts_of(name: str, runs_dir: Path) -> Stage1Parts:
@@ -73,13 +74,13 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
     from transformers import Blip2VisionModel
 
     dtype = frozen_dtype(name, is_encoder_decoder=True)  # bfloat16: `encode_frozen` computes in it
-    if name == IMAGE_ENCODERS["vit-g"][0] or Path(name).suffix == ".pth":
+    if name == IMAGE_ENCODERS["vit-g"].hub or Path(name).suffix == ".pth":
         file = Path(name) if Path(name).suffix == ".pth" else eva_file()
         if not file.is_file():
             raise ValueError(f"there is no image encoder in {file}")
-        weights.check_whole([file])
-        state = lavis_files.kept_of_eva(dict(weights.read_tensors([file])))
-        return freeze(lavis_files.eva_encoder(state, dtype, "cpu"))
+        files.check_whole([file])
+        state = lavis.kept_of_eva(dict(files.read_tensors([file])))
+        return freeze(lavis.eva_encoder(state, dtype, "cpu"))
     folder = folder_of(name, runs_dir)
     with quietly():
         if "clip-vit" in name:
@@ -89,16 +90,16 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
 
 def eva_file() -> Path:
     """LAVIS's `eva_vit_g.pth` where LAVIS keeps it, in torch's cache; fetched if it is not there. Raises ValueError."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / lavis_files.EVA_FILE
+    file = Path(torch.hub.get_dir()) / "checkpoints" / EVA_FILE
     if file.is_file():
         return file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(lavis_files.EVA_URL, str(file))  # moved there when it is whole
+        torch.hub.download_url_to_file(EVA_URL, str(file))  # moved there when it is whole
     except OSError as error:
         raise ValueError(
             f"EVA-CLIP's ViT-g could not be fetched ({error}): get it (2 GB) with `curl -C - -o {file} "
-            f"{lavis_files.EVA_URL}`, or say where it is, --set model.image_encoder=FOLDER/{lavis_files.EVA_FILE}"
+            f"{EVA_URL}`, or say where it is, --set model.image_encoder=FOLDER/{EVA_FILE}"
         ) from None
     return file
 

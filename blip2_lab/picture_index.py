@@ -27,10 +27,11 @@ from torch import Tensor
 
 from blip2_lab.chat import check, unknown_words, unknown_words_sentence
 from blip2_lab.common.images import SUFFIXES, open_image
-from blip2_lab.qformer import ImageMemory, QFormer
-from blip2_lab.retrieval import pair_scores
-from blip2_lab.stage1 import Stage1Model, itc_similarity
-from blip2_lab.stage2 import Stage2Model
+from blip2_lab.models.losses import itc_similarity
+from blip2_lab.models.qformer import ImageMemory, QFormer
+from blip2_lab.models.retrieval import matcher, pair_scores
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
 
 FILE = "blip2-index.safetensors"
 SHORTLIST = 128  #: the paper's k
@@ -68,18 +69,6 @@ class PictureIndex:
 
     def __len__(self) -> int:
         return len(self.stamps)
-
-
-def matcher(model: Stage2Model | Stage1Model) -> Stage1Model:
-    """The stage-1 model that can search, with its image encoder. Raises ValueError when there is none."""
-    stage1 = model if isinstance(model, Stage1Model) else model.stage1
-    if stage1 is None:
-        raise ValueError(
-            "This model has no stage 1, which compares pictures and texts: take micro, or Salesforce/blip2-itm-vit-g."
-        )
-    if stage1.image_encoder is None or stage1.tokenizer is None:
-        raise ValueError("This stage 1 has no image encoder or no tokenizer, so it cannot search.")
-    return stage1
 
 
 def fingerprint(model: Stage1Model) -> str:

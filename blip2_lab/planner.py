@@ -20,9 +20,10 @@ from pathlib import Path
 
 from blip2_lab import recipes
 from blip2_lab.blueprint import Blueprint, blueprint, count_parameters
+from blip2_lab.checkpoints.catalog import frozen_part
 from blip2_lab.data.feature_cache import cache_bytes
-from blip2_lab.doctor import CURVES
 from blip2_lab.recipes import MicroPart, Recipe, SceneData, Stage2Parts, WebData
+from blip2_lab.training.run_folder import CURVES
 from blip2_lab.workload import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
 
 GIB = 2**30
@@ -42,17 +43,6 @@ class Machine:
 A100 = Machine("A100", 312e12, 0.4)  # NVIDIA's data sheet; 0.4 is an assumption
 #: bf16 products of large matrices on a core with matrix units reached half of 1345 GFLOP/s on two.
 CPU_CORE = Machine("CPU core with bf16 matrix units", 670e9, 0.15)
-
-#: Bytes of a parameter as the hub stores it, and how many there are where the file holds more than we use: CLIP's text
-#: side (Table 5: 428 M), BERT's own.
-STORED = {
-    "openai/clip": (4, 428_000_000),
-    "eva-clip": (2, None),
-    "facebook/opt": (2, None),
-    "google/flan": (4, None),
-    "google-bert": (4, 110_000_000),
-}
-
 
 # ------------------------------------------------------------------------------------------------------------- the plan
 
@@ -186,12 +176,8 @@ def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
         names[start.model.language_model] = model.language
     else:
         names[model.stage1.bert] = model.qformer
-    sizes = {}
-    for name, part in names.items():
-        for prefix, (stored_bytes, stored) in STORED.items():
-            if name.startswith(prefix):
-                sizes[name] = float(stored_bytes * (stored or count_parameters(part)))
-    return sizes
+    rows = {name: frozen_part(name) for name in names}
+    return {name: float(row.download_bytes(count_parameters(names[name]))) for name, row in rows.items() if row}
 
 
 def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:

@@ -30,16 +30,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab.masks import IGNORE_INDEX
-from blip2_lab.micro import micro_bert_config, micro_opt_config, micro_t5_config, micro_vit_config, new_opt, new_t5
+from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.models.micro import (
+    micro_bert_config,
+    micro_opt_config,
+    micro_t5_config,
+    micro_vit_config,
+    new_opt,
+    new_t5,
+)
+from blip2_lab.models.stage1 import clean_caption
+from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, preprocess
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import draw, masks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, pick, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.piles import Piles, add_up, piles_of
-from blip2_lab.stage1 import clean_caption
 from blip2_lab.train import parameter_groups
-from blip2_lab.vision import ImageEncoder, drop_last_layer, preprocess
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,10 +19,11 @@ from PIL import Image
 
 from blip2_lab import picture_index
 from blip2_lab.common.images import open_image
+from blip2_lab.models import retrieval
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.page import GALLERY, MODEL_EVENT, frame, opened, scaled, uploaded_file, warn
 from blip2_lab.picturebook.draw import draw
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.stage2 import Stage2Model
 
 
 class Search:
@@ -43,7 +44,7 @@ class Search:
             if self.index is None:
                 self.index = picture_index.of_images(self.model, self.drawn)
             if self.readings is None:
-                self.readings = picture_index.Readings(picture_index.matcher(self.model).qformer, self.index.features)
+                self.readings = picture_index.Readings(retrieval.matcher(self.model).qformer, self.index.features)
             if isinstance(wanted, str):
                 hits = picture_index.search(self.model, self.index, wanted, top=8, readings=self.readings)
             else:

@@ -24,13 +24,19 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from blip2_lab import doctor, model_doctor, novelty, pretrained, recipes
+from blip2_lab import model_doctor, novelty, recipes
+from blip2_lab.checkpoints import huggingface, load
 from blip2_lab.common.files import write_atomically
 from blip2_lab.data.examples import Batch, image_ids
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.decoding import PAPER, Decoding
 from blip2_lab.feeding import SKIPPED, PictureFeed, SceneFeed, check_place, pairs, picture_feed, scene_features
-from blip2_lab.language import DecoderLanguageModel
+from blip2_lab.models.decoding import PAPER, Decoding
+from blip2_lab.models.language_model import DecoderLanguageModel
+from blip2_lab.models.losses import chance_levels, itc_similarity
+from blip2_lab.models.retrieval import matcher
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder, freeze, unfreeze
 from blip2_lab.parts import (
     encode_frozen,
     encoder_of,
@@ -42,16 +48,12 @@ from blip2_lab.parts import (
     resolve,
     stage1_parts_of,
 )
-from blip2_lab.picture_index import matcher
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.recipes import Recipe, vit_lr_scales
-from blip2_lab.stage1 import Stage1Model, itc_similarity
-from blip2_lab.stage2 import Stage2Model
 from blip2_lab.train import Task, parameter_groups, train
 from blip2_lab.training.recipes.schema import FineTuneParts, Stage1Parts, Stage2Parts, WebData
-from blip2_lab.training.run_folder import checkpoints
-from blip2_lab.vision import ImageEncoder, freeze, unfreeze
+from blip2_lab.training.run_folder import checkpoints, reference_log
 
 EVALUATED_AT_ONCE = 64
 EXAMPLES = "examples.json"  #: in a run's folder
@@ -86,7 +88,7 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
             eval_every=recipe.eval_every if getattr(task, "held_out", True) is not None else 0,
             resume=resume,
             progress=progress,
-            reference=doctor.reference_log(recipe.curve or recipe.name),
+            reference=reference_log(recipe.curve or recipe.name),
         )
     if feed and progress:
         print(feed.skips.report(), flush=True)
@@ -134,16 +136,16 @@ def export(
     folder = Path(folder) if folder else runs_dir / family
     retrieval = f"{family}-retrieval"
     with quietly():
-        model = pretrained.load(finished)
+        model = load.load(finished)
         if (runs_dir / retrieval / "model").is_dir():
-            stage1 = pretrained.load(runs_dir / retrieval / "model")
+            stage1 = load.load(runs_dir / retrieval / "model")
             if fingerprint(stage1.image_encoder) != fingerprint(model.image_encoder):
                 raise ValueError(f"{retrieval} and {stage2} look at pictures through different image encoders")
             stage1.attach_image_encoder(model.image_encoder)
             model.attach_stage1(stage1)
-    model.save_pretrained(folder, dtype=torch.float16)
+    load.save(model, folder, dtype=torch.float16)
     novelty.fit(model.image_encoder, scenes=scenes).save(folder)
-    model_doctor.remember(pretrained.load(folder), folder)  # of the weights as they are shipped, in 16 bits
+    model_doctor.remember(load.load(folder), folder)  # of the weights as they are shipped, in 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
     for name in next(recipe.sequence for recipe in recipes.RECIPES.values() if stage2 in recipe.sequence):
@@ -189,7 +191,7 @@ class PicturesTask:
         return replace(batch, pixels=pixels, image_features=features, ids=batch.ids[-1:] + batch.ids[:-1])
 
     def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+        load.save(self.model, folder)
 
 
 # ------------------------------------------------------------------------------------------------------------- stage 1
@@ -220,7 +222,7 @@ class Stage1Task(PicturesTask):
         return {"total": losses.total, "itc": losses.itc, "itm": losses.itm, "itg": losses.itg}
 
     def chance(self) -> dict[str, float]:
-        return doctor.chance_levels(self.feed.batch_size, self.model.qformer.config.vocab_size)
+        return chance_levels(self.feed.batch_size, self.model.qformer.config.vocab_size)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """On a held-out gallery: R@1 by ITC both ways, and ITM's accuracy on true pairs and the hardest wrong ones."""
@@ -244,9 +246,6 @@ class Stage1Task(PicturesTask):
 
 class RetrievalTask(Stage1Task):
     """Fine-tuning a stage 1 for retrieval (section 4.4), its image encoder with it or frozen."""
-
-    def save(self, folder: Path) -> None:
-        pretrained.save_pretrained(self.model, folder)
 
 
 def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
@@ -349,9 +348,9 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
     parts: Stage2Parts = recipe.model
     stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
     image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
-    pretrained.check_layout(image_encoder)  # now, not when it is trained
+    huggingface.check_layout(image_encoder)  # now, not when it is trained
     if parts.pretrained:
-        stage1 = Stage1Model.from_pretrained(resolve(parts.stage1, runs_dir))
+        stage1 = load.read_stage1(resolve(parts.stage1, runs_dir))
     else:
         stage1 = new_stage1(stage1_parts, image_encoder.width, runs_dir)
     language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
@@ -395,9 +394,9 @@ def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask | Retrieval
 def build_retrieval(recipe: Recipe, runs_dir: Path) -> RetrievalTask:
     parts: FineTuneParts = recipe.model
     model = _matcher(parts.start, runs_dir)
-    if isinstance(model.lm_head, pretrained.MissingHead):
+    if isinstance(model.lm_head, huggingface.MissingHead):
         raise ValueError(f"{parts.start} has no language modeling head, which ITG trains: start from LAVIS's file")
-    pretrained.check_layout(model.image_encoder)
+    huggingface.check_layout(model.image_encoder)
     model.config.max_text_tokens = parts.max_text_tokens
     model.float().requires_grad_(True)
     encoder = (unfreeze if parts.train_image_encoder else freeze)(model.image_encoder)
@@ -411,16 +410,16 @@ def _matcher(start: str, runs_dir: Path) -> Stage1Model:
     """The stage-1 model that retrieval starts from, with its image encoder: of a stage-1 run, or of a whole model."""
     if isinstance(recipes.RECIPES[start].model if start in recipes.RECIPES else None, Stage1Parts):
         encoder = load_image_encoder(stage1_parts_of(start, runs_dir).image_encoder, runs_dir)
-        return Stage1Model.from_pretrained(resolve(start, runs_dir), image_encoder=encoder)
+        return load.read_stage1(resolve(start, runs_dir), image_encoder=encoder)
     with quietly():
-        return matcher(pretrained.load(resolve(start, runs_dir)))
+        return matcher(load.load(resolve(start, runs_dir)))
 
 
 def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
     parts: FineTuneParts = recipe.model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quietly():
-        model = pretrained.load(resolve(parts.start, runs_dir), device=device)
+        model = load.load(resolve(parts.start, runs_dir), device=device)
     if not isinstance(model, Stage2Model):
         raise ValueError(f"{parts.start} has no language model, so it cannot learn to write captions")
     model.language_model.max_text_tokens = parts.max_text_tokens

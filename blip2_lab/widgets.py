@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab import masks, viz, viz_decoding
-from blip2_lab.decoding import nucleus
+from blip2_lab import viz, viz_decoding
+from blip2_lab.models import masks
+from blip2_lab.models.decoding import nucleus
 
 #: objective -> its mask, and what the loss would lose without it
 OBJECTIVES: dict[str, tuple[Callable[[int, Tensor], Tensor], str]] = {

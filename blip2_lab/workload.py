@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blip2_lab.blueprint import Blueprint, count_parameters
-from blip2_lab.qformer import QFormer, QFormerConfig
+from blip2_lab.models.qformer import QFormer, QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.recipes import Recipe, SceneData
-from blip2_lab.stage1 import Stage1Config, Stage1Model
-from blip2_lab.vision import ImageEncoder
 
 #: Tokens of a caption: on average, with [CLS] and [SEP] (COCO's have 10 words), and of the longest in a batch, to which
 #: a language model's texts are padded. Assumptions; for the picture book they are counted.

@@ -10,13 +10,13 @@ def build_tiny_model(language_model_kind: str = "t5"):
     """A Stage2Model with a stage 1 beside it. Random weights, the micro models' tokenizers."""
     from transformers import Blip2VisionConfig, OPTConfig, T5Config
 
-    from blip2_lab.language import language_model
-    from blip2_lab.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.language_model import language_model
+    from blip2_lab.models.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.qformer import QFormerConfig
+    from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+    from blip2_lab.models.stage2 import Stage2Model
+    from blip2_lab.models.vision_encoder import ImageEncoder
     from blip2_lab.picturebook.tokenizer import build_tokenizer
-    from blip2_lab.qformer import QFormerConfig
-    from blip2_lab.stage1 import Stage1Config, Stage1Model
-    from blip2_lab.stage2 import Stage2Model
-    from blip2_lab.vision import ImageEncoder
 
     torch.manual_seed(0)
     image_encoder = ImageEncoder.from_config(

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from blip2_lab.checkpoints import LAVIS_STAGE1, from_lavis, rename_keys, reverse
-from blip2_lab.stage1 import Stage1Model
+from blip2_lab.checkpoints.key_maps import LAVIS_STAGE1, from_lavis, rename_keys, reverse
+from blip2_lab.models.stage1 import Stage1Model
 
 GOLDEN = Path(__file__).parent / "golden"
 ATOL = 2e-5  # hidden states, logits, losses

@@ -389,7 +389,7 @@ def test_the_api_looks_asks_and_matches(server, picture, monkeypatch):
 def test_the_shipped_model_warns_of_a_photograph_on_its_page(monkeypatch, capsys, picture, tmp_path):
     from gradio_client import Client, handle_file
 
-    from blip2_lab.pretrained import MICRO
+    from blip2_lab.checkpoints.load import MICRO
 
     photographs = [parts[0] for parts in novelty.photographs(crops=1).values()]
     if not (MICRO / novelty.FILE).is_file() or not photographs:

@@ -9,13 +9,13 @@ import torch
 
 import blip2_lab
 from blip2_lab import evaluate, novelty
-from blip2_lab.decoding import Decoding
-from blip2_lab.doctor import CURVES
+from blip2_lab.checkpoints.load import MICRO
+from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import HELD_OUT_BOOK, VALIDATION_BOOK, sample_scene
-from blip2_lab.pretrained import MICRO
 from blip2_lab.recipes import get
+from blip2_lab.training.run_folder import CURVES
 
 pytestmark = pytest.mark.skipif(not (MICRO / "config.json").is_file(), reason="this checkout has no micro model")
 

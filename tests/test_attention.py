@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blip2_lab.attention import MultiHeadAttention
+from blip2_lab.models.attention import MultiHeadAttention
 
 
 def attend(attention, x, memory, mask=None):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blip2_lab.beam_search import Watched, beam_search, best_continuations, final_score
+from blip2_lab.models.beam_search import Watched, beam_search, best_continuations, final_score
 
 START, END = 0, 1
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks import data_speed, load, retrieval, stage1_step, stage2_step
 from benchmarks.measure import flops, kept_bytes, own_clock, peak_memory, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
-from blip2_lab.retrieval import read_gallery, search
+from blip2_lab.models.retrieval import read_gallery, search
 
 
 def test_flops_are_counted_without_computing():

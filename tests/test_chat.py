@@ -10,7 +10,7 @@ import torch
 
 from blip2_lab import chat
 from blip2_lab.chat import Conversation, Eyes, Turn, is_question, question_mark, stream, unknown_words
-from blip2_lab.decoding import Decoding
+from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from lavis_golden import batch, numbers, weights
 
-from blip2_lab.checkpoints import LAVIS_STAGE1, from_lavis, rename_keys, reverse, to_lavis
-from blip2_lab.qformer import QFormerConfig
-from blip2_lab.stage1 import Stage1Config
+from blip2_lab.checkpoints.key_maps import LAVIS_STAGE1, from_lavis, rename_keys, reverse, to_lavis
+from blip2_lab.models.qformer import QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config
 
 
 def test_every_size_is_read_off_the_tensors():

@@ -12,17 +12,18 @@ from random_weights import loud
 from safetensors.torch import load_file, save_file
 
 import blip2_lab
-from blip2_lab.checkpoints import LAVIS_STAGE2, from_eva, from_lavis_stage2, rename_keys, reverse
-from blip2_lab.decoding import Decoding
-from blip2_lab.language import Text, language_model
-from blip2_lab.masks import bidirectional_mask, unimodal_mask
-from blip2_lab.micro import micro_opt_config, new_opt
+from blip2_lab.checkpoints.huggingface import from_transformers, to_transformers
+from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, from_eva, from_lavis_stage2, rename_keys, reverse
+from blip2_lab.checkpoints.load import find, load, save
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.language_model import Text, language_model
+from blip2_lab.models.masks import bidirectional_mask, unimodal_mask
+from blip2_lab.models.micro import micro_opt_config, new_opt
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.pretrained import find, from_transformers, load, save_pretrained, to_transformers
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder
 
 GOLDEN = Path(__file__).parent / "golden"
 Q = 8  # queries of the golden models
@@ -165,7 +166,7 @@ def saved(request, tmp_path_factory):
     loud(model, model.stage1)
     model.qformer.config.image_layer_norm_eps = model.qformer.image_layer_norm.eps = 1e-6  # transformers' own
     folder = tmp_path_factory.mktemp(request.param) / "model"
-    model.save_pretrained(folder)
+    save(model, folder)
     return model, folder
 
 
@@ -233,7 +234,7 @@ def test_transformers_loads_our_stage1_for_retrieval(saved, tmp_path):
 
     stage1 = saved[0].stage1
     stage1.qformer.config.image_layer_norm_eps = stage1.qformer.image_layer_norm.eps = 1e-6
-    save_pretrained(stage1, tmp_path)
+    save(stage1, tmp_path)
     theirs, report = Blip2ForImageTextRetrieval.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     pixels = stage1.image_encoder.preprocess(PICTURES)
@@ -254,20 +255,20 @@ def test_a_saved_model_does_not_tell_where_its_parts_lay(saved, tmp_path):
     model, _ = saved
     for part in (model.image_encoder.model, model.language_model.model):
         part.config._name_or_path = "/home/somebody/runs/part"
-    model.save_pretrained(tmp_path)
+    save(model, tmp_path)
     assert "somebody" not in (tmp_path / "config.json").read_text()
 
 
 def test_many_small_files_are_one_model(saved, tmp_path):
     model, _ = saved
-    save_pretrained(model, tmp_path, max_shard_size="300KB")
+    save(model, tmp_path, max_shard_size="300KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1 and (tmp_path / "model.safetensors.index.json").is_file()
     assert load(tmp_path).generate(PICTURES[0], PROMPTS[0]) == model.generate(PICTURES[0], PROMPTS[0])
 
 
 def test_half_precision_files_come_back_in_float32(saved, tmp_path):
     model, _ = saved
-    save_pretrained(model, tmp_path, dtype=torch.bfloat16)
+    save(model, tmp_path, dtype=torch.bfloat16)
     stored = load_file(tmp_path / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     again = load(tmp_path)
@@ -366,7 +367,7 @@ def test_a_hub_name_without_network(monkeypatch):
 
 
 def test_a_missing_micro_model_says_how_to_make_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("blip2_lab.pretrained.MICRO", tmp_path)
+    monkeypatch.setattr("blip2_lab.checkpoints.load.MICRO", tmp_path)
     with pytest.raises(ValueError, match="blip2-lab train micro-all"):
         load("micro")
 
@@ -380,7 +381,7 @@ def test_unknown_quantization(saved):
 def calm(request, tmp_path_factory):
     """A model with small random weights, whose numbers forgive rounding, and its folder."""
     model, folder = build_tiny_model(request.param), tmp_path_factory.mktemp("calm")
-    save_pretrained(model, folder)
+    save(model, folder)
     return model, folder
 
 
@@ -407,7 +408,7 @@ def test_only_frozen_parts_are_quantized(calm, tmp_path, quantize):
         model.loss(pixels=model.image_encoder.preprocess(PICTURES), captions=PROMPTS).backward()
         assert model.language_projection.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="quantized language model cannot be saved"):
-        model.save_pretrained(tmp_path)
+        save(model, tmp_path)
 
 
 def test_frozen_parts_in_half_precision(calm):
@@ -428,7 +429,7 @@ def test_a_language_model_without_room_for_the_image_token(saved, tmp_path):
     config.vocab_size = len(tokenizer)
     full = Stage2Model(model.image_encoder, model.qformer, language_model(new_opt(config), tokenizer))
     with pytest.raises(ValueError, match="needs a token <image>"):
-        full.save_pretrained(tmp_path)
+        save(full, tmp_path)
 
 
 def test_clip_cannot_be_saved_in_transformers_layout(saved, tmp_path):
@@ -438,7 +439,7 @@ def test_clip_cannot_be_saved_in_transformers_layout(saved, tmp_path):
     sizes = dict(hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     clip = ImageEncoder(CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=28, patch_size=14)))
     with pytest.raises(ValueError, match="CLIP ViT-L"):
-        Stage2Model(clip, model.qformer, model.language_model).save_pretrained(tmp_path)
+        save(Stage2Model(clip, model.qformer, model.language_model), tmp_path)
 
 
 # --- LAVIS ----------------------------------------------------------------------------------------------------------

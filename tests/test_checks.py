@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blip2_lab import checks, masks, stage1, vision
-from blip2_lab.attention import MultiHeadAttention
+from blip2_lab import checks
 from blip2_lab.checks import attention as attention_room
 from blip2_lab.checks import encoders, losses, qformer, report, writing
 from blip2_lab.checks.report import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
-from blip2_lab.qformer import QFormer
+from blip2_lab.models import masks, vision_encoder
+from blip2_lab.models.attention import MultiHeadAttention
+from blip2_lab.models.losses import itg_loss, negative_weights
+from blip2_lab.models.qformer import QFormer
 
 ROOMS = {
     "encoders": {"num_features", "second_to_last", "freeze"},
@@ -169,7 +171,7 @@ def test_encoders():
     assert "Dropout" in said("freeze", by_hand)
     assert "undone" in said("freeze", and_eval)
     assert "stops dropout, not learning" in said("freeze", by_flags_of_children)
-    assert "returns nothing" in said("freeze", lambda module: vision.freeze(module) and None)
+    assert "returns nothing" in said("freeze", lambda module: vision_encoder.freeze(module) and None)
 
 
 def test_attention():
@@ -288,7 +290,7 @@ def test_matching():
     assert "All negatives are alike" in said("negative_weights", lambda s, p: (~p) / (~p).sum(1, keepdim=True))
 
     def picky(s, p, generator=None):
-        chosen = [torch.multinomial(w, 1, generator=generator) for w in stage1.negative_weights(s, p)]
+        chosen = [torch.multinomial(w, 1, generator=generator) for w in negative_weights(s, p)]
         return torch.cat(chosen)
 
     assert checks.sample_negatives(picky).passed
@@ -327,7 +329,7 @@ def test_matching():
 
 
 def test_writing():
-    ignore = stage1.IGNORE_INDEX
+    ignore = masks.IGNORE_INDEX
 
     def inputs(dec=True, shift=True, hide=True):
         def answer(ids, mask, decode_id):
@@ -449,7 +451,7 @@ def test_the_itg_parts_make_the_librarys_loss(tiny_model):
     past = model.qformer(image=memory, use_cache=True).past
     mask = writing.rows_after_queries(8, attention_mask.bool()[:, :-1])
     text = model.qformer(queries=False, input_ids=read, mask=mask, past=past).text_output
-    itg = stage1.itg_loss(model.itg_logits(text), labels, model.config.label_smoothing)
+    itg = itg_loss(model.itg_logits(text), labels, model.config.label_smoothing)
     assert torch.allclose(itg, library.itg, atol=1e-5)
     images, texts, labels = losses.pairs_for_matching(*negatives)
     logits = model.itm_logits(memory.select(images), ids[texts], attention_mask[texts])

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from blip2_lab.checks import answers, bridge, decoding, numbers, training
 from blip2_lab.checks.report import FAILED, Check
-from blip2_lab.language import Text
-from blip2_lab.masks import IGNORE_INDEX
+from blip2_lab.models.language_model import Text
+from blip2_lab.models.masks import IGNORE_INDEX
 
 
 def assert_named(check: Check, wrong: Callable, words: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import blip2_lab
 from blip2_lab import cli, novelty
-from blip2_lab.decoding import Token
+from blip2_lab.models.decoding import Token
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.recipes import RECIPES
@@ -192,7 +192,7 @@ def test_a_full_gpu_is_a_sentence_and_a_bug_is_a_traceback(capsys, model, pictur
 
 
 def test_a_photograph_and_an_unknown_word_are_noted_and_the_answer_comes(capsys, tmp_path):
-    from blip2_lab.pretrained import MICRO
+    from blip2_lab.checkpoints.load import MICRO
 
     photographs = [parts[0] for parts in novelty.photographs(crops=1).values()]
     if not (MICRO / novelty.FILE).is_file() or not photographs:

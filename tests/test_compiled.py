@@ -8,10 +8,10 @@ from conftest import build_tiny_model
 from random_weights import loud
 
 import blip2_lab
-from blip2_lab.compiled import compile_decoder
-from blip2_lab.decoding import Decoding
+from blip2_lab.checkpoints.load import save
+from blip2_lab.models.compile import compile_decoder
+from blip2_lab.models.decoding import Decoding
 from blip2_lab.observe import record_attention
-from blip2_lab.pretrained import save_pretrained
 
 PROMPT = "question: what color is the boat? short answer:"
 GREEDY = Decoding(num_beams=1, max_new_tokens=8, min_new_tokens=8)
@@ -103,7 +103,7 @@ def test_without_a_compiler_it_says_so_and_goes_on():
 
 
 def test_a_model_without_a_language_model_has_nothing_to_compile(tmp_path):
-    save_pretrained(blip2_lab.load("micro").stage1, tmp_path)
+    save(blip2_lab.load("micro").stage1, tmp_path)
     with pytest.raises(ValueError, match="no decoder to compile"):
         blip2_lab.load(tmp_path, compile=True)
 

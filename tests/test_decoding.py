@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from blip2_lab.decoding import COLDEST, SEEDS, Decoding, check_seed, choose, nucleus
+from blip2_lab.models.decoding import COLDEST, SEEDS, Decoding, check_seed, choose, nucleus
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty", "repetition_penalty"])

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.doctor import CURVES, ITM_CHANCE, chance_levels, diagnose_run, reference_log, report
+from blip2_lab.doctor import diagnose_run, report
+from blip2_lab.models.losses import ITM_CHANCE, chance_levels
 from blip2_lab.tasks import PicturesTask
 from blip2_lab.train import OptimConfig, train
-from blip2_lab.training.run_folder import RunFolder, read_log
+from blip2_lab.training.run_folder import CURVES, RunFolder, read_log, reference_log
 
 STEPS, EVERY, WARMUP = 1000, 20, 50
 CHANCE = chance_levels(64, 300)

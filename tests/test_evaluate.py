@@ -9,8 +9,8 @@ import torch
 from test_words import described, tidy
 
 from blip2_lab import evaluate
-from blip2_lab.decoding import Decoding
-from blip2_lab.language import EncoderDecoderLanguageModel
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import Scene, Thing, sample_scene
 

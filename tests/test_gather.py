@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from lavis_golden import RTOL_GRADIENT, batch, gradients, model, numbers, tensors, two_ranks
 from torch.nn.parallel import DistributedDataParallel
 
-from blip2_lab.stage1 import gather_across_ranks
+from blip2_lab.models.stage1 import gather_across_ranks
 
 
 def run_rank(rank: int, folder: str) -> None:

@@ -46,7 +46,7 @@ def test_loading_leaves_the_garbage_collector_as_it_was(was_on):
 def test_each_heavy_library_stays_in_its_room():
     """The whole model is importable without transformers' models, gradio, captum, bitsandbytes or matplotlib."""
     code = (
-        "import sys; import blip2_lab.pretrained;"
+        "import sys; import blip2_lab.checkpoints.load;"
         "print([name for name in ('gradio', 'captum', 'bitsandbytes', 'matplotlib', 'torchvision', 'transformers')"
         " if name in sys.modules])"
     )

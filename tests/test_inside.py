@@ -9,7 +9,7 @@ import pytest
 
 from blip2_lab import inside
 from blip2_lab.chat import Conversation, Eyes, Turn
-from blip2_lab.decoding import Decoding
+from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 

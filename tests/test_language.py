@@ -5,9 +5,9 @@ import torch
 from conftest import build_tiny_model
 from random_weights import loud
 
-from blip2_lab.decoding import Decoding, Token, choose, words
-from blip2_lab.language import Text, language_model, pad
-from blip2_lab.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
+from blip2_lab.models.decoding import Decoding, Token, choose, words
+from blip2_lab.models.language_model import Text, language_model, pad
+from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
 
 PROMPTS = ["question: what color is the boat? short answer:", "a tree"]
 GREEDY = Decoding(num_beams=1)

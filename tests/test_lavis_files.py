@@ -6,9 +6,10 @@ from conftest import build_tiny_model
 from random_weights import loud
 from safetensors.torch import save_file
 
-from blip2_lab import lavis_files, model_zoo, pretrained, weights
-from blip2_lab.checkpoints import LAVIS_STAGE2, rename_keys, reverse, to_lavis
-from blip2_lab.lavis_files import EVA_FILE, is_lavis_folder, kept_of_eva
+from blip2_lab.checkpoints import catalog, files, lavis, load, memory
+from blip2_lab.checkpoints.catalog import EVA_FILE
+from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
+from blip2_lab.checkpoints.lavis import is_lavis_folder, kept_of_eva
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 
@@ -66,14 +67,14 @@ def folder(model, tmp_path, monkeypatch):
     language = tmp_path / "tiny-language-model"
     model.language_model.model.save_pretrained(language)
     model.language_model.tokenizer.save_pretrained(language)
-    monkeypatch.setattr(lavis_files, "NEW_LINE", model.language_model.end_token_id)
+    monkeypatch.setattr(lavis, "NEW_LINE", model.language_model.end_token_id)
     return tmp_path
 
 
 @pytest.mark.parametrize("give", ["file", "folder"])
 def test_stage_2_answers_as_before(model, folder, give):
     assert is_lavis_folder(folder)
-    again = pretrained.load(folder / "blip2.pth" if give == "file" else folder)
+    again = load.load(folder / "blip2.pth" if give == "file" else folder)
     expected = model.visual_prompt(model.image_encoder(model.image_encoder.preprocess([PICTURE])))
     torch.testing.assert_close(again.encode_image(PICTURE), expected, atol=1e-4, rtol=1e-3)
     assert again.generate(PICTURE, PROMPT) == model.generate(PICTURE, PROMPT)
@@ -81,7 +82,7 @@ def test_stage_2_answers_as_before(model, folder, give):
 
 
 def test_stage_2_in_8_bits(model, folder):
-    again = pretrained.load(folder, quantize="int8")
+    again = load.load(folder, quantize="int8")
     for part in (again.language_model, again.image_encoder):
         assert "Int8Linear" in {type(module).__name__ for module in part.modules()}
     assert not [module for module in again.qformer.modules() if type(module).__name__ == "Int8Linear"]
@@ -93,7 +94,7 @@ def test_stage_1_with_its_image_encoder(model, tmp_path):
     whole = to_lavis(stage1) | {f"visual_encoder.{name}": tensor for name, tensor in kept_of_eva(eva(model)).items()}
     save_file({name: tensor.clone().contiguous() for name, tensor in whole.items()}, tmp_path / "stage1.safetensors")
     stage1.tokenizer.save_pretrained(tmp_path / "bert-base-uncased")
-    again = pretrained.load(tmp_path / "stage1.safetensors")
+    again = load.load(tmp_path / "stage1.safetensors")
     pixels = again.image_encoder.preprocess([PICTURE])
     ids, mask = again.tokenize(["a red boat."])
     expected = stage1.itm_logits(stage1.qformer.read_image(stage1.image_features(pixels)), ids, mask)
@@ -106,20 +107,24 @@ def test_stage_1_with_its_image_encoder(model, tmp_path):
 def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
     (folder / EVA_FILE).rename(folder / "elsewhere.bin")
     with pytest.raises(ValueError, match=r"`curl -C - -o .*eva_vit_g.pth https://storage.googleapis.com"):
-        pretrained.load(folder / "blip2.pth")
+        load.load(folder / "blip2.pth")
     (folder / "elsewhere.bin").rename(folder / EVA_FILE)
     (folder / "tiny-language-model").rename(folder.parent / "away")
     try:
         with pytest.raises(ValueError, match="none of LAVIS's: put its folder beside it"):
-            pretrained.load(folder / "blip2.pth")
+            load.load(folder / "blip2.pth")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         is_t5 = model.language_model.model.config.is_encoder_decoder
-        opt = dict(model_type="opt", hidden_size=64, num_attention_heads=2)
-        sizes = dict(model_type="t5", d_model=64) if is_t5 else opt
-        monkeypatch.setitem(model_zoo.LANGUAGE_MODELS, "flan-t5-tiny", sizes)
-        monkeypatch.setitem(lavis_files.HUB, "flan-t5-tiny", "google")
+        row = catalog.FrozenLanguageModel(
+            hub="google/flan-t5-tiny",
+            family="t5" if is_t5 else "opt",
+            sizes=dict(d_model=64) if is_t5 else dict(hidden_size=64, num_attention_heads=2),
+            precision="bf16",
+            bytes_per_parameter=4,
+        )
+        monkeypatch.setitem(catalog.LANGUAGE_MODELS, "flan-t5-tiny", row)
         with pytest.raises(ValueError, match="`hf download google/flan-t5-tiny"):
-            pretrained.load(folder / "blip2.pth")
+            load.load(folder / "blip2.pth")
     finally:
         (folder.parent / "away").rename(folder / "tiny-language-model")
 
@@ -127,29 +132,29 @@ def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
 def test_files_that_hold_something_else(tmp_path):
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="no query_tokens"):
-        pretrained.load(tmp_path / "x.pth")
+        load.load(tmp_path / "x.pth")
     torch.save({"query_tokens": torch.zeros(1, 8, 64)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="none of vision_proj, t5_proj and opt_proj"):
-        pretrained.load(tmp_path / "x.pth")
+        load.load(tmp_path / "x.pth")
     (tmp_path / "y.pth").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="y.pth is cut off"):
-        pretrained.load(tmp_path / "y.pth")
+        load.load(tmp_path / "y.pth")
     (tmp_path / "z.txt").write_text("words")
     with pytest.raises(ValueError, match="should end in .pth or .safetensors"):
-        pretrained.load(tmp_path / "z.txt")
+        load.load(tmp_path / "z.txt")
     with pytest.raises(ValueError, match="no folder .*nowhere.pth"):
-        pretrained.load(tmp_path / "nowhere.pth")
+        load.load(tmp_path / "nowhere.pth")
 
 
 def test_room_for_the_language_model_is_asked_for_before_it_is_fetched(monkeypatch, tmp_path):
     """The checkpoint alone is small; what it needs from the hub is not."""
     torch.save({"query_tokens": torch.zeros(1, 8, 64), "t5_proj.weight": torch.zeros(4096, 64)}, tmp_path / "xxl.pth")
-    monkeypatch.setattr(weights, "fetch", lambda name: pytest.fail("fetched"))
-    monkeypatch.setattr(weights, "cached", lambda name: None)
-    monkeypatch.setattr(weights, "bytes_to_fetch", lambda name: None)
-    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 15 * model_zoo.GIB)
+    monkeypatch.setattr(files, "fetch", lambda name: pytest.fail("fetched"))
+    monkeypatch.setattr(files, "cached", lambda name: None)
+    monkeypatch.setattr(files, "bytes_to_fetch", lambda name: None)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 15 * memory.GIB)
     with pytest.raises(ValueError, match=r"xxl.pth in float32 needs 45.* What fits: .*xxl.pth .*--quantize int8\."):
-        pretrained.load(tmp_path / "xxl.pth")
-    monkeypatch.setattr(model_zoo, "free_disk", lambda folder: 20_000_000_000)
+        load.load(tmp_path / "xxl.pth")
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 20_000_000_000)
     with pytest.raises(ValueError, match=r"google/flan-t5-xxl is 4\d\.\d GB to fetch, and the disk of"):
-        pretrained.load(tmp_path / "xxl.pth", quantize="int8")
+        load.load(tmp_path / "xxl.pth", quantize="int8")

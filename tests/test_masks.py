@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 
 TEXT_MASK = torch.tensor([[True, True, False]])
 

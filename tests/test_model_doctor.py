@@ -9,9 +9,11 @@ from conftest import build_tiny_model
 from random_weights import loud
 from torch import nn
 
-from blip2_lab import cli, model_doctor, pretrained
-from blip2_lab.language import pad
+from blip2_lab import cli, model_doctor
+from blip2_lab.checkpoints import load
+from blip2_lab.checkpoints.load import save
 from blip2_lab.model_doctor import diagnose_model, remember, table
+from blip2_lab.models.language_model import pad
 
 
 @pytest.fixture(scope="module", params=["t5", "opt", "micro"])
@@ -21,12 +23,12 @@ def healthy(request, tmp_path_factory):
     if request.param != "micro":
         model = build_tiny_model(request.param)
         loud(model, model.stage1)
-        model.save_pretrained(folder)
-    elif (pretrained.MICRO / "config.json").is_file():
-        shutil.copytree(pretrained.MICRO, folder)
+        save(model, folder)
+    elif (load.MICRO / "config.json").is_file():
+        shutil.copytree(load.MICRO, folder)
     else:
         pytest.skip("this checkout has no micro model")
-    model = pretrained.load(folder)
+    model = load.load(folder)
     remember(model, folder)
     return model, folder
 
@@ -159,7 +161,7 @@ def test_the_command(healthy, capsys):
     reference = folder / model_doctor.REFERENCE
     stored = reference.read_bytes()
     try:
-        tensors = model_doctor.reference_numbers(pretrained.load(folder))
+        tensors = model_doctor.reference_numbers(load.load(folder))
         from safetensors.torch import save_file
 
         save_file(tensors | {"first_logits": torch.zeros_like(tensors["first_logits"])}, reference)

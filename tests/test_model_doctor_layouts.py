@@ -12,12 +12,14 @@ from test_checkpoints_transformers import golden_folder
 from test_lavis_files import eva
 from torch import nn
 
-from blip2_lab import cli, lavis_files, model_doctor, pretrained
-from blip2_lab.checkpoints import LAVIS_STAGE2, rename_keys, reverse, to_lavis
+from blip2_lab import cli, model_doctor
+from blip2_lab.checkpoints import lavis, load
+from blip2_lab.checkpoints.catalog import EVA_FILE
+from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
+from blip2_lab.checkpoints.lavis import kept_of_eva
 from blip2_lab.doctor_files import tensors_of
-from blip2_lab.lavis_files import EVA_FILE, kept_of_eva
 from blip2_lab.model_doctor import diagnose_model, fixed_pixels, match, remember, table
-from blip2_lab.stage1 import Stage1Model
+from blip2_lab.models.stage1 import Stage1Model
 
 KINDS = ("retrieval", "golden", "lavis-stage1", "lavis-t5", "lavis-opt")
 ALL = ("versions", "precision", "files", "weights", "LayerNorms", "query tokens", "activations")
@@ -36,7 +38,7 @@ def healthy(request, tmp_path_factory, patch):
     """A model with random weights, and the folder or file that it was loaded from."""
     folder = tmp_path_factory.mktemp(request.param)
     path = write(request.param, folder, patch)
-    return pretrained.load(path), path
+    return load.load(path), path
 
 
 def write(kind: str, folder, patch):
@@ -45,7 +47,7 @@ def write(kind: str, folder, patch):
     model = build_tiny_model("opt" if kind == "lavis-opt" else "t5")
     loud(model, model.stage1)
     if kind == "retrieval":
-        pretrained.save_pretrained(model.stage1, folder)
+        load.save(model.stage1, folder)
         return folder
     if kind == "lavis-stage1":
         vision = {f"visual_encoder.{name}": tensor for name, tensor in kept_of_eva(eva(model)).items()}
@@ -59,7 +61,7 @@ def write(kind: str, folder, patch):
     torch.save(eva(model), folder / EVA_FILE)
     model.language_model.model.save_pretrained(folder / "language-model")
     model.language_model.tokenizer.save_pretrained(folder / "language-model")
-    patch.setattr(lavis_files, "NEW_LINE", model.language_model.end_token_id)  # a small vocabulary has none
+    patch.setattr(lavis, "NEW_LINE", model.language_model.end_token_id)  # a small vocabulary has none
     return folder
 
 
@@ -243,7 +245,7 @@ def test_quantized_layers_are_left_to_the_layers(healthy):
     model, path = healthy
     if isinstance(model, Stage1Model):
         pytest.skip("a retrieval model is small, and stays as it is")
-    model = pretrained.load(path, quantize="int8", dtype="float32")
+    model = load.load(path, quantize="int8", dtype="float32")
     findings = {finding.about: finding for finding in diagnose_model(model, path)}
     assert [finding for finding in findings.values() if finding.state != "good"] == []
     assert "quantized, for the next check" in findings["weights as in the files"].says
@@ -321,7 +323,7 @@ def test_the_outputs_are_the_golden_ones(tmp_path):
     """What the doctor compares is what transformers gives."""
     from test_checkpoints_transformers import GOLDEN
 
-    model = pretrained.load(golden_folder("itm", tmp_path))
+    model = load.load(golden_folder("itm", tmp_path))
     io = load_file(GOLDEN / "hf_itm_tiny_io.safetensors")
     features = model.image_features(io["in.pixel_values"])
     with torch.no_grad():

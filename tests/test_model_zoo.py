@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_lab import model_zoo
-from blip2_lab.assemble import model_bytes, skeleton
-from blip2_lab.checkpoints import (
+from blip2_lab.checkpoints import memory
+from blip2_lab.checkpoints.catalog import COLUMNS, MODELS, blip2_config, released, table
+from blip2_lab.checkpoints.key_maps import (
     LAVIS_IGNORED,
     LAVIS_STAGE1,
     LAVIS_STAGE2,
@@ -18,8 +18,9 @@ from blip2_lab.checkpoints import (
     reverse,
     transformers_names,
 )
-from blip2_lab.model_zoo import GIB, MODELS, blip2_config, check_disk, check_memory, released, weight_bytes
-from blip2_lab.quantize import METHODS
+from blip2_lab.checkpoints.memory import GIB, check_disk, check_memory, default_dtype, weight_bytes
+from blip2_lab.checkpoints.meta_model import model_bytes, skeleton
+from blip2_lab.models.quantize import METHODS
 
 PRETRAINED = [model for model in MODELS if model.image_size == 224]
 
@@ -103,7 +104,7 @@ XXL = "Salesforce/blip2-flan-t5-xxl"
 
 
 def refusal(monkeypatch, free_gib: float, quantize: str | None = None) -> str:
-    monkeypatch.setattr(model_zoo, "free_memory", lambda device: int(free_gib * GIB))
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(free_gib * GIB))
     with pytest.raises(ValueError) as caught:
         check_memory(blip2_config(released(XXL)), XXL, "cpu", quantize, torch.bfloat16)
     assert "\n" not in str(caught.value)
@@ -120,35 +121,45 @@ def test_too_little_memory_names_the_next_smaller_choice(monkeypatch):
 
 
 def test_enough_memory_is_silence(monkeypatch):
-    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 15 * GIB)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 15 * GIB)
     check_memory(blip2_config(released(XXL)), XXL, "cpu", "int8", torch.bfloat16)
 
 
 def test_a_container_may_allow_less_than_the_machine_has(monkeypatch):
-    free = model_zoo.free_memory("cpu")
+    free = memory.free_memory("cpu")
     assert free > 0
-    monkeypatch.setattr(model_zoo, "_container_limits", lambda: iter([123]))
-    assert model_zoo.free_memory("cpu") == 123
+    monkeypatch.setattr(memory, "_container_limits", lambda: iter([123]))
+    assert memory.free_memory("cpu") == 123
 
 
 def test_too_little_disk_names_the_disk_and_a_smaller_model(monkeypatch, tmp_path):
-    monkeypatch.setattr(model_zoo, "free_disk", lambda folder: 20_000_000_000)
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 20_000_000_000)
     with pytest.raises(ValueError, match=r"48.9 GB to fetch, and the disk of .* has 20.0 GB free.*HF_HOME.*xl-coco"):
         check_disk(XXL, 48_900_000_000, tmp_path)
     check_disk(XXL, 19_000_000_000, tmp_path)
 
 
 def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path):
-    assert model_zoo.free_disk(tmp_path / "a" / "b") > 0
+    assert memory.free_disk(tmp_path / "a" / "b") > 0
 
 
-def test_the_table_has_every_model(monkeypatch):
-    monkeypatch.setattr(
-        model_zoo,
-        "sizes",
-        lambda model: {"half": 1.5} if model.language_model is None else dict.fromkeys(model_zoo.COLUMNS, 2.5),
-    )
-    text = model_zoo.table()
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_the_catalog_says_what_every_model_weighs(model):
+    """Bytes in memory are counted again on the meta device: as they are, and by every method of quantization."""
+    config = blip2_config(model)
+    if model.language_model is None:  # small, and stays as it is
+        assert model.weights == {"half": weight_bytes(config, None, torch.float32)}
+        return
+    half = default_dtype(config.text_config.model_type == "t5", "cuda", None)
+    assert model.weights == {what: weight_bytes(config, None if what == "half" else what, half) for what in COLUMNS}
+
+
+def test_the_columns_are_the_methods():
+    assert COLUMNS == ("half", *METHODS)
+
+
+def test_the_table_has_every_model():
+    text = table()
     for model in MODELS:
         assert re.search(
             rf"^{model.name} +{model.parameters / 1e9:.2f} B +{4 * model.parameters / 1e9:.1f} GB", text, re.M

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blip2_lab.pretrained import MICRO
+from blip2_lab.checkpoints.load import MICRO
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

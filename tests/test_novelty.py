@@ -11,8 +11,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from blip2_lab import novelty
+from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.novelty import DrawnWorld
-from blip2_lab.pretrained import MICRO
 
 
 def test_the_distance_by_hand():
@@ -87,7 +87,7 @@ def test_the_shipped_drawn_world_tells_drawings_from_photographs():
     world = novelty.load("micro")
     if world is None:
         pytest.skip(f"the micro model's {novelty.FILE} is not in this checkout")
-    from blip2_lab.pretrained import load
+    from blip2_lab.checkpoints.load import load
 
     numbers = novelty.measure(load(MICRO).image_encoder, world, scenes=100, crops=3)
     assert numbers["drawn_called_strange"]["in"] <= 0.03 and numbers["drawn_called_strange"]["near"] <= 0.05

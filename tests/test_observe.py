@@ -10,6 +10,7 @@ import torch
 from random_weights import loud
 from torch import nn
 
+from blip2_lab.checkpoints.load import save
 from blip2_lab.observe import AttentionMaps, attentions, record_attention
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -217,7 +218,7 @@ def test_without_gradients_the_sentence_says_how_to_get_them(tiny_model, picture
 def test_a_folder_in_transformers_layout(tiny_model, picture, tmp_path):
     import blip2_lab
 
-    tiny_model.save_pretrained(tmp_path)
+    save(tiny_model, tmp_path)
     loaded = blip2_lab.load(tmp_path)
     with record_attention(loaded) as maps, torch.no_grad():
         watched = logits(loaded, picture)
@@ -228,7 +229,7 @@ def test_a_folder_in_transformers_layout(tiny_model, picture, tmp_path):
 def test_transformers_own_blip2_and_ours_have_the_same_maps(tiny_model, picture, tmp_path):
     from transformers import Blip2ForConditionalGeneration
 
-    tiny_model.save_pretrained(tmp_path)
+    save(tiny_model, tmp_path)
     theirs = Blip2ForConditionalGeneration.from_pretrained(tmp_path).eval()
     pixels = tiny_model.image_encoder.preprocess([picture])
     with torch.no_grad():
@@ -244,8 +245,8 @@ def test_real_layout_with_clip_and_a_text_side_in_every_other_layer():
     """The real layouts at a small width: CLIP as encoder, 4 layers with cross-attention in 0 and 2."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    from blip2_lab.qformer import QFormer, QFormerConfig
-    from blip2_lab.vision import ImageEncoder, drop_last_layer
+    from blip2_lab.models.qformer import QFormer, QFormerConfig
+    from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer
 
     clip = CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14

@@ -8,7 +8,7 @@ from PIL import Image
 gr = pytest.importorskip("gradio")
 
 from blip2_lab import page  # noqa: E402  after the skip
-from blip2_lab.decoding import Token  # noqa: E402
+from blip2_lab.models.decoding import Token  # noqa: E402
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
 
+from blip2_lab.checkpoints.load import read_stage1, save_stage1
 from blip2_lab.common import distributed
+from blip2_lab.models.qformer import QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.optim import OptimConfig
-from blip2_lab.qformer import QFormerConfig
-from blip2_lab.stage1 import Stage1Config, Stage1Model
 from blip2_lab.train import pass_numbers, train
 from blip2_lab.training.run_folder import checkpoints, read_log
 
@@ -68,7 +69,7 @@ class TinyStage1Task:
         return {"norm": embeds.norm(dim=-1).mean().item()}
 
     def save(self, folder: Path):
-        self.model["stage1"].save_pretrained(folder)
+        save_stage1(self.model["stage1"], folder)
 
 
 class WeightedTask:
@@ -182,7 +183,7 @@ def test_two_processes_train_as_one(two, reference, name):
     assert_same_training(two / name, reference / "stage1")
     (norm,) = (r["evaluation"]["norm"] for r in read_log(two / name) if "evaluation" in r)
     assert norm == pytest.approx(1.0)
-    saved = Stage1Model.from_pretrained(two / name / "model")  # sharded parameters are whole again
+    saved = read_stage1(two / name / "model")  # sharded parameters are whole again
     assert torch.equal(saved.qformer.query_tokens, weights(two / name)["stage1.qformer.query_tokens"])
     assert [path.name for path in checkpoints(two / name)] == ["step-3", "step-5"]
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from blip2_lab import lavis_files, parts
-from blip2_lab.vision import ImageEncoder
+from blip2_lab import parts
+from blip2_lab.checkpoints.catalog import EVA_FILE
+from blip2_lab.models.vision_encoder import ImageEncoder
 
 
 def encoder(layers: int = 2) -> ImageEncoder:
@@ -50,9 +51,9 @@ def torch_cache(tmp_path, monkeypatch):
 
 
 def test_eva_clip_by_its_name_is_the_file_that_lavis_keeps(torch_cache, tmp_path):
-    torch.save(eva_state(encoder()), torch_cache / lavis_files.EVA_FILE)
+    torch.save(eva_state(encoder()), torch_cache / EVA_FILE)
     pixels = torch.randn(2, 3, 48, 48)
-    for name in ("eva-clip-vit-g-14", str(torch_cache / lavis_files.EVA_FILE)):
+    for name in ("eva-clip-vit-g-14", str(torch_cache / EVA_FILE)):
         loaded = parts.load_image_encoder(name, tmp_path)
         assert torch.equal(loaded(pixels), encoder()(pixels))
         assert not any(p.requires_grad for p in loaded.parameters())

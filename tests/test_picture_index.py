@@ -10,11 +10,11 @@ from random_weights import loud
 
 import blip2_lab
 from blip2_lab import cli, picture_index
-from blip2_lab.picture_index import Readings, build, load, matcher, save, search, search_like
+from blip2_lab.models.retrieval import matcher, read_gallery
+from blip2_lab.models.retrieval import search as search_gallery
+from blip2_lab.picture_index import Readings, build, load, save, search, search_like
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.retrieval import read_gallery
-from blip2_lab.retrieval import search as search_gallery
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blip2_lab import planner, workload
 from blip2_lab.blueprint import blueprint, build_image_encoder, build_language_model, count_parameters
-from blip2_lab.language import Text, language_model
-from blip2_lab.micro import new_opt, new_t5
-from blip2_lab.qformer import QFormerConfig
+from blip2_lab.models.language_model import Text, language_model
+from blip2_lab.models.micro import new_opt, new_t5
+from blip2_lab.models.qformer import QFormerConfig
+from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.recipes import RECIPES, get, override
-from blip2_lab.vision import ImageEncoder
 from blip2_lab.workload import Texts, Work
 
 MICRO_PARTS = ("micro-vit", "micro-t5", "micro-opt", "micro-bert")

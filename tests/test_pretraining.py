@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab import pretraining, recipes
-from blip2_lab.masks import IGNORE_INDEX
-from blip2_lab.micro import new_opt, new_t5
+from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.models.micro import new_opt, new_t5
+from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import masks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, Thing, sample_scene
@@ -31,7 +32,6 @@ from blip2_lab.pretraining import (
     text_question_accuracy,
     text_questions,
 )
-from blip2_lab.vision import ImageEncoder
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ import pytest
 import torch
 from lavis_golden import assert_close, model, tensors
 
-from blip2_lab.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.qformer import ImageMemory, QFormer, QFormerConfig, Rows, init_from_bert
-from blip2_lab.stage1 import Stage1Model
+from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.models.qformer import ImageMemory, QFormer, QFormerConfig, Rows, init_from_bert
+from blip2_lab.models.stage1 import Stage1Model
 
 TINY = dict(vocab_size=50, width=16, num_layers=4, num_heads=2, ffn_width=32, image_width=12, num_query_tokens=3)
 

@@ -6,9 +6,10 @@ from conftest import build_tiny_model
 from torch import nn
 from torch.nn import functional as F
 
-from blip2_lab import pretrained, weights
-from blip2_lab.assemble import model_bytes, pour, quantized_skeleton, skeleton
-from blip2_lab.quantize import FEW_ROWS, Int8Linear, Uncast, chosen_layers, dequantized, is_quantized_layer
+from blip2_lab.checkpoints import files, huggingface, load
+from blip2_lab.checkpoints.load import save
+from blip2_lab.checkpoints.meta_model import model_bytes, pour, quantized_skeleton, skeleton
+from blip2_lab.models.quantize import FEW_ROWS, Int8Linear, Uncast, chosen_layers, dequantized, is_quantized_layer
 
 
 def small_linear() -> tuple[nn.Linear, Int8Linear]:
@@ -65,8 +66,8 @@ def test_few_and_many_rows_agree_and_gradients_pass():
 @pytest.fixture(scope="module", params=["t5", "opt"])
 def saved(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    build_tiny_model(request.param).save_pretrained(folder)
-    return pretrained.read_config(folder), folder
+    save(build_tiny_model(request.param), folder)
+    return huggingface.read_config(folder), folder
 
 
 def test_which_layers(saved):
@@ -88,7 +89,7 @@ def test_which_layers(saved):
 def test_bytes_are_what_the_planner_says(saved, method):
     config, folder = saved
     dtype = torch.float32 if method is None else torch.bfloat16
-    model = pretrained.load(folder, quantize=method)
+    model = load.load(folder, quantize=method)
     held = 0
     for tensor in [*model.parameters(), *model.buffers()]:
         state = getattr(tensor, "quant_state", None)
@@ -101,7 +102,7 @@ def test_bytes_are_what_the_planner_says(saved, method):
 
 def test_float16_keeps_wo_in_float32(saved):
     _, folder = saved
-    model = pretrained.load(folder, dtype="float16")
+    model = load.load(folder, dtype="float16")
     kinds = {n.rpartition(".wo.")[1] or "rest": p.dtype for n, p in model.language_model.named_parameters()}
     assert kinds == {"rest": torch.float16} | ({".wo.": torch.float32} if ".wo." in kinds else {})
     assert {p.dtype for p in model.qformer.parameters()} == {torch.float32}
@@ -109,7 +110,7 @@ def test_float16_keeps_wo_in_float32(saved):
 
 def test_nf4_hides_its_bytes_from_t5(saved):
     config, folder = saved
-    model = pretrained.load(folder, quantize="nf4")
+    model = load.load(folder, quantize="nf4")
     wrapped = [m for m in model.modules() if isinstance(m, Uncast)]
     assert bool(wrapped) == (config.text_config.model_type == "t5")
     assert all(m.weight is None and is_quantized_layer(m.inner) for m in wrapped)
@@ -124,14 +125,14 @@ def test_loading_holds_one_tensor_at_a_time(saved):
     alive: list = []
 
     def handed_out():
-        for name, tensor in weights.read_tensors(weights.weight_files(folder)):
+        for name, tensor in files.read_tensors(files.weight_files(folder)):
             copy = tensor.clone()
             alive.append(weakref.ref(copy))
             yield name, copy
             del copy, tensor
             assert sum(ref() is not None for ref in alive) <= 2
 
-    to_ours, _ = pretrained.transformers_names(pretrained.TRANSFORMERS_STAGE2)
+    to_ours, _ = huggingface.transformers_names(huggingface.TRANSFORMERS_STAGE2)
     model = quantized_skeleton(config, "int8", "cpu", torch.bfloat16)
     pour(model, handed_out(), device="cpu", dtype=torch.bfloat16, to_ours=to_ours)
     gc.collect()
@@ -140,10 +141,10 @@ def test_loading_holds_one_tensor_at_a_time(saved):
 
 def test_a_layer_of_another_shape_is_named(saved):
     config, folder = saved
-    to_ours, to_theirs = pretrained.transformers_names(pretrained.TRANSFORMERS_STAGE2)
+    to_ours, to_theirs = huggingface.transformers_names(huggingface.TRANSFORMERS_STAGE2)
 
     def cut():
-        for name, tensor in weights.read_tensors(weights.weight_files(folder)):
+        for name, tensor in files.read_tensors(files.weight_files(folder)):
             yield name, tensor[:-1] if name == "language_projection.weight" else tensor
 
     with pytest.raises(
@@ -163,16 +164,16 @@ def test_a_layer_of_another_shape_is_named(saved):
 )
 def test_wrong_options_are_one_sentence(saved, options, message):
     with pytest.raises(ValueError, match=message):
-        pretrained.load(saved[1], **options)
+        load.load(saved[1], **options)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "xpu:99", "meta"])
 def test_a_device_that_cannot_compute_here_is_not_replaced_in_silence(saved, device):
     with pytest.raises(ValueError, match=f"no device {device} here .*; take --device cpu") as caught:
-        pretrained.load(saved[1], device=device)
+        load.load(saved[1], device=device)
     assert "\n" not in str(caught.value)
 
 
 def test_none_means_none(saved):
-    model = pretrained.load(saved[1], quantize="none")
+    model = load.load(saved[1], quantize="none")
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from blip2_lab import recipes
+from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.optim import parameter_groups
 from blip2_lab.recipes import PAPER_PAIRS, RECIPES, get, override, settings, table, vit_lr_scales, with_settings
-from blip2_lab.vision import ImageEncoder
 
 
 def test_names_are_unique_and_their_own():

@@ -2,8 +2,16 @@ import pytest
 import torch
 from lavis_golden import assert_close, model, tensors
 
-from blip2_lab.attention import MultiHeadAttention
-from blip2_lab.retrieval import NOT_RERANKED, match_pairs, pair_scores, read_gallery, retrieve, score_pairs, search
+from blip2_lab.models.attention import MultiHeadAttention
+from blip2_lab.models.retrieval import (
+    NOT_RERANKED,
+    match_pairs,
+    pair_scores,
+    read_gallery,
+    retrieve,
+    score_pairs,
+    search,
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,27 +9,24 @@ from lavis_golden import assert_close, assert_norms, batch, gradients, model, nu
 from safetensors.torch import load_file, save_file
 
 from benchmarks.plain_stage1 import plain_losses
-from blip2_lab import stage1 as stage1_module
-from blip2_lab.attention import MultiHeadAttention
-from blip2_lab.checkpoints import from_lavis
+from blip2_lab.checkpoints.key_maps import from_lavis
+from blip2_lab.checkpoints.load import read_stage1, save_stage1
 from blip2_lab.common import distributed
-from blip2_lab.masks import bidirectional_mask
-from blip2_lab.qformer import QFormerConfig
-from blip2_lab.stage1 import (
-    IGNORE_INDEX,
-    Stage1Config,
+from blip2_lab.models import losses as losses_module
+from blip2_lab.models import stage1 as stage1_module
+from blip2_lab.models.attention import MultiHeadAttention
+from blip2_lab.models.losses import (
     Stage1Losses,
-    Stage1Model,
-    clean_caption,
-    gather_across_ranks,
     itc_loss,
     itc_similarity,
     itg_loss,
     itm_loss,
     negative_weights,
     sample_negatives,
-    trim,
 )
+from blip2_lab.models.masks import IGNORE_INDEX, bidirectional_mask
+from blip2_lab.models.qformer import QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model, clean_caption, gather_across_ranks, trim
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +342,7 @@ def test_negatives_do_not_depend_on_the_number_of_ranks(monkeypatch):
     together = sample_negatives(similarity, positives, torch.Generator().manual_seed(0))
     apart = []
     for rank in range(3):
-        monkeypatch.setattr(stage1_module, "rank_and_world", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(losses_module, "rank_and_world", lambda rank=rank: (rank, 3))
         own = slice(2 * rank, 2 * rank + 2)
         apart.append(sample_negatives(similarity[own], positives[own], torch.Generator().manual_seed(0)))
     assert torch.equal(torch.cat(apart), together)
@@ -554,8 +551,8 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, tokenizer):
     lavis = model()
     lavis.tokenizer = tokenizer
     lavis.image_encoder = torch.nn.Linear(2, 2)
-    lavis.save_pretrained(tmp_path / "stage1")
-    loaded = Stage1Model.from_pretrained(tmp_path / "stage1")
+    save_stage1(lavis, tmp_path / "stage1")
+    loaded = read_stage1(tmp_path / "stage1")
     assert loaded.qformer.config == lavis.qformer.config and loaded.config == lavis.config
     assert loaded.image_encoder is None and not loaded.training
     assert torch.equal(loaded.losses(**batch()).total, lavis.losses(**batch()).total)
@@ -564,14 +561,14 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, tokenizer):
 
 def test_an_unknown_configuration_key_is_refused(tmp_path):
     stage1 = tiny()
-    stage1.save_pretrained(tmp_path)
+    save_stage1(stage1, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["stage1"]["momentum"] = 0.9
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="config.json does not describe a Stage1Model: .*momentum"):
-        Stage1Model.from_pretrained(tmp_path)
+        read_stage1(tmp_path)
     with pytest.raises(ValueError, match="no config.json"):
-        Stage1Model.from_pretrained(tmp_path / "nowhere")
+        read_stage1(tmp_path / "nowhere")
 
 
 def test_a_damaged_folder_is_told_in_one_sentence(tmp_path):
@@ -581,26 +578,26 @@ def test_a_damaged_folder_is_told_in_one_sentence(tmp_path):
         ("model.safetensors", lambda file: file.write_bytes(file.read_bytes()[:-100]), "is cut off or damaged"),
         ("model.safetensors", lambda file: file.unlink(), "holds no weights"),
     ):
-        stage1.save_pretrained(tmp_path)
+        save_stage1(stage1, tmp_path)
         damage(tmp_path / name)
         with pytest.raises(ValueError, match=message) as caught:
-            Stage1Model.from_pretrained(tmp_path)
+            read_stage1(tmp_path)
         assert "\n" not in str(caught.value)
-    stage1.save_pretrained(tmp_path)
+    save_stage1(stage1, tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     state["itm_head.weights"] = state.pop("itm_head.weight")
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="missing: itm_head.weight; unknown: itm_head.weights"):
-        Stage1Model.from_pretrained(tmp_path)
+        read_stage1(tmp_path)
 
 
 def test_an_image_encoder_is_frozen_however_it_comes(tmp_path):
     """A step of training through pixels leaves its bytes alone, and `train()` leaves it in eval mode."""
-    tiny().save_pretrained(tmp_path)
+    save_stage1(tiny(), tmp_path)
     encoders = [Encoder() for _ in range(3)]
     attached = tiny()
     attached.attach_image_encoder(encoders[1])
-    loaded = Stage1Model.from_pretrained(tmp_path, image_encoder=encoders[2])
+    loaded = read_stage1(tmp_path, image_encoder=encoders[2])
     models = Stage1Model(attached.qformer.config, attached.config, image_encoder=encoders[0]), attached, loaded
     for stage1, encoder in zip(models, encoders, strict=True):
         before = [x.clone() for x in encoder.parameters()]

@@ -11,10 +11,10 @@ from conftest import build_tiny_model
 from PIL import Image
 from random_weights import loud
 
+from blip2_lab.models.qformer import QFormer
+from blip2_lab.models.stage2 import Stage2Model, split_caption
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.qformer import QFormer
-from blip2_lab.stage2 import Stage2Model, split_caption
 
 PICTURES = [draw(sample_scene(0, i), 48) for i in range(3)]
 CAPTIONS = ["a red boat on the beach .", "two trees and a house at night .", "a blue fish ."]

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import blip2_lab
 from blip2_lab import model_doctor, tasks
+from blip2_lab.checkpoints.huggingface import MissingHead
+from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import image_ids
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.pretrained import MissingHead, save_pretrained
 from blip2_lab.recipes import get, override
 from blip2_lab.training.recipes.schema import WebData
 from blip2_lab.training.run_folder import read_log
@@ -34,9 +35,9 @@ def parts(tmp_path_factory) -> Path:
     """Run folders with random micro-vit, micro-bert, micro-t5 and micro-opt, as their recipes would leave them."""
     from transformers import BertConfig, BertForMaskedLM, Blip2VisionConfig, OPTConfig, T5Config
 
-    from blip2_lab.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.vision_encoder import ImageEncoder
     from blip2_lab.picturebook.tokenizer import build_tokenizer
-    from blip2_lab.vision import ImageEncoder
 
     runs = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
@@ -415,7 +416,7 @@ def test_retrieval_trains_the_image_encoder_on_pictures(trained, own, whole, sta
 def test_what_retrieval_cannot_start_from_or_be_saved_as_is_said_at_once(trained, own, tmp_path):
     tuned = blip2_lab.load(str(trained / "micro-stage2" / "model")).stage1
     tuned.lm_head = MissingHead()
-    save_pretrained(tuned, tmp_path / "released")  # as the hub has it: without the heads that stage 1 trains
+    save(tuned, tmp_path / "released")  # as the hub has it: without the heads that stage 1 trains
     with pytest.raises(ValueError, match="no language modeling head, which ITG trains: start from LAVIS"):
         tasks.build_task(on(own, "micro-retrieval", f"model.start={tmp_path / 'released'}"), trained)
     with pytest.raises(ValueError, match="features of an image encoder that trains cannot be cached"):

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from blip2_lab.micro import micro_vit_config
-from blip2_lab.vision import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, preprocess
+from blip2_lab.models.micro import micro_vit_config
+from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, preprocess
 
 
 @pytest.fixture

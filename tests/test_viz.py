@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2_lab import masks, viz
+from blip2_lab import viz
+from blip2_lab.models import masks
 
 pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'blip2-lab[teach]'")
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from blip2_lab import model_zoo, pretrained, weights
-from blip2_lab.weights import altered, check_whole, read_pickle, read_tensors, weight_files
+from blip2_lab.checkpoints import files as weights
+from blip2_lab.checkpoints import load, memory
+from blip2_lab.checkpoints.files import altered, check_whole, read_pickle, read_tensors, weight_files
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_pickles_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
 def test_no_network_is_one_sentence_with_the_command(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError) as caught:
-        pretrained.find("owner/nothing")
+        load.find("owner/nothing")
     message = str(caught.value)
     assert "\n" not in message and "owner/nothing is not a folder here and could not be fetched" in message
     assert "`hf download owner/nothing --include '*.json'" in message
@@ -211,10 +212,10 @@ def test_room_is_asked_for_before_anything_is_fetched(monkeypatch):
     monkeypatch.setattr(weights, "fetch", lambda name: pytest.fail("fetched"))
     monkeypatch.setattr(weights, "cached", lambda name: None)
     monkeypatch.setattr(weights, "bytes_to_fetch", lambda name: None)
-    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 3 * model_zoo.GIB)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 3 * memory.GIB)
     with pytest.raises(ValueError, match="needs 7.5 GiB for its weights"):
-        pretrained.find("Salesforce/blip2-opt-6.7b", quantize="int8")
-    monkeypatch.setattr(model_zoo, "free_memory", lambda device: 64 * model_zoo.GIB)
-    monkeypatch.setattr(model_zoo, "free_disk", lambda folder: 10**9)
+        load.find("Salesforce/blip2-opt-6.7b", quantize="int8")
+    monkeypatch.setattr(memory, "free_memory", lambda device: 64 * memory.GIB)
+    monkeypatch.setattr(memory, "free_disk", lambda folder: 10**9)
     with pytest.raises(ValueError, match="31.0 GB to fetch"):
-        pretrained.find("Salesforce/blip2-opt-6.7b", quantize="int8")
+        load.find("Salesforce/blip2-opt-6.7b", quantize="int8")

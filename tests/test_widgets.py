@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from blip2_lab import masks, widgets
+from blip2_lab import widgets
+from blip2_lab.models import masks
 
 display = pytest.importorskip("IPython.display", reason="no IPython: pip install 'blip2-lab[teach]'")
 ipywidgets = pytest.importorskip("ipywidgets", reason="no ipywidgets: pip install 'blip2-lab[teach]'")

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab import language, stage2
 from blip2_lab.checks.report import Case, Check
-from blip2_lab.language import LanguageModel, Text
-from blip2_lab.qformer import QFormer, QFormerConfig
-from blip2_lab.stage2 import Stage2Model
+from blip2_lab.models import language_model, stage2
+from blip2_lab.models.language_model import LanguageModel, Text
+from blip2_lab.models.qformer import QFormer, QFormerConfig
+from blip2_lab.models.stage2 import Stage2Model
 
 PAD, START, VOCAB, WIDTH = 0, 1, 7, 4
 
@@ -33,7 +33,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def text_of(*rows: tuple[int, ...], left: bool = False) -> tuple[Tensor, Tensor]:
     """Ids and mask of rows of token ids."""
-    text = language.pad(rows, PAD, left=left)
+    text = language_model.pad(rows, PAD, left=left)
     return text.ids, text.mask
 
 
@@ -219,31 +219,31 @@ def _padded(function: Callable, args: tuple) -> Any:
 
 def _cut(rows, pad_token_id: int, *, left: bool = False) -> Text:
     length = min(map(len, rows))
-    return language.pad([row[:length] for row in rows], pad_token_id, left=left)
+    return language_model.pad([row[:length] for row in rows], pad_token_id, left=left)
 
 
 def _mask_by_id(rows, pad_token_id: int, *, left: bool = False) -> Text:
-    ids = language.pad(rows, pad_token_id, left=left).ids
+    ids = language_model.pad(rows, pad_token_id, left=left).ids
     return Text(ids, ids != pad_token_id)
 
 
 def _swapped(rows, pad_token_id: int, *, left: bool = False) -> Text:
-    text = language.pad(rows, pad_token_id, left=left)
+    text = language_model.pad(rows, pad_token_id, left=left)
     return Text(text.ids, ~text.mask)
 
 
 pad = Check(
     "pad",
-    language.pad,
+    language_model.pad,
     _pad_cases,
     "Rows keep their order and tokens, padding stands on the side asked for, and a real token counts as real even "
     "where its id is the padding's.",
     {
         "`left` is ignored: a decoder that generates wants the words at the right end, next to what it writes.": (
-            lambda rows, pad_token_id, *, left=False: language.pad(rows, pad_token_id)
+            lambda rows, pad_token_id, *, left=False: language_model.pad(rows, pad_token_id)
         ),
         "Left and right are swapped: left=True puts the *padding* on the left.": (
-            lambda rows, pad_token_id, *, left=False: language.pad(rows, pad_token_id, left=not left)
+            lambda rows, pad_token_id, *, left=False: language_model.pad(rows, pad_token_id, left=not left)
         ),
         "The mask is made by comparing ids with the padding's. A real token may have that id (many "
         "tokenizers pad with their end token): count lengths instead.": _mask_by_id,

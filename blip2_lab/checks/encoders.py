@@ -13,14 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from blip2_lab import vision
 from blip2_lab.checks.report import Case, Check
+from blip2_lab.models import vision_encoder
 
 # --- How many vectors -----------------------------------------------------------------------------------------------
 
 
 def count_features(image_size: int, patch_size: int) -> int:
-    """N: one feature vector for each patch of a square picture, and [CLS]. (As `vision.ImageEncoder.num_features`.)"""
+    """N: one feature vector for each patch of a square picture, and [CLS]. (`ImageEncoder.num_features`)"""
     return (image_size // patch_size) ** 2 + 1
 
 
@@ -49,7 +49,7 @@ num_features = Check(
 def pick_second_to_last(hidden_states: tuple[Tensor, ...]) -> Tensor:
     """(embeddings, after layer 1, ..., after layer n), each [B, N, Dv] -> what the second-to-last layer gives.
 
-    `vision.drop_last_layer` never computes the last one.
+    `vision_encoder.drop_last_layer` never computes the last one.
     """
     return hidden_states[-2]
 
@@ -117,7 +117,7 @@ def _eval_once(module: nn.Module) -> nn.Module:
 
 
 def _no_grad(module: nn.Module) -> nn.Module:
-    frozen = vision.freeze(module)
+    frozen = vision_encoder.freeze(module)
     frozen.forward = torch.no_grad()(frozen.forward)
     return frozen
 
@@ -129,12 +129,12 @@ def _sticky_eval_only(module: nn.Module) -> nn.Module:
 
 
 def _returns_nothing(module: nn.Module) -> None:
-    vision.freeze(module)
+    vision_encoder.freeze(module)
 
 
 freeze = Check(
     "freeze",
-    vision.freeze,
+    vision_encoder.freeze,
     lambda: [Case("a linear layer with dropout, inside a model that trains", ())],
     "No gradients, eval mode that stays, the same weights after a training step, and the gradient passes through.",
     {

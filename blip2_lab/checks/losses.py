@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blip2_lab import stage1
 from blip2_lab.checks.report import Case, Check
+from blip2_lab.models import losses
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
@@ -41,7 +41,7 @@ def _similarity_cases() -> list[Case]:
 
 itc_similarity = Check(
     "itc_similarity",
-    stage1.itc_similarity,
+    losses.itc_similarity,
     _similarity_cases,
     "Each picture is as similar to a text as the best of its queries; [B, M], images in rows.",
     {
@@ -61,9 +61,9 @@ itc_similarity = Check(
 
 def contrastive_loss_of(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
     """image_embeds [B, Q, E], text_embeds [B, E], pair b with b -> ITC's loss, without label smoothing."""
-    similarity = stage1.itc_similarity(image_embeds, text_embeds) / temperature
+    similarity = losses.itc_similarity(image_embeds, text_embeds) / temperature
     positives = torch.eye(len(similarity), dtype=torch.bool)
-    return stage1.itc_loss(similarity, similarity.T, positives, label_smoothing=0.0)
+    return losses.itc_loss(similarity, similarity.T, positives, label_smoothing=0.0)
 
 
 def _contrast(
@@ -132,7 +132,7 @@ def _softmax(similarity: Tensor, positives: Tensor, sign: float = 1.0, dim: int 
 
 negative_weights = Check(
     "negative_weights",
-    stage1.negative_weights,
+    losses.negative_weights,
     _negative_cases,
     "Similar wrong pairs are likely, true pairs (all of the same image) impossible, rows sum to 1, no gradient.",
     {
@@ -187,7 +187,7 @@ def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
 
 sample_negatives = Check(
     "sample_negatives",
-    stage1.sample_negatives,
+    losses.sample_negatives,
     _negative_cases,
     f"In {DRAWS} draws each candidate came up about as often as its weight says, a positive never.",
     {
@@ -201,11 +201,11 @@ sample_negatives = Check(
             lambda s, p, g=None: _draw(s.softmax(1), g)
         ),
         "The shape is [B, 1]; make it [B], one number for each row.": (
-            lambda s, p, g=None: torch.multinomial(stage1.negative_weights(s, p), 1, generator=g)
+            lambda s, p, g=None: torch.multinomial(losses.negative_weights(s, p), 1, generator=g)
         ),
         "The easiest negatives are drawn most: the sign is wrong.": lambda s, p, g=None: _draw(_softmax(s, p, -1.0), g),
         "Those are weights. Draw an index with them (torch.multinomial).": (
-            lambda s, p, g=None: stage1.negative_weights(s, p)
+            lambda s, p, g=None: losses.negative_weights(s, p)
         ),
     },
     rules=(_one_index_each,),

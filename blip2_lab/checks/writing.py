@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip2_lab import masks
-from blip2_lab.attention import MultiHeadAttention
 from blip2_lab.checks.report import Case, Check
-from blip2_lab.masks import IGNORE_INDEX
-from blip2_lab.qformer import KeysValues
-from blip2_lab.stage1 import itg_loss
+from blip2_lab.models import masks
+from blip2_lab.models.attention import MultiHeadAttention
+from blip2_lab.models.losses import itg_loss
+from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.models.qformer import KeysValues
 
 # --- What is read, and what is to be written ------------------------------------------------------------------------
 

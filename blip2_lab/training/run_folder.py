@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from blip2_lab.common.distributed import shared_out, whole
 from blip2_lab.common.files import flush, write_atomically
 
+CURVES = Path(__file__).parents[1] / "assets" / "micro-all"  #: recipe and log of every part, as they are today
 KEPT_CHECKPOINTS = 2
 #: Settings that decide which samples a step sees; a resumed run must keep them.
 SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate", "processes")
@@ -103,6 +104,12 @@ def read_log(run_dir: str | Path) -> list[dict]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def reference_log(recipe: str) -> list[dict]:
+    """The shipped log of a run of this recipe; empty where there is none."""
+    path = CURVES / f"{recipe}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def checkpoints(run_dir: str | Path) -> list[Path]:

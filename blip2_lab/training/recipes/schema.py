@@ -20,7 +20,7 @@ from blip2_lab.common.console import nearest
 
 @dataclass(frozen=True)
 class MicroPart:
-    """A part made by us: `size` is a key of the tables in vision.py and language.py."""
+    """A part made by us: `size` is a key of the tables in models/vision_encoder.py and models/language_model.py."""
 
     size: str = "S"
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from blip2_lab.language import LanguageModel
-from blip2_lab.qformer import QFormer, QFormerConfig
-from blip2_lab.stage1 import Stage1Config, Stage1Model
-from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder
+from blip2_lab.models.language_model import LanguageModel
+from blip2_lab.models.qformer import QFormer, QFormerConfig
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder
 
 Table = tuple[tuple[str, str], ...]
 

@@ -8,7 +8,7 @@ What is unusual about it:
   front; queries have no position; one LayerNorm goes over [queries ; text]. There are no token types and no pooler.
 * The image enters as the cross-attention's keys and values, made once by `read_image` and shared by every pass: several
   sets of queries, each with its own text, may look at one image.
-* One `forward` serves all objectives; the mask (masks.py) says which. A cached query pass is ITG's prefix.
+* One `forward` serves all objectives; the mask (models/masks.py) says which. A cached query pass is ITG's prefix.
 * A pass computes a list of rows (`Rows`): all queries, then all tokens. Padding has no row and costs nothing; only
   attention itself needs the rectangle [B, L].
 
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blip2_lab.attention import MultiHeadAttention
+from blip2_lab.models.attention import MultiHeadAttention
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, H, M, D/H]
 

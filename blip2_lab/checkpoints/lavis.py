@@ -20,21 +20,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blip2_lab import model_zoo, weights
-from blip2_lab.assemble import language_skeleton, model_bytes, pour
-from blip2_lab.checkpoints import from_eva, from_lavis, from_lavis_stage2
-from blip2_lab.language import LanguageModel, language_model
-from blip2_lab.quantize import quantize_skeleton
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder
+from blip2_lab.checkpoints import catalog, memory
+from blip2_lab.checkpoints.catalog import EVA_FILE, EVA_URL
+from blip2_lab.checkpoints.files import Hub, bytes_to_fetch, cached, check_whole, fetch, read_tensors, weight_files
+from blip2_lab.checkpoints.key_maps import from_eva, from_lavis, from_lavis_stage2
+from blip2_lab.checkpoints.meta_model import language_skeleton, model_bytes, pour
+from blip2_lab.models.language_model import LanguageModel, language_model
+from blip2_lab.models.quantize import quantize_skeleton
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder
 
-EVA_FILE = "eva_vit_g.pth"
-EVA_URL = f"https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/{EVA_FILE}"
 DROPPED = ("norm.", "fc_norm.", "head.")  #: and every block from the 40th on: the paper takes the second-to-last layer
 EVA_BLOCKS = 39
-HUB = {"flan-t5-xl": "google", "flan-t5-xxl": "google", "opt-2.7b": "facebook", "opt-6.7b": "facebook"}
-BERT = ("bert-base-uncased", "google-bert/bert-base-uncased")
 HEAD_WIDTH = 64  #: of every attention head but ViT-g's, which are 88 wide: they leave no trace in the tensors
 NEW_LINE = 50118  #: OPT's token that ends a caption in LAVIS
 
@@ -58,7 +56,7 @@ def load(
 ) -> Stage2Model | Stage1Model:
     """A LAVIS checkpoint, or the folder of one: `Blip2Qformer` as Stage1Model, `Blip2OPT` and `Blip2T5` as Stage2Model.
 
-    quantize, dtype  as in `pretrained.load`
+    quantize, dtype  as in `load.load`
     """
     path = Path(path)
     file = _checkpoints(path)[0] if path.is_dir() else path
@@ -73,10 +71,10 @@ def load(
     key = next((name for name in ("t5_proj.weight", "opt_proj.weight") if name in state), None)
     if key is None:
         raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
-    dtype = dtype or model_zoo.default_dtype(key.startswith("t5"), device, quantize)
+    dtype = dtype or memory.default_dtype(key.startswith("t5"), device, quantize)
     for name in _known(key, len(state[key])):  # before anything is fetched
-        if (whole := model_zoo.released(f"Salesforce/blip2-{name}")) is not None:
-            model_zoo.check_memory(model_zoo.blip2_config(whole), str(file), device, quantize, dtype)
+        if (whole := catalog.released(f"Salesforce/blip2-{name}")) is not None:
+            memory.check_memory(catalog.blip2_config(whole), str(file), device, quantize, dtype)
     language = _language_model(state, file, key, device, quantize, dtype)
     encoder = _image_encoder(state, file.parent, dtype, device, quantize)
     own = {name: t for name, t in _without_vision(state).items() if not name.startswith(("t5_model.", "opt_model."))}
@@ -86,8 +84,8 @@ def load(
 def _read(file: Path) -> dict[str, Tensor]:
     if file.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
         raise ValueError(f"{file} is no checkpoint: it should end in .pth or .safetensors.")
-    weights.check_whole([file])
-    return dict(weights.read_tensors([file]))
+    check_whole([file])
+    return dict(read_tensors([file]))
 
 
 def _width(state: dict[str, Tensor], file: Path) -> int:
@@ -192,12 +190,12 @@ def _language_model(
     if model.get_input_embeddings().embedding_dim != width:
         raise ValueError(f"{file} was trained with a language model of width {width}, and {folder} holds another.")
     holder = torch.nn.ModuleDict({"language_model": model})
-    model_zoo.check_room(model_bytes(holder, quantize, dtype), str(folder), device, "Try --quantize int8 or nf4.")
+    memory.check_room(model_bytes(holder, quantize, dtype), str(folder), device, "Try --quantize int8 or nf4.")
     quantize_skeleton(holder, quantize, device, dtype)
     own = _part(state, "t5_model.", "opt_model.")
-    files = weights.weight_files(folder)
-    weights.check_whole(files)
-    tensors: Iterable[tuple[str, Tensor]] = own.items() if own else weights.read_tensors(files)
+    files = weight_files(folder)
+    check_whole(files)
+    tensors: Iterable[tuple[str, Tensor]] = own.items() if own else read_tensors(files)
     pour_language_model(model, tensors, device, dtype, f"The weights in {folder}")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return language_model(model.eval(), tokenizer, end_token_id=NEW_LINE if config.model_type == "opt" else None)
@@ -223,12 +221,8 @@ def language_name(name: str, model: torch.nn.Module) -> str:
 
 def _known(key: str, width: int) -> list[str]:
     """Names of the language models (none or one) that a projection of this name and width belongs to."""
-    kind = key.partition("_")[0]
-    return [
-        name
-        for name, sizes in model_zoo.LANGUAGE_MODELS.items()
-        if sizes["model_type"] == kind and width in (sizes.get("d_model"), sizes.get("hidden_size"))
-    ]
+    family = key.partition("_")[0]
+    return [name for name, row in catalog.LANGUAGE_MODELS.items() if (row.family, row.width) == (family, width)]
 
 
 def _language_folder(folder: Path, key: str, width: int) -> Path:
@@ -241,21 +235,22 @@ def _language_folder(folder: Path, key: str, width: int) -> Path:
             f"The checkpoint's language model ({key.partition('_')[0]}, width {width}) is none of LAVIS's: "
             "put its folder beside it."
         )
-    hub_name = f"{HUB[names[0]]}/{names[0]}"
-    if (cached := weights.cached(hub_name)) is not None:
-        return cached
-    shape = language_skeleton(model_zoo.language_config(names[0]))
-    size = weights.bytes_to_fetch(hub_name) or 4 * sum(parameter.numel() for parameter in shape.parameters())
-    model_zoo.check_disk(hub_name, size, weights.Hub().folder)
-    return weights.fetch(hub_name)
+    hub_name = catalog.LANGUAGE_MODELS[names[0]].hub
+    if (fetched := cached(hub_name)) is not None:
+        return fetched
+    shape = language_skeleton(catalog.language_config(names[0]))
+    size = bytes_to_fetch(hub_name) or 4 * sum(parameter.numel() for parameter in shape.parameters())
+    memory.check_disk(hub_name, size, Hub().folder)
+    return fetch(hub_name)
 
 
 def bert_tokenizer(folder: Path, vocab_size: int):
     """BERT's tokenizer with [DEC], from a folder beside the checkpoint or from the hub."""
     from transformers import AutoTokenizer
 
-    local = folder / BERT[0]
-    source = local if local.is_dir() else weights.cached(BERT[1]) or weights.fetch(BERT[1])
+    hub_name = catalog.BERT.hub
+    local = folder / hub_name.rpartition("/")[2]
+    source = local if local.is_dir() else cached(hub_name) or fetch(hub_name)
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     if len(tokenizer) == vocab_size - 1:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})

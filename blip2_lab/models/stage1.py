@@ -3,7 +3,7 @@
 What is unusual about it:
 
 * ITC compares the *best* of the queries with the text; ITM *averages* a two-way verdict over the queries; ITG writes
-  the caption from the queries alone. Only the mask (masks.py) decides who sees whom.
+  the caption from the queries alone. Only the mask (models/masks.py) decides who sees whom.
 * The image is read once (once more as a negative of another rank or piece). Its keys and values serve ITC, ITG and the
   three thirds of ITM; the query pass of ITC is the cached prefix of ITG (whose mask hides the text from the queries).
 * Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
@@ -19,18 +19,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blip2_lab.beam_search import beam_search
 from blip2_lab.common.distributed import gather_across_ranks, rank_and_world
-from blip2_lab.masks import IGNORE_INDEX, bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
-from blip2_lab.vision import freeze
+from blip2_lab.models.beam_search import beam_search
+from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_loss, itm_loss, sample_negatives
+from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
+from blip2_lab.models.vision_encoder import freeze
 
 
 @dataclass
@@ -48,75 +48,6 @@ class Stage1Config:
     gather_with_grad: bool = True
     sep_token_id: int = 102
     decode_token_id: int = 30522  # [DEC], which takes [CLS]'s place to say: write
-
-
-@dataclass
-class Stage1Losses:
-    itc: Tensor
-    itm: Tensor
-    itg: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """The paper weighs the three alike."""
-        return self.itc + self.itm + self.itg
-
-
-# --- The objectives, as functions of tensors ------------------------------------------------------------------------
-
-
-def itc_similarity(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-    """image_embeds [B, Q, E], text_embeds [M, E], both of norm 1 -> cosines of the best query, [B, M]."""
-    # differs from LAVIS, which computes it under autocast: half precision would blur what 1/0.07 magnifies
-    with torch.autocast(image_embeds.device.type, enabled=False):
-        return torch.einsum("bqe,me->bqm", image_embeds.float(), text_embeds.float()).max(dim=1).values
-
-
-def itc_loss(image_to_text: Tensor, text_to_image: Tensor, positives: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """Cross-entropy in both directions, averaged.
-
-    Similarities [B, M], divided by the temperature; M counts the candidates of all ranks. positives bool[B, M]: the
-    same image; where an image has several captions among the candidates, they share the target evenly.
-    """
-    targets = positives.float() / positives.sum(dim=1, keepdim=True)
-    losses = [F.cross_entropy(sim, targets, label_smoothing=label_smoothing) for sim in (image_to_text, text_to_image)]
-    return sum(losses) / 2
-
-
-def negative_weights(similarity: Tensor, positives: Tensor) -> Tensor:
-    """With what weight each candidate is drawn as a row's negative: softmax of ITC without the positives, [B, M]."""
-    return similarity.detach().masked_fill(positives, -10000.0).softmax(dim=1)
-
-
-def sample_negatives(similarity: Tensor, positives: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One hard negative for each row: long[B], an index into the M candidates.
-
-    torch.multinomial's draw, number for number. The noise is that of all ranks' rows, of which each rank takes its own.
-    """
-    weights = negative_weights(similarity, positives)
-    rank, world_size = rank_and_world()
-    device = weights.device if generator is None else generator.device
-    # differs from LAVIS, whose ranks draw apart: with one generator everywhere, negatives do not depend on their number
-    noise = torch.empty(world_size, *weights.shape, device=device).exponential_(generator=generator)
-    return (weights / noise[rank].to(weights.device)).argmax(dim=1)
-
-
-def itm_loss(logits: Tensor, has_negative: Tensor) -> Tensor:
-    """Matched or not, for the 3B pairs [true; wrong image; wrong text]. Class 1 is a match.
-
-    logits [3B, 2]. has_negative bool[B]: False where the batch holds nothing but that row's own image (a batch of one).
-    """
-    wrong = torch.where(has_negative, 0, IGNORE_INDEX)  # differs from LAVIS: it calls such a row's own pair wrong
-    labels = torch.cat([torch.ones_like(wrong), wrong, wrong])
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX)
-
-
-def itg_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1, reduction: str = "mean") -> Tensor:
-    """Next-token cross-entropy. logits [..., V] and labels long[...], already shifted; IGNORE_INDEX is not counted."""
-    logits, labels = logits.float().flatten(0, -2), labels.flatten()
-    return F.cross_entropy(
-        logits, labels, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction=reduction
-    )
 
 
 # --- Text -----------------------------------------------------------------------------------------------------------
@@ -433,18 +364,3 @@ class Stage1Model(nn.Module):
             raise ValueError("This Stage1Model has no tokenizer: use generate_ids.")
         features = self.image_features(pixels) if image_features is None else image_features
         return self.tokenizer.batch_decode(self.generate_ids(features, **decoding), skip_special_tokens=True)
-
-    # --- Keeping
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write config.json, model.safetensors and the tokenizer, see `pretrained.save_stage1`."""
-        from blip2_lab.pretrained import save_stage1  # the floor above: a model may save itself
-
-        save_stage1(self, folder, dtype=dtype)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *, image_encoder: nn.Module | None = None) -> Stage1Model:
-        """What `save_pretrained` wrote, in eval mode, see `pretrained.read_stage1`."""
-        from blip2_lab.pretrained import read_stage1
-
-        return read_stage1(folder, image_encoder=image_encoder)

@@ -1,12 +1,12 @@
-"""Whole models: load what transformers, LAVIS or we have saved, and save what transformers can load.
+"""transformers' BLIP-2 layout, read and written: config.json, safetensors, processor and tokenizer.
 
-What is unusual about it:
+`from_transformers` reads a folder, `write_transformers` writes one; `blip2_lab.load` and `blip2_lab.save` call them.
 
-* transformers' BLIP-2 layout is the only layout of a whole model: config.json, safetensors (in shards where it is
-  large), processor and tokenizer. What is trained here loads there, with the same logits and answers (tested).
-* A model is built without weights and filled tensor by tensor (assemble.py): loading needs the memory of the finished
-  model and one tensor, in any precision. Whether there is room is asked before anything is fetched or read.
-* That layout has no stage 1. Ours lies beside it, in a sub-folder `stage1`, and comes back as `model.stage1`.
+Notes:
+
+* What is trained here loads in transformers with the same logits and answers (tested).
+* A model is built without weights and filled tensor by tensor (meta_model.py): loading needs the memory of the finished
+  model and one tensor, in any precision.
 * Only the language model is quantized (it is 90 % of the parameters, and frozen); the Q-Former stays in float32. Both
   int8 and NF4 answer on a CPU too; to train through them there, take int8 (bitsandbytes' NF4 has no gradient on a CPU).
 * transformers normalizes image features with the encoder's eps (1e-6), LAVIS trained with 1e-5. The layout has no place
@@ -19,140 +19,30 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from blip2_lab import lavis_files, model_zoo, weights
-from blip2_lab.assemble import pour, quantized_skeleton
-from blip2_lab.checkpoints import (
+from blip2_lab.checkpoints import memory
+from blip2_lab.checkpoints.files import check_whole, read_tensors, weight_files
+from blip2_lab.checkpoints.key_maps import (
     FROZEN,
     TRANSFORMERS_STAGE1,
     TRANSFORMERS_STAGE2,
-    load_strictly,
     rename_keys,
     reverse,
     transformers_names,
 )
-from blip2_lab.qformer import QFormerConfig
-from blip2_lab.quantize import check_method, is_quantized
-from blip2_lab.stage1 import Stage1Config, Stage1Model
-from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder, image_processor
+from blip2_lab.checkpoints.meta_model import pour, quantized_skeleton
+from blip2_lab.models.quantize import is_quantized
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder, image_processor
 
 if TYPE_CHECKING:
     from transformers import Blip2Config, PreTrainedModel, PreTrainedTokenizerBase
-
-MICRO = Path(__file__).parent / "assets" / "micro"
-DTYPES = {
-    **dict.fromkeys(("float32", "fp32"), torch.float32),
-    **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
-    **dict.fromkeys(("float16", "fp16"), torch.float16),
-}
-
-
-def load(
-    name_or_path: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    quantize: str | None = None,
-    dtype: str | torch.dtype | None = None,
-) -> Stage2Model | Stage1Model:
-    """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, or a hub name.
-
-    quantize  "int8", "int8-all" or "nf4" for the language model (quantize.py); None or "none": as it is
-    dtype     of the frozen parts; by default float32 on the CPU (bfloat16 where it is quantized), and on a GPU what the
-              paper took: float16 for OPT and bfloat16 for FlanT5 (section 3.4). The Q-Former stays in float32
-    A folder of transformers' retrieval model gives a Stage1Model; `stage1` inside a folder becomes `model.stage1`, or
-    gives that Stage1Model the heads which transformers has no place for.
-    Raises ValueError, in one sentence, for what cannot be found, fetched, read or held.
-    """
-    quantize, dtype, device = check_method(quantize), check_dtype(dtype), check_device(device)
-    path = find(name_or_path, device=device, quantize=quantize, dtype=dtype)
-    if path.is_file() or not (path / "config.json").is_file():
-        return lavis_files.load(path, device=device, quantize=quantize, dtype=dtype)
-    model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
-    if (path / "stage1" / "config.json").is_file():
-        stage1 = read_stage1(path / "stage1", image_encoder=model.image_encoder).to(device)
-        if isinstance(model, Stage1Model):
-            return stage1
-        model.attach_stage1(stage1)
-    return model
-
-
-def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """A float type by name. Raises ValueError for what is none."""
-    if dtype is None or dtype in DTYPES.values():
-        return dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown; choose float32, bfloat16 or float16.")
-    return DTYPES[dtype]
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """Raises ValueError for a device that cannot compute here: nothing is moved to the CPU in silence."""
-    try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device={str(device)!r} is unknown; choose cpu, cuda, cuda:1, mps or the like.") from None
-    try:
-        torch.zeros(1, device=device).item()
-    except Exception as error:  # each device has its own: RuntimeError, AssertionError, ModuleNotFoundError
-        why = str(error).split("\n")[0].split(". ")[0]
-        raise ValueError(f"There is no device {device} here that torch can use ({why}); take --device cpu.") from None
-    return device
-
-
-def find(
-    name_or_path: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    quantize: str | None = None,
-    dtype: torch.dtype | None = None,
-) -> Path:
-    """The folder (or LAVIS file) of a model: the shipped one, one of yours, or a download from the hub.
-
-    Before a download, disk and memory are asked whether they hold it. Raises ValueError.
-    """
-    if str(name_or_path) == "micro":
-        if not (MICRO / "config.json").is_file():
-            raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")
-        return MICRO
-    path = Path(name_or_path).expanduser()
-    if path.is_file() or lavis_files.is_lavis_folder(path):
-        return path
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
-        return path
-    name = str(name_or_path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.suffix in (".pth", ".safetensors"):
-        raise ValueError(f'There is no folder {name}; give "micro", a folder, or a hub name such as "owner/model".')
-    known = model_zoo.released(name)
-    if known is not None:
-        _check_memory(model_zoo.blip2_config(known), name, device, quantize, dtype)
-    if (folder := weights.cached(name)) is not None:
-        return folder
-    from huggingface_hub import constants
-
-    size = weights.bytes_to_fetch(name) or (4 * known.parameters if known else 0)
-    model_zoo.check_disk(name, size, Path(constants.HF_HUB_CACHE))
-    return weights.fetch(name)
-
-
-def _check_memory(
-    config: Blip2Config, name: str, device: torch.device | str, quantize: str | None, dtype: torch.dtype | None
-) -> torch.dtype:
-    """-> the dtype that will be used. Raises ValueError when the device has no room (`model_zoo.check_memory`)."""
-    is_encoder_decoder = config.text_config.model_type == "t5"
-    if dtype is None:
-        dtype = model_zoo.default_dtype(is_encoder_decoder, device, quantize)
-    model_zoo.check_memory(config, name, device, quantize, dtype)
-    return dtype
-
 
 # --- Loading --------------------------------------------------------------------------------------------------------
 
@@ -166,17 +56,17 @@ def from_transformers(
 ) -> Stage2Model | Stage1Model:
     """A `Blip2ForConditionalGeneration` folder as Stage2Model, a `Blip2ForImageTextRetrieval` folder as Stage1Model."""
     folder = Path(folder)
-    config, files = read_config(folder), weights.weight_files(folder)
-    weights.check_whole(files)
+    config, files = read_config(folder), weight_files(folder)
+    check_whole(files)
     retrieval = config.qformer_config.use_qformer_text_input
     if retrieval:
         quantize, dtype = None, dtype or torch.float32  # no language model, and small: as it is
-    dtype = _check_memory(config, str(folder), device, quantize, dtype)
+    dtype = memory.choose_dtype(config, str(folder), device, quantize, dtype)
     model = quantized_skeleton(config, quantize, device, dtype)
     to_ours, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
     pour(
         model,
-        weights.read_tensors(files),
+        read_tensors(files),
         device=device,
         dtype=dtype,
         to_ours=to_ours,
@@ -189,25 +79,6 @@ def from_transformers(
         return _without_lm_head(model, tokenizer, device)
     model.language_model.tokenizer = tokenizer
     return model
-
-
-def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None) -> Stage1Model:
-    """What `save_stage1` wrote, in eval mode. Raises ValueError, in one sentence, for a folder that is damaged."""
-    folder = Path(folder)
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ValueError(f"{folder} has no config.json: give a folder that Stage1Model.save_pretrained wrote.")
-    try:
-        config = json.loads(file.read_text())
-        model = Stage1Model(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} does not describe a Stage1Model: {error}.") from None
-    files = weights.weight_files(folder)
-    weights.check_whole(files)
-    load_strictly(model, dict(weights.read_tensors(files)))
-    model.attach_image_encoder(image_encoder)
-    model.tokenizer = read_tokenizer(folder)
-    return model.eval()
 
 
 def read_config(folder: Path) -> Blip2Config:
@@ -252,7 +123,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
 # --- Saving ---------------------------------------------------------------------------------------------------------
 
 
-def save_pretrained(
+def write_transformers(
     model: Stage2Model | Stage1Model,
     folder: str | Path,
     *,
@@ -260,8 +131,7 @@ def save_pretrained(
     max_shard_size: str = "5GB",
 ) -> None:
     """Write transformers' layout: a Stage2Model as `Blip2ForConditionalGeneration`, a Stage1Model with its image
-    encoder as `Blip2ForImageTextRetrieval`. There the language modeling head and the temperature have no place, so
-    `stage1` inside the folder holds the whole stage-1 model, as it does for a Stage2Model that has one.
+    encoder as `Blip2ForImageTextRetrieval` (which has no place for its language modeling head and temperature).
 
     dtype  of the file's tensors, by default the model's own. Files of more than `max_shard_size` are split.
     """
@@ -276,24 +146,6 @@ def save_pretrained(
         _save_processor(model, tokenizer, config, folder)
     config.save_pretrained(folder)
     save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
-    stage1 = model.stage1 if isinstance(model, Stage2Model) else model
-    if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
-        save_stage1(stage1, folder / "stage1", dtype=dtype)
-
-
-def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-    """config.json, model.safetensors (in `dtype`, by default the model's own) and the tokenizer. The image encoder is
-    kept elsewhere: it is frozen."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"qformer": asdict(model.qformer.config), "stage1": asdict(model.config)}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / weights.WHOLE)
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
 
 
 def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:

@@ -20,12 +20,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.language import language_model
-from blip2_lab.qformer import QFormer, QFormerConfig
-from blip2_lab.quantize import chosen_layers, is_quantized, is_quantized_layer, linear_bytes, quantize_skeleton, store
-from blip2_lab.stage1 import Stage1Config, Stage1Model
-from blip2_lab.stage2 import Stage2Model
-from blip2_lab.vision import ImageEncoder
+from blip2_lab.models.language_model import language_model
+from blip2_lab.models.qformer import QFormer, QFormerConfig
+from blip2_lab.models.quantize import (
+    chosen_layers,
+    is_quantized,
+    is_quantized_layer,
+    linear_bytes,
+    quantize_skeleton,
+    store,
+)
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder
 
 if TYPE_CHECKING:
     from transformers import Blip2Config, PreTrainedConfig, PreTrainedModel

@@ -20,8 +20,8 @@ from functools import wraps
 
 import torch
 
-from blip2_lab.decoding import Decoding
-from blip2_lab.language import LanguageModel, Text
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.language_model import LanguageModel, Text
 
 
 def compile_decoder(language_model: LanguageModel, backend: str | Callable = "inductor") -> None:

@@ -4,7 +4,7 @@ What is unusual about it:
 
 * A download that stops goes on where it stopped, with the same command, in the middle of a file too. (The hub's own
   library begins a file anew, several at once: ten gigabytes each.) What is missing on disk or in memory is said before
-  it begins (model_zoo.py), with the sizes the hub gives or, without it, those of the table.
+  it begins (checkpoints/memory.py), with the sizes the hub gives or, without it, those of the table.
 * A file is checked before it is read: a shard that ends too early, or is not there, or is none, is named. Files in the
   hub's cache are named by their own SHA-256; `altered` reads them whole and compares (`blip2-lab doctor` does).
 * Pickles are read with `weights_only=True`, or not at all: a `.pth` can run no code.

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2_lab.qformer import ImageMemory
-from blip2_lab.stage1 import Stage1Model, itc_similarity, trim
+from blip2_lab.models.losses import itc_similarity
+from blip2_lab.models.qformer import ImageMemory
+from blip2_lab.models.stage1 import Stage1Model, trim
+from blip2_lab.models.stage2 import Stage2Model
 
 #: The score of a pair that is on no shortlist.
 NOT_RERANKED = -torch.inf  # differs from LAVIS: below any other, where its -100 is below most
@@ -194,3 +196,15 @@ def _match_listed(
     scores = torch.full_like(itc, NOT_RERANKED)
     scores[listed] = pair_scores(logits, itc[listed], model.temperature, rank_by)
     return scores
+
+
+def matcher(model: Stage2Model | Stage1Model) -> Stage1Model:
+    """The stage-1 model that can search, with its image encoder. Raises ValueError when there is none."""
+    stage1 = model if isinstance(model, Stage1Model) else model.stage1
+    if stage1 is None:
+        raise ValueError(
+            "This model has no stage 1, which compares pictures and texts: take micro, or Salesforce/blip2-itm-vit-g."
+        )
+    if stage1.image_encoder is None or stage1.tokenizer is None:
+        raise ValueError("This stage 1 has no image encoder or no tokenizer, so it cannot search.")
+    return stage1

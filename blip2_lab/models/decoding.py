@@ -3,7 +3,7 @@
 What is unusual about it:
 
 * One rule for all: `choose` follows transformers' `generate` step by step, so a streamed greedy answer is the same ids
-  (tested). Beam search is transformers' own (language.py) or the Q-Former's (beam_search.py).
+  (tested). Beam search is transformers' own (models/language_model.py) or the Q-Former's (models/beam_search.py).
 * Nothing is added silently: transformers samples among the top 50 whatever top_p says, here top_p alone decides.
 
 Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebooks: 07, 12.

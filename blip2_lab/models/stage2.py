@@ -24,11 +24,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from blip2_lab.common.images import open_image
-from blip2_lab.decoding import Decoding, Token
-from blip2_lab.language import EncoderDecoderLanguageModel, LanguageModel
-from blip2_lab.qformer import QFormer
-from blip2_lab.stage1 import Stage1Model
-from blip2_lab.vision import ImageEncoder, freeze
+from blip2_lab.models.decoding import Decoding, Token
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.qformer import QFormer
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.vision_encoder import ImageEncoder, freeze
 
 Picture = Image.Image | str | Path  #: a picture in memory, or the path of one
 
@@ -87,12 +87,6 @@ class Stage2Model(nn.Module):
     def attach_stage1(self, stage1: Stage1Model | None) -> None:
         """Keep a stage-1 model beside this one, outside its parameters and its state dict."""
         object.__setattr__(self, "stage1", stage1)
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write transformers' layout, see `pretrained.save_pretrained`."""
-        from blip2_lab.pretrained import save_pretrained  # the floor above: a model may save itself
-
-        save_pretrained(self, folder, dtype=dtype)
 
     # -- training --------------------------------------------------------------------------------------------------
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab.decoding import PAPER, Decoding, Token, choose
-from blip2_lab.masks import IGNORE_INDEX
-from blip2_lab.vision import freeze
+from blip2_lab.models.decoding import PAPER, Decoding, Token, choose
+from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.models.vision_encoder import freeze
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

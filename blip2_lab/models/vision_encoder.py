@@ -1,4 +1,4 @@
-"""Frozen image encoders: EVA-CLIP ViT-g/14, CLIP ViT-L/14 and the micro ViTs (`micro.py`).
+"""Frozen image encoders: EVA-CLIP ViT-g/14, CLIP ViT-L/14 and the micro ViTs (`models/micro.py`).
 
 What is unusual about it:
 

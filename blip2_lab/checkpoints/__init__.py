@@ -1,0 +1,41 @@
+"""Weights on disk: what was released, whether it fits, and other people's names for our tensors.
+
+    catalog      the released models, one table
+    memory       what a model takes in memory, and whether there is room
+    files        weight files: found, fetched, checked, read
+    key_maps     literal two-column tables: LAVIS's and transformers' names beside ours
+    meta_model   a model of a given shape without weights, filled tensor by tensor
+    lavis        LAVIS's checkpoints
+    huggingface  transformers' layout, read and written
+    load         `blip2_lab.load` and `blip2_lab.save`
+
+Paper: section 3.4. Notebooks: 07, 12.
+"""
+
+from importlib import import_module
+from typing import Any
+
+#: name -> module. Imported when asked for: `catalog` is read by commands that load no torch.
+_MODULE_OF = {
+    "LANGUAGE_MODELS": "catalog",
+    "MODELS": "catalog",
+    "Released": "catalog",
+    "blip2_config": "catalog",
+    "released": "catalog",
+    "check_memory": "memory",
+    "weight_bytes": "memory",
+    "from_lavis": "key_maps",
+    "to_lavis": "key_maps",
+    "skeleton": "meta_model",
+    "from_transformers": "huggingface",
+    "to_transformers": "huggingface",
+    "read_stage1": "load",
+    "save_stage1": "load",
+}
+__all__ = [*_MODULE_OF]  # noqa: PLE0604  the keys are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

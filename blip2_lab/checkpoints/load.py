@@ -1,0 +1,201 @@
+"""Load a whole model by name or folder, and save one: `blip2_lab.load` and `blip2_lab.save`.
+
+`load` finds the model (shipped, a folder, a LAVIS file, a hub name) and hands it to the module that reads its layout:
+huggingface.py or lavis.py. `save` writes what `load` reads.
+
+Notes:
+
+* transformers' layout has no place for stage 1. Ours lies beside it, in a sub-folder `stage1`, and comes back as
+  `model.stage1`.
+* A stage-1 model whose image encoder is kept elsewhere (it is frozen) is saved alone, in that same form.
+
+Paper: section 3.4. Notebook: 07.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from blip2_lab.checkpoints import files, lavis, memory
+from blip2_lab.checkpoints.catalog import blip2_config, released
+from blip2_lab.checkpoints.huggingface import MissingHead, from_transformers, read_tokenizer, write_transformers
+from blip2_lab.checkpoints.key_maps import load_strictly
+from blip2_lab.models.qformer import QFormerConfig
+from blip2_lab.models.quantize import check_method
+from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder
+
+MICRO = Path(__file__).parents[1] / "assets" / "micro"
+DTYPES = {
+    **dict.fromkeys(("float32", "fp32"), torch.float32),
+    **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
+    **dict.fromkeys(("float16", "fp16"), torch.float16),
+}
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    quantize: str | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> Stage2Model | Stage1Model:
+    """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, or a hub name.
+
+    quantize  "int8", "int8-all" or "nf4" for the language model (models/quantize.py); None or "none": as it is
+    dtype     of the frozen parts; by default float32 on the CPU (bfloat16 where it is quantized), and on a GPU what the
+              paper took: float16 for OPT and bfloat16 for FlanT5 (section 3.4). The Q-Former stays in float32
+    A folder of a stage-1 model alone (`save` of one without image encoder) gives a Stage1Model without image encoder.
+    A folder of transformers' retrieval model gives a Stage1Model; `stage1` inside a folder becomes `model.stage1`, or
+    gives that Stage1Model the heads which transformers has no place for.
+    Raises ValueError, in one sentence, for what cannot be found, fetched, read or held.
+    """
+    quantize, dtype, device = check_method(quantize), check_dtype(dtype), check_device(device)
+    path = find(name_or_path, device=device, quantize=quantize, dtype=dtype)
+    if path.is_file() or not (path / "config.json").is_file():
+        return lavis.load(path, device=device, quantize=quantize, dtype=dtype)
+    if is_stage1_folder(path):
+        return read_stage1(path).to(device)
+    model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
+    if (path / "stage1" / "config.json").is_file():
+        stage1 = read_stage1(path / "stage1", image_encoder=model.image_encoder).to(device)
+        if isinstance(model, Stage1Model):
+            return stage1
+        model.attach_stage1(stage1)
+    return model
+
+
+def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A float type by name. Raises ValueError for what is none."""
+    if dtype is None or dtype in DTYPES.values():
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is unknown; choose float32, bfloat16 or float16.")
+    return DTYPES[dtype]
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Raises ValueError for a device that cannot compute here: nothing is moved to the CPU in silence."""
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device={str(device)!r} is unknown; choose cpu, cuda, cuda:1, mps or the like.") from None
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each device has its own: RuntimeError, AssertionError, ModuleNotFoundError
+        why = str(error).split("\n")[0].split(". ")[0]
+        raise ValueError(f"There is no device {device} here that torch can use ({why}); take --device cpu.") from None
+    return device
+
+
+def find(
+    name_or_path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    quantize: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """The folder (or LAVIS file) of a model: the shipped one, one of yours, or a download from the hub.
+
+    Before a download, disk and memory are asked whether they hold it. Raises ValueError.
+    """
+    if str(name_or_path) == "micro":
+        if not (MICRO / "config.json").is_file():
+            raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")
+        return MICRO
+    path = Path(name_or_path).expanduser()
+    if path.is_file() or lavis.is_lavis_folder(path):
+        return path
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
+        return path
+    name = str(name_or_path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.suffix in (".pth", ".safetensors"):
+        raise ValueError(f'There is no folder {name}; give "micro", a folder, or a hub name such as "owner/model".')
+    known = released(name)
+    if known is not None:
+        memory.choose_dtype(blip2_config(known), name, device, quantize, dtype)
+    if (folder := files.cached(name)) is not None:
+        return folder
+    from huggingface_hub import constants
+
+    size = files.bytes_to_fetch(name) or (4 * known.parameters if known else 0)
+    memory.check_disk(name, size, Path(constants.HF_HUB_CACHE))
+    return files.fetch(name)
+
+
+# --- Stage 1, in a folder of its own --------------------------------------------------------------------------------
+
+
+def is_stage1_folder(folder: Path) -> bool:
+    """Does this folder hold a stage-1 model as `save_stage1` writes it, and nothing else?"""
+    try:
+        return {"qformer", "stage1"} <= json.loads((folder / "config.json").read_text()).keys()
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        return False  # whoever reads the file says what is wrong with it
+
+
+def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None) -> Stage1Model:
+    """What `save_stage1` wrote, in eval mode. Raises ValueError, in one sentence, for a folder that is damaged."""
+    folder = Path(folder)
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{folder} has no config.json: give a folder that blip2_lab.save wrote.")
+    try:
+        config = json.loads(file.read_text())
+        model = Stage1Model(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not describe a Stage1Model: {error}.") from None
+    paths = files.weight_files(folder)
+    files.check_whole(paths)
+    load_strictly(model, dict(files.read_tensors(paths)))
+    model.attach_image_encoder(image_encoder)
+    model.tokenizer = read_tokenizer(folder)
+    return model.eval()
+
+
+def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """config.json, model.safetensors (in `dtype`, by default the model's own) and the tokenizer. The image encoder is
+    kept elsewhere: it is frozen."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"qformer": asdict(model.qformer.config), "stage1": asdict(model.config)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.WHOLE)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+# --- Saving ---------------------------------------------------------------------------------------------------------
+
+
+def save(
+    model: Stage2Model | Stage1Model,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Write a model so that `load(folder)` gives it back, and transformers can read it.
+
+    A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout; there the language
+    modeling head and the temperature of stage 1 have no place, so `stage1` inside the folder holds the whole stage-1
+    model. A Stage1Model without image encoder is written alone (`save_stage1`).
+
+    dtype  of the file's tensors, by default the model's own. Files of more than `max_shard_size` are split.
+    """
+    stage1 = model.stage1 if isinstance(model, Stage2Model) else model
+    if isinstance(model, Stage1Model) and model.image_encoder is None:
+        return save_stage1(model, folder, dtype=dtype)
+    write_transformers(model, folder, dtype=dtype, max_shard_size=max_shard_size)
+    if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
+        save_stage1(stage1, Path(folder) / "stage1", dtype=dtype)

@@ -20,12 +20,13 @@ import torch
 
 import blip2_lab
 from benchmarks.measure import own_clock
-from blip2_lab import pretraining, recipes
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.feeding import SceneFeed
-from blip2_lab.optim import parameter_groups, train_mode
-from blip2_lab.recipes import Recipe
-from blip2_lab.train import Task
+from blip2_lab.training.batches import SceneFeed
+from blip2_lab.training.optim import parameter_groups, train_mode
+from blip2_lab.training.recipes import registry
+from blip2_lab.training.recipes.schema import Recipe
+from blip2_lab.training.tasks import pretraining
+from blip2_lab.training.trainer import Task
 
 NAMES = ("micro-vit", "micro-t5", "micro-opt", "micro-bert", "micro-stage1", "micro-stage2")
 WARM = 20  #: batches before the clock runs: draw.py keeps shapes it has drawn, and a run has thousands
@@ -100,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     print(f"{'recipe':14} {'made, ms':>9} {'eaten, ms':>10} {'ratio':>6}   {'with drawing, ms':>16} {'ratio':>6}")
     for name in [options.only] if options.only else NAMES:
-        made, eaten, drawn = measure(recipes.get(name), options.rounds)
+        made, eaten, drawn = measure(registry.get(name), options.rounds)
         line = f"{name:14} {1e3 * made:9.1f} {1e3 * eaten:10.1f} {eaten / made:6.1f}"
         if drawn:
             line += f"   {1e3 * (made + drawn):16.1f} {eaten / (made + drawn):6.1f}"

@@ -93,7 +93,7 @@ def both(size: Size) -> dict[str, nn.Module]:
 
 
 def ready(model: Stage2Model, device: str = "cpu") -> Stage2Model:
-    """As tasks.py trains it: on CPU the fused kernel's backward is slow."""
+    """As training/run.py trains it: on CPU the fused kernel's backward is slow."""
     if device == "cpu":
         model.language_model.model.set_attn_implementation("eager")
     return model

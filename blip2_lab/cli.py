@@ -292,16 +292,16 @@ def _models(args: argparse.Namespace) -> None:
 
 
 def _recipes(args: argparse.Namespace) -> None:
-    from blip2_lab import recipes
+    from blip2_lab.training.recipes import registry
 
-    print(recipes.table())
+    print(registry.table())
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from blip2_lab import recipes
+    from blip2_lab.training.recipes import registry
 
-    chosen = recipes.with_settings(recipes.get(args.recipe), args.settings)
-    from blip2_lab import planner
+    chosen = registry.with_settings(registry.get(args.recipe), args.settings)
+    from blip2_lab.training.planning import plan as planner
 
     options = dict(gpus=args.gpus, memory=args.memory, utilization=args.utilization, runs_dir=args.runs)
     plans = [planner.plan(recipe, peak=args.peak and args.peak * 1e12, **options) for recipe in chosen]
@@ -344,25 +344,26 @@ def _tell(findings: list, table: Callable[[list], str], as_json: bool) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from blip2_lab import recipes
+    from blip2_lab.training.recipes import micro, registry
 
     if not args.recipe and not args.on:
         raise ValueError("say what to train: a RECIPE from `blip2-lab recipes`, or --on FOLDER for your own pictures")
-    recipe = recipes.get(args.recipe or recipes.OWN.name)
+    recipe = registry.get(args.recipe or micro.OWN.name)
     if args.on or args.name:
         recipe = _on_pictures(recipe, args.on, args.name)
-    chosen = recipes.with_settings(recipe, args.settings)
+    chosen = registry.with_settings(recipe, args.settings)
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; it must be 1 or more")
-    from blip2_lab import sequence, tasks  # after the settings: a misspelled one is told at once
+    from blip2_lab.export import export  # after the settings: a misspelled one is told at once
+    from blip2_lab.training import pipeline
 
-    sequence.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
+    pipeline.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
     if args.on and chosen[0].task != "stage1":  # stage 1 alone cannot answer
         model = args.runs / chosen[0].name / "model"
         print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
     if len(chosen) > 1:
         finished = next(recipe.name for recipe in chosen if recipe.task == "stage2")
-        folder = tasks.export(args.runs, stage2=finished)
+        folder = export(args.runs, stage2=finished)
         print(f"the finished model is in {folder}: blip2-lab ask PICTURE PROMPT --model {folder}")
 
 

@@ -14,7 +14,7 @@ from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import HELD_OUT_BOOK, VALIDATION_BOOK, sample_scene
-from blip2_lab.recipes import get
+from blip2_lab.training.recipes.registry import get
 from blip2_lab.training.run_folder import CURVES
 
 pytestmark = pytest.mark.skipif(not (MICRO / "config.json").is_file(), reason="this checkout has no micro model")

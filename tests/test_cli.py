@@ -16,7 +16,7 @@ from blip2_lab import cli, novelty
 from blip2_lab.models.decoding import Token
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.recipes import RECIPES
+from blip2_lab.training.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parents[1]
 
@@ -250,10 +250,10 @@ def test_train_mistakes(capsys, tmp_path):
 
 
 def test_train_passes_on_what_was_said(capsys, monkeypatch, tmp_path):
-    from blip2_lab import tasks
+    from blip2_lab.training import run as run_module
 
     calls = []
-    monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append((recipe, runs, options)))
+    monkeypatch.setattr(run_module, "run", lambda recipe, runs, **options: calls.append((recipe, runs, options)))
     settings = ["--set", "optim.lr=5e-5", "--set", "optim.steps=3"]
     assert run(capsys, "train", "micro-vit", "--runs", str(tmp_path), "--restart", *settings)[0] == 0
     ((recipe, runs, options),) = calls
@@ -262,11 +262,12 @@ def test_train_passes_on_what_was_said(capsys, monkeypatch, tmp_path):
 
 
 def test_train_all_is_the_sequence_and_an_export(capsys, monkeypatch, tmp_path):
-    from blip2_lab import tasks
+    from blip2_lab import export
+    from blip2_lab.training import run as run_module
 
     calls = []
-    monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append(recipe.name))
-    monkeypatch.setattr(tasks, "export", lambda runs, stage2: runs / stage2.removesuffix("-stage2"))
+    monkeypatch.setattr(run_module, "run", lambda recipe, runs, **options: calls.append(recipe.name))
+    monkeypatch.setattr(export, "export", lambda runs, stage2: runs / stage2.removesuffix("-stage2"))
     command = ("train", "micro-all", "--jobs", "1", "--runs", str(tmp_path), "--set", "micro-vit/optim.steps=3")
     code, out, _ = run(capsys, *command)
     assert code == 0 and calls == list(RECIPES["micro-all"].sequence)
@@ -274,29 +275,29 @@ def test_train_all_is_the_sequence_and_an_export(capsys, monkeypatch, tmp_path):
 
 
 def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
-    from blip2_lab import tasks
+    from blip2_lab.training import run as run_module
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tasks, "run", interrupted)
+    monkeypatch.setattr(run_module, "run", interrupted)
     code, _, err = run(capsys, "train", "micro-vit", "--quiet")
     assert code == 130 and "the same command goes on from the last checkpoint" in err
 
 
 def test_divergence_is_a_sentence(capsys, monkeypatch):
-    from blip2_lab import tasks
-    from blip2_lab.train import Diverged
+    from blip2_lab.training import run as run_module
+    from blip2_lab.training.divergence import Diverged
 
     def diverged(*_, **__):
         raise Diverged("the loss became nan at step 8; try a lower learning rate")
 
-    monkeypatch.setattr(tasks, "run", diverged)
+    monkeypatch.setattr(run_module, "run", diverged)
     assert "nan at step 8" in complaint(capsys, "train", "micro-vit", "--quiet")
 
 
 def test_a_missing_package_is_named(capsys, monkeypatch):
-    from blip2_lab import tasks
+    from blip2_lab.training import run as run_module
 
     def missing(name):
         def run(*_, **__):
@@ -304,9 +305,9 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(tasks, "run", missing("accelerate"))
+    monkeypatch.setattr(run_module, "run", missing("accelerate"))
     assert "needs accelerate, which is not installed" in complaint(capsys, "train", "micro-vit", "--quiet")
-    monkeypatch.setattr(tasks, "run", missing("blip2_lab.nothing"))
+    monkeypatch.setattr(run_module, "run", missing("blip2_lab.nothing"))
     with pytest.raises(ModuleNotFoundError):  # ours: a bug, not the user's mistake
         cli.main(["train", "micro-vit", "--quiet"])
 
@@ -397,10 +398,10 @@ def own(tmp_path) -> Path:
 
 
 def test_train_on_a_folder_has_a_recipe_and_a_run_of_its_own(capsys, monkeypatch, own, tmp_path):
-    from blip2_lab import tasks
+    from blip2_lab.training import run as run_module
 
     calls = []
-    monkeypatch.setattr(tasks, "run", lambda recipe, runs, **options: calls.append(recipe))
+    monkeypatch.setattr(run_module, "run", lambda recipe, runs, **options: calls.append(recipe))
     base = ("--on", str(own), "--runs", str(tmp_path))
     code, out, _ = run(capsys, "train", *base, "--set", "data.cached_views=2")
     assert code == 0 and f"--model {tmp_path / 'micro-captions-my-pictures' / 'model'}" in out

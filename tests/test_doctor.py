@@ -13,9 +13,10 @@ from torch import nn
 from blip2_lab.data.examples import Batch
 from blip2_lab.doctor import diagnose_run, report
 from blip2_lab.models.losses import ITM_CHANCE, chance_levels
-from blip2_lab.tasks import PicturesTask
-from blip2_lab.train import OptimConfig, train
+from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import CURVES, RunFolder, read_log, reference_log
+from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.trainer import train
 
 STEPS, EVERY, WARMUP = 1000, 20, 50
 CHANCE = chance_levels(64, 300)

@@ -14,8 +14,8 @@ from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, Batch, PictureList, Record
 from blip2_lab.data.mixture import Mixture, open_sources
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.feeding import FAMILY, TOLD, PictureFeed, SceneFeed, choose_text, facts
 from blip2_lab.picturebook.scene import Scene, Thing
+from blip2_lab.training.batches import FAMILY, TOLD, PictureFeed, SceneFeed, choose_text, facts
 from blip2_lab.training.recipes.schema import WebData
 
 FEATURES = torch.arange(400.0)[:, None, None].expand(400, 2, 3)  # picture k has the feature k

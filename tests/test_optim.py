@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
+from blip2_lab.training.optim import learning_rate, parameter_groups, train_mode
+from blip2_lab.training.recipes.schema import OptimConfig
 
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=3, steps=12, batch_size=8, precision="fp32")
 

@@ -15,9 +15,9 @@ from blip2_lab.checkpoints.load import read_stage1, save_stage1
 from blip2_lab.common import distributed
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
-from blip2_lab.optim import OptimConfig
-from blip2_lab.train import pass_numbers, train
+from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import checkpoints, read_log
+from blip2_lab.training.trainer import pass_numbers, train
 
 OPTIM = OptimConfig(lr=1e-3, warmup_steps=1, steps=5, batch_size=8, precision="fp32")
 SIZES = dict(vocab_size=50, width=16, num_layers=3, num_heads=2, ffn_width=32, image_width=12, num_query_tokens=3)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from blip2_lab import parts
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.models.vision_encoder import ImageEncoder
+from blip2_lab.training import batches, builders
 
 
 def encoder(layers: int = 2) -> ImageEncoder:
@@ -54,7 +54,7 @@ def test_eva_clip_by_its_name_is_the_file_that_lavis_keeps(torch_cache, tmp_path
     torch.save(eva_state(encoder()), torch_cache / EVA_FILE)
     pixels = torch.randn(2, 3, 48, 48)
     for name in ("eva-clip-vit-g-14", str(torch_cache / EVA_FILE)):
-        loaded = parts.load_image_encoder(name, tmp_path)
+        loaded = builders.load_image_encoder(name, tmp_path)
         assert torch.equal(loaded(pixels), encoder()(pixels))
         assert not any(p.requires_grad for p in loaded.parameters())
 
@@ -65,23 +65,23 @@ def test_eva_clip_is_fetched_or_one_sentence_says_how(torch_cache, tmp_path, mon
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(ValueError, match=r"no network.*curl -C - -o .*eva_vit_g.pth https.*model.image_encoder="):
-        parts.load_image_encoder("eva-clip-vit-g-14", tmp_path)
+        builders.load_image_encoder("eva-clip-vit-g-14", tmp_path)
     with pytest.raises(ValueError, match="there is no image encoder in"):
-        parts.load_image_encoder(str(tmp_path / "eva.pth"), tmp_path)
+        builders.load_image_encoder(str(tmp_path / "eva.pth"), tmp_path)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, file: torch.save(eva_state(encoder()), file))
-    assert parts.load_image_encoder("eva-clip-vit-g-14", tmp_path).width == 128
+    assert builders.load_image_encoder("eva-clip-vit-g-14", tmp_path).width == 128
 
 
 def test_frozen_parts_take_16_bits_on_a_gpu(tmp_path, monkeypatch):
     encoder().model.save_pretrained(tmp_path / "vit")
-    assert parts.load_image_encoder(str(tmp_path / "vit"), tmp_path).model.dtype == torch.float32
-    features = parts.encode_frozen(encoder(), torch.ones(1, 3, 48, 48))
+    assert builders.load_image_encoder(str(tmp_path / "vit"), tmp_path).model.dtype == torch.float32
+    features = batches.encode_frozen(encoder(), torch.ones(1, 3, 48, 48))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    half = parts.load_image_encoder(str(tmp_path / "vit"), tmp_path)
+    half = builders.load_image_encoder(str(tmp_path / "vit"), tmp_path)
     assert half.model.dtype == torch.bfloat16
-    torch.testing.assert_close(parts.encode_frozen(half, torch.ones(1, 3, 48, 48)), features, atol=0.05, rtol=0.05)
-    assert parts.frozen_dtype("facebook/opt-2.7b", is_encoder_decoder=False) == torch.float16
-    assert parts.frozen_dtype("google/flan-t5-xl", is_encoder_decoder=True) == torch.bfloat16
-    assert parts.frozen_dtype("micro-t5", is_encoder_decoder=True) == torch.float32  # made here, and small
+    torch.testing.assert_close(batches.encode_frozen(half, torch.ones(1, 3, 48, 48)), features, atol=0.05, rtol=0.05)
+    assert builders.frozen_dtype("facebook/opt-2.7b", is_encoder_decoder=False) == torch.float16
+    assert builders.frozen_dtype("google/flan-t5-xl", is_encoder_decoder=True) == torch.bfloat16
+    assert builders.frozen_dtype("micro-t5", is_encoder_decoder=True) == torch.float32  # made here, and small

@@ -7,7 +7,7 @@ import torch
 from blip2_lab.picturebook import corpus
 from blip2_lab.picturebook.scene import KINDS, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
-from blip2_lab.piles import NOISE, SPREAD, add_up, piles_of
+from blip2_lab.training.tasks.word_sums import NOISE, SPREAD, add_up, piles_of
 
 
 def tokens(*texts):

@@ -7,14 +7,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from blip2_lab import planner, workload
-from blip2_lab.blueprint import blueprint, build_image_encoder, build_language_model, count_parameters
 from blip2_lab.models.language_model import Text, language_model
 from blip2_lab.models.micro import new_opt, new_t5
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.vision_encoder import ImageEncoder
-from blip2_lab.recipes import RECIPES, get, override
-from blip2_lab.workload import Texts, Work
+from blip2_lab.training.planning import flops as workload
+from blip2_lab.training.planning import plan as planner
+from blip2_lab.training.planning.flops import Texts, Work
+from blip2_lab.training.planning.parameters import (
+    blueprint,
+    build_image_encoder,
+    build_language_model,
+    count_parameters,
+)
+from blip2_lab.training.recipes.registry import RECIPES, get
+from blip2_lab.training.recipes.schema import override
 
 MICRO_PARTS = ("micro-vit", "micro-t5", "micro-opt", "micro-bert")
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blip2_lab import pretraining, recipes
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.micro import new_opt, new_t5
 from blip2_lab.models.vision_encoder import ImageEncoder
@@ -22,7 +21,10 @@ from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import masks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, Thing, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
-from blip2_lab.pretraining import (
+from blip2_lab.training.optim import parameter_groups
+from blip2_lab.training.recipes import registry, schema
+from blip2_lab.training.tasks import pretraining
+from blip2_lab.training.tasks.pretraining import (
     BertTask,
     OptTask,
     T5Task,
@@ -399,7 +401,8 @@ def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_toke
 
 def test_t5_biases_learn_faster_and_do_not_decay(t5_tokenizer):
     model = tiny_t5(64)
-    groups = T5Task(model, t5_tokenizer, 2, seed=0).parameter_groups(1e-3, 0.1)
+    task = T5Task(model, t5_tokenizer, 2, seed=0)
+    groups = parameter_groups(model, 1e-3, 0.1, lr_scales=task.lr_scales(), no_decay=task.no_decay)
     settings = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert set(settings) == {id(p) for p in model.parameters()}
 
@@ -526,7 +529,7 @@ def test_text_questions_come_with_a_true_description(solutions):
 @pytest.mark.parametrize("name", ["micro-vit", "micro-t5", "micro-opt", "micro-bert"])
 def test_recipes_build_a_task_that_starts_knowing_nothing(name, tmp_path):
     torch.manual_seed(0)
-    recipe = recipes.get(name)
+    recipe = registry.get(name)
     recipe = replace(recipe, optim=replace(recipe.optim, batch_size=4))
     task = build_task(recipe, tmp_path)
     assert task.batch_size == 4 and task.seed == recipe.data.seed
@@ -566,9 +569,9 @@ def test_a_recipe_for_something_else_is_refused():
     recipe = SimpleNamespace(
         name="odd",
         task="gpt",
-        model=recipes.MicroPart("S"),
+        model=schema.MicroPart("S"),
         optim=SimpleNamespace(pass_size=2),
-        data=recipes.SeedData(),
+        data=schema.SeedData(),
     )
     with pytest.raises((ValueError, KeyError), match="gpt"):
         build_task(recipe, None)

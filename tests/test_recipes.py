@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_lab import recipes
 from blip2_lab.models.vision_encoder import ImageEncoder
-from blip2_lab.optim import parameter_groups
-from blip2_lab.recipes import PAPER_PAIRS, RECIPES, get, override, settings, table, vit_lr_scales, with_settings
+from blip2_lab.training.optim import parameter_groups, vit_lr_scales
+from blip2_lab.training.recipes.micro import LAPTOP, MICRO
+from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER, PAPER_PAIRS
+from blip2_lab.training.recipes.registry import RECIPES, get, needs, table, with_settings
+from blip2_lab.training.recipes.schema import override, settings
 
 
 def test_names_are_unique_and_their_own():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
-    groups = ("MICRO", "LAPTOP", "A100", "PAPER", "FINE_TUNING", "LAVIS")
-    assert len(RECIPES) == 1 + sum(len(getattr(recipes, group)) for group in groups)  # and the one for your pictures
+    groups = (MICRO, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS)
+    assert len(RECIPES) == 1 + sum(map(len, groups))  # and the one for your pictures
 
 
 @pytest.mark.parametrize("encoder,batch_size", [("vit-l", 2320), ("vit-g", 1680)])
@@ -33,7 +35,7 @@ def test_stage2_of_the_paper(encoder, language):
     assert recipe.optim.batch_size == (1520 if is_t5 else 1920)
     assert recipe.optim.precision == ("bf16" if is_t5 else "fp16")
     assert (recipe.optim.steps, recipe.optim.min_lr, recipe.optim.lr) == (80_000, 5e-5, 1e-4)
-    assert recipe.needs == (f"paper-stage1-{encoder}",)
+    assert needs(recipe) == (f"paper-stage1-{encoder}",)
 
 
 TABLES_7_AND_8 = [  # task, language model, batch size, resolution, layer-wise decay, as printed in the appendix
@@ -55,7 +57,7 @@ def test_fine_tuning_of_tables_7_and_8(task, language, batch_size, resolution, d
     assert optim.steps == 5 * (recipe.data.pairs // batch_size)  # five epochs
     assert parts.prompt == {"caption": "a photo of", "vqa": "Question: {} Answer:"}[task]
     assert parts.question_in_qformer == (task == "vqa") and parts.train_image_encoder
-    assert recipe.needs == (f"paper-stage2-vit-g-{language}",)
+    assert needs(recipe) == (f"paper-stage2-vit-g-{language}",)
     assert not recipe.data.flip or task == "caption"
 
 
@@ -66,7 +68,7 @@ def test_fine_tuning_of_table_9(encoder, lr, betas, decay):
     recipe = get(f"finetune-retrieval-{encoder}")
     assert (recipe.optim.lr, recipe.optim.betas, recipe.model.layer_decay) == (lr, betas, decay)
     assert (recipe.optim.batch_size, recipe.optim.warmup_steps, recipe.data.image_size) == (224, 1000, 364)
-    assert recipe.needs == (f"paper-stage1-{encoder}",)
+    assert needs(recipe) == (f"paper-stage1-{encoder}",)
 
 
 def test_lavis_differs_from_the_paper_where_it_does():
@@ -125,15 +127,15 @@ def test_layer_wise_decay_really_acts(kind):
 def test_a_sequence_comes_in_an_order_that_can_be_trained(sequence):
     done: list[str] = []
     for name in get(sequence).sequence:
-        assert set(get(name).needs) <= set(done), name
+        assert set(needs(get(name))) <= set(done), name
         done.append(name)
 
 
 def test_needs_are_in_order():
-    assert get("micro-stage2").needs == ("micro-vit", "micro-bert", "micro-stage1", "micro-t5")
-    assert get("micro-stage1").needs == ("micro-vit", "micro-bert")
+    assert needs(get("micro-stage2")) == ("micro-vit", "micro-bert", "micro-stage1", "micro-t5")
+    assert needs(get("micro-stage1")) == ("micro-vit", "micro-bert")
     alone = override(get("micro-stage2"), "model.pretrained=false")
-    assert "micro-stage1" not in alone.needs and "micro-bert" in alone.needs
+    assert "micro-stage1" not in needs(alone) and "micro-bert" in needs(alone)
 
 
 def test_an_unknown_name_suggests_the_nearest():

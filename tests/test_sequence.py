@@ -11,8 +11,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from blip2_lab import sequence
-from blip2_lab.recipes import get, override
+from blip2_lab.training import pipeline
+from blip2_lab.training.recipes.registry import get
+from blip2_lab.training.recipes.schema import override
 from blip2_lab.training.run_folder import read_log
 
 
@@ -29,34 +30,34 @@ def bert(name, steps):
 
 def test_what_needs_nothing_may_begin():
     waiting = [get(name) for name in get("micro-all").sequence]
-    assert sequence.ready(waiting, []) == parts("vit", "bert", "t5", "opt")
+    assert pipeline.ready(waiting, []) == parts("vit", "bert", "t5", "opt")
 
 
 def test_a_part_waits_for_what_it_needs_even_while_that_is_trained():
-    assert sequence.ready(parts("stage1", "stage2"), parts("vit", "t5")) == []
-    assert sequence.ready(parts("stage1", "stage2"), parts("t5")) == parts("stage1")
-    assert sequence.ready(parts("stage2", "retrieval"), parts("t5")) == parts("retrieval")
+    assert pipeline.ready(parts("stage1", "stage2"), parts("vit", "t5")) == []
+    assert pipeline.ready(parts("stage1", "stage2"), parts("t5")) == parts("stage1")
+    assert pipeline.ready(parts("stage2", "retrieval"), parts("t5")) == parts("retrieval")
 
 
 def test_what_is_not_in_the_sequence_is_not_waited_for():
-    assert sequence.ready(parts("stage2"), []) == parts("stage2")  # tasks.run says what is missing
+    assert pipeline.ready(parts("stage2"), []) == parts("stage2")  # run.run says what is missing
 
 
 @pytest.mark.parametrize(
     "processes,gpu,threads,jobs", [(1, False, 2, 2), (2, False, 2, 1), (1, True, 8, 1), (1, False, 1, 1)]
 )
 def test_two_at_a_time_where_the_cores_are_ours(monkeypatch, processes, gpu, threads, jobs):
-    monkeypatch.setattr(sequence, "number_of_processes", lambda: processes)
-    monkeypatch.setattr(sequence.torch.accelerator, "is_available", lambda: gpu)
-    monkeypatch.setattr(sequence.torch, "get_num_threads", lambda: threads)
-    assert sequence._default_jobs() == jobs
+    monkeypatch.setattr(pipeline, "number_of_processes", lambda: processes)
+    monkeypatch.setattr(pipeline.torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: threads)
+    assert pipeline._default_jobs() == jobs
 
 
 # --------------------------------------------------------------------------------------------------- in processes
 
 
 def test_two_parts_are_trained_and_every_line_has_its_name(tmp_path, capfd):
-    sequence.run([bert("one", 1), bert("two", 1)], tmp_path, jobs=2)
+    pipeline.run([bert("one", 1), bert("two", 1)], tmp_path, jobs=2)
     for name in ("one", "two"):
         assert read_log(tmp_path / name)[-1]["step"] == 1 and (tmp_path / name / "model").is_dir()
     lines = capfd.readouterr().out.splitlines()
@@ -67,15 +68,15 @@ def test_two_parts_are_trained_and_every_line_has_its_name(tmp_path, capfd):
 def test_a_part_that_fails_stops_the_others_with_its_own_error(tmp_path):
     orphan = replace(get("micro-stage2"), name="orphan")
     with pytest.raises(ValueError, match="orphan needs micro-vit") as error:
-        sequence.run([bert("long", 100_000), orphan], tmp_path, jobs=2, progress=False)
-    assert "in the process of orphan" in error.value.__notes__[0] and "tasks.py" in error.value.__notes__[0]
+        pipeline.run([bert("long", 100_000), orphan], tmp_path, jobs=2, progress=False)
+    assert "in the process of orphan" in error.value.__notes__[0] and "run.py" in error.value.__notes__[0]
     assert not multiprocessing.active_children()  # the long one
 
 
 def test_parts_that_wait_for_one_another_are_named(tmp_path):
     circle = override(get("micro-stage1"), "model.bert=micro-stage1")
     with pytest.raises(ValueError, match="micro-stage1 and micro-stage2 need one another"):
-        sequence.run([circle, get("micro-stage2")], tmp_path, jobs=2, progress=False)
+        pipeline.run([circle, get("micro-stage2")], tmp_path, jobs=2, progress=False)
 
 
 @pytest.mark.slow

@@ -18,11 +18,12 @@ import pytest
 import torch
 from torch import nn
 
-from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups
-from blip2_lab.prefetch import prefetch
-from blip2_lab.train import train
+from blip2_lab.training.divergence import Diverged
+from blip2_lab.training.optim import learning_rate
+from blip2_lab.training.prefetch import prefetch
+from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import checkpoints, read_log
-from blip2_lab.watch import Diverged
+from blip2_lab.training.trainer import train
 
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=3, steps=12, batch_size=8, precision="fp32")
 
@@ -178,7 +179,7 @@ def test_frozen_parts_keep_their_bytes_and_stay_in_eval(tmp_path):
 def test_lr_scale_really_acts(tmp_path):
     """Adam's first step moves every weight by its learning rate: 30 times farther in the fast group."""
     task = SmallTask()
-    task.parameter_groups = lambda lr, decay: parameter_groups(task.model, lr, decay, lr_scales={"head.bias": 30.0})
+    task.lr_scales = lambda: {"head.bias": 30.0}
     before = weights(task)
     quietly(task, OptimConfig(lr=1e-4, warmup_steps=1, steps=1, batch_size=8, precision="fp32"), run_dir=tmp_path)
     moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in weights(task).items()}

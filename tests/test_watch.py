@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from blip2_lab.watch import Diverged, LossWatch
+from blip2_lab.training.divergence import Diverged, LossWatch
 
 
 def watch(losses) -> tuple[LossWatch, int]:

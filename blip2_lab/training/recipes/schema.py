@@ -1,10 +1,13 @@
-"""What a recipe is made of, and how one value of it is changed: `optim.lr=5e-5`.
+"""What a recipe is made of: small frozen dataclasses, and `override`, which changes one value: `optim.lr=5e-5`.
 
-What is unusual about it:
+`Recipe` is where to begin; it holds one of the `...Parts` (what is built), one of the `...Data` (what it learns from)
+and an `OptimConfig` (how it is trained).
 
-* Each part and each kind of data is one small frozen dataclass; a recipe (recipes.py) holds one of each.
+Notes:
+
 * `override` converts text to the type that the field is annotated with; nothing is evaluated. An unknown name is an
-  error that suggests the nearest one, never a value that nobody reads.
+  error that suggests the nearest one.
+* Nothing here loads torch: `blip2-lab recipes` answers at once.
 
 Paper: section 3.4. Notebook: 08.
 """
@@ -16,6 +19,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from blip2_lab.common.console import nearest
+
+PLAN_IT = "see blip2-lab plan"  #: the cost of what nobody has measured
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class FineTuneParts:
     The image encoder trains with the Q-Former (sections 4.2 to 4.4), or stays frozen (`train_image_encoder=False`).
 
     `layer_decay`: the image encoder's layer k from the top learns `layer_decay ** k` times as fast
-    (`recipes.vit_lr_scales`). `question_in_qformer`: the question conditions the queries too (section 4.3, Figure 7).
+    (`optim.vit_lr_scales`). `question_in_qformer`: the question conditions the queries too (section 4.3, Figure 7).
     """
 
     start: str
@@ -89,7 +94,7 @@ class SceneData:
     """`scenes` pictures of the picture book, their features computed once. A caption is drawn anew at every step.
 
     `held_out`: how many pictures of another book the evaluations along the way look at.
-    `alike_from`: from this batch on every second one shows scenes that are alike (feeding.SceneFeed).
+    `alike_from`: from this batch on every second one shows scenes that are alike (batches.SceneFeed).
     """
 
     seed: int = 0
@@ -126,6 +131,70 @@ class WebData:
     cached_views: int = 0
     verify_cache: bool = True
     threads: int = 4
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
+
+    batch_size         what one update sees, over all processes
+    accumulate         into so many passes a process splits its share of a batch (`pass_size` examples each)
+    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32
+    checkpoint_layers  every transformer layer keeps its input only and is computed again for its gradient: most of the
+                       memory of activations, for a third more work
+    shard              FSDP2 instead of DDP: each process keeps its share of the weights, for models too large for one
+    """
+
+    lr: float
+    warmup_steps: int
+    steps: int
+    batch_size: int
+    min_lr: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.05
+    grad_clip: float | None = 1.0
+    accumulate: int = 1
+    precision: str = "bf16"
+    checkpoint_layers: bool = False
+    shard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp16", "fp32"):
+            raise ValueError(f"precision {self.precision!r} is unknown: choose bf16, fp16 or fp32")
+        if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
+            raise ValueError("steps, batch_size and accumulate must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} passes")
+
+    @property
+    def pass_size(self) -> int:
+        """Examples of one forward and backward pass of one process: what `task.batch` returns."""
+        from blip2_lab.common.distributed import number_of_processes  # brings torch, which a recipe does not need
+
+        return self.batch_size // (self.accumulate * number_of_processes())
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`task` says who builds it: vit, t5, opt, bert (tasks/pretraining.py), stage1, stage2, or sequence.
+    caption, vqa and retrieval fine-tune; the question in the Q-Former can be planned, not yet trained.
+
+    `sequence`: the recipes of which this one is made, in order. (What it needs: `registry.needs`.)
+    `curve`: the recipe whose shipped log its losses are compared with, where it goes by another name itself.
+    """
+
+    name: str
+    summary: str
+    cost: str
+    task: str
+    optim: OptimConfig | None = None
+    model: MicroPart | Stage1Parts | Stage2Parts | FineTuneParts | None = None
+    data: SeedData | SceneData | WebData | None = None
+    seed: int = 0
+    save_every: int = 200
+    eval_every: int = 500
+    sequence: tuple[str, ...] = ()
+    curve: str = ""
 
 
 # --------------------------------------------------------------------------------------------------- changing one value

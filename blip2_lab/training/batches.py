@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation
@@ -46,10 +46,8 @@ from blip2_lab.data.mixture import (
 )
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
-from blip2_lab.parts import encoder_of, fingerprint
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
-from blip2_lab.recipes import Recipe
-from blip2_lab.training.recipes.schema import SceneData, WebData
+from blip2_lab.training.recipes.schema import Recipe, SceneData, WebData
 
 SKIPPED = "skipped.jsonl"  #: in a run's folder
 FAMILY = 16  #: scenes that a batch shows together because they are alike
@@ -321,6 +319,35 @@ def _contents(source: Source, data: WebData, seed: int) -> str:
         status = os.stat(file) if os.path.exists(file) else None
         digest.update(f"{file} {status and (status.st_size, status.st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+# -------------------------------------------------------------------------------------------------- the frozen encoder
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A name for these very weights: sixteen hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_frozen(image_encoder: ImageEncoder, pixels: Tensor) -> Tensor:
+    """pixels [B,3,S,S] -> image_features bf16 [B,N,Dv], without gradient: what the feature cache keeps, so that
+    training from it gives the same losses."""
+    with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16):
+        return image_encoder.to(pixels.device)(pixels).to(torch.bfloat16)
+
+
+def encoder_of(image_encoder: ImageEncoder):
+    """The encoder as a function of pictures -> image_features bf16 [B,N,Dv], on the fastest device there is."""
+    image_encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def encode(images: Sequence[Image.Image]) -> Tensor:
+        return encode_frozen(image_encoder, image_encoder.preprocess(images)).cpu()
+
+    return encode
 
 
 # ------------------------------------------------------------------------------------------------ a recipe's own feed

@@ -1,10 +1,11 @@
-"""How to optimize: learning rate, parameter groups, and what is in training mode.
+"""AdamW and its schedule: learning rate, parameter groups, and what is in training mode.
 
-What is unusual about it:
+`build_optimizer` and `learning_rate` are where to begin; the trainer calls both, and nothing else reads `optim.lr`.
+
+Notes:
 
 * The learning rate is a pure function of the step, and every parameter group multiplies it by its own `lr_scale`.
-  (LAVIS computes `lr_scale` for layer-wise decay and never reads it.)
-* `batch_size` is what an update sees. Into how many processes and passes it is split changes nothing that is learned.
+  (LAVIS computes `lr_scale` for layer-wise decay and never reads it; `vit_lr_scales` is that decay, applied.)
 
 Paper: section 3.4. Notebook: 08.
 """
@@ -12,50 +13,32 @@ Paper: section 3.4. Notebook: 08.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from blip2_lab.common.distributed import number_of_processes
+from blip2_lab.training.recipes.schema import OptimConfig
 
 
-@dataclass(frozen=True)
-class OptimConfig:
-    """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
-
-    batch_size         what one update sees, over all processes
-    accumulate         into so many passes a process splits its share of a batch (`pass_size` examples each)
-    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32
-    checkpoint_layers  every transformer layer keeps its input only and is computed again for its gradient: most of the
-                       memory of activations, for a third more work
-    shard              FSDP2 instead of DDP: each process keeps its share of the weights, for models too large for one
-    """
-
-    lr: float
-    warmup_steps: int
-    steps: int
-    batch_size: int
-    min_lr: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.05
-    grad_clip: float | None = 1.0
-    accumulate: int = 1
-    precision: str = "bf16"
-    checkpoint_layers: bool = False
-    shard: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp16", "fp32"):
-            raise ValueError(f"precision {self.precision!r} is unknown: choose bf16, fp16 or fp32")
-        if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
-            raise ValueError("steps, batch_size and accumulate must be at least 1")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} passes")
-
-    @property
-    def pass_size(self) -> int:
-        """Examples of one forward and backward pass of one process: what `task.batch` returns."""
-        return self.batch_size // (self.accumulate * number_of_processes())
+def build_optimizer(
+    model: nn.Module,
+    optim: OptimConfig,
+    device: torch.device,
+    *,
+    lr_scales: dict[str, float] | None = None,
+    no_decay: tuple[str, ...] = (),
+) -> torch.optim.AdamW:
+    """AdamW over what trains in `model`; the two last options as in `parameter_groups`."""
+    groups = parameter_groups(model, optim.lr, optim.weight_decay, lr_scales=lr_scales, no_decay=no_decay)
+    if not groups:
+        raise ValueError("nothing to train: no parameter of the model requires a gradient")
+    return torch.optim.AdamW(
+        groups,
+        lr=optim.lr,
+        betas=tuple(optim.betas),
+        weight_decay=optim.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:
@@ -95,6 +78,19 @@ def parameter_groups(
     return result
 
 
+def vit_lr_scales(num_layers: int, decay: float, prefix: str = "image_encoder.model.") -> dict[str, float]:
+    """Layer-wise decay of the learning rate as `parameter_groups` wants it: parameter name -> scale.
+
+    The last layer learns `decay` times as fast as the Q-Former, the one below `decay ** 2`, and so on; the embeddings
+    are below the first. With decay 1 there is nothing to scale: {}.
+    """
+    # differs from LAVIS: there the same scales are computed and no optimizer reads them
+    if decay == 1:
+        return {}
+    layers = {f"{prefix}encoder.layers.{k}.": decay ** (num_layers - k) for k in range(num_layers)}
+    return layers | dict.fromkeys((f"{prefix}embeddings.", f"{prefix}pre_layrnorm."), decay ** (num_layers + 1))
+
+
 def train_mode(model: nn.Module) -> None:
     """Training mode, except for frozen sub-modules: their dropout stays off (LAVIS leaves the language model's on)."""
     model.train()
@@ -102,3 +98,11 @@ def train_mode(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
+
+
+def after_divergence(optim: OptimConfig) -> str:
+    """What to change when a run has diverged; the end of a sentence."""
+    return (
+        f"try a lower learning rate than {optim.lr:g}, a longer warm-up than {optim.warmup_steps} steps, "
+        "grad_clip=1.0, or precision=fp32"
+    )

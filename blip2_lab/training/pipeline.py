@@ -26,9 +26,10 @@ from typing import TextIO
 
 import torch
 
-from blip2_lab import tasks
 from blip2_lab.common.distributed import number_of_processes
-from blip2_lab.recipes import Recipe
+from blip2_lab.training import run as run_module
+from blip2_lab.training.recipes.registry import needs
+from blip2_lab.training.recipes.schema import Recipe
 
 
 def run(
@@ -42,7 +43,7 @@ def run(
     if jobs == 1:
         for recipe in recipes:
             _announce(recipe, progress)
-            tasks.run(recipe, runs_dir, resume=resume, progress=progress)
+            run_module.run(recipe, runs_dir, resume=resume, progress=progress)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads, locks and all
     threads = max(1, torch.get_num_threads() // jobs)
@@ -72,7 +73,7 @@ def run(
 def ready(waiting: Sequence[Recipe], running: Sequence[Recipe]) -> list[Recipe]:
     """Those of the waiting that need nothing that is still to come."""
     to_come = {recipe.name for recipe in (*waiting, *running)}
-    return [recipe for recipe in waiting if not to_come.intersection(recipe.needs)]
+    return [recipe for recipe in waiting if not to_come.intersection(needs(recipe))]
 
 
 def _default_jobs() -> int:
@@ -92,7 +93,7 @@ def _part(recipe: Recipe, runs_dir: Path, resume: bool, progress: bool, threads:
     torch.set_num_threads(threads)
     try:
         with redirect_stdout(_Named(recipe.name, sys.stdout)):
-            tasks.run(recipe, runs_dir, resume=resume, progress=progress)
+            run_module.run(recipe, runs_dir, resume=resume, progress=progress)
         sender.send(None)
     except Exception as error:  # handed over: it belongs to the process that asked
         error.add_note(f"in the process of {recipe.name}:\n{traceback.format_exc()}")

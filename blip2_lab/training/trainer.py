@@ -34,8 +34,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from blip2_lab.common import distributed
-from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
-from blip2_lab.prefetch import prefetch
+from blip2_lab.training.divergence import Diverged, LossWatch
+from blip2_lab.training.optim import after_divergence, build_optimizer, learning_rate, train_mode
+from blip2_lab.training.prefetch import prefetch
+from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import (
     RunFolder,
     checkpoints,
@@ -44,7 +46,6 @@ from blip2_lab.training.run_folder import (
     read_log,
     set_random_states,
 )
-from blip2_lab.watch import Diverged, LossWatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,7 +55,8 @@ class Task(Protocol):
     """What the engine trains: anything with these three. Parameters of `model` that require a gradient are trained.
 
     It may also have:
-      `parameter_groups(lr, weight_decay) -> list[dict]`; default: the function of that name below
+      `lr_scales() -> dict[str, float]`: by part of a parameter's name, how many times faster it learns
+      `no_decay`: parts of the names of parameters whose weights do not decay
       `evaluate(step) -> dict[str, float]`, called every `eval_every` steps, in eval mode and without gradient
       `save(folder: Path)`, called once at the end with `run_dir/model`
       `joint_losses(batches)`: the losses of several passes' batches together, for losses that compare examples of
@@ -220,20 +222,8 @@ def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[
 
 
 def _optimizer(task: Task, optim: OptimConfig, device: torch.device) -> torch.optim.AdamW:
-    build = getattr(task, "parameter_groups", None)
-    arguments = (optim.lr, optim.weight_decay)
-    groups = build(*arguments) if build else parameter_groups(task.model, *arguments)
-    if not any(group["params"] for group in groups):
-        raise ValueError("nothing to train: no parameter of the model requires a gradient")
-    for group in groups:
-        group.setdefault("lr_scale", 1.0)
-    return torch.optim.AdamW(
-        groups,
-        lr=optim.lr,
-        betas=tuple(optim.betas),
-        weight_decay=optim.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    scales = task.lr_scales() if hasattr(task, "lr_scales") else None
+    return build_optimizer(task.model, optim, device, lr_scales=scales, no_decay=getattr(task, "no_decay", ()))
 
 
 def _update(
@@ -399,7 +389,4 @@ def _advice(run: RunFolder, optim: OptimConfig, watch: LossWatch) -> str:
     where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written"
     if good and good != run.latest:
         where += " (remove the later ones to go on from there)"
-    return (
-        f"{where}; try a lower learning rate than {optim.lr:g}, a longer warm-up than {optim.warmup_steps} steps, "
-        "grad_clip=1.0, or precision=fp32"
-    )
+    return f"{where}; {after_divergence(optim)}"

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from blip2_lab.blueprint import Blueprint, count_parameters
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.vision_encoder import ImageEncoder
-from blip2_lab.recipes import Recipe, SceneData
+from blip2_lab.training.planning.parameters import Blueprint, count_parameters
+from blip2_lab.training.recipes.schema import Recipe, SceneData
 
 #: Tokens of a caption: on average, with [CLS] and [SEP] (COCO's have 10 words), and of the longest in a batch, to which
 #: a language model's texts are padded. Assumptions; for the picture book they are counted.
@@ -176,7 +176,7 @@ def count(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, float]:
 
 def pretraining_work(recipe: Recipe) -> tuple[dict[str, int], Work]:
     """Parameters and the mean work of an example of a part made from nothing, counted on a few real batches."""
-    from blip2_lab import pretraining
+    from blip2_lab.training.tasks import pretraining
 
     examples = 8
     few = replace(recipe, optim=replace(recipe.optim, batch_size=examples, accumulate=1))

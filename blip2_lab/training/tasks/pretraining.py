@@ -45,14 +45,13 @@ from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.draw import draw, masks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, pick, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
-from blip2_lab.piles import Piles, add_up, piles_of
-from blip2_lab.train import parameter_groups
+from blip2_lab.training.tasks.word_sums import Piles, add_up, piles_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from blip2_lab.recipes import Recipe
-    from blip2_lab.train import Task
+    from blip2_lab.training.recipes.schema import Recipe
+    from blip2_lab.training.trainer import Task
 
 MASKED_SHARE = 0.15  # of the words, as in BERT
 #: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
@@ -244,14 +243,10 @@ class T5Task(TextTask):
         embeddings = add_up(words, piles, torch.Generator().manual_seed(seed), loud)
         return self.model(inputs_embeds=embeddings, attention_mask=piles.mask, labels=labels).loss
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
-        return parameter_groups(
-            self.model,
-            lr,
-            weight_decay,
-            lr_scales=T5_LR_SCALES,
-            no_decay=("relative_attention_bias",),
-        )
+    no_decay = ("relative_attention_bias",)
+
+    def lr_scales(self) -> dict[str, float]:
+        return T5_LR_SCALES
 
     def evaluate(self, step: int) -> dict[str, float]:
         told = text_question_accuracy(self.model, self.tokenizer, scenes=60)

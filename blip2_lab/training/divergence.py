@@ -3,7 +3,7 @@
 What is unusual about it:
 
 * NaN is not the only way to diverge: a loss may climb back to where it began and stay there for days. A harder lesson
-  (pretraining.py) lets it climb, too, but not for long: it is given some steps to come down.
+  (training/tasks/pretraining.py) lets it climb, too, but not for long: it is given some steps to come down.
 * A checkpoint that was written while the loss climbed is not a good one, and is not recommended.
 
 Notebook: 08.

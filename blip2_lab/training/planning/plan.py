@@ -2,8 +2,8 @@
 
 What is unusual about it:
 
-* Parameters are counted on the real classes without weights (blueprint.py), FLOPs and activations by torch's own
-  counters as far as possible (workload.py); nothing is downloaded.
+* Parameters are counted on the real classes without weights (parameters.py), FLOPs and activations by torch's own
+  counters as far as possible (training/planning/flops.py); nothing is downloaded.
 * Times are FLOPs / (peak * utilization). The utilization is an assumption of yours; where a run has been measured, the
   plan shows prediction, measurement and their ratio, and what utilization the run really had.
 * Frozen parts are counted in 16 bits (section 3.4), trained ones in 32 with AdamW's two moments.
@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from blip2_lab import recipes
-from blip2_lab.blueprint import Blueprint, blueprint, count_parameters
 from blip2_lab.checkpoints.catalog import frozen_part
 from blip2_lab.data.feature_cache import cache_bytes
-from blip2_lab.recipes import MicroPart, Recipe, SceneData, Stage2Parts, WebData
+from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
+from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters
+from blip2_lab.training.recipes import registry, schema
+from blip2_lab.training.recipes.schema import MicroPart, Recipe, SceneData, Stage2Parts, WebData
 from blip2_lab.training.run_folder import CURVES
-from blip2_lab.workload import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
 
 GIB = 2**30
 CARDS = (16, 24, 40, 80)  #: memory of the cards that a plan is tried on, GiB
@@ -109,7 +109,7 @@ def plan(
         raise ValueError(f"{recipe.name} is made of others: plan {', '.join(recipe.sequence)}")
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
-    origin = recipes.origin(recipe)  # a miniature, on pictures of any kind, is for a laptop
+    origin = registry.origin(recipe)  # a miniature, on pictures of any kind, is for a laptop
     local = not isinstance(origin.data, WebData)
     machine = CPU_CORE if local else A100
     machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)
@@ -171,7 +171,7 @@ def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
     """Bytes of the files a recipe fetches, from the number of parameters and the hub's precision. What another recipe
     trains is not fetched."""
     names = {model.stage1.image_encoder: model.parts["image encoder"]}
-    start = recipes.origin(recipe)
+    start = registry.origin(recipe)
     if isinstance(start.model, Stage2Parts):
         names[start.model.language_model] = model.language
     else:
@@ -266,7 +266,7 @@ def table(plan: Plan) -> str:
     ]
     lines += ["", "download"]
     lines += [f"  {name:<34}{size / 1e9:>8.2f} GB" for name, size in plan.download.items()] or ["  nothing"]
-    lines += ["", *([] if plan.published == recipes.PLAN_IT else [f"said to cost: {plan.published}"])]
+    lines += ["", *([] if plan.published == schema.PLAN_IT else [f"said to cost: {plan.published}"])]
     if plan.measured:
         m = plan.measured
         predicted = m.samples_per_second * m.ratio

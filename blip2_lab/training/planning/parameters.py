@@ -18,7 +18,6 @@ from functools import cache
 import torch
 from torch import nn
 
-from blip2_lab import recipes
 from blip2_lab.checkpoints.catalog import BERT, IMAGE_ENCODERS, LANGUAGE_MODELS, language_config
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.micro import (
@@ -32,7 +31,8 @@ from blip2_lab.models.micro import (
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
-from blip2_lab.recipes import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts, WebData
+from blip2_lab.training.recipes import registry
+from blip2_lab.training.recipes.schema import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts, WebData
 
 # ------------------------------------------------------------------------------------------------ sizes, without a hub
 
@@ -57,7 +57,7 @@ def build_language_model(name: str) -> nn.Module:
         if known is not None:
             new = new_opt if LANGUAGE_MODELS[known].family == "opt" else new_t5
             return new(language_config(known))
-        recipe = recipes.RECIPES.get(name)
+        recipe = registry.RECIPES.get(name)
         kind = recipe.task if recipe and recipe.task in ("t5", "opt") else "t5"
         size, vocab_size = _micro_size(name, kind), vocab_size_of(kind)
         return (
@@ -88,7 +88,7 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
 
 
 def _micro_size(name: str, task: str) -> str:
-    recipe = recipes.RECIPES.get(name)
+    recipe = registry.RECIPES.get(name)
     if recipe is None or recipe.task != task or not isinstance(recipe.model, MicroPart):
         known = [row.hub for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT)]
         raise ValueError(f"the sizes of {name!r} are not known without a download; known are {', '.join(known)}")
@@ -130,8 +130,8 @@ def count_parameters(module: nn.Module) -> int:
 
 def blueprint(recipe: Recipe) -> Blueprint:
     """What the recipe trains and what it leaves frozen."""
-    start = recipes.origin(recipe)  # fine-tuning starts from a whole stage
-    stage1 = recipes.get(start.model.stage1).model if isinstance(start.model, Stage2Parts) else start.model
+    start = registry.origin(recipe)  # fine-tuning starts from a whole stage
+    stage1 = registry.get(start.model.stage1).model if isinstance(start.model, Stage2Parts) else start.model
     fine_tuned = isinstance(recipe.model, FineTuneParts)
     other_size = recipe.data.image_size if fine_tuned and isinstance(recipe.data, WebData) else None
     encoder = build_image_encoder(stage1.image_encoder, other_size)

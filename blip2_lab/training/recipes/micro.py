@@ -1,0 +1,154 @@
+"""Recipes of the miniature: every part from nothing, the two stages, and what follows them, on the picture book.
+
+`MICRO` lists them in the order in which they are trained; `LAPTOP` is the same one size up, `OWN` is what
+`blip2-lab train --on FOLDER` trains. Each says what it is, what it costs and what it needs.
+
+    blip2-lab train micro-all                            everything, and the finished model exported
+    blip2-lab train micro-stage1 --set optim.lr=5e-4     one of them, one value changed
+
+Paper: section 3, in miniature. Notebooks: 08, 11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from blip2_lab.training.recipes.schema import (
+    PLAN_IT,
+    FineTuneParts,
+    MicroPart,
+    OptimConfig,
+    Recipe,
+    SceneData,
+    SeedData,
+    Stage1Parts,
+    Stage2Parts,
+    WebData,
+)
+
+# -------------------------------------------------------------------------------------------------------- micro models
+# Costs were read off the logs in assets/micro-all: one core each with bf16 matrix units, another part on the other.
+# Without such units matrix products are about 8 times slower.
+
+MICRO = (
+    Recipe(
+        "micro-vit",
+        "image encoder from pictures alone: what each patch shows",
+        "15 min on one core",
+        "vit",
+        OptimConfig(lr=1e-3, warmup_steps=150, steps=1600, batch_size=64),
+        MicroPart("S"),
+        SeedData(),
+    ),
+    Recipe(
+        "micro-bert",
+        "masked words in captions: what the Q-Former starts from",
+        "5 min on one core",
+        "bert",
+        OptimConfig(lr=1e-3, warmup_steps=100, steps=800, batch_size=64, weight_decay=0.01),
+        MicroPart("S"),
+        SeedData(),
+    ),
+    Recipe(
+        "micro-t5",
+        "encoder-decoder language model from text alone, instruction-trained: the FlanT5",
+        "55 min on one core",
+        "t5",
+        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
+        MicroPart("S"),
+        SeedData(lessons=(100, 300, 850, 1200), piles_from=1500),
+        eval_every=1000,
+    ),
+    Recipe(
+        "micro-stage1",
+        "Q-Former, representation learning: ITC + ITM + ITG (section 3.2)",
+        "47 min on one core",
+        "stage1",
+        OptimConfig(lr=5e-4, warmup_steps=150, steps=1700, batch_size=64),
+        Stage1Parts(num_query_tokens=16, embed_width=128, dropout=0.0, max_text_tokens=64),
+        SceneData(alike_from=400),
+        eval_every=250,
+    ),
+    Recipe(
+        "micro-stage2",
+        "Q-Former, generative learning with the frozen micro T5 (section 3.3)",
+        "15 min on one core",
+        "stage2",
+        OptimConfig(lr=1e-3, min_lr=5e-5, warmup_steps=100, steps=1000, batch_size=64),
+        Stage2Parts(max_text_tokens=64, match_embeddings=True),
+        SceneData(caption="ordered", held_out=40),
+        eval_every=250,
+    ),
+    Recipe(
+        "micro-retrieval",
+        "stage 1's Q-Former, fine-tuned for retrieval by the same losses (section 4.4), the image encoder frozen",
+        "17 min on one core",
+        "retrieval",
+        OptimConfig(lr=3e-4, warmup_steps=50, steps=600, batch_size=64),
+        FineTuneParts("micro-stage1", max_text_tokens=64, train_image_encoder=False),
+        SceneData(alike_from=0),
+        eval_every=250,
+    ),
+    Recipe(
+        "micro-opt",
+        "decoder language model from plain text alone: the OPT",
+        "10 min on one core",
+        "opt",
+        OptimConfig(lr=1e-3, warmup_steps=100, steps=900, batch_size=96, weight_decay=0.01),
+        MicroPart("S"),
+        SeedData(),
+    ),
+    Recipe(
+        "micro-stage2-opt",
+        "Q-Former, generative learning with the frozen micro OPT (section 3.3)",
+        "5 min on one core",
+        "stage2",
+        OptimConfig(lr=5e-4, min_lr=5e-5, warmup_steps=100, steps=500, batch_size=64),
+        Stage2Parts(language_model="micro-opt", max_text_tokens=64, match_embeddings=True),
+        SceneData(held_out=40),
+        eval_every=250,
+    ),
+)
+
+
+def _sequence(name: str, summary: str, cost: str, parts: tuple[Recipe, ...]) -> Recipe:
+    return Recipe(name, summary, cost, "sequence", sequence=tuple(recipe.name for recipe in parts))
+
+
+MICRO_MODEL = "everything above, from nothing, and the finished model exported"
+MICRO += (_sequence("micro-all", MICRO_MODEL, "89 min on two cores", MICRO),)
+
+#: What `blip2-lab train --on FOLDER` trains.
+OWN = Recipe(
+    "micro-captions",
+    "the shipped miniature, fine-tuned on the captions of your own pictures: train --on FOLDER",
+    "not measured",
+    "caption",
+    OptimConfig(lr=1e-4, warmup_steps=20, steps=300, batch_size=32, weight_decay=0.05),
+    # not "a photo of": the miniature's vocabulary has no photos
+    FineTuneParts("micro", prompt="a picture of", max_text_tokens=64, train_image_encoder=False),
+    WebData("your own pictures", image_size=96, held_out=40, cached_views=8),
+    save_every=100,
+    eval_every=100,
+)
+
+#: The same one size up ("M"), for a night on a laptop: as many steps, with wider and deeper parts.
+LARGER = {
+    "micro-vit": {"size": "M"},
+    "micro-t5": {"size": "M"},
+    "micro-bert": {"size": "M"},
+    "micro-stage1": {"image_encoder": "laptop-vit", "bert": "laptop-bert"},
+    "micro-stage2": {"stage1": "laptop-stage1", "language_model": "laptop-t5"},
+    "micro-retrieval": {"start": "laptop-stage1"},
+}
+
+
+def _larger(recipe: Recipe) -> Recipe:
+    name = recipe.name.replace("micro", "laptop")
+    model = replace(recipe.model, **LARGER[recipe.name])
+    return replace(recipe, name=name, summary=f"{recipe.name} with larger parts", cost=PLAN_IT, model=model)
+
+
+LAPTOP = tuple(_larger(recipe) for recipe in MICRO if recipe.name in LARGER)
+LARGER_MODEL = "a larger miniature, from nothing, and the finished model exported"
+LAPTOP += (_sequence("laptop", LARGER_MODEL, PLAN_IT, LAPTOP),)

@@ -1,0 +1,67 @@
+"""All recipes by name: look one up, change its settings, list what it needs, print the table.
+
+`get(name)` is where to begin. `blip2-lab recipes` prints `table()`.
+
+Paper: section 3.4. Notebook: 08.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blip2_lab.common.console import nearest
+from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN
+from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
+from blip2_lab.training.recipes.schema import FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
+
+RECIPES: dict[str, Recipe] = {r.name: r for r in (*MICRO, OWN, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS)}
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name. Raises ValueError that suggests the nearest name."""
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}{nearest(name, RECIPES)}; `blip2-lab recipes` lists them all")
+    return RECIPES[name]
+
+
+def needs(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the recipes whose run folders this one reads, in the order in which to train them."""
+    if isinstance(recipe.model, Stage1Parts):
+        return tuple(name for name in (recipe.model.image_encoder, recipe.model.bert) if name in RECIPES)
+    if isinstance(recipe.model, Stage2Parts):
+        stage1 = get(recipe.model.stage1)
+        names = (*needs(stage1), *([stage1.name] if recipe.model.pretrained else ()), recipe.model.language_model)
+        return tuple(name for name in names if name in RECIPES)
+    if isinstance(recipe.model, FineTuneParts):
+        return tuple(name for name in (recipe.model.start,) if name in RECIPES)
+    return ()
+
+
+def origin(recipe: Recipe) -> Recipe:
+    """The pre-training that a fine-tuning recipe starts from. The shipped model holds both stages of the miniature."""
+    shipped = "micro-stage1" if recipe.task == "retrieval" else "micro-stage2"
+    while isinstance(recipe.model, FineTuneParts):
+        recipe = get(shipped if recipe.model.start == "micro" else recipe.model.start)
+    return recipe
+
+
+def with_settings(recipe: Recipe, changes: Sequence[str]) -> list[Recipe]:
+    """The recipe, or the parts of a sequence in their order, with the changes made: `"optim.lr=5e-5"`.
+
+    In a sequence a change is one of every part, or of the part it names first: `"micro-vit/optim.steps=100"`.
+    """
+    parts = {name: get(name) for name in recipe.sequence} or {recipe.name: recipe}
+    for change in changes:
+        name, slash, _ = change.partition("=")[0].rpartition("/")
+        if slash and name not in parts:
+            raise ValueError(f"{recipe.name} has no part {name!r}: it is made of {', '.join(parts)}")
+        for part in [name] if slash else list(parts):
+            parts[part] = override(parts[part], change.removeprefix(f"{name}/"))
+    return list(parts.values())
+
+
+def table() -> str:
+    """All recipes as a table for the terminal."""
+    rows = [("recipe", "cost", "what"), *((r.name, r.cost, r.summary) for r in RECIPES.values())]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"{name:<{widths[0]}}  {cost:<{widths[1]}}  {what}" for name, cost, what in rows)

@@ -21,7 +21,7 @@ import blip2_lab
 from benchmarks.full_size import PROMPT, write_checkpoint
 from benchmarks.measure import heading
 from blip2_lab.checkpoints import catalog
-from blip2_lab.observe import AttentionMaps, record_attention
+from blip2_lab.interpret.attention_maps import AttentionMaps, record_attention
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 

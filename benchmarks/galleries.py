@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import blip2_lab
-from blip2_lab import evaluate
+from blip2_lab.evaluation import scenes
 from blip2_lab.models import retrieval
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.picturebook.scene import COLORS, KINDS, Scene, sample_scene
@@ -35,7 +35,7 @@ WAYS = (("picture to text", "image_to_text_r1"), ("text to picture", "text_to_im
 
 def r_at_1(stage1: Stage1Model, features: Tensor, gallery: Sequence[Scene], book: int) -> dict[str, float]:
     """R@1 by each way of ranking, both ways."""
-    scores = evaluate.retrieval_scores(stage1, features, gallery, book, 64)
+    scores = scenes.retrieval_scores(stage1, features, gallery, book, 64)
     return {f"{direction}, {label}": scores[f"{row}_{way}"] for label, row in ROWS.items() for direction, way in WAYS}
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     found = {}
     for book in range(first, last + 1):
         gallery = [sample_scene(book, index, "in") for index in range(1000)]
-        features = evaluate.image_features(model, gallery, 64)
+        features = scenes.image_features(model, gallery, 64)
         given = model.stage1, features, gallery, book
         found[book] = r_at_1(*given) | few_words(*given)
     print("R@1, 1,000 scenes of book".ljust(52) + "".join(f"{book:>8}" for book in found) + "    mean")

@@ -15,9 +15,10 @@ from random import Random
 import torch
 
 import blip2_lab
-from blip2_lab import chat, metrics
+from blip2_lab import chat
 from blip2_lab.chat import Conversation, Seen, Turn
-from blip2_lab.evaluate import image_features
+from blip2_lab.evaluation import metrics
+from blip2_lab.evaluation.scenes import image_features
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import sample_scene

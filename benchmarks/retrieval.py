@@ -18,7 +18,7 @@ import torch
 import blip2_lab
 from benchmarks.measure import flops, heading, own_clock, take_turns
 from blip2_lab import picture_index
-from blip2_lab.evaluate import image_features
+from blip2_lab.evaluation.scenes import image_features
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormerConfig
 from blip2_lab.models.retrieval import NOT_RERANKED, Gallery, read_gallery, search

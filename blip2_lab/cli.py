@@ -408,19 +408,20 @@ def _data_shards(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     if args.benchmark == "grounding":
         return _grounding(args)
-    from blip2_lab import evaluate
+    from blip2_lab.evaluation.scenes import evaluate, table
 
     console.check_out(args.out)
     scenes = 1000 if args.scenes is None else args.scenes
     options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
-    numbers = evaluate.evaluate(_load(args), **options, say=console.say)
+    numbers = evaluate(_load(args), **options, say=console.say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    print(evaluate.table(numbers))
+    print(table(numbers))
 
 
 def _grounding(args: argparse.Namespace) -> None:
-    from blip2_lab import findings, grounding, queries
+    from blip2_lab.interpret import grounding, query_probes
+    from blip2_lab.interpret.report import write
 
     methods = list(grounding.METHODS) if args.method == "all" else args.method.split(",")
     rows = args.out and args.out / "scenes.jsonl"
@@ -430,8 +431,8 @@ def _grounding(args: argparse.Namespace) -> None:
     report = grounding.evaluate(model, methods=methods, scenes=scenes, rows=rows, **options)
     print(grounding.table(report))
     if args.out:
-        report |= {"name": args.model, "queries": queries.evaluate(model, **options)}
-        print(f"written: {findings.write(args.out, report, model)}")
+        report |= {"name": args.model, "queries": query_probes.evaluate(model, **options)}
+        print(f"written: {write(args.out, report, model)}")
 
 
 def _app(args: argparse.Namespace) -> None:

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.attribution import METHODS
 from blip2_lab.chat import Conversation, Seen, Turn
+from blip2_lab.interpret.attribution import METHODS
+from blip2_lab.interpret.targets import ItcScore, ItmScore, WordScore, answer_words
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.scores import ItcScore, ItmScore, WordScore, answer_words
-from blip2_lab.viz_attention import overlay
+from blip2_lab.plots.attention import overlay
 
 QUICK = "gradient"  #: the method where nobody has measured which is best
 SIZE = 384

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import blip2_lab
-from blip2_lab import evaluate, novelty
+from blip2_lab import novelty
 from blip2_lab.checkpoints.load import MICRO
+from blip2_lab.evaluation import scenes
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
@@ -37,7 +38,7 @@ def test_the_card_says_what_was_measured():
     report = json.loads((MICRO / "evaluation.json").read_text())
     card = (MICRO / "README.md").read_text()
     assert report["scenes"] >= 1000 and report["split"] == "in"
-    assert evaluate.table(report) in card
+    assert scenes.table(report) in card
     decoder = json.loads((MICRO / "evaluation-opt.json").read_text())["questions"]
     for kind in ("total", "knowledge"):
         shown = (decoder[pictures][kind] for pictures in ("picture", "no_picture", "shuffled_picture"))
@@ -88,19 +89,19 @@ def test_the_card_says_what_came_of_micro_all_on_a_book_that_nothing_had_looked_
 
 def test_it_answers_from_the_picture(micro):
     """Zero-shot, far better than with another scene's picture, and not far from what the card says."""
-    asked = evaluate.questions(BOOK, seed=77)
-    features = evaluate.image_features(micro, BOOK, 40)
+    asked = scenes.questions(BOOK, seed=77)
+    features = scenes.image_features(micro, BOOK, 40)
     with torch.no_grad():
         prompts = micro.visual_prompt(features)
-    scores = evaluate.question_accuracy(micro, prompts, asked, Decoding(num_beams=1), 128)
-    shuffled = evaluate.question_accuracy(micro, prompts.roll(1, 0), asked, Decoding(num_beams=1), 128)
+    scores = scenes.question_accuracy(micro, prompts, asked, Decoding(num_beams=1), 128)
+    shuffled = scenes.question_accuracy(micro, prompts.roll(1, 0), asked, Decoding(num_beams=1), 128)
     report = json.loads((MICRO / "evaluation.json").read_text())["questions"]["picture"]
     assert scores["total"] > shuffled["total"] + 0.1
     assert scores["total"] == pytest.approx(report["total"], abs=0.08)
 
 
 def test_it_finds_the_caption_of_a_picture(micro):
-    scores = evaluate.retrieval_scores(micro.stage1, evaluate.image_features(micro, BOOK, 40), BOOK, 77, 40)
+    scores = scenes.retrieval_scores(micro.stage1, scenes.image_features(micro, BOOK, 40), BOOK, 77, 40)
     assert scores["itc_image_to_text_r1"] > 0.8 and scores["itc_text_to_image_r1"] > 0.8
     assert scores["itm_accuracy_true"] > 0.8
     shuffled = [scores[f"{name}_{way}_shuffled_r1"] for name in ("itc", "itm", "both") for way in WAYS]

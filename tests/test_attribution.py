@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blip2_lab import attribution
-from blip2_lab.attribution import METHODS
-from blip2_lab.observe import AttentionMap, AttentionMaps, record_attention
+from blip2_lab.interpret import attribution
+from blip2_lab.interpret.attention_maps import AttentionMap, AttentionMaps, record_attention
+from blip2_lab.interpret.attribution import METHODS
+from blip2_lab.interpret.targets import ItcScore, ItmScore, Score, WordScore, answer_ids, answer_words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.scores import ItcScore, ItmScore, Score, WordScore, answer_ids, answer_words
 
 PROMPT = "Question: what color is the boat? Short answer:"
 

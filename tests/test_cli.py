@@ -316,14 +316,14 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
 
 
 def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_path):
-    from blip2_lab import evaluate
+    from blip2_lab.evaluation import scenes
 
     def measure(asked, **options):
         options.pop("say")("asking")
         return {"is it the model": asked is model, **options}
 
-    monkeypatch.setattr(evaluate, "evaluate", measure)
-    monkeypatch.setattr(evaluate, "table", lambda report: f"a table of {report['scenes']} scenes")
+    monkeypatch.setattr(scenes, "evaluate", measure)
+    monkeypatch.setattr(scenes, "table", lambda report: f"a table of {report['scenes']} scenes")
     out = tmp_path / "numbers.json"
     code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--book", "5", "--out", str(out))
     assert code == 0 and err == "asking\n"
@@ -333,10 +333,11 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
 
 
 def test_grounding_is_measured_on_the_book_that_is_asked_for(capsys, model, monkeypatch, tmp_path):
-    from blip2_lab import findings, grounding, queries
+    from blip2_lab.interpret import grounding, query_probes
+    from blip2_lab.interpret import report as findings
 
     seen = []
-    for module in (grounding, queries):
+    for module in (grounding, query_probes):
         monkeypatch.setattr(module, "evaluate", lambda model, **options: (seen.append(options), {})[1])
     monkeypatch.setattr(grounding, "table", lambda report: "a table")
     monkeypatch.setattr(findings, "write", lambda *_: "a page")

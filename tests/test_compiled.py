@@ -9,9 +9,9 @@ from random_weights import loud
 
 import blip2_lab
 from blip2_lab.checkpoints.load import save
+from blip2_lab.interpret.attention_maps import record_attention
 from blip2_lab.models.compile import compile_decoder
 from blip2_lab.models.decoding import Decoding
-from blip2_lab.observe import record_attention
 
 PROMPT = "question: what color is the boat? short answer:"
 GREEDY = Decoding(num_beams=1, max_new_tokens=8, min_new_tokens=8)

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from blip2_lab import grounding
-from blip2_lab.attribution import METHODS, Explanation
+from blip2_lab.interpret import grounding
+from blip2_lab.interpret.attribution import METHODS, Explanation
 from blip2_lab.picturebook.draw import masks
 from blip2_lab.picturebook.scene import Scene, Thing
 

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from blip2_lab import metrics
+from blip2_lab.evaluation import metrics
 
 
 def test_exact_match_forgives_case_and_a_full_stop_only():

@@ -11,7 +11,7 @@ from random_weights import loud
 from torch import nn
 
 from blip2_lab.checkpoints.load import save
-from blip2_lab.observe import AttentionMaps, attentions, record_attention
+from blip2_lab.interpret.attention_maps import AttentionMaps, attentions, record_attention
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 

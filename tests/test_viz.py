@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blip2_lab import viz
 from blip2_lab.models import masks
+from blip2_lab.plots import figures
 
 pytest.importorskip("matplotlib", reason="no matplotlib: pip install 'blip2-lab[teach]'")
 
@@ -22,23 +22,23 @@ def texts(axis) -> list[str]:
 def grays(figure) -> Image.Image:
     from io import BytesIO
 
-    return Image.open(BytesIO(viz.png(figure, dpi=50))).convert("L")
+    return Image.open(BytesIO(figures.png(figure, dpi=50))).convert("L")
 
 
 def test_the_map_lights_what_it_is_told():
-    dark = viz.blip2_map({"itc", "self_attention"}, "today")
+    dark = figures.blip2_map({"itc", "self_attention"}, "today")
     axis = dark.axes[0]
     bold = [text.get_text() for text in axis.texts if text.get_weight() == "bold"]
-    assert bold == [viz.MAP["self_attention"][0], "ITC"]
+    assert bold == [figures.MAP["self_attention"][0], "ITC"]
     assert axis.get_title(loc="left") == "today"
-    assert not [text for text in viz.blip2_map().axes[0].texts if text.get_weight() == "bold"]
+    assert not [text for text in figures.blip2_map().axes[0].texts if text.get_weight() == "bold"]
     with pytest.raises(ValueError, match="attic: not on the map"):
-        viz.blip2_map({"attic"})
+        figures.blip2_map({"attic"})
 
 
 def test_every_arrow_of_the_map_joins_two_boxes_and_no_boxes_overlap():
-    assert {name for arrow in viz.ARROWS for name in arrow} == viz.MAP.keys()
-    boxes = [(x, y, x + w, y + h) for _, x, y, w, h in viz.MAP.values()]
+    assert {name for arrow in figures.ARROWS for name in arrow} == figures.MAP.keys()
+    boxes = [(x, y, x + w, y + h) for _, x, y, w, h in figures.MAP.values()]
     for i, a in enumerate(boxes):
         for b in boxes[i + 1 :]:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
@@ -46,7 +46,7 @@ def test_every_arrow_of_the_map_joins_two_boxes_and_no_boxes_overlap():
 
 def test_mask_grids_draw_true_dark_and_false_hatched():
     mask = masks.multimodal_causal_mask(2, torch.tensor([[True, True, False]]))
-    figure = viz.mask_grids({"ITG": mask}, ["q0", "q1", "a", "boat", "[PAD]"], 2)
+    figure = figures.mask_grids({"ITG": mask}, ["q0", "q1", "a", "boat", "[PAD]"], 2)
     cells = figure.axes[0].patches
     assert [cell.get_hatch() is None for cell in cells] == mask.flatten().tolist()
     assert len({cell.get_facecolor() for cell in cells}) == 2
@@ -57,16 +57,16 @@ def test_mask_grids_draw_true_dark_and_false_hatched():
 
 def test_a_text_pass_after_cached_queries_has_fewer_rows():
     mask = masks.multimodal_causal_mask(2, torch.tensor([[True, True]]))[:, :, 2:]
-    axis = viz.mask_grids({"cached": mask}, ["q0", "q1", "a", "boat"], 2).axes[0]
+    axis = figures.mask_grids({"cached": mask}, ["q0", "q1", "a", "boat"], 2).axes[0]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "boat"]
     long = masks.multimodal_causal_mask(1, torch.tensor([[True, True, True]]))[:, :, 1:]
-    assert len(viz.mask_grids({"cached": long}, ["q0", "a", "red", "boat"], 1).axes[0].lines) == 1, "no query rows"
+    assert len(figures.mask_grids({"cached": long}, ["q0", "a", "red", "boat"], 1).axes[0].lines) == 1, "no query rows"
     with pytest.raises(ValueError, match="4 columns and there are 3 names"):
-        viz.mask_grids({"cached": mask}, ["q0", "a", "boat"], 1)
+        figures.mask_grids({"cached": mask}, ["q0", "a", "boat"], 1)
 
 
 def test_a_matrix_carries_its_numbers_and_frames_the_true_pairs():
-    figure = viz.matrix(torch.eye(3), ["a", "b", "c"], ["x", "y", "z"], title="identity", mark=torch.eye(3).bool())
+    figure = figures.matrix(torch.eye(3), ["a", "b", "c"], ["x", "y", "z"], title="identity", mark=torch.eye(3).bool())
     axis = figure.axes[0]
     assert texts(axis) == ["1.00", "0.00", "0.00", "0.00", "1.00", "0.00", "0.00", "0.00", "1.00"]
     assert axis.images[0].get_array().tolist() == torch.eye(3).tolist()
@@ -74,40 +74,40 @@ def test_a_matrix_carries_its_numbers_and_frames_the_true_pairs():
     white, black = ([t for t in axis.texts if t.get_color() == color] for color in ("white", "black"))
     assert len(white) == 6 and len(black) == 3, "light numbers on dark cells"
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
-        viz.matrix(torch.zeros(2, 3), ["a"], ["x", "y", "z"])
+        figures.matrix(torch.zeros(2, 3), ["a"], ["x", "y", "z"])
 
 
 def test_a_large_matrix_has_no_numbers():
     names = [str(i) for i in range(20)]
-    assert texts(viz.matrix(torch.rand(20, 20), names, names).axes[0]) == []
+    assert texts(figures.matrix(torch.rand(20, 20), names, names).axes[0]) == []
 
 
 def test_attention_lies_where_the_map_says():
     picture = Image.new("RGB", (64, 64), "white")
     maps = torch.zeros(2, 8, 8)
     maps[0, 0, 7] = 1.0
-    figure = viz.attention_on_picture(picture, maps, ["top right", "nowhere"], marks=[(0.5, 0, 1, 0.5)])
+    figure = figures.attention_on_picture(picture, maps, ["top right", "nowhere"], marks=[(0.5, 0, 1, 0.5)])
     drawn = figure.axes[0].images[1].get_array()
     assert drawn.argmax() == 7 and figure.axes[0].get_title() == "top right"
     assert len(figure.axes[0].patches) == 1
     with pytest.raises(ValueError, match="2 titles"):
-        viz.attention_on_picture(picture, torch.zeros(3, 8, 8), ["a", "b"])
+        figures.attention_on_picture(picture, torch.zeros(3, 8, 8), ["a", "b"])
 
 
 def test_pictures_have_their_titles():
-    figure = viz.pictures([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
+    figure = figures.pictures([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
 
 
 def test_long_titles_are_broken_so_that_neighbors_do_not_meet():
-    figure = viz.pictures(
+    figure = figures.pictures(
         [Image.new("RGB", (8, 8))] * 2, ["a large gray cat at the top right and a small pink cat"] * 2
     )
     assert all(len(line) <= 31 for line in figure.axes[0].get_title().splitlines())
 
 
 def test_curves_differ_in_dash_as_well_as_in_color():
-    figure = viz.curves({"itc": [3.0, 2.0], "itm": ([0, 10], torch.tensor([1.0, 0.5]))}, levels={"chance": 0.637})
+    figure = figures.curves({"itc": [3.0, 2.0], "itm": ([0, 10], torch.tensor([1.0, 0.5]))}, levels={"chance": 0.637})
     lines = figure.axes[0].lines
     assert lines[0].get_ydata().tolist() == [3.0, 2.0] and lines[1].get_xdata().tolist() == [0, 10]
     assert len({line.get_linestyle() for line in lines[:2]}) == 2 == len({line.get_color() for line in lines[:2]})
@@ -115,7 +115,7 @@ def test_curves_differ_in_dash_as_well_as_in_color():
 
 
 def test_bars_differ_in_hatch_and_carry_numbers():
-    figure = viz.bars({"with": [0.5, 0.25], "without": torch.tensor([0.1, 0.2])}, ["red", "blue"])
+    figure = figures.bars({"with": [0.5, 0.25], "without": torch.tensor([0.1, 0.2])}, ["red", "blue"])
     axis = figure.axes[0]
     assert [bar.get_height() for bar in axis.containers[0]] == [0.5, 0.25]
     assert len({bar.get_hatch() for container in axis.containers for bar in container}) == 2
@@ -124,7 +124,7 @@ def test_bars_differ_in_hatch_and_carry_numbers():
 
 def test_tensors_with_gradients_are_welcome():
     values = torch.rand(2, 2, requires_grad=True)
-    assert viz.png(viz.matrix(values, ["a", "b"], ["c", "d"]))[:4] == b"\x89PNG"
+    assert figures.png(figures.matrix(values, ["a", "b"], ["c", "d"]))[:4] == b"\x89PNG"
 
 
 def test_matplotlib_is_imported_only_to_draw_and_no_figure_stays_open():

@@ -3,8 +3,8 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from blip2_lab import viz_decoding
-from blip2_lab.viz import png
+from blip2_lab.plots import decoding
+from blip2_lab.plots.figures import png
 
 STEPS = [
     [("a", 0, -0.1), ("the", 0, -2.3)],
@@ -19,7 +19,7 @@ def texts(axis) -> list[str]:
 
 def test_next_token_orders_by_the_first_setting_and_says_what_cannot_be_drawn():
     settings = {"all": torch.tensor([0.2, 0.5, 0.3]), "nucleus": torch.tensor([0.0, 0.6, 0.4])}
-    figure = viz_decoding.next_token(["a", "b", "c"], settings, top=3)
+    figure = decoding.next_token(["a", "b", "c"], settings, top=3)
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["b", "c", "a"]
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.5, 0.3, 0.2])
@@ -30,11 +30,11 @@ def test_next_token_orders_by_the_first_setting_and_says_what_cannot_be_drawn():
 
 def test_next_token_wants_a_name_for_each_probability():
     with pytest.raises(ValueError, match="2 names and 3 probabilities"):
-        viz_decoding.next_token(["a", "b"], {"all": torch.ones(3) / 3})
+        decoding.next_token(["a", "b"], {"all": torch.ones(3) / 3})
 
 
 def test_beam_tree_draws_every_beam_and_the_way_of_the_best():
-    figure = viz_decoding.beam_tree(STEPS, best=[0, 1, 0])
+    figure = decoding.beam_tree(STEPS, best=[0, 1, 0])
     (axis,) = figure.axes
     assert texts(axis) == ["a\n-0.10", "the\n-2.30", "red\n-0.40", "blue\n-1.00", "boat\n-1.10", "key\n-1.40"]
     thick = [line for line in axis.lines if line.get_linewidth() > 2]
@@ -46,4 +46,4 @@ def test_beam_tree_draws_every_beam_and_the_way_of_the_best():
 
 def test_beam_tree_wants_a_best_beam_for_every_step():
     with pytest.raises(ValueError, match="3 steps"):
-        viz_decoding.beam_tree(STEPS, best=[0])
+        decoding.beam_tree(STEPS, best=[0])

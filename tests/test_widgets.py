@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from blip2_lab import widgets
 from blip2_lab.models import masks
+from blip2_lab.plots import widgets
 
 display = pytest.importorskip("IPython.display", reason="no IPython: pip install 'blip2-lab[teach]'")
 ipywidgets = pytest.importorskip("ipywidgets", reason="no ipywidgets: pip install 'blip2-lab[teach]'")

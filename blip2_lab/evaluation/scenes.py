@@ -21,7 +21,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from blip2_lab import metrics
+from blip2_lab.evaluation import metrics
 from blip2_lab.models import retrieval
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel

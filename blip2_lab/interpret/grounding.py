@@ -30,13 +30,13 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.attribution import METHODS, blank
-from blip2_lab.metrics import exact_match
+from blip2_lab.evaluation.metrics import exact_match
+from blip2_lab.interpret.attribution import METHODS, blank
+from blip2_lab.interpret.targets import ItcScore, ItmScore, Score, WordScore
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook import draw, words
 from blip2_lab.picturebook.scene import HELD_OUT_BOOK, Scene, pick, sample_scene
-from blip2_lab.scores import ItcScore, ItmScore, Score, WordScore
 
 TARGETS = ("itm", "itc", "word")  #: a phrase by ITM, the same phrase by ITC, the answer to a question
 BASELINES = ("random", "center", "things", "truth")

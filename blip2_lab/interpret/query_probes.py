@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip2_lab.evaluate import image_features, question_accuracy, questions
+from blip2_lab.evaluation.scenes import image_features, question_accuracy, questions
+from blip2_lab.interpret.attention_maps import record_attention
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.observe import record_attention
 from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, POSITIONS, TIMES, Scene, sample_scene
 
 #: What is read off a query, in groups: label by label, each present in a scene or not.

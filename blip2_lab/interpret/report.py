@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from blip2_lab import grounding, queries, viz
-from blip2_lab.attribution import METHODS
-from blip2_lab.grounding import BASELINES, TITLES
+from blip2_lab.interpret import grounding, query_probes
+from blip2_lab.interpret.attribution import METHODS
+from blip2_lab.interpret.grounding import BASELINES, TITLES
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
-from blip2_lab.viz_attention import intervals, methods_side_by_side
+from blip2_lab.plots.attention import intervals, methods_side_by_side
+from blip2_lab.plots.figures import curves, matrix, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def write(folder: Path, report: Mapping, model: Stage2Model) -> Path:
     report = {**report, "recommended": recommended(report)}
     (folder / "numbers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for name, figure in figures(report, model).items():
-        (folder / f"{name}.png").write_bytes(viz.png(figure, dpi=90))
+        (folder / f"{name}.png").write_bytes(png(figure, dpi=90))
     page_path = folder.with_name(f"{folder.name}.md")
     page_path.write_text(page(report, folder.name), encoding="utf-8")
     return page_path
@@ -64,16 +65,16 @@ def figures(report: Mapping, model: Stage2Model) -> dict[str, Figure]:
     about = report["queries"]
     names = [str(i) for i in range(len(about["probe"]))]
     read = torch.tensor(about["probe"])
-    found["probe"] = viz.matrix(
-        read, names, list(queries.NAMES), title="What can be read off each query", label="area under the ROC curve"
+    found["probe"] = matrix(
+        read, names, list(query_probes.NAMES), title="What can be read off each query", label="area under the ROC curve"
     )
-    found["alike"] = viz.matrix(
+    found["alike"] = matrix(
         torch.tensor(about["alike"]), names, names, title="How alike the queries respond", label="cosine", digits=1
     )
     found["without"] = without_figure(about, names)
     kept = {int(count): values for count, values in about["fewer"].items()}
     means = [sum(values) / len(values) for values in kept.values()]
-    found["fewer"] = viz.curves(
+    found["fewer"] = curves(
         {"mean of the draws": (list(kept), means)},
         x="queries kept (drawn at random, nothing retrained)",
         y="visual questions right",
@@ -102,7 +103,7 @@ def example_figure(report: Mapping, model: Stage2Model) -> Figure:
 def without_figure(about: Mapping, names: Sequence[str]) -> Figure:
     types = [name for name in about["with_all"] if not name.endswith("_count") and name not in ("total", "knowledge")]
     lost = torch.tensor([[about["with_all"][t] - one[t] for t in types] for one in about["without"]])
-    return viz.matrix(lost, names, types, title="Accuracy lost without each query", label="accuracy lost", digits=2)
+    return matrix(lost, names, types, title="Accuracy lost without each query", label="accuracy lost", digits=2)
 
 
 # --- The page -------------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def _model_itself(report: Mapping) -> list[str]:
 def _each_query(report: Mapping, folder: str) -> list[str]:
     about = report["queries"]
     read = torch.tensor(about["probe"])
-    best = {name: (int(values.argmax()), values) for name, values in queries.groups(read).items()}
+    best = {name: (int(values.argmax()), values) for name, values in query_probes.groups(read).items()}
     said = "; ".join(
         f"{name} {values.max():.2f} (query {query}; mean of all {values.mean():.2f})"
         for name, (query, values) in best.items()

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.viz import COLORS, _figure, attention_on_picture, bars
-from blip2_lab.widgets import explorer
+from blip2_lab.plots.figures import COLORS, _figure, attention_on_picture, bars
+from blip2_lab.plots.widgets import explorer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
 What is unusual about it:
 
-* As in viz.py, no function knows a model: strings and probabilities in, a figure out.
+* As in plots/figures.py, no function knows a model: strings and probabilities in, a figure out.
 * A token outside the nucleus says so in words, a beam that was given up is gray and dashed: nothing is told by
   color alone.
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from blip2_lab.viz import COLORS, _array, _figure
+from blip2_lab.plots.figures import COLORS, _array, _figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

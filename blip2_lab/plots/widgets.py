@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab import viz, viz_decoding
 from blip2_lab.models import masks
 from blip2_lab.models.decoding import nucleus
+from blip2_lab.plots import decoding, figures
 
 #: objective -> its mask, and what the loss would lose without it
 OBJECTIVES: dict[str, tuple[Callable[[int, Tensor], Tensor], str]] = {
@@ -90,12 +90,12 @@ def mask_explorer(caption: str = "a red boat", num_queries: int = 4, padding: in
 def query_explorer(picture: Image.Image, maps: Tensor, marks: Sequence[tuple] = ()):
     """Where a query looks, layer by layer: maps [layers, Q, n, n]. Choose the query; all its layers stand side by side.
 
-    marks: boxes as in `viz.attention_on_picture`. Without ipywidgets: query 0.
+    marks: boxes as in `figures.attention_on_picture`. Without ipywidgets: query 0.
     """
 
     def view(query: int):
         titles = [f"query {query}, look {i + 1} of {len(maps)}" for i in range(len(maps))]
-        return viz.attention_on_picture(picture, maps[:, query], titles, marks=marks)
+        return figures.attention_on_picture(picture, maps[:, query], titles, marks=marks)
 
     try:
         import ipywidgets
@@ -138,9 +138,9 @@ def decoding_explorer(logits: Tensor, names: Sequence[str], top: int = 10):
         import ipywidgets
     except ImportError:
         several = chosen(0.5, 1.0) | chosen(2.0, 1.0) | chosen(1.0, 0.9)
-        return viz_decoding.next_token(names, own | several, top=top)
+        return decoding.next_token(names, own | several, top=top)
     return explorer(
-        lambda **values: viz_decoding.next_token(names, own | chosen(**values), top=top),
+        lambda **values: decoding.next_token(names, own | chosen(**values), top=top),
         temperature=ipywidgets.FloatSlider(value=1.0, min=0.1, max=3.0, step=0.1, continuous_update=False),
         top_p=ipywidgets.FloatSlider(value=0.9, min=0.05, max=1.0, step=0.05, continuous_update=False),
     )

@@ -2,13 +2,13 @@
 
 What is unusual about it:
 
-* First a `Score` is chosen (scores.py), the one number that is to be explained. Attention alone explains no number,
+* First a `Score` is chosen (targets.py), the one number that is to be explained. Attention alone explains no number,
   and that is its trouble.
 * Every method returns an `Explanation`: a map [queries or tokens, height, width] over the patches of one picture, that
   may be negative where it is evidence against. Its rows add up to one map (`.total`).
 * A method with a completeness axiom (the map sums to the score's change from a blank picture) brings `delta`, by how
   much it misses: look at it before you look at the map.
-* [CLS] belongs to no place: what a query reads there is in no map (`queries.habits` says how much that is).
+* [CLS] belongs to no place: what a query reads there is in no map (`query_probes.habits` says how much that is).
 * captum does what captum can do; own code is only what knows the Q-Former: who merges with whom, in which layer.
 
 Paper: section 3.1 (what the queries are for). Notebook: 09.
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blip2_lab.observe import AttentionMap, AttentionMaps, record_attention
-from blip2_lab.scores import Score, WordScore
+from blip2_lab.interpret.attention_maps import AttentionMap, AttentionMaps, record_attention
+from blip2_lab.interpret.targets import Score, WordScore
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 What is unusual about it:
 
-* Nothing here knows a model, a data set or a file. `evaluate.py` does.
+* Nothing here knows a model, a data set or a file. `evaluation/scenes.py` does.
 * A share comes with its 95 % confidence interval (Wilson's), because 1,000 scenes are not infinitely many.
 
 Paper: section 4 (Tables 1 to 6). Notebook: 11.

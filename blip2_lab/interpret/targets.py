@@ -16,11 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from blip2_lab.interpret.attention_maps import AttentionMaps
 from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.observe import AttentionMaps
 
 
 class Score:

@@ -3,8 +3,8 @@
     python app.py                                                       the micro model: ready in seconds, no download
     python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8  real weights, photographs, a large machine
 
-Only the chat's page is here. What is said to the model and how it answers is in blip2_lab/chat.py; what the page is
-made of, in blip2_lab/page.py; its search, in blip2_lab/search_page.py.
+Only the chat's page is here. What is said to the model and how it answers is in chat/conversation.py; what the page is
+made of, in components.py; its search, in search_tab.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import inside, novelty
-from blip2_lab.chat import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn, knows_whole_words_only
+from blip2_lab.chat import out_of_distribution, word_origin
+from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
+from blip2_lab.chat.vocabulary import knows_whole_words_only
 from blip2_lab.common import console
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage1 import Stage1Model
@@ -129,7 +130,10 @@ class App:
     """What happens when something is clicked. One model for all visitors; what is a visitor's own is in gr.State."""
 
     def __init__(
-        self, model: Stage2Model, familiar: novelty.DrawnWorld | None = None, method: str = inside.QUICK
+        self,
+        model: Stage2Model,
+        familiar: out_of_distribution.DrawnWorld | None = None,
+        method: str = word_origin.QUICK,
     ) -> None:
         self.model = model
         self.method = method  # shows where a word came from
@@ -194,7 +198,7 @@ class App:
                 raise ValueError("There is no picture yet to compare the text with.")
             seen = self.eyes.see(image)
             score = Conversation(self.model, seen).match(text)
-            by_query = inside.matches(self.model, seen, text)
+            by_query = word_origin.matches(self.model, seen, text)
         except ValueError as error:
             warn(str(error))
             return ""
@@ -202,7 +206,7 @@ class App:
 
     def offer(self, image: Image.Image | None, turns: list[Turn]):
         """The words of the last answer, to be clicked: -> menu of words, picture, note, queries."""
-        words = inside.words_of(self.model, self.eyes.see(image), turns) if image is not None else []
+        words = word_origin.words_of(self.model, self.eyes.see(image), turns) if image is not None else []
         menu = gr.Radio([(word, i) for i, word in enumerate(words)], value=None, visible=bool(words))
         return menu, None, ORIGIN_NOTE if words else NO_WORDS, []
 
@@ -211,7 +215,7 @@ class App:
         if word is None or image is None:
             return None, NO_WORDS, []
         try:
-            found = inside.origin(self.model, self.eyes.see(image), image, turns, int(word), self.method)
+            found = word_origin.origin(self.model, self.eyes.see(image), image, turns, int(word), self.method)
         except ValueError as error:
             warn(str(error))
             return None, NO_WORDS, []
@@ -222,10 +226,14 @@ class App:
 
 
 def build(
-    model: Stage2Model, *, name: str = "micro", familiar: novelty.DrawnWorld | None = None, folder: Path | None = None
+    model: Stage2Model,
+    *,
+    name: str = "micro",
+    familiar: out_of_distribution.DrawnWorld | None = None,
+    folder: Path | None = None,
 ) -> gr.Blocks:
     """The page around a model. `familiar` knows what the model has seen; None: never say that a picture is strange."""
-    app = App(model, familiar, inside.method_of(name))
+    app = App(model, familiar, word_origin.method_of(name))
     miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
@@ -323,7 +331,7 @@ def build(
     return page
 
 
-def _title(name: str, miniature: bool, familiar: novelty.DrawnWorld | None) -> str:
+def _title(name: str, miniature: bool, familiar: out_of_distribution.DrawnWorld | None) -> str:
     if not miniature:
         return f"# Talk to a BLIP-2\n{name}. Pictures stay on this machine."
     if familiar is None:  # trained --on your own pictures: what it has seen, only you know
@@ -434,7 +442,7 @@ def main() -> None:
         if isinstance(model, Stage1Model):
             page = build_search(Search(model, args.gallery), name=args.model)
         else:
-            page = build(model, name=args.model, familiar=novelty.load(args.model), folder=args.gallery)
+            page = build(model, name=args.model, familiar=out_of_distribution.load(args.model), folder=args.gallery)
         port = args.port or free_port(args.host)
         serve(page, host=args.host, port=port, auth=args.auth, block=False)
     except Exception as error:

@@ -20,7 +20,7 @@ import torch
 
 import blip2_lab
 from benchmarks.measure import heading, take_turns
-from blip2_lab.chat import Eyes
+from blip2_lab.chat.conversation import Eyes
 from blip2_lab.checkpoints.load import find
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import Text

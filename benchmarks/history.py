@@ -1,4 +1,4 @@
-"""Does the earlier conversation help the miniature, or confuse it? What to write into `chat.MICRO_HISTORY`.
+"""Does the earlier conversation help the miniature, or confuse it? What to write into `conversation.MICRO_HISTORY`.
 
     python -m benchmarks.history --scenes 300
 
@@ -15,8 +15,8 @@ from random import Random
 import torch
 
 import blip2_lab
-from blip2_lab import chat
-from blip2_lab.chat import Conversation, Seen, Turn
+from blip2_lab.chat import conversation
+from blip2_lab.chat.conversation import Conversation, Seen, Turn
 from blip2_lab.evaluation import metrics
 from blip2_lab.evaluation.scenes import image_features
 from blip2_lab.models.decoding import Decoding
@@ -37,7 +37,7 @@ def main() -> None:
     for name in SETTINGS:
         print(f"{name:9}{accuracy[name]:6.3f}   {prompts[name]}")
     better = "all" if accuracy["all"] >= accuracy["nothing"] - args.margin else "named"
-    print(f'chat.MICRO_HISTORY is "{chat.MICRO_HISTORY}"; this says it should be "{better}"')
+    print(f'chat.MICRO_HISTORY is "{conversation.MICRO_HISTORY}"; this says it should be "{better}"')
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def measure(model, scenes: int) -> tuple[dict[str, float], dict[str, str]]:
     features = image_features(model, book, 64)
     hits: dict[str, list[bool]] = {name: [] for name in SETTINGS}
     prompts: dict[str, str] = {}
-    before = chat.MICRO_HISTORY
+    before = conversation.MICRO_HISTORY
     try:
         for number, scene in enumerate(book):
             random = Random(f"history {number}")
@@ -57,7 +57,7 @@ def measure(model, scenes: int) -> tuple[dict[str, float], dict[str, str]]:
             first, second = random.sample(asked, 2)
             seen = Seen(features[number : number + 1], model.visual_prompt(features[number : number + 1]))
             for name in SETTINGS:
-                chat.MICRO_HISTORY = "all" if name == "all" else "named"
+                conversation.MICRO_HISTORY = "all" if name == "all" else "named"
                 turns = [] if name == "nothing" else [Turn(first.text, first.answer)]
                 prompts[name] = Conversation(model, seen, turns).prompt(second.text)
                 (answer,) = model.language_model.generate(
@@ -65,7 +65,7 @@ def measure(model, scenes: int) -> tuple[dict[str, float], dict[str, str]]:
                 )
                 hits[name].append(metrics.exact_match(answer, second.answer))
     finally:
-        chat.MICRO_HISTORY = before
+        conversation.MICRO_HISTORY = before
     return {name: sum(right) / max(len(right), 1) for name, right in hits.items()}, prompts
 
 

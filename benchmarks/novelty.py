@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 
 import blip2_lab
-from blip2_lab import novelty
+from blip2_lab.chat import out_of_distribution
 
 
 def main() -> None:
     model = blip2_lab.load("micro")
-    print(json.dumps(novelty.measure(model.image_encoder, novelty.load("micro")), indent=1))
+    print(json.dumps(out_of_distribution.measure(model.image_encoder, out_of_distribution.load("micro")), indent=1))
 
 
 if __name__ == "__main__":

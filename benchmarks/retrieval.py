@@ -17,7 +17,7 @@ import torch
 
 import blip2_lab
 from benchmarks.measure import flops, heading, own_clock, take_turns
-from blip2_lab import picture_index
+from blip2_lab.chat import image_search
 from blip2_lab.evaluation.scenes import image_features
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormerConfig
@@ -89,7 +89,7 @@ def counts(pictures: int, texts: int, k: int, words_each: int) -> dict[str, int]
 
 def counts_of_one(k: int, words_each: int, new: int) -> dict[str, int]:
     """Of one sentence in a folder's index, which keeps features on disk: keys and values would be ten times as large.
-    So both read the k pictures, ours the `new` ones only (`picture_index.Readings`: all for the first sentence)."""
+    So both read the k pictures, ours the `new` ones only (`image_search.Readings`: all for the first sentence)."""
     cost = costs(words_each)
     return {"LAVIS's way": k * (cost.again + cost.plain_pair), "ours": new * cost.again + k * cost.our_pair}
 
@@ -143,13 +143,13 @@ def compare_real(pictures: int, texts: int, rounds: int) -> None:
     def match(memory: ImageMemory, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return stage1.itm_logits(memory, ids[:1].expand(pictures, -1), mask[:1].expand(pictures, -1))
 
-    readings = picture_index.Readings(stage1.qformer, features)
+    readings = image_search.Readings(stage1.qformer, features)
     sentence, long_sentence = (ids[:, :8], mask[:, :8]), padded(ids[:, :8], mask[:, :8], TEXT_LENGTH)
     steps = {
         "set, plain": lambda: plain_search(stage1, features, *long, pictures),
         "set, ours": ours,
         "sentence, plain": lambda: match(stage1.qformer.read_image(features[every]), *long_sentence),
-        "sentence, first": lambda: match(picture_index.Readings(stage1.qformer, features)(every.tolist()), *sentence),
+        "sentence, first": lambda: match(image_search.Readings(stage1.qformer, features)(every.tolist()), *sentence),
         "sentence, next": lambda: match(readings(every.tolist()), *sentence),
     }
     for plain, *own in (("set, plain", "set, ours"), ("sentence, plain", "sentence, first", "sentence, next")):

@@ -226,16 +226,16 @@ def _ask(args: argparse.Namespace) -> None:
 
 def _notes(args: argparse.Namespace, model, image) -> list[str]:
     """What the app says of such a question too: the picture is like none the model has seen, it lacks a word."""
-    from blip2_lab import chat, novelty
+    from blip2_lab.chat import out_of_distribution, vocabulary
 
     notes = []
-    if (familiar := novelty.load(args.model)) is not None:
-        distance = novelty.distances_of(familiar, model.image_encoder, [image]).item()
+    if (familiar := out_of_distribution.load(args.model)) is not None:
+        distance = out_of_distribution.distances_of(familiar, model.image_encoder, [image]).item()
         if distance > familiar.limit:
-            notes.append(chat.outside_sentence(distance, familiar.limit))
+            notes.append(out_of_distribution.outside_sentence(distance, familiar.limit))
     tokenizer = model.language_model.tokenizer
-    if unknown := chat.unknown_words(tokenizer, args.prompt):
-        notes.append(chat.unknown_words_sentence(tokenizer, unknown))
+    if unknown := vocabulary.unknown_words(tokenizer, args.prompt):
+        notes.append(vocabulary.unknown_words_sentence(tokenizer, unknown))
     return notes
 
 
@@ -258,31 +258,31 @@ def _draw(args: argparse.Namespace) -> None:
 
 
 def _index(args: argparse.Namespace) -> None:
-    from blip2_lab import picture_index
+    from blip2_lab.chat import image_search
 
-    picture_index.pictures(args.folder)  # before the model: a wrong folder is told at once
-    file = args.folder / picture_index.FILE
+    image_search.pictures(args.folder)  # before the model: a wrong folder is told at once
+    file = args.folder / image_search.FILE
     console.check_out(file)
     model = _load(args, answers=False)
-    previous = picture_index.load(file) if file.is_file() else None
-    index = picture_index.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=console.say)
-    picture_index.save(index, file)
+    previous = image_search.load(file) if file.is_file() else None
+    index = image_search.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=console.say)
+    image_search.save(index, file)
     print(f"{file}: {len(index)} pictures")
 
 
 def _search(args: argparse.Namespace) -> None:
-    from blip2_lab import picture_index
+    from blip2_lab.chat import image_search
 
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
-    index = picture_index.load(args.folder / picture_index.FILE)
+    index = image_search.load(args.folder / image_search.FILE)
     model = _load(args, answers=False)
-    find = picture_index.search_like if Path(args.query).is_file() else picture_index.search
+    find = image_search.search_like if Path(args.query).is_file() else image_search.search
     hits = find(model, index, args.query, top=args.top)
     if args.json:
         console.print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
     else:
-        print("\n".join(picture_index.lines(hits)))
+        print("\n".join(image_search.lines(hits)))
 
 
 def _models(args: argparse.Namespace) -> None:
@@ -314,22 +314,22 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from blip2_lab import doctor
+    from blip2_lab.doctor.run import diagnose_run, report
 
     if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
         return _doctor_model(args)
-    _tell(doctor.diagnose_run(args.what), doctor.report, args.json)
+    _tell(diagnose_run(args.what), report, args.json)
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
-    from blip2_lab import model_doctor
+    from blip2_lab.doctor.model import diagnose_model, open_model, remember, table
 
-    model, path = model_doctor.open_model(args.what, **_options(args))
+    model, path = open_model(args.what, **_options(args))
     if args.remember:
-        print(model_doctor.remember(model, path))
+        print(remember(model, path))
         return
-    findings = model_doctor.diagnose_model(model, path)
-    _tell(findings, model_doctor.table, args.json)
+    findings = diagnose_model(model, path)
+    _tell(findings, table, args.json)
     if red := sum(finding.state == "bad" for finding in findings):
         raise ValueError(f"{red} of {len(findings)} checks of {args.what} are red")
 

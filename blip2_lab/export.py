@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from blip2_lab import model_doctor, novelty
+from blip2_lab.chat import out_of_distribution
 from blip2_lab.checkpoints.load import load, save
+from blip2_lab.doctor.model import remember
 from blip2_lab.training.batches import fingerprint
 from blip2_lab.training.builders import quietly
 from blip2_lab.training.recipes.registry import RECIPES
@@ -41,8 +42,8 @@ def export(
             stage1.attach_image_encoder(model.image_encoder)
             model.attach_stage1(stage1)
     save(model, folder, dtype=torch.float16)
-    novelty.fit(model.image_encoder, scenes=scenes).save(folder)
-    model_doctor.remember(load(folder), folder)  # of the weights as they are shipped, in 16 bits
+    out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
+    remember(load(folder), folder)  # of the weights as they are shipped, in 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
     for name in next(recipe.sequence for recipe in RECIPES.values() if stage2 in recipe.sequence):

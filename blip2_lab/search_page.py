@@ -17,7 +17,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from blip2_lab import picture_index
+from blip2_lab.chat import image_search
 from blip2_lab.common.images import open_image
 from blip2_lab.models import retrieval
 from blip2_lab.models.stage1 import Stage1Model
@@ -33,8 +33,8 @@ class Search:
         self.model, self.folder = model, folder
         say = partial(print, flush=True)
         self.drawn = {} if folder else {f"page {i + 1}": draw(scene, 384) for i, scene in enumerate(GALLERY)}
-        self.index = picture_index.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
-        self.readings: picture_index.Readings | None = None
+        self.index = image_search.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
+        self.readings: image_search.Readings | None = None
 
     def find(self, wanted: str | Image.Image | None) -> list[tuple[Image.Image, str]]:
         """-> the best pictures, each with its score. A sentence is matched, a picture compared."""
@@ -42,13 +42,13 @@ class Search:
             if wanted is None:
                 raise ValueError("There is no picture yet to look for others like it.")
             if self.index is None:
-                self.index = picture_index.of_images(self.model, self.drawn)
+                self.index = image_search.of_images(self.model, self.drawn)
             if self.readings is None:
-                self.readings = picture_index.Readings(retrieval.matcher(self.model).qformer, self.index.features)
+                self.readings = image_search.Readings(retrieval.matcher(self.model).qformer, self.index.features)
             if isinstance(wanted, str):
-                hits = picture_index.search(self.model, self.index, wanted, top=8, readings=self.readings)
+                hits = image_search.search(self.model, self.index, wanted, top=8, readings=self.readings)
             else:
-                hits = picture_index.search_like(self.model, self.index, wanted, top=8)
+                hits = image_search.search_like(self.model, self.index, wanted, top=8)
             scores = [f"ITC {hit.itc:.2f}" if hit.itm is None else f"ITM {hit.itm:.0%}" for hit in hits]
             return [(self._picture(hit.file), score) for hit, score in zip(hits, scores, strict=True)]
         except ValueError as error:

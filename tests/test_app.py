@@ -15,9 +15,9 @@ from PIL import Image, PngImagePlugin
 gr = pytest.importorskip("gradio")
 
 import app as chat_app  # noqa: E402  after the skip
-from blip2_lab import novelty  # noqa: E402
-from blip2_lab.chat import INSTRUCTIONS, Turn  # noqa: E402
-from blip2_lab.novelty import DrawnWorld  # noqa: E402
+from blip2_lab.chat import out_of_distribution  # noqa: E402
+from blip2_lab.chat.conversation import INSTRUCTIONS, Turn  # noqa: E402
+from blip2_lab.chat.out_of_distribution import DrawnWorld  # noqa: E402
 from blip2_lab.page import KEPT, REAL_WEIGHTS  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
@@ -332,7 +332,7 @@ def test_main_serves_the_page_says_where_and_waits(start):
 
 def test_main_tells_the_page_what_its_model_has_seen(start, monkeypatch):
     worlds = {"micro": object(), "runs/micro": object()}
-    monkeypatch.setattr(novelty, "load", worlds.get)
+    monkeypatch.setattr(out_of_distribution, "load", worlds.get)
     for name in ("micro", "runs/micro", "Salesforce/blip2-flan-t5-xl"):
         *_, given = start("--model", name)
         assert given["familiar"] is worlds.get(name)
@@ -391,8 +391,8 @@ def test_the_shipped_model_warns_of_a_photograph_on_its_page(monkeypatch, capsys
 
     from blip2_lab.checkpoints.load import MICRO
 
-    photographs = [parts[0] for parts in novelty.photographs(crops=1).values()]
-    if not (MICRO / novelty.FILE).is_file() or not photographs:
+    photographs = [parts[0] for parts in out_of_distribution.photographs(crops=1).values()]
+    if not (MICRO / out_of_distribution.FILE).is_file() or not photographs:
         pytest.skip("this needs the shipped model and a sample photograph (matplotlib or scikit-image has some)")
     photographs[0].save(tmp_path / "photograph.png")
     pages: list[gr.Blocks] = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import blip2_lab
-from blip2_lab import novelty
+from blip2_lab.chat import out_of_distribution
 from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.evaluation import scenes
 from blip2_lab.models.decoding import Decoding
@@ -109,12 +109,12 @@ def test_it_finds_the_caption_of_a_picture(micro):
 
 
 def test_photographs_are_strange_and_scenes_are_not(micro):
-    world = novelty.load("micro")
-    drawn = novelty.distances_of(world, micro.image_encoder, (draw(scene, 96) for scene in BOOK))
+    world = out_of_distribution.load("micro")
+    drawn = out_of_distribution.distances_of(world, micro.image_encoder, (draw(scene, 96) for scene in BOOK))
     assert (drawn <= world.limit).float().mean() > 0.9
-    pictures = [parts[0] for parts in novelty.photographs(crops=1).values()]
+    pictures = [parts[0] for parts in out_of_distribution.photographs(crops=1).values()]
     if pictures:  # they come with the development tools
-        photographs = novelty.distances_of(world, micro.image_encoder, pictures)
+        photographs = out_of_distribution.distances_of(world, micro.image_encoder, pictures)
         assert (photographs > world.limit).float().mean() > 0.6
 
 

@@ -8,8 +8,9 @@ import time
 import pytest
 import torch
 
-from blip2_lab import chat
-from blip2_lab.chat import Conversation, Eyes, Turn, is_question, question_mark, stream, unknown_words
+from blip2_lab.chat import conversation, vocabulary
+from blip2_lab.chat.conversation import Conversation, Eyes, Turn, is_question, question_mark, stream
+from blip2_lab.chat.vocabulary import unknown_words
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -55,7 +56,7 @@ def test_one_question_mark_is_enough():
 
 
 def test_it_means_the_thing_named_last(talk, monkeypatch):
-    monkeypatch.setattr(chat, "MICRO_HISTORY", "named")
+    monkeypatch.setattr(conversation, "MICRO_HISTORY", "named")
     talk.turns += [Turn("what is the red thing", "a boat."), Turn("Tell a story.", "once upon a time")]
     talk.turns += [Turn("is it large?", "yes"), Turn("how many things are there?", "two"), Turn("what is it?", "")]
     expected = "Question: what is the red thing? Short answer: a boat. Question: what is it used for? Short answer:"
@@ -68,9 +69,9 @@ def test_it_means_the_thing_named_last(talk, monkeypatch):
 def test_the_whole_conversation_capped(talk, monkeypatch, kind):
     """Real weights get it, and a miniature that was taught unrelated follow-up questions."""
     if kind == "real":
-        monkeypatch.setattr(chat, "knows_whole_words_only", lambda tokenizer: False)
+        monkeypatch.setattr(vocabulary, "knows_whole_words_only", lambda tokenizer: False)
     else:
-        monkeypatch.setattr(chat, "MICRO_HISTORY", "all")
+        monkeypatch.setattr(conversation, "MICRO_HISTORY", "all")
     talk.history_turns = 2
     talk.turns += [Turn(f"where is the {kind}?", "left.") for kind in ("boat", "cat", "house")]
     prompt = talk.prompt("why?")
@@ -78,7 +79,7 @@ def test_the_whole_conversation_capped(talk, monkeypatch, kind):
         "Question: where is the cat? Short answer: left. Question: where is the house? Short answer: left. "
         "Question: why? Short answer:"
     )
-    talk.turns[-2] = Turn("where is the cat?", "left " * chat.HISTORY_TOKENS)
+    talk.turns[-2] = Turn("where is the cat?", "left " * conversation.HISTORY_TOKENS)
     assert "cat" not in talk.prompt("why?") and "house" in talk.prompt("why?")
     talk.history_turns = 0
     assert talk.prompt("why?") == "Question: why? Short answer:"
@@ -106,7 +107,7 @@ def test_unknown_words_are_named_and_a_near_word_is_offered(talk, tiny_model):
 
 
 def test_every_one_click_instruction_of_the_micro_model_is_in_its_vocabulary(tiny_model):
-    for text in chat.INSTRUCTIONS["micro"]:
+    for text in conversation.INSTRUCTIONS["micro"]:
         assert unknown_words(tiny_model.language_model.tokenizer, text) == [], text
 
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import blip2_lab
-from blip2_lab import cli, novelty
+from blip2_lab import cli
+from blip2_lab.chat import out_of_distribution
 from blip2_lab.models.decoding import Token
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -53,7 +54,7 @@ class FakeModel:
 def model(monkeypatch):
     fake = FakeModel()
     monkeypatch.setattr(blip2_lab, "load", lambda name, *, device, quantize, dtype: fake)
-    monkeypatch.setattr(novelty, "load", lambda name: None)
+    monkeypatch.setattr(out_of_distribution, "load", lambda name: None)
     return fake
 
 
@@ -194,8 +195,8 @@ def test_a_full_gpu_is_a_sentence_and_a_bug_is_a_traceback(capsys, model, pictur
 def test_a_photograph_and_an_unknown_word_are_noted_and_the_answer_comes(capsys, tmp_path):
     from blip2_lab.checkpoints.load import MICRO
 
-    photographs = [parts[0] for parts in novelty.photographs(crops=1).values()]
-    if not (MICRO / novelty.FILE).is_file() or not photographs:
+    photographs = [parts[0] for parts in out_of_distribution.photographs(crops=1).values()]
+    if not (MICRO / out_of_distribution.FILE).is_file() or not photographs:
         pytest.skip("this needs the shipped model and a sample photograph (matplotlib or scikit-image has some)")
     photograph = str(tmp_path / "photograph.png")
     photographs[0].save(photograph)
@@ -362,7 +363,7 @@ def test_what_is_there_stays_when_it_is_looked_at(tmp_path):
 
 
 def test_index_looks_at_once_where_it_will_write(capsys, no_model, own):
-    from blip2_lab.picture_index import FILE
+    from blip2_lab.chat.image_search import FILE
 
     (own / FILE).mkdir()
     assert "Is a directory" in complaint(capsys, "index", str(own))

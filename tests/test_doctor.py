@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.doctor import diagnose_run, report
+from blip2_lab.doctor.run import diagnose_run, report
 from blip2_lab.models.losses import ITM_CHANCE, chance_levels
 from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import CURVES, RunFolder, read_log, reference_log

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from blip2_lab import inside
-from blip2_lab.chat import Conversation, Eyes, Turn
+from blip2_lab.chat import word_origin
+from blip2_lab.chat.conversation import Conversation, Eyes, Turn
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -26,9 +26,13 @@ def seen(tiny_model, image):
 
 def test_the_words_are_those_of_the_last_answer(tiny_model, seen):
     turns = [Turn("what is it?", "boat"), Turn("what color is it?", "red and blue")]
-    assert inside.words_of(tiny_model, seen, turns) == ["red", "and", "blue"]
-    assert inside.words_of(tiny_model, seen, []) == inside.words_of(tiny_model, seen, [Turn("what is it?", " ")]) == []
-    prompt = inside.last_prompt(tiny_model, seen, turns)
+    assert word_origin.words_of(tiny_model, seen, turns) == ["red", "and", "blue"]
+    assert (
+        word_origin.words_of(tiny_model, seen, [])
+        == word_origin.words_of(tiny_model, seen, [Turn("what is it?", " ")])
+        == []
+    )
+    prompt = word_origin.last_prompt(tiny_model, seen, turns)
     assert prompt == Conversation(tiny_model, seen, turns[:1]).prompt("what color is it?")
 
 
@@ -36,11 +40,11 @@ def test_the_words_are_those_of_the_last_answer(tiny_model, seen):
 def test_a_word_has_a_place_queries_and_the_probability_the_chat_showed(tiny_model, seen, image, method):
     talk = Conversation(tiny_model, seen)
     *_, reply = talk.ask("what is in the picture?", Decoding(num_beams=1, max_new_tokens=4, min_new_tokens=4))
-    words = inside.words_of(tiny_model, seen, talk.turns)
+    words = word_origin.words_of(tiny_model, seen, talk.turns)
     if len(words) != len(reply.words):
         pytest.skip("random weights wrote a word that reads back as several")
-    found = inside.origin(tiny_model, seen, image, talk.turns, 1, method)
-    assert found.word == words[1] and found.picture.size == (inside.SIZE, inside.SIZE)
+    found = word_origin.origin(tiny_model, seen, image, talk.turns, 1, method)
+    assert found.word == words[1] and found.picture.size == (word_origin.SIZE, word_origin.SIZE)
     assert found.probability == pytest.approx(reply.words[1].probability, rel=1e-3)
     assert len(found.queries) == 8
     shares = [float(note.split(": ")[1].rstrip("%")) for _, note in found.queries]
@@ -49,13 +53,13 @@ def test_a_word_has_a_place_queries_and_the_probability_the_chat_showed(tiny_mod
 
 def test_mistakes_get_a_sentence(tiny_model, seen, image):
     with pytest.raises(ValueError, match="no answer yet"):
-        inside.origin(tiny_model, seen, image, [], 0)
+        word_origin.origin(tiny_model, seen, image, [], 0)
     with pytest.raises(ValueError, match="has 1 words; there is no word number 5"):
-        inside.origin(tiny_model, seen, image, [Turn("what is it?", "boat")], 5)
+        word_origin.origin(tiny_model, seen, image, [Turn("what is it?", "boat")], 5)
 
 
 def test_matches_are_those_of_the_meter(tiny_model, seen):
-    cosines, verdicts = inside.matches(tiny_model, seen, "a red boat.")
+    cosines, verdicts = word_origin.matches(tiny_model, seen, "a red boat.")
     match = Conversation(tiny_model, seen).match("a red boat.")
     assert cosines.shape == verdicts.shape == (8,)
     assert cosines.max().item() == pytest.approx(match.itc, abs=1e-5)
@@ -63,10 +67,10 @@ def test_matches_are_those_of_the_meter(tiny_model, seen):
 
 
 def test_the_method_is_the_measured_one(tmp_path):
-    assert inside.method_of(str(tmp_path)) == inside.QUICK
-    for said, used in (("layer", "layer"), ("no such method", inside.QUICK)):
+    assert word_origin.method_of(str(tmp_path)) == word_origin.QUICK
+    for said, used in (("layer", "layer"), ("no such method", word_origin.QUICK)):
         (tmp_path / "grounding.json").write_text(json.dumps({"recommended": said}))
-        assert inside.method_of(str(tmp_path)) == used
+        assert word_origin.method_of(str(tmp_path)) == used
 
 
 def test_the_chat_goes_on_while_somebody_looks_inside(tiny_model, seen, image):
@@ -74,7 +78,7 @@ def test_the_chat_goes_on_while_somebody_looks_inside(tiny_model, seen, image):
     decoding = Decoding(num_beams=1, max_new_tokens=12, min_new_tokens=12)
     *_, alone = Conversation(tiny_model, seen).ask("what is in the picture?", decoding)
     turns = [Turn("what is it?", "a red boat")]
-    expected = inside.origin(tiny_model, seen, image, turns, 1).queries
+    expected = word_origin.origin(tiny_model, seen, image, turns, 1).queries
     answers, maps = [], []
 
     def chat():
@@ -83,7 +87,7 @@ def test_the_chat_goes_on_while_somebody_looks_inside(tiny_model, seen, image):
             answers.append(reply)
 
     def look():
-        maps.extend(inside.origin(tiny_model, seen, image, turns, 1).queries for _ in range(3))
+        maps.extend(word_origin.origin(tiny_model, seen, image, turns, 1).queries for _ in range(3))
 
     threads = [threading.Thread(target=task) for task in (chat, look)]
     for thread in threads:

@@ -9,10 +9,11 @@ from conftest import build_tiny_model
 from random_weights import loud
 from torch import nn
 
-from blip2_lab import cli, model_doctor
+from blip2_lab import cli
 from blip2_lab.checkpoints import load
 from blip2_lab.checkpoints.load import save
-from blip2_lab.model_doctor import diagnose_model, remember, table
+from blip2_lab.doctor import model as model_doctor
+from blip2_lab.doctor.model import diagnose_model, remember, table
 from blip2_lab.models.language_model import pad
 
 

@@ -12,13 +12,14 @@ from test_checkpoints_transformers import golden_folder
 from test_lavis_files import eva
 from torch import nn
 
-from blip2_lab import cli, model_doctor
+from blip2_lab import cli
 from blip2_lab.checkpoints import lavis, load
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
 from blip2_lab.checkpoints.lavis import kept_of_eva
-from blip2_lab.doctor_files import tensors_of
-from blip2_lab.model_doctor import diagnose_model, fixed_pixels, match, remember, table
+from blip2_lab.doctor import model as model_doctor
+from blip2_lab.doctor.layers import tensors_of
+from blip2_lab.doctor.model import diagnose_model, fixed_pixels, match, remember, table
 from blip2_lab.models.stage1 import Stage1Model
 
 KINDS = ("retrieval", "golden", "lavis-stage1", "lavis-t5", "lavis-opt")

@@ -9,10 +9,11 @@ from PIL import Image
 from random_weights import loud
 
 import blip2_lab
-from blip2_lab import cli, picture_index
+from blip2_lab import cli
+from blip2_lab.chat import image_search
+from blip2_lab.chat.image_search import Readings, build, load, save, search, search_like
 from blip2_lab.models.retrieval import matcher, read_gallery
 from blip2_lab.models.retrieval import search as search_gallery
-from blip2_lab.picture_index import Readings, build, load, save, search, search_like
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 
@@ -131,7 +132,7 @@ def test_what_cannot_be_searched_is_one_sentence(tiny_model, folder, tmp_path):
     with pytest.raises(ValueError, match="no folder"):
         build(tiny_model, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="blip2-lab index"):
-        load(tmp_path / "nowhere" / picture_index.FILE)
+        load(tmp_path / "nowhere" / image_search.FILE)
     (tmp_path / "junk").write_bytes(b"junk junk junk junk")
     with pytest.raises(ValueError, match="no index of pictures"):
         load(tmp_path / "junk")

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import blip2_lab
-from blip2_lab import export, model_doctor
+from blip2_lab import export
 from blip2_lab.checkpoints.huggingface import MissingHead
 from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import image_ids
 from blip2_lab.data.scenes import PictureBook
+from blip2_lab.doctor import model as model_doctor
 from blip2_lab.training import builders
 from blip2_lab.training import run as run_module
 from blip2_lab.training.batches import fingerprint, scene_features

@@ -19,12 +19,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2_lab.chat.vocabulary import check, knows_whole_words_only, unknown_words, unknown_words_sentence
 from blip2_lab.models.decoding import Decoding, Token, check_seed, words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
@@ -58,14 +58,12 @@ QUESTION_WORDS = frozenset(
 )
 PRONOUNS = frozenset("it its they them their that this".split())  # (named)
 NAMELESS = frozenset("day night time place many".split())  #: (named) "is it day?", "what place is this?" name no thing
-MAX_CHARACTERS = 2000  #: of one question
 #: What a *miniature* is given of the conversation: "named", only the turn that says what "it" is, or "all", what real
 #: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python -m
 #: benchmarks.history` measures both and says which to write here. With "all", what is marked (named) can go.
 MICRO_HISTORY = "named"
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
-SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
 
 
 @dataclass(frozen=True)
@@ -241,49 +239,6 @@ def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
 def question_mark(text: str) -> str:
     """The question with one question mark at its end."""
     return text.strip().rstrip("?. ") + "?"
-
-
-def check(text: str) -> str:
-    """The text without the spaces around it. Raises ValueError when it is empty or too long."""
-    text = " ".join(text.split())
-    if not text.strip(" .?!"):
-        raise ValueError('There is no question yet: type one, for example "what is in the picture?"')
-    if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"That is {len(text):,} characters, and a question may have {MAX_CHARACTERS:,}: ask in fewer.")
-    return text
-
-
-def knows_whole_words_only(tokenizer) -> bool:
-    """Is this a miniature's tokenizer: a closed list of words, where an unknown one is lost entirely?"""
-    return tokenizer is not None and len(tokenizer) < SMALL_VOCABULARY and tokenizer.unk_token_id is not None
-
-
-def unknown_words(tokenizer, text: str) -> list[str]:
-    """The words of the text that a whole-word tokenizer does not know, once each."""
-    if not knows_whole_words_only(tokenizer):
-        return []
-    pieces = dict.fromkeys(re.findall(r"[^\s.,:?!]+", text))
-    return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
-
-
-def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
-    """ "I do not know the word 'colour'; did you mean 'color'?" """
-    known = [piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")]
-    names = ", ".join(f"'{word[:30]}'" for word in unknown[:4]) + (", …" if len(unknown) > 4 else "")
-    close = [match for word in unknown[:4] for match in get_close_matches(word.lower()[:30], known, n=1, cutoff=0.75)]
-    if close:
-        help = f"did you mean {' and '.join(repr(word) for word in close)}?"
-    else:
-        help = f"I know {len(known)} words: things such as boat, cat and house, their colors, places and uses."
-    return f"I do not know the word{'s' if len(unknown) > 1 else ''} {names}; {help}"
-
-
-def outside_sentence(distance: float, limit: float) -> str:
-    """What to say of a picture that is farther from the drawn world than its `limit` (see novelty.py)."""
-    return (
-        f"this picture is outside the drawn world that I know (distance {distance:.1f}; drawn scenes stay below "
-        f"{limit:.1f}), so my answer is a guess; for photographs load real weights, see `blip2-lab models`"
-    )
 
 
 def _num_tokens(language_model: LanguageModel, text: str) -> int:

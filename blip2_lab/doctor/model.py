@@ -3,7 +3,7 @@
 What is unusual about it:
 
 * Wrong weights still talk. So nothing is judged by how an answer sounds: numbers are compared with the files they came
-  from (doctor_files.py), with a float32 reference, with themselves in another batch and with another kernel.
+  from (doctor/layers.py), with a float32 reference, with themselves in another batch and with another kernel.
 * Both kinds of models are examined, each by what it gives: a Stage2Model by the logits of its answers, a Stage1Model
   (retrieval) by its embeddings and its verdicts on pairs.
 * The reference is stored with the shipped model (`--remember` writes it). For any other, every layer runs once more in
@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from blip2_lab.checkpoints import files, load
 from blip2_lab.checkpoints.key_maps import FROZEN
-from blip2_lab.doctor import Finding
-from blip2_lab.doctor_files import (
+from blip2_lab.doctor.finding import Finding
+from blip2_lab.doctor.layers import (
     TOLERANCE,
     Model,
     apart,

@@ -200,3 +200,11 @@ def measure(image_encoder: ImageEncoder, world: DrawnWorld, *, scenes: int = 100
         "whole_photographs_called_drawn": round(1 - torch.stack([c[0] for c in caught.values()]).mean().item(), 4),
         "missed_most_often": {name: round(1 - c.mean().item(), 3) for name, c in caught.items() if c.mean() < 1},
     }
+
+
+def outside_sentence(distance: float, limit: float) -> str:
+    """What to say of a picture that is farther from the drawn world than its `limit`."""
+    return (
+        f"this picture is outside the drawn world that I know (distance {distance:.1f}; drawn scenes stay below "
+        f"{limit:.1f}), so my answer is a guess; for photographs load real weights, see `blip2-lab models`"
+    )

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2_lab.doctor.finding import STATES, Finding
 from blip2_lab.models.losses import ITM_CHANCE
 from blip2_lab.training.run_folder import read_log, reference_log
 
@@ -28,18 +29,7 @@ EARLY = 200  #: steps before which nothing is judged; at least twice the warm-up
 AT_CHANCE = {"itc": 0.95, "itm": 0.97, "itg": 0.9}  #: above this share of its chance level a loss has learned nothing
 BEHIND = 0.3  #: how far behind the reference (in shares of the way it has come) is worth a word
 UNSEEN = 0.02  #: losses that shuffled pictures raise by less than this share do not depend on the picture
-STATES = ("bad", "wait", "good")  #: worst first
 NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a log says. `state`: "good", "wait" (too early to say) or "bad"; `causes`: what to check."""
-
-    about: str
-    state: str
-    says: str
-    causes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat import Conversation, Seen, Turn
+from blip2_lab.chat.conversation import Conversation, Seen, Turn
 from blip2_lab.interpret.attribution import METHODS
 from blip2_lab.interpret.targets import ItcScore, ItmScore, WordScore, answer_words
 from blip2_lab.models.stage2 import Stage2Model

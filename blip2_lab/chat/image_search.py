@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat import check, unknown_words, unknown_words_sentence
+from blip2_lab.chat.vocabulary import check, unknown_words, unknown_words_sentence
 from blip2_lab.common.images import SUFFIXES, open_image
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer

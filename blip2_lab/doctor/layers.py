@@ -36,7 +36,7 @@ from blip2_lab.checkpoints.key_maps import (
 )
 from blip2_lab.checkpoints.lavis import kept_of_eva, language_name
 from blip2_lab.checkpoints.meta_model import language_skeleton, pour
-from blip2_lab.doctor import Finding
+from blip2_lab.doctor.finding import Finding
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.quantize import is_quantized, is_quantized_layer

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import flops, heading, kept_bytes, own_clock, peak_memory, take_turns
-from benchmarks.plain_stage1 import plain_losses
 from blip2_lab.models.losses import Stage1Losses
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+from blip2_lab.teaching.plain_stage1 import plain_losses
 
 #: Tokens of 16 captions, [CLS] and [SEP] included: 10.9 word pieces on average, as COCO's captions have.
 LENGTHS = (9, 10, 10, 11, 11, 12, 12, 12, 13, 13, 13, 14, 14, 15, 17, 21)

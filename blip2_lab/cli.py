@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
-    # --help is among what it passes on: the options are app.py's
+    # --help is among what it passes on: the options are those of chat/web/app.py
     command("app", _app, "open the chat about a picture in the browser (see `blip2-lab app --help`)", add_help=False)
     return root
 
@@ -436,13 +436,9 @@ def _grounding(args: argparse.Namespace) -> None:
 
 
 def _app(args: argparse.Namespace) -> None:
-    import runpy
+    from blip2_lab.chat.web import app
 
-    script = Path(__file__).resolve().parents[1] / "app.py"
-    if not script.exists():
-        raise ValueError(f"the chat is app.py in the repository, and there is none at {script}: clone the repository")
-    sys.argv = [str(script), *args.rest]
-    runpy.run_path(str(script), run_name="__main__")
+    app.main(args.rest)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from PIL import Image, PngImagePlugin
 
 gr = pytest.importorskip("gradio")
 
-import app as chat_app  # noqa: E402  after the skip
 from blip2_lab.chat import out_of_distribution  # noqa: E402
 from blip2_lab.chat.conversation import INSTRUCTIONS, Turn  # noqa: E402
 from blip2_lab.chat.out_of_distribution import DrawnWorld  # noqa: E402
-from blip2_lab.page import KEPT, REAL_WEIGHTS  # noqa: E402
+from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skip
+from blip2_lab.chat.web.components import KEPT, REAL_WEIGHTS  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
 

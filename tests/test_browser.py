@@ -11,7 +11,7 @@ from PIL import Image
 gr = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
-import app as chat_app  # noqa: E402  after the skips
+from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skips
 from blip2_lab.models.decoding import Decoding  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402

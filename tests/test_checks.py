@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blip2_lab import checks
-from blip2_lab.checks import attention as attention_room
-from blip2_lab.checks import encoders, losses, qformer, report, writing
-from blip2_lab.checks.report import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 from blip2_lab.models import masks, vision_encoder
 from blip2_lab.models.attention import MultiHeadAttention
 from blip2_lab.models.losses import itg_loss, negative_weights
 from blip2_lab.models.qformer import QFormer
+from blip2_lab.teaching import checks
+from blip2_lab.teaching.checks import attention as attention_room
+from blip2_lab.teaching.checks import captioning, contrastive_and_matching, encoders, qformer
+from blip2_lab.teaching.checks import check as report
+from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 
 ROOMS = {
     "encoders": {"num_features", "second_to_last", "freeze"},
@@ -436,7 +437,10 @@ def test_slow_counting_is_the_librarys(tiny_model):
     encoder = tiny_model.image_encoder
     assert encoders.count_features(48, 12) == encoder.num_features
     z = torch.randn(2, 8, 64)
-    assert torch.equal(losses.logits_over_queries(tiny_model.stage1.itm_head, z), tiny_model.stage1.itm_head(z).mean(1))
+    assert torch.equal(
+        contrastive_and_matching.logits_over_queries(tiny_model.stage1.itm_head, z),
+        tiny_model.stage1.itm_head(z).mean(1),
+    )
 
 
 @torch.no_grad()
@@ -446,14 +450,14 @@ def test_the_itg_parts_make_the_librarys_loss(tiny_model):
     features = torch.randn(2, 17, 64)
     negatives = torch.tensor([1, 0]), torch.tensor([1, 0])
     library = model.losses(image_features=features, input_ids=ids, attention_mask=attention_mask, negatives=negatives)
-    read, labels = writing.inputs_and_labels(ids, attention_mask.bool(), model.config.decode_token_id)
+    read, labels = captioning.inputs_and_labels(ids, attention_mask.bool(), model.config.decode_token_id)
     memory = model.qformer.read_image(features)
     past = model.qformer(image=memory, use_cache=True).past
-    mask = writing.rows_after_queries(8, attention_mask.bool()[:, :-1])
+    mask = captioning.rows_after_queries(8, attention_mask.bool()[:, :-1])
     text = model.qformer(queries=False, input_ids=read, mask=mask, past=past).text_output
     itg = itg_loss(model.itg_logits(text), labels, model.config.label_smoothing)
     assert torch.allclose(itg, library.itg, atol=1e-5)
-    images, texts, labels = losses.pairs_for_matching(*negatives)
+    images, texts, labels = contrastive_and_matching.pairs_for_matching(*negatives)
     logits = model.itm_logits(memory.select(images), ids[texts], attention_mask[texts])
     assert torch.allclose(F.cross_entropy(logits, labels), library.itm, atol=1e-5)
 

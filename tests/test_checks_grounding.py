@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from blip2_lab.checks import grounding
+from blip2_lab.teaching.checks import grounding
 
 
 def test_right_answers_in_another_hand_pass():

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from blip2_lab.checks import answers, bridge, decoding, numbers, training
-from blip2_lab.checks.report import FAILED, Check
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.teaching.checks import answer_losses, decoding, int8, soft_prompt, training
+from blip2_lab.teaching.checks.check import FAILED, Check
 
 
 def assert_named(check: Check, wrong: Callable, words: str) -> None:
@@ -77,11 +77,11 @@ def test_before_the_language_model():
         cut = torch.randint(0, len(words) + 1, (1,), generator=generator).item()
         return " ".join(words[:cut]), " ".join(words[cut:])
 
-    assert_named(bridge.prepend, picture_last, "The picture comes after the words")
-    assert_named(bridge.prepend, everything_visible, "Padding is forgotten")
-    assert_named(bridge.visual_prompt, queries_only, "The queries never look at the picture")
-    assert_named(bridge.pad, compare_ids, "The mask is made by comparing ids")
-    assert_named(bridge.split_caption, may_end_empty, "The suffix may be empty")
+    assert_named(soft_prompt.prepend, picture_last, "The picture comes after the words")
+    assert_named(soft_prompt.prepend, everything_visible, "Padding is forgotten")
+    assert_named(soft_prompt.visual_prompt, queries_only, "The queries never look at the picture")
+    assert_named(soft_prompt.pad, compare_ids, "The mask is made by comparing ids")
+    assert_named(soft_prompt.split_caption, may_end_empty, "The suffix may be empty")
 
 
 def test_after_the_language_model():
@@ -107,12 +107,12 @@ def test_after_the_language_model():
         labels[~answer.mask] = IGNORE_INDEX
         return F.cross_entropy(logits.transpose(1, 2), labels[:, 1:], ignore_index=IGNORE_INDEX)
 
-    assert_named(answers.decoder_answer_logits, not_shifted, "Not shifted: these logits stand *at*")
+    assert_named(answer_losses.decoder_answer_logits, not_shifted, "Not shifted: these logits stand *at*")
     assert_named(
-        answers.encoder_decoder_answer_logits, leaking_decoder, "Not shifted: the decoder reads the very token"
+        answer_losses.encoder_decoder_answer_logits, leaking_decoder, "Not shifted: the decoder reads the very token"
     )
-    assert_named(answers.answer_loss, learns_padding, "Padding is learned too")
-    assert_named(answers.answer_loss, shifts_again, "Shifted once more")
+    assert_named(answer_losses.answer_loss, learns_padding, "Padding is learned too")
+    assert_named(answer_losses.answer_loss, shifts_again, "Shifted once more")
 
 
 def test_choosing_a_token():
@@ -177,10 +177,10 @@ def test_eight_bits():
 
     def only_positive(x, weight):
         apart = x.max(dim=0).values >= 6
-        rest = numbers.int8_linear.solution(x[:, ~apart], weight[:, ~apart])
+        rest = int8.int8_linear.solution(x[:, ~apart], weight[:, ~apart])
         return rest + x[:, apart] @ weight[:, apart].T
 
-    assert_named(numbers.absmax_quantize, cut_off, "Cut off, not rounded")
-    assert_named(numbers.absmax_quantize, zero_divides, "A row of zeros")
-    assert_named(numbers.int8_linear, overflows, "The sums are kept in int8")
-    assert_named(numbers.mixed_linear, only_positive, "Only positive outliers are found")
+    assert_named(int8.absmax_quantize, cut_off, "Cut off, not rounded")
+    assert_named(int8.absmax_quantize, zero_divides, "A row of zeros")
+    assert_named(int8.int8_linear, overflows, "The sums are kept in int8")
+    assert_named(int8.mixed_linear, only_positive, "Only positive outliers are found")

@@ -7,7 +7,7 @@ from PIL import Image
 
 gr = pytest.importorskip("gradio")
 
-from blip2_lab import page  # noqa: E402  after the skip
+from blip2_lab.chat.web import components  # noqa: E402
 from blip2_lab.models.decoding import Token  # noqa: E402
 
 
@@ -21,50 +21,53 @@ def warnings(monkeypatch):
 
 def test_what_the_model_says_cannot_become_markup():
     words = (Token("<script>alert(1)</script>", 0.5), Token(" boat", 0.25))
-    shown = page.confidence_html(words)
+    shown = components.confidence_html(words)
     assert "<script>" not in shown and "&lt;script&gt;" in shown
     assert "“boat” (25%)" in shown and "probability 0.250" in shown
-    assert page.as_text("<img src=x> & co") == "&lt;img src=x&gt; &amp; co"
-    assert "hsl(0 " in page.confidence_html((Token("a", 0.0),))
-    assert "hsl(120 " in page.confidence_html((Token("a", 1.0),))
-    assert "“&lt;b&gt;” (25%)" in page.origin_html("<b>", 0.25, "gradient")
+    assert components.as_text("<img src=x> & co") == "&lt;img src=x&gt; &amp; co"
+    assert "hsl(0 " in components.confidence_html((Token("a", 0.0),))
+    assert "hsl(120 " in components.confidence_html((Token("a", 1.0),))
+    assert "“&lt;b&gt;” (25%)" in components.origin_html("<b>", 0.25, "gradient")
 
 
 def test_a_warning_is_a_sentence_without_markup(warnings):
-    page.warn("no <b>zebra</b>")
-    page.warn('Two things stand at "top".')
+    components.warn("no <b>zebra</b>")
+    components.warn('Two things stand at "top".')
     assert warnings == ["No &lt;b&gt;zebra&lt;/b&gt;.", 'Two things stand at "top".']
 
 
 def test_the_match_meter_shows_every_query():
-    shown = page.queries_html([0.1, 0.9, -0.2], [1.0, 2.0, -3.0])
+    shown = components.queries_html([0.1, 0.9, -0.2], [1.0, 2.0, -3.0])
     assert "1 is best" in shown and shown.count("<i ") == 6 and "query 2: -3.00" in shown
 
 
 def test_an_upload_is_opened_and_kept_small_enough(warnings, tmp_path):
     for name, size, kept in [("as-it-is.png", (640, 200), (640, 200)), ("wide.png", (5000, 2500), (1024, 512))]:
         Image.new("RGB", size, "teal").save(tmp_path / name)
-        assert page.opened(str(tmp_path / name)).size == kept
-    assert page.opened(None) is None and warnings == []
+        assert components.opened(str(tmp_path / name)).size == kept
+    assert components.opened(None) is None and warnings == []
     (tmp_path / "bad.png").write_bytes(b"none")
-    assert page.opened(str(tmp_path / "bad.png")) is None
+    assert components.opened(str(tmp_path / "bad.png")) is None
     assert "this file" in warnings[0].lower() and str(tmp_path) not in warnings[0]
 
 
 def test_a_picture_of_the_kept_size_is_not_touched():
     image = Image.effect_noise((300, 200), 50)
-    assert page.scaled(image, 300).tobytes() == image.tobytes()
-    assert page.scaled(image, 600).size == (600, 400) and page.scaled(Image.new("L", (1, 900)), 9).size == (1, 9)
+    assert components.scaled(image, 300).tobytes() == image.tobytes()
+    assert components.scaled(image, 600).size == (600, 400) and components.scaled(Image.new("L", (1, 900)), 9).size == (
+        1,
+        9,
+    )
 
 
 def test_only_this_machine_is_this_machine():
-    assert page.is_loopback("localhost") and page.is_loopback("::1") and page.is_loopback("127.0.0.2")
-    assert not page.is_loopback("192.168.0.2") and not page.is_loopback("0.0.0.0")
+    assert components.is_loopback("localhost") and components.is_loopback("::1") and components.is_loopback("127.0.0.2")
+    assert not components.is_loopback("192.168.0.2") and not components.is_loopback("0.0.0.0")
 
 
 def test_a_port_that_is_taken_is_not_offered():
     import socket
 
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", page.free_port("127.0.0.1")))
-        assert page.free_port("127.0.0.1") not in (taken.getsockname()[1], 0)
+        taken.bind(("127.0.0.1", components.free_port("127.0.0.1")))
+        assert components.free_port("127.0.0.1") not in (taken.getsockname()[1], 0)

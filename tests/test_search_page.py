@@ -6,10 +6,10 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from blip2_lab.page import GALLERY  # noqa: E402  after the skip
+from blip2_lab.chat.web.components import GALLERY  # noqa: E402
+from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
-from blip2_lab.search_page import Search, build_search  # noqa: E402
 
 
 def test_the_drawn_pages_are_read_when_first_searched(tiny_model):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from lavis_golden import assert_close, assert_norms, batch, gradients, model, numbers, tensors, weights
 from safetensors.torch import load_file, save_file
 
-from benchmarks.plain_stage1 import plain_losses
 from blip2_lab.checkpoints.key_maps import from_lavis
 from blip2_lab.checkpoints.load import read_stage1, save_stage1
 from blip2_lab.common import distributed
@@ -27,6 +26,7 @@ from blip2_lab.models.losses import (
 from blip2_lab.models.masks import IGNORE_INDEX, bidirectional_mask
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model, clean_caption, gather_across_ranks, trim
+from blip2_lab.teaching.plain_stage1 import plain_losses
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models.attention import MASKED
+from blip2_lab.teaching.checks.check import Case, Check
 
 
 def _random(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:

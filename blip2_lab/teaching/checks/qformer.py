@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models.masks import multimodal_causal_mask
 from blip2_lab.models.qformer import KeysValues, QFormer, QFormerConfig, QFormerLayer
+from blip2_lab.teaching.checks.check import Case, Check
 
 TINY = QFormerConfig(
     vocab_size=11, width=8, num_layers=2, num_heads=2, ffn_width=16, image_width=6, num_query_tokens=3,

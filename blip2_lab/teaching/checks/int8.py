@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_lab import int8
-from blip2_lab.checks.report import Case, Check
+from blip2_lab.teaching import int8_by_hand
+from blip2_lab.teaching.checks.check import Case, Check
 
 # --- One matrix -----------------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def _scaled(function: Callable, args: tuple) -> Any:
 def _quantize_but(
     largest: Callable[[Tensor], Tensor] = lambda x: x.abs().amax(dim=-1, keepdim=True),
     to_integer: Callable[[Tensor], Tensor] = lambda x: x.round().to(torch.int8),
-    levels: int = int8.LARGEST,
+    levels: int = int8_by_hand.LARGEST,
 ) -> Callable:
     """absmax with one step done in another way."""
 
@@ -57,18 +57,18 @@ def _quantize_but(
 
 
 def _zeros_divide(x: Tensor) -> tuple[Tensor, Tensor]:
-    scale = x.abs().amax(dim=-1, keepdim=True) / int8.LARGEST
+    scale = x.abs().amax(dim=-1, keepdim=True) / int8_by_hand.LARGEST
     return (x / scale).nan_to_num(nan=0.0).round().to(torch.int8), scale
 
 
 def _inverse(x: Tensor) -> tuple[Tensor, Tensor]:
-    values, scale = int8.absmax_quantize(x)
+    values, scale = int8_by_hand.absmax_quantize(x)
     return values, 1 / scale
 
 
 absmax_quantize = Check(
     "absmax_quantize",
-    int8.absmax_quantize,
+    int8_by_hand.absmax_quantize,
     _quantize_cases,
     "Each row's largest number becomes 127, the others are rounded to int8, and values * scale gives the row back.",
     {
@@ -111,7 +111,7 @@ def _product_cases(outliers: bool) -> list[Case]:
 
 
 def _one_byte_sum(x: Tensor, weight: Tensor) -> Tensor:
-    (a, a_scale), (b, b_scale) = int8.absmax_quantize(x), int8.absmax_quantize(weight)
+    (a, a_scale), (b, b_scale) = int8_by_hand.absmax_quantize(x), int8_by_hand.absmax_quantize(weight)
     return ((a.int() @ b.int().T).to(torch.int8)) * a_scale * b_scale.T
 
 
@@ -119,20 +119,23 @@ def _scales_but(combine: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable
     """The sums in 32 bits, put together with the two scales in a wrong way."""
 
     def wrong(x: Tensor, weight: Tensor) -> Tensor:
-        (a, a_scale), (b, b_scale) = int8.absmax_quantize(x), int8.absmax_quantize(weight)
+        (a, a_scale), (b, b_scale) = int8_by_hand.absmax_quantize(x), int8_by_hand.absmax_quantize(weight)
         return combine(a.int() @ b.int().T, a_scale, b_scale)
 
     return wrong
 
 
 def _one_scale(x: Tensor, weight: Tensor) -> Tensor:
-    (a, a_scale), (b, b_scale) = int8.absmax_quantize(x, dim=None), int8.absmax_quantize(weight, dim=None)
+    (a, a_scale), (b, b_scale) = (
+        int8_by_hand.absmax_quantize(x, dim=None),
+        int8_by_hand.absmax_quantize(weight, dim=None),
+    )
     return (a.int() @ b.int().T) * a_scale * b_scale
 
 
 int8_linear = Check(
     "int8_linear",
-    int8.int8_linear,
+    int8_by_hand.int8_linear,
     lambda: _product_cases(outliers=False),
     "Both matrices row by row in int8, the sums in 32 bits, and both scales put back.",
     {
@@ -154,24 +157,24 @@ def _mixed_but(columns: Callable[[Tensor], Tensor]) -> Callable:
 
     def wrong(x: Tensor, weight: Tensor) -> Tensor:
         apart = columns(x)
-        return x[:, apart] @ weight[:, apart].T + int8.int8_linear(x[:, ~apart], weight[:, ~apart])
+        return x[:, apart] @ weight[:, apart].T + int8_by_hand.int8_linear(x[:, ~apart], weight[:, ~apart])
 
     return wrong
 
 
 def _twice(x: Tensor, weight: Tensor) -> Tensor:
-    apart = int8.outlier_columns(x)
-    return x[:, apart] @ weight[:, apart].T + int8.int8_linear(x, weight)
+    apart = int8_by_hand.outlier_columns(x)
+    return x[:, apart] @ weight[:, apart].T + int8_by_hand.int8_linear(x, weight)
 
 
 def _dropped(x: Tensor, weight: Tensor) -> Tensor:
-    apart = int8.outlier_columns(x)
-    return int8.int8_linear(x[:, ~apart], weight[:, ~apart])
+    apart = int8_by_hand.outlier_columns(x)
+    return int8_by_hand.int8_linear(x[:, ~apart], weight[:, ~apart])
 
 
 mixed_linear = Check(
     "mixed_linear",
-    int8.mixed_linear,
+    int8_by_hand.mixed_linear,
     lambda: _product_cases(outliers=True),
     "Columns with an outlier in any row go in full precision, all others in 8 bits, and the two products are added.",
     {
@@ -180,15 +183,15 @@ mixed_linear = Check(
         ),
         "The outliers are lost: their columns still have to be multiplied, in full precision.": _dropped,
         "Only positive outliers are found: -30 is one, too. Compare |x|.": (
-            _mixed_but(lambda x: (x >= int8.THRESHOLD).any(dim=0))
+            _mixed_but(lambda x: (x >= int8_by_hand.THRESHOLD).any(dim=0))
         ),
         "A column counts only where every row is large. One large number is enough to spoil its row.": (
-            _mixed_but(lambda x: (x.abs() >= int8.THRESHOLD).all(dim=0))
+            _mixed_but(lambda x: (x.abs() >= int8_by_hand.THRESHOLD).all(dim=0))
         ),
-        "No outlier is taken apart: this is the plain 8-bit product.": int8.int8_linear,
+        "No outlier is taken apart: this is the plain 8-bit product.": int8_by_hand.int8_linear,
         "Everything is in full precision: 8 bits are used for nothing.": lambda x, weight: x @ weight.T,
         "The ordinary columns are in full precision and the outliers in 8 bits: the wrong way round.": (
-            _mixed_but(lambda x: ~int8.outlier_columns(x))
+            _mixed_but(lambda x: ~int8_by_hand.outlier_columns(x))
         ),
     },
     tolerance=1e-5,

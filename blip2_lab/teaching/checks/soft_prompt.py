@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models import language_model, stage2
 from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.teaching.checks.check import Case, Check
 
 PAD, START, VOCAB, WIDTH = 0, 1, 7, 4
 

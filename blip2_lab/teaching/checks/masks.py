@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models import masks
+from blip2_lab.teaching.checks.check import Case, Check
 
 SHAPES = ((1, ((1, 1),)), (2, ((1, 1, 0),)), (3, ((1, 1), (1, 0))))  # queries, and a text mask for each caption
 

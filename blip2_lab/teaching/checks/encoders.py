@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models import vision_encoder
+from blip2_lab.teaching.checks.check import Case, Check
 
 # --- How many vectors -----------------------------------------------------------------------------------------------
 

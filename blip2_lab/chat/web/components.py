@@ -29,7 +29,7 @@ REAL_WEIGHTS = "python app.py --model Salesforce/blip2-flan-t5-xxl --quantize in
 GALLERY = [sample_scene(7, index, "in") for index in (23, 0, 33, 8, 16, 2, 28, 17, 30, 21, 43, 49)]
 KEPT = 1024  #: pixels on the longer side of a visitor's picture: no image encoder here reads more than 364
 MODEL_EVENT = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")  #: one at a time
-CSS = Path(__file__).parent / "assets" / "app.css"
+CSS = Path(__file__).parents[2] / "assets" / "app.css"
 THEME = gr.themes.Soft(
     primary_hue="teal",
     secondary_hue="teal",

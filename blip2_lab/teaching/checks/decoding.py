@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models import beam_search, decoding
+from blip2_lab.teaching.checks.check import Case, Check
 
 # --- Temperature and nucleus ----------------------------------------------------------------------------------------
 

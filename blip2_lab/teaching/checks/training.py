@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.evaluation import metrics
+from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.training import optim
 from blip2_lab.training.recipes.schema import OptimConfig
 

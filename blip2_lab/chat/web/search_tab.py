@@ -18,11 +18,11 @@ import gradio as gr
 from PIL import Image
 
 from blip2_lab.chat import image_search
+from blip2_lab.chat.web.components import GALLERY, MODEL_EVENT, frame, opened, scaled, uploaded_file, warn
 from blip2_lab.common.images import open_image
 from blip2_lab.models import retrieval
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.page import GALLERY, MODEL_EVENT, frame, opened, scaled, uploaded_file, warn
 from blip2_lab.picturebook.draw import draw
 
 

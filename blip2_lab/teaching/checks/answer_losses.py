@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blip2_lab.checks.bridge import PAD, START, VOCAB, WIDTH, Speaker, random, text_of
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, Speaker, random, text_of
 
 # --- A decoder ------------------------------------------------------------------------------------------------------
 

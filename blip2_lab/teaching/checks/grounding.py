@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.interpret import attribution, grounding
+from blip2_lab.teaching.checks.check import Case, Check
 
 Box = tuple[float, float, float, float]
 

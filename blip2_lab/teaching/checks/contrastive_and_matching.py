@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models import losses
+from blip2_lab.teaching.checks.check import Case, Check
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:

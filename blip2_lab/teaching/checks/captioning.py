@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip2_lab.checks.report import Case, Check
 from blip2_lab.models import masks
 from blip2_lab.models.attention import MultiHeadAttention
 from blip2_lab.models.losses import itg_loss
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import KeysValues
+from blip2_lab.teaching.checks.check import Case, Check
 
 # --- What is read, and what is to be written ------------------------------------------------------------------------
 

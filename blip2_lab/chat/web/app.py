@@ -1,0 +1,459 @@
+"""The chat: show BLIP-2 a picture, ask in words, and see how sure it is of each word.
+
+    python app.py                                                       the micro model: ready in seconds, no download
+    python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8  real weights, photographs, a large machine
+
+Only the chat's page is here. What is said to the model and how it answers is in chat/conversation.py; what the page is
+made of, in components.py; its search, in search_tab.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads them once
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+from PIL import Image
+
+import blip2_lab
+from blip2_lab.chat import out_of_distribution, word_origin
+from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
+from blip2_lab.chat.vocabulary import knows_whole_words_only
+from blip2_lab.chat.web.components import (
+    GALLERY,
+    MODEL_EVENT,
+    as_text,
+    confidence_html,
+    frame,
+    free_port,
+    is_loopback,
+    match_html,
+    opened,
+    origin_html,
+    outside_html,
+    queries_html,
+    scaled,
+    serve,
+    uploaded_file,
+    warn,
+)
+from blip2_lab.chat.web.search_tab import Search, build_search, search_tab
+from blip2_lab.common import console
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene, Thing
+
+NOTHING = "(nothing)"
+MENUS = (  # what the menus show at first: kind, color, size, position
+    ("boat", "red", "large", "left"),
+    ("cat", "blue", "small", "top right"),
+    (NOTHING, "yellow", "large", "bottom"),
+    (NOTHING, "green", "small", "bottom right"),
+)
+PICTURES = dict(height="auto", allow_preview=False, show_label=False, interactive=False, buttons=[])  #: in a gallery
+SHOWN = 512  #: pixels on the longer side of the picture that is sent back to the browser
+METHODS = ("greedy", "beam search", "nucleus sampling")
+NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
+ORIGIN_NOTE = "<p class='quiet'>Click a word: the part of the picture that made the model say it lights up.</p>"
+
+
+# -------------------------------------------------------------------------------------------------- small pure pieces
+
+
+def scene_from_menus(place: str, time: str, *menus: str) -> Scene:
+    """The scene of the menus: kind, color, size, position for each thing. Raises ValueError when it cannot be drawn."""
+    things, taken = [], set()
+    for kind, color, size, position in zip(*[iter(menus)] * 4, strict=True):
+        if kind == NOTHING:
+            continue
+        if position in taken:
+            raise ValueError(f'Two things stand at "{position}": give each a place of its own.')
+        taken.add(position)
+        row, column = divmod(POSITIONS.index(position), 3)
+        things.append(Thing(kind, color, size, (column + 0.5) / 3, (row + 0.5) / 3))
+    if not things:
+        raise ValueError("There is nothing to draw: choose at least one thing.")
+    return Scene(tuple(things), place, time)
+
+
+def waiting(reply: Reply) -> str:
+    """What stands where the answer will: how far beam search is, which has nothing to show before its end."""
+    if reply.done:
+        return ""
+    return f"… beam search: {reply.searched} tokens tried" if reply.searched else "…"
+
+
+def bubbles(turns: list[Turn]) -> list[dict]:
+    """The chat's messages: what was asked and what was answered, as text."""
+    said = [message for turn in turns for message in (("user", turn.question), ("assistant", turn.answer))]
+    return [{"role": role, "content": as_text(text)} for role, text in said]
+
+
+def forget() -> tuple[list, list, str]:
+    """-> an empty chat, no turns, no confidence."""
+    return [], [], confidence_html(())
+
+
+def decoding_from_controls(
+    method: str,
+    beams: float,
+    top_p: float,
+    temperature: float,
+    max_tokens: float,
+    length_penalty: float,
+    repetition_penalty: float,
+) -> Decoding:
+    """How to choose tokens, from the controls as `_controls` lists them."""
+    return Decoding(
+        num_beams=int(beams) if method == "beam search" else 1,
+        do_sample=method == "nucleus sampling",
+        top_p=top_p,
+        temperature=temperature,
+        max_new_tokens=int(max_tokens),
+        length_penalty=length_penalty,
+        repetition_penalty=repetition_penalty,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- the handlers
+
+
+class App:
+    """What happens when something is clicked. One model for all visitors; what is a visitor's own is in gr.State."""
+
+    def __init__(
+        self,
+        model: Stage2Model,
+        familiar: out_of_distribution.DrawnWorld | None = None,
+        method: str = word_origin.QUICK,
+    ) -> None:
+        self.model = model
+        self.method = method  # shows where a word came from
+        self.eyes = Eyes(model)
+        self.familiar = familiar
+
+    def look(self, path: str | None = None):
+        """A picture came (or went): -> picture to show, note, image, turns, chat, confidence."""
+        image = opened(path)
+        return (None, "", None, *forget()) if image is None else self._show(image)
+
+    def pick(self, event: gr.SelectData):
+        """A picture of the gallery was clicked."""
+        return self._show(draw(GALLERY[event.index], 384))
+
+    def draw(self, place: str, time: str, *menus: str):
+        """A scene was put together from the menus."""
+        try:
+            return self._show(draw(scene_from_menus(place, time, *menus), 384))
+        except ValueError as error:
+            warn(str(error))
+            return tuple(gr.skip() for _ in range(6))
+
+    def _show(self, image: Image.Image):
+        seen, note = self.eyes.see(image), ""
+        if self.familiar is not None:
+            distance = self.familiar.distance(seen.image_features).item()
+            if distance > self.familiar.limit:
+                note = outside_html(distance, self.familiar.limit)
+        return scaled(image, SHOWN), note, image, *forget()
+
+    def ask(self, text: str, image: Image.Image | None, turns: list[Turn], seed: float, *controls):
+        """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
+        try:
+            if image is None:
+                raise ValueError("There is no picture yet: upload one, pick one from the gallery, or draw a scene.")
+            talk = Conversation(self.model, self.eyes.see(image), list(turns))
+            for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
+                growing = Turn(talk.turns[-1].question, reply.text or waiting(reply))
+                yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), confidence_html(reply.words)
+        except ValueError as error:
+            warn(str(error))
+            yield text, bubbles(turns), turns, confidence_html(())
+
+    def again(self, image: Image.Image | None, turns: list[Turn], seed: float, *controls):
+        """The last question once more. Greedy and beam search would answer the same, so this one is sampled."""
+        if not turns:
+            warn("There is no question to answer again yet.")
+            yield gr.skip(), [], turns, confidence_html(()), seed
+            return
+        controls, fresh = ("nucleus sampling", *controls[1:]), int(seed or 0) + 1
+        for refused, *answered in self.ask(turns[-1].question, image, turns[:-1], fresh, *controls):
+            if refused:  # the question came back, without its answer from before: that one stays
+                yield gr.skip(), bubbles(turns), turns, gr.skip(), seed
+            else:
+                yield gr.skip(), *answered, fresh
+
+    def match(self, text: str, image: Image.Image | None) -> str:
+        """How well a sentence fits the picture."""
+        try:
+            if image is None:
+                raise ValueError("There is no picture yet to compare the text with.")
+            seen = self.eyes.see(image)
+            score = Conversation(self.model, seen).match(text)
+            by_query = word_origin.matches(self.model, seen, text)
+        except ValueError as error:
+            warn(str(error))
+            return ""
+        return match_html(score.itc, score.itm) + queries_html(*(values.tolist() for values in by_query))
+
+    def offer(self, image: Image.Image | None, turns: list[Turn]):
+        """The words of the last answer, to be clicked: -> menu of words, picture, note, queries."""
+        words = word_origin.words_of(self.model, self.eyes.see(image), turns) if image is not None else []
+        menu = gr.Radio([(word, i) for i, word in enumerate(words)], value=None, visible=bool(words))
+        return menu, None, ORIGIN_NOTE if words else NO_WORDS, []
+
+    def origin(self, word: int | None, image: Image.Image | None, turns: list[Turn]):
+        """A word was clicked: -> where it came from, a sentence about it, the queries that brought it."""
+        if word is None or image is None:
+            return None, NO_WORDS, []
+        try:
+            found = word_origin.origin(self.model, self.eyes.see(image), image, turns, int(word), self.method)
+        except ValueError as error:
+            warn(str(error))
+            return None, NO_WORDS, []
+        return found.picture, origin_html(found.word, found.probability, self.method), list(found.queries)
+
+
+# ----------------------------------------------------------------------------------------------------------- the page
+
+
+def build(
+    model: Stage2Model,
+    *,
+    name: str = "micro",
+    familiar: out_of_distribution.DrawnWorld | None = None,
+    folder: Path | None = None,
+) -> gr.Blocks:
+    """The page around a model. `familiar` knows what the model has seen; None: never say that a picture is strange."""
+    app = App(model, familiar, word_origin.method_of(name))
+    miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
+    start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
+    with frame() as page:
+        image, turns = gr.State(start), gr.State([])
+        gr.Markdown(_title(name, miniature, familiar), elem_id="title")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=320):
+                picture = gr.Image(
+                    scaled(start, SHOWN) if start else None,
+                    label="Picture",
+                    show_label=False,
+                    placeholder="Drop a picture here, or click\nPNG, JPEG, WebP or GIF",
+                    sources=["upload", "clipboard"],
+                    height=340,
+                    buttons=["fullscreen"],
+                    elem_id="picture",
+                )
+                picture.preprocess = uploaded_file
+                note = gr.HTML(elem_id="note", padding=False)
+                with gr.Tab("Picture book"):
+                    scenes = [draw(scene, 192) for scene in GALLERY]
+                    gallery = gr.Gallery(scenes, columns=4, object_fit="cover", **PICTURES, elem_id="gallery")
+                with gr.Tab("Draw a scene"):
+                    draw_button, menus = _menus()
+                if model.stage1 is not None:
+                    with gr.Tab("Match meter"):
+                        _match_tab(app, image)
+                    with gr.Tab("Search"):
+                        search_tab(Search(model, folder), image)
+            with gr.Column(scale=1, min_width=360):
+                chat = gr.Chatbot(
+                    label="Chat",
+                    height=400,
+                    render_markdown=False,
+                    buttons=[],
+                    placeholder="Ask about the picture, or choose another one on the left.",
+                    elem_id="chat",
+                )
+                with gr.Row():
+                    hint = "Ask about the picture …"
+                    box = gr.Textbox(placeholder=hint, show_label=False, scale=6, autofocus=True, elem_id="box")
+                    ask = gr.Button("Ask", variant="primary", min_width=80, elem_id="ask")
+                    stop = gr.Button("Stop", variant="stop", min_width=80, elem_id="stop")
+                with gr.Row(elem_classes="chips"):
+                    texts = INSTRUCTIONS["micro" if miniature else "real"]
+                    chips = [gr.Button(text, size="sm", min_width=60) for text in texts]
+                with gr.Row():
+                    again = gr.Button("Another answer", size="sm")
+                    clear = gr.Button("Clear the chat", size="sm")
+                with gr.Accordion("How sure is it of each word?", open=True):
+                    confidence = gr.HTML(confidence_html(()), elem_id="confidence")
+                with gr.Accordion("Where did a word come from?", open=True):
+                    panel = _word_panel()
+                with gr.Accordion("How the answer is chosen", open=False):
+                    controls, seed = _controls()
+
+        private = dict(api_visibility="private")
+        shown = [picture, note, image, turns, chat, confidence]
+        answered = [box, chat, turns, confidence]
+        asking = [image, turns, seed, *controls]
+        asked = []  # (what starts it, the event)
+        # The browser runs what a click starts one by one, each to its end; only what comes `then` runs beside the next.
+        # So an answer comes `then`, after nothing: what cancels, next in line, does not wait for its end.
+        now = dict(fn=None, queue=False, **private)
+        for triggers, given in [([ask.click, box.submit], box), *(([chip.click], chip) for chip in chips)]:
+            api = dict(api_name="ask") if given is box else private
+            event = gr.on(triggers, **now).then(app.ask, [given, *asking], answered, **api, **MODEL_EVENT)
+            asked.append((triggers, event))
+        event = again.click(**now).then(app.again, asking, [*answered, seed], **private, **MODEL_EVENT)
+        asked.append(([again.click], event))
+        # in a line of their own: the chat never waits for them
+        look_inside = dict(concurrency_id="inside", concurrency_limit=1, show_progress="hidden", **private)
+        offer = dict(fn=app.offer, inputs=[image, turns], outputs=panel, **look_inside)
+        for _, event in asked:
+            event.then(**offer)
+        word, *origin = panel
+        word.input(app.origin, [word, image, turns], origin, **look_inside)
+        events = [event for _, event in asked]
+        for triggers, event in asked:  # a new question ends the answer to the one before
+            gr.on(triggers, cancels=[e for e in events if e is not event], **now)
+        stop.click(cancels=events, **now).then(**offer)
+
+        changes = [
+            ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, api_name="look")),
+            # a removed picture has left the page already; to send "none" once more could take away the next one
+            ([picture.clear], dict(fn=lambda: app.look()[1:], outputs=shown[1:], **private)),
+            ([gallery.select], dict(fn=app.pick, outputs=shown, **private)),
+            ([draw_button.click], dict(fn=app.draw, inputs=menus, outputs=shown, api_name="draw")),
+            ([clear.click, chat.clear], dict(fn=forget, outputs=[turns, chat, confidence], **private)),
+        ]
+        for triggers, change in changes:
+            gr.on(triggers, cancels=events, **now)
+            # waits for the model like a question: nothing of a cancelled answer comes after it, and the last one stays
+            gr.on(triggers, **change, trigger_mode="multiple", **MODEL_EVENT).then(**offer)
+    return page
+
+
+def _title(name: str, miniature: bool, familiar: out_of_distribution.DrawnWorld | None) -> str:
+    if not miniature:
+        return f"# Talk to a BLIP-2\n{name}. Pictures stay on this machine."
+    if familiar is None:  # trained --on your own pictures: what it has seen, only you know
+        return f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows a few hundred words."
+    return (
+        "# Talk to a BLIP-2\nA whole BLIP-2 in miniature. It has seen one drawn world and nothing else: "
+        f"{len(KINDS)} kinds of things in {len(COLORS)} colors, one to four at a time, in {len(PLACES)} places, by day "
+        "and by night. It cannot see photographs, faces or letters, and it knows a few hundred words."
+    )
+
+
+def _menus() -> tuple[gr.Button, list[gr.Dropdown]]:
+    """The button that draws, and the menus in the order of `scene_from_menus`."""
+    with gr.Row():
+        place = gr.Dropdown(PLACES, value="meadow", label="Place", container=False, min_width=90)
+        time = gr.Dropdown(TIMES, value="day", label="Time", container=False, min_width=90)
+        button = gr.Button("Draw it", variant="primary", min_width=90)
+    menus = [place, time]
+    labels, choices = ("Thing", "Color", "Size", "Where"), ((NOTHING, *KINDS), COLORS, SIZES, POSITIONS)
+    gr.HTML(f"<div class='heads quiet'>{''.join(f'<span>{label}</span>' for label in labels)}</div>")
+    for row in MENUS:
+        with gr.Row():
+            menus += [
+                gr.Dropdown(c, value=v, label=label, container=False, min_width=90)
+                for c, v, label in zip(choices, row, labels, strict=True)
+            ]
+    return button, menus
+
+
+def _match_tab(app: App, image: gr.State) -> None:
+    """The inside of a tab: a sentence, and how well it fits the picture that is shown."""
+    gr.HTML(f"<p class='quiet'>How well does a sentence fit? {WHICH_SCORE}</p>")
+    with gr.Row():
+        sentence = gr.Textbox(placeholder="a red boat on the beach.", show_label=False, scale=4, elem_id="sentence")
+        measure = gr.Button("Measure", min_width=90)
+    meter = gr.HTML(elem_id="meter")
+    gr.on([measure.click, sentence.submit], app.match, [sentence, image], meter, api_name="match", **MODEL_EVENT)
+
+
+def _word_panel() -> list[gr.components.Component]:
+    """The words of an answer; the picture, the note and the queries of the one that was clicked."""
+    word = gr.Radio([], show_label=False, container=False, visible=False, elem_id="word")
+    note = gr.HTML(NO_WORDS, elem_id="origin-note")
+    picture = gr.Image(show_label=False, interactive=False, height=300, buttons=["fullscreen"], elem_id="origin")
+    queries = gr.Gallery(columns=6, **PICTURES, elem_id="queries")
+    return [word, picture, note, queries]
+
+
+def _controls() -> tuple[list[gr.components.Component], gr.Number]:
+    """The decoding controls in the order of `decoding_from_controls`, and the seed."""
+    with gr.Row():
+        method = gr.Radio(METHODS, value="greedy", label="Method", info="Beam search (the paper's) shows only its end.")
+        seed = gr.Number(0, label="Seed", precision=0, info="Sampling with the same seed repeats itself.")
+    with gr.Row():
+        beams = gr.Slider(1, 8, 5, step=1, label="Beams", info="Beam search: how many answers race.")
+        length_penalty = gr.Slider(-2, 2, -1, step=0.25, label="Length penalty", info="Beam search: below 0: short.")
+    with gr.Row():
+        top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label="Nucleus (top p)", info="Sampling: probability kept.")
+        temperature = gr.Slider(0.1, 2, 1, step=0.1, label="Temperature", info="Sampling: higher is bolder.")
+    with gr.Row():
+        max_tokens = gr.Slider(1, 120, 60, step=1, label="Longest answer", info="In tokens.")
+        repetition_penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", info="1 is none.")
+    return [method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty], seed
+
+
+# ----------------------------------------------------------------------------------------------------- from the shell
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options; whoever lets others in has to say who."""
+    parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
+    parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
+    parser.add_argument("--quantize", choices=["none", "int8", "int8-all", "nf4"], help="8 or 4 bits (default none)")
+    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="pictures to search in (default: drawn ones)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the frozen parts")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
+    parser.add_argument("--compile", action="store_true", help="the decoder: slower to start, faster to answer")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=0, help="1 to 65535; default 0: a free one")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these; a must with any other --host")
+    args = parser.parse_args(arguments)
+    if not is_loopback(args.host) and not args.auth:
+        parser.error(f"--host {args.host} lets others in: say who may come with --auth USER:PASSWORD")
+    if args.auth and not all(args.auth.partition(":")):
+        parser.error("--auth wants USER:PASSWORD, with a colon between them")
+    return args
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ValueError where no page can be opened, in one sentence and before a model is loaded in vain."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gradio: a page that has ended counts not
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or "ports are 1 to 65535"
+        raise ValueError(f"No page can be opened at {host}:{port} ({why}); give another --port, or none.") from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Load the model, then serve its page: the chat, or the search where there is no language model."""
+    args = parse(arguments)
+    options = {name: getattr(args, name) for name in ("device", "quantize", "dtype", "compile")}
+    try:
+        check_port(args.host, args.port)
+        print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
+        model = blip2_lab.load(args.model, **options)
+        if isinstance(model, Stage1Model):
+            page = build_search(Search(model, args.gallery), name=args.model)
+        else:
+            page = build(model, name=args.model, familiar=out_of_distribution.load(args.model), folder=args.gallery)
+        port = args.port or free_port(args.host)
+        serve(page, host=args.host, port=port, auth=args.auth, block=False)
+    except Exception as error:
+        if (sentence := console.explain(error)) is None:
+            raise
+        console.say(f"app.py: {sentence}")
+        sys.exit(2)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)
+    page.block_thread()
+
+
+if __name__ == "__main__":
+    main()

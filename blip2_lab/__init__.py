@@ -1,49 +1,24 @@
-"""A laboratory for BLIP-2. In reading order: module -> section of the paper (arXiv 2301.12597) -> notebook.
-
-    parts       attention, masks           3.1, Figure 2   02, 04   multi-head attention; the three masks
-                qformer                    3.1             03       queries and text in one transformer
-                vision                     3.4             01       frozen image encoders
-                language, decoding         3.3, 4.1        10, 12   frozen language models; how an answer is chosen
-    the paper   stage1, beam_search        3.2             05-07    ITC, ITM, ITG
-                stage2                     3.3             10       the Q-Former as a soft prompt
-                checkpoints, assemble      3.4             07       other people's names; a shape, then its weights
-                quantize, model_zoo        3.4             12       8 and 4 bits; every released model and its room
-                int8                       Figure 4        12       eight bits in the open: absmax, outliers
-                weights, lavis_files       3.4             07       files fetched, checked, read; LAVIS's
-                pretrained                 3.4             07       whole models, loaded and saved
-                retrieval                  4.4             06       ITC shortlist, ITM re-ranking
-    data        picturebook, data          3.4             00, 08   a drawn world; pictures with their texts
-                annotations, shards        3.4, 4          08       the benchmarks' own files; WebDataset and the hub
-                sources, augment           3.4             08       all of them mixed by weights; crop and flip
-                features                   3.4             08       what a frozen encoder says, once
-    running     micro, piles, pretraining  3.4             01, 10   the frozen micro parts, and how they were made
-                train, optim, watch        3.4             08       the loop; its schedule; is it still going down?
-                run_folder                 3.4             08       what a run leaves on disk
-                prefetch                   3.4             08       batches made ahead, on one core
-                parallel                   3.2             05       many processes that train as one
-                paper, settings, recipes   3.4             08       the numbers
-                blueprint, workload,
-                planner                    3.4             08       what a recipe needs, before it starts
-                doctor                     3.2, 3.3        08       what a run's log says
-                parts, feeding, tasks      3.4, 4          08, 11   what is trained, on which batches
-                sequence                   3.4             08       parts of a miniature, side by side
-                metrics, evaluate          4               09, 11   scores; a model on held-out scenes
-    looking     observe, scores            3.1             09       every attention map; the number that is explained
-                attribution                3.1             09       which part of the picture said so?
-                grounding, queries         3.1             09       maps scored against the true places; each query
-                findings, viz_attention,
-                inside                     3.1             09       the page about it; its figures; the app's panel
-                viz, widgets, checks       Figures 1, 2    all      figures; explorers; the exercises' checks
-                viz_decoding               4.1             12       a step of sampling; a beam search as a tree
-    talking     chat, novelty              4.1, Figure 4   12       conversation; is it a drawn scene?
-                cli, shell                                 00       the commands; their mistakes, in one line
-                picture_index              4.4             06       a folder of pictures, searched
-                compiled                   4.1             12       an answer's next token, compiled
-                page, search_page          4.1, 4.4        06, 12   what the app's pages are made of; its search
-                doctor_files, model_doctor 3.4             12       is it what its files say? may it be trusted?
+"""A laboratory for BLIP-2 (arXiv 2301.12597): load a model and ask it, open it, train it, measure it.
 
     model = blip2_lab.load("micro")
     model.generate("boat.png", "Question: what color is the boat? Short answer:")
+    blip2_lab.save(model, "my-model")
+
+Folder -> section of the paper -> notebook, from the ground up (docs/architecture.md has the table and three walks):
+
+    common                                    opening pictures, writing files, console, many processes
+    picturebook   3.4               00        the drawn world
+    models        3.1 to 3.3, 4.4   01 to 07  attention, masks, Q-Former, frozen models, both stages, retrieval
+    data          3.4               00, 08    pictures with their texts
+    checkpoints   3.4               07, 12    what was released; weights found, read, written
+    training      3.4, Tables 1, 7  08, 11    recipes, tasks, the loop, planning
+    evaluation    4                 09, 11    scores, and a model on held-out examples
+    plots         Figures 1, 2      all       figures and explorers
+    interpret     3.1               09        attention maps, attribution, grounding
+    chat          4.1, 4.4          06, 12    conversation, search, the page in the browser
+    doctor        3.2 to 3.4        08, 12    checks of a run, and of a model
+    teaching      3.2               all       plain twins to read; the exercises' checks
+    export, cli                     00        the shipped folder; the commands
 
 Importing this package imports nothing else: `load` brings torch and transformers when it is called.
 """

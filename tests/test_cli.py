@@ -20,6 +20,7 @@ from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.training.recipes.registry import RECIPES
 
 ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "numpy", "PIL", "transformers"}
 
 
 def run(capsys, *argv: str) -> tuple[int, str, str]:
@@ -74,11 +75,19 @@ def no_model(monkeypatch):
 def test_help_is_quick_and_brings_nothing_heavy():
     code = "import sys; from blip2_lab import cli\n"
     code += "try: cli.main(['--help'])\n"
-    code += "except SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'transformers'} & set(sys.modules)))"
+    code += f"except SystemExit: print(sorted({HEAVY} & set(sys.modules)))"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]" and "ask" in done.stdout
     assert time.perf_counter() - start < 5  # 0.1 s on a machine that is not busy
+
+
+@pytest.mark.parametrize("command", ["recipes", "models"])
+def test_what_is_only_a_table_brings_no_torch(command):
+    code = f"import sys; from blip2_lab import cli; cli.main([{command!r}]); print(sorted({HEAVY} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    *table, loaded = done.stdout.splitlines()
+    assert loaded == "[]" and len(table) > 10
 
 
 def test_python_dash_m_is_the_same_command():
@@ -375,12 +384,11 @@ def test_a_model_for_retrieval_cannot_answer(capsys, picture, monkeypatch):
 
 
 def test_app_passes_its_options_on(capsys, monkeypatch):
-    import runpy
+    from blip2_lab.chat.web import app
 
-    monkeypatch.setattr(sys, "argv", ["pytest"])
-    monkeypatch.setattr(runpy, "run_path", lambda path, run_name: print(Path(path).name, run_name, *sys.argv[1:]))
+    monkeypatch.setattr(app, "main", lambda arguments: print(*arguments))
     code, out, _ = run(capsys, "app", "--port", "7860", "--model", "folder")
-    assert code == 0 and out == "app.py __main__ --port 7860 --model folder\n"
+    assert code == 0 and out == "--port 7860 --model folder\n"
     assert "unrecognized arguments: --port 7860" in complaint(capsys, "recipes", "--port", "7860")
 
 

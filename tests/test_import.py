@@ -43,7 +43,7 @@ def test_loading_leaves_the_garbage_collector_as_it_was(was_on):
     assert run_python(code) == f"[False] {was_on}"
 
 
-def test_each_heavy_library_stays_in_its_room():
+def test_each_heavy_library_stays_where_it_is_needed():
     """The whole model is importable without transformers' models, gradio, captum, bitsandbytes or matplotlib."""
     code = (
         "import sys; import blip2_lab.checkpoints.load;"
@@ -53,9 +53,9 @@ def test_each_heavy_library_stays_in_its_room():
     assert run_python(code) == "[]"
 
 
-def test_only_the_apps_rooms_import_gradio():
+def test_only_the_apps_page_imports_gradio():
     importers = {path.stem for path in PACKAGE.rglob("*.py") if "\nimport gradio" in path.read_text()}
-    assert importers == {"page", "search_page"}
+    assert importers == {"app", "components", "search_tab"}
 
 
 def test_version_is_the_packages():

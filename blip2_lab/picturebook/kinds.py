@@ -5,7 +5,7 @@ What is unusual about it:
 * Every kind is one small function in unit coordinates. To add a kind: write its function, add it to `DRAW_KIND`
   and name it in `scene.py`.
 * A kind fills its box and keeps most of it in its own color (`ink.color`, `ink.shade`, `ink.tint`), because it must be
-  told from the others when it is 18 pixels wide. `tests/test_draw.py` measures both.
+  told from the others when it is 18 pixels wide. `tests/picturebook/test_draw.py` measures both.
 
 Paper: section 4.2 (NoCaps: kinds and colors never seen together). Notebook: 00.
 """

@@ -66,7 +66,7 @@ def build_language_model(name: str) -> nn.Module:
 
 
 def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
-    """The Q-Former that starts from this BERT (`tasks.new_stage1` does the same with the real one)."""
+    """The Q-Former that starts from this BERT (`builders.new_stage1` does the same with the real one)."""
     shared = dict(
         image_width=image_width,
         num_query_tokens=parts.num_query_tokens,

@@ -1,0 +1,240 @@
+"""Prompts, conversations, streaming and stopping, with a model of random weights: what it says does not matter here."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from blip2_lab.chat import conversation
+from blip2_lab.chat.conversation import Conversation, Eyes, Turn, is_question, question_mark, stream
+from blip2_lab.chat.vocabulary import unknown_words
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import sample_scene
+
+SHORT = Decoding(num_beams=1, max_new_tokens=4, min_new_tokens=4)
+
+
+@pytest.fixture
+def image():
+    return draw(sample_scene(7, 3))
+
+
+@pytest.fixture
+def talk(tiny_model, image):
+    return Conversation.about(tiny_model, image)
+
+
+# ----------------------------------------------------------------------------------------------------------- prompts
+
+
+def test_a_question_takes_the_form_of_its_language_model(tiny_model, tiny_decoder_model, image):
+    question = "what color is the boat?"
+    assert Conversation.about(tiny_model, image).prompt(question) == f"Question: {question} Short answer:"
+    assert Conversation.about(tiny_decoder_model, image).prompt(question) == f"Question: {question} Answer:"
+
+
+@pytest.mark.parametrize("text", ["what color is it", "Is this a cat?", "  how many", "a boat?", "'what' is it"])
+def test_questions_are_known_with_and_without_their_mark(text):
+    assert is_question(text)
+
+
+@pytest.mark.parametrize("text", ["Describe the picture.", "a picture of", "Question: what is it? Short answer:", "!"])
+def test_instructions_and_ready_made_prompts_go_as_they_are(talk, text):
+    assert not is_question(text)
+    talk.turns.append(Turn("what is it?", "boat"))
+    if text != "!":
+        assert talk.prompt(text) == text
+
+
+def test_one_question_mark_is_enough():
+    for text in ("what is it", "what is it??", "what is it . "):
+        assert question_mark(text) == "what is it?"
+
+
+def test_it_means_the_thing_named_last(talk, monkeypatch):
+    monkeypatch.setattr(conversation, "MICRO_HISTORY", "named")
+    talk.turns += [Turn("what is the red thing", "a boat."), Turn("Tell a story.", "once upon a time")]
+    talk.turns += [Turn("is it large?", "yes"), Turn("how many things are there?", "two"), Turn("what is it?", "")]
+    expected = "Question: what is the red thing? Short answer: a boat. Question: what is it used for? Short answer:"
+    assert talk.prompt("what is it used for?") == expected
+    for alone in ("what color is the cat?", "is it day or night?", "what place is this?"):
+        assert talk.prompt(alone) == f"Question: {alone} Short answer:"
+
+
+@pytest.mark.parametrize("kind", ["real", "micro"])
+def test_the_whole_conversation_capped(talk, monkeypatch, kind):
+    """Real weights get it, and a miniature that was taught unrelated follow-up questions."""
+    if kind == "real":
+        monkeypatch.setattr(conversation, "knows_whole_words_only", lambda tokenizer: False)
+    else:
+        monkeypatch.setattr(conversation, "MICRO_HISTORY", "all")
+    talk.history_turns = 2
+    talk.turns += [Turn(f"where is the {kind}?", "left.") for kind in ("boat", "cat", "house")]
+    prompt = talk.prompt("why?")
+    assert prompt == (
+        "Question: where is the cat? Short answer: left. Question: where is the house? Short answer: left. "
+        "Question: why? Short answer:"
+    )
+    talk.turns[-2] = Turn("where is the cat?", "left " * conversation.HISTORY_TOKENS)
+    assert "cat" not in talk.prompt("why?") and "house" in talk.prompt("why?")
+    talk.history_turns = 0
+    assert talk.prompt("why?") == "Question: why? Short answer:"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n", "?", " . "])
+def test_an_empty_question_is_refused_in_one_sentence(talk, text):
+    with pytest.raises(ValueError, match="no question yet"):
+        talk.ask(text)
+    assert talk.turns == []
+
+
+def test_a_very_long_question_is_refused_in_one_sentence(talk):
+    with pytest.raises(ValueError, match="12,000 characters.*2,000"):
+        talk.ask("boat cat " * 1333 + "cat")
+
+
+def test_unknown_words_are_named_and_a_near_word_is_offered(talk, tiny_model):
+    assert unknown_words(tiny_model.language_model.tokenizer, "is there a Red BOAT, or a zebra? zebra!") == ["zebra"]
+    with pytest.raises(ValueError, match="the words 'housse', 'zebra'; did you mean 'house'?"):
+        talk.ask("is there a housse, or a zebra?")
+    with pytest.raises(ValueError, match="the word 'xylophone'; I know [0-9]+ words"):
+        talk.ask("is there a xylophone?")
+    assert talk.turns == [], "a refused question is no turn"
+
+
+def test_every_one_click_instruction_of_the_micro_model_is_in_its_vocabulary(tiny_model):
+    for text in conversation.INSTRUCTIONS["micro"]:
+        assert unknown_words(tiny_model.language_model.tokenizer, text) == [], text
+
+
+# --------------------------------------------------------------------------------------------------------- streaming
+
+
+def test_the_streamed_answer_is_the_generated_one(talk, tiny_model, image):
+    replies = list(talk.ask("what color is the boat?", SHORT))
+    texts = [reply.text for reply in replies]
+    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert [reply.done for reply in replies] == [False] * 4 + [True]
+    prompt = "Question: what color is the boat? Short answer:"
+    settings = dict(num_beams=1, max_new_tokens=4, min_new_tokens=4)
+    assert texts[-1] == tiny_model.generate(image, prompt, **settings)
+    assert talk.turns == [Turn("what color is the boat?", texts[-1])]
+
+
+def test_beam_search_streams_heartbeats_and_then_the_same_words(tiny_model, talk, image):
+    settings = dict(num_beams=3, max_new_tokens=5, min_new_tokens=2, length_penalty=-1.0)
+    *_, last = talk.ask("is there a cat?", Decoding(**settings))
+    assert last.text == tiny_model.generate(image, "Question: is there a cat? Short answer:", **settings)
+    assert last.searched == 0
+    assert len(last.words) == len(last.text.split())
+
+
+def test_each_word_has_the_models_own_probability(talk, tiny_model):
+    *_, last = talk.ask("what is it?", SHORT)
+    model = tiny_model.language_model
+    ids = model.tokenizer(last.text, add_special_tokens=False)["input_ids"]
+    expected = model.probabilities(talk.seen.visual_prompt, model.prompt_texts([last.prompt]), ids)
+    torch.testing.assert_close([w.probability for w in last.words], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_seed_repeats_a_sampled_answer(talk):
+    sampled = Decoding(do_sample=True, num_beams=1, top_p=1.0, max_new_tokens=6, min_new_tokens=6)
+
+    def answer(seed: int) -> str:
+        talk.turns.clear()
+        return list(talk.ask("what is it?", sampled, seed=seed))[-1].text
+
+    assert answer(1) == answer(1)
+    assert len({answer(seed) for seed in range(4)}) > 1
+
+
+def test_closing_the_stream_stops_the_model_within_a_token(tiny_model, talk, monkeypatch):
+    calls = []
+    step = type(tiny_model.language_model).next_logits
+    monkeypatch.setattr(
+        type(tiny_model.language_model), "next_logits", lambda *a, **k: (calls.append(1), step(*a, **k))[1]
+    )
+    replies = talk.ask("what is it?", Decoding(num_beams=1, max_new_tokens=200, min_new_tokens=200))
+    next(replies), next(replies)
+    replies.close()
+    assert len(calls) <= 3
+    assert talk.turns[-1].answer, "what was said before the stop stays"
+
+
+def test_closing_the_stream_stops_beam_search(tiny_model, talk):
+    before = threading.active_count()
+    long = Decoding(num_beams=4, max_new_tokens=400, min_new_tokens=400)
+    steps = []
+    original = tiny_model.language_model.generate_ids
+
+    def counted(*arguments, stop, **options):
+        def asked() -> bool:
+            steps.append(1)
+            return stop()
+
+        return original(*arguments, stop=asked, **options)
+
+    tiny_model.language_model.generate_ids = counted
+    try:
+        tokens = stream(tiny_model.language_model, talk.seen.visual_prompt, "Tell a story.", long, heartbeat=0.01)
+        assert isinstance(next(tokens), int)
+        tokens.close()
+    finally:
+        del tiny_model.language_model.generate_ids
+    assert len(steps) < 400, "the search went on to its end"
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_an_error_in_the_background_reaches_the_listener(talk):
+    too_long = Decoding(num_beams=2, max_new_tokens=600)
+    with pytest.raises(ValueError, match="shorten the prompt"):
+        list(talk.ask("what is it?", too_long))
+
+
+# -------------------------------------------------------------------------------------------------- pictures, matches
+
+
+def test_a_picture_is_encoded_once(tiny_model, image, monkeypatch):
+    reads = []
+    forward = tiny_model.image_encoder.forward
+    monkeypatch.setattr(tiny_model.image_encoder, "forward", lambda pixels: (reads.append(1), forward(pixels))[1])
+    eyes = Eyes(tiny_model, capacity=2)
+    first = eyes.see(image)
+    assert eyes.see(image.copy()) is first and len(reads) == 1
+    for index in (4, 5):
+        eyes.see(draw(sample_scene(7, index)))
+    assert len(reads) == 3
+    eyes.see(image)
+    assert len(reads) == 4, "the oldest picture was forgotten"
+
+
+def test_the_match_meter_agrees_with_stage_1(talk, tiny_model):
+    match = talk.match("a red boat.")
+    stage1 = tiny_model.stage1
+    ids, mask = stage1.tokenize(["a red boat."])
+    with torch.no_grad():
+        image_embeds = stage1.embed_image(talk.seen.image_features)
+        itc = (image_embeds @ stage1.embed_text(ids, mask)[0]).max().item()
+        logits = stage1.itm_logits(stage1.qformer.read_image(talk.seen.image_features), ids, mask)
+    assert match.itc == pytest.approx(itc, abs=1e-5)
+    assert match.itm == pytest.approx(logits.softmax(-1)[0, 1].item(), abs=1e-5)
+    assert -1 <= match.itc <= 1 and 0 <= match.itm <= 1
+
+
+def test_the_match_meter_needs_stage_1_and_known_words(talk, tiny_model):
+    with pytest.raises(ValueError, match="'zebra'"):
+        talk.match("a zebra.")
+    stage1 = tiny_model.stage1
+    tiny_model.attach_stage1(None)
+    try:
+        with pytest.raises(ValueError, match="without stage 1"):
+            talk.match("a red boat.")
+    finally:
+        tiny_model.attach_stage1(stage1)

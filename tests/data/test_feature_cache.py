@@ -1,0 +1,169 @@
+"""The feature cache: once, whole, verified, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blip2_lab.data.feature_cache import cache_bytes, cached_features
+
+ROOT = Path(__file__).parents[2]
+
+
+class Encoder:
+    """Mean color, twice: [B,2,3]. Counts the pictures it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        means = torch.tensor(np.array([np.asarray(image, dtype=np.float32).mean((0, 1)) for image in images]))
+        return torch.stack([means, -means], dim=1)
+
+
+def picture(index: int) -> Image.Image:
+    return Image.new("RGB", (2, 2), (index, 2 * index, 0))
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+ROW = 2 * 3 * 2  #: bytes of one picture's features
+
+
+def test_features_in_memory_and_on_disk_are_the_same(tmp_path):
+    path = tmp_path / "caches" / "one"
+    memory = cached_features(Encoder(), picture, 10, chunk=4, say=quiet)
+    disk = cached_features(Encoder(), picture, 10, chunk=4, path=path, shard_bytes=4 * ROW, threads=3, say=quiet)
+    assert len(memory) == len(disk) == 10
+    assert memory[7].shape == (2, 3) and memory[7].dtype == disk[7].dtype == torch.bfloat16
+    assert torch.equal(memory[range(10)], disk[range(10)])
+    assert memory[7][0].tolist() == [7, 14, 0] and disk[[7, 2]][:, 1].tolist() == [[-7, -14, 0], [-2, -4, 0]]
+    sizes = [file.stat().st_size for file in sorted(path.glob("*.bf16"))]
+    assert sizes == [4 * ROW, 4 * ROW, 2 * ROW] and sum(sizes) == cache_bytes(10, 2, 3) == cache_bytes(5, 2, 3, views=2)
+    second = Encoder()
+    again = cached_features(second, picture, 10, path=path, shard_bytes=4 * ROW, say=quiet)
+    assert second.seen == 1  # only the one that tells the shape
+    assert torch.equal(again[range(10)], memory[range(10)])
+
+
+def test_an_interrupted_cache_goes_on(tmp_path):
+    def torn(index):
+        if index == 9:
+            raise KeyboardInterrupt
+        return picture(index)
+
+    options = dict(chunk=2, path=tmp_path / "f", shard_bytes=6 * ROW, say=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(Encoder(), torn, 14, **options)
+    again = Encoder()
+    features = cached_features(again, picture, 14, **options)
+    assert again.seen == 1 + 6  # 0 to 7 were done: the first shard, and one chunk of the second
+    assert torch.equal(features[range(14)], cached_features(Encoder(), picture, 14, say=quiet)[range(14)])
+
+
+SLOW = """
+import sys, time
+import torch
+from PIL import Image
+from blip2_lab.features import cached_features
+
+def encode(images):
+    time.sleep(0.05)
+    return torch.tensor([[image.getpixel((0, 0))] for image in images], dtype=torch.float32)
+
+cached_features(encode, lambda i: Image.new("RGB", (1, 1), (i, 0, 0)), 200, chunk=2, path=sys.argv[1], shard_bytes=120)
+"""
+
+
+def test_a_killed_cache_goes_on_and_is_whole(tmp_path):
+    path = tmp_path / "f"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(path)], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(path.glob("*.bf16"))) < 3 and time.monotonic() < deadline:  # in the middle of a shard or just after
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    note = json.loads((path / "cache.json").read_text())
+    done = 20 * len(note["sha256"]) + sum(note["rows"].values())
+    assert 40 <= done < 200
+    seen = []
+
+    def encode(images):
+        seen.extend(images)
+        return torch.tensor([[image.getpixel((0, 0))] for image in images], dtype=torch.float32)
+
+    features = cached_features(
+        encode, lambda i: Image.new("RGB", (1, 1), (i, 0, 0)), 200, chunk=2, path=path, shard_bytes=120, say=quiet
+    )
+    assert len(seen) == 1 + 200 - done
+    assert features[range(200)][:, 0, 0].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "gone"])
+def test_a_damaged_shard_is_computed_again_alone(tmp_path, damage):
+    options = dict(path=tmp_path / "f", shard_bytes=4 * ROW)
+    whole = cached_features(Encoder(), picture, 10, say=quiet, **options)[range(10)].clone()
+    shard = tmp_path / "f" / "00001.bf16"
+    content = bytearray(shard.read_bytes())
+    if damage == "a bit":
+        content[5] ^= 1
+        shard.write_bytes(content)
+    elif damage == "cut":
+        shard.write_bytes(content[:-1])
+    else:
+        shard.unlink()
+    said, encoder = [], Encoder()
+    features = cached_features(encoder, picture, 10, say=said.append, **options)
+    assert encoder.seen == 1 + 4 and torch.equal(features[range(10)], whole)
+    assert "00001.bf16 is damaged" in said[0]
+
+
+def test_trusting_a_cache_does_not_read_it(tmp_path):
+    options = dict(path=tmp_path / "f", say=quiet)
+    cached_features(Encoder(), picture, 4, **options)
+    shard = tmp_path / "f" / "00000.bf16"
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    assert cached_features(Encoder(), picture, 4, verify=False, **options)[3].tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "another encoder"}, {"count": 7}])
+def test_a_cache_of_something_else_is_made_anew(tmp_path, change):
+    arguments = {"count": 8, "fingerprint": "one"}
+    options = dict(path=tmp_path / "f", say=quiet)
+    cached_features(lambda images: 5 + Encoder()(images), picture, **arguments, **options)
+    arguments |= change
+    features = cached_features(Encoder(), picture, **arguments, **options)
+    assert features[0][0].tolist() == [0, 0, 0] and len(features) == arguments["count"]
+
+
+def test_two_that_want_the_same_cache_compute_it_once(tmp_path):
+    said, encoders = [], [Encoder(), Encoder()]
+    options = dict(path=tmp_path / "f", chunk=2, say=said.append)
+
+    def slow(index):
+        time.sleep(0.01)
+        return picture(index)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda encoder: cached_features(encoder, slow, 20, **options), encoders))
+    assert said == ["computing the features of 20 pictures, once"]
+    assert sorted(encoder.seen for encoder in encoders) == [1, 21]
+    assert torch.equal(both[0][range(20)], both[1][range(20)])
+
+
+def test_nothing_to_cache():
+    with pytest.raises(ValueError, match="no picture"):
+        cached_features(Encoder(), picture, 0)

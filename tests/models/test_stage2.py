@@ -1,0 +1,259 @@
+"""Stage 2: what trains, what does not, how a caption is cut, and how pictures and prompts pair up."""
+
+import copy
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from blip2_lab.models.qformer import QFormer
+from blip2_lab.models.stage2 import Stage2Model, split_caption
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import sample_scene
+from tests.tiny import build_tiny_model, loud
+
+PICTURES = [draw(sample_scene(0, i), 48) for i in range(3)]
+CAPTIONS = ["a red boat on the beach .", "two trees and a house at night .", "a blue fish ."]
+
+
+@pytest.fixture(scope="module", params=["t5", "opt"])
+def calm_model(request):
+    return build_tiny_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(calm_model):
+    """The same, but what it answers depends on the picture."""
+    model = copy.deepcopy(calm_model)
+    loud(model)
+    with torch.no_grad():
+        model.language_projection.weight.mul_(5)
+    return model
+
+
+def features(model: Stage2Model) -> torch.Tensor:
+    return model.image_encoder(model.image_encoder.preprocess(PICTURES))
+
+
+def test_every_cut_is_equally_likely_and_loses_no_word():
+    generator = torch.Generator().manual_seed(0)
+    cuts = Counter(split_caption("a red boat", generator) for _ in range(3000))
+    assert set(cuts) == {("", "a red boat"), ("a", "red boat"), ("a red", "boat")}
+    assert all(900 < count < 1100 for count in cuts.values())
+    assert split_caption("boat") == ("", "boat")
+    with pytest.raises(ValueError, match="caption is empty"):
+        split_caption("  ")
+
+
+def test_cuts_repeat_with_their_generator():
+    draws = [[split_caption(CAPTIONS[1], torch.Generator().manual_seed(seed)) for seed in range(9)] for _ in range(2)]
+    assert draws[0] == draws[1] and len(set(draws[0])) > 3
+
+
+def test_loss_is_prefix_language_modeling_or_language_modeling(model):
+    loss = model.loss(image_features=features(model), captions=CAPTIONS, generator=torch.Generator().manual_seed(3))
+    if model.language_model.model.config.is_encoder_decoder:
+        generator = torch.Generator().manual_seed(3)
+        prefixes, suffixes = zip(*(split_caption(caption, generator) for caption in CAPTIONS), strict=True)
+        assert any(prefixes)
+    else:
+        prefixes, suffixes = [""] * 3, CAPTIONS
+    expected = model.language_model.loss(model.visual_prompt(features(model)), prefixes, suffixes)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_prompts_are_given_and_not_learned(model):
+    loss = model.loss(image_features=features(model), captions=["red"] * 3, prompts=["what color is the boat?"] * 3)
+    visual_prompt = model.visual_prompt(features(model))
+    torch.testing.assert_close(
+        loss, model.language_model.loss(visual_prompt, ["what color is the boat?"] * 3, ["red"] * 3)
+    )
+
+
+def test_pixels_and_features_give_the_same_loss(model):
+    pixels = model.image_encoder.preprocess(PICTURES)
+    losses = [
+        model.loss(**{name: value}, captions=CAPTIONS, generator=torch.Generator().manual_seed(0))
+        for name, value in (("pixels", pixels), ("image_features", features(model)))
+    ]
+    torch.testing.assert_close(*losses)
+    with pytest.raises(ValueError, match="pictures once"):
+        model.loss(captions=CAPTIONS)
+
+
+def test_only_the_bridge_trains(calm_model):
+    """After training steps: frozen parts byte for byte the same, Q-Former and projection all different, loss lower."""
+    model = copy.deepcopy(calm_model)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in trainable} == {"qformer", "language_projection"}
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    image_features = features(model)
+
+    def loss() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return model.loss(image_features=image_features, captions=CAPTIONS, generator=generator)
+
+    torch.manual_seed(0)  # the Q-Former's dropout
+    at_first = loss().item()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    model.train()
+    assert not any(m.training for part in (model.image_encoder, model.language_model) for m in part.modules())
+    for _ in range(15):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    model.eval()
+    assert loss().item() < at_first
+    for name, parameter in model.state_dict().items():
+        frozen = name.startswith(("image_encoder.", "language_model."))
+        assert torch.equal(parameter, before[name]) == frozen, name
+
+
+def test_one_or_many(model, tmp_path):
+    prompt = "question: what is this? short answer:"
+    one = model.generate(PICTURES[0], prompt)
+    assert isinstance(one, str)
+    many = model.generate(PICTURES, prompt)
+    assert many[0] == one and len(many) == 3 and len(set(many)) > 1
+    assert model.generate(PICTURES[0], [prompt, "a"])[0] == one
+    assert model.generate([PICTURES[0], PICTURES[2]], [prompt, prompt]) == [many[0], many[2]]
+    assert model.generate([PICTURES[0]], prompt) == [one]
+    pixels = model.image_encoder.preprocess(PICTURES)
+    assert model.generate(pixels, prompt) == many and model.generate(pixels[0], prompt) == one
+    PICTURES[0].save(tmp_path / "scene.png")
+    assert model.generate(tmp_path / "scene.png", prompt) == model.generate(str(tmp_path / "scene.png"), prompt) == one
+
+
+def test_a_picture_is_encoded_once(model):
+    seen = []
+    hook = model.image_encoder.register_forward_hook(lambda *_: seen.append(1))
+    try:
+        visual_prompt = model.encode_image(PICTURES[0])
+        assert visual_prompt.shape == (1, 8, model.language_model.width) and not visual_prompt.requires_grad
+        answers = [model.generate(visual_prompt=visual_prompt, prompt=prompt) for prompt in ("a", "the", "is it red?")]
+        streamed = "".join(token.text for token in model.stream(visual_prompt=visual_prompt, prompt="a", num_beams=5))
+        assert len(seen) == 1
+    finally:
+        hook.remove()
+    assert streamed == answers[0] == model.generate(PICTURES[0], "a")
+
+
+def test_streaming_is_greedy_unless_told_otherwise(model):
+    greedy = model.generate(PICTURES[1], "a", num_beams=1)
+    assert "".join(token.text for token in model.stream(PICTURES[1], "a")) == greedy
+    beams = model.generate(PICTURES[1], "a", num_beams=5, length_penalty=1.0)
+    streamed = model.stream(PICTURES[1], "a", num_beams=5, length_penalty=1.0)
+    assert "".join(token.text for token in streamed) == beams
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(prompt="a"), "picture once"),
+        (dict(image=PICTURES[0], visual_prompt=torch.zeros(1, 8, 64), prompt="a"), "picture once"),
+        (dict(image=PICTURES[:2], prompt=["a", "b", "c"]), "2 pictures and 3 prompts"),
+        (dict(image=[], prompt="a"), "no picture in the list"),
+        (dict(image=torch.zeros(2, 96, 96), prompt="a"), "Pixels have the shape"),
+        (dict(image="nowhere.png", prompt="a"), "there is no file"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(**arguments)
+
+
+def test_unknown_decoding_option_raises(model):
+    with pytest.raises(TypeError, match="beams"):
+        model.generate(PICTURES[0], "a", beams=3)
+    with pytest.raises(ValueError, match="one picture at a time"):
+        model.stream(PICTURES, "a")
+
+
+def test_from_stage1_keeps_the_queries_and_drops_the_text():
+    model = build_tiny_model("opt")
+    stage1 = model.stage1
+    names = set(model.qformer.state_dict())
+    assert not any("text" in name or "word_embeddings" in name or "position" in name for name in names)
+    image_features = features(model)
+    ours = model.qformer(image=model.qformer.read_image(image_features)).query_output
+    theirs = stage1.qformer(image=stage1.qformer.read_image(image_features)).query_output
+    torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        model.qformer.query_tokens.zero_()  # a copy: stage 1 does not change with it
+    assert stage1.qformer.query_tokens.abs().sum() > 0
+
+
+def test_stage1_is_a_guest(model):
+    assert model.stage1 is not None
+    assert not any(name.startswith("stage1") for name in model.state_dict())
+    assert not any(p is q for p in model.parameters() for q in model.stage1.qformer.parameters())
+
+
+def test_widths_must_fit(model):
+    other = QFormer(replace(model.qformer.config, image_width=96))
+    with pytest.raises(ValueError, match="width 96"):
+        Stage2Model(model.image_encoder, other, model.language_model)
+
+
+def test_pictures_of_any_mode_and_size(model):
+    for mode, size in (("L", (5, 500)), ("RGBA", (300, 2)), ("P", (48, 48))):
+        assert isinstance(model.generate(Image.new(mode, size), "a", max_new_tokens=2), str)
+
+
+def test_visual_prompts_begin_as_long_as_words(calm_model):
+    model = copy.deepcopy(calm_model)
+    before = model.language_projection.weight.clone()
+    factor = model.match_embeddings()
+    torch.testing.assert_close(model.language_projection.weight, before * factor)
+    output = torch.nn.functional.layer_norm(torch.randn(400, before.shape[1]), before.shape[1:])
+    length = model.language_projection(output).norm(dim=1).pow(2).mean().sqrt()
+    words = model.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
+    assert length.item() == pytest.approx(words.item(), rel=0.1)
+    assert model.match_embeddings() == pytest.approx(1.0)
+
+
+# --- ranking --------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_ranked_by_their_whole_likelihood(model):
+    """Against token by token: every token after the ones before it, the end included."""
+    prompt, candidates = "question: what color is the boat? short answer:", ["red", "two trees", "a blue boat"]
+    language, seen = model.language_model, model.encode_image(PICTURES[0])
+    expected = {}
+    for text in candidates:
+        prompt_text, answer = language.pair_texts([prompt], [text])
+        ids = answer.ids[0].tolist()
+        assert ids[-1] == language.end_token_id
+        expected[text] = sum(map(math.log, language.probabilities(seen, prompt_text, ids)))
+    ranked = model.rank(PICTURES[0], prompt, candidates)
+    assert [one.text for one in ranked] == sorted(candidates, key=expected.get, reverse=True)
+    for one in ranked:
+        assert one.log_likelihood == pytest.approx(expected[one.text], rel=1e-3)
+    assert sum(one.probability for one in ranked) == pytest.approx(1)
+    assert model.rank(visual_prompt=seen, prompt=prompt, candidates=candidates[:1])[0].probability == 1
+
+
+def test_ranking_per_token_divides_by_the_length(model):
+    candidates = ["red", "a red boat and a blue boat and a green boat"]
+    total = {one.text: one for one in model.rank(PICTURES[0], "", candidates)}
+    mean = {one.text: one for one in model.rank(PICTURES[0], "", candidates, per_token=True)}
+    assert mean[candidates[1]].probability > total[candidates[1]].probability
+    assert mean[candidates[1]].log_likelihood == total[candidates[1]].log_likelihood
+
+
+def test_ranking_reads_the_picture_once(model, monkeypatch):
+    reads, forward = [], model.image_encoder.forward
+    monkeypatch.setattr(model.image_encoder, "forward", lambda pixels: (reads.append(len(pixels)), forward(pixels))[1])
+    model.rank(PICTURES[0], "a", ["red", "blue", "green"])
+    assert reads == [1]
+
+
+@pytest.mark.parametrize("candidates", [[], ["red", " "]])
+def test_nothing_to_rank_is_one_sentence(model, candidates):
+    with pytest.raises(ValueError, match="at least one candidate"):
+        model.rank(PICTURES[0], "a", candidates)
+    with pytest.raises(ValueError, match="one picture at a time; 3 were given"):
+        model.rank(PICTURES, "a", ["red"])

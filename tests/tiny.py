@@ -1,0 +1,72 @@
+"""What several test files share: a whole BLIP-2 with random weights, small enough to build in a second."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def build_tiny_model(language_model_kind: str = "t5"):
+    """A Stage2Model with a stage 1 beside it. Random weights, the micro models' tokenizers."""
+    from transformers import Blip2VisionConfig, OPTConfig, T5Config
+
+    from blip2_lab.models.language_model import language_model
+    from blip2_lab.models.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.qformer import QFormerConfig
+    from blip2_lab.models.stage1 import Stage1Config, Stage1Model
+    from blip2_lab.models.stage2 import Stage2Model
+    from blip2_lab.models.vision_encoder import ImageEncoder
+    from blip2_lab.picturebook.tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    image_encoder = ImageEncoder.from_config(
+        Blip2VisionConfig(
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=128,
+            image_size=48,
+            patch_size=12,
+            initializer_range=0.02,
+        )
+    )
+    bert = build_tokenizer("bert")
+    config = QFormerConfig(
+        vocab_size=len(bert),
+        width=64,
+        num_layers=2,
+        num_heads=2,
+        ffn_width=128,
+        image_width=64,
+        num_query_tokens=8,
+        max_positions=64,
+        pad_token_id=bert.pad_token_id,
+    )
+    heads = Stage1Config(embed_width=32, sep_token_id=bert.sep_token_id, decode_token_id=bert.bos_token_id)
+    stage1 = Stage1Model(config, heads, tokenizer=bert)
+    tokenizer = build_tokenizer(language_model_kind)
+    vocab_size = room_for_image_token(len(tokenizer))
+    if language_model_kind == "t5":
+        sizes = dict(d_model=64, d_kv=32, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=2)
+        ids = dict(pad_token_id=0, eos_token_id=1, bos_token_id=0, decoder_start_token_id=0)
+        frozen = new_t5(T5Config(vocab_size=vocab_size, **sizes, **ids, feed_forward_proj="gated-gelu"))
+    else:
+        sizes = dict(hidden_size=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=64)
+        ids = dict(pad_token_id=1, bos_token_id=2, eos_token_id=2)
+        frozen = new_opt(OPTConfig(vocab_size=vocab_size, **sizes, **ids, max_position_embeddings=512))
+    with torch.no_grad():  # so that it says words: nothing special, nothing beyond the vocabulary
+        frozen.get_output_embeddings().weight[[*tokenizer.all_special_ids, *range(len(tokenizer), vocab_size)]] = 0
+    model = Stage2Model.from_stage1(stage1, image_encoder, language_model(frozen, tokenizer))
+    stage1.image_encoder = model.image_encoder
+    model.attach_stage1(stage1.eval())
+    return model.eval()
+
+
+@torch.no_grad()
+def loud(*modules: nn.Module, seed: int = 5) -> nn.Module:
+    """Add noise to every parameter, so that answers depend on what is read; returns the first module."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * (0.2 if parameter.ndim > 1 else 0.05))
+    return modules[0]

@@ -23,7 +23,7 @@ from benchmarks.measure import own_clock
 from blip2_lab import pretraining, recipes
 from blip2_lab.data import PictureBook
 from blip2_lab.feeding import SceneFeed
-from blip2_lab.optim import parameter_groups, train_mode
+from blip2_lab.optim import bf16_is_fast, parameter_groups, train_mode
 from blip2_lab.recipes import Recipe
 from blip2_lab.train import Task
 
@@ -78,7 +78,7 @@ def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
     batches = [task.batch(last_lesson + index) for index in range(rounds + 1)]
 
     def eat(index: int) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=optim.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast("cpu")):
             total = task.losses(batches[index])["total"]
         total.backward()
         optimizer.step()

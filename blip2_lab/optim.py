@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from blip2_lab.parallel import number_of_processes
@@ -25,7 +26,8 @@ class OptimConfig:
 
     batch_size         what one update sees, over all processes
     accumulate         into so many passes a process splits its share of a batch (`pass_size` examples each)
-    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32
+    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32; auto is bf16 where
+                       the device multiplies in it (`bf16_is_fast`) and fp32 elsewhere
     checkpoint_layers  every transformer layer keeps its input only and is computed again for its gradient: most of the
                        memory of activations, for a third more work
     shard              FSDP2 instead of DDP: each process keeps its share of the weights, for models too large for one
@@ -40,13 +42,13 @@ class OptimConfig:
     weight_decay: float = 0.05
     grad_clip: float | None = 1.0
     accumulate: int = 1
-    precision: str = "bf16"
+    precision: str = "auto"
     checkpoint_layers: bool = False
     shard: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp16", "fp32"):
-            raise ValueError(f"precision {self.precision!r} is unknown: choose bf16, fp16 or fp32")
+        if self.precision not in ("auto", "bf16", "fp16", "fp32"):
+            raise ValueError(f"precision {self.precision!r} is unknown: choose auto, bf16, fp16 or fp32")
         if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
             raise ValueError("steps, batch_size and accumulate must be at least 1")
         if self.batch_size % self.accumulate:
@@ -56,6 +58,20 @@ class OptimConfig:
     def pass_size(self) -> int:
         """Examples of one forward and backward pass of one process: what `task.batch` returns."""
         return self.batch_size // (self.accumulate * number_of_processes())
+
+
+def bf16_is_fast(device_type: str) -> bool:
+    """True if the device multiplies bf16 matrices in hardware.
+
+    A CPU without such instructions (AVX-512 BF16 or AMX, SVE BF16 on ARM) emulates them: torch 2.13 is then 50 times
+    slower than in float32 (measured on an AVX2 machine, 1 against 55 GFLOPS on one core).
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type != "cpu":
+        return False
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "sve_bf16"))
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:

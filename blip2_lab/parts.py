@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from blip2_lab import lavis_files, model_zoo, pretrained, recipes, weights
 from blip2_lab.language import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.optim import bf16_is_fast
 from blip2_lab.paper import IMAGE_ENCODERS
 from blip2_lab.qformer import QFormerConfig
 from blip2_lab.settings import Stage1Parts
@@ -171,8 +172,9 @@ def fingerprint(module: nn.Module) -> str:
 
 def encode_frozen(image_encoder: ImageEncoder, pixels: Tensor) -> Tensor:
     """pixels [B,3,S,S] -> image_features bf16 [B,N,Dv], without gradient: what the feature cache keeps, so that
-    training from it gives the same losses."""
-    with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16):
+    training from it gives the same losses. Computed in bf16 where that is fast, else in the encoder's own precision."""
+    half = bf16_is_fast(pixels.device.type) or image_encoder.model.dtype == torch.bfloat16
+    with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
         return image_encoder.to(pixels.device)(pixels).to(torch.bfloat16)
 
 

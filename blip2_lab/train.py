@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from blip2_lab import parallel
-from blip2_lab.optim import OptimConfig, learning_rate, parameter_groups, train_mode
+from blip2_lab.optim import OptimConfig, bf16_is_fast, learning_rate, parameter_groups, train_mode
 from blip2_lab.prefetch import prefetch
 from blip2_lab.run_folder import RunFolder, checkpoints, load_trained, random_states, read_log, set_random_states
 from blip2_lab.watch import Diverged, LossWatch
@@ -120,7 +120,7 @@ def train(
     AcceleratorState._reset_state()  # else a process that has trained in bf16 could never train in fp32
     started = parallel.number_of_processes()
     accelerator = Accelerator(
-        mixed_precision="no" if optim.precision == "fp32" else optim.precision,
+        mixed_precision=_mixed_precision(optim.precision),
         cpu=started > 1 and not torch.accelerator.is_available(),
     )
     if accelerator.num_processes != started:
@@ -192,6 +192,14 @@ def train(
     for record in read_log(run_dir)[-2:]:
         final |= record.get("evaluation", record if "total" in record else {})
     return final
+
+
+def _mixed_precision(precision: str) -> str:
+    """`OptimConfig.precision` in accelerate's words."""
+    if precision == "auto":
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        precision = "bf16" if bf16_is_fast(device.type) else "fp32"
+    return "no" if precision == "fp32" else precision
 
 
 def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -22,7 +22,7 @@ import blip2_lab
 from benchmarks.measure import own_clock
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.training.batches import SceneFeed
-from blip2_lab.training.optim import parameter_groups, train_mode
+from blip2_lab.training.optim import bf16_is_fast, parameter_groups, train_mode
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import Recipe
 from blip2_lab.training.tasks import pretraining
@@ -79,7 +79,7 @@ def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
     batches = [task.batch(last_lesson + index) for index in range(rounds + 1)]
 
     def eat(index: int) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=optim.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast("cpu")):
             total = task.losses(batches[index])["total"]
         total.backward()
         optimizer.step()

@@ -47,6 +47,7 @@ from blip2_lab.data.mixture import (
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
+from blip2_lab.training.optim import bf16_is_fast
 from blip2_lab.training.recipes.schema import Recipe, SceneData, WebData
 
 SKIPPED = "skipped.jsonl"  #: in a run's folder
@@ -335,8 +336,9 @@ def fingerprint(module: nn.Module) -> str:
 
 def encode_frozen(image_encoder: ImageEncoder, pixels: Tensor) -> Tensor:
     """pixels [B,3,S,S] -> image_features bf16 [B,N,Dv], without gradient: what the feature cache keeps, so that
-    training from it gives the same losses."""
-    with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16):
+    training from it gives the same losses. Computed in bf16 where that is fast, else in the encoder's own precision."""
+    half = bf16_is_fast(pixels.device.type) or image_encoder.model.dtype == torch.bfloat16
+    with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
         return image_encoder.to(pixels.device)(pixels).to(torch.bfloat16)
 
 

@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_map
 
 from blip2_lab.common import distributed
 from blip2_lab.training.divergence import Diverged, LossWatch
-from blip2_lab.training.optim import after_divergence, build_optimizer, learning_rate, train_mode
+from blip2_lab.training.optim import after_divergence, bf16_is_fast, build_optimizer, learning_rate, train_mode
 from blip2_lab.training.prefetch import prefetch
 from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import (
@@ -129,7 +129,7 @@ def train(
     AcceleratorState._reset_state()  # else a process that has trained in bf16 could never train in fp32
     started = distributed.number_of_processes()
     accelerator = Accelerator(
-        mixed_precision="no" if optim.precision == "fp32" else optim.precision,
+        mixed_precision=_mixed_precision(optim.precision),
         cpu=started > 1 and not torch.accelerator.is_available(),
     )
     if accelerator.num_processes != started:
@@ -201,6 +201,14 @@ def train(
     for record in read_log(run_dir)[-2:]:
         final |= record.get("evaluation", record if "total" in record else {})
     return final
+
+
+def _mixed_precision(precision: str) -> str:
+    """`OptimConfig.precision` in accelerate's words."""
+    if precision == "auto":
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        precision = "bf16" if bf16_is_fast(device.type) else "fp32"
+    return "no" if precision == "fp32" else precision
 
 
 def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -218,11 +218,32 @@ def test_clipping_limits_the_gradient(tmp_path):
 def test_bf16_then_fp32_in_one_process(tmp_path):
     kinds = {}
     for precision in ("bf16", "fp32"):
-        task = SmallTask()
-        body = task.model["body"]
-        body.register_forward_hook(lambda _, inputs, out, precision=precision: kinds.update({precision: out.dtype}))
-        quietly(task, replace(OPTIM, steps=2, precision=precision), run_dir=tmp_path / precision)
+        kinds[precision] = precision_of_a_run(precision, tmp_path / precision)
     assert kinds == {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def precision_of_a_run(precision, folder):
+    """The precision in which a training computes."""
+    task, kinds = SmallTask(), set()
+    task.model["body"].register_forward_hook(lambda _, inputs, out: kinds.add(out.dtype))
+    quietly(task, replace(OPTIM, steps=2, precision=precision), run_dir=folder)
+    (kind,) = kinds
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"neon": True}, torch.float32),
+    ],
+)
+def test_auto_is_bf16_only_where_the_cpu_multiplies_in_it(tmp_path, monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert precision_of_a_run("auto", tmp_path) == expected
 
 
 # --------------------------------------------------------------------------------------------------------------- resume

@@ -139,7 +139,8 @@ class OptimConfig:
 
     batch_size         what one update sees, over all processes
     accumulate         into so many passes a process splits its share of a batch (`pass_size` examples each)
-    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32
+    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32; auto is bf16 where
+                       the device multiplies in it (`training.optim.bf16_is_fast`) and fp32 elsewhere
     checkpoint_layers  every transformer layer keeps its input only and is computed again for its gradient: most of the
                        memory of activations, for a third more work
     shard              FSDP2 instead of DDP: each process keeps its share of the weights, for models too large for one
@@ -154,13 +155,13 @@ class OptimConfig:
     weight_decay: float = 0.05
     grad_clip: float | None = 1.0
     accumulate: int = 1
-    precision: str = "bf16"
+    precision: str = "auto"
     checkpoint_layers: bool = False
     shard: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp16", "fp32"):
-            raise ValueError(f"precision {self.precision!r} is unknown: choose bf16, fp16 or fp32")
+        if self.precision not in ("auto", "bf16", "fp16", "fp32"):
+            raise ValueError(f"precision {self.precision!r} is unknown: choose auto, bf16, fp16 or fp32")
         if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
             raise ValueError("steps, batch_size and accumulate must be at least 1")
         if self.batch_size % self.accumulate:

@@ -174,7 +174,7 @@ def test_every_setting_can_be_overridden_with_itself():
         ("optim.lr=fast", "optim.lr wants a number, not 'fast'"),
         ("optim.steps=1.5", "optim.steps wants a whole number"),
         ("optim.betas=0.9", "wants 2 values"),
-        ("optim.precision=fp8", "choose bf16, fp16 or fp32"),
+        ("optim.precision=fp8", "choose auto, bf16, fp16 or fp32"),
         ("optim.lr", "not of the form key=value"),
         ("optim=1", "no setting 'optim'"),
         ("name=x", "no setting 'name'"),

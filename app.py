@@ -44,6 +44,7 @@ from blip2_lab.page import (
     queries_html,
     scaled,
     serve,
+    started,
     uploaded_file,
     warn,
 )
@@ -146,6 +147,10 @@ class App:
         image = opened(file)
         return (None, "", None, *forget()) if image is None else self._show(image)
 
+    def gone(self, _: None, there: bool):
+        """The picture on the page changed: -> what `look` gives, less the picture, when there is none any more."""
+        return tuple(gr.skip() for _ in range(5)) if there else self.look()[1:]
+
     def pick(self, event: gr.SelectData):
         """A picture of the gallery was clicked."""
         return self._show(draw(GALLERY[event.index], 384))
@@ -231,7 +236,8 @@ def build(
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
         image, turns = gr.State(LOST), gr.State([])
-        page.load(lambda: start, outputs=image, **UNSEEN)  # and not as the default, which comes back when all is lost
+        # not as the default, which comes back when the session is lost
+        page.load(lambda image: started(image, start), image, image, **UNSEEN)
         gr.Markdown(_title(name, miniature, familiar), elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=320):
@@ -246,6 +252,7 @@ def build(
                     elem_id="picture",
                 )
                 picture.preprocess = uploaded_file
+                there = gr.Checkbox(visible=False)
                 note = gr.HTML(elem_id="note", padding=False)
                 with gr.Tab("Picture book"):
                     scenes = [draw(scene, 192) for scene in GALLERY]
@@ -310,6 +317,10 @@ def build(
             gr.on(triggers, cancels=[e for e in events if e is not event], **now)
         stop.click(cancels=events, **now).then(**offer)
 
+        # A file that is too large takes the picture from the page, and of all events only `change` tells (gradio 6.31).
+        # The page says whether there is a picture, and does not send it: mostly it is none that was uploaded.
+        tell = dict(js="picture => [null, picture !== null]", trigger_mode="multiple", **UNSEEN)
+        picture.change(app.gone, [picture, there], shown[1:], **tell)
         changes = [
             ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, api_name="look")),
             # a removed picture has left the page already; to send "none" once more could take away the next one

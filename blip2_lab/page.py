@@ -180,6 +180,11 @@ def opened(file: str | bytes | None) -> Image.Image | None:
     return scaled(image, min(KEPT, max(image.size)))
 
 
+def started(image: Image.Image | Missing | None, first: Image.Image | None = None) -> Image.Image | None:
+    """The picture of a gr.State when its page has opened: `first`, unless the visitor was faster and chose another."""
+    return first if image is LOST else image
+
+
 def chosen(image: Image.Image | Missing | None, otherwise: str = NO_PICTURE) -> Image.Image:
     """The picture of a gr.State. Raises ValueError with `otherwise` when there is none yet, or with LOST_PICTURE."""
     if image is None or image is LOST:

@@ -29,6 +29,7 @@ from blip2_lab.page import (
     frame,
     opened,
     scaled,
+    started,
     uploaded_file,
     warn,
 )
@@ -99,6 +100,6 @@ def build_search(search: Search, *, name: str) -> gr.Blocks:
             with gr.Column(scale=2, min_width=360):
                 image = gr.State(LOST)
                 search_tab(search, image)
-        page.load(lambda: None, outputs=image, **UNSEEN)  # a session that has begun, and has no picture yet
+        page.load(started, image, image, **UNSEEN)
         shown.change(opened, shown, image, api_visibility="private", **MODEL_EVENT)
     return page

@@ -101,7 +101,7 @@ class Visitor:
         """What a browser starts when the page opens."""
         for number, fn in self.blocks.fns.items():
             if any(event == "load" for _, event in fn.targets):
-                body = {"fn_index": number, "data": [], "session_hash": self.session, "trigger_id": None}
+                body = {"fn_index": number, "data": [None] * len(fn.inputs), "session_hash": self.session}
                 assert self.post(f"{API}/run/predict", body)[0] == 200
 
 

@@ -109,9 +109,16 @@ class Uploads:
         while sum(upload.size for upload in self.files.values()) > self.total_quota:
             self.delete(next(iter(self.files)))
 
+    def find(self, path: Any) -> Upload | None:
+        """The upload at a path, which may be anything that a request can hold."""
+        try:
+            return self.files.get(os.path.realpath(path))
+        except (OSError, ValueError, TypeError):
+            return None
+
     def claim(self, path: Any, visitor: str, session: str | None) -> bool:
         """May this visitor use this file in this session? The first session that uses a file is the only one."""
-        upload = self.files.get(os.path.realpath(path)) if isinstance(path, str) and "\0" not in path else None
+        upload = self.find(path)
         if upload is None or upload.visitor != visitor or upload.session not in (None, session):
             return False
         try:
@@ -123,7 +130,7 @@ class Uploads:
 
     def is_hidden(self, path: str, visitor: str) -> bool:
         """Is this somebody else's upload?"""
-        upload = self.files.get(os.path.realpath(path))
+        upload = self.find(path)
         return upload is not None and upload.visitor != visitor
 
     def delete(self, path: str) -> None:

@@ -178,6 +178,7 @@ def forbidden(served, tmp_path):
         "data": "data:image/png;base64,AAAA",
         "number": 7,
         "null": "a\0b",
+        "surrogate": "\ud800",
         "empty": "",
     }
     os.unlink(inside)
@@ -279,7 +280,8 @@ def test_a_file_is_checked_once_more_where_it_is_opened(tmp_path, monkeypatch):
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
     os.mkfifo(folder / "fifo.png")
     assert read_upload(str(folder / "picture.png"), str(folder)) == png()
-    bad = ["link.png", "fifo.png", "missing.png", "../outside.png", "../uploads", "."]
+    (folder / "linked").symlink_to(tmp_path)
+    bad = ["link.png", "linked/outside.png", "fifo.png", "missing.png", "../outside.png", "../uploads", "."]
     for path in (*(str(folder / name) for name in bad), "/dev/zero", "", "a\0b", None):
         with pytest.raises(ValueError, match=f"^{NOT_YOURS}$"):
             open_upload(path, str(folder))
@@ -465,6 +467,7 @@ def test_more_doors_are_closed(chat):
         assert visitor.post(f"{API}/{path}", {})[0] == 404, path
     for path in ("https://example.org/a.png", "http:/example.org", "relative.png", "file:///etc/passwd"):
         assert visitor.ask("GET", f"{API}/file={path}")[0] == 403, path
+    assert visitor.ask("GET", f"{API}/file=/a%00b")[0] in (403, 404)
     assert visitor.ask("GET", "/?deep_link=x")[0] == 404
     body = {"data": ["what is it?", None, [], 0, *CONTROLS], "session_hash": "x"}
     assert visitor.post(f"{API}/run/ask", body)[0] == 404, "the model is reached by the queue only"
@@ -525,8 +528,8 @@ def test_wrong_passwords_wait_and_a_right_one_ends_it(locked, monkeypatch):
         crowd = list(pool.map(lambda _: log_in(visitor, "wrong")[0], range(8)))
     assert crowd.count(429) >= 4 and set(crowd) == {400, 429}
     status, seconds = took("a:secret")
-    assert status == 200 and seconds < 3, "nobody is locked out"
-    assert took("wrong")[1] < 0.25, "and what was before is forgotten"
+    assert status == 200 and seconds < 20, "nobody is locked out"
+    assert [tries.wrong for tries in guard_of(locked).logins.tries.values()] == [0], "and what was before is forgotten"
 
 
 def test_waits_are_bounded_in_length_and_number():
@@ -599,39 +602,56 @@ def test_a_search_page_tells_it_too(search):
 
 
 @pytest.fixture
-def slow(chat, monkeypatch):
-    """The model takes half a second for a look -> how many were begun."""
-    begun, see = [], chat_app.Eyes.see
+def held(chat, monkeypatch):
+    """The model looks at nothing until it is let go -> what was begun, and what lets it go."""
+    begun, let_go, see = [], threading.Event(), chat_app.Eyes.see
 
-    def slowly(eyes, image):
+    def waiting(eyes, image):
         begun.append(1)
-        time.sleep(0.5)
+        let_go.wait(60)
         return see(eyes, image)
 
-    monkeypatch.setattr(chat_app.Eyes, "see", slowly)
-    return begun
+    monkeypatch.setattr(chat_app.Eyes, "see", waiting)
+    yield begun, let_go
+    let_go.set()
 
 
-def test_requests_that_nobody_listens_to_leave_the_queue(chat, slow, monkeypatch):
-    monkeypatch.setattr(guard_of(chat), "unread_time", 1.0)
-    menus = [value for row in chat_app.MENUS for value in row]
-    strangers = [Visitor(chat, cookie=False) for _ in range(16)]
-    for stranger in strangers:
-        assert stranger.join("draw", ["beach", "day", *menus])[0] == 200
-    honest = Visitor(chat)
-    start = time.monotonic()
-    output, _ = honest.call("draw", ["beach", "day", *menus])
-    assert output["data"][0]["path"] and time.monotonic() - start < 4.0, "16 of them would take 8 seconds"
-    assert len(slow) < 8
+SCENE = ["beach", "day", *(value for row in chat_app.MENUS for value in row)]
 
 
-def test_a_session_has_few_requests_in_the_queue(chat, slow):
+def test_requests_that_nobody_listens_to_leave_the_queue(chat, held, monkeypatch):
+    monkeypatch.setattr(guard_of(chat), "unread_time", 0.5)
+    begun, let_go = held
+    for _ in range(16):
+        assert Visitor(chat, cookie=False).join("draw", SCENE)[0] == 200
+    deadline = time.monotonic() + 20
+    while len(chat._queue) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(chat._queue) == 0, "one is being worked on, and the others were dropped"
+    let_go.set()
+    output, _ = Visitor(chat).call("draw", SCENE)
+    assert output["data"][0]["path"] and len(begun) == 2
+
+
+def test_a_request_that_is_listened_to_stays_in_the_queue(chat, held, monkeypatch):
+    monkeypatch.setattr(guard_of(chat), "unread_time", 0.5)
+    visitors = [Visitor(chat) for _ in range(3)]
+    for visitor in visitors:
+        assert visitor.join("draw", SCENE)[0] == 200
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(visitor.listen) for visitor in visitors]
+        time.sleep(2)
+        held[1].set()
+        assert all(any(message.get("success") for message in answer.result()) for answer in answers)
+
+
+def test_a_session_has_few_requests_in_the_queue(chat, held, monkeypatch):
+    monkeypatch.setattr(guard_of(chat), "unread_time", 60)
     visitor, other = Visitor(chat), Visitor(chat)
-    menus = [value for row in chat_app.MENUS for value in row]
-    listener = threading.Thread(target=lambda: (time.sleep(0.2), visitor.listen()))
-    listener.start()
-    said = [visitor.join("draw", ["beach", "day", *menus]) for _ in range(12)]
-    assert {status for status, _ in said} == {200, 429} and web_guard.TOO_MANY in said[-1][1]
-    assert other.join("draw", ["beach", "day", *menus])[0] == 200
-    other.listen()
-    listener.join()
+    said = [visitor.join("draw", SCENE) for _ in range(12)]
+    statuses = [status for status, _ in said]
+    assert statuses.count(200) in (8, 9) and said[-1] == (429, detail(web_guard.TOO_MANY))
+    assert other.join("draw", SCENE)[0] == 200
+    held[1].set()
+    for listener in (visitor, other):
+        listener.listen()

@@ -40,6 +40,8 @@
                 picture_index              4.4             06       a folder of pictures, searched
                 compiled                   4.1             12       an answer's next token, compiled
                 page, search_page          4.1, 4.4        06, 12   what the app's pages are made of; its search
+                web_guard, web_uploads,
+                web_visitors                               12       who may ask the app, for which files, how often
                 doctor_files, model_doctor 3.4             12       is it what its files say? may it be trusted?
 
     model = blip2_lab.load("micro")

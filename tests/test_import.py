@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "blip2_lab"
 
 #: Floors from the ground up. A module imports only from floors below its own.
 FLOORS = (
-    ("parallel", "watch", "prefetch", "shell"),
+    ("parallel", "watch", "prefetch", "shell", "web_uploads", "web_visitors"),
     (
         "attention",
         "micro",
@@ -30,7 +30,7 @@ FLOORS = (
         "quantize",
         "weights",
     ),
-    ("qformer", "language", "data", "features", "train", "augment", "observe", "paper", "viz_decoding"),
+    ("qformer", "language", "data", "features", "train", "augment", "observe", "paper", "viz_decoding", "web_guard"),
     ("stage1", "recipes", "annotations", "shards", "widgets", "page", "compiled"),
     ("stage2", "viz_attention", "retrieval", "pretraining", "sources"),
     ("blueprint", "doctor", "checkpoints", "assemble"),

@@ -51,15 +51,25 @@ def test_an_upload_is_opened_and_kept_small_enough(warnings, tmp_path):
     assert "this file" in warnings[0].lower() and str(tmp_path) not in warnings[0]
 
 
+def test_a_page_starts_with_its_first_picture_unless_the_visitor_was_faster():
+    first, other = Image.new("RGB", (2, 2)), Image.new("RGB", (3, 3))
+    assert page.started(page.LOST, first) is first and page.started(page.LOST) is None
+    assert page.started(other, first) is other and page.started(None, first) is None, "None: it was taken away"
+
+
+def test_what_is_not_chosen_is_said():
+    image = Image.new("RGB", (2, 2))
+    assert page.chosen(image) is image
+    for state, sentence in ((None, "other"), (page.LOST, page.LOST_PICTURE)):
+        with pytest.raises(ValueError) as refused:
+            page.chosen(state, "other")
+        assert str(refused.value) == sentence
+
+
 def test_a_picture_of_the_kept_size_is_not_touched():
     image = Image.effect_noise((300, 200), 50)
     assert page.scaled(image, 300).tobytes() == image.tobytes()
     assert page.scaled(image, 600).size == (600, 400) and page.scaled(Image.new("L", (1, 900)), 9).size == (1, 9)
-
-
-def test_only_this_machine_is_this_machine():
-    assert page.is_loopback("localhost") and page.is_loopback("::1") and page.is_loopback("127.0.0.2")
-    assert not page.is_loopback("192.168.0.2") and not page.is_loopback("0.0.0.0")
 
 
 def test_a_port_that_is_taken_is_not_offered():

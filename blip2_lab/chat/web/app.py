@@ -27,12 +27,16 @@ from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation,
 from blip2_lab.chat.vocabulary import knows_whole_words_only
 from blip2_lab.chat.web.components import (
     GALLERY,
+    LOST,
+    LOST_PICTURE,
     MODEL_EVENT,
+    UNSEEN,
+    Missing,
     as_text,
+    chosen,
     confidence_html,
     frame,
     free_port,
-    is_loopback,
     match_html,
     opened,
     origin_html,
@@ -40,10 +44,12 @@ from blip2_lab.chat.web.components import (
     queries_html,
     scaled,
     serve,
+    started,
     uploaded_file,
     warn,
 )
 from blip2_lab.chat.web.search_tab import Search, build_search, search_tab
+from blip2_lab.chat.web.visitors import is_loopback
 from blip2_lab.common import console
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage1 import Stage1Model
@@ -51,6 +57,7 @@ from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene, Thing
 
+AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
 NOTHING = "(nothing)"
 MENUS = (  # what the menus show at first: kind, color, size, position
     ("boat", "red", "large", "left"),
@@ -140,10 +147,14 @@ class App:
         self.eyes = Eyes(model)
         self.familiar = familiar
 
-    def look(self, path: str | None = None):
+    def look(self, file: str | bytes | None = None):
         """A picture came (or went): -> picture to show, note, image, turns, chat, confidence."""
-        image = opened(path)
+        image = opened(file)
         return (None, "", None, *forget()) if image is None else self._show(image)
+
+    def gone(self, _: None, there: bool):
+        """The picture on the page changed: -> what `look` gives, less the picture, when there is none any more."""
+        return tuple(gr.skip() for _ in range(5)) if there else self.look()[1:]
 
     def pick(self, event: gr.SelectData):
         """A picture of the gallery was clicked."""
@@ -165,12 +176,10 @@ class App:
                 note = outside_html(distance, self.familiar.limit)
         return scaled(image, SHOWN), note, image, *forget()
 
-    def ask(self, text: str, image: Image.Image | None, turns: list[Turn], seed: float, *controls):
+    def ask(self, text: str, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
         try:
-            if image is None:
-                raise ValueError("There is no picture yet: upload one, pick one from the gallery, or draw a scene.")
-            talk = Conversation(self.model, self.eyes.see(image), list(turns))
+            talk = Conversation(self.model, self.eyes.see(chosen(image)), list(turns))
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
                 growing = Turn(talk.turns[-1].question, reply.text or waiting(reply))
                 yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), confidence_html(reply.words)
@@ -178,10 +187,10 @@ class App:
             warn(str(error))
             yield text, bubbles(turns), turns, confidence_html(())
 
-    def again(self, image: Image.Image | None, turns: list[Turn], seed: float, *controls):
+    def again(self, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """The last question once more. Greedy and beam search would answer the same, so this one is sampled."""
         if not turns:
-            warn("There is no question to answer again yet.")
+            warn(LOST_PICTURE if image is LOST else "There is no question to answer again yet.")
             yield gr.skip(), [], turns, confidence_html(()), seed
             return
         controls, fresh = ("nucleus sampling", *controls[1:]), int(seed or 0) + 1
@@ -191,12 +200,10 @@ class App:
             else:
                 yield gr.skip(), *answered, fresh
 
-    def match(self, text: str, image: Image.Image | None) -> str:
+    def match(self, text: str, image: Image.Image | Missing | None) -> str:
         """How well a sentence fits the picture."""
         try:
-            if image is None:
-                raise ValueError("There is no picture yet to compare the text with.")
-            seen = self.eyes.see(image)
+            seen = self.eyes.see(chosen(image, "There is no picture yet to compare the text with."))
             score = Conversation(self.model, seen).match(text)
             by_query = word_origin.matches(self.model, seen, text)
         except ValueError as error:
@@ -204,18 +211,18 @@ class App:
             return ""
         return match_html(score.itc, score.itm) + queries_html(*(values.tolist() for values in by_query))
 
-    def offer(self, image: Image.Image | None, turns: list[Turn]):
+    def offer(self, image: Image.Image | Missing | None, turns: list[Turn]):
         """The words of the last answer, to be clicked: -> menu of words, picture, note, queries."""
-        words = word_origin.words_of(self.model, self.eyes.see(image), turns) if image is not None else []
+        words = word_origin.words_of(self.model, self.eyes.see(image), turns) if isinstance(image, Image.Image) else []
         menu = gr.Radio([(word, i) for i, word in enumerate(words)], value=None, visible=bool(words))
         return menu, None, ORIGIN_NOTE if words else NO_WORDS, []
 
-    def origin(self, word: int | None, image: Image.Image | None, turns: list[Turn]):
+    def origin(self, word: int | None, image: Image.Image | Missing | None, turns: list[Turn]):
         """A word was clicked: -> where it came from, a sentence about it, the queries that brought it."""
         if word is None or image is None:
             return None, NO_WORDS, []
         try:
-            found = word_origin.origin(self.model, self.eyes.see(image), image, turns, int(word), self.method)
+            found = word_origin.origin(self.model, self.eyes.see(chosen(image)), image, turns, int(word), self.method)
         except ValueError as error:
             warn(str(error))
             return None, NO_WORDS, []
@@ -237,7 +244,9 @@ def build(
     miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
-        image, turns = gr.State(start), gr.State([])
+        image, turns = gr.State(LOST), gr.State([])
+        # not as the default, which comes back when the session is lost
+        page.load(lambda image: started(image, start), image, image, **UNSEEN)
         gr.Markdown(_title(name, miniature, familiar), elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=320):
@@ -252,6 +261,7 @@ def build(
                     elem_id="picture",
                 )
                 picture.preprocess = uploaded_file
+                there = gr.Checkbox(visible=False)
                 note = gr.HTML(elem_id="note", padding=False)
                 with gr.Tab("Picture book"):
                     scenes = [draw(scene, 192) for scene in GALLERY]
@@ -316,6 +326,10 @@ def build(
             gr.on(triggers, cancels=[e for e in events if e is not event], **now)
         stop.click(cancels=events, **now).then(**offer)
 
+        # A file that is too large takes the picture from the page, and of all events only `change` tells (gradio 6.31).
+        # The page says whether there is a picture, and does not send it: mostly it is none that was uploaded.
+        tell = dict(js="picture => [null, picture !== null]", trigger_mode="multiple", **UNSEEN)
+        picture.change(app.gone, [picture, there], shown[1:], **tell)
         changes = [
             ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, api_name="look")),
             # a removed picture has left the page already; to send "none" once more could take away the next one
@@ -411,12 +425,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="the decoder: slower to start, faster to answer")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=0, help="1 to 65535; default 0: a free one")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these; a must with any other --host")
+    asked = f"ask visitors for these, a must with any other --host; better in {AUTH}: arguments are seen by all users"
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help=asked)
+    proxied = "a name under which a proxy in front serves this page; may be given again"
+    parser.add_argument("--public-name", metavar="NAME", action="append", default=[], help=proxied)
     args = parser.parse_args(arguments)
+    args.auth = args.auth or os.environ.get(AUTH)
     if not is_loopback(args.host) and not args.auth:
-        parser.error(f"--host {args.host} lets others in: say who may come with --auth USER:PASSWORD")
+        parser.error(f"--host {args.host} lets others in: say who may come with {AUTH} or --auth, USER:PASSWORD")
     if args.auth and not all(args.auth.partition(":")):
-        parser.error("--auth wants USER:PASSWORD, with a colon between them")
+        parser.error(f"--auth and {AUTH} want USER:PASSWORD, with a colon between them")
     return args
 
 
@@ -444,7 +462,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             page = build(model, name=args.model, familiar=out_of_distribution.load(args.model), folder=args.gallery)
         port = args.port or free_port(args.host)
-        serve(page, host=args.host, port=port, auth=args.auth, block=False)
+        serve(page, host=args.host, port=port, auth=args.auth, names=args.public_name, block=False)
     except Exception as error:
         if (sentence := console.explain(error)) is None:
             raise

@@ -2,25 +2,37 @@
 
 What is unusual about it:
 
-* Nothing comes from the network: no fonts, no analytics, no share link; doors a chat does not need are closed.
+* Nothing comes from the network: no fonts, no analytics, no share link; doors a chat does not need are closed, and
+  guard.py stands before the others.
 * A picture is opened by `images.open_image`, not by gradio: a file that is none or too large gets one clear sentence.
+* A visitor's picture is in a gr.State whose default is `LOST`: gradio goes back to the default without a word when it
+  drops a session, and an answer about a picture that nobody chose would be silently wrong.
 * What a model or a visitor says is text, never markup: all of it is escaped.
-* It imports gradio, so only app.py and `search_page` import it.
+* It imports gradio, so only app.py and search_tab.py import it.
 
 Paper: section 4.1. Notebook: 12.
 """
 
 from __future__ import annotations
 
+import atexit
 import html
+import os
+import shutil
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
+from blip2_lab.chat.web import guard
+from blip2_lab.chat.web.uploads import MAX_FILE, read_upload
+from blip2_lab.chat.web.visitors import is_loopback
 from blip2_lab.common.images import open_image
 from blip2_lab.models.decoding import Token
 from blip2_lab.picturebook.scene import sample_scene
@@ -28,8 +40,15 @@ from blip2_lab.picturebook.scene import sample_scene
 REAL_WEIGHTS = "python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8"
 GALLERY = [sample_scene(7, index, "in") for index in (23, 0, 33, 8, 16, 2, 28, 17, 30, 21, 43, 49)]
 KEPT = 1024  #: pixels on the longer side of a visitor's picture: no image encoder here reads more than 364
+SESSIONS = 200  #: visitors whose pictures are kept; who comes back later than 200 others has to choose again
+NO_PICTURE = "There is no picture yet: upload one, pick one from the gallery, or draw a scene."
+LOST_PICTURE = (
+    "Your picture is not here any more (it is dropped after an hour away, or when many others came): "
+    "choose a picture again, then ask."
+)
 MODEL_EVENT = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")  #: one at a time
 CSS = Path(__file__).parents[2] / "assets" / "app.css"
+UNSEEN = dict(queue=False, show_progress="hidden", api_visibility="private")  #: an event nobody waits for
 THEME = gr.themes.Soft(
     primary_hue="teal",
     secondary_hue="teal",
@@ -40,20 +59,44 @@ THEME = gr.themes.Soft(
 )
 
 
+class Missing(Enum):
+    """In place of a picture: this session has none because gradio dropped it, or because none ever came."""
+
+    LOST = "lost"  # a member of an Enum stays itself when gradio copies it for a session
+
+
+LOST = Missing.LOST
+
+
 # ------------------------------------------------------------------------------------------ the frame and the server
 
 
 @contextmanager
 def frame() -> Iterator[gr.Blocks]:
     """An empty page to be filled; visitors wait for the model in a line."""
-    with gr.Blocks(title="blip2_lab", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+    use_private_folder()
+    # what the page shows (each answer's pictures) is deleted after two hours; uploads are deleted by guard.py
+    with gr.Blocks(title="blip2_lab", analytics_enabled=False, delete_cache=(600, 2 * 3600)) as page:
         yield page
-    page.queue(max_size=32)
+        # of everybody who has this name, only this browser is logged out
+        leave = gr.Button("Log out", link="logout?all_session=false", size="sm", visible=False, elem_id="logout")
+        page.load(logout_button, outputs=leave, **UNSEEN)
+    page.queue(max_size=32, api_open=False)  # closed: else `/run/…` reaches the model past the queue
 
 
-def is_loopback(host: str) -> bool:
-    """Is this an address that only this machine can reach?"""
-    return host in ("localhost", "::1") or host.startswith("127.")
+def logout_button(request: gr.Request) -> gr.Button:
+    """Is seen by those who logged in."""
+    return gr.Button(visible=request.username is not None)
+
+
+def use_private_folder() -> None:
+    """Let gradio keep files in a folder of this process alone, which goes with it.
+
+    Its own default (6.31) is one folder in the temporary directory for all users and all apps of the machine.
+    """
+    if not os.environ.get("GRADIO_TEMP_DIR"):
+        folder = os.environ["GRADIO_TEMP_DIR"] = os.path.realpath(tempfile.mkdtemp(prefix="blip2-lab-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def free_port(host: str) -> int:
@@ -68,45 +111,85 @@ def free_port(host: str) -> int:
     raise ValueError(f"no port can be opened at {host}")
 
 
-def serve(page: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, auth: str | None = None, block: bool = True):
-    """Start the page with every door closed that a chat does not need -> (app, address, share address)."""
-    return page.launch(
+def serve(
+    page: gr.Blocks,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    auth: str | None = None,
+    names: Iterable[str] = (),
+    block: bool = True,
+):
+    """Start the page with every door closed that a chat does not need -> (app, address, share address).
+
+    auth   "USER:PASSWORD" that visitors have to give; None: nobody is asked
+    names  the names under which a proxy in front serves this page
+    """
+    served = page.launch(
         server_name=host,
         server_port=port or free_port(host),
         auth=tuple(auth.split(":", 1)) if auth else None,
         share=False,
         ssr_mode=False,
-        max_file_size="40mb",
+        max_file_size=MAX_FILE,
         strict_cors=True,
         enable_monitoring=False,
         show_error=True,  # a bug of ours, or a full GPU, is told in a message: without it nothing would be
-        state_session_capacity=200,
+        state_session_capacity=SESSIONS,
         footer_links=["api"],
         quiet=True,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         theme=THEME,
         css_paths=CSS,
+        app_kwargs={"lifespan": guard.lifespan(local=is_loopback(host), names=names)},
     )
+    if not isinstance(served[0].middleware_stack, guard.Guard):  # another gradio: no page rather than an open one
+        page.close(verbose=False)
+        raise RuntimeError("this version of gradio starts without the guard; install the one in constraints.txt")
+    if block:
+        page.block_thread()
+    return served
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def uploaded_file(payload: gr.components.image.ImageData | None) -> str | None:
-    """Stands in for gr.Image's own decoding: `open_image` does that, safely and with clear sentences."""
-    return payload.path if payload else None
+def uploaded_file(payload: gr.components.image.ImageData | None) -> bytes | None:
+    """Stands in for gr.Image's own decoding: `open_image` does that, safely and with clear sentences.
 
-
-def opened(path: str | None) -> Image.Image | None:
-    """An uploaded file as a picture of at most `KEPT` pixels a side; a warning and None for what is none."""
-    if path is None:
+    Raises gr.Error for everything that is not a regular file in gradio's upload folder. Whose upload it is, was looked
+    at before (`guard.Guard.event`); a server that is not started by `serve` has only this.
+    """
+    if payload is None:
         return None
     try:
-        image = open_image(path)
+        return read_upload(payload.path, get_upload_folder())
     except ValueError as error:
-        warn(str(error).replace(repr(path), "this file"))
+        raise gr.Error(str(error), print_exception=False) from None
+
+
+def opened(file: str | bytes | None) -> Image.Image | None:
+    """An uploaded file as a picture of at most `KEPT` pixels a side; a warning and None for what is none."""
+    if file is None:
+        return None
+    try:
+        image = open_image(file)
+    except ValueError as error:
+        warn(str(error).replace(repr(file) if isinstance(file, str) else "the picture", "this file"))
         return None
     return scaled(image, min(KEPT, max(image.size)))
+
+
+def started(image: Image.Image | Missing | None, first: Image.Image | None = None) -> Image.Image | None:
+    """The picture of a gr.State when its page has opened: `first`, unless the visitor was faster and chose another."""
+    return first if image is LOST else image
+
+
+def chosen(image: Image.Image | Missing | None, otherwise: str = NO_PICTURE) -> Image.Image:
+    """The picture of a gr.State. Raises ValueError with `otherwise` when there is none yet, or with LOST_PICTURE."""
+    if image is None or image is LOST:
+        raise ValueError(otherwise if image is None else LOST_PICTURE)
+    return image
 
 
 def scaled(image: Image.Image, longer_side: int) -> Image.Image:

@@ -18,7 +18,20 @@ import gradio as gr
 from PIL import Image
 
 from blip2_lab.chat import image_search
-from blip2_lab.chat.web.components import GALLERY, MODEL_EVENT, frame, opened, scaled, uploaded_file, warn
+from blip2_lab.chat.web.components import (
+    GALLERY,
+    LOST,
+    MODEL_EVENT,
+    UNSEEN,
+    Missing,
+    chosen,
+    frame,
+    opened,
+    scaled,
+    started,
+    uploaded_file,
+    warn,
+)
 from blip2_lab.common.images import open_image
 from blip2_lab.models import retrieval
 from blip2_lab.models.stage1 import Stage1Model
@@ -36,11 +49,11 @@ class Search:
         self.index = image_search.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
         self.readings: image_search.Readings | None = None
 
-    def find(self, wanted: str | Image.Image | None) -> list[tuple[Image.Image, str]]:
+    def find(self, wanted: str | Image.Image | Missing | None) -> list[tuple[Image.Image, str]]:
         """-> the best pictures, each with its score. A sentence is matched, a picture compared."""
         try:
-            if wanted is None:
-                raise ValueError("There is no picture yet to look for others like it.")
+            if not isinstance(wanted, str):
+                wanted = chosen(wanted, "There is no picture yet to look for others like it.")
             if self.index is None:
                 self.index = image_search.of_images(self.model, self.drawn)
             if self.readings is None:
@@ -86,7 +99,8 @@ def build_search(search: Search, *, name: str) -> gr.Blocks:
                 shown = gr.Image(label="Picture", type="filepath", sources=["upload", "clipboard"], height=340)
                 shown.preprocess = uploaded_file
             with gr.Column(scale=2, min_width=360):
-                image = gr.State(None)
+                image = gr.State(LOST)
                 search_tab(search, image)
+        page.load(started, image, image, **UNSEEN)
         shown.change(opened, shown, image, api_visibility="private", **MODEL_EVENT)
     return page

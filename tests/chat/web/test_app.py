@@ -162,6 +162,11 @@ def test_taking_the_picture_away(handlers):
     assert handlers.look(None)[:5] == (None, "", None, [], [])
 
 
+def test_a_picture_that_left_the_page_is_asked_about_no_more(handlers):
+    assert handlers.gone(None, False) == handlers.look(None)[1:]
+    assert handlers.gone(None, True) == tuple(gr.skip() for _ in range(5))
+
+
 def test_the_gallery_and_the_menus_give_pictures(handlers, warnings):
     event = type("Event", (), {"index": 2})()
     assert handlers.pick(event)[2].size == (384, 384)

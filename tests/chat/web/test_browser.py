@@ -76,11 +76,43 @@ def test_upload_a_picture_ask_and_read_the_answer(tab, tmp_path):
     assert tab.locator("#box textarea").input_value() == ""
 
 
+def test_a_file_that_is_too_large_leaves_no_picture_to_ask_about(tab, tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(bytes(41 * 2**20))
+    with tab.expect_response(lambda answer: "[null,false]" in (answer.request.post_data or "")):  # "it is gone"
+        tab.set_input_files("#picture input[type=file]", str(path))  # over the picture that is shown
+    playwright.expect(tab.locator("#picture img")).to_have_count(0)
+    playwright.expect(tab.get_by_text("maximum allowed size")).to_be_visible()
+    ask(tab, "what is in the picture?")
+    playwright.expect(tab.get_by_text("There is no picture yet")).to_be_visible()
+    assert tab.locator("#box textarea").input_value() == "what is in the picture?"
+
+
+def test_who_logged_in_can_log_out(browser, tiny_model):
+    blocks = chat_app.build(tiny_model)
+    address = chat_app.serve(blocks, block=False, auth="ada:secret")[1]
+    page = browser.new_page()
+    try:
+        page.goto(address, timeout=PATIENCE)
+        page.get_by_label("username").fill("ada")
+        page.get_by_label("password").fill("secret")
+        page.get_by_role("button", name="Login").click()
+        page.locator("#logout").click(timeout=PATIENCE)
+        playwright.expect(page.get_by_label("password")).to_be_visible(timeout=PATIENCE)
+    finally:
+        page.close()
+        blocks.close()
+
+
 def test_one_click_asks_and_clear_clears(tab):
     tab.get_by_role("button", name="is it day or night?").click()
     playwright.expect(tab.locator("#chat .bot.message").last).to_contain_text(" ")
     tab.get_by_role("button", name="Clear the chat").click()
     playwright.expect(tab.locator("#chat .bot.message")).to_have_count(0)
+
+
+def test_there_is_no_log_out_where_nobody_logs_in(tab):
+    playwright.expect(tab.locator("#logout")).to_have_count(0)
 
 
 def test_the_gallery_and_the_menus_change_the_picture(tab):

@@ -51,6 +51,22 @@ def test_an_upload_is_opened_and_kept_small_enough(warnings, tmp_path):
     assert "this file" in warnings[0].lower() and str(tmp_path) not in warnings[0]
 
 
+def test_a_page_starts_with_its_first_picture_unless_the_visitor_was_faster():
+    first, other = Image.new("RGB", (2, 2)), Image.new("RGB", (3, 3))
+    assert components.started(components.LOST, first) is first and components.started(components.LOST) is None
+    assert components.started(other, first) is other
+    assert components.started(None, first) is None, "it was taken away"
+
+
+def test_what_is_not_chosen_is_said():
+    image = Image.new("RGB", (2, 2))
+    assert components.chosen(image) is image
+    for state, sentence in ((None, "other"), (components.LOST, components.LOST_PICTURE)):
+        with pytest.raises(ValueError) as refused:
+            components.chosen(state, "other")
+        assert str(refused.value) == sentence
+
+
 def test_a_picture_of_the_kept_size_is_not_touched():
     image = Image.effect_noise((300, 200), 50)
     assert components.scaled(image, 300).tobytes() == image.tobytes()
@@ -58,11 +74,6 @@ def test_a_picture_of_the_kept_size_is_not_touched():
         1,
         9,
     )
-
-
-def test_only_this_machine_is_this_machine():
-    assert components.is_loopback("localhost") and components.is_loopback("::1") and components.is_loopback("127.0.0.2")
-    assert not components.is_loopback("192.168.0.2") and not components.is_loopback("0.0.0.0")
 
 
 def test_a_port_that_is_taken_is_not_offered():

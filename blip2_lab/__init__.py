@@ -28,6 +28,10 @@
                 parts, feeding, tasks      3.4, 4          08, 11   what is trained, on which batches
                 sequence                   3.4             08       parts of a miniature, side by side
                 metrics, evaluate          4               09, 11   scores; a model on held-out scenes
+                natural_words, natural_phrases,
+                natural_questions          4.1             11       questions in a visitor's own words
+                natural_reading,
+                natural_judge, natural     4.1             11       is the answer true? how many are
     looking     observe, scores            3.1             09       every attention map; the number that is explained
                 attribution                3.1             09       which part of the picture said so?
                 grounding, queries         3.1             09       maps scored against the true places; each query

@@ -65,6 +65,7 @@ MAX_CHARACTERS = 2000  #: of one question
 MICRO_HISTORY = "named"
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
+ANSWERING = Decoding(num_beams=1, max_new_tokens=60)  #: how a question is answered unless told: greedy, it streams best
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
 
 
@@ -187,7 +188,7 @@ class Conversation:
         prompt = self.prompt(text)
         if unknown := unknown_words(self.model.language_model.tokenizer, text):
             raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
-        return self._answer(text.strip(), prompt, decoding or Decoding(num_beams=1, max_new_tokens=60), seed)
+        return self._answer(text.strip(), prompt, decoding or ANSWERING, seed)
 
     def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
         if seed is not None:

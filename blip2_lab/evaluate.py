@@ -6,6 +6,7 @@ What is unusual about it:
   model guesses from the words) and with *another scene's picture* (what it guesses from pictures in general).
 * Questions are zero-shot: stage 2 has seen captions only. "knowledge" is apart: its answers are in no caption.
 * The ceiling is measured too: the language model alone, given a true description of the scene in words.
+* The same once more as a visitor asks: hundreds of other wordings, through the chat (natural.py).
 
     blip2-lab evaluate --model micro --scenes 1000
 
@@ -21,7 +22,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from blip2_lab import metrics, retrieval
+from blip2_lab import metrics, natural, retrieval
 from blip2_lab.decoding import Decoding
 from blip2_lab.language import EncoderDecoderLanguageModel
 from blip2_lab.picturebook import words
@@ -47,11 +48,13 @@ def evaluate(
     seed: int = HELD_OUT_BOOK,
     batch_size: int = 128,
     num_beams: int = 1,
+    natural_questions: bool = True,
     say: Say = lambda _: None,
 ) -> dict:
     """All measurements as one dictionary, ready for JSON. `say` is told what is being done.
 
-    num_beams  for the answers; captions are `CAPTIONS`
+    num_beams          for the answers; captions are `CAPTIONS`
+    natural_questions  also ask as a visitor does? These are answered as the chat answers, whatever `num_beams` is
 
     Raises ValueError when `scenes` is below 2: shuffling needs two pictures.
     """
@@ -75,6 +78,8 @@ def evaluate(
         report["questions"][name] = question_accuracy(model, prompts, asked, decoding, batch_size)
         say(f"writing {scenes} captions: {name.replace('_', ' ')}")
         report["captions"][name] = caption_scores(model, prompts, book, batch_size)
+    if natural_questions:
+        report["natural"] = natural_report(model, conditions, book, seed, batch_size, say)
     if isinstance(model.language_model, EncoderDecoderLanguageModel):
         say("asking the language model alone, about descriptions in words")
         described = [(i, q, f"{words.full_caption(book[i], Random(f'described {seed} {i}'))} ") for i, q, _ in asked]
@@ -133,6 +138,18 @@ def question_accuracy(
         scores[group] = metrics.accuracy(together)
         scores[f"{group}_count"] = len(together)
     return scores | {type: metrics.accuracy(hits[type]) for type in words.QUESTION_TYPES if type in hits}
+
+
+def natural_report(
+    model: Stage2Model, conditions: dict[str, Tensor], book: Sequence[Scene], seed: int, batch_size: int, say: Say
+) -> dict[str, dict]:
+    """`natural.natural_scores` in every condition. With another scene's picture, the asked scene stays the truth."""
+    asked, scores = natural.natural_questions(book, seed), {}
+    for name, prompts in conditions.items():
+        say(f"asking {len(asked)} questions as a visitor does: {name.replace('_', ' ')}")
+        answers = natural.ask_all(model, book, asked, visual_prompts=prompts, batch_size=batch_size)
+        scores[name] = natural.natural_scores(answers, asked, book)
+    return scores
 
 
 # ----------------------------------------------------------------------------------------------------------- captions
@@ -281,6 +298,8 @@ def table(report: dict) -> str:
             cells.append(_share(scores[row], scores.get(f"{row}_count")) if row in scores else "–")
         label = {"total": "**zero-shot, all visual types**", "knowledge": "**knowledge, in no caption**"}.get(row, row)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    if found := report.get("natural"):
+        lines += ["", *natural_table(found)]
     conditions = [name for name in conditions if name in report["captions"]]
     lines += ["", "| captions, F1 | " + " | ".join(name.replace("_", " ") for name in conditions) + " |"]
     lines.append("|---" * (len(conditions) + 1) + "|")
@@ -317,6 +336,23 @@ def table(report: dict) -> str:
         lines.append(f"| true and mined, weighted alike (no picture: 0.500) | {found['itm_accuracy_mined']:.3f} |")
         lines.append(f"| true and hardest, weighted alike (no picture: 0.500) | {found['itm_accuracy_hardest']:.3f} |")
     return "\n".join(lines)
+
+
+def natural_table(found: dict[str, dict]) -> list[str]:
+    """The lines about questions as a visitor asks them: shares that are right, and with the picture, refused."""
+    first = next(iter(found.values()))
+    heads = [name.replace("_", " ") for name in found]
+    lines = [f"| natural questions, {first['count']} | " + " | ".join(heads) + " | refused, unknown words |"]
+    lines.append("|---" * (len(heads) + 2) + "|")
+    cells = [_share(scores["total"], scores["count"]) for scores in found.values()]
+    lines.append(f"| **as a visitor asks, all groups** | {' | '.join(cells)} | {first['refused']:.3f} |")
+    answered = [f"{scores['of_answered']:.3f}" for scores in found.values()]
+    lines.append(f"| of those that are answered | {' | '.join(answered)} | – |")
+    for group, about in first["groups"].items():
+        groups = [scores["groups"][group] for scores in found.values()]
+        cells = [_share(scores["right"], scores["count"]) for scores in groups]
+        lines.append(f"| {group} | {' | '.join(cells)} | {about['refused']:.3f} |")
+    return lines
 
 
 def _f1(scores: dict[str, float], what: str) -> str:

@@ -21,6 +21,7 @@ class Reader:
     """A language model that reads its visual prompt: the number of a scene. `knows` answers from scene and prompt."""
 
     question_prompt = "Question: {} Short answer:"
+    tokenizer = None
 
     def __init__(self, knows):
         self.knows = knows
@@ -139,6 +140,10 @@ def test_every_condition_shows_what_it_says(kind):
     if kind is Describer:
         assert asked["description"]["total"] == asked["description"]["knowledge"] == 1.0
     assert ("description" in asked) == (kind is Describer) and "retrieval" not in report
+    natural = report["natural"]
+    assert list(natural) == ["picture", "no_picture", "shuffled_picture"]
+    assert natural["picture"]["groups"]["list"]["right"] == 1.0, "a full caption is a list"
+    assert natural["shuffled_picture"]["groups"]["list"]["right"] < 0.5 and natural["no_picture"]["total"] == 0.0
     table = evaluate.table(report)
     assert "| kinds | 1.000 (1.000–1.000) | 0.000 (0.000–0.000) |" in table
 

@@ -408,12 +408,15 @@ def _data_shards(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     if args.benchmark == "grounding":
         return _grounding(args)
+    from blip2_lab.chat import conversation
+    from blip2_lab.evaluation.natural import Asker
     from blip2_lab.evaluation.scenes import evaluate, table
 
     console.check_out(args.out)
+    asker = Asker(conversation.first_prompt, conversation.ANSWERING)  # as the app asks
     scenes = 1000 if args.scenes is None else args.scenes
     options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
-    numbers = evaluate(_load(args), **options, say=console.say)
+    numbers = evaluate(_load(args), **options, asker=asker, say=console.say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(table(numbers))

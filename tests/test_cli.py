@@ -326,10 +326,13 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
 
 
 def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_path):
+    from blip2_lab.chat import conversation
     from blip2_lab.evaluation import scenes
 
     def measure(asked, **options):
         options.pop("say")("asking")
+        asker = options.pop("asker")
+        assert (asker.prompt, asker.decoding) == (conversation.first_prompt, conversation.ANSWERING), "as the app asks"
         return {"is it the model": asked is model, **options}
 
     monkeypatch.setattr(scenes, "evaluate", measure)

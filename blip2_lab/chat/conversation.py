@@ -64,6 +64,7 @@ NAMELESS = frozenset("day night time place many".split())  #: (named) "is it day
 MICRO_HISTORY = "named"
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
+ANSWERING = Decoding(num_beams=1, max_new_tokens=60)  #: how a question is answered unless told: greedy, it streams best
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,13 @@ class Conversation:
             past = past[1:]
         return " ".join([*past, asked])
 
+    def known_prompt(self, text: str) -> str:
+        """The same as `prompt`. Raises ValueError also for a text with words that the language model does not know."""
+        prompt = self.prompt(text)
+        if unknown := unknown_words(self.model.language_model.tokenizer, text):
+            raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
+        return prompt
+
     def ask(self, text: str, decoding: Decoding | None = None, *, seed: int | None = None) -> Iterator[Reply]:
         """The growing answer. Close the iterator to stop the model. Greedy by default: it streams best.
 
@@ -182,10 +190,7 @@ class Conversation:
         """
         if seed is not None:
             check_seed(seed)
-        prompt = self.prompt(text)
-        if unknown := unknown_words(self.model.language_model.tokenizer, text):
-            raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
-        return self._answer(text.strip(), prompt, decoding or Decoding(num_beams=1, max_new_tokens=60), seed)
+        return self._answer(text.strip(), self.known_prompt(text), decoding or ANSWERING, seed)
 
     def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
         if seed is not None:
@@ -214,6 +219,15 @@ class Conversation:
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts
+
+
+def first_prompt(model: Stage2Model, text: str) -> str:
+    """What the language model reads when a conversation begins with this text, whatever the picture is.
+
+    Raises ValueError as `Conversation.ask` does.
+    """
+    no_picture = torch.empty(0)
+    return Conversation(model, Seen(no_picture, no_picture)).known_prompt(text)
 
 
 def is_question(text: str) -> bool:

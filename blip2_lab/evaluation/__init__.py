@@ -2,6 +2,7 @@
 
     metrics  exact match, accuracy, confidence intervals, sets, recall
     scenes   questions, captions and retrieval on held-out scenes of the picture book
+    natural  questions about them in a visitor's own words, and a judge of the answers
 
 Paper: section 4. Notebooks: 09, 11.
 """

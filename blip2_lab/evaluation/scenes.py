@@ -6,6 +6,7 @@ What is unusual about it:
   model guesses from the words) and with *another scene's picture* (what it guesses from pictures in general).
 * Questions are zero-shot: stage 2 has seen captions only. "knowledge" is apart: its answers are in no caption.
 * The ceiling is measured too: the language model alone, given a true description of the scene in words.
+* The same once more as a visitor asks: hundreds of other wordings, put as the chat puts them (natural/).
 
     blip2-lab evaluate --model micro --scenes 1000
 
@@ -21,7 +22,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from blip2_lab.evaluation import metrics
+from blip2_lab.evaluation import metrics, natural
 from blip2_lab.models import retrieval
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel
@@ -49,11 +50,13 @@ def evaluate(
     seed: int = HELD_OUT_BOOK,
     batch_size: int = 128,
     num_beams: int = 1,
+    asker: natural.Asker | None = None,
     say: Say = lambda _: None,
 ) -> dict:
     """All measurements as one dictionary, ready for JSON. `say` is told what is being done.
 
     num_beams  for the answers; captions are `CAPTIONS`
+    asker      also ask as a visitor does, in this way, whatever `num_beams` is; None: do not
 
     Raises ValueError when `scenes` is below 2: shuffling needs two pictures.
     """
@@ -77,6 +80,8 @@ def evaluate(
         report["questions"][name] = question_accuracy(model, prompts, asked, decoding, batch_size)
         say(f"writing {scenes} captions: {name.replace('_', ' ')}")
         report["captions"][name] = caption_scores(model, prompts, book, batch_size)
+    if asker is not None:
+        report["natural"] = natural_report(model, conditions, book, asker, seed, batch_size, say)
     if isinstance(model.language_model, EncoderDecoderLanguageModel):
         say("asking the language model alone, about descriptions in words")
         described = [(i, q, f"{words.full_caption(book[i], Random(f'described {seed} {i}'))} ") for i, q, _ in asked]
@@ -135,6 +140,24 @@ def question_accuracy(
         scores[group] = metrics.accuracy(together)
         scores[f"{group}_count"] = len(together)
     return scores | {type: metrics.accuracy(hits[type]) for type in words.QUESTION_TYPES if type in hits}
+
+
+def natural_report(
+    model: Stage2Model,
+    conditions: dict[str, Tensor],
+    book: Sequence[Scene],
+    asker: natural.Asker,
+    seed: int,
+    batch_size: int,
+    say: Say,
+) -> dict[str, dict]:
+    """`natural.natural_scores` in every condition. With another scene's picture, the asked scene stays the truth."""
+    asked, scores = natural.natural_questions(book, seed), {}
+    for name, prompts in conditions.items():
+        say(f"asking {len(asked)} questions as a visitor does: {name.replace('_', ' ')}")
+        answers = natural.ask_all(model, book, asked, asker, visual_prompts=prompts, batch_size=batch_size)
+        scores[name] = natural.natural_scores(answers, asked, book)
+    return scores
 
 
 # ----------------------------------------------------------------------------------------------------------- captions
@@ -283,6 +306,8 @@ def table(report: dict) -> str:
             cells.append(_share(scores[row], scores.get(f"{row}_count")) if row in scores else "–")
         label = {"total": "**zero-shot, all visual types**", "knowledge": "**knowledge, in no caption**"}.get(row, row)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    if found := report.get("natural"):
+        lines += ["", *natural_table(found)]
     conditions = [name for name in conditions if name in report["captions"]]
     lines += ["", "| captions, F1 | " + " | ".join(name.replace("_", " ") for name in conditions) + " |"]
     lines.append("|---" * (len(conditions) + 1) + "|")
@@ -319,6 +344,23 @@ def table(report: dict) -> str:
         lines.append(f"| true and mined, weighted alike (no picture: 0.500) | {found['itm_accuracy_mined']:.3f} |")
         lines.append(f"| true and hardest, weighted alike (no picture: 0.500) | {found['itm_accuracy_hardest']:.3f} |")
     return "\n".join(lines)
+
+
+def natural_table(found: dict[str, dict]) -> list[str]:
+    """The lines about questions as a visitor asks them: shares that are right, and with the picture, refused."""
+    first = next(iter(found.values()))
+    heads = [name.replace("_", " ") for name in found]
+    lines = [f"| natural questions, {first['count']} | " + " | ".join(heads) + " | refused, unknown words |"]
+    lines.append("|---" * (len(heads) + 2) + "|")
+    cells = [_share(scores["total"], scores["count"]) for scores in found.values()]
+    lines.append(f"| **as a visitor asks, all groups** | {' | '.join(cells)} | {first['refused']:.3f} |")
+    answered = [f"{scores['of_answered']:.3f}" for scores in found.values()]
+    lines.append(f"| of those that are answered | {' | '.join(answered)} | – |")
+    for group, about in first["groups"].items():
+        groups = [scores["groups"][group] for scores in found.values()]
+        cells = [_share(scores["right"], scores["count"]) for scores in groups]
+        lines.append(f"| {group} | {' | '.join(cells)} | {about['refused']:.3f} |")
+    return lines
 
 
 def _f1(scores: dict[str, float], what: str) -> str:

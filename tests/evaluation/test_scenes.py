@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from blip2_lab.chat import conversation
 from blip2_lab.evaluation import scenes
+from blip2_lab.evaluation.natural import Asker
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel
 from blip2_lab.picturebook import words
@@ -21,6 +23,7 @@ class Reader:
     """A language model that reads its visual prompt: the number of a scene. `knows` answers from scene and prompt."""
 
     question_prompt = "Question: {} Short answer:"
+    tokenizer = None
 
     def __init__(self, knows):
         self.knows = knows
@@ -127,7 +130,8 @@ def test_every_condition_shows_what_it_says(kind):
     model = Model(knows)
     model.language_model = kind(knows)
     model.image_encoder, model.visual_prompt, model.stage1 = Numbering(), lambda features: features, None
-    report = scenes.evaluate(model, scenes=len(BOOK), seed=3, batch_size=5)
+    asker = Asker(conversation.first_prompt, conversation.ANSWERING)
+    report = scenes.evaluate(model, scenes=len(BOOK), seed=3, batch_size=5, asker=asker)
     asked, captions = report["questions"], report["captions"]
     assert asked["picture"]["total"] == asked["picture"]["knowledge"] == captions["picture"]["kinds_f1"] == 1.0
     assert asked["no_picture"]["total"] == captions["no_picture"]["kinds_f1"] == 0.0
@@ -139,6 +143,10 @@ def test_every_condition_shows_what_it_says(kind):
     if kind is Describer:
         assert asked["description"]["total"] == asked["description"]["knowledge"] == 1.0
     assert ("description" in asked) == (kind is Describer) and "retrieval" not in report
+    natural = report["natural"]
+    assert list(natural) == ["picture", "no_picture", "shuffled_picture"]
+    assert natural["picture"]["groups"]["list"]["right"] == 1.0, "a full caption is a list"
+    assert natural["shuffled_picture"]["groups"]["list"]["right"] < 0.5 and natural["no_picture"]["total"] == 0.0
     table = scenes.table(report)
     assert "| kinds | 1.000 (1.000–1.000) | 0.000 (0.000–0.000) |" in table
 

@@ -1,0 +1,27 @@
+"""Questions in a visitor's own words about drawn scenes: what to ask, how it is asked, whether the answer is true.
+
+    words      what people call the things of the picture book
+    phrases    wordings that no corpus was made from, and habits of typing
+    reading    what an answer states: things, numbers, colors, places
+    judge      is it true of the scene, and does it answer the question?
+    questions  six questions for a scene, of eighteen groups, with their truth
+    ask        asks them all in batches, as the app would, and counts
+
+Paper: section 4.1. Notebook: 11.
+"""
+
+from blip2_lab.evaluation.natural.ask import Answer, Asker, ask_all, natural_scores, see_all
+from blip2_lab.evaluation.natural.judge import NaturalQuestion, is_right
+from blip2_lab.evaluation.natural.questions import GROUPS, natural_questions
+
+__all__ = [
+    "GROUPS",
+    "Answer",
+    "Asker",
+    "NaturalQuestion",
+    "ask_all",
+    "is_right",
+    "natural_questions",
+    "natural_scores",
+    "see_all",
+]

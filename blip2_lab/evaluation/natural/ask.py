@@ -1,0 +1,125 @@
+"""Questions as a visitor asks them, in words that the training texts were not made from, and how many are answered.
+
+What is unusual about it:
+
+* `scenes.questions` asks with the templates that the language model learned. Here the wordings are others: hundreds
+  of them, with synonyms, contractions, British spelling, capitals, greetings and slips of the finger.
+* Some questions assume what is not so ("what color is the cat?" where no cat is). The right answer says so.
+* How a question is put is handed in, as an `Asker`: `blip2-lab evaluate` hands in the chat's way, so the questions are
+  asked as the app asks them. It refuses words that the model does not know. A refusal is no answer, so it counts as
+  wrong, and its share is reported.
+
+    questions = natural_questions(book, seed)
+    natural_scores(ask_all(model, book, questions, asker), questions, book)
+
+Paper: section 4.1. Notebook: 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blip2_lab.evaluation import metrics
+from blip2_lab.evaluation.natural.judge import NaturalQuestion, is_right, refuses
+from blip2_lab.evaluation.natural.questions import GROUPS
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import Scene
+
+
+@dataclass(frozen=True)
+class Asker:
+    """How a visitor's question reaches a model.
+
+    prompt    (model, what was typed) -> what the language model reads. Raises ValueError, with what the visitor is
+              told, for a text that is not asked.
+    decoding  how the answer is chosen
+    """
+
+    prompt: Callable[[Stage2Model, str], str]
+    decoding: Decoding
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the visitor reads. `refused`: the question was not asked, and `text` says why."""
+
+    text: str
+    refused: bool = False
+
+
+@torch.no_grad()
+def ask_all(
+    model: Stage2Model,
+    book: Sequence[Scene],
+    questions: Sequence[NaturalQuestion],
+    asker: Asker,
+    *,
+    visual_prompts: Tensor | None = None,
+    batch_size: int = 128,
+) -> list[Answer]:
+    """Every question, about its scene's picture, with no other question before it.
+
+    visual_prompts  what the model sees instead of the book's pictures, a row for each scene [M,Q,Dl]: no queries at all
+                    to ask without a picture, the rows in another order to show another scene's picture
+    """
+    if visual_prompts is None:
+        visual_prompts = see_all(model, book)
+    answers: list[Answer | None] = [None] * len(questions)
+    prompts: dict[int, str] = {}
+    for i, question in enumerate(questions):
+        try:
+            prompts[i] = asker.prompt(model, question.text)
+        except ValueError as refusal:
+            answers[i] = Answer(str(refusal), refused=True)
+    by_length = sorted(prompts, key=lambda i: len(prompts[i]))  # hardly any padding
+    for start in range(0, len(by_length), batch_size):
+        part = by_length[start : start + batch_size]
+        visual = visual_prompts[[questions[i].scene for i in part]]
+        texts = model.language_model.generate(visual, [prompts[i] for i in part], asker.decoding)
+        for i, text in zip(part, texts, strict=True):
+            answers[i] = Answer(text, refused=refuses(text))
+    return answers
+
+
+@torch.no_grad()
+def see_all(model: Stage2Model, book: Sequence[Scene]) -> Tensor:
+    """The visual prompts of the book's pictures, read one by one as the app reads them: [M,Q,Dl]."""
+    encoder = model.image_encoder
+    pictures = (encoder.preprocess([draw(scene, encoder.image_size)]) for scene in book)
+    return torch.cat([model.visual_prompt(encoder(picture)) for picture in pictures])
+
+
+def natural_scores(
+    answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene]
+) -> dict[str, float | int | dict]:
+    """The share that is right with its 95 % interval, the share refused, and both by group.
+
+    `of_answered` is the share that is right of those that were not refused.
+    """
+    right: dict[str, list[bool]] = {}
+    refused: dict[str, list[bool]] = {}
+    for answer, question in zip(answers, questions, strict=True):
+        hit = not answer.refused and is_right(question, answer.text, book[question.scene])
+        right.setdefault(question.group, []).append(hit)
+        refused.setdefault(question.group, []).append(answer.refused)
+    groups = {
+        group: {
+            "right": metrics.accuracy(right[group]),
+            "refused": metrics.accuracy(refused[group]),
+            "count": len(right[group]),
+        }
+        for group in GROUPS
+        if group in right
+    }
+    hits, refusals = sum(right.values(), []), sum(refused.values(), [])
+    share = metrics.accuracy(hits)
+    low, high = metrics.confidence_interval(share, len(hits))
+    counts = {"count": len(hits), "refused": metrics.accuracy(refusals)}
+    of_answered = sum(hits) / max(1, len(hits) - sum(refusals))
+    return {"total": share, "low": low, "high": high, **counts, "of_answered": of_answered, "groups": groups}

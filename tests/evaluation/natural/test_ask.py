@@ -1,0 +1,49 @@
+"""All questions are asked in batches as the chat asks them, and refusals count as wrong."""
+
+import pytest
+import torch
+
+from blip2_lab.chat.conversation import ANSWERING, Conversation, first_prompt
+from blip2_lab.evaluation import natural
+from blip2_lab.evaluation.natural import Answer, Asker, natural_questions, natural_scores
+from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.scene import sample_scene
+
+BOOK = [sample_scene(77, index, "in") for index in range(40)]
+QUESTIONS = natural_questions(BOOK, seed=5)
+ASKER = Asker(first_prompt, ANSWERING)
+
+
+def test_scores_count_refusals_as_wrong():
+    asked = QUESTIONS[:40]
+    answers = [Answer(q.truth) for q in asked]
+    assert natural_scores(answers, asked, BOOK)["total"] == 1.0
+    answers[:10] = [Answer(q.truth, refused=True) for q in asked[:10]]
+    answers[10:20] = [Answer("gibberish")] * 10
+    scores = natural_scores(answers, asked, BOOK)
+    assert scores["total"] == 0.5 and scores["refused"] == 0.25 and scores["count"] == 40
+    assert scores["low"] < 0.5 < scores["high"] and scores["of_answered"] == pytest.approx(2 / 3)
+    assert sum(group["count"] for group in scores["groups"].values()) == 40
+
+
+def test_answers_are_those_of_the_chat(tiny_model):
+    """Batched, with the same refusals and the same texts as one conversation after the other."""
+    book = BOOK[:5]
+    asked = natural_questions(book, seed=1)
+    prompts = natural.see_all(tiny_model, book)
+    answers = natural.ask_all(tiny_model, book, asked, ASKER, batch_size=5)
+    assert len(answers) == len(asked) and {answer.refused for answer in answers} == {True, False}
+    same = 0
+    for q, answer in zip(asked, answers, strict=True):
+        talk = Conversation.about(tiny_model, draw(book[q.scene], tiny_model.image_encoder.image_size))
+        try:
+            said = [reply.text for reply in talk.ask(q.text)][-1]
+        except ValueError as refusal:
+            assert answer == Answer(str(refusal), refused=True)
+            continue
+        assert not answer.refused
+        same += said == answer.text
+    assert same == sum(not answer.refused for answer in answers)
+    blind = natural.ask_all(tiny_model, book, asked, ASKER, visual_prompts=prompts[:, :0])
+    assert [answer.refused for answer in blind] == [answer.refused for answer in answers]
+    assert torch.equal(prompts, natural.see_all(tiny_model, book))

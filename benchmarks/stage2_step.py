@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from benchmarks.measure import heading, own_clock, peak_memory, take_turns
 from blip2_lab.checkpoints.huggingface import from_transformers
-from blip2_lab.checkpoints.load import save
 from blip2_lab.models.language_model import IGNORE_INDEX, Text
 from blip2_lab.models.stage2 import Stage2Model
 
@@ -87,7 +86,7 @@ def both(size: Size) -> dict[str, nn.Module]:
     """transformers' model, and ours with the same weights."""
     model = theirs(size)
     with tempfile.TemporaryDirectory() as folder:
-        save(model, folder)
+        model.save_pretrained(folder)
         ours = from_transformers(folder)
     return {"transformers": model.train(), "blip2_lab": ready(ours.train())}
 

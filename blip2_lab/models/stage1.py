@@ -9,7 +9,8 @@ What is unusual about it:
 * Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
 * What nobody reads is not computed: padding, last-layer rows without a reader, vocabulary logits without a target.
 * Losses, gradients and negatives are the same for any number of processes (distributed.py) and of pieces (`passes`).
-* The losses are pure functions of tensors; `Stage1Model.losses` only calls them.
+* The losses are pure functions of tensors (losses.py); `Stage1Model.losses` only calls them. The same in the order of
+  the paper, one pass for each objective: teaching/plain_stage1.py. Read it first; a test holds the two equal.
 
 Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 """

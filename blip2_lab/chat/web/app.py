@@ -68,6 +68,11 @@ MENUS = (  # what the menus show at first: kind, color, size, position
 PICTURES = dict(height="auto", allow_preview=False, show_label=False, interactive=False, buttons=[])  #: in a gallery
 SHOWN = 512  #: pixels on the longer side of the picture that is sent back to the browser
 METHODS = ("greedy", "beam search", "nucleus sampling")
+#: One can type at once, but not on a phone: there a keyboard would cover the picture.
+FOCUS = """() => {
+    if (matchMedia("(hover: hover) and (pointer: fine)").matches)
+        document.querySelector("#box textarea")?.focus({ preventScroll: true });
+}"""
 NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
 ORIGIN_NOTE = "<p class='quiet'>Click a word: the part of the picture that made the model say it lights up.</p>"
 
@@ -248,8 +253,9 @@ def build(
         # not as the default, which comes back when the session is lost
         page.load(lambda image: started(image, start), image, image, **UNSEEN)
         gr.Markdown(_title(name, miniature, familiar), elem_id="title")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=320):
+        # three groups in the order of a phone: picture, talk, other pictures; app.css puts the third under the first
+        with gr.Row(equal_height=False, elem_id="groups"):
+            with gr.Column(min_width=0, elem_id="picture-group"):
                 picture = gr.Image(
                     scaled(start, SHOWN) if start else None,
                     label="Picture",
@@ -263,6 +269,35 @@ def build(
                 picture.preprocess = uploaded_file
                 there = gr.Checkbox(visible=False)
                 note = gr.HTML(elem_id="note", padding=False)
+            with gr.Column(min_width=0, elem_id="talk-group"):
+                chat = gr.Chatbot(
+                    label="Chat",
+                    show_label=False,
+                    height=340,
+                    render_markdown=False,
+                    buttons=[],
+                    placeholder="Ask about the picture, or choose another one.",
+                    elem_id="chat",
+                )
+                with gr.Row(elem_id="asking"):
+                    hint = "Ask about the picture …"
+                    box = gr.Textbox(placeholder=hint, show_label=False, scale=6, min_width=0, elem_id="box")
+                    ask = gr.Button("Ask", variant="primary", min_width=0, elem_id="ask")
+                    stop = gr.Button("Stop", variant="stop", min_width=0, elem_id="stop")
+                page.load(None, js=FOCUS)
+                with gr.Row(elem_classes="chips"):
+                    texts = INSTRUCTIONS["micro" if miniature else "real"]
+                    chips = [gr.Button(text, size="sm", min_width=60) for text in texts]
+                with gr.Row():
+                    again = gr.Button("Another answer", size="sm", min_width=0)
+                    clear = gr.Button("Clear the chat", size="sm", min_width=0)
+                with gr.Accordion("How sure is it of each word?", open=True):
+                    confidence = gr.HTML(confidence_html(()), elem_id="confidence")
+                with gr.Accordion("Where did a word come from?", open=True):
+                    panel = _word_panel()
+                with gr.Accordion("How the answer is chosen", open=False):
+                    controls, seed = _controls()
+            with gr.Column(min_width=0, elem_id="book-group"):
                 with gr.Tab("Picture book"):
                     scenes = [draw(scene, 192) for scene in GALLERY]
                     gallery = gr.Gallery(scenes, columns=4, object_fit="cover", **PICTURES, elem_id="gallery")
@@ -273,32 +308,6 @@ def build(
                         _match_tab(app, image)
                     with gr.Tab("Search"):
                         search_tab(Search(model, folder), image)
-            with gr.Column(scale=1, min_width=360):
-                chat = gr.Chatbot(
-                    label="Chat",
-                    height=400,
-                    render_markdown=False,
-                    buttons=[],
-                    placeholder="Ask about the picture, or choose another one on the left.",
-                    elem_id="chat",
-                )
-                with gr.Row():
-                    hint = "Ask about the picture …"
-                    box = gr.Textbox(placeholder=hint, show_label=False, scale=6, autofocus=True, elem_id="box")
-                    ask = gr.Button("Ask", variant="primary", min_width=80, elem_id="ask")
-                    stop = gr.Button("Stop", variant="stop", min_width=80, elem_id="stop")
-                with gr.Row(elem_classes="chips"):
-                    texts = INSTRUCTIONS["micro" if miniature else "real"]
-                    chips = [gr.Button(text, size="sm", min_width=60) for text in texts]
-                with gr.Row():
-                    again = gr.Button("Another answer", size="sm")
-                    clear = gr.Button("Clear the chat", size="sm")
-                with gr.Accordion("How sure is it of each word?", open=True):
-                    confidence = gr.HTML(confidence_html(()), elem_id="confidence")
-                with gr.Accordion("Where did a word come from?", open=True):
-                    panel = _word_panel()
-                with gr.Accordion("How the answer is chosen", open=False):
-                    controls, seed = _controls()
 
         private = dict(api_visibility="private")
         shown = [picture, note, image, turns, chat, confidence]
@@ -359,19 +368,19 @@ def _title(name: str, miniature: bool, familiar: out_of_distribution.DrawnWorld 
 
 def _menus() -> tuple[gr.Button, list[gr.Dropdown]]:
     """The button that draws, and the menus in the order of `scene_from_menus`."""
-    with gr.Row():
-        place = gr.Dropdown(PLACES, value="meadow", label="Place", container=False, min_width=90)
-        time = gr.Dropdown(TIMES, value="day", label="Time", container=False, min_width=90)
-        button = gr.Button("Draw it", variant="primary", min_width=90)
+    with gr.Row(elem_classes="menus"):
+        place = gr.Dropdown(PLACES, value="meadow", label="Place", min_width=0)
+        time = gr.Dropdown(TIMES, value="day", label="Time", min_width=0)
     menus = [place, time]
-    labels, choices = ("Thing", "Color", "Size", "Where"), ((NOTHING, *KINDS), COLORS, SIZES, POSITIONS)
-    gr.HTML(f"<div class='heads quiet'>{''.join(f'<span>{label}</span>' for label in labels)}</div>")
-    for row in MENUS:
-        with gr.Row():
+    choices = ((NOTHING, *KINDS), COLORS, SIZES, POSITIONS)
+    for number, row in enumerate(MENUS, 1):
+        labels = (f"Thing {number}", "Color", "Size", "Where")
+        with gr.Row(elem_classes="menus"):
             menus += [
-                gr.Dropdown(c, value=v, label=label, container=False, min_width=90)
+                gr.Dropdown(c, value=v, label=label, min_width=0)
                 for c, v, label in zip(choices, row, labels, strict=True)
             ]
+    button = gr.Button("Draw it", variant="primary", min_width=90)
     return button, menus
 
 

@@ -51,6 +51,71 @@ def tab(browser, address):
     assert strangers == []
 
 
+@pytest.fixture(params=[(320, 568), (390, 844), (768, 1024), (1280, 900)], ids=lambda size: f"{size[0]}px")
+def screen(browser, address, request):
+    """The app on screens of several sizes; the narrow ones are touched and have no mouse."""
+    width, height = request.param
+    phone = width < 700
+    page = browser.new_page(viewport={"width": width, "height": height}, has_touch=phone, is_mobile=phone)
+    page.set_default_timeout(PATIENCE)
+    page.goto(address, timeout=PATIENCE)
+    page.wait_for_selector("#picture img")
+    yield page
+    page.close()
+
+
+def overflow(page) -> int:
+    """By how many pixels the page is wider than the screen."""
+    return page.evaluate("document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def box_of(page, selector: str) -> dict:
+    return page.locator(selector).first.bounding_box()
+
+
+def is_on_screen(page, selector: str) -> bool:
+    """Is the whole of it on the screen, without scrolling?"""
+    box, size = box_of(page, selector), page.viewport_size
+    inside = box["x"] >= 0 and box["x"] + box["width"] <= size["width"]
+    return inside and box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
+
+
+def open_tab(page, name: str) -> None:
+    """A tab of the page; on a narrow screen it may be in the menu of those that have no room."""
+    if not page.get_by_role("tab", name=name).is_visible():
+        page.locator("#book-group .overflow-menu > button").click()
+        page.locator("#book-group .overflow-dropdown").get_by_text(name).click()
+    else:
+        page.get_by_role("tab", name=name).click()
+
+
+def test_the_page_fits_the_screen_and_opens_with_the_picture_and_the_question(screen):
+    width = screen.viewport_size["width"]
+    screen.wait_for_timeout(500)  # whoever scrolls or takes the focus has done so
+    assert overflow(screen) == 0 and screen.evaluate("scrollY") == 0
+    assert is_on_screen(screen, "#picture img") and is_on_screen(screen, "#box textarea")
+    is_focused = screen.evaluate("document.activeElement.closest('#box') !== null")
+    assert is_focused == (width > 700), "one can type at once, but on a phone no keyboard covers the picture"
+    ask(screen, "what is in the picture?")
+    screen.locator("#word label").first.click()
+    playwright.expect(screen.locator("#origin img").first).to_be_visible()
+    assert overflow(screen) == 0
+    stop = box_of(screen, "#stop")
+    assert stop["width"] >= 44 and stop["height"] >= 32 and 0 <= stop["x"] <= width - stop["width"]
+    for name in ("Draw a scene", "Match meter", "Search"):
+        open_tab(screen, name)
+        assert overflow(screen) == 0, name
+
+
+def test_the_menus_of_a_scene_stand_two_by_two_on_a_phone(screen):
+    open_tab(screen, "Draw a scene")
+    menus = screen.locator(".menus input")
+    playwright.expect(menus.nth(2)).to_be_visible()
+    tops = [menus.nth(i).bounding_box()["y"] for i in range(2, 6)]  # those of the first thing
+    rows = len({round(top) for top in tops})
+    assert rows == (2 if screen.viewport_size["width"] <= 480 else 1)
+
+
 def upload(tab, path) -> None:
     remove = tab.locator("#picture button[aria-label='Remove Image']")
     if remove.count():

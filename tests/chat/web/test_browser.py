@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 
@@ -11,6 +12,7 @@ from PIL import Image
 gr = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+from blip2_lab.chat import word_origin  # noqa: E402  after the skips
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skips
 from blip2_lab.models.decoding import Decoding  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
@@ -116,6 +118,69 @@ def test_the_menus_of_a_scene_stand_two_by_two_on_a_phone(screen):
     assert rows == (2 if screen.viewport_size["width"] <= 480 else 1)
 
 
+# ------------------------------------------------------------------------------------------------------ accessibility
+
+
+def serious(page) -> list[str]:
+    """What axe-core calls serious or critical on the page as it is now: rule, place, why."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    return [
+        f"{found['id']}: {node['html'][:120]}: {node['failureSummary']}"
+        for found in axe.Axe().run(page).response["violations"]
+        if found["impact"] in ("serious", "critical")
+        for node in found["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=mode)
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(address, timeout=PATIENCE)
+        page.wait_for_selector("#picture img")
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.body.classList.contains('dark')") == (mode == "dark")
+        assert serious(page) == []
+        ask(page, "what is in the picture?")
+        page.locator("#word label").first.click()
+        playwright.expect(page.locator("#origin img").first).to_be_visible()
+        page.get_by_text("How the answer is chosen").click()
+        page.wait_for_timeout(500)
+        assert serious(page) == []
+        for name in ("Draw a scene", "Match meter", "Search"):
+            open_tab(page, name)
+            if name == "Match meter":
+                page.fill("#sentence textarea", "a red boat.")
+                page.get_by_role("button", name="Measure").click()
+                playwright.expect(page.locator("#meter .bar").first).to_be_visible()
+            if name == "Search":
+                page.fill("#wanted textarea", "a red boat")
+                page.get_by_role("button", name="Search", exact=True).click()
+                playwright.expect(page.locator("#found img").first).to_be_visible()
+            page.wait_for_timeout(300)
+            assert serious(page) == [], name
+    finally:
+        page.close()
+
+
+def test_a_screen_reader_hears_what_things_are(tab):
+    names = tab.locator("#gallery .thumbnail-item").evaluate_all("all => all.map(b => b.ariaLabel)")
+    assert len(names) == 12 and all("Thumbnail" not in name and len(name) > 15 for name in names), names
+    playwright.expect(tab.get_by_role("textbox", name="Your question")).to_be_visible()
+    assert tab.locator("#picture img").get_attribute("alt") == "The picture you ask about"
+    ask(tab, "what is in the picture?")
+    playwright.expect(tab.get_by_role("radiogroup", name="Words of the answer")).to_be_visible()
+    tab.locator("#word label").first.click()
+    assert "came from" in tab.locator("#origin img.map").get_attribute("alt")
+    open_tab(tab, "Match meter")
+    playwright.expect(tab.get_by_role("textbox", name="Sentence")).to_be_visible()
+    open_tab(tab, "Search")
+    playwright.expect(tab.get_by_role("textbox", name="What you look for")).to_be_visible()
+    levels = tab.locator("h1, h2, h3, h4").evaluate_all("all => all.map(h => +h.tagName[1])")
+    assert levels[0] == 1 and all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
 def upload(tab, path) -> None:
     remove = tab.locator("#picture button[aria-label='Remove Image']")
     if remove.count():
@@ -151,6 +216,36 @@ def test_a_file_that_is_too_large_leaves_no_picture_to_ask_about(tab, tmp_path):
     ask(tab, "what is in the picture?")
     playwright.expect(tab.get_by_text("There is no picture yet")).to_be_visible()
     assert tab.locator("#box textarea").input_value() == "what is in the picture?"
+
+
+@pytest.mark.parametrize("way", ["button", "paste", "drop"])
+def test_another_picture_replaces_the_one_before_only_when_it_has_come(tab, tmp_path, way):
+    shown, before = tab.locator("#picture img"), tab.locator("#picture img").get_attribute("src")
+
+    def give(path) -> None:
+        if way == "button":
+            with tab.expect_file_chooser() as chooser:
+                tab.click("#upload")
+            assert shown.get_attribute("src") == before, "to choose takes nothing away"
+            chooser.value.set_files(str(path))
+        else:
+            send = """([bytes, way]) => {
+                const data = new DataTransfer();
+                data.items.add(new File([new Uint8Array(bytes)], "p.png", { type: "image/png" }));
+                document.body.dispatchEvent(way === "paste"
+                    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+                    : new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+            }"""
+            tab.evaluate(send, [list(path.read_bytes()), way])
+
+    bad, good = tmp_path / "bad.png", tmp_path / "good.png"
+    bad.write_bytes(b"this is no picture")
+    give(bad)
+    playwright.expect(tab.get_by_text("not a PNG, JPEG, WebP or GIF picture")).to_be_visible()
+    assert shown.get_attribute("src") == before
+    draw(sample_scene(7, 3), 256).save(good)
+    give(good)
+    tab.wait_for_function("old => document.querySelector('#picture img')?.src !== old", arg=before)
 
 
 def test_who_logged_in_can_log_out(browser, tiny_model):
@@ -196,9 +291,32 @@ def test_the_gallery_and_the_menus_change_the_picture(tab):
 def test_a_word_of_the_answer_shows_where_it_came_from(tab):
     ask(tab, "what is in the picture?")
     tab.locator("#word label").first.click()
-    playwright.expect(tab.locator("#origin img")).to_be_visible()
-    playwright.expect(tab.locator("#queries img").first).to_be_visible()
-    playwright.expect(tab.locator("#origin-note")).to_contain_text("%")
+    playwright.expect(tab.locator("#origin img.map")).to_be_visible()
+    playwright.expect(tab.locator("#origin .queries img")).to_have_count(8)
+    playwright.expect(tab.locator("#origin p")).to_contain_text("%")
+    assert re.fullmatch(r"q \d+: \d+%", tab.locator("#origin figcaption").first.inner_text())
+
+
+def test_a_panel_takes_its_room_at_once_and_keeps_it(tab, monkeypatch):
+    empty = box_of(tab, "#origin")["height"]
+    assert empty < 80, "nothing to show takes no room"
+    assert not tab.locator("#meter").is_visible() and not tab.locator("#found").is_visible()
+    ask(tab, "what is in the picture?")
+    word = tab.locator("#word label").first
+    playwright.expect(word).to_be_visible()
+    find = word_origin.origin
+
+    def slow(*arguments):
+        time.sleep(2)
+        return find(*arguments)
+
+    monkeypatch.setattr(word_origin, "origin", slow)
+    word.click()
+    playwright.expect(tab.locator("#origin .origin[aria-busy]")).to_be_visible()
+    before, place = box_of(tab, "#origin"), word.bounding_box()
+    playwright.expect(tab.locator("#origin img.map")).to_be_visible()
+    assert box_of(tab, "#origin") == pytest.approx(before, abs=1) and before["height"] > 300
+    assert word.bounding_box() == pytest.approx(place, abs=1)
 
 
 def test_pictures_are_found_by_words(tab):
@@ -274,7 +392,8 @@ def test_stop_stops_the_model(tab, steps):
     answer = tab.locator("#chat .bot.message").last
     playwright.expect(answer).to_contain_text(" ")
     tab.click("#stop")
-    assert 0 < len(answer.inner_text().split()) <= until_quiet(steps) + 1
+    playwright.expect(answer).to_contain_text("(stopped)")
+    assert 0 < len(answer.inner_text().replace("(stopped)", "").split()) <= until_quiet(steps) + 1
 
 
 def test_another_picture_ends_the_answer_about_the_one_before(tab, steps):

@@ -276,7 +276,7 @@ def build(
                 chat = gr.Chatbot(
                     label="Chat",
                     show_label=False,
-                    height=340,
+                    height=380,
                     render_markdown=False,
                     buttons=[],
                     placeholder="Ask about the picture, or choose another one.",
@@ -369,7 +369,9 @@ def _title(name: str, miniature: bool, familiar: out_of_distribution.DrawnWorld 
     if not miniature:
         return f"# Talk to a BLIP-2\n{name}. Pictures stay on this machine."
     if familiar is None:  # trained --on your own pictures: what it has seen, only you know
-        return f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows a few hundred words and can be wrong."
+        return (
+            f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows a few hundred words and can be wrong."
+        )
     return (
         "# Talk to a BLIP-2\nA whole BLIP-2 in miniature. It knows one drawn world and a few hundred words, and it can "
         f"be wrong.\n\n<details><summary>What it has seen</summary>{len(KINDS)} kinds of things in {len(COLORS)} "

@@ -14,6 +14,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 from blip2_lab.chat import word_origin  # noqa: E402  after the skips
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skips
+from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.models.decoding import Decoding  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
@@ -162,6 +163,23 @@ def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
             assert serious(page) == [], name
     finally:
         page.close()
+
+
+def test_nor_on_the_page_that_only_searches(browser, tiny_model):
+    blocks = build_search(Search(tiny_model.stage1), name="itm")
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
+        page.fill("#wanted textarea", "a red boat")
+        page.wait_for_timeout(500)
+        assert serious(page) == [] and overflow(page) == 0
+        page.get_by_role("button", name="Search", exact=True).click()
+        playwright.expect(page.locator("#found img")).to_have_count(8)
+        assert serious(page) == [] and overflow(page) == 0
+    finally:
+        page.close()
+        blocks.close()
 
 
 def test_a_screen_reader_hears_what_things_are(tab):

@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
-    # --help is among what it passes on: the options are those of chat/web/app.py
+    # --help is among what it passes on: the options are those of chat/web/start.py
     command("app", _app, "open the chat about a picture in the browser (see `blip2-lab app --help`)", add_help=False)
     return root
 
@@ -439,9 +439,9 @@ def _grounding(args: argparse.Namespace) -> None:
 
 
 def _app(args: argparse.Namespace) -> None:
-    from blip2_lab.chat.web import app
+    from blip2_lab.chat.web import start
 
-    app.main(args.rest)
+    start.main(args.rest)
 
 
 if __name__ == "__main__":

@@ -387,9 +387,9 @@ def test_a_model_for_retrieval_cannot_answer(capsys, picture, monkeypatch):
 
 
 def test_app_passes_its_options_on(capsys, monkeypatch):
-    from blip2_lab.chat.web import app
+    from blip2_lab.chat.web import start
 
-    monkeypatch.setattr(app, "main", lambda arguments: print(*arguments))
+    monkeypatch.setattr(start, "main", lambda arguments: print(*arguments))
     code, out, _ = run(capsys, "app", "--port", "7860", "--model", "folder")
     assert code == 0 and out == "--port 7860 --model folder\n"
     assert "unrecognized arguments: --port 7860" in complaint(capsys, "recipes", "--port", "7860")

@@ -2,6 +2,7 @@
 
     conversation         prompts, earlier turns, streamed answers, how well a text fits
     vocabulary           words that a small tokenizer does not know
+    small_talk           a greeting, or the bare name of a thing: what the model is not asked
     image_search         a folder of pictures, searched by a sentence or a picture
     out_of_distribution  is a picture like those the model was trained on?
     word_origin          where a word of an answer came from
@@ -10,23 +11,28 @@
 Paper: sections 4.1 and 4.4, Figure 4. Notebooks: 06, 12.
 """
 
-from blip2_lab.chat.conversation import INSTRUCTIONS, Conversation, Match, Reply, Turn
-from blip2_lab.chat.image_search import PictureIndex, search, search_like
-from blip2_lab.chat.out_of_distribution import DrawnWorld
-from blip2_lab.chat.vocabulary import unknown_words
-from blip2_lab.chat.word_origin import Origin, origin
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "INSTRUCTIONS",
-    "Conversation",
-    "DrawnWorld",
-    "Match",
-    "Origin",
-    "PictureIndex",
-    "Reply",
-    "Turn",
-    "origin",
-    "search",
-    "search_like",
-    "unknown_words",
-]
+#: name -> module. Imported when asked for: web/start.py says what is wrong with an option before torch is loaded.
+_MODULE_OF = {
+    "INSTRUCTIONS": "conversation",
+    "Conversation": "conversation",
+    "DrawnWorld": "out_of_distribution",
+    "Match": "conversation",
+    "Origin": "word_origin",
+    "PictureIndex": "image_search",
+    "Reply": "conversation",
+    "Turn": "conversation",
+    "origin": "word_origin",
+    "search": "image_search",
+    "search_like": "image_search",
+    "unknown_words": "vocabulary",
+}
+__all__ = [*_MODULE_OF]  # noqa: PLE0604  the keys are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

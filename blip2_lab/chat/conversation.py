@@ -24,7 +24,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat.vocabulary import check, knows_whole_words_only, unknown_words, unknown_words_sentence
+from blip2_lab.chat.vocabulary import (
+    UnknownWords,
+    check,
+    knows_whole_words_only,
+    unknown_words,
+    unknown_words_sentence,
+)
 from blip2_lab.models.decoding import Decoding, Token, check_seed, words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
@@ -69,10 +75,16 @@ ANSWERING = Decoding(num_beams=1, max_new_tokens=60)  #: how a question is answe
 
 @dataclass(frozen=True)
 class Turn:
-    """A question as it was typed, and what the model said."""
+    """A question as it was typed, and what the model said.
+
+    stopped  the answer has not come to its end
+    note     not the model answered, but the page: it was not asked (an unknown word, a greeting)
+    """
 
     question: str
     answer: str
+    stopped: bool = False
+    note: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,7 @@ class Conversation:
             return text
         form = self.model.language_model.question_prompt
         asked = form.format(question_mark(text))
-        turns = [turn for turn in self.turns if turn.answer.strip() and is_question(turn.question)]
+        turns = [t for t in self.turns if t.answer.strip() and not t.note and is_question(t.question)]
         if MICRO_HISTORY == "named" and knows_whole_words_only(self.model.language_model.tokenizer):
             turns = named_before(turns, text)
         past = [f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}." for turn in turns]
@@ -180,7 +192,7 @@ class Conversation:
         """The same as `prompt`. Raises ValueError also for a text with words that the language model does not know."""
         prompt = self.prompt(text)
         if unknown := unknown_words(self.model.language_model.tokenizer, text):
-            raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
+            raise UnknownWords(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
         return prompt
 
     def ask(self, text: str, decoding: Decoding | None = None, *, seed: int | None = None) -> Iterator[Reply]:
@@ -196,21 +208,22 @@ class Conversation:
         if seed is not None:
             torch.manual_seed(seed)
         tokens: list[Token] = []
-        self.turns.append(Turn(question, ""))
+        self.turns.append(Turn(question, "", stopped=True))
         for token in stream(self.model.language_model, self.seen.visual_prompt, prompt, decoding):
             searched = token if isinstance(token, int) else 0
             if isinstance(token, Token):
                 tokens.append(token)
             answer = "".join(token.text for token in tokens).strip()
-            self.turns[-1] = Turn(question, answer)
+            self.turns[-1] = Turn(question, answer, stopped=True)
             yield Reply(answer, tuple(words(tokens)), prompt, searched=searched)
+        self.turns[-1] = Turn(question, self.turns[-1].answer)
         yield Reply(self.turns[-1].answer, tuple(words(tokens)), prompt, done=True)
 
     def match(self, text: str) -> Match:
         """How well a text fits the picture, by stage 1. Raises ValueError when there is no stage 1 or no text."""
         if self.model.stage1 is None:
             raise ValueError("This model was loaded without stage 1, which matches pictures and texts.")
-        text = check(text)
+        text = check(text, "sentence", "a red boat on the beach.")
         if unknown := unknown_words(self.model.stage1.tokenizer, text):
             raise ValueError(unknown_words_sentence(self.model.stage1.tokenizer, unknown))
         with torch.no_grad():

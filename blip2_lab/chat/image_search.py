@@ -252,7 +252,7 @@ def search(
     """
     stage1 = matcher(model)
     _check_model(index, stage1)
-    text = check(text)
+    text = check(text, "sentence", "a red boat on the beach.")
     if unknown := unknown_words(stage1.tokenizer, text):
         raise ValueError(unknown_words_sentence(stage1.tokenizer, unknown))
     ids, mask = stage1.tokenize([text])

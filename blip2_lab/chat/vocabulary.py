@@ -14,19 +14,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 MAX_CHARACTERS = 2000  #: of one question
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
 
 
-def check(text: str) -> str:
-    """The text without the spaces around it. Raises ValueError when it is empty or too long."""
+class UnknownWords(ValueError):
+    """The model does not know a word of what it is asked; the message names it."""
+
+
+def check(text: str | None, kind: str = "question", example: str = "what is in the picture?") -> str:
+    """The text without the spaces around it. Raises ValueError when it is none, empty or too long.
+
+    kind, example  what it should have been, for the message
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"A {kind} is text, and this is none.")
     text = " ".join(text.split())
     if not text.strip(" .?!"):
-        raise ValueError('There is no question yet: type one, for example "what is in the picture?"')
+        raise ValueError(f'There is no {kind} yet: type one, for example "{example}"')
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"That is {len(text):,} characters, and a question may have {MAX_CHARACTERS:,}: ask in fewer.")
+        raise ValueError(f"That is {len(text):,} characters, and a {kind} may have {MAX_CHARACTERS:,}: ask in fewer.")
     return text
 
 
@@ -43,11 +51,26 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
 
 
+def is_typo(word: str, meant: str) -> bool:
+    """Is it the same word with one letter too many, too few or wrong, or with two neighbours exchanged?
+
+    Short words are too near to each other: "next" does not mean "nest", nor "dog" "do".
+    """
+    if word[:1] != meant[:1] or min(len(word), len(meant)) < 4 or abs(len(word) - len(meant)) > 1:
+        return False
+    if len(word) == len(meant):
+        wrong = [i for i, (a, b) in enumerate(zip(word, meant, strict=True)) if a != b]
+        exchanged = len(wrong) == 2 and word[wrong[0] : wrong[1] + 1] == meant[wrong[0] : wrong[1] + 1][::-1]
+        return exchanged or (len(wrong) == 1 and len(word) > 4)
+    longer, shorter = sorted((word, meant), key=len, reverse=True)
+    return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
+
+
 def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
     """ "I do not know the word 'colour'; did you mean 'color'?" """
     known = [piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")]
     names = ", ".join(f"'{word[:30]}'" for word in unknown[:4]) + (", …" if len(unknown) > 4 else "")
-    close = [match for word in unknown[:4] for match in get_close_matches(word.lower()[:30], known, n=1, cutoff=0.75)]
+    close = [right for word in unknown[:4] if (right := next((k for k in known if is_typo(word.lower(), k)), None))]
     if close:
         help = f"did you mean {' and '.join(repr(word) for word in close)}?"
     else:

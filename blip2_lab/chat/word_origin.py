@@ -58,8 +58,8 @@ def last_prompt(model: Stage2Model, seen: Seen, turns: list[Turn]) -> str:
 
 
 def words_of(model: Stage2Model, seen: Seen, turns: list[Turn]) -> list[str]:
-    """The words of the last answer; none before there is one."""
-    if not turns or not turns[-1].answer.strip():
+    """The words of the last answer; none before there is one, and none where the page spoke in the model's place."""
+    if not turns or turns[-1].note or not turns[-1].answer.strip():
         return []
     found = answer_words(model.language_model, last_prompt(model, seen, turns), turns[-1].answer)
     return [word for word, _ in found]
@@ -87,7 +87,7 @@ def _gallery(image: Image.Image, rows: Tensor) -> tuple[tuple[Image.Image, str],
     shares = rows.clamp(min=0).sum(dim=(1, 2))
     shares = shares / shares.sum().clamp(min=1e-12)
     order = shares.argsort(descending=True).tolist()
-    return tuple((overlay(image, rows[i], size=SMALL), f"query {i}: {shares[i]:.0%}") for i in order)
+    return tuple((overlay(image, rows[i], size=SMALL), f"q {i}: {shares[i]:.0%}") for i in order)
 
 
 def matches(model: Stage2Model, seen: Seen, text: str) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Weights on disk: what was released, whether it fits, and other people's names for our tensors.
 
     catalog      the released models, one table
+    names        could there be a model of this name?
     memory       what a model takes in memory, and whether there is room
     files        weight files: found, fetched, checked, read
     key_maps     literal two-column tables: LAVIS's and transformers' names beside ours

@@ -201,7 +201,7 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
                 _fetch_large(name, file.filename, file.commit_hash, hub)
         folder = Path(hub.snapshot(name, patterns))
     except (OSError, ValueError, *_network_errors()) as error:  # no network, no such name, no permission, or cut off
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        reason = _why_not_fetched(error)
         raise ValueError(
             f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}). With a "
             "network, the same command fetches it, and goes on where it stopped. "
@@ -210,6 +210,17 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
     if wrong := altered(weight_files(folder)):
         raise ValueError(f"{', '.join(wrong)} of {name} differ from what the hub has: delete them and fetch again.")
     return folder
+
+
+def _why_not_fetched(error: Exception) -> str:
+    """In one line. Without a network huggingface_hub (2.4) speaks of a dry run that nobody asked for."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so the hub is not asked"
+    if type(error).__name__ == "DryRunError":
+        error = error.__cause__ or ConnectionError("the hub cannot be reached")
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
 
 
 def _fetch_large(name: str, filename: str, commit: str, hub: Hub) -> None:

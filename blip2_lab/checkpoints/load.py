@@ -24,6 +24,7 @@ from blip2_lab.checkpoints import files, lavis, memory
 from blip2_lab.checkpoints.catalog import blip2_config, released
 from blip2_lab.checkpoints.huggingface import MissingHead, from_transformers, read_tokenizer, write_transformers
 from blip2_lab.checkpoints.key_maps import load_strictly
+from blip2_lab.checkpoints.names import check_name
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.quantize import check_method
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
@@ -115,9 +116,8 @@ def find(
         if not (path / "config.json").is_file():
             raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
         return path
+    check_name(name_or_path)
     name = str(name_or_path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.suffix in (".pth", ".safetensors"):
-        raise ValueError(f'There is no folder {name}; give "micro", a folder, or a hub name such as "owner/model".')
     known = released(name)
     if known is not None:
         memory.choose_dtype(blip2_config(known), name, device, quantize, dtype)

@@ -10,7 +10,7 @@ import torch
 
 from blip2_lab.chat import conversation
 from blip2_lab.chat.conversation import Conversation, Eyes, Turn, is_question, question_mark, stream
-from blip2_lab.chat.vocabulary import unknown_words
+from blip2_lab.chat.vocabulary import is_typo, unknown_words
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -104,6 +104,29 @@ def test_unknown_words_are_named_and_a_near_word_is_offered(talk, tiny_model):
     with pytest.raises(ValueError, match="the word 'xylophone'; I know [0-9]+ words"):
         talk.ask("is there a xylophone?")
     assert talk.turns == [], "a refused question is no turn"
+
+
+@pytest.mark.parametrize(("word", "meant"), [("waht", "what"), ("colour", "color"), ("housse", "house"), ("boot", "")])
+def test_one_wrong_letter_is_a_typo(word, meant):
+    assert [known for known in ("what", "color", "house", "boat") if is_typo(word, known)] == ([meant] if meant else [])
+
+
+@pytest.mark.parametrize(("word", "known"), [("hi", "hit"), ("hello", "shell"), ("dog", "do"), ("next", "nest")])
+def test_other_words_are_no_typos(word, known):
+    assert not is_typo(word, known)
+
+
+def test_what_the_page_said_is_no_history(talk):
+    talk.turns = [Turn("what is a zebra?", "I do not know the word", note=True)]
+    assert talk.prompt("what color is it?") == "Question: what color is it? Short answer:"
+
+
+def test_an_answer_is_stopped_until_it_has_ended(talk):
+    replies = talk.ask("what color is the boat?", SHORT)
+    next(replies)
+    assert talk.turns[-1].stopped
+    list(replies)
+    assert not talk.turns[-1].stopped
 
 
 def test_every_one_click_instruction_of_the_micro_model_is_in_its_vocabulary(tiny_model):

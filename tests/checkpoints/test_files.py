@@ -206,6 +206,17 @@ def test_no_network_is_one_sentence_with_the_command(monkeypatch):
     message = str(caught.value)
     assert "\n" not in message and "owner/nothing is not a folder here and could not be fetched" in message
     assert "`hf download owner/nothing --include '*.json'" in message
+    assert "HF_HUB_OFFLINE is set" in message and "DryRun" not in message
+
+
+def test_a_hub_that_cannot_be_reached_is_no_dry_run():
+    class DryRunError(OSError):
+        pass
+
+    error = DryRunError("Dry run cannot be performed")
+    assert weights._why_not_fetched(error) == "ConnectionError: the hub cannot be reached"
+    error.__cause__ = TimeoutError("no answer.\nsecond line")
+    assert weights._why_not_fetched(error) == "TimeoutError: no answer"
 
 
 def test_room_is_asked_for_before_anything_is_fetched(monkeypatch):

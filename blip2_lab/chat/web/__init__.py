@@ -1,13 +1,16 @@
 """The page in the browser: `blip2-lab app`, or `python app.py` in the repository.
 
-    app         the page and its handlers, the options of the command line
+    start       the options of the command line; what is wrong with them is said before anything heavy is imported
+    app         the page and its handlers
     components  what the page is made of: HTML of answers, uploads with their limits, how it is served
+    api         the same for programs: named parameters, plain values
     search_tab  the search in a folder of pictures
     guard       what stands between the network and the page: who may ask, how often, how much
     uploads     the pictures that visitors upload: whose they are, when they are deleted
     visitors    where a request comes from; wrong passwords
 
-Only the first three import gradio. Nothing is imported here, because app.py sets gradio's environment first.
+Only app, components, api and search_tab import gradio. Nothing is imported here: start.py has to be quick, and app.py
+sets gradio's environment first.
 
 Paper: sections 4.1 and 4.4. Notebooks: 06, 12.
 """

@@ -3,17 +3,18 @@
     python app.py                                                       the micro model: ready in seconds, no download
     python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8  real weights, photographs, a large machine
 
-Only the chat's page is here. What is said to the model and how it answers is in chat/conversation.py; what the page is
-made of, in components.py; its search, in search_tab.py.
+Only the chat's page is here; start.py has the options of the command line. What is said to the model and how it answers
+is in chat/conversation.py; what the page is made of, in components.py; its search, in search_tab.py; the same for
+programs, in api.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import socket
-import sys
 from pathlib import Path
+from random import Random
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads them once
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -22,9 +23,10 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab.chat import out_of_distribution, word_origin
+from blip2_lab.chat import out_of_distribution, small_talk, word_origin
 from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
-from blip2_lab.chat.vocabulary import knows_whole_words_only
+from blip2_lab.chat.vocabulary import UnknownWords, knows_whole_words_only
+from blip2_lab.chat.web.api import Api, build_api
 from blip2_lab.chat.web.components import (
     GALLERY,
     LOST,
@@ -35,29 +37,30 @@ from blip2_lab.chat.web.components import (
     as_text,
     chosen,
     confidence_html,
+    decoding_from_controls,
     frame,
     free_port,
     match_html,
+    only_text,
     opened,
+    origin_frame_html,
     origin_html,
     outside_html,
     queries_html,
     scaled,
+    sentence,
     serve,
     started,
     uploaded_file,
     warn,
 )
 from blip2_lab.chat.web.search_tab import Search, build_search, search_tab
-from blip2_lab.chat.web.visitors import is_loopback
-from blip2_lab.common import console
-from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, Scene, Thing
+from blip2_lab.picturebook.words import full_caption
 
-AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
 NOTHING = "(nothing)"
 MENUS = (  # what the menus show at first: kind, color, size, position
     ("boat", "red", "large", "left"),
@@ -68,6 +71,7 @@ MENUS = (  # what the menus show at first: kind, color, size, position
 PICTURES = dict(height="auto", allow_preview=False, show_label=False, interactive=False, buttons=[])  #: in a gallery
 SHOWN = 512  #: pixels on the longer side of the picture that is sent back to the browser
 METHODS = ("greedy", "beam search", "nucleus sampling")
+NOT_API = dict(api_visibility="private", api_name="page")  #: an event of the page; api.py has the programs' own names
 NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
 ORIGIN_NOTE = "<p class='quiet'>Click a word: the part of the picture that made the model say it lights up.</p>"
 
@@ -100,34 +104,17 @@ def waiting(reply: Reply) -> str:
 
 def bubbles(turns: list[Turn]) -> list[dict]:
     """The chat's messages: what was asked and what was answered, as text."""
-    said = [message for turn in turns for message in (("user", turn.question), ("assistant", turn.answer))]
+    said = [message for turn in turns for message in (("user", turn.question), ("assistant", _answer(turn)))]
     return [{"role": role, "content": as_text(text)} for role, text in said]
+
+
+def _answer(turn: Turn) -> str:
+    return f"{turn.answer} (stopped)".strip() if turn.stopped else turn.answer
 
 
 def forget() -> tuple[list, list, str]:
     """-> an empty chat, no turns, no confidence."""
     return [], [], confidence_html(())
-
-
-def decoding_from_controls(
-    method: str,
-    beams: float,
-    top_p: float,
-    temperature: float,
-    max_tokens: float,
-    length_penalty: float,
-    repetition_penalty: float,
-) -> Decoding:
-    """How to choose tokens, from the controls as `_controls` lists them."""
-    return Decoding(
-        num_beams=int(beams) if method == "beam search" else 1,
-        do_sample=method == "nucleus sampling",
-        top_p=top_p,
-        temperature=temperature,
-        max_new_tokens=int(max_tokens),
-        length_penalty=length_penalty,
-        repetition_penalty=repetition_penalty,
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- the handlers
@@ -145,12 +132,18 @@ class App:
         self.model = model
         self.method = method  # shows where a word came from
         self.eyes = Eyes(model)
+        self.miniature = knows_whole_words_only(model.language_model.tokenizer)
         self.familiar = familiar
 
     def look(self, file: str | bytes | None = None):
         """A picture came (or went): -> picture to show, note, image, turns, chat, confidence."""
         image = opened(file)
         return (None, "", None, *forget()) if image is None else self._show(image)
+
+    def replace(self, file: bytes | None = None):
+        """Another picture came. A file that is none leaves the one before where it is."""
+        image = opened(file)
+        return tuple(gr.skip() for _ in range(6)) if image is None else self._show(image)
 
     def gone(self, _: None, there: bool):
         """The picture on the page changed: -> what `look` gives, less the picture, when there is none any more."""
@@ -178,20 +171,31 @@ class App:
 
     def ask(self, text: str, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
+        if self.miniature and (said := small_talk.reply(text or "")):
+            noted = [*turns, Turn(text.strip(), said, note=True)]
+            yield "", bubbles(noted), noted, gr.skip()
+            return
         try:
             talk = Conversation(self.model, self.eyes.see(chosen(image)), list(turns))
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
                 growing = Turn(talk.turns[-1].question, reply.text or waiting(reply))
                 yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), confidence_html(reply.words)
+        except UnknownWords as error:  # the question stays in the box, to be mended
+            noted = [*turns, Turn(text.strip(), sentence(str(error)), note=True)]
+            yield text, bubbles(noted), noted, gr.skip()
         except ValueError as error:
             warn(str(error))
-            yield text, bubbles(turns), turns, confidence_html(())
+            yield text, bubbles(turns), turns, gr.skip()
+
+    def stopped(self, turns: list[Turn]) -> list[dict]:
+        """The answer was stopped: -> the chat, which says so."""
+        return bubbles(turns)
 
     def again(self, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """The last question once more. Greedy and beam search would answer the same, so this one is sampled."""
         if not turns:
             warn(LOST_PICTURE if image is LOST else "There is no question to answer again yet.")
-            yield gr.skip(), [], turns, confidence_html(()), seed
+            yield gr.skip(), bubbles(turns), turns, gr.skip(), seed
             return
         controls, fresh = ("nucleus sampling", *controls[1:]), int(seed or 0) + 1
         for refused, *answered in self.ask(turns[-1].question, image, turns[:-1], fresh, *controls):
@@ -212,21 +216,21 @@ class App:
         return match_html(score.itc, score.itm) + queries_html(*(values.tolist() for values in by_query))
 
     def offer(self, image: Image.Image | Missing | None, turns: list[Turn]):
-        """The words of the last answer, to be clicked: -> menu of words, picture, note, queries."""
+        """The words of the last answer, to be clicked: -> menu of words, what stands below it."""
         words = word_origin.words_of(self.model, self.eyes.see(image), turns) if isinstance(image, Image.Image) else []
         menu = gr.Radio([(word, i) for i, word in enumerate(words)], value=None, visible=bool(words))
-        return menu, None, ORIGIN_NOTE if words else NO_WORDS, []
+        return menu, ORIGIN_NOTE if words else NO_WORDS
 
-    def origin(self, word: int | None, image: Image.Image | Missing | None, turns: list[Turn]):
-        """A word was clicked: -> where it came from, a sentence about it, the queries that brought it."""
+    def origin(self, word: int | None, image: Image.Image | Missing | None, turns: list[Turn]) -> str:
+        """A word was clicked: -> where it came from."""
         if word is None or image is None:
-            return None, NO_WORDS, []
+            return NO_WORDS
         try:
             found = word_origin.origin(self.model, self.eyes.see(chosen(image)), image, turns, int(word), self.method)
         except ValueError as error:
             warn(str(error))
-            return None, NO_WORDS, []
-        return found.picture, origin_html(found.word, found.probability, self.method), list(found.queries)
+            return NO_WORDS
+        return origin_html(found.word, found.probability, self.method, found.picture, found.queries)
 
 
 # ----------------------------------------------------------------------------------------------------------- the page
@@ -248,59 +252,73 @@ def build(
         # not as the default, which comes back when the session is lost
         page.load(lambda image: started(image, start), image, image, **UNSEEN)
         gr.Markdown(_title(name, miniature, familiar), elem_id="title")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=320):
+        # three groups in the order of a phone: picture, talk, other pictures; app.css puts the third under the first
+        with gr.Row(equal_height=False, elem_id="groups"):
+            with gr.Column(min_width=0, elem_id="picture-group"):
                 picture = gr.Image(
                     scaled(start, SHOWN) if start else None,
                     label="Picture",
                     show_label=False,
                     placeholder="Drop a picture here, or click\nPNG, JPEG, WebP or GIF",
-                    sources=["upload", "clipboard"],
+                    sources=["upload"],
                     height=340,
                     buttons=["fullscreen"],
                     elem_id="picture",
                 )
-                picture.preprocess = uploaded_file
+                # gr.Image's own icons for this (6.31) take the picture away before another one has come
+                upload = gr.UploadButton(
+                    "Upload, drop or paste a picture", file_types=["image"], size="sm", elem_id="upload"
+                )
+                picture.preprocess = upload.preprocess = uploaded_file
                 there = gr.Checkbox(visible=False)
                 note = gr.HTML(elem_id="note", padding=False)
-                with gr.Tab("Picture book"):
-                    scenes = [draw(scene, 192) for scene in GALLERY]
-                    gallery = gr.Gallery(scenes, columns=4, object_fit="cover", **PICTURES, elem_id="gallery")
-                with gr.Tab("Draw a scene"):
-                    draw_button, menus = _menus()
-                if model.stage1 is not None:
-                    with gr.Tab("Match meter"):
-                        _match_tab(app, image)
-                    with gr.Tab("Search"):
-                        search_tab(Search(model, folder), image)
-            with gr.Column(scale=1, min_width=360):
+            with gr.Column(min_width=0, elem_id="talk-group"):
                 chat = gr.Chatbot(
                     label="Chat",
-                    height=400,
+                    show_label=False,
+                    height=380,
                     render_markdown=False,
                     buttons=[],
-                    placeholder="Ask about the picture, or choose another one on the left.",
+                    placeholder="Ask about the picture, or choose another one.",
                     elem_id="chat",
                 )
-                with gr.Row():
+                with gr.Row(elem_id="asking"):
                     hint = "Ask about the picture …"
-                    box = gr.Textbox(placeholder=hint, show_label=False, scale=6, autofocus=True, elem_id="box")
-                    ask = gr.Button("Ask", variant="primary", min_width=80, elem_id="ask")
-                    stop = gr.Button("Stop", variant="stop", min_width=80, elem_id="stop")
+                    box = gr.Textbox(
+                        label="Your question", placeholder=hint, show_label=False, min_width=0, elem_id="box"
+                    )
+                    ask = gr.Button("Ask", variant="primary", min_width=0, elem_id="ask")
+                    box.preprocess = only_text
+                    stop = gr.Button("Stop", variant="stop", min_width=0, elem_id="stop")
                 with gr.Row(elem_classes="chips"):
                     texts = INSTRUCTIONS["micro" if miniature else "real"]
                     chips = [gr.Button(text, size="sm", min_width=60) for text in texts]
                 with gr.Row():
-                    again = gr.Button("Another answer", size="sm")
-                    clear = gr.Button("Clear the chat", size="sm")
+                    again = gr.Button("Another answer", size="sm", min_width=0)
+                    clear = gr.Button("Clear the chat", size="sm", min_width=0)
                 with gr.Accordion("How sure is it of each word?", open=True):
                     confidence = gr.HTML(confidence_html(()), elem_id="confidence")
                 with gr.Accordion("Where did a word come from?", open=True):
                     panel = _word_panel()
                 with gr.Accordion("How the answer is chosen", open=False):
                     controls, seed = _controls()
+            with gr.Column(min_width=0, elem_id="book-group"):
+                with gr.Tab("Picture book"):
+                    # the captions are for screen readers only; to all others they would tell the answers
+                    scenes = [(draw(scene, 192), full_caption(scene, Random(1))) for scene in GALLERY]
+                    gallery = gr.Gallery(
+                        scenes, label="Picture book", columns=4, object_fit="cover", **PICTURES, elem_id="gallery"
+                    )
+                with gr.Tab("Draw a scene"):
+                    draw_button, menus = _menus()
+                if model.stage1 is not None:
+                    with gr.Tab("Match meter"):
+                        _match_tab(app, image, full_caption(GALLERY[0], Random(1)) if miniature else None)
+                    with gr.Tab("Search"):
+                        search_tab(Search(model, folder), image)
 
-        private = dict(api_visibility="private")
+        build_api(Api(model, app.eyes, familiar), controls, seed)
+        private = NOT_API
         shown = [picture, note, image, turns, chat, confidence]
         answered = [box, chat, turns, confidence]
         asking = [image, turns, seed, *controls]
@@ -309,8 +327,7 @@ def build(
         # So an answer comes `then`, after nothing: what cancels, next in line, does not wait for its end.
         now = dict(fn=None, queue=False, **private)
         for triggers, given in [([ask.click, box.submit], box), *(([chip.click], chip) for chip in chips)]:
-            api = dict(api_name="ask") if given is box else private
-            event = gr.on(triggers, **now).then(app.ask, [given, *asking], answered, **api, **MODEL_EVENT)
+            event = gr.on(triggers, **now).then(app.ask, [given, *asking], answered, **private, **MODEL_EVENT)
             asked.append((triggers, event))
         event = again.click(**now).then(app.again, asking, [*answered, seed], **private, **MODEL_EVENT)
         asked.append(([again.click], event))
@@ -319,23 +336,26 @@ def build(
         offer = dict(fn=app.offer, inputs=[image, turns], outputs=panel, **look_inside)
         for _, event in asked:
             event.then(**offer)
-        word, *origin = panel
+        word, origin = panel
+        frame_of_origin = json.dumps(origin_frame_html(model.qformer.config.num_query_tokens))
+        word.input(outputs=origin, js=f"() => {frame_of_origin}", **now)  # its room, before it is computed
         word.input(app.origin, [word, image, turns], origin, **look_inside)
         events = [event for _, event in asked]
         for triggers, event in asked:  # a new question ends the answer to the one before
             gr.on(triggers, cancels=[e for e in events if e is not event], **now)
-        stop.click(cancels=events, **now).then(**offer)
+        stop.click(cancels=events, **now).then(app.stopped, turns, chat, **UNSEEN).then(**offer)
 
         # A file that is too large takes the picture from the page, and of all events only `change` tells (gradio 6.31).
         # The page says whether there is a picture, and does not send it: mostly it is none that was uploaded.
         tell = dict(js="picture => [null, picture !== null]", trigger_mode="multiple", **UNSEEN)
         picture.change(app.gone, [picture, there], shown[1:], **tell)
         changes = [
-            ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, api_name="look")),
+            ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, **private)),
+            ([upload.upload], dict(fn=app.replace, inputs=upload, outputs=shown, **private)),
             # a removed picture has left the page already; to send "none" once more could take away the next one
             ([picture.clear], dict(fn=lambda: app.look()[1:], outputs=shown[1:], **private)),
             ([gallery.select], dict(fn=app.pick, outputs=shown, **private)),
-            ([draw_button.click], dict(fn=app.draw, inputs=menus, outputs=shown, api_name="draw")),
+            ([draw_button.click], dict(fn=app.draw, inputs=menus, outputs=shown, **private)),
             ([clear.click, chat.clear], dict(fn=forget, outputs=[turns, chat, confidence], **private)),
         ]
         for triggers, change in changes:
@@ -349,49 +369,55 @@ def _title(name: str, miniature: bool, familiar: out_of_distribution.DrawnWorld 
     if not miniature:
         return f"# Talk to a BLIP-2\n{name}. Pictures stay on this machine."
     if familiar is None:  # trained --on your own pictures: what it has seen, only you know
-        return f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows a few hundred words."
+        return (
+            f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows a few hundred words and can be wrong."
+        )
     return (
-        "# Talk to a BLIP-2\nA whole BLIP-2 in miniature. It has seen one drawn world and nothing else: "
-        f"{len(KINDS)} kinds of things in {len(COLORS)} colors, one to four at a time, in {len(PLACES)} places, by day "
-        "and by night. It cannot see photographs, faces or letters, and it knows a few hundred words."
+        "# Talk to a BLIP-2\nA whole BLIP-2 in miniature. It knows one drawn world and a few hundred words, and it can "
+        f"be wrong.\n\n<details><summary>What it has seen</summary>{len(KINDS)} kinds of things in {len(COLORS)} "
+        f"colors, one to four at a time, in {len(PLACES)} places, by day and by night. It cannot see photographs, "
+        "faces or letters.</details>"
     )
 
 
 def _menus() -> tuple[gr.Button, list[gr.Dropdown]]:
     """The button that draws, and the menus in the order of `scene_from_menus`."""
-    with gr.Row():
-        place = gr.Dropdown(PLACES, value="meadow", label="Place", container=False, min_width=90)
-        time = gr.Dropdown(TIMES, value="day", label="Time", container=False, min_width=90)
-        button = gr.Button("Draw it", variant="primary", min_width=90)
+    with gr.Row(elem_classes="menus"):
+        place = gr.Dropdown(PLACES, value="meadow", label="Place", min_width=0)
+        time = gr.Dropdown(TIMES, value="day", label="Time", min_width=0)
     menus = [place, time]
-    labels, choices = ("Thing", "Color", "Size", "Where"), ((NOTHING, *KINDS), COLORS, SIZES, POSITIONS)
-    gr.HTML(f"<div class='heads quiet'>{''.join(f'<span>{label}</span>' for label in labels)}</div>")
-    for row in MENUS:
-        with gr.Row():
+    choices = ((NOTHING, *KINDS), COLORS, SIZES, POSITIONS)
+    for number, row in enumerate(MENUS, 1):
+        labels = (f"Thing {number}", "Color", "Size", "Where")
+        with gr.Row(elem_classes="menus"):
             menus += [
-                gr.Dropdown(c, value=v, label=label, container=False, min_width=90)
+                gr.Dropdown(c, value=v, label=label, min_width=0)
                 for c, v, label in zip(choices, row, labels, strict=True)
             ]
+    button = gr.Button("Draw it", variant="primary", min_width=90)
     return button, menus
 
 
-def _match_tab(app: App, image: gr.State) -> None:
-    """The inside of a tab: a sentence, and how well it fits the picture that is shown."""
-    gr.HTML(f"<p class='quiet'>How well does a sentence fit? {WHICH_SCORE}</p>")
-    with gr.Row():
-        sentence = gr.Textbox(placeholder="a red boat on the beach.", show_label=False, scale=4, elem_id="sentence")
+def _match_tab(app: App, image: gr.State, example: str | None) -> None:
+    """The inside of a tab: a sentence, and how well it fits the picture that is shown.
+
+    example  a caption of the miniature's first picture; None: the model is no miniature
+    """
+    hint = " Name every thing of the picture: the captions it learned from did." if example else ""
+    gr.HTML(f"<p class='quiet'>How well does a sentence fit?{hint} {WHICH_SCORE}</p>")
+    with gr.Row(elem_classes="line"):
+        example = example or "a dog on the beach."
+        text = gr.Textbox(label="Sentence", placeholder=example, show_label=False, scale=4, elem_id="sentence")
+        text.preprocess = only_text
         measure = gr.Button("Measure", min_width=90)
     meter = gr.HTML(elem_id="meter")
-    gr.on([measure.click, sentence.submit], app.match, [sentence, image], meter, api_name="match", **MODEL_EVENT)
+    gr.on([measure.click, text.submit], app.match, [text, image], meter, **NOT_API, **MODEL_EVENT)
 
 
 def _word_panel() -> list[gr.components.Component]:
-    """The words of an answer; the picture, the note and the queries of the one that was clicked."""
-    word = gr.Radio([], show_label=False, container=False, visible=False, elem_id="word")
-    note = gr.HTML(NO_WORDS, elem_id="origin-note")
-    picture = gr.Image(show_label=False, interactive=False, height=300, buttons=["fullscreen"], elem_id="origin")
-    queries = gr.Gallery(columns=6, **PICTURES, elem_id="queries")
-    return [word, picture, note, queries]
+    """The words of an answer, and where the one that was clicked came from."""
+    word = gr.Radio([], label="Words of the answer", show_label=False, container=False, visible=False, elem_id="word")
+    return [word, gr.HTML(NO_WORDS, elem_id="origin")]
 
 
 def _controls() -> tuple[list[gr.components.Component], gr.Number]:
@@ -411,67 +437,19 @@ def _controls() -> tuple[list[gr.components.Component], gr.Number]:
     return [method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty], seed
 
 
-# ----------------------------------------------------------------------------------------------------- from the shell
+# ------------------------------------------------------------------------------------------------------- from start.py
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options; whoever lets others in has to say who."""
-    parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
-    parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
-    parser.add_argument("--quantize", choices=["none", "int8", "int8-all", "nf4"], help="8 or 4 bits (default none)")
-    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="pictures to search in (default: drawn ones)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the frozen parts")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
-    parser.add_argument("--compile", action="store_true", help="the decoder: slower to start, faster to answer")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=0, help="1 to 65535; default 0: a free one")
-    asked = f"ask visitors for these, a must with any other --host; better in {AUTH}: arguments are seen by all users"
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help=asked)
-    proxied = "a name under which a proxy in front serves this page; may be given again"
-    parser.add_argument("--public-name", metavar="NAME", action="append", default=[], help=proxied)
-    args = parser.parse_args(arguments)
-    args.auth = args.auth or os.environ.get(AUTH)
-    if not is_loopback(args.host) and not args.auth:
-        parser.error(f"--host {args.host} lets others in: say who may come with {AUTH} or --auth, USER:PASSWORD")
-    if args.auth and not all(args.auth.partition(":")):
-        parser.error(f"--auth and {AUTH} want USER:PASSWORD, with a colon between them")
-    return args
-
-
-def check_port(host: str, port: int) -> None:
-    """Raises ValueError where no page can be opened, in one sentence and before a model is loaded in vain."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gradio: a page that has ended counts not
-            probe.bind((host, port))
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or "ports are 1 to 65535"
-        raise ValueError(f"No page can be opened at {host}:{port} ({why}); give another --port, or none.") from None
-
-
-def main(arguments: list[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Load the model, then serve its page: the chat, or the search where there is no language model."""
-    args = parse(arguments)
     options = {name: getattr(args, name) for name in ("device", "quantize", "dtype", "compile")}
-    try:
-        check_port(args.host, args.port)
-        print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
-        model = blip2_lab.load(args.model, **options)
-        if isinstance(model, Stage1Model):
-            page = build_search(Search(model, args.gallery), name=args.model)
-        else:
-            page = build(model, name=args.model, familiar=out_of_distribution.load(args.model), folder=args.gallery)
-        port = args.port or free_port(args.host)
-        serve(page, host=args.host, port=port, auth=args.auth, names=args.public_name, block=False)
-    except Exception as error:
-        if (sentence := console.explain(error)) is None:
-            raise
-        console.say(f"app.py: {sentence}")
-        sys.exit(2)
+    model = blip2_lab.load(args.model, **options)
+    if isinstance(model, Stage1Model):
+        page = build_search(Search(model, args.gallery), name=args.model)
+    else:
+        page = build(model, name=args.model, familiar=out_of_distribution.load(args.model), folder=args.gallery)
+    port = args.port or free_port(args.host)
+    serve(page, host=args.host, port=port, auth=args.auth, names=args.public_name, block=False)
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)
     page.block_thread()
-
-
-if __name__ == "__main__":
-    main()

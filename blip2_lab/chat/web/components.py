@@ -16,12 +16,14 @@ Paper: section 4.1. Notebook: 12.
 from __future__ import annotations
 
 import atexit
+import base64
 import html
+import io
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -34,7 +36,7 @@ from blip2_lab.chat.web import guard
 from blip2_lab.chat.web.uploads import MAX_FILE, read_upload
 from blip2_lab.chat.web.visitors import is_loopback
 from blip2_lab.common.images import open_image
-from blip2_lab.models.decoding import Token
+from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.picturebook.scene import sample_scene
 
 REAL_WEIGHTS = "python app.py --model Salesforce/blip2-flan-t5-xxl --quantize int8"
@@ -47,7 +49,7 @@ LOST_PICTURE = (
     "choose a picture again, then ask."
 )
 MODEL_EVENT = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")  #: one at a time
-CSS = Path(__file__).parents[2] / "assets" / "app.css"
+ASSETS = Path(__file__).parents[2] / "assets"
 UNSEEN = dict(queue=False, show_progress="hidden", api_visibility="private")  #: an event nobody waits for
 THEME = gr.themes.Soft(
     primary_hue="teal",
@@ -56,7 +58,38 @@ THEME = gr.themes.Soft(
     radius_size="lg",
     font=["system-ui", "sans-serif"],  # no fonts from the network
     font_mono=["ui-monospace", "monospace"],
+).set(  # gradio's own colors have a contrast of 2.2 to 2.5; WCAG AA wants 4.5
+    background_fill_primary="*neutral_50",  # as Soft has it: a second `set` (6.31) forgets this one
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_400",
+    color_accent="*primary_700",
+    link_text_color="*primary_700",
+    link_text_color_dark="*primary_300",
+    block_label_text_color="*primary_800",
+    block_label_background_fill_dark="*primary_800",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    block_title_text_weight="500",
+    block_title_background_fill="transparent",
+    block_title_background_fill_dark="transparent",
+    block_title_padding="0",
+    block_label_margin="*spacing_xs",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+    button_secondary_background_fill_hover_dark="*primary_700",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_700",
+    slider_color="*primary_700",
 )
+
+
+Queries = Sequence[tuple[Image.Image, str]]  #: small pictures, each with its caption
 
 
 class Missing(Enum):
@@ -140,7 +173,8 @@ def serve(
         quiet=True,
         prevent_thread_lock=True,
         theme=THEME,
-        css_paths=CSS,
+        css_paths=ASSETS / "app.css",
+        js=(ASSETS / "app.js").read_text(encoding="utf-8"),
         app_kwargs={"lifespan": guard.lifespan(local=is_loopback(host), names=names)},
     )
     if not isinstance(served[0].middleware_stack, guard.Guard):  # another gradio: no page rather than an open one
@@ -149,6 +183,30 @@ def serve(
     if block:
         page.block_thread()
     return served
+
+
+# ------------------------------------------------------------------------------------------------------------ controls
+
+
+def decoding_from_controls(
+    method: str,
+    beams: float,
+    top_p: float,
+    temperature: float,
+    max_tokens: float,
+    length_penalty: float,
+    repetition_penalty: float,
+) -> Decoding:
+    """How to choose tokens, from the controls as the page lists them."""
+    return Decoding(
+        num_beams=int(beams) if method == "beam search" else 1,
+        do_sample=method == "nucleus sampling",
+        top_p=top_p,
+        temperature=temperature,
+        max_new_tokens=int(max_tokens),
+        length_penalty=length_penalty,
+        repetition_penalty=repetition_penalty,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -163,7 +221,7 @@ def uploaded_file(payload: gr.components.image.ImageData | None) -> bytes | None
     if payload is None:
         return None
     try:
-        return read_upload(payload.path, get_upload_folder())
+        return read_upload(getattr(payload, "path", None), get_upload_folder())
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from None
 
@@ -201,9 +259,19 @@ def scaled(image: Image.Image, longer_side: int) -> Image.Image:
 # ---------------------------------------------------------------------------------------------------------------- text
 
 
+def only_text(value: object) -> str | None:
+    """Stands in for gr.Textbox's own decoding, which (6.31) makes a text of a file, with the server's path in it."""
+    return value if isinstance(value, str) else None
+
+
+def sentence(text: str) -> str:
+    """First letter large, full stop at the end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "”", '"')) else ".")
+
+
 def warn(text: str) -> None:
-    """Say what went wrong: first letter large, full stop at the end, and no markup, for it is shown as HTML."""
-    gr.Warning(as_text(text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")))
+    """Say what went wrong, in a sentence without markup, for it is shown as HTML."""
+    gr.Warning(as_text(sentence(text)))
 
 
 def as_text(text: str) -> str:
@@ -254,11 +322,34 @@ def queries_html(cosines: list[float], verdicts: list[float]) -> str:
     return "".join(rows)
 
 
-def origin_html(word: str, probability: float, method: str) -> str:
-    """What stands between the place a word came from and the queries that brought it."""
+def image_address(image: Image.Image) -> str:
+    """The picture itself as an address, for HTML."""
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def origin_html(word: str, probability: float, method: str, picture: Image.Image, queries: Queries) -> str:
+    """Where a word came from: a sentence, the picture with the place lit, and below it what each query looked at."""
+    said = html.escape(word)
+    shown = "".join(
+        f"<figure><img src='{image_address(image)}' alt=''><figcaption>{html.escape(caption)}</figcaption></figure>"
+        for image, caption in queries
+    )
     return (
-        f"<p class='quiet'>“{html.escape(word)}” ({probability:.0%}), by the method <i>{html.escape(method)}</i>. "
-        "Below, where each query looked for it, the most important first.</p>"
+        f"<div class='origin'><p class='quiet'>“{said}” ({probability:.0%}), found by the method "
+        f"<i>{html.escape(method)}</i>. Below: what each query (q) looked at, the most important first.</p>"
+        f"<img class='map' src='{image_address(picture)}' alt='The part of the picture that “{said}” came from, lit'>"
+        f"<div class='queries'>{shown}</div></div>"
+    )
+
+
+def origin_frame_html(queries: int) -> str:
+    """The same without pictures, of the same size: it stands there while they are computed, so that nothing jumps."""
+    shown = "<figure><span></span><figcaption>…</figcaption></figure>" * queries
+    return (
+        "<div class='origin' aria-busy='true'><p class='quiet'>Looking for the part of the picture …</p>"
+        f"<span class='map'></span><div class='queries'>{shown}</div></div>"
     )
 
 

@@ -18,6 +18,8 @@ import gradio as gr
 from PIL import Image
 
 from blip2_lab.chat import image_search
+from blip2_lab.chat.vocabulary import check
+from blip2_lab.chat.web.api import endpoint, text_input
 from blip2_lab.chat.web.components import (
     GALLERY,
     LOST,
@@ -49,19 +51,28 @@ class Search:
         self.index = image_search.open_folder(model, folder, say) if folder else None  # the drawn ones: when asked
         self.readings: image_search.Readings | None = None
 
+    def hits(self, wanted: str | Image.Image, top: int = 8) -> list[image_search.Hit]:
+        """The best pictures, best first. A sentence is matched, a picture compared."""
+        if self.index is None:
+            self.index = image_search.of_images(self.model, self.drawn)
+        if self.readings is None:
+            self.readings = image_search.Readings(retrieval.matcher(self.model).qformer, self.index.features)
+        if isinstance(wanted, str):
+            return image_search.search(self.model, self.index, wanted, top=top, readings=self.readings)
+        return image_search.search_like(self.model, self.index, wanted, top=top)
+
+    def by_sentence(self, sentence):
+        """The pictures that a sentence fits best -> a list of names and scores, best first."""
+        check(sentence, "sentence", "a red boat on the beach.")
+        found = self.hits(sentence)
+        yield [{"name": h.file, "itc": round(h.itc, 4), "itm": h.itm and round(h.itm, 4)} for h in found]
+
     def find(self, wanted: str | Image.Image | Missing | None) -> list[tuple[Image.Image, str]]:
-        """-> the best pictures, each with its score. A sentence is matched, a picture compared."""
+        """-> the best pictures, each with its score, for the page."""
         try:
             if not isinstance(wanted, str):
                 wanted = chosen(wanted, "There is no picture yet to look for others like it.")
-            if self.index is None:
-                self.index = image_search.of_images(self.model, self.drawn)
-            if self.readings is None:
-                self.readings = image_search.Readings(retrieval.matcher(self.model).qformer, self.index.features)
-            if isinstance(wanted, str):
-                hits = image_search.search(self.model, self.index, wanted, top=8, readings=self.readings)
-            else:
-                hits = image_search.search_like(self.model, self.index, wanted, top=8)
+            hits = self.hits(wanted)
             scores = [f"ITC {hit.itc:.2f}" if hit.itm is None else f"ITM {hit.itm:.0%}" for hit in hits]
             return [(self._picture(hit.file), score) for hit, score in zip(hits, scores, strict=True)]
         except ValueError as error:
@@ -79,15 +90,17 @@ def search_tab(search: Search, image: gr.State) -> None:
         where, example = "among the picture book's pages", "a gray bird, a yellow cake and a blue cat"
         hint = " Name every thing of the picture you mean: the captions it learned from did."
     gr.HTML(f"<p class='quiet'>Looks {html.escape(where)}: ITC makes a shortlist, ITM puts it in order.{hint}</p>")
-    with gr.Row():
-        words = gr.Textbox(placeholder=example, show_label=False, scale=4, elem_id="wanted")
+    with gr.Row(elem_classes="line"):
+        words = gr.Textbox(label="What you look for", placeholder=example, show_label=False, scale=4, elem_id="wanted")
         by_words = gr.Button("Search", min_width=90)
         by_picture = gr.Button("Like this picture", min_width=90)
     found = gr.Gallery(
-        columns=4, height="auto", object_fit="cover", show_label=False, interactive=False, elem_id="found"
-    )
-    gr.on([by_words.click, words.submit], search.find, words, found, api_name="search", **MODEL_EVENT)
+        label="Found pictures", columns=4, height="auto", object_fit="cover", show_label=False, interactive=False,
+        elem_id="found",
+    )  # fmt: skip
+    gr.on([by_words.click, words.submit], search.find, words, found, api_visibility="private", **MODEL_EVENT)
     by_picture.click(search.find, image, found, api_visibility="private", **MODEL_EVENT)
+    endpoint(search.by_sentence, "search", [text_input("sentence")], [gr.JSON(label="found", visible=False)])
 
 
 def build_search(search: Search, *, name: str) -> gr.Blocks:

@@ -18,6 +18,7 @@ from blip2_lab.chat import out_of_distribution  # noqa: E402
 from blip2_lab.chat.conversation import INSTRUCTIONS, Turn  # noqa: E402
 from blip2_lab.chat.out_of_distribution import DrawnWorld  # noqa: E402
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skip
+from blip2_lab.chat.web import start  # noqa: E402
 from blip2_lab.chat.web.components import KEPT, REAL_WEIGHTS  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
@@ -68,12 +69,12 @@ def test_scenes_that_cannot_be_drawn():
 
 
 def test_other_hosts_need_a_password(capsys):
-    assert chat_app.parse([]).host == "127.0.0.1"
+    assert start.parse([]).host == "127.0.0.1"
     for arguments in (["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--auth", "nobody"], ["--auth", ":secret"]):
         with pytest.raises(SystemExit):
-            chat_app.parse(arguments)
+            start.parse(arguments)
         assert "--auth" in capsys.readouterr().err
-    assert chat_app.parse(["--host", "0.0.0.0", "--auth", "ada:secret"]).auth == "ada:secret"
+    assert start.parse(["--host", "0.0.0.0", "--auth", "ada:secret"]).auth == "ada:secret"
 
 
 def test_the_decoding_controls_mean_what_they_say():
@@ -198,11 +199,44 @@ def test_an_answer_grows_and_is_remembered(handlers, warnings, picture):
     assert len(turns) == 2 and len(chat) == 4
 
 
-@pytest.mark.parametrize("text", ["", "  ", "boat " * 1000, "is there a zebra?"])
+@pytest.mark.parametrize("text", ["", "  ", "boat " * 1000])
 def test_bad_questions_get_one_sentence_and_stay_in_the_box(handlers, warnings, picture, text):
     image = handlers.look(picture)[2]
     ((box, chat, turns, _),) = handlers.ask(text, image, [], 0, *CONTROLS)
     assert box == text and chat == turns == [] and len(warnings) == 1 and len(warnings[0]) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "said"),
+    [
+        ("is there a zebra?", "is there a zebra?", "I do not know the word 'zebra'; "),
+        ("drum", "", "What would you like to know about the drum? Ask for example “where is the drum?”"),
+        ("hi!", "", "Hello! Ask me about the picture"),
+    ],
+)
+def test_what_the_model_is_not_asked_is_answered_in_the_chat(handlers, warnings, picture, text, kept, said):
+    image = handlers.look(picture)[2]
+    ((box, chat, turns, confidence),) = handlers.ask(text, image, [], 0, *CONTROLS)
+    assert box == kept and [message["role"] for message in chat] == ["user", "assistant"] and warnings == []
+    assert chat[1]["content"].startswith(said) and turns[0].note
+    assert confidence == gr.skip(), "the confidence of the last answer stays"
+    assert handlers.offer(image, turns)[0].visible is False, "there are no words of the model to be clicked"
+
+
+def test_a_stopped_answer_says_so(handlers, picture):
+    image = handlers.look(picture)[2]
+    steps = handlers.ask("what is it?", image, [], 0, "beam search", 2, 0.9, 1.0, 100, -1.0, 1.0)
+    _, chat, turns, _ = next(steps)
+    steps.close()
+    assert "beam search" in chat[1]["content"] and handlers.stopped(turns)[1]["content"] == "(stopped)"
+    *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], 0, *CONTROLS)
+    assert handlers.stopped(turns) == chat, "what has ended is not stopped"
+
+
+def test_a_bad_file_leaves_the_picture_that_another_was_to_replace(handlers, warnings, picture, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"none")
+    assert handlers.replace(str(tmp_path / "bad.png")) == tuple(gr.skip() for _ in range(6)) and len(warnings) == 1
+    assert handlers.replace(picture)[2].size == (200, 200)
 
 
 def test_a_question_without_a_picture(handlers, warnings):
@@ -247,7 +281,7 @@ def test_a_refused_other_answer_leaves_the_one_before(handlers, warnings, pictur
     seed = 2**64 - 1 if wrong == "seed" else 5  # the next one is none
     ((_, chat_after, turns_after, _, seed_after),) = handlers.again(shown, before, seed, *controls)
     assert turns_after == before and chat_after == chat_app.bubbles(before) and len(chat) == 2 and seed_after == seed
-    assert len(warnings) == 1 and "Overflow" not in warnings[0]
+    assert len(warnings) == (wrong != "word") and "Overflow" not in "".join(warnings)
 
 
 def test_the_match_meter(handlers, warnings, picture):
@@ -263,17 +297,17 @@ def test_the_match_meter(handlers, warnings, picture):
 def test_the_words_of_an_answer_are_offered_and_one_shows_where_it_came_from(handlers, warnings, picture):
     image = handlers.look(picture)[2]
     *_, (_, _, turns, _) = handlers.ask("what is it?", image, [], 0, *CONTROLS)
-    menu, shown, _, queries = handlers.offer(image, turns)
-    assert menu.visible and shown is None and queries == []
-    found, note, queries = handlers.origin(menu.choices[0][1], image, turns)
-    assert found.size == (384, 384) and len(queries) == 8 and "method" in note and warnings == []
+    menu, below = handlers.offer(image, turns)
+    assert menu.visible and below == chat_app.ORIGIN_NOTE
+    found = handlers.origin(menu.choices[0][1], image, turns)
+    assert "method" in found and found.count("<img") == 1 + 8 and "alt='The part" in found and warnings == []
 
 
 def test_without_an_answer_nothing_is_offered_and_a_stale_click_is_harmless(handlers, warnings, picture):
     image = handlers.look(picture)[2]
     assert handlers.offer(image, [])[0].visible is False and handlers.offer(None, [])[0].visible is False
-    assert handlers.origin(None, image, [])[0] is None and handlers.origin(0, None, [])[0] is None and warnings == []
-    assert handlers.origin(99, image, [Turn("what is it?", "boat")])[0] is None
+    assert handlers.origin(None, image, []) == handlers.origin(0, None, []) == chat_app.NO_WORDS and warnings == []
+    assert handlers.origin(99, image, [Turn("what is it?", "boat")]) == chat_app.NO_WORDS
     assert "no word number 99" in warnings[0]
 
 
@@ -291,7 +325,12 @@ def test_a_miniature_is_known_by_its_words_and_not_by_its_name(tiny_model, monke
     width = 2 * tiny_model.image_encoder.width
     drawn = DrawnWorld(torch.zeros(width), torch.eye(width), limit=1.0)
     title, picture, buttons = shown_on(chat_app.build(tiny_model, name="runs/micro", familiar=drawn))
-    assert "one drawn world" in title and picture is not None and set(INSTRUCTIONS["micro"]) <= set(buttons)
+    assert (
+        "one drawn world" in title
+        and "can be wrong" in title
+        and picture is not None
+        and set(INSTRUCTIONS["micro"]) <= set(buttons)
+    )
     title, picture, buttons = shown_on(chat_app.build(tiny_model, name="runs/mine"))  # of somebody's own pictures
     assert "runs/mine" in title and "miniature" in title and "drawn world" not in title
     assert picture is not None and set(INSTRUCTIONS["micro"]) <= set(buttons)
@@ -311,7 +350,7 @@ class FakePage:
 
 
 @pytest.fixture
-def start(monkeypatch, tiny_model, capsys):
+def started(monkeypatch, tiny_model, capsys):
     """Run `app.py` with arguments, without a page: -> exit code, stdout, stderr, and what the page was built from."""
     given = {"page": FakePage()}
     monkeypatch.setattr(chat_app.blip2_lab, "load", lambda name, **options: tiny_model)
@@ -321,7 +360,7 @@ def start(monkeypatch, tiny_model, capsys):
     def run(*arguments: str):
         monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
         try:
-            code = chat_app.main() or 0
+            code = start.main() or 0
         except SystemExit as exit:
             code = exit.code
         return code, *capsys.readouterr(), given
@@ -329,37 +368,37 @@ def start(monkeypatch, tiny_model, capsys):
     return run
 
 
-def test_main_serves_the_page_says_where_and_waits(start):
-    code, out, err, given = start("--model", "runs/micro")
+def test_main_serves_the_page_says_where_and_waits(started):
+    code, out, err, given = started("--model", "runs/micro")
     assert code == 0 and err == "" and out.splitlines()[-1].startswith(f"Open http://127.0.0.1:{given['port']} in")
     assert given["page"].waits and given["block"] is False and given["name"] == "runs/micro"
 
 
-def test_main_tells_the_page_what_its_model_has_seen(start, monkeypatch):
+def test_main_tells_the_page_what_its_model_has_seen(started, monkeypatch):
     worlds = {"micro": object(), "runs/micro": object()}
     monkeypatch.setattr(out_of_distribution, "load", worlds.get)
     for name in ("micro", "runs/micro", "Salesforce/blip2-flan-t5-xl"):
-        *_, given = start("--model", name)
+        *_, given = started("--model", name)
         assert given["familiar"] is worlds.get(name)
 
 
 @pytest.mark.parametrize("port", ["70000", "-1", "busy"])
-def test_a_port_that_cannot_be_opened_is_one_sentence_before_the_model_is_loaded(start, port):
+def test_a_port_that_cannot_be_opened_is_one_sentence_before_the_model_is_loaded(started, port):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1]) if port == "busy" else port
-        code, out, err, _ = start("--port", port)
+        code, out, err, _ = started("--port", port)
     assert code == 2 and out == "" and err.startswith("app.py: ") and err.count("\n") == 1
     assert port in err and "--port" in err
 
 
-def test_a_page_that_did_not_start_has_no_address(start, monkeypatch):
+def test_a_page_that_did_not_start_has_no_address(started, monkeypatch):
     def taken(page, **options):
         raise OSError("Cannot find empty port")
 
     monkeypatch.setattr(chat_app, "serve", taken)  # somebody was faster while the model was loaded
-    code, out, err, _ = start()
+    code, out, err, _ = started()
     assert code == 2 and "http://" not in out and err == "app.py: Cannot find empty port\n"
 
 
@@ -375,22 +414,6 @@ def server(tiny_model):
     page.close()
 
 
-def test_the_api_looks_asks_and_matches(server, picture, monkeypatch):
-    from gradio_client import Client, handle_file
-
-    seen, see = [], chat_app.Eyes.see
-    monkeypatch.setattr(chat_app.Eyes, "see", lambda eyes, image: (seen.append(image), see(eyes, image))[1])
-    client = Client(server[1], verbose=False)
-    client.predict(handle_file(picture), api_name="/look")
-    seen.clear()
-    box, chat, confidence = client.predict("what is it?", 0, *CONTROLS, api_name="/ask")
-    assert box == "" and chat[-1]["role"] == "assistant" and "<span" in confidence
-    assert "ITM" in client.predict("a red boat.", api_name="/match")
-    uploaded = Image.open(picture)
-    assert len(seen) == 2, "one for the question, one for the match; the page's first picture is another"
-    assert all(image.size == uploaded.size and image.tobytes() == uploaded.tobytes() for image in seen)
-
-
 def test_the_shipped_model_warns_of_a_photograph_on_its_page(monkeypatch, capsys, picture, tmp_path):
     from gradio_client import Client, handle_file
 
@@ -403,12 +426,12 @@ def test_the_shipped_model_warns_of_a_photograph_on_its_page(monkeypatch, capsys
     pages: list[gr.Blocks] = []
     monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: pages.append(page))  # nobody waits for Ctrl+C
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    chat_app.main()
+    start.main()
     try:
         client = Client(re.search(r"Open (\S+) in your browser", capsys.readouterr().out)[1], verbose=False)
-        note = client.predict(handle_file(str(tmp_path / "photograph.png")), api_name="/look")[1]
-        assert "outside my drawn world" in note and REAL_WEIGHTS in note
-        assert client.predict(handle_file(picture), api_name="/look")[1] == ""
+        note = client.predict(picture=handle_file(str(tmp_path / "photograph.png")), api_name="/look")
+        assert "outside the drawn world" in note
+        assert client.predict(picture=handle_file(picture), api_name="/look") == ""
     finally:
         pages[0].close()
 

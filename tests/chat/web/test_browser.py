@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 
@@ -11,7 +12,9 @@ from PIL import Image
 gr = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+from blip2_lab.chat import word_origin  # noqa: E402  after the skips
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skips
+from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.models.decoding import Decoding  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
@@ -51,6 +54,151 @@ def tab(browser, address):
     assert strangers == []
 
 
+@pytest.fixture(params=[(320, 568), (390, 844), (768, 1024), (1280, 900)], ids=lambda size: f"{size[0]}px")
+def screen(browser, address, request):
+    """The app on screens of several sizes; the narrow ones are touched and have no mouse."""
+    width, height = request.param
+    phone = width < 700
+    page = browser.new_page(viewport={"width": width, "height": height}, has_touch=phone, is_mobile=phone)
+    page.set_default_timeout(PATIENCE)
+    page.goto(address, timeout=PATIENCE)
+    page.wait_for_selector("#picture img")
+    yield page
+    page.close()
+
+
+def overflow(page) -> int:
+    """By how many pixels the page is wider than the screen."""
+    return page.evaluate("document.scrollingElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def box_of(page, selector: str) -> dict:
+    return page.locator(selector).first.bounding_box()
+
+
+def is_on_screen(page, selector: str) -> bool:
+    """Is the whole of it on the screen, without scrolling?"""
+    box, size = box_of(page, selector), page.viewport_size
+    inside = box["x"] >= 0 and box["x"] + box["width"] <= size["width"]
+    return inside and box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
+
+
+def open_tab(page, name: str) -> None:
+    """A tab of the page; on a narrow screen it may be in the menu of those that have no room."""
+    if not page.get_by_role("tab", name=name).is_visible():
+        page.locator("#book-group .overflow-menu > button").click()
+        page.locator("#book-group .overflow-dropdown").get_by_text(name).click()
+    else:
+        page.get_by_role("tab", name=name).click()
+
+
+def test_the_page_fits_the_screen_and_opens_with_the_picture_and_the_question(screen):
+    width = screen.viewport_size["width"]
+    screen.wait_for_timeout(500)  # whoever scrolls or takes the focus has done so
+    assert overflow(screen) == 0 and screen.evaluate("scrollY") == 0
+    assert is_on_screen(screen, "#picture img") and is_on_screen(screen, "#box textarea")
+    is_focused = screen.evaluate("document.activeElement.closest('#box') !== null")
+    assert is_focused == (width > 700), "one can type at once, but on a phone no keyboard covers the picture"
+    ask(screen, "what is in the picture?")
+    screen.locator("#word label").first.click()
+    playwright.expect(screen.locator("#origin img").first).to_be_visible()
+    assert overflow(screen) == 0
+    stop = box_of(screen, "#stop")
+    assert stop["width"] >= 44 and stop["height"] >= 32 and 0 <= stop["x"] <= width - stop["width"]
+    for name in ("Draw a scene", "Match meter", "Search"):
+        open_tab(screen, name)
+        assert overflow(screen) == 0, name
+
+
+def test_the_menus_of_a_scene_stand_two_by_two_on_a_phone(screen):
+    open_tab(screen, "Draw a scene")
+    menus = screen.locator(".menus input")
+    playwright.expect(menus.nth(2)).to_be_visible()
+    tops = [menus.nth(i).bounding_box()["y"] for i in range(2, 6)]  # those of the first thing
+    rows = len({round(top) for top in tops})
+    assert rows == (2 if screen.viewport_size["width"] <= 480 else 1)
+
+
+# ------------------------------------------------------------------------------------------------------ accessibility
+
+
+def serious(page) -> list[str]:
+    """What axe-core calls serious or critical on the page as it is now: rule, place, why."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    return [
+        f"{found['id']}: {node['html'][:120]}: {node['failureSummary']}"
+        for found in axe.Axe().run(page).response["violations"]
+        if found["impact"] in ("serious", "critical")
+        for node in found["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=mode)
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(address, timeout=PATIENCE)
+        page.wait_for_selector("#picture img")
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.body.classList.contains('dark')") == (mode == "dark")
+        assert serious(page) == []
+        ask(page, "what is in the picture?")
+        page.locator("#word label").first.click()
+        playwright.expect(page.locator("#origin img").first).to_be_visible()
+        page.get_by_text("How the answer is chosen").click()
+        page.wait_for_timeout(500)
+        assert serious(page) == []
+        for name in ("Draw a scene", "Match meter", "Search"):
+            open_tab(page, name)
+            if name == "Match meter":
+                page.fill("#sentence textarea", "a red boat.")
+                page.get_by_role("button", name="Measure").click()
+                playwright.expect(page.locator("#meter .bar").first).to_be_visible()
+            if name == "Search":
+                page.fill("#wanted textarea", "a red boat")
+                page.get_by_role("button", name="Search", exact=True).click()
+                playwright.expect(page.locator("#found img").first).to_be_visible()
+            page.wait_for_timeout(300)
+            assert serious(page) == [], name
+    finally:
+        page.close()
+
+
+def test_nor_on_the_page_that_only_searches(browser, tiny_model):
+    blocks = build_search(Search(tiny_model.stage1), name="itm")
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
+        page.fill("#wanted textarea", "a red boat")
+        page.wait_for_timeout(500)
+        assert serious(page) == [] and overflow(page) == 0
+        page.get_by_role("button", name="Search", exact=True).click()
+        playwright.expect(page.locator("#found img")).to_have_count(8)
+        assert serious(page) == [] and overflow(page) == 0
+    finally:
+        page.close()
+        blocks.close()
+
+
+def test_a_screen_reader_hears_what_things_are(tab):
+    names = tab.locator("#gallery .thumbnail-item").evaluate_all("all => all.map(b => b.ariaLabel)")
+    assert len(names) == 12 and all("Thumbnail" not in name and len(name) > 15 for name in names), names
+    playwright.expect(tab.get_by_role("textbox", name="Your question")).to_be_visible()
+    assert tab.locator("#picture img").get_attribute("alt") == "The picture you ask about"
+    ask(tab, "what is in the picture?")
+    playwright.expect(tab.get_by_role("radiogroup", name="Words of the answer")).to_be_visible()
+    tab.locator("#word label").first.click()
+    assert "came from" in tab.locator("#origin img.map").get_attribute("alt")
+    open_tab(tab, "Match meter")
+    playwright.expect(tab.get_by_role("textbox", name="Sentence")).to_be_visible()
+    open_tab(tab, "Search")
+    playwright.expect(tab.get_by_role("textbox", name="What you look for")).to_be_visible()
+    levels = tab.locator("h1, h2, h3, h4").evaluate_all("all => all.map(h => +h.tagName[1])")
+    assert levels[0] == 1 and all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
 def upload(tab, path) -> None:
     remove = tab.locator("#picture button[aria-label='Remove Image']")
     if remove.count():
@@ -86,6 +234,36 @@ def test_a_file_that_is_too_large_leaves_no_picture_to_ask_about(tab, tmp_path):
     ask(tab, "what is in the picture?")
     playwright.expect(tab.get_by_text("There is no picture yet")).to_be_visible()
     assert tab.locator("#box textarea").input_value() == "what is in the picture?"
+
+
+@pytest.mark.parametrize("way", ["button", "paste", "drop"])
+def test_another_picture_replaces_the_one_before_only_when_it_has_come(tab, tmp_path, way):
+    shown, before = tab.locator("#picture img"), tab.locator("#picture img").get_attribute("src")
+
+    def give(path) -> None:
+        if way == "button":
+            with tab.expect_file_chooser() as chooser:
+                tab.click("#upload")
+            assert shown.get_attribute("src") == before, "to choose takes nothing away"
+            chooser.value.set_files(str(path))
+        else:
+            send = """([bytes, way]) => {
+                const data = new DataTransfer();
+                data.items.add(new File([new Uint8Array(bytes)], "p.png", { type: "image/png" }));
+                document.body.dispatchEvent(way === "paste"
+                    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+                    : new DragEvent("drop", { dataTransfer: data, bubbles: true }));
+            }"""
+            tab.evaluate(send, [list(path.read_bytes()), way])
+
+    bad, good = tmp_path / "bad.png", tmp_path / "good.png"
+    bad.write_bytes(b"this is no picture")
+    give(bad)
+    playwright.expect(tab.get_by_text("not a PNG, JPEG, WebP or GIF picture")).to_be_visible()
+    assert shown.get_attribute("src") == before
+    draw(sample_scene(7, 3), 256).save(good)
+    give(good)
+    tab.wait_for_function("old => document.querySelector('#picture img')?.src !== old", arg=before)
 
 
 def test_who_logged_in_can_log_out(browser, tiny_model):
@@ -131,9 +309,32 @@ def test_the_gallery_and_the_menus_change_the_picture(tab):
 def test_a_word_of_the_answer_shows_where_it_came_from(tab):
     ask(tab, "what is in the picture?")
     tab.locator("#word label").first.click()
-    playwright.expect(tab.locator("#origin img")).to_be_visible()
-    playwright.expect(tab.locator("#queries img").first).to_be_visible()
-    playwright.expect(tab.locator("#origin-note")).to_contain_text("%")
+    playwright.expect(tab.locator("#origin img.map")).to_be_visible()
+    playwright.expect(tab.locator("#origin .queries img")).to_have_count(8)
+    playwright.expect(tab.locator("#origin p")).to_contain_text("%")
+    assert re.fullmatch(r"q \d+: \d+%", tab.locator("#origin figcaption").first.inner_text())
+
+
+def test_a_panel_takes_its_room_at_once_and_keeps_it(tab, monkeypatch):
+    empty = box_of(tab, "#origin")["height"]
+    assert empty < 80, "nothing to show takes no room"
+    assert not tab.locator("#meter").is_visible() and not tab.locator("#found").is_visible()
+    ask(tab, "what is in the picture?")
+    word = tab.locator("#word label").first
+    playwright.expect(word).to_be_visible()
+    find = word_origin.origin
+
+    def slow(*arguments):
+        time.sleep(2)
+        return find(*arguments)
+
+    monkeypatch.setattr(word_origin, "origin", slow)
+    word.click()
+    playwright.expect(tab.locator("#origin .origin[aria-busy]")).to_be_visible()
+    before, place = box_of(tab, "#origin"), word.bounding_box()
+    playwright.expect(tab.locator("#origin img.map")).to_be_visible()
+    assert box_of(tab, "#origin") == pytest.approx(before, abs=1) and before["height"] > 300
+    assert word.bounding_box() == pytest.approx(place, abs=1)
 
 
 def test_pictures_are_found_by_words(tab):
@@ -209,7 +410,8 @@ def test_stop_stops_the_model(tab, steps):
     answer = tab.locator("#chat .bot.message").last
     playwright.expect(answer).to_contain_text(" ")
     tab.click("#stop")
-    assert 0 < len(answer.inner_text().split()) <= until_quiet(steps) + 1
+    playwright.expect(answer).to_contain_text("(stopped)")
+    assert 0 < len(answer.inner_text().replace("(stopped)", "").split()) <= until_quiet(steps) + 1
 
 
 def test_another_picture_ends_the_answer_about_the_one_before(tab, steps):

@@ -27,7 +27,16 @@ def test_what_the_model_says_cannot_become_markup():
     assert components.as_text("<img src=x> & co") == "&lt;img src=x&gt; &amp; co"
     assert "hsl(0 " in components.confidence_html((Token("a", 0.0),))
     assert "hsl(120 " in components.confidence_html((Token("a", 1.0),))
-    assert "“&lt;b&gt;” (25%)" in components.origin_html("<b>", 0.25, "gradient")
+    small = Image.new("RGB", (4, 4))
+    shown = components.origin_html("<b'>", 0.25, "gradient", small, [(small, "q 4: <20%")])
+    assert "“&lt;b&#x27;&gt;” (25%)" in shown and "<b" not in shown and "q 4: &lt;20%" in shown
+
+
+def test_the_frame_of_an_origin_has_the_parts_of_the_origin():
+    small = Image.new("RGB", (4, 4))
+    frame, shown = components.origin_frame_html(3), components.origin_html("a", 0.5, "m", small, [(small, "q 1")] * 3)
+    for part in ("<figure>", "<figcaption>", "class='map'", "<p class='quiet'>"):
+        assert frame.count(part) == shown.count(part) > 0
 
 
 def test_a_warning_is_a_sentence_without_markup(warnings):

@@ -19,7 +19,7 @@ from PIL import Image
 gr = pytest.importorskip("gradio")
 
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skip
-from blip2_lab.chat.web import components, guard, uploads  # noqa: E402
+from blip2_lab.chat.web import components, guard, start, uploads  # noqa: E402
 from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.chat.web.uploads import NOT_YOURS, Uploads, open_upload, read_upload  # noqa: E402
 from blip2_lab.chat.web.visitors import Logins, host_and_port, is_loopback, is_own_host, is_own_origin  # noqa: E402
@@ -443,9 +443,9 @@ def test_hosts_are_decided_as_addresses():
 
 def test_other_hosts_need_a_password_however_they_are_called(capsys):
     with pytest.raises(SystemExit):
-        chat_app.parse(["--host", "127.0.0.1.evil.com"])
+        start.parse(["--host", "127.0.0.1.evil.com"])
     assert "BLIP2_LAB_AUTH" in capsys.readouterr().err
-    assert chat_app.parse(["--host", "::1"]).auth is None
+    assert start.parse(["--host", "::1"]).auth is None
 
 
 @pytest.mark.parametrize(
@@ -549,13 +549,13 @@ def test_waits_are_bounded_in_length_and_number():
 
 
 def test_the_password_may_come_from_the_environment(monkeypatch, capsys):
-    monkeypatch.setenv(chat_app.AUTH, "ada:secret")
-    assert chat_app.parse(["--host", "0.0.0.0"]).auth == "ada:secret"
-    assert chat_app.parse(["--auth", "eve:other"]).auth == "eve:other"
-    monkeypatch.setenv(chat_app.AUTH, "nobody")
+    monkeypatch.setenv(start.AUTH, "ada:secret")
+    assert start.parse(["--host", "0.0.0.0"]).auth == "ada:secret"
+    assert start.parse(["--auth", "eve:other"]).auth == "eve:other"
+    monkeypatch.setenv(start.AUTH, "nobody")
     with pytest.raises(SystemExit):
-        chat_app.parse([])
-    assert chat_app.AUTH in capsys.readouterr().err
+        start.parse([])
+    assert start.AUTH in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ lost sessions

@@ -1,0 +1,44 @@
+"""What the model is not asked: greetings, thanks, and the bare name of a thing."""
+
+import pytest
+
+from blip2_lab.chat.conversation import INSTRUCTIONS
+from blip2_lab.chat.small_talk import reply
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hi", "Hello!"),
+        ("Hello there!", "Hello!"),
+        ("good morning", "Hello!"),
+        ("Thank you very much.", "You are welcome."),
+        ("drum", "about the drum? Ask for example “where is the drum?” or “what color is the drum?”."),
+        ("a large red Boat.", "about the large red boat? Ask for example “where is the large red boat?”"),
+    ],
+)
+def test_it_is_answered_without_the_model(text, said):
+    assert said in reply(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *INSTRUCTIONS["micro"],
+        *(
+            "",
+            "?",
+            "red",
+            "there",
+            "a",
+            "good",
+            "how are you",
+            "where is the drum?",
+            "is there a cat",
+            "a cat and a drum",
+        ),
+        "a photo of a drum",
+    ],
+)
+def test_everything_else_is_for_the_model(text):
+    assert reply(text) is None

@@ -294,7 +294,7 @@ def _models(args: argparse.Namespace) -> None:
 def _recipes(args: argparse.Namespace) -> None:
     from blip2_lab.training.recipes import registry
 
-    print(registry.table())
+    print(registry.recipes_table())
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -308,39 +308,39 @@ def _plan(args: argparse.Namespace) -> None:
     if args.json:
         console.print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
     else:
-        print("\n\n".join(map(planner.table, plans)))
+        print("\n\n".join(map(planner.plan_table, plans)))
     if len(plans) > 1 and not args.json:
         print(f"\n{args.recipe} in all: {planner.duration(sum(plan.hours for plan in plans))}")
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from blip2_lab.doctor.run import diagnose_run, report
+    from blip2_lab.doctor.run import diagnose_run, run_report
 
     if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
         return _doctor_model(args)
-    _tell(diagnose_run(args.what), report, args.json)
+    _print_findings(diagnose_run(args.what), run_report, args.json)
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
-    from blip2_lab.doctor.model import diagnose_model, open_model, remember, table
+    from blip2_lab.doctor.model import diagnose_model, model_report, open_model, save_reference
 
     model, path = open_model(args.what, **_options(args))
-    if args.remember:
-        print(remember(model, path))
+    if args.save_reference:
+        print(save_reference(model, path))
         return
     findings = diagnose_model(model, path)
-    _tell(findings, table, args.json)
+    _print_findings(findings, model_report, args.json)
     if red := sum(finding.state == "bad" for finding in findings):
         raise ValueError(f"{red} of {len(findings)} checks of {args.what} are red")
 
 
-def _tell(findings: list, table: Callable[[list], str], as_json: bool) -> None:
+def _print_findings(findings: list, as_text: Callable[[list], str], as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
         console.print_json([asdict(finding) for finding in findings])
     else:
-        print(table(findings))
+        print(as_text(findings))
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -371,7 +371,7 @@ def _on_pictures(recipe, place: str | None, name: str | None):
     """The recipe, trained on `place`, in a run folder of its own."""
     from dataclasses import replace
 
-    from blip2_lab.training.recipes.schema import WebData
+    from blip2_lab.training.recipes.schema import ImageTextData
 
     if recipe.sequence and name:
         raise ValueError(
@@ -383,7 +383,11 @@ def _on_pictures(recipe, place: str | None, name: str | None):
         raise ValueError(
             f"{recipe.name} does not train on pictures with captions, so it cannot be trained --on {place}"
         )
-    data = recipe.data if isinstance(recipe.data, WebData) else WebData("your own pictures", image_size=96, held_out=40)
+    data = (
+        recipe.data
+        if isinstance(recipe.data, ImageTextData)
+        else ImageTextData("your own pictures", image_size=96, held_out=40)
+    )
     known_as = "".join(c if c.isalnum() else "-" for c in Path(place).stem or Path(place).resolve().name).strip("-")
     return replace(recipe, name=name or f"{recipe.name}-{known_as}", data=replace(data, path=place))
 
@@ -410,7 +414,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         return _grounding(args)
     from blip2_lab.chat import conversation
     from blip2_lab.evaluation.natural import Asker
-    from blip2_lab.evaluation.scenes import evaluate, table
+    from blip2_lab.evaluation.scenes import evaluate, scores_table
 
     console.check_out(args.out)
     asker = Asker(conversation.first_prompt, conversation.ANSWERING)  # as the app asks
@@ -419,7 +423,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     numbers = evaluate(_load(args), **options, asker=asker, say=console.say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    print(table(numbers))
+    print(scores_table(numbers))
 
 
 def _grounding(args: argparse.Namespace) -> None:
@@ -431,10 +435,10 @@ def _grounding(args: argparse.Namespace) -> None:
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
     options = dict(split=args.split, seed=args.book, say=console.say)
-    report = grounding.evaluate(model, methods=methods, scenes=scenes, rows=rows, **options)
-    print(grounding.table(report))
+    report = grounding.evaluate_grounding(model, methods=methods, scenes=scenes, rows=rows, **options)
+    print(grounding.grounding_table(report))
     if args.out:
-        report |= {"name": args.model, "queries": query_probes.evaluate(model, **options)}
+        report |= {"name": args.model, "queries": query_probes.evaluate_queries(model, **options)}
         print(f"written: {write(args.out, report, model)}")
 
 

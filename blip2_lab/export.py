@@ -14,9 +14,9 @@ import torch
 
 from blip2_lab.chat import out_of_distribution
 from blip2_lab.checkpoints.load import load, save
-from blip2_lab.doctor.model import remember
+from blip2_lab.doctor.model import save_reference
 from blip2_lab.training.batches import fingerprint
-from blip2_lab.training.builders import quietly
+from blip2_lab.training.builders import hf_logging_off
 from blip2_lab.training.recipes.registry import RECIPES
 
 
@@ -33,7 +33,7 @@ def export(
         raise ValueError(f"there is no finished model in {finished}: blip2-lab train {stage2}")
     folder = Path(folder) if folder else runs_dir / family
     retrieval = f"{family}-retrieval"
-    with quietly():
+    with hf_logging_off():
         model = load(finished)
         if (runs_dir / retrieval / "model").is_dir():
             stage1 = load(runs_dir / retrieval / "model")
@@ -43,7 +43,7 @@ def export(
             model.attach_stage1(stage1)
     save(model, folder, dtype=torch.float16)
     out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
-    remember(load(folder), folder)  # of the weights as they are shipped, in 16 bits
+    save_reference(load(folder), folder)  # of the weights as they are shipped, in 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
     for name in next(recipe.sequence for recipe in RECIPES.values() if stage2 in recipe.sequence):

@@ -336,7 +336,7 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
         return {"is it the model": asked is model, **options}
 
     monkeypatch.setattr(scenes, "evaluate", measure)
-    monkeypatch.setattr(scenes, "table", lambda report: f"a table of {report['scenes']} scenes")
+    monkeypatch.setattr(scenes, "scores_table", lambda report: f"a table of {report['scenes']} scenes")
     out = tmp_path / "numbers.json"
     code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--book", "5", "--out", str(out))
     assert code == 0 and err == "asking\n"
@@ -350,9 +350,9 @@ def test_grounding_is_measured_on_the_book_that_is_asked_for(capsys, model, monk
     from blip2_lab.interpret import report as findings
 
     seen = []
-    for module in (grounding, query_probes):
-        monkeypatch.setattr(module, "evaluate", lambda model, **options: (seen.append(options), {})[1])
-    monkeypatch.setattr(grounding, "table", lambda report: "a table")
+    for module, name in ((grounding, "evaluate_grounding"), (query_probes, "evaluate_queries")):
+        monkeypatch.setattr(module, name, lambda model, **options: (seen.append(options), {})[1])
+    monkeypatch.setattr(grounding, "grounding_table", lambda report: "a table")
     monkeypatch.setattr(findings, "write", lambda *_: "a page")
     code, *_ = run(capsys, "evaluate", "grounding", "--book", "5", "--split", "near", "--out", str(tmp_path))
     assert code == 0 and [(options["seed"], options["split"]) for options in seen] == [(5, "near")] * 2

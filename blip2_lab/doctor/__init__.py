@@ -10,6 +10,6 @@ Paper: sections 3.2 to 3.4. Notebooks: 08, 12.
 
 from blip2_lab.doctor.finding import Finding
 from blip2_lab.doctor.model import diagnose_model, open_model
-from blip2_lab.doctor.run import diagnose_run, report
+from blip2_lab.doctor.run import diagnose_run, run_report
 
-__all__ = ["Finding", "diagnose_model", "diagnose_run", "open_model", "report"]
+__all__ = ["Finding", "diagnose_model", "diagnose_run", "open_model", "run_report"]

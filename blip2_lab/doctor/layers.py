@@ -53,7 +53,7 @@ TOLERANCE_QUANTIZED = 0.3
 VISION, LANGUAGE = ("visual_encoder.",), ("t5_model.", "opt_model.")
 COPIES = (*LAVIS_IGNORED, *(name for name, _ in LAVIS_TIED))
 #: Modules that are run again besides the layers and the linear heads.
-BESIDES = ("image_encoder.model.embeddings", "qformer.embedding_layer_norm")
+ALSO_REPLAYED = ("image_encoder.model.embeddings", "qformer.embedding_layer_norm")
 
 
 def tolerance(model: Model) -> float:
@@ -62,7 +62,7 @@ def tolerance(model: Model) -> float:
     return max(TOLERANCE.get(p.dtype, 0.0) for p in model.parameters())
 
 
-def apart(ours: Tensor, theirs: Tensor) -> float:
+def relative_distance(ours: Tensor, theirs: Tensor) -> float:
     """Relative distance; infinity where a number is none."""
     distance = (ours.float() - theirs.float()).norm() / theirs.float().norm().clamp(min=1e-12)
     return distance.item() if torch.isfinite(distance) else float("inf")
@@ -81,11 +81,11 @@ def unchecked(about: str, why: str) -> Finding:
     return Finding(about, "wait", f"not checked: {why}")
 
 
-def judged(about: str, distance: float, most: float, wrong: str) -> Finding:
+def judge_distance(about: str, distance: float, most: float, wrong: str) -> Finding:
     return good(about, f"{distance:.1e} apart") if distance <= most else bad(about, f"{distance:.1e} apart: {wrong}")
 
 
-def parts(model: Model) -> dict[str, nn.Module]:
+def models_by_prefix(model: Model) -> dict[str, nn.Module]:
     """The model, and its guest of stage 1 where it has one, by the prefix of their names."""
     return {"": model, "stage1.": getattr(model, "stage1", None) or nn.Module()}
 
@@ -170,7 +170,7 @@ def loaded_as_written(model: Model, named: dict[str, Tensor]) -> Finding:
     about = "weights as in the files"
     own = {
         prefix + name: parameter
-        for prefix, part in parts(model).items()
+        for prefix, part in models_by_prefix(model).items()
         for name, parameter in part.named_parameters(remove_duplicate=False)
     }
     quantized = {
@@ -180,7 +180,7 @@ def loaded_as_written(model: Model, named: dict[str, Tensor]) -> Finding:
     differing = [name for name in named if name in compared and not _same(own[name], named[name])]
     wrong = [f"{name} is not what the files have under its name" for name in differing]
     if differing:
-        wrong[0] += _what_it_is(own[differing[0]], differing[0], named)
+        wrong[0] += _swapped_with(own[differing[0]], differing[0], named)
     wrong += [f"{n} is in the files, and the model has no place for it" for n in named if n not in compared | quantized]
     if wrong:
         more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -197,7 +197,7 @@ def _same(parameter: Tensor, tensor: Tensor) -> bool:
     return torch.equal(parameter.cpu(), tensor.to(parameter.dtype))
 
 
-def _what_it_is(parameter: Tensor, name: str, named: dict[str, Tensor]) -> str:
+def _swapped_with(parameter: Tensor, name: str, named: dict[str, Tensor]) -> str:
     """Half a sentence where a parameter holds what the files have under another name."""
     alike = (other for other, tensor in named.items() if tensor.shape == parameter.shape and other != name)
     other = next((other for other in alike if _same(parameter, named[other])), None)
@@ -206,7 +206,7 @@ def _what_it_is(parameter: Tensor, name: str, named: dict[str, Tensor]) -> str:
 
 def layer_by_layer(about: str, model: Model, named: dict[str, Tensor], run: Callable[[], object]) -> Finding:
     """Each layer again in float32, on each input that `run` gave it, with its weights from the files."""
-    with _watching(model, _replayed(model)) as calls:
+    with _recorded_calls(model, _modules_to_replay(model)) as calls:
         run()
     shapes, device = _shapes_of(model), next(model.parameters()).device
     worst, where = 0.0, ""
@@ -215,22 +215,22 @@ def layer_by_layer(about: str, model: Model, named: dict[str, Tensor], run: Call
         found = ((key[len(name) + 1 :], tensor) for key, tensor in named.items() if key.startswith(f"{name}."))
         pour(layer, found, device=device, dtype=torch.float32, layout=f"The weights of {name}")
         for args, kwargs, output in seen:
-            distance = apart(_tensor(output), _tensor(layer(*_float32(args), **_float32(kwargs))))
+            distance = relative_distance(_tensor(output), _tensor(layer(*_float32(args), **_float32(kwargs))))
             if distance >= worst:
                 worst, where = distance, name
         layer.to("meta")
-    finding = judged(about, worst, tolerance(model), f"{where} does not compute what its weights say.")
+    finding = judge_distance(about, worst, tolerance(model), f"{where} does not compute what its weights say.")
     return good(about, f"{len(calls)} parts, at most {finding.says}") if finding.state == "good" else finding
 
 
-def _replayed(model: Model) -> list[str]:
-    """Names of the layers (those inside of layers aside), the linear heads, and `BESIDES`."""
+def _modules_to_replay(model: Model) -> list[str]:
+    """Names of the layers (those inside of layers aside), the linear heads, and `ALSO_REPLAYED`."""
     modules = dict(model.named_modules())
     stacks = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
     outer = [name for name in stacks if name.count(".layer") + name.count(".block") == 1]
     layers = [f"{name}.{i}" for name in outer for i in range(len(modules[name]))]
     heads = [name for name, module in model.named_children() if isinstance(module, nn.Linear)]
-    return [*(name for name in BESIDES if name in modules), *layers, *heads]
+    return [*(name for name in ALSO_REPLAYED if name in modules), *layers, *heads]
 
 
 def _shapes_of(model: Model) -> Model:
@@ -244,7 +244,7 @@ def _shapes_of(model: Model) -> Model:
 
 
 @contextmanager
-def _watching(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[tuple]]]:
+def _recorded_calls(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[tuple]]]:
     """While inside, remembers what each named module was given and gave, call by call."""
     calls: dict[str, list[tuple]] = {}
 

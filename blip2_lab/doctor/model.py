@@ -2,7 +2,7 @@
 
 What is unusual about it:
 
-* Wrong weights still talk. So nothing is judged by how an answer sounds: numbers are compared with the files they came
+* Wrong weights still talk. So nothing is judge_distance by how an answer sounds: numbers are compared with the files they came
   from (doctor/layers.py), with a float32 reference, with themselves in another batch and with another kernel.
 * Both kinds of models are examined, each by what it gives: a Stage2Model by the logits of its answers, a Stage1Model
   (retrieval) by its embeddings and its verdicts on pairs.
@@ -36,14 +36,14 @@ from blip2_lab.doctor.finding import Finding
 from blip2_lab.doctor.layers import (
     TOLERANCE,
     Model,
-    apart,
     bad,
     files_are_whole,
     good,
-    judged,
+    judge_distance,
     layer_by_layer,
     loaded_as_written,
-    parts,
+    models_by_prefix,
+    relative_distance,
     tensors_of,
     tolerance,
     unchecked,
@@ -61,9 +61,9 @@ QUESTIONS = ("what color is the boat?", "is it day?", "how many things are there
 CAPTIONS = ("a red boat.", "a picture of two houses at night.", "a cat.")
 LIBRARIES = (("torch", (2, 11), (3,)), ("transformers", (5, 17), (6,)), ("bitsandbytes", (0, 49), (1,)))
 GREEDY = Decoding(num_beams=1, max_new_tokens=8, min_new_tokens=0)
-MORE_PADDING = 4  #: columns put behind a text that must change nothing
+EXTRA_PADDING = 4  #: columns put behind a text that must change nothing
 #: What a model with a missing or misplaced part raises when it runs.
-BROKEN = (AttributeError, RuntimeError, IndexError, TypeError, ValueError)
+RUN_ERRORS = (AttributeError, RuntimeError, IndexError, TypeError, ValueError)
 
 
 def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: str | None) -> tuple[Model, Path]:
@@ -82,16 +82,16 @@ def diagnose_model(model: Model, path: Path | None = None) -> list[Finding]:
         still.insert(2, files_are_whole(model, path))
     try:
         still.append(finite_activations(model, pixels))
-    except BROKEN as error:
+    except RUN_ERRORS as error:
         still.append(bad("activations", _does_not_run(error)))
         return [
             *still,
             *against_files(model, path, None),
-            *(unchecked(about, "the model does not run.") for about in RUNNING),
+            *(unchecked(about, "the model does not run.") for about in FORWARD_CHECKS),
         ]
     if isinstance(model, Stage1Model) and model.tokenizer is None:
         still.append(unchecked("tokenizer", "there is none in the files, so fixed numbers stand for the captions."))
-    return [*still, *against_files(model, path, pixels), *(check(model, pixels) for check in RUNNING.values())]
+    return [*still, *against_files(model, path, pixels), *(check(model, pixels) for check in FORWARD_CHECKS.values())]
 
 
 def against_files(model: Model, path: Path | None, pixels: Tensor | None) -> list[Finding]:
@@ -116,7 +116,7 @@ def against_files(model: Model, path: Path | None, pixels: Tensor | None) -> lis
     computed = "stage 1, layer by layer"
     try:
         return [*findings, layer_by_layer(computed, guest, own, lambda: run(guest, pixels))]
-    except BROKEN as error:
+    except RUN_ERRORS as error:
         return [*findings, bad(computed, _does_not_run(error))]
 
 
@@ -148,12 +148,12 @@ def run(model: Model, pixels: Tensor) -> dict[str, Tensor]:
     """One pass through every part, for the fixed input: the logits of an answer, or what a Stage1Model gives."""
     features = model.image_encoder(pixels)
     if isinstance(model, Stage1Model):
-        return match(model, features, *fixed_texts(model))
+        return stage1_outputs(model, features, *fixed_texts(model))
     texts = model.language_model.pair_texts(fixed_prompts(model), list(CAPTIONS))
     return {"answer_logits": model.language_model.answer_logits(model.visual_prompt(features), *texts).float()}
 
 
-def match(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def stage1_outputs(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """image_features [B,N,Dv] and texts [B,T] -> image_embeds [B,Q,E], text_embeds [B,E] and itm_logits [B,2]."""
     return {
         "image_embeds": stage1.embed_image(features),
@@ -168,7 +168,7 @@ def _first_logits(model: Stage2Model, visual_prompt: Tensor, prompts: list[str])
 
 
 def _farthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    return max(apart(ours[name], theirs[name]) for name in theirs)
+    return max(relative_distance(ours[name], theirs[name]) for name in theirs)
 
 
 def _does_not_run(error: Exception) -> str:
@@ -211,7 +211,9 @@ def precision(model: Model) -> Finding:
 
 
 def finite_weights(model: Model) -> Finding:
-    named = ((prefix + name, p) for prefix, part in parts(model).items() for name, p in part.named_parameters())
+    named = (
+        (prefix + name, p) for prefix, part in models_by_prefix(model).items() for name, p in part.named_parameters()
+    )
     wrong = [name for name, p in named if p.is_floating_point() and not torch.isfinite(p).all()]
     if wrong:
         return bad("weights", f"{len(wrong)} hold NaN or infinity, first {wrong[0]}: fetch or train the model again.")
@@ -220,7 +222,7 @@ def finite_weights(model: Model) -> Finding:
 
 def layer_norms(model: Model) -> Finding:
     """Every norm's name stands for a norm, but for the one that the Q-Former took over (`image_layer_norm`)."""
-    names = [(prefix + name, m) for prefix, part in parts(model).items() for name, m in part.named_modules()]
+    names = [(prefix + name, m) for prefix, part in models_by_prefix(model).items() for name, m in part.named_modules()]
     named = [(n, m) for n, m in names if n.rpartition(".")[2].endswith(("layer_norm", "layernorm", "norm1", "norm2"))]
     named = [(n, m) for n, m in named if not n.endswith("image_encoder.model.post_layernorm")]
     wrong = [name for name, module in named if getattr(module, "weight", None) is None]
@@ -255,12 +257,12 @@ def reference_numbers(model: Model) -> dict[str, Tensor]:
         numbers |= {"visual_prompt": visual_prompt, "first_logits": torch.cat(logits)}
     stage1 = model if isinstance(model, Stage1Model) else model.stage1
     if stage1 is not None:
-        numbers |= match(stage1, features, *fixed_texts(stage1))
+        numbers |= stage1_outputs(stage1, features, *fixed_texts(stage1))
     return {name: tensor.float().cpu().contiguous() for name, tensor in numbers.items()}
 
 
 @torch.no_grad()
-def remember(model: Model, folder: Path) -> Path:
+def save_reference(model: Model, folder: Path) -> Path:
     """Store this model's numbers as the reference of its folder. Raises ValueError where that cannot be."""
     from safetensors.torch import save_file
 
@@ -283,11 +285,11 @@ def reference(model: Model, file: Path) -> Finding:
     stored = load_file(file)
     try:
         numbers = reference_numbers(model)
-    except BROKEN as error:
+    except RUN_ERRORS as error:
         return bad(about, _does_not_run(error))
     if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in numbers.items()}:
         return bad(about, f"{file.name} was made with a model of another shape: make it anew with --remember.")
-    distances = {name: apart(numbers[name], stored[name]) for name in numbers}
+    distances = {name: relative_distance(numbers[name], stored[name]) for name in numbers}
     first = next((name for name, distance in distances.items() if distance > tolerance(model)), None)
     if first is not None:
         return bad(
@@ -351,15 +353,15 @@ def padding(model: Model, pixels: Tensor) -> Finding:
 def _text_padding(model: Stage1Model, pixels: Tensor) -> Finding:
     """Each text alone, against the same beside longer ones with still more padding behind."""
     features, (ids, mask) = model.image_encoder(pixels), fixed_texts(model)
-    more = F.pad(ids, (0, MORE_PADDING), value=model.qformer.config.pad_token_id), F.pad(mask, (0, MORE_PADDING))
+    more = F.pad(ids, (0, EXTRA_PADDING), value=model.qformer.config.pad_token_id), F.pad(mask, (0, EXTRA_PADDING))
     rows = []
     for i, caption in enumerate(CAPTIONS):
         length = int(mask[i].sum())
         alone = model.tokenize([caption]) if model.tokenizer else (ids[i : i + 1, :length], mask[i : i + 1, :length])
-        rows.append(match(model, features[i : i + 1], *alone))
+        rows.append(stage1_outputs(model, features[i : i + 1], *alone))
     alone = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     wrong = "a text's scores depend on its padding, which belongs behind it with zeros in the attention mask."
-    return judged("padding", _farthest(match(model, features, *more), alone), tolerance(model), wrong)
+    return judge_distance("padding", _farthest(stage1_outputs(model, features, *more), alone), tolerance(model), wrong)
 
 
 def batch_is_single(model: Model, pixels: Tensor) -> Finding:
@@ -368,13 +370,13 @@ def batch_is_single(model: Model, pixels: Tensor) -> Finding:
     rows = [slice(0, 3), *(slice(i, i + 1) for i in range(3))]
     if isinstance(model, Stage1Model):
         ids, mask = fixed_texts(model)
-        together, *each = (match(model, model.image_encoder(pixels[r]), ids[r], mask[r]) for r in rows)
+        together, *each = (stage1_outputs(model, model.image_encoder(pixels[r]), ids[r], mask[r]) for r in rows)
     else:
         prompts = fixed_prompts(model)
         seen = ((model.visual_prompt(model.image_encoder(pixels[r])), prompts[r]) for r in rows)
         together, *each = ({"first_logits": _first_logits(model, *one)} for one in seen)
     alone = {name: torch.cat([one[name] for one in each]) for name in together}
-    return judged("batch = single", _farthest(together, alone), tolerance(model), wrong)
+    return judge_distance("batch = single", _farthest(together, alone), tolerance(model), wrong)
 
 
 @contextmanager
@@ -401,7 +403,7 @@ def kernels_agree(model: Model, pixels: Tensor) -> Finding:
     with _written_out(model):
         eager = run(model, pixels)
     wrong = "the fused attention of this device and version is not to be trusted; take another torch."
-    return judged("fused = written out", _farthest(fused, eager), tolerance(model), wrong)
+    return judge_distance("fused = written out", _farthest(fused, eager), tolerance(model), wrong)
 
 
 def repeatable(model: Model, pixels: Tensor) -> Finding:
@@ -424,7 +426,7 @@ def repeatable(model: Model, pixels: Tensor) -> Finding:
     return good(about, f"{alone!r} each time, streamed too")
 
 
-RUNNING = {
+FORWARD_CHECKS = {
     "padding": padding,
     "batch = single": batch_is_single,
     "fused = written out": kernels_agree,
@@ -432,7 +434,7 @@ RUNNING = {
 }
 
 
-def table(findings: list[Finding]) -> str:
+def model_report(findings: list[Finding]) -> str:
     """Green, yellow (not checked) and red, one line for each check."""
     width = max(len(finding.about) for finding in findings)
     marks = {"good": "\033[32m green \033[0m", "wait": "\033[33m   ?   \033[0m", "bad": "\033[31m  red  \033[0m"}

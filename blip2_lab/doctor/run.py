@@ -27,8 +27,8 @@ from blip2_lab.training.run_folder import read_log, reference_log
 
 EARLY = 200  #: steps before which nothing is judged; at least twice the warm-up, too
 AT_CHANCE = {"itc": 0.95, "itm": 0.97, "itg": 0.9}  #: above this share of its chance level a loss has learned nothing
-BEHIND = 0.3  #: how far behind the reference (in shares of the way it has come) is worth a word
-UNSEEN = 0.02  #: losses that shuffled pictures raise by less than this share do not depend on the picture
+SLOW = 0.3  #: how far behind the reference (in shares of the way it has come) is worth a word
+MIN_SHUFFLED_RISE = 0.02  #: losses that shuffled pictures raise by less than this share do not depend on the picture
 NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
 
 
@@ -85,7 +85,7 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
         reference = reference_log(recipe.get("curve") or recipe.get("name", ""))
     looks = [record for record in every if "evaluation" in record or "matched" in record]
     run = Run(records, looks, chance, list(reference), optim.get("warmup_steps", 0))
-    found = [*_numbers(run), *_objectives(run), *_pictures(run)]
+    found = [*_numbers(run), *_objectives(run), *_image_use(run)]
     return sorted(found, key=lambda finding: STATES.index(finding.state))
 
 
@@ -172,7 +172,7 @@ def _objective(run: Run, name: str) -> Finding:
         if now < 0.5 * expected and expected > 0.3 * chance:
             causes = ("a mask lets the answer through", "another batch size or other data than the shipped run's")
             return Finding(name, "bad", f"{title} is {now:.3g}{beside}: too good to be true", causes)
-        if now - expected > BEHIND * (chance - expected):
+        if now - expected > SLOW * (chance - expected):
             causes = ("other settings than the shipped run's (learning rate, batch size, data)", *CAUSES[name][:1])
             return Finding(name, "bad", f"{title} learns, but slowly: {now:.3g}{beside}", causes)
     return Finding(name, "good", f"{title} learns: {now:.3g}, from {chance:.3g} by chance{beside}")
@@ -185,13 +185,13 @@ def _total(run: Run, now: float, expected: float | None, beside: str) -> Finding
     if now > 0.97 * first:
         causes = ("the learning rate is too low", "what should train is frozen", "it began where it could only stay")
         return Finding("total", "bad", f"the loss does not fall: {first:.3g} at first, {now:.3g} now{beside}", causes)
-    if expected is not None and now - expected > BEHIND * (first - expected):
+    if expected is not None and now - expected > SLOW * (first - expected):
         causes = ("other settings than the shipped run's", "what it starts from (stage 1, the language model) is worse")
         return Finding("total", "bad", f"the loss falls, but slowly: {now:.3g}{beside}", causes)
     return Finding("total", "good", f"the loss falls: {first:.3g} at first, {now:.3g} now{beside}")
 
 
-BLIND = (
+IMAGE_UNUSED_CAUSES = (
     "the image features are the same for all pictures (the encoder or its preprocessing)",
     "nothing carries the picture to the text: cross-attention, language projection or query tokens do not train",
     "the texts can be guessed without a picture",
@@ -199,7 +199,7 @@ BLIND = (
 )
 
 
-def _pictures(run: Run) -> list[Finding]:
+def _image_use(run: Run) -> list[Finding]:
     """Is the model looking at the picture at all? Losses, and answers, with each other's pictures."""
     found = []
     look = next((look for look in reversed(run.looks) if "matched" in look and "shuffled" in look), None)
@@ -207,26 +207,26 @@ def _pictures(run: Run) -> list[Finding]:
         matched, shuffled = look["matched"], look["shuffled"]
         for name in [name for name in ("itg", "total") if name in matched and ("itg" not in matched or name == "itg")]:
             pair = f"{NAMES[name]} is {matched[name]:.3g}, with shuffled pictures {shuffled[name]:.3g}"
-            found.append(_seen(run, pair, shuffled[name] > (1 + UNSEEN) * matched[name]))
+            found.append(_image_use_finding(run, pair, shuffled[name] > (1 + MIN_SHUFFLED_RISE) * matched[name]))
     last = next((look["evaluation"] for look in reversed(run.looks) if "shuffled" in look.get("evaluation", {})), {})
     if "accuracy" in last:
         pair = f"of the questions {last['accuracy']:.0%} are right, with shuffled pictures {last['shuffled']:.0%}"
-        found.append(_seen(run, pair, last["accuracy"] > last["shuffled"] + 0.05))
+        found.append(_image_use_finding(run, pair, last["accuracy"] > last["shuffled"] + 0.05))
     if "held_out" in last:
         pair = f"the loss on held-out pictures is {last['held_out']:.3g}, shuffled {last['shuffled']:.3g}"
-        found.append(_seen(run, pair, last["shuffled"] > (1 + UNSEEN) * last["held_out"]))
+        found.append(_image_use_finding(run, pair, last["shuffled"] > (1 + MIN_SHUFFLED_RISE) * last["held_out"]))
     return found
 
 
-def _seen(run: Run, pair: str, seen: bool) -> Finding:
+def _image_use_finding(run: Run, pair: str, seen: bool) -> Finding:
     if seen:
         return Finding("pictures", "good", f"it looks at the pictures: {pair}")
     if run.early:
         return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge")
-    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", BLIND)
+    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", IMAGE_UNUSED_CAUSES)
 
 
-def report(findings: Sequence[Finding]) -> str:
+def run_report(findings: Sequence[Finding]) -> str:
     """Findings for the terminal, and what the worst of them amounts to."""
     marks = {"bad": "!", "wait": "-", "good": "+"}
     lines = []

@@ -37,7 +37,7 @@ CAPTION_PROMPT = "a picture of"
 #: Captions as in the paper (section 4.2, beam search of width 5); greedy ones leave more out.
 CAPTIONS = Decoding(num_beams=5, max_new_tokens=60, length_penalty=1.0)
 SHORTLIST = 16  #: candidates that ITM re-ranks (paper: 128, of galleries of 5,000 and 30,000)
-MINED_AMONG = 64  #: pairs among which hard negatives are mined as in training: the micro recipe's batch
+MINING_BATCH = 64  #: pairs among which hard negatives are mined as in training: the micro recipe's batch
 
 Say = Callable[[str], None]
 
@@ -172,13 +172,13 @@ NAMED = {
 }
 
 
-def named(text: str, meanings: dict[str, str]) -> set[str]:
+def named_values(text: str, meanings: dict[str, str]) -> set[str]:
     """What a text names: `named("two red boats", KIND_WORDS)` -> `{"boat"}`."""
     found = text.lower().replace(",", " ").replace(".", " ").replace(":", " ").split()
     return {meanings[word] for word in found if word in meanings}
 
 
-def truly_there(scene: Scene) -> dict[str, set[str]]:
+def scene_values(scene: Scene) -> dict[str, set[str]]:
     """What a caption may name, by the keys of `NAMED`."""
     return {
         "kinds": {thing.kind for thing in scene.things},
@@ -197,9 +197,9 @@ def caption_scores(
     captions: list[str] = []
     for part in visual_prompts.split(batch_size):
         captions += model.language_model.generate(part, [CAPTION_PROMPT] * len(part), CAPTIONS)
-    truth = [truly_there(scene) for scene in book]
+    truth = [scene_values(scene) for scene in book]
     found = {
-        what: asdict(metrics.set_scores([named(c, meanings) for c in captions], [t[what] for t in truth]))
+        what: asdict(metrics.set_scores([named_values(c, meanings) for c in captions], [t[what] for t in truth]))
         for what, meanings in NAMED.items()
     }
     return {f"{what}_{score}": value for what, scores in found.items() for score, value in scores.items()}
@@ -238,7 +238,7 @@ def retrieval_scores(
         result[f"{name}_shuffled_r1"] = metrics.recall_at(matrix.roll(1, dims=pictures), 1)
     own = torch.arange(len(book), device=scores.itc.device)
     wrong = scores.itc.masked_fill(own[:, None] == own, -torch.inf)
-    mined = [mine(scores.itc[part][:, part] / stage1.temperature, part, seed) for part in _batches(own)]
+    mined = [mine_negatives(scores.itc[part][:, part] / stage1.temperature, part, seed) for part in _batches(own)]
     mined_text, mined_image = map(torch.cat, zip(*mined, strict=True))
     sets = {
         "true": torch.stack([own, own], dim=1),
@@ -250,7 +250,7 @@ def retrieval_scores(
     }
     share = {}
     for name, pairs in sets.items():
-        matched = itm_says_match(stage1, gallery, pairs, *texts, batch_size)
+        matched = itm_matches(stage1, gallery, pairs, *texts, batch_size)
         share[name] = (matched if name.startswith("true") else ~matched).float().mean().item()
         result[f"itm_accuracy_{name}"] = share[name]
     # half of the weight for true pairs, so that saying "no" always is worth 0.5
@@ -260,11 +260,11 @@ def retrieval_scores(
 
 
 def _batches(numbers: Tensor) -> tuple[Tensor, ...]:
-    """Pieces of about `MINED_AMONG`, none of which is a left-over of one."""
-    return numbers.tensor_split(max(1, round(len(numbers) / MINED_AMONG)))
+    """Pieces of about `MINING_BATCH`, none of which is a left-over of one."""
+    return numbers.tensor_split(max(1, round(len(numbers) / MINING_BATCH)))
 
 
-def mine(image_to_text: Tensor, numbers: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def mine_negatives(image_to_text: Tensor, numbers: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Similarities [B, B] over the temperature -> for each pair a wrong text and a wrong image, out of `numbers`
     long[B]."""
     generator = torch.Generator(image_to_text.device).manual_seed(seed)
@@ -273,7 +273,7 @@ def mine(image_to_text: Tensor, numbers: Tensor, seed: int) -> tuple[Tensor, Ten
     return numbers[wrong_text], numbers[wrong_image]
 
 
-def itm_says_match(
+def itm_matches(
     stage1: Stage1Model,
     gallery: retrieval.Gallery,
     pairs: Tensor,
@@ -292,7 +292,7 @@ def itm_says_match(
 # -------------------------------------------------------------------------------------------------------------- table
 
 
-def table(report: dict) -> str:
+def scores_table(report: dict) -> str:
     """A report of `evaluate` as Markdown: each measure with its baselines beside it, shares with 95 % intervals."""
     conditions = ["description", "picture", "no_picture", "shuffled_picture"]
     conditions = [name for name in conditions if name in report["questions"]]

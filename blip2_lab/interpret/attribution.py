@@ -8,7 +8,7 @@ What is unusual about it:
   may be negative where it is evidence against. Its rows add up to one map (`.total`).
 * A method with a completeness axiom (the map sums to the score's change from a blank picture) brings `delta`, by how
   much it misses: look at it before you look at the map.
-* [CLS] belongs to no place: what a query reads there is in no map (`query_probes.habits` says how much that is).
+* [CLS] belongs to no place: what a query reads there is in no map (`query_probes.attention_statistics` says how much that is).
 * captum does what captum can do; own code is only what knows the Q-Former: who merges with whom, in which layer.
 
 Paper: section 3.1 (what the queries are for). Notebook: 09.
@@ -56,7 +56,7 @@ def blank(pixels: Tensor) -> Tensor:
 # --- Attention: functions of tensors, then of recorded maps ---------------------------------------------------------
 
 
-def roll(weights: Tensor) -> Tensor:
+def roll_out(weights: Tensor) -> Tensor:
     """Self-attention [layers, H, N, N] -> [N, N]: what each row holds of each column after all layers, rows sum to 1.
 
     Abnar and Zuidema, 2020 (arXiv 2005.00928): mean over heads, half of each layer is the residual, later layers mix
@@ -68,7 +68,7 @@ def roll(weights: Tensor) -> Tensor:
     return rolled
 
 
-def weigh_by_gradient(weights: Tensor, gradient: Tensor) -> Tensor:
+def gradient_weighted(weights: Tensor, gradient: Tensor) -> Tensor:
     """Attention and the score's gradient on it, [H, L, M] each -> [L, M]: what speaks for the score, mean over heads.
 
     The product comes first, then its positive part, then the mean: a head that speaks against hides none that speaks
@@ -161,13 +161,13 @@ def _weighted(found: AttentionMap) -> Tensor:
     """Attention times gradient, positive parts, mean over heads of the first picture: [L, M]."""
     if found.gradient is None:
         raise ValueError("These maps have no gradients: call maps.differentiate(score) first.")
-    return weigh_by_gradient(found.weights[0].detach().float(), found.gradient[0].float())
+    return gradient_weighted(found.weights[0].detach().float(), found.gradient[0].float())
 
 
 def _rollout_encoder(maps: AttentionMaps) -> Tensor | None:
     """[N, N]: what each token of the encoder's output holds of each patch; None if it was not watched."""
     watched = maps.select("image_encoder", "self", call=-1)
-    return roll(torch.stack([found.weights[0].detach().float() for found in watched])) if watched else None
+    return roll_out(torch.stack([found.weights[0].detach().float() for found in watched])) if watched else None
 
 
 def _relevance_encoder(maps: AttentionMaps) -> Tensor | None:
@@ -189,7 +189,7 @@ def _normalized(relevance: Tensor) -> Tensor:
 # --- Explanations of a score: one function each ---------------------------------------------------------------------
 
 
-def watch(
+def record_score(
     score: Score, pixels: Tensor, *, gradients: bool = False, parts: Sequence[str] | None = None
 ) -> tuple[AttentionMaps, Tensor]:
     """Compute the score of one picture [1,3,S,S] under observation -> its maps, and image_features [1,N,Dv].
@@ -213,25 +213,25 @@ def watch(
 
 def explain_raw(score: Score, pixels: Tensor) -> Explanation:
     """Raw cross-attention, its rows weighted by how much each query counts in the score -> [Q, h, w]."""
-    maps, features = watch(score, pixels)
+    maps, features = record_score(score, pixels)
     return Explanation(_weigh(raw_attention(maps), score.query_weights(features, maps)))
 
 
 def explain_rollout(score: Score, pixels: Tensor) -> Explanation:
     """Attention rollout through Q-Former and image encoder, rows weighted as in `explain_raw` -> [Q, h, w]."""
-    maps, features = watch(score, pixels)
+    maps, features = record_score(score, pixels)
     return Explanation(_weigh(rollout(maps), score.query_weights(features, maps)))
 
 
 def explain_gradient(score: Score, pixels: Tensor) -> Explanation:
     """Gradient-weighted cross-attention -> [Q, h, w]."""
-    maps, _ = watch(score, pixels, gradients=True, parts=["qformer"])
+    maps, _ = record_score(score, pixels, gradients=True, parts=["qformer"])
     return Explanation(gradient_attention(maps))
 
 
 def explain_relevance(score: Score, pixels: Tensor) -> Explanation:
     """Gradient-weighted attention through Q-Former and image encoder, rows weighted as raw ones -> [Q, h, w]."""
-    maps, features = watch(score, pixels, gradients=True)
+    maps, features = record_score(score, pixels, gradients=True)
     return Explanation(_weigh(relevance(maps), score.query_weights(features, maps)))
 
 

@@ -93,7 +93,9 @@ def box_mask(box: tuple[float, float, float, float], size: int) -> Tensor:
 
 
 @torch.no_grad()
-def curves(score: Score, pixels: Tensor, heat: Tensor, *, steps: int = CURVE_STEPS, seed: int = 0) -> Tensor:
+def insertion_deletion_curves(
+    score: Score, pixels: Tensor, heat: Tensor, *, steps: int = CURVE_STEPS, seed: int = 0
+) -> Tensor:
     """The score's probability while patches come, hottest first, and while they go: [2, steps + 1].
 
     Row 0, insertion, begins with the blank picture; row 1, deletion, with the whole one (Petsiuk et al., 2018,
@@ -203,7 +205,7 @@ def scores_of(model: Stage2Model, stage1: Stage1Model | None, case: Case) -> dic
     return {target: found[target] for target in TARGETS if target in found}
 
 
-def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
+def shuffle_trained(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy in which every trained tensor's numbers are shuffled: the same scales, nothing learned.
 
     The frozen parts (image encoder, language model) and the tokenizer are shared with the model, not copied.
@@ -222,7 +224,7 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
 # --- The driver -----------------------------------------------------------------------------------------------------
 
 
-def evaluate(
+def evaluate_grounding(
     model: Stage2Model,
     *,
     methods: Sequence[str] = tuple(METHODS),
@@ -241,9 +243,9 @@ def evaluate(
         raise ValueError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)} or all.")
     if scenes < 1:
         raise ValueError(f"scenes is {scenes}; at least 1 is needed.")
-    about = {"split": split, "seed": seed, "methods": list(methods), "model": fingerprint(model)}
+    about = {"split": split, "seed": seed, "methods": list(methods), "model": trained_fingerprint(model)}
     done = _read_rows(rows, about)
-    twins = (shuffled(model), None if model.stage1 is None else shuffled(model.stage1))
+    twins = (shuffle_trained(model), None if model.stage1 is None else shuffle_trained(model.stage1))
     asked = cases(seed, split)
     results, started = [], time.monotonic()
     for count in range(scenes):
@@ -259,7 +261,7 @@ def evaluate(
     return {**about, "scenes": scenes, **summary(results)}
 
 
-def fingerprint(model: Stage2Model) -> str:
+def trained_fingerprint(model: Stage2Model) -> str:
     """A short name for the trained weights: other weights, another name."""
     digest = hashlib.sha256()
     for module in (model.qformer, model.language_projection, model.stage1):
@@ -322,7 +324,7 @@ def _measure(
 
 def _score(score: Score, pixels: Tensor, heat: Tensor, mask: Tensor, case: Case) -> dict[str, float]:
     box = case.scene.things[case.thing].box
-    insertion, deletion = curves(score, pixels, heat, seed=case.number)
+    insertion, deletion = insertion_deletion_curves(score, pixels, heat, seed=case.number)
     return {
         "pointing": pointing_game(heat, box),
         "mass": mass_inside(heat, box_mask(box, len(mask))),
@@ -382,7 +384,7 @@ def best(report: Mapping, target: str) -> str:
     return max(trusted(report, target) or report["methods"], key=lambda name: found[name]["pointing"][0])
 
 
-def table(report: Mapping) -> str:
+def grounding_table(report: Mapping) -> str:
     """The report as Markdown: for each target, methods x scores with 95 % intervals."""
     parts = []
     for target, found in report["targets"].items():

@@ -41,7 +41,7 @@ NAMES = tuple(label for labels in LABELS.values() for label in labels)
 Say = Callable[[str], None]
 
 
-def truth(scene: Scene) -> Tensor:
+def scene_labels(scene: Scene) -> Tensor:
     """bool[labels]: which of `NAMES` the scene shows; a position, if a thing stands there."""
     shown = {value for t in scene.things for value in (t.kind, t.color, t.position)} | {scene.place, scene.time}
     return torch.tensor([name in shown for name in NAMES])
@@ -76,7 +76,7 @@ def probe(outputs: Tensor, labels: Tensor, *, held_out: float = 0.3, ridge: floa
     return scores
 
 
-def alike(outputs: Tensor) -> Tensor:
+def response_similarity(outputs: Tensor) -> Tensor:
     """outputs [M,Q,D] -> cosine of what varies from picture to picture, mean over pictures, [Q,Q].
 
     Each query's own mean is taken away first: it is the same for every picture and says nothing of it.
@@ -86,7 +86,7 @@ def alike(outputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look(model: Stage2Model, features: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
+def outputs_and_attention(model: Stage2Model, features: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """image_features [M,N,Dv] -> query outputs [M,Q,Dq] and raw attention, mean over layers and heads, [M,Q,N]."""
     outputs, attention = [], []
     for part in features.split(batch_size):
@@ -96,7 +96,7 @@ def look(model: Stage2Model, features: Tensor, batch_size: int = 64) -> tuple[Te
     return torch.cat(outputs), torch.cat(attention)
 
 
-def habits(attention: Tensor) -> dict[str, float]:
+def attention_statistics(attention: Tensor) -> dict[str, float]:
     """Raw attention [M,Q,N] of M pictures -> why it looks like noise, in numbers from 0 to 1.
 
     cls        share that goes to [CLS], which has no place
@@ -119,7 +119,7 @@ def habits(attention: Tensor) -> dict[str, float]:
     }
 
 
-def without_each(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say) -> list[dict]:
+def accuracy_without_each(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say) -> list[dict]:
     """For each query: the questions' accuracies when it is cut out of visual_prompts [M,Q,Dl]."""
     queries = visual_prompts.shape[1]
     found = []
@@ -129,7 +129,9 @@ def without_each(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say
     return found
 
 
-def fewer(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say, *, draws: int = 3) -> dict[int, list[float]]:
+def accuracy_with_fewer(
+    visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say, *, draws: int = 3
+) -> dict[int, list[float]]:
     """How many queries are kept -> accuracy of the visual questions, for `draws` random choices of which."""
     queries = visual_prompts.shape[1]
     counts = sorted({0, queries, *(2**k for k in range(queries.bit_length()) if 2**k < queries), 3 * queries // 4})
@@ -144,7 +146,7 @@ def fewer(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say, *, dr
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_queries(
     model: Stage2Model,
     *,
     scenes: int = 1000,
@@ -160,8 +162,8 @@ def evaluate(
     book = [sample_scene(seed, index, split) for index in range(scenes)]
     say(f"looking at {scenes} pictures")
     features = image_features(model, book, batch_size)
-    outputs, attention = look(model, features)
-    labels = torch.stack([truth(scene) for scene in book])
+    outputs, attention = outputs_and_attention(model, features)
+    labels = torch.stack([scene_labels(scene) for scene in book])
     say("probing each query")
     read = probe(outputs, labels)
     few = book[:asked_scenes]
@@ -176,16 +178,16 @@ def evaluate(
         "asked_scenes": len(few),
         "questions": len(asked),
         "probe": read.tolist(),
-        "alike": alike(outputs).tolist(),
-        "attention": habits(attention),
+        "alike": response_similarity(outputs).tolist(),
+        "attention": attention_statistics(attention),
         "attention_mean": attention.mean(dim=0).tolist(),
         "with_all": ask(visual_prompts),
-        "without": without_each(visual_prompts, ask, say),
-        "fewer": fewer(visual_prompts, ask, say),
+        "without": accuracy_without_each(visual_prompts, ask, say),
+        "fewer": accuracy_with_fewer(visual_prompts, ask, say),
     }
 
 
-def groups(read: Sequence[Sequence[float]] | Tensor) -> dict[str, Tensor]:
+def group_means(read: Sequence[Sequence[float]] | Tensor) -> dict[str, Tensor]:
     """A probe's result [Q, labels] -> group of `LABELS` -> mean over its labels, [Q]."""
     values, start, found = torch.as_tensor(read), 0, {}
     for name, labels in LABELS.items():

@@ -172,7 +172,7 @@ def _trust(report: Mapping, folder: str) -> list[str]:
         "patches come or go, hottest first. *same when shuffled*: rank correlation with the map of shuffled weights, "
         f"{min(grounding.SANITY_SCENES, report['scenes'])} scenes. *missing*: what the map lacks of the score's change "
         "from a blank picture, at the median scene. Bold: trusted; slanted: maps that have seen no model.",
-        grounding.table(report),
+        grounding.grounding_table(report),
         "The methods: "
         + "; ".join(f"*{name}*, {SOURCES[name]}" for name in report["methods"] if name in SOURCES)
         + ".",
@@ -226,7 +226,7 @@ def _model_itself(report: Mapping) -> list[str]:
 def _each_query(report: Mapping, folder: str) -> list[str]:
     about = report["queries"]
     read = torch.tensor(about["probe"])
-    best = {name: (int(values.argmax()), values) for name, values in query_probes.groups(read).items()}
+    best = {name: (int(values.argmax()), values) for name, values in query_probes.group_means(read).items()}
     said = "; ".join(
         f"{name} {values.max():.2f} (query {query}; mean of all {values.mean():.2f})"
         for name, (query, values) in best.items()

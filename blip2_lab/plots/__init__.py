@@ -10,12 +10,12 @@ Matplotlib and ipywidgets are imported where a figure or a widget is made; `over
 Paper: Figures 1 and 2. Notebooks: all.
 """
 
-from blip2_lab.plots.attention import overlay, queries_on_picture, words_on_picture
+from blip2_lab.plots.attention import overlay, queries_on_image, words_on_image
 from blip2_lab.plots.decoding import beam_tree, next_token
-from blip2_lab.plots.figures import attention_on_picture, bars, blip2_map, curves, mask_grids, matrix, pictures
+from blip2_lab.plots.figures import attention_on_image, bars, blip2_map, curves, image_grid, mask_grids, matrix
 
 __all__ = [
-    "attention_on_picture",
+    "attention_on_image",
     "bars",
     "beam_tree",
     "blip2_map",
@@ -24,7 +24,7 @@ __all__ = [
     "matrix",
     "next_token",
     "overlay",
-    "pictures",
-    "queries_on_picture",
-    "words_on_picture",
+    "image_grid",
+    "queries_on_image",
+    "words_on_image",
 ]

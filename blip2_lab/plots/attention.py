@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.plots.figures import COLORS, _figure, attention_on_picture, bars
+from blip2_lab.plots.figures import COLORS, attention_on_image, bars, new_figure
 from blip2_lab.plots.widgets import explorer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def overlay(
     return Image.composite(Image.new("RGB", (size, size), color), gray, mask)
 
 
-def queries_on_picture(
+def queries_on_image(
     picture: Image.Image, maps: Tensor, *, notes: Sequence[str] = (), columns: int = 8, shared: bool = False
 ) -> Figure:
     """Where each query looks: maps [Q, h, w], one small picture each, with a note under its number.
@@ -49,15 +49,15 @@ def queries_on_picture(
     """
     titles = [f"{i}" + (f"\n{notes[i]}" if notes else "") for i in range(len(maps))]
     limits = (float(maps.min()), float(maps.max())) if shared else None
-    return attention_on_picture(picture, maps, titles, columns=columns, limits=limits)
+    return attention_on_image(picture, maps, titles, columns=columns, limits=limits)
 
 
-def words_on_picture(
+def words_on_image(
     picture: Image.Image, words: Sequence[str], maps: Tensor, probabilities: Sequence[float], *, columns: int = 6
 ) -> Figure:
     """Where each word of an answer came from: maps [W, h, w], the word and its probability above."""
     titles = [f"{word}\n{probability:.0%}" for word, probability in zip(words, probabilities, strict=True)]
-    return attention_on_picture(picture, maps.clamp(min=0), titles, columns=columns)
+    return attention_on_image(picture, maps.clamp(min=0), titles, columns=columns)
 
 
 def methods_side_by_side(
@@ -69,7 +69,7 @@ def methods_side_by_side(
     """
     titles = [f"{name}\n{(notes or {}).get(name, '')}".rstrip() for name in maps]
     stacked = torch.stack([heat.detach().float().cpu().clamp(min=0) for heat in maps.values()])
-    return attention_on_picture(picture, stacked, titles, columns=5, marks=[box] if box else [])
+    return attention_on_image(picture, stacked, titles, columns=5, marks=[box] if box else [])
 
 
 def layers_and_heads(picture: Image.Image, maps: Tensor, layers: Sequence[int], *, query: int | None = None) -> Figure:
@@ -77,7 +77,7 @@ def layers_and_heads(picture: Image.Image, maps: Tensor, layers: Sequence[int], 
     or one `query`."""
     chosen = maps.mean(dim=2) if query is None else maps[:, :, query]
     titles = [f"layer {layer}, head {head}" for layer in layers for head in range(maps.shape[1])]
-    return attention_on_picture(picture, chosen.flatten(0, 1), titles, columns=maps.shape[1])
+    return attention_on_image(picture, chosen.flatten(0, 1), titles, columns=maps.shape[1])
 
 
 def queries_and_caption(cosines: Tensor, verdicts: Tensor, caption: str) -> tuple[Figure, Figure]:
@@ -107,7 +107,7 @@ def intervals(
     rows: Mapping[str, Sequence[float]], *, x: str, title: str = "", levels: Mapping[str, Sequence[float]] | None = None
 ) -> Figure:
     """name -> (mean, low, high) as dots with whiskers, one below the other; levels: named bands behind them."""
-    figure, (axis,) = _figure(8, 1.2 + 0.42 * len(rows))
+    figure, (axis,) = new_figure(8, 1.2 + 0.42 * len(rows))
     for i, (name, (_, low, high)) in enumerate((levels or {}).items()):
         axis.axvspan(low, max(high, low + 1e-3), color=COLORS[(i + 1) % 7], alpha=0.25, label=name)
     for place, (mean, low, high) in enumerate(rows.values()):
@@ -137,7 +137,7 @@ def explore_layers(picture: Image.Image, maps: Tensor, layers: Sequence[int]):
         heat = chosen.mean(dim=0) if query < 0 else chosen[query]
         what = f"layer {layer}, {'all heads' if head < 0 else f'head {head}'}"
         title = f"{what}\n{'all queries' if query < 0 else f'query {query}'}"
-        return attention_on_picture(picture, heat[None], [title])
+        return attention_on_image(picture, heat[None], [title])
 
     try:
         import ipywidgets

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from blip2_lab.plots.figures import COLORS, _array, _figure
+from blip2_lab.plots.figures import COLORS, float_tensor, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,12 +30,12 @@ def next_token(names: Sequence[str], settings: Mapping[str, Tensor], *, top: int
 
     Shows the `top` likeliest tokens of the first setting, in its order, one panel for each setting.
     """
-    panels = {name: _array(values) for name, values in settings.items()}
+    panels = {name: float_tensor(values) for name, values in settings.items()}
     first = next(iter(panels.values()))
     if len(names) != len(first):
         raise ValueError(f"There are {len(names)} names and {len(first)} probabilities; give one name for each.")
     order = first.argsort(descending=True)[:top].tolist()
-    figure, axes = _figure(min(3.1 * len(panels) + 1, 13), 0.34 * len(order) + 1.4, 1, len(panels), sharey=True)
+    figure, axes = new_figure(min(3.1 * len(panels) + 1, 13), 0.34 * len(order) + 1.4, 1, len(panels), sharey=True)
     for i, (axis, (name, values)) in enumerate(zip(axes, panels.items(), strict=True)):
         shares = values[order].tolist()
         inside = [share > 0 for share in shares]
@@ -62,7 +62,7 @@ def beam_tree(steps: Sequence[Sequence[Beam]], *, best: Sequence[int] = (), titl
     if best and len(best) != len(steps):
         raise ValueError(f"There are {len(steps)} steps, and `best` names beams of {len(best)}.")
     width = max(len(step) for step in steps)
-    figure, (axis,) = _figure(min(1.35 * len(steps) + 1, 15), 0.75 * width + 1.1)
+    figure, (axis,) = new_figure(min(1.35 * len(steps) + 1, 15), 0.75 * width + 1.1)
     for column, step in enumerate(steps):
         parents = {parent for _, parent, _ in steps[column + 1]} if column + 1 < len(steps) else set(range(len(step)))
         for row, (text, parent, score) in enumerate(step):

@@ -55,7 +55,7 @@ ARROWS = (
 QFORMER_FRAME = (31, 9, 33, 22.5)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no window and no global state, and its axes in reading order."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **opti
     return figure, [axis for row in axes for axis in row]
 
 
-def _array(values: Tensor | Sequence) -> Tensor:
+def float_tensor(values: Tensor | Sequence) -> Tensor:
     """Anything with numbers -> a float tensor on the CPU, without gradient."""
     return torch.as_tensor(values).detach().float().cpu()
 
@@ -94,7 +94,7 @@ def blip2_map(lit: Collection[str] = (), title: str = "") -> Figure:
     unknown = set(lit) - MAP.keys()
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))}: not on the map. Its parts are {', '.join(MAP)}.")
-    figure, (axis,) = _figure(11, 4.6)
+    figure, (axis,) = new_figure(11, 4.6)
     axis.set(xlim=(-1, 97), ylim=(-1, 47))
     axis.axis("off")
     left, bottom, width, height = QFORMER_FRAME
@@ -175,7 +175,7 @@ def mask_grids(masks: Mapping[str, Tensor], names: Sequence[str], num_queries: i
         if grid.shape[1] != len(names):
             raise ValueError(f"The mask {title!r} has {grid.shape[1]} columns and there are {len(names)} names.")
     side = max(3.2, 0.36 * len(names) + 1.2)
-    figure, axes = _figure(side * len(grids), side + 0.5, 1, len(grids))
+    figure, axes = new_figure(side * len(grids), side + 0.5, 1, len(grids))
     for axis, (title, grid) in zip(axes, grids.items(), strict=True):
         _draw_mask(axis, grid, names, num_queries, title)
     return figure
@@ -196,13 +196,13 @@ def matrix(
 
     mark: bool, cells with a thick frame (the true pairs). limits: of the colors; by default those of the values.
     """
-    values = _array(values)
+    values = float_tensor(values)
     if list(values.shape) != [len(rows), len(columns)]:
         raise ValueError(
             f"The matrix is {list(values.shape)}; there are {len(rows)} row and {len(columns)} column names."
         )
     width = 2.4 + max(0.6 * len(columns), 2.0) + 0.09 * max(map(len, rows))
-    figure, (axis,) = _figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
+    figure, (axis,) = new_figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
     image = _heat(axis, values, digits if values.numel() <= 256 else None, limits, mark)
     _grid(axis, rows, columns)
     figure.colorbar(image, ax=axis, shrink=0.8, label=label)
@@ -232,7 +232,7 @@ def _heat(axis: Axes, values: Tensor, digits: int | None, limits: tuple | None, 
 # --- Pictures -------------------------------------------------------------------------------------------------------
 
 
-def attention_on_picture(
+def attention_on_image(
     picture: Image.Image,
     maps: Tensor,
     titles: Sequence[str],
@@ -247,12 +247,12 @@ def attention_on_picture(
     """
     from matplotlib.patches import Rectangle
 
-    maps = _array(maps)
+    maps = float_tensor(maps)
     if maps.ndim != 3 or len(maps) != len(titles):
         raise ValueError(f"There are {len(titles)} titles; give as many maps, [M, n, n]. These are {list(maps.shape)}.")
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
-    figure, axes = _figure(2.1 * columns, 2.3 * rows, rows, columns)
+    figure, axes = new_figure(2.1 * columns, 2.3 * rows, rows, columns)
     for axis in axes:
         axis.axis("off")
     for axis, values, title in zip(axes, maps, titles, strict=False):
@@ -267,13 +267,13 @@ def attention_on_picture(
     return figure
 
 
-def pictures(images: Sequence[Image.Image], titles: Sequence[str], columns: int = 4, size: float = 2.6) -> Figure:
+def image_grid(images: Sequence[Image.Image], titles: Sequence[str], columns: int = 4, size: float = 2.6) -> Figure:
     """Pictures with their titles, in rows."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     titles = [fill(title, int(12 * size)) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)
-    figure, axes = _figure(size * columns, (size + 0.1 + 0.2 * lines) * rows, rows, columns)
+    figure, axes = new_figure(size * columns, (size + 0.1 + 0.2 * lines) * rows, rows, columns)
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes, images, titles, strict=False):
@@ -295,10 +295,10 @@ def curves(
     log: bool = False,
 ) -> Figure:
     """Lines by name: values, or (x values, values). levels: name -> a horizontal line, such as chance."""
-    figure, (axis,) = _figure(8, 4.2)
+    figure, (axis,) = new_figure(8, 4.2)
     for i, (name, line) in enumerate(lines.items()):
         pair = line if isinstance(line, tuple) else (range(len(line)), line)
-        points, values = (_array(list(part)).numpy() for part in pair)
+        points, values = (float_tensor(list(part)).numpy() for part in pair)
         axis.plot(points, values, label=name, color=COLORS[i % 7], ls=DASHES[i % 7], lw=2.2)
     for name, level in (levels or {}).items():
         axis.axhline(level, color="#666", lw=1.2, ls=":")
@@ -321,13 +321,13 @@ def bars(
     digits: int = 2,
 ) -> Figure:
     """Bars, one group of equal hatch for each name in `groups`, a number on every bar where there are few."""
-    figure, (axis,) = _figure(min(3 + 0.7 * len(names) * max(1, len(groups) * 0.6), 13), 4)
+    figure, (axis,) = new_figure(min(3 + 0.7 * len(names) * max(1, len(groups) * 0.6), 13), 4)
     width = 0.8 / len(groups)
     for i, (name, values) in enumerate(groups.items()):
         places = [k + (i - (len(groups) - 1) / 2) * width for k in range(len(names))]
         hatch = ("", "//", "..", "xx")[i % 4]
         drawn = axis.bar(
-            places, _array(values).numpy(), width * 0.94, label=name, color=COLORS[i % 7], hatch=hatch, ec="white"
+            places, float_tensor(values).numpy(), width * 0.94, label=name, color=COLORS[i % 7], hatch=hatch, ec="white"
         )
         if len(names) * len(groups) <= 24:
             axis.bar_label(drawn, fmt=f"%.{digits}f", fontsize=9)

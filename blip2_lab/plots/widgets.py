@@ -90,12 +90,12 @@ def mask_explorer(caption: str = "a red boat", num_queries: int = 4, padding: in
 def query_explorer(picture: Image.Image, maps: Tensor, marks: Sequence[tuple] = ()):
     """Where a query looks, layer by layer: maps [layers, Q, n, n]. Choose the query; all its layers stand side by side.
 
-    marks: boxes as in `figures.attention_on_picture`. Without ipywidgets: query 0.
+    marks: boxes as in `figures.attention_on_image`. Without ipywidgets: query 0.
     """
 
     def view(query: int):
         titles = [f"query {query}, look {i + 1} of {len(maps)}" for i in range(len(maps))]
-        return figures.attention_on_picture(picture, maps[:, query], titles, marks=marks)
+        return figures.attention_on_image(picture, maps[:, query], titles, marks=marks)
 
     try:
         import ipywidgets

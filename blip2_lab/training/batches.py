@@ -2,11 +2,11 @@
 
 What is unusual about it:
 
-* A feed has one method, `batch(index)`, a pure function of its index: caption, crop and flip of every place are drawn
+* A batches has one method, `batch(index)`, a pure function of its index: caption, crop and flip of every place are drawn
   from the seed, the batch's number and the place. Threads decode the pictures, and cannot change a single one.
 * From the cache a picture comes in one of several views, each cropped and flipped once. A view is not flipped when any
   text of its picture names a side. A broken picture's row is all NaN: it is skipped each time.
-* `schema.WebData` says what is done with the pictures; `data/mixture.py` knows where they are.
+* `schema.ImageTextData` says what is done with the pictures; `data/mixture.py` knows where they are.
 
 Paper: section 3.4 (random resized crop, flip; one of several captions each time). Notebook: 08.
 """
@@ -48,66 +48,66 @@ from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
 from blip2_lab.training.optim import bf16_is_fast
-from blip2_lab.training.recipes.schema import Recipe, SceneData, WebData
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe, SceneData
 
 SKIPPED = "skipped.jsonl"  #: in a run's folder
-FAMILY = 16  #: scenes that a batch shows together because they are alike
+GROUP_SIZE = 16  #: scenes that a batch shows together because they are alike
 
 #: What a full caption tells: of the whole scene, and of each thing.
-TOLD = (*PLACES, *TIMES, *range(1, 5), *KINDS, *COLORS, *SIZES, *POSITIONS)
+CAPTION_VALUES = (*PLACES, *TIMES, *range(1, 5), *KINDS, *COLORS, *SIZES, *POSITIONS)
 
 
-def told(scene: Scene) -> tuple:
+def caption_facts(scene: Scene) -> tuple:
     """All that a full caption tells. Of two scenes that agree in it every caption is true."""
     things = sorted((t.kind, t.color, t.size, t.position) for t in scene.things)
     return scene.place, scene.time, *things
 
 
-def facts(scene: Scene) -> list[int]:
-    """How often each of `TOLD` is true; which thing has which color it does not say."""
-    place, time, *things = told(scene)
+def fact_counts(scene: Scene) -> list[int]:
+    """How often each of `CAPTION_VALUES` is true; which thing has which color it does not say."""
+    place, time, *things = caption_facts(scene)
     true = Counter([place, time, len(things), *(value for thing in things for value in thing)])
-    return [true[value] for value in TOLD]
+    return [true[value] for value in CAPTION_VALUES]
 
 
-class SceneFeed:
+class SceneBatches:
     """Scenes of the picture book: cached features with freshly drawn captions.
 
-    From batch `alike_from` on every second batch, those with captions that tell everything (`PictureBook.one_caption`),
-    shows families of `FAMILY` scenes that are told almost alike. The contrastive loss and the hard negatives of ITM
+    From batch `hard_batches_from` on every second batch, those with captions that tell everything (`PictureBook.one_caption`),
+    shows families of `GROUP_SIZE` scenes that are caption_facts almost alike. The contrastive loss and the hard negatives of ITM
     teach what tells the examples of a batch apart; among 64 random scenes place, time and number do for most, and
-    kinds, colors and positions are learned late. A caption that tells a part would often be true of a whole family.
+    kinds, colors and positions are learned late. A caption that tells a part would often be true of a whole similar_scenes.
     """
 
     def __init__(
-        self, book: PictureBook, features: Features, batch_size: int, seed: int, alike_from: int | None = None
+        self, book: PictureBook, features: Features, batch_size: int, seed: int, hard_batches_from: int | None = None
     ) -> None:
         self.book, self.features = book, features
         self.batch_size, self.seed = batch_size, seed
-        self.alike_from = math.inf if alike_from is None else alike_from
-        count = len(features) if alike_from is not None else 0
+        self.hard_batches_from = math.inf if hard_batches_from is None else hard_batches_from
+        count = len(features) if hard_batches_from is not None else 0
         # numpy: this runs in the thread that prepares batches, where torch's own threads would slow the training's
-        self.facts = np.array([facts(book.scene(number)) for number in range(count)], dtype=np.int8)
+        self.fact_counts = np.array([fact_counts(book.scene(number)) for number in range(count)], dtype=np.int8)
 
     def numbers(self, index: int) -> list[int]:
         """The scenes of batch `index`."""
         plain = batch_indices(index, self.batch_size, len(self.features), self.seed)
-        if index < self.alike_from or index % 2 == 1:
+        if index < self.hard_batches_from or index % 2 == 1:
             return plain
         chosen: dict[int, None] = {}
-        for anchor in plain:  # the family of a scene that is in one already would be much the same
+        for anchor in plain:  # the similar_scenes of a scene that is in one already would be much the same
             if anchor not in chosen:
-                chosen |= dict.fromkeys(self.family(anchor))
+                chosen |= dict.fromkeys(self.similar_scenes(anchor))
             if len(chosen) >= self.batch_size:
                 break
         return list(chosen)[: self.batch_size]
 
-    def family(self, number: int) -> list[int]:
-        """A scene and those that differ from it in the fewest facts, none in nothing at all."""
-        differences = np.abs(self.facts - self.facts[number]).sum(axis=1)
-        nearest = differences.argsort(kind="stable")[: 2 * FAMILY].tolist()
-        own = told(self.book.scene(number))
-        return [number, *(n for n in nearest if told(self.book.scene(n)) != own)][:FAMILY]
+    def similar_scenes(self, number: int) -> list[int]:
+        """A scene and those that differ from it in the fewest fact_counts, none in nothing at all."""
+        differences = np.abs(self.fact_counts - self.fact_counts[number]).sum(axis=1)
+        nearest = differences.argsort(kind="stable")[: 2 * GROUP_SIZE].tolist()
+        own = caption_facts(self.book.scene(number))
+        return [number, *(n for n in nearest if caption_facts(self.book.scene(n)) != own)][:GROUP_SIZE]
 
     def batch(self, index: int) -> Batch:
         numbers = self.numbers(index)
@@ -124,11 +124,11 @@ class Row(NamedTuple):
     id: str
 
 
-class PictureFeed:
+class ImageTextBatches:
     """Pictures of `mixture` as batches of pixels [B,3,S,S], or of image_features [B,N,Dv] once `cache` was called."""
 
     def __init__(
-        self, mixture: Mixture, data: WebData, *, batch_size: int, seed: int, broken_file: Path | None = None
+        self, mixture: Mixture, data: ImageTextData, *, batch_size: int, seed: int, broken_file: Path | None = None
     ) -> None:
         sources = [_with_text(source, data.text) for source in mixture.sources]
         self.held_out: list[Source] = []
@@ -154,7 +154,7 @@ class PictureFeed:
         """Batch number `index`. Raises ValueError when all of it is broken, or too much of everything."""
         picks = self.mixture.picks(index, self.batch_size, self.seed)
         self.skips.seen = max(self.skips.seen, (index + 1) * self.batch_size)
-        records = [self._record(pick) for pick in picks]  # in order: a stream has no other way
+        records = [self._read_record(pick) for pick in picks]  # in order: a stream has no other way
         places = [Random(f"{self.seed} {index} {place}") for place in range(len(picks))]
         rows = list(self.pool.map(self._row, picks, records, places))
         good = [row for row in rows if row is not None]
@@ -167,7 +167,7 @@ class PictureFeed:
             return Batch(image_features=torch.stack([row.picture for row in rows]), **shown)
         return Batch(pixels=preprocess([row.picture for row in rows], self.data.image_size), **shown)
 
-    def _record(self, pick: Pick) -> Record | None:
+    def _read_record(self, pick: Pick) -> Record | None:
         try:
             return self.mixture.record(pick, self.seed)
         except BrokenSample as broken:
@@ -202,9 +202,9 @@ class PictureFeed:
         for number, source in enumerate(self.mixture.sources):
             if is_stream(source):
                 raise ValueError(f"{source.name} is a stream, which cannot be cached: --set data.cached_views=0")
-            name = f"{encoder}-{_contents(source, self.data, self.seed)}"
+            name = f"{encoder}-{_cache_key(source, self.data, self.seed)}"
             features = cached_features(
-                _or_nan(encode, self.data.image_size),
+                _nan_if_broken(encode, self.data.image_size),
                 self._image_of(number, source, views),
                 len(source) * views,
                 path=folder / name,
@@ -297,7 +297,7 @@ def _with_text(source: Source | Stream, text: str) -> Source | Stream:
     return source if len(numbers) == len(source) else Part(source, numbers)
 
 
-def _or_nan(encode: Encode, image_size: int) -> Encode:
+def _nan_if_broken(encode: Encode, image_size: int) -> Encode:
     """The same encoder, which answers NaN to a picture that is None."""
 
     def encode_known(images: Sequence[Image.Image | None]) -> Tensor:
@@ -309,7 +309,7 @@ def _or_nan(encode: Encode, image_size: int) -> Encode:
     return encode_known
 
 
-def _contents(source: Source, data: WebData, seed: int) -> str:
+def _cache_key(source: Source, data: ImageTextData, seed: int) -> str:
     """A name for these pictures (by path, size and time of change) and for what is done with them."""
     digest = hashlib.sha256(f"{identity(source)} {seed} {data.image_size} {data.crop_scale}".encode())
     digest.update(f"{data.flip} {data.cached_views}".encode())
@@ -342,7 +342,7 @@ def encode_frozen(image_encoder: ImageEncoder, pixels: Tensor) -> Tensor:
         return image_encoder.to(pixels.device)(pixels).to(torch.bfloat16)
 
 
-def encoder_of(image_encoder: ImageEncoder):
+def encode_function(image_encoder: ImageEncoder):
     """The encoder as a function of pictures -> image_features bf16 [B,N,Dv], on the fastest device there is."""
     image_encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -352,7 +352,7 @@ def encoder_of(image_encoder: ImageEncoder):
     return encode
 
 
-# ------------------------------------------------------------------------------------------------ a recipe's own feed
+# ------------------------------------------------------------------------------------------------ a recipe's own batches
 
 
 def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Features]:
@@ -360,7 +360,7 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     book = PictureBook(data.seed, image_size=image_encoder.image_size, caption=data.caption)
     name = f"{fingerprint(image_encoder)}-{data.seed}-{data.scenes}"
     features = cached_features(
-        encoder_of(image_encoder),
+        encode_function(image_encoder),
         book.image,
         data.scenes,
         path=runs_dir / "features" / name,
@@ -369,17 +369,17 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     return book, features
 
 
-def check_place(recipe: Recipe) -> None:
+def require_data_path(recipe: Recipe) -> None:
     """Raises ValueError when nobody has said where the pictures are; asked before gigabytes are fetched."""
     data = recipe.data
-    if isinstance(data, WebData) and not data.path:
+    if isinstance(data, ImageTextData) and not data.path:
         raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
 
 
-def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> PictureFeed:
+def image_text_batches(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> ImageTextBatches:
     """The recipe's pictures; with `data.cached_views` their features are computed now, once."""
     data = recipe.data
-    feed = PictureFeed(
+    batches = ImageTextBatches(
         open_sources(data.path),
         data,
         batch_size=recipe.optim.pass_size,
@@ -387,18 +387,20 @@ def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) ->
         broken_file=runs_dir / recipe.name / SKIPPED,
     )
     if data.cached_views:
-        feed.cache(encoder_of(image_encoder), runs_dir / "features", fingerprint(image_encoder))
-    return feed
+        batches.cache(encode_function(image_encoder), runs_dir / "features", fingerprint(image_encoder))
+    return batches
 
 
-def pairs(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> tuple[SceneFeed | PictureFeed, Batch | None]:
+def train_and_held_out(
+    recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path
+) -> tuple[SceneBatches | ImageTextBatches, Batch | None]:
     """Pictures with captions to learn from, and others to evaluate on, if any."""
-    if isinstance(recipe.data, WebData):
-        feed = picture_feed(recipe, image_encoder, runs_dir)
-        return feed, feed.validation()
+    if isinstance(recipe.data, ImageTextData):
+        batches = image_text_batches(recipe, image_encoder, runs_dir)
+        return batches, batches.validation()
     book, features = scene_features(image_encoder, recipe.data, runs_dir)
     gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size, caption="full")
     numbers = range(recipe.data.held_out)
-    pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
+    pictures = encode_function(image_encoder)([gallery.image(i) for i in numbers])
     held_out = Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=pictures)
-    return SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from), held_out
+    return SceneBatches(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.hard_batches_from), held_out

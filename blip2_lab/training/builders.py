@@ -36,16 +36,16 @@ from blip2_lab.models.vision_encoder import ImageEncoder, freeze, unfreeze
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.training.batches import (
-    PictureFeed,
-    SceneFeed,
-    check_place,
-    encoder_of,
-    pairs,
-    picture_feed,
+    ImageTextBatches,
+    SceneBatches,
+    encode_function,
+    image_text_batches,
+    require_data_path,
     scene_features,
+    train_and_held_out,
 )
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import FineTuneParts, Recipe, Stage1Parts, Stage2Parts, WebData
+from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, Recipe, Stage1Parts, Stage2Parts
 from blip2_lab.training.tasks import pretraining
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
@@ -76,7 +76,7 @@ def stage1_parts_of(name: str, runs_dir: Path) -> Stage1Parts:
 
 
 @contextmanager
-def quietly():
+def hf_logging_off():
     """transformers reports every weight that a part does not use; ours are left out on purpose."""
     from transformers.utils import logging
 
@@ -103,7 +103,7 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
         state = kept_of_eva(dict(read_tensors([file])))
         return freeze(eva_encoder(state, dtype, "cpu"))
     folder = folder_of(name, runs_dir)
-    with quietly():
+    with hf_logging_off():
         if "clip-vit" in name:
             return freeze(ImageEncoder.from_clip(folder).to(dtype))
         return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(folder, dtype=dtype)))
@@ -130,7 +130,7 @@ def load_language_model(name: str, runs_dir: Path, max_text_tokens: int = 32) ->
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     path = folder_of(name, runs_dir)
-    with quietly():
+    with hf_logging_off():
         tokenizer = AutoTokenizer.from_pretrained(path)
         is_encoder_decoder = AutoConfig.from_pretrained(path).is_encoder_decoder
         dtype = frozen_dtype(name, is_encoder_decoder)
@@ -148,7 +148,7 @@ def new_stage1(parts: Stage1Parts, image_width: int, runs_dir: Path) -> Stage1Mo
     from transformers import AutoTokenizer, BertForMaskedLM
 
     path = folder_of(parts.bert, runs_dir)
-    with quietly():
+    with hf_logging_off():
         bert, tokenizer = BertForMaskedLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     if tokenizer.bos_token_id is None:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -195,15 +195,15 @@ def build_task(recipe: Recipe, runs_dir: str | Path) -> Task:
 
 
 def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
-    check_place(recipe)
+    require_data_path(recipe)
     image_encoder = load_image_encoder(recipe.model.image_encoder, runs_dir)
-    feed, held_out = pairs(recipe, image_encoder, runs_dir)
+    batches, held_out = train_and_held_out(recipe, image_encoder, runs_dir)
     model = new_stage1(recipe.model, image_encoder.width, runs_dir)
-    return Stage1Task(model, feed, image_encoder, held_out=held_out)
+    return Stage1Task(model, batches, image_encoder, held_out=held_out)
 
 
 def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
-    check_place(recipe)
+    require_data_path(recipe)
     parts: Stage2Parts = recipe.model
     stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
     image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
@@ -218,19 +218,19 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
     model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
     if parts.pretrained:
         model.attach_stage1(stage1)  # saved with the model: matching and retrieval need it
-    if isinstance(recipe.data, WebData):
-        feed = picture_feed(recipe, image_encoder, runs_dir)
-        return CaptionTask(model, feed, image_encoder, prompt=None, held_out=feed.validation())
-    feed = SceneFeed(*scene_features(image_encoder, recipe.data, runs_dir), recipe.optim.pass_size, recipe.seed)
+    if isinstance(recipe.data, ImageTextData):
+        batches = image_text_batches(recipe, image_encoder, runs_dir)
+        return CaptionTask(model, batches, image_encoder, prompt=None, held_out=batches.validation())
+    batches = SceneBatches(*scene_features(image_encoder, recipe.data, runs_dir), recipe.optim.pass_size, recipe.seed)
     gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size)
     questions = [
         (number, question)
         for number in range(recipe.data.held_out)
         for question in words.questions(gallery.scene(number), Random(f"validation {number}"))
     ]
-    pictures = encoder_of(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
+    pictures = encode_function(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
     scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
-    return Stage2Task(model, feed, image_encoder, pictures=pictures, questions=questions, projection_lr_scale=scale)
+    return Stage2Task(model, batches, image_encoder, pictures=pictures, questions=questions, projection_lr_scale=scale)
 
 
 def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask | RetrievalTask:
@@ -238,8 +238,8 @@ def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask | Retrieval
     if parts.question_in_qformer:
         what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
         raise ValueError(f"{what}; the question in the Q-Former is not yet trained here")
-    check_place(recipe)
-    if parts.train_image_encoder and not (isinstance(recipe.data, WebData) and not recipe.data.cached_views):
+    require_data_path(recipe)
+    if parts.train_image_encoder and not (isinstance(recipe.data, ImageTextData) and not recipe.data.cached_views):
         raise ValueError(
             "the features of an image encoder that trains cannot be cached: --set data.cached_views=0, or "
             "model.train_image_encoder=false"
@@ -256,10 +256,10 @@ def build_retrieval(recipe: Recipe, runs_dir: Path) -> RetrievalTask:
     model.config.max_text_tokens = parts.max_text_tokens
     model.float().requires_grad_(True)
     encoder = (unfreeze if parts.train_image_encoder else freeze)(model.image_encoder)
-    feed, held_out = pairs(recipe, encoder, runs_dir)
-    if isinstance(feed, PictureFeed):
-        _know_the_words(model.tokenizer, feed.texts(), "Salesforce/blip2-itm-vit-g")
-    return RetrievalTask(model, feed, encoder, held_out=held_out, layer_decay=parts.layer_decay)
+    batches, held_out = train_and_held_out(recipe, encoder, runs_dir)
+    if isinstance(batches, ImageTextBatches):
+        _know_the_words(model.tokenizer, batches.texts(), "Salesforce/blip2-itm-vit-g")
+    return RetrievalTask(model, batches, encoder, held_out=held_out, layer_decay=parts.layer_decay)
 
 
 def _matcher(start: str, runs_dir: Path) -> Stage1Model:
@@ -267,14 +267,14 @@ def _matcher(start: str, runs_dir: Path) -> Stage1Model:
     if isinstance(registry.RECIPES[start].model if start in registry.RECIPES else None, Stage1Parts):
         encoder = load_image_encoder(stage1_parts_of(start, runs_dir).image_encoder, runs_dir)
         return read_stage1(resolve(start, runs_dir), image_encoder=encoder)
-    with quietly():
+    with hf_logging_off():
         return matcher(load(resolve(start, runs_dir)))
 
 
 def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
     parts: FineTuneParts = recipe.model
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with quietly():
+    with hf_logging_off():
         model = load(resolve(parts.start, runs_dir), device=device)
     if not isinstance(model, Stage2Model):
         raise ValueError(f"{parts.start} has no language model, so it cannot learn to write captions")
@@ -286,11 +286,11 @@ def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
         trained.append(unfreeze(model.image_encoder))
     for module in trained:  # AdamW's small steps vanish in 16 bits; autocast computes in them anyway
         module.float().requires_grad_(True)
-    feed = picture_feed(recipe, model.image_encoder, runs_dir)
-    _know_the_words(model.language_model.tokenizer, feed.texts(), "Salesforce/blip2-opt-2.7b")
-    held_out = feed.validation()
+    batches = image_text_batches(recipe, model.image_encoder, runs_dir)
+    _know_the_words(model.language_model.tokenizer, batches.texts(), "Salesforce/blip2-opt-2.7b")
+    held_out = batches.validation()
     return CaptionTask(
-        model, feed, model.image_encoder, prompt=parts.prompt, held_out=held_out, layer_decay=parts.layer_decay
+        model, batches, model.image_encoder, prompt=parts.prompt, held_out=held_out, layer_decay=parts.layer_decay
     )
 
 

@@ -21,7 +21,7 @@ class Diverged(FloatingPointError):
 
 
 @dataclass
-class LossWatch:
+class LossMonitor:
     """Does the loss climb? Means over about `SPAN` steps: where it began, the best, the latest. Part of a checkpoint.
 
     `good_step` is the last checkpoint at which the loss was near its best.
@@ -51,7 +51,7 @@ class LossWatch:
         if self.first > 0 and (self.steps_back > self.PATIENCE or self.recent > 2 * self.first):
             raise Diverged(f"the loss climbed to {self.recent:.4g} (it began at {self.first:.4g})")
 
-    def checked(self, step: int) -> None:
+    def mark_checkpoint(self, step: int) -> None:
         """A checkpoint of this step is written."""
         if self.steps <= self.SPAN or self.recent <= self.best + (self.first - self.best) / 4:
             self.good_step = step

@@ -114,7 +114,7 @@ def train_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def after_divergence(optim: OptimConfig) -> str:
+def divergence_advice(optim: OptimConfig) -> str:
     """What to change when a run has diverged; the end of a sentence."""
     return (
         f"try a lower learning rate than {optim.lr:g}, a longer warm-up than {optim.warmup_steps} steps, "

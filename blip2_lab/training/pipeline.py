@@ -53,7 +53,9 @@ def run(
             for recipe in ready(waiting, [recipe for recipe, _, _ in running.values()])[: jobs - len(running)]:
                 _announce(recipe, progress)
                 result, sender = spawn.Pipe(duplex=False)
-                process = spawn.Process(target=_part, args=(recipe, runs_dir, resume, progress, threads, sender))
+                process = spawn.Process(
+                    target=_train_in_process, args=(recipe, runs_dir, resume, progress, threads, sender)
+                )
                 process.start()
                 sender.close()
                 waiting.remove(recipe)
@@ -63,7 +65,7 @@ def run(
             for sentinel in wait(list(running)):
                 recipe, process, result = running.pop(sentinel)
                 process.join()
-                _check(recipe, process.exitcode, result)
+                _raise_error_of(recipe, process.exitcode, result)
     finally:
         for _, process, _ in running.values():
             process.terminate()  # at any time: checkpoints are written whole or not at all
@@ -86,13 +88,15 @@ def _announce(recipe: Recipe, progress: bool) -> None:
         print(f"{recipe.name}: {recipe.summary} ({recipe.cost})", flush=True)
 
 
-def _part(recipe: Recipe, runs_dir: Path, resume: bool, progress: bool, threads: int, sender: Connection) -> None:
+def _train_in_process(
+    recipe: Recipe, runs_dir: Path, resume: bool, progress: bool, threads: int, sender: Connection
+) -> None:
     """Train one recipe; runs in a process of its own, and sends None or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who ends its parts
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
-        with redirect_stdout(_Named(recipe.name, sys.stdout)):
+        with redirect_stdout(_PrefixedOutput(recipe.name, sys.stdout)):
             run_module.run(recipe, runs_dir, resume=resume, progress=progress)
         sender.send(None)
     except Exception as error:  # handed over: it belongs to the process that asked
@@ -105,7 +109,7 @@ def _end_with_parent() -> None:
     os._exit(1)  # else a part whose parent was killed would train on, beside the one that the same command begins
 
 
-def _check(recipe: Recipe, exitcode: int, result: Connection) -> None:
+def _raise_error_of(recipe: Recipe, exitcode: int, result: Connection) -> None:
     try:
         error = result.recv()
     except EOFError:
@@ -117,7 +121,7 @@ def _check(recipe: Recipe, exitcode: int, result: Connection) -> None:
         raise error
 
 
-class _Named(io.TextIOBase):
+class _PrefixedOutput(io.TextIOBase):
     """Writes whole lines to `out`, the part's name before each."""
 
     def __init__(self, name: str, out: TextIO) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from blip2_lab.common.distributed import shared_out, whole
 from blip2_lab.common.files import flush, write_atomically
 
-CURVES = Path(__file__).parents[1] / "assets" / "micro-all"  #: recipe and log of every part, as they are today
+SHIPPED_RUNS = Path(__file__).parents[1] / "assets" / "micro-all"  #: recipe and log of every part, as they are today
 KEPT_CHECKPOINTS = 2
 #: Settings that decide which samples a step sees; a resumed run must keep them.
 SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate", "processes")
@@ -108,7 +108,7 @@ def read_log(run_dir: str | Path) -> list[dict]:
 
 def reference_log(recipe: str) -> list[dict]:
     """The shipped log of a run of this recipe; empty where there is none."""
-    path = CURVES / f"{recipe}.jsonl"
+    path = SHIPPED_RUNS / f"{recipe}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
@@ -182,7 +182,7 @@ class RunFolder:
                     self._writer.add_scalar(f"{name}/{part}" if part else name, scalar, record["step"])
         self._writer.flush()
 
-    def forget_after(self, step: int) -> None:
+    def truncate_log(self, step: int) -> None:
         """Drop the log's lines after `step`: those steps will be done, and logged, again."""
         if not self.writes:
             return

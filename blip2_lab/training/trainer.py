@@ -6,7 +6,7 @@ What is unusual about it:
   the sample. With the optimizer's state and the random states restored, it is exact to the bit.
 * However a batch is split among processes and passes, a step is that of the whole batch in one piece. Means of parts
   that weigh differently (target tokens) are weighted; a loss that compares examples of different passes sees them all
-  (`joint_losses`). Sharding and gradient checkpointing change where numbers are kept, and no number.
+  (`compute_joint_losses`). Sharding and gradient checkpointing change where numbers are kept, and no number.
 * One background thread prepares batches (drawing pictures costs time) in the order of their indices (`prefetch.py`).
 * A kill at any time loses nothing but the steps since the last checkpoint (`training/run_folder.py`).
 * A loss or gradient that is not finite stops the run *before* the update; a loss that climbs back to where it began
@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from blip2_lab.common import distributed
-from blip2_lab.training.divergence import Diverged, LossWatch
-from blip2_lab.training.optim import after_divergence, bf16_is_fast, build_optimizer, learning_rate, train_mode
+from blip2_lab.training.divergence import Diverged, LossMonitor
+from blip2_lab.training.optim import bf16_is_fast, build_optimizer, divergence_advice, learning_rate, train_mode
 from blip2_lab.training.prefetch import prefetch
 from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import (
@@ -59,7 +59,7 @@ class Task(Protocol):
       `no_decay`: parts of the names of parameters whose weights do not decay
       `evaluate(step) -> dict[str, float]`, called every `eval_every` steps, in eval mode and without gradient
       `save(folder: Path)`, called once at the end with `run_dir/model`
-      `joint_losses(batches)`: the losses of several passes' batches together, for losses that compare examples of
+      `compute_joint_losses(batches)`: the losses of several passes' batches passes_at_once, for losses that compare examples of
       different passes; it should need the memory of one pass (see `Stage1Model.losses`)
       `generator: torch.Generator`, seeded anew for each step, alike in all processes
       `chance() -> dict[str, float]`: what each loss is worth before anything is learned; kept in `run.json`
@@ -74,7 +74,7 @@ class Task(Protocol):
         draw from the global random generators."""
         ...
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Any) -> dict[str, Tensor]:
         """Scalars by name; "total" is minimized, the others are logged. "weight", if there, says how many things (such
         as target tokens) they are means of: passes and processes are weighted by it."""
         ...
@@ -86,11 +86,11 @@ class _TaskModule(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.model = task.model
-        self.losses = task.losses
-        self.joint_losses = getattr(task, "joint_losses", None)
+        self.compute_losses = task.compute_losses
+        self.compute_joint_losses = getattr(task, "compute_joint_losses", None)
 
     def forward(self, batches: list[Any]) -> dict[str, Tensor]:
-        return self.losses(batches[0]) if len(batches) == 1 else self.joint_losses(batches)
+        return self.compute_losses(batches[0]) if len(batches) == 1 else self.compute_joint_losses(batches)
 
 
 # --------------------------------------------------------------------------------------------------------- the loop
@@ -139,24 +139,24 @@ def train(
 
     main = accelerator.is_main_process
     say = print if progress and main else (lambda *_, **__: None)
-    run, start, meter, watch = RunFolder(run_dir, writes=main), 0, Meter(), LossWatch()
+    run, start, meter, watch = RunFolder(run_dir, writes=main), 0, Meter(), LossMonitor()
     if not resume:
         run.clear()
     chance = {"chance": task.chance()} if hasattr(task, "chance") else {}
     for note in run.open({"seed": seed, "torch": torch.__version__, "processes": started, **asdict(optim), **chance}):
         say(f"note: {note}")
     if chance:
-        say("without learning: " + _numbers(chance["chance"]))
+        say("without learning: " + _format_numbers(chance["chance"]))
     accelerator.wait_for_everyone()
     if run.latest:
         start, meter, watch = _restore(run.latest, task.model, optimizer, accelerator)
         say(f"resuming {run_dir} at step {start} of {optim.steps}", flush=True)
-    run.forget_after(start)
+    run.truncate_log(start)
 
     latest: list[Any] = []
     numbers = pass_numbers(optim, range(start, optim.steps), accelerator.process_index)
-    batches = _remember(prefetch(task.batch, numbers), latest)
-    together = optim.accumulate if hasattr(task, "joint_losses") else 1
+    batches = _keep_latest(prefetch(task.batch, numbers), latest)
+    passes_at_once = optim.accumulate if hasattr(task, "compute_joint_losses") else 1
     train_mode(module)
     try:
         for step in range(start, optim.steps):
@@ -164,29 +164,29 @@ def train(
             if hasattr(task, "generator"):
                 task.generator.manual_seed(hash((seed, step)))  # hash of integers: the same everywhere
             try:
-                parts = _update(accelerator, module, optimizer, batches, optim, step, together)
+                parts = _update(accelerator, module, optimizer, batches, optim, step, passes_at_once)
                 watch.add(parts["total"])
             except Diverged as error:
-                raise Diverged(f"{error} at step {step + 1}; {_advice(run, optim, watch)}") from None
+                raise Diverged(f"{error} at step {step + 1}; {_divergence_message(run, optim, watch)}") from None
             meter.add(parts, time.perf_counter() - began)
             done, last = step + 1, step + 1 == optim.steps
             if done % log_every == 0 or last:
                 record = {"step": done, "lr": learning_rate(optim, step), **meter.read(optim.batch_size)}
                 run.log(record)
-                say(_line(record, optim.steps, meter), flush=True)
+                say(_progress_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
                 with accelerator.autocast(), distributed.gathered(module):
-                    found = _look(task, done, latest[0], accelerator.device)
+                    found = _evaluate(task, done, latest[0], accelerator.device)
                 if reference and found:
-                    found["reference"] = _at(reference, done)
+                    found["reference"] = _nearest_record(reference, done)
                 if found:
                     run.log({"step": done, **found})
                 for name, metrics in found.items():
-                    say(f"step {done}  {name}: " + _numbers(metrics), flush=True)
+                    say(f"step {done}  {name}: " + _format_numbers(metrics), flush=True)
                 train_mode(module)
             if done % save_every == 0 or last:
-                watch.checked(done)
+                watch.mark_checkpoint(done)
                 run.save(done, task.model, _state(done, meter, watch, optimizer, accelerator.scaler), watch.good_step)
                 accelerator.wait_for_everyone()
     finally:
@@ -241,9 +241,9 @@ def _update(
     batches: Iterator[Any],
     optim: OptimConfig,
     step: int,
-    together: int,
+    passes_at_once: int,
 ) -> dict[str, float]:
-    """One optimizer step over `accumulate` passes, `together` of which are one backward pass. Returns the loss parts,
+    """One optimizer step over `accumulate` passes, `passes_at_once` of which are one backward pass. Returns the loss parts,
     averaged over everything, and the gradient's norm."""
     from accelerate.utils import send_to_device
 
@@ -251,9 +251,9 @@ def _update(
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     names, sums = [], 0
-    for first in range(0, optim.accumulate, together):
-        inputs = send_to_device([next(batches) for _ in range(together)], accelerator.device)
-        last = first + together == optim.accumulate
+    for first in range(0, optim.accumulate, passes_at_once):
+        inputs = send_to_device([next(batches) for _ in range(passes_at_once)], accelerator.device)
+        last = first + passes_at_once == optim.accumulate
         with nullcontext() if last else accelerator.no_sync(module):  # DDP averages when the last one flows back
             losses = module(inputs)
             weight = losses.pop("weight", torch.ones_like(losses["total"])) / optim.pass_size
@@ -280,7 +280,9 @@ def _update(
     return {**parts, "grad_norm": norm}
 
 
-def _state(step: int, meter: Meter, watch: LossWatch, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
+def _state(
+    step: int, meter: Meter, watch: LossMonitor, optimizer: torch.optim.Optimizer, scaler: Any
+) -> dict[str, Any]:
     """What a checkpoint holds besides the weights; the same file however many processes share the optimizer."""
     from accelerate.utils import gather_object
 
@@ -296,7 +298,7 @@ def _state(step: int, meter: Meter, watch: LossWatch, optimizer: torch.optim.Opt
 
 def _restore(
     checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> tuple[int, Meter, LossWatch]:
+) -> tuple[int, Meter, LossMonitor]:
     """Put a checkpoint back, random states last. Returns its step, meter and watch."""
     load_trained(checkpoint, model)
     state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
@@ -309,7 +311,7 @@ def _restore(
         accelerator.scaler.load_state_dict(state["scaler"])
     states = state["random"]  # of one process, where a run began before there could be several
     set_random_states(states if isinstance(states, dict) else states[accelerator.process_index])
-    return state["step"], Meter(**state["meter"]), LossWatch(**state.get("watch", {}))
+    return state["step"], Meter(**state["meter"]), LossMonitor(**state.get("watch", {}))
 
 
 @dataclass
@@ -339,19 +341,19 @@ class Meter:
         self.sums, self.steps, self.window_seconds = {}, 0, 0.0
 
 
-def _line(record: dict[str, float], steps: int, meter: Meter) -> str:
+def _progress_line(record: dict[str, float], steps: int, meter: Meter) -> str:
     """A log record for the eye, with the time that is left at the window's speed."""
     shown = {k: v for k, v in record.items() if k not in ("step", "seconds", "samples_per_second")}
     left = (steps - record["step"]) * meter.window_seconds / meter.steps
     time_left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min" if left < 5400 else f"{left / 3600:.1f} h"
-    return f"step {record['step']}/{steps}  {_numbers(shown)}  {record['samples_per_second']:.0f}/s  {time_left} left"
+    return f"step {record['step']}/{steps}  {_format_numbers(shown)}  {record['samples_per_second']:.0f}/s  {time_left} left"
 
 
-def _numbers(values: dict[str, float]) -> str:
+def _format_numbers(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _look(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, dict[str, float]]:
+def _evaluate(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, dict[str, float]]:
     """What the task offers of evaluation, matched and shuffled losses of `batch`, in eval mode. Training goes on as if
     it had not happened, random numbers included; the shuffled batch meets the same ones as the matched."""
     from accelerate.utils import send_to_device
@@ -368,19 +370,19 @@ def _look(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, 
                 set_random_states(states)
                 if hasattr(task, "generator"):
                     task.generator.manual_seed(step)
-                found[name] = {part: value for part, value in task.losses(seen).items() if part != "weight"}
+                found[name] = {part: value for part, value in task.compute_losses(seen).items() if part != "weight"}
     set_random_states(states)
     return {name: {key: float(value) for key, value in values.items()} for name, values in found.items()}
 
 
-def _at(log: Sequence[dict], step: int) -> dict[str, float]:
+def _nearest_record(log: Sequence[dict], step: int) -> dict[str, float]:
     """The losses of another run's log nearest to that step."""
     timed = [record for record in log if "total" in record]
     nearest = min(timed, key=lambda record: abs(record["step"] - step), default={})
     return {k: v for k, v in nearest.items() if k not in ("lr", "grad_norm", "seconds", "samples_per_second")}
 
 
-def _remember(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
+def _keep_latest(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
     """The same batches; `latest` holds the last one."""
     try:
         for batch in batches:
@@ -390,11 +392,11 @@ def _remember(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
         batches.close()
 
 
-def _advice(run: RunFolder, optim: OptimConfig, watch: LossWatch) -> str:
+def _divergence_message(run: RunFolder, optim: OptimConfig, watch: LossMonitor) -> str:
     """After a divergence: where to go on from, and what to try."""
     found = {path.name: path for path in checkpoints(run.path)}
     good = found.get(f"step-{watch.good_step}", run.latest)
     where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written"
     if good and good != run.latest:
         where += " (remove the later ones to go on from there)"
-    return f"{where}; {after_divergence(optim)}"
+    return f"{where}; {divergence_advice(optim)}"

@@ -15,7 +15,7 @@ from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, t
 from blip2_lab.checkpoints.lavis import kept_of_eva
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.doctor.layers import tensors_of
-from blip2_lab.doctor.model import diagnose_model, fixed_pixels, match, remember, table
+from blip2_lab.doctor.model import diagnose_model, fixed_pixels, model_report, save_reference, stage1_outputs
 from blip2_lab.models.stage1 import Stage1Model
 from tests.checkpoints.test_huggingface import golden_folder
 from tests.checkpoints.test_lavis import eva
@@ -90,7 +90,7 @@ def test_a_healthy_model_is_green(healthy):
     nameless = isinstance(model, Stage1Model) and model.tokenizer is None
     assert waiting == (["tokenizer"] if nameless else [])
     assert [finding.about for finding in findings if finding.state == "good"] == list(ALL)
-    assert table(findings).endswith("No red. 1 could not be checked." if nameless else "All green.")
+    assert model_report(findings).endswith("No red. 1 could not be checked." if nameless else "All green.")
 
 
 def test_every_tensor_of_the_files_is_compared(healthy):
@@ -196,7 +196,7 @@ def test_a_model_that_does_not_run_is_said_to(healthy):
     assert "the model does not run (TypeError" in findings["activations"].says
     waiting = [about for about, finding in findings.items() if finding.state == "wait"]
     assert waiting == ["float32, layer by layer", "padding", "batch = single", "fused = written out", "repeats"]
-    assert table(list(findings.values())).endswith("5 could not be checked.")
+    assert model_report(list(findings.values())).endswith("5 could not be checked.")
 
 
 def test_padding_that_is_read(healthy, monkeypatch):
@@ -309,7 +309,7 @@ def test_a_reference(healthy, capsys):
         assert cli.main(["doctor", str(path), "--remember"]) == 2
         assert "it would be taken for weights" in capsys.readouterr().err
         return
-    stored = remember(model, path)
+    stored = save_reference(model, path)
     try:
         assert load_file(stored).keys() == {"image_features", "image_embeds", "text_embeds", "itm_logits"}
         assert red(model, path) == {}
@@ -327,7 +327,7 @@ def test_the_outputs_are_the_golden_ones(tmp_path):
     io = load_file(GOLDEN / "hf_itm_tiny_io.safetensors")
     features = model.image_features(io["in.pixel_values"])
     with torch.no_grad():
-        numbers = match(model, features, io["in.input_ids"], io["in.attention_mask"])
+        numbers = stage1_outputs(model, features, io["in.input_ids"], io["in.attention_mask"])
     for ours, theirs in (("image_embeds", "itc."), ("text_embeds", "itc."), ("itm_logits", "itm.logits_per_image")):
         expected = io[theirs if theirs[-1] != "." else theirs + ours]
         torch.testing.assert_close(numbers[ours], expected, atol=2e-5, rtol=1e-4)

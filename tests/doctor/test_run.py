@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.doctor.run import diagnose_run, report
+from blip2_lab.doctor.run import diagnose_run, run_report
 from blip2_lab.models.losses import ITM_CHANCE, chance_levels
 from blip2_lab.training.recipes.schema import OptimConfig
-from blip2_lab.training.run_folder import CURVES, RunFolder, read_log, reference_log
-from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.run_folder import SHIPPED_RUNS, RunFolder, read_log, reference_log
+from blip2_lab.training.tasks.base import ImageTask
 from blip2_lab.training.trainer import train
 
 STEPS, EVERY, WARMUP = 1000, 20, 50
@@ -78,7 +78,7 @@ def test_chance_levels_are_those_of_uniform_guesses():
 def test_a_healthy_run_is_well(diagnose):
     found = diagnose(stage1(), reference=stage1())
     assert {finding.state for finding in found.values()} == {"good"} and set(found) == {"itc", "itm", "itg"}
-    assert report(list(found.values())).endswith("all is well")
+    assert run_report(list(found.values())).endswith("all is well")
     assert "from 4.16 by chance; the shipped run had" in found["itc"].says
 
 
@@ -91,7 +91,7 @@ def test_an_objective_that_does_not_learn(diagnose, name, cause):
     assert any(cause in text for text in found[name].causes)
     others = {about: finding.state for about, finding in found.items() if about != name}
     assert set(others.values()) == {"good"}
-    assert report(list(found.values())).endswith("something is wrong")
+    assert run_report(list(found.values())).endswith("something is wrong")
 
 
 def test_itm_waits_for_itc(diagnose):
@@ -192,12 +192,12 @@ def test_answers_and_held_out_losses_with_shuffled_pictures(diagnose):
 # --------------------------------------------------------------------------------------------------------- real curves
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CURVES.glob("*.jsonl")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED_RUNS.glob("*.jsonl")))
 def test_the_shipped_runs_are_well(name, tmp_path):
-    (tmp_path / "log.jsonl").write_bytes((CURVES / f"{name}.jsonl").read_bytes())
-    (tmp_path / "recipe.json").write_bytes((CURVES / f"{name}.json").read_bytes())
+    (tmp_path / "log.jsonl").write_bytes((SHIPPED_RUNS / f"{name}.jsonl").read_bytes())
+    (tmp_path / "recipe.json").write_bytes((SHIPPED_RUNS / f"{name}.json").read_bytes())
     findings = diagnose_run(tmp_path)
-    assert findings and not [finding for finding in findings if finding.state == "bad"], report(findings)
+    assert findings and not [finding for finding in findings if finding.state == "bad"], run_report(findings)
     if name.startswith("micro-stage2"):
         assert any("it looks at the pictures" in finding.says for finding in findings)
     if name == "micro-stage1":  # without run.json: chance from the recipe's batch
@@ -211,10 +211,10 @@ def test_a_fault_planted_in_the_shipped_stage1(tmp_path):
             line["total"] += CHANCE["itc"] - line["itc"]
             line["itc"] = CHANCE["itc"]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "recipe.json").write_bytes((CURVES / "micro-stage1.json").read_bytes())
+    (tmp_path / "recipe.json").write_bytes((SHIPPED_RUNS / "micro-stage1.json").read_bytes())
     worst = diagnose_run(tmp_path)[0]
     assert worst.about == "itc" and worst.state == "bad" and "it does not learn; the shipped run had" in worst.says
-    renamed = json.loads((CURVES / "micro-stage1.json").read_text()) | {"name": "mine", "curve": "micro-stage1"}
+    renamed = json.loads((SHIPPED_RUNS / "micro-stage1.json").read_text()) | {"name": "mine", "curve": "micro-stage1"}
     (tmp_path / "recipe.json").write_text(json.dumps(renamed))
     assert diagnose_run(tmp_path)[0] == worst
 
@@ -266,7 +266,7 @@ class LookingTask:
         x = torch.randn(16, 4, generator=torch.Generator().manual_seed(index))
         return {"x": x, "y": x.sum(dim=1, keepdim=True)}
 
-    def losses(self, batch):
+    def compute_losses(self, batch):
         noise = torch.rand(())  # a draw from the global generator, as stage 2's cut of a caption
         error = self.model.body(self.model.dropout(batch["x"])) - batch["y"]
         return {"total": error.pow(2).mean() + 0 * noise, "noise": noise}
@@ -313,7 +313,7 @@ def test_looking_changes_no_weight(tmp_path):
 
 
 def test_a_stages_shuffled_batch():
-    task = PicturesTask(nn.Linear(1, 1), None, None)
+    task = ImageTask(nn.Linear(1, 1), None, None)
     batch = Batch(captions=["a", "b", "c"], image_features=torch.arange(3.0).view(3, 1, 1), ids=["0", "1", "2"])
     shuffled = task.shuffled(batch)
     assert shuffled.captions == ["a", "b", "c"] and shuffled.pixels is None

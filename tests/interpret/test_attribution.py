@@ -242,7 +242,7 @@ def test_a_decoder_language_model_is_explained_too(tiny_decoder_model, picture):
 def test_query_weights_sum_to_one_and_itc_has_one_winner(tiny_model, picture):
     pixels = tiny_model.image_encoder.preprocess([picture])
     for target, score in all_scores(tiny_model).items():
-        maps, features = attribution.watch(score, pixels)
+        maps, features = attribution.record_score(score, pixels)
         weights = score.query_weights(features, maps)
         assert weights.shape == (8,) and weights.sum().item() == pytest.approx(1, abs=1e-5)
         if target == "itc":

@@ -17,8 +17,8 @@ FAST = ["raw", "gradient"]
 
 @pytest.fixture(scope="module")
 def report(tiny_model):
-    found = grounding.evaluate(tiny_model, methods=FAST, scenes=2)
-    return found | {"name": "micro", "queries": query_probes.evaluate(tiny_model, scenes=12, asked_scenes=2)}
+    found = grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=2)
+    return found | {"name": "micro", "queries": query_probes.evaluate_queries(tiny_model, scenes=12, asked_scenes=2)}
 
 
 def test_numbers_figures_and_page_are_written_together(tiny_model, report, tmp_path):
@@ -64,8 +64,8 @@ def test_the_command_line_writes_it_all(tiny_model, tmp_path, monkeypatch, capsy
     from blip2_lab import cli
 
     monkeypatch.setattr(cli, "_load", lambda args: tiny_model)
-    small = query_probes.evaluate
-    monkeypatch.setattr(query_probes, "evaluate", lambda model, **o: small(model, **o, scenes=12, asked_scenes=1))
+    small = query_probes.evaluate_queries
+    monkeypatch.setattr(query_probes, "evaluate_queries", lambda model, **o: small(model, **o, scenes=12, asked_scenes=1))
     command = ["evaluate", "grounding", "--method", "raw", "--scenes", "1", "--out", str(tmp_path / "see")]
     assert cli.main(command) == 0
     said = capsys.readouterr()

@@ -33,14 +33,14 @@ def test_an_overlay_colors_the_hot_patch_and_nothing_else():
 
 def test_every_query_gets_a_panel_and_one_scale_if_asked():
     maps = torch.rand(16, 8, 8)
-    figure = attention.queries_on_picture(PICTURE, maps, notes=[f"{i}%" for i in range(16)])
+    figure = attention.queries_on_image(PICTURE, maps, notes=[f"{i}%" for i in range(16)])
     assert len(drawn(figure)) == 16 and figure.axes[3].get_title() == "3\n3%"
-    figure = attention.queries_on_picture(PICTURE, maps, shared=True)
+    figure = attention.queries_on_image(PICTURE, maps, shared=True)
     assert len({tuple(axis.images[1].get_clim()) for axis in figure.axes}) == 1
 
 
 def test_words_methods_layers_and_heads():
-    figure = attention.words_on_picture(PICTURE, ["a", "boat"], torch.rand(2, 4, 4) - 0.5, [0.5, 0.25])
+    figure = attention.words_on_image(PICTURE, ["a", "boat"], torch.rand(2, 4, 4) - 0.5, [0.5, 0.25])
     assert [axis.get_title() for axis in figure.axes] == ["a\n50%", "boat\n25%"]
     assert all(array.min() >= 0 for array in drawn(figure))
     maps = {"raw": torch.eye(4), "shapley": -torch.eye(4)}

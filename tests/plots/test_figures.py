@@ -86,21 +86,21 @@ def test_attention_lies_where_the_map_says():
     picture = Image.new("RGB", (64, 64), "white")
     maps = torch.zeros(2, 8, 8)
     maps[0, 0, 7] = 1.0
-    figure = figures.attention_on_picture(picture, maps, ["top right", "nowhere"], marks=[(0.5, 0, 1, 0.5)])
+    figure = figures.attention_on_image(picture, maps, ["top right", "nowhere"], marks=[(0.5, 0, 1, 0.5)])
     drawn = figure.axes[0].images[1].get_array()
     assert drawn.argmax() == 7 and figure.axes[0].get_title() == "top right"
     assert len(figure.axes[0].patches) == 1
     with pytest.raises(ValueError, match="2 titles"):
-        figures.attention_on_picture(picture, torch.zeros(3, 8, 8), ["a", "b"])
+        figures.attention_on_image(picture, torch.zeros(3, 8, 8), ["a", "b"])
 
 
 def test_pictures_have_their_titles():
-    figure = figures.pictures([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
+    figure = figures.image_grid([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
 
 
 def test_long_titles_are_broken_so_that_neighbors_do_not_meet():
-    figure = figures.pictures(
+    figure = figures.image_grid(
         [Image.new("RGB", (8, 8))] * 2, ["a large gray cat at the top right and a small pink cat"] * 2
     )
     assert all(len(line) <= 31 for line in figure.axes[0].get_title().splitlines())

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from blip2_lab.training.divergence import Diverged, LossWatch
+from blip2_lab.training.divergence import Diverged, LossMonitor
 
 
-def watch(losses) -> tuple[LossWatch, int]:
+def watch(losses) -> tuple[LossMonitor, int]:
     """The watch after these losses, and at which of them it gave up (0: never)."""
-    watched = LossWatch()
+    watched = LossMonitor()
     for step, loss in enumerate(losses, 1):
         try:
             watched.add(loss)
@@ -38,7 +38,7 @@ def test_a_loss_that_explodes_stops_at_once():
 def test_a_loss_that_comes_back_stops_after_a_while():
     began, back = [*noisy(9.0, 50), *noisy(3.0, 500)], noisy(9.5, 500, noise=0.05)
     stopped = watch([*began, *back])[1]
-    assert 550 + LossWatch.PATIENCE < stopped < 550 + 3 * LossWatch.PATIENCE
+    assert 550 + LossMonitor.PATIENCE < stopped < 550 + 3 * LossMonitor.PATIENCE
 
 
 def test_a_harder_lesson_may_raise_the_loss_for_a_while():
@@ -47,10 +47,10 @@ def test_a_harder_lesson_may_raise_the_loss_for_a_while():
 
 def test_a_checkpoint_is_good_while_the_loss_is_near_its_best():
     watched, _ = watch([*noisy(9.0, 30), *noisy(3.0, 200)])
-    watched.checked(230)
+    watched.mark_checkpoint(230)
     for loss in noisy(7.0, 60, noise=0.1):
         watched.add(loss)
-    watched.checked(290)
+    watched.mark_checkpoint(290)
     assert watched.good_step == 230
 
 

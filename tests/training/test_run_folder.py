@@ -96,7 +96,7 @@ def test_a_cut_last_line_is_left_out(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "to')
     assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3]
-    run.forget_after(2)
+    run.truncate_log(2)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 

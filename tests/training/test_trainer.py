@@ -49,7 +49,7 @@ class SmallTask:
     def example(index, place):
         return torch.randn(6, generator=torch.Generator().manual_seed(1000 * index + place))
 
-    def losses(self, batch):
+    def compute_losses(self, batch):
         if batch["index"] == self.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.seen.append(batch["index"])
@@ -164,8 +164,10 @@ def test_window_mean_is_the_mean_of_its_steps(tmp_path):
 def test_frozen_parts_keep_their_bytes_and_stay_in_eval(tmp_path):
     task = SmallTask()
     before, modes = weights(task), []
-    losses = task.losses
-    task.losses = lambda batch: modes.append((task.model["frozen"][1].training, task.dropout.training)) or losses(batch)
+    losses = task.compute_losses
+    task.compute_losses = lambda batch: (
+        modes.append((task.model["frozen"][1].training, task.dropout.training)) or losses(batch)
+    )
     task.evaluate = lambda step: {"in eval": float(not task.dropout.training)}
     final = quietly(task, run_dir=tmp_path, eval_every=4)
     after = weights(task)
@@ -208,7 +210,9 @@ def test_accumulation_equals_the_large_batch(tmp_path):
 
 def test_clipping_limits_the_gradient(tmp_path):
     task, norms = SmallTask(), []
-    task.losses = lambda batch: {"total": 1e4 * task.model["head"](task.model["body"](batch["x"])).pow(2).mean()}
+    task.compute_losses = lambda batch: {
+        "total": 1e4 * task.model["head"](task.model["body"](batch["x"])).pow(2).mean()
+    }
     task.model["head"].weight.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.norm().item()))
     quietly(task, replace(OPTIM, steps=1), run_dir=tmp_path)
     assert read_log(tmp_path)[0]["grad_norm"] > 100  # logged before clipping
@@ -373,7 +377,7 @@ def test_checkpoints_hold_what_trains_and_are_pruned(tmp_path):
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_divergence_stops_before_the_weights_are_spoiled(tmp_path, what):
     task = SmallTask()
-    losses = task.losses
+    losses = task.compute_losses
 
     def poisoned(batch):
         parts = losses(batch)
@@ -382,7 +386,7 @@ def test_divergence_stops_before_the_weights_are_spoiled(tmp_path, what):
             parts["total"] = parts["total"] + bad
         return parts
 
-    task.losses = poisoned
+    task.compute_losses = poisoned
     with pytest.raises(Diverged) as error:
         quietly(task, run_dir=tmp_path, save_every=3)
     message = str(error.value)
@@ -409,13 +413,13 @@ def test_a_loss_that_climbs_stops_and_the_good_checkpoint_stays(tmp_path):
     """Learned, then spoiled: the loss comes back to where it began, and no NaN is in sight."""
     optim = replace(OPTIM, steps=400, lr=3e-2)
     task = SmallTask(optim, dropout=0.0)
-    losses = task.losses
+    losses = task.compute_losses
 
     def spoiled(batch):
         parts = losses(batch)
         return parts if batch["index"] < 150 else {"total": parts["total"] * 0 + 7.0}
 
-    task.losses = spoiled
+    task.compute_losses = spoiled
     with pytest.raises(Diverged) as error:
         quietly(task, optim, run_dir=tmp_path, save_every=20)
     message = str(error.value)

@@ -51,7 +51,7 @@ class TinyStage1Task:
         own = slice(part * self.pass_size, (part + 1) * self.pass_size)
         return {"image_features": features[own], "input_ids": ids[own]}
 
-    def losses(self, batch, passes=1):
+    def compute_losses(self, batch, passes=1):
         features = batch["image_features"]
         for layer in self.model["frozen"]:
             features = layer(features)
@@ -59,8 +59,10 @@ class TinyStage1Task:
         losses = self.model["stage1"].losses(**batch, generator=self.generator, passes=passes)
         return {"total": losses.total, "itc": losses.itc, "itm": losses.itm, "itg": losses.itg}
 
-    def joint_losses(self, batches):
-        return self.losses({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}, len(batches))
+    def compute_joint_losses(self, batches):
+        return self.compute_losses(
+            {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}, len(batches)
+        )
 
     def evaluate(self, step):
         embeds = self.model["stage1"].embed_image(
@@ -88,7 +90,7 @@ class WeightedTask:
         own = slice(part * self.pass_size, (part + 1) * self.pass_size)
         return {"x": x[own], "mask": (torch.arange(6) < tokens)[own]}
 
-    def losses(self, batch):
+    def compute_losses(self, batch):
         errors = (self.model(batch["x"]).squeeze(-1) - 1).pow(2)[batch["mask"]]
         return {"total": errors.mean(), "weight": batch["mask"].sum()}
 
@@ -238,8 +240,8 @@ def test_naive_accumulation_would_not_be(reference, tmp_path):
     """The mutant: contrastive losses of each pass by itself see fewer candidates."""
     optim = replace(OPTIM, accumulate=4)
     task = TinyStage1Task(optim)
-    task.joint_losses = None
-    naive = type("Naive", (), {"model": task.model, "batch": task.batch, "losses": task.losses})()
+    task.compute_joint_losses = None
+    naive = type("Naive", (), {"model": task.model, "batch": task.batch, "compute_losses": task.compute_losses})()
     quietly(naive, optim, tmp_path)
     assert losses(tmp_path)[0][1] < 0.7 * losses(reference / "stage1")[0][1]
 
@@ -273,7 +275,7 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients():
             distributed.recompute_layers(task.model)  # twice is once
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-            total = task.losses(task.batch(0))["total"]
+            total = task.compute_losses(task.batch(0))["total"]
         total.backward()
         return sum(kept), [p.grad for p in task.model["stage1"].parameters()]
 

@@ -38,11 +38,11 @@ class Work:
     """Of one example: FLOPs forward and backward, and the bytes that autograd keeps from one to the other."""
 
     flops: float
-    kept: float = 0.0
+    activation_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
-class Texts:
+class CaptionLengths:
     """Tokens of an example's caption: on average, and padded to the longest in the batch."""
 
     mean: int = CAPTION_TOKENS
@@ -94,7 +94,7 @@ def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: 
     return Work(c.num_layers * encoder + c.num_decoder_layers * decoder + head, kept)
 
 
-def qformer_work(plan: Blueprint, texts: Texts) -> Work:
+def qformer_work(plan: Blueprint, texts: CaptionLengths) -> Work:
     """One example through all that trains around the Q-Former, counted on this package's own code: at a quarter and at
     half of the heads (and of every width), with two and with four layers.
 
@@ -115,14 +115,20 @@ def qformer_work(plan: Blueprint, texts: Texts) -> Work:
         )
         few, more = (_count_qformer(plan, replace(config, num_layers=n * period, **shape), texts) for n in (1, 2))
         steps = config.num_layers / period - 1
-        return Work(few.flops + steps * (more.flops - few.flops), few.kept + steps * (more.kept - few.kept))
+        return Work(
+            few.flops + steps * (more.flops - few.flops),
+            few.activation_bytes + steps * (more.activation_bytes - few.activation_bytes),
+        )
 
     quarter, half = at(config.num_heads // 4), at(config.num_heads // 2)
     square = (half.flops - 2 * quarter.flops) / 2
-    return Work(16 * square + 4 * (quarter.flops - square), quarter.kept + 3 * (half.kept - quarter.kept))
+    return Work(
+        16 * square + 4 * (quarter.flops - square),
+        quarter.activation_bytes + 3 * (half.activation_bytes - quarter.activation_bytes),
+    )
 
 
-def _count_qformer(plan: Blueprint, config: QFormerConfig, texts: Texts, examples: int = 2) -> Work:
+def _count_qformer(plan: Blueprint, config: QFormerConfig, texts: CaptionLengths, examples: int = 2) -> Work:
     """The same for a Q-Former of this size by doing it: random weights and features, texts of the mean length."""
     tied = plan.language is None  # ITG's logits over the vocabulary: linear in its size, so they need not be large
     words, config = config.vocab_size, replace(config, vocab_size=min(config.vocab_size, COUNTED_WORDS))
@@ -145,12 +151,12 @@ def _count_qformer(plan: Blueprint, config: QFormerConfig, texts: Texts, example
             def loss() -> Tensor:
                 return model[1](model[0](image=model[0].read_image(features), **question).query_output).sum()
 
-        flops, kept = count(loss, model)
+        flops, kept = count_work(loss, model)
     more = (texts.mean - 1) * (words - config.vocab_size) if tied else 0
     return Work(flops / examples + _linear(more, config.width, 3), kept / examples + LOGIT_BYTES * more)
 
 
-def count(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, float]:
+def count_work(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, float]:
     """FLOPs of `loss()` forward and backward by torch's counter, and the bytes that autograd keeps, 16-bit autocast.
 
     A parameter is no trace of an example, nor are its copies in 16 bits: neither is counted.
@@ -183,14 +189,14 @@ def pretraining_work(recipe: Recipe) -> tuple[dict[str, int], Work]:
     with torch.random.fork_rng(devices=[]):
         task = pretraining.build_task(few, Path())
         batches = [recipe.optim.steps * quarter // 4 for quarter in (1, 2, 3)]
-        counts = [count(lambda i=i: task.losses(task.batch(i))["total"], task.model) for i in batches]
+        counts = [count_work(lambda i=i: task.compute_losses(task.batch(i))["total"], task.model) for i in batches]
     flops, kept = (sum(values) / len(values) / examples for values in zip(*counts, strict=True))
     return {recipe.task: count_parameters(task.model)}, Work(flops, kept)
 
 
-def works_of(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
+def work_by_part(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
     """Work of an example by part. The picture book's features are computed once, before the first step."""
-    texts = _texts_of(recipe)
+    texts = _caption_lengths(recipe)
     works = (
         {}
         if isinstance(recipe.data, SceneData)
@@ -205,12 +211,12 @@ def works_of(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
     return works
 
 
-def _texts_of(recipe: Recipe) -> Texts:
+def _caption_lengths(recipe: Recipe) -> CaptionLengths:
     if not isinstance(recipe.data, SceneData):
-        return Texts()
+        return CaptionLengths()
     from blip2_lab.data.scenes import PictureBook
     from blip2_lab.picturebook.tokenizer import build_tokenizer
 
     book, tokenizer = PictureBook(recipe.data.seed, caption=recipe.data.caption), build_tokenizer("bert")
     lengths = [len(tokenizer(book.one_caption(i)).input_ids) for i in range(recipe.optim.pass_size)]
-    return Texts(round(sum(lengths) / len(lengths)), min(max(lengths), recipe.model.max_text_tokens))
+    return CaptionLengths(round(sum(lengths) / len(lengths)), min(max(lengths), recipe.model.max_text_tokens))

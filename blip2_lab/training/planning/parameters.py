@@ -32,7 +32,7 @@ from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts, WebData
+from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, MicroPart, Recipe, Stage1Parts, Stage2Parts
 
 # ------------------------------------------------------------------------------------------------ sizes, without a hub
 
@@ -130,10 +130,10 @@ def count_parameters(module: nn.Module) -> int:
 
 def blueprint(recipe: Recipe) -> Blueprint:
     """What the recipe trains and what it leaves frozen."""
-    start = registry.origin(recipe)  # fine-tuning starts from a whole stage
+    start = registry.pretraining_recipe(recipe)  # fine-tuning starts from a whole stage
     stage1 = registry.get(start.model.stage1).model if isinstance(start.model, Stage2Parts) else start.model
     fine_tuned = isinstance(recipe.model, FineTuneParts)
-    other_size = recipe.data.image_size if fine_tuned and isinstance(recipe.data, WebData) else None
+    other_size = recipe.data.image_size if fine_tuned and isinstance(recipe.data, ImageTextData) else None
     encoder = build_image_encoder(stage1.image_encoder, other_size)
     encoder_trains = fine_tuned and recipe.model.train_image_encoder
     encoder = encoder if encoder_trains else freeze(encoder)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from blip2_lab.checkpoints.catalog import frozen_part
 from blip2_lab.data.feature_cache import cache_bytes
-from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
+from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, work_by_part
 from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters
 from blip2_lab.training.recipes import registry, schema
-from blip2_lab.training.recipes.schema import MicroPart, Recipe, SceneData, Stage2Parts, WebData
-from blip2_lab.training.run_folder import CURVES
+from blip2_lab.training.recipes.schema import ImageTextData, MicroPart, Recipe, SceneData, Stage2Parts
+from blip2_lab.training.run_folder import SHIPPED_RUNS
 
 GIB = 2**30
 CARDS = (16, 24, 40, 80)  #: memory of the cards that a plan is tried on, GiB
@@ -109,8 +109,8 @@ def plan(
         raise ValueError(f"{recipe.name} is made of others: plan {', '.join(recipe.sequence)}")
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
-    origin = registry.origin(recipe)  # a miniature, on pictures of any kind, is for a laptop
-    local = not isinstance(origin.data, WebData)
+    origin = registry.pretraining_recipe(recipe)  # a miniature, on pictures of any kind, is for a laptop
+    local = not isinstance(origin.data, ImageTextData)
     machine = CPU_CORE if local else A100
     machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)
     if isinstance(recipe.model, MicroPart):
@@ -118,16 +118,19 @@ def plan(
         trained, works, model = tuple(parameters), {recipe.task: work}, None
     else:
         model = blueprint(recipe)
-        parameters, trained, works = model.parameters(), model.trained, works_of(recipe, model)
+        parameters, trained, works = model.parameters(), model.trained, work_by_part(recipe, model)
     if recipe.optim.checkpoint_layers:
         works = {
-            name: replace(w, flops=w.flops * (4 / 3 if w.kept else 1), kept=w.kept / 10) for name, w in works.items()
+            name: replace(
+                w, flops=w.flops * (4 / 3 if w.activation_bytes else 1), activation_bytes=w.activation_bytes / 10
+            )
+            for name, w in works.items()
         }
     total = sum(work.flops for work in works.values())
     step = total * recipe.optim.batch_size / (gpus * machine.peak * machine.utilization)
     a_pass = -(-recipe.optim.pass_size // gpus)
     needs = memory_of(parameters, trained, frozen_bytes=4 if local else 2)
-    each = sum(work.kept for work in works.values())
+    each = sum(work.activation_bytes for work in works.values())
     limit = memory * GIB
     return Plan(
         recipe=recipe.name,
@@ -171,7 +174,7 @@ def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
     """Bytes of the files a recipe fetches, from the number of parameters and the hub's precision. What another recipe
     trains is not fetched."""
     names = {model.stage1.image_encoder: model.parts["image encoder"]}
-    start = registry.origin(recipe)
+    start = registry.pretraining_recipe(recipe)
     if isinstance(start.model, Stage2Parts):
         names[start.model.language_model] = model.language
     else:
@@ -185,7 +188,7 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
     said = [f"{machine.name}: {machine.peak / 1e12:g} TFLOP/s, of which training reaches {machine.utilization:.0%}"]
     if machine.name == CPU_CORE.name:
         said.append("that share was chosen after the shipped runs of both stages, so they do not test it")
-    if isinstance(recipe.data, WebData):
+    if isinstance(recipe.data, ImageTextData):
         said.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
         said.append("frozen parts in 16 bits; memory is computed, no GPU has confirmed it")
         said.append("reading and augmenting pictures keeps up with the GPU")
@@ -201,7 +204,7 @@ def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
     if model is None or "image encoder" in model.trained:
         return ()
     config = model.image_encoder.model.config
-    size = recipe.data.image_size if isinstance(recipe.data, WebData) else config.image_size
+    size = recipe.data.image_size if isinstance(recipe.data, ImageTextData) else config.image_size
     each = cache_bytes(1, (size // config.patch_size) ** 2 + 1, config.hidden_size)
     if isinstance(recipe.data, SceneData):
         return (f"cached image features: {each * recipe.data.scenes / 1e9:.2f} GB on the disk",)
@@ -213,7 +216,7 @@ def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) 
     """What the log of a finished run of this recipe says: one of your own, or the one we ship."""
     places = (
         (runs_dir / recipe.name, "log.jsonl", "recipe.json"),
-        (CURVES, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
+        (SHIPPED_RUNS, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
     )
     for folder, log, settings in places:
         if not (folder / log).exists() or not (folder / settings).exists():
@@ -224,7 +227,7 @@ def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) 
             batch_size = json.loads((folder / settings).read_text(encoding="utf-8"))["optim"]["batch_size"]
             speed = timed[-1]["step"] * batch_size / timed[-1]["seconds"]
             predicted = machine.peak * machine.utilization / flops
-            where = str(folder / log) if folder != CURVES else f"shipped: {log}"
+            where = str(folder / log) if folder != SHIPPED_RUNS else f"shipped: {log}"
             return Measured(where, speed, timed[-1]["seconds"] / 3600, predicted / speed, speed * flops / machine.peak)
     return None
 
@@ -237,7 +240,7 @@ def to_json(plan: Plan) -> dict:
     return asdict(plan) | {"trained_share": plan.trained_share, "flops_per_step": plan.flops_per_step}
 
 
-def table(plan: Plan) -> str:
+def plan_table(plan: Plan) -> str:
     """A plan for the terminal."""
     total = sum(plan.parameters.values())
     lines = [plan.recipe, "", "parameters"]
@@ -266,7 +269,7 @@ def table(plan: Plan) -> str:
     ]
     lines += ["", "download"]
     lines += [f"  {name:<34}{size / 1e9:>8.2f} GB" for name, size in plan.download.items()] or ["  nothing"]
-    lines += ["", *([] if plan.published == schema.PLAN_IT else [f"said to cost: {plan.published}"])]
+    lines += ["", *([] if plan.published == schema.SEE_PLAN else [f"said to cost: {plan.published}"])]
     if plan.measured:
         m = plan.measured
         predicted = m.samples_per_second * m.ratio

@@ -8,17 +8,17 @@
 Paper: section 3.4, Tables 1, 2 and 7 to 9. Notebook: 08.
 """
 
-from blip2_lab.training.recipes.registry import RECIPES, get, needs, origin, table, with_settings
+from blip2_lab.training.recipes.registry import RECIPES, get, needs, pretraining_recipe, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import (
     FineTuneParts,
+    ImageTextData,
     MicroPart,
     OptimConfig,
     Recipe,
     SceneData,
-    SeedData,
     Stage1Parts,
     Stage2Parts,
-    WebData,
+    SyntheticTextData,
     override,
     settings,
 )
@@ -30,15 +30,15 @@ __all__ = [
     "OptimConfig",
     "Recipe",
     "SceneData",
-    "SeedData",
+    "SyntheticTextData",
     "Stage1Parts",
     "Stage2Parts",
-    "WebData",
+    "ImageTextData",
     "get",
     "needs",
-    "origin",
+    "pretraining_recipe",
     "override",
     "settings",
-    "table",
+    "recipes_table",
     "with_settings",
 ]

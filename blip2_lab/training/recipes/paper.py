@@ -18,13 +18,13 @@ from dataclasses import replace
 
 from blip2_lab.checkpoints.catalog import BERT, IMAGE_ENCODERS, LANGUAGE_MODELS, FrozenLanguageModel
 from blip2_lab.training.recipes.schema import (
-    PLAN_IT,
+    SEE_PLAN,
     FineTuneParts,
+    ImageTextData,
     OptimConfig,
     Recipe,
     Stage1Parts,
     Stage2Parts,
-    WebData,
 )
 
 # --------------------------------------------------------------------------------------------------------- pre-training
@@ -39,7 +39,7 @@ PAPER_ADAMW = dict(
     precision="fp16",  # LAVIS's autocast; section 3.4 speaks of the frozen parts only
 )
 #: Section 3.4: COCO, Visual Genome, CC3M, CC12M, SBU and 115 M of LAION400M; two captions each, chosen by CapFilt.
-PAPER_DATA = WebData(source="129M pairs, section 3.4", image_size=224, flip=True)
+PAPER_DATA = ImageTextData(source="129M pairs, section 3.4", image_size=224, flip=True)
 
 #: Section 3.4: batch sizes of stage 1, by image encoder, and of stage 2, by family of language models.
 STAGE1_BATCH = {"vit-l": 2320, "vit-g": 1680}
@@ -68,23 +68,27 @@ FINE_TUNE_ADAMW = dict(
 )
 FINE_TUNE_EPOCHS = 5  # Tables 7, 8, 9
 #: Karpathy's training split: 113,287 images, 567k captions.
-COCO = WebData("COCO captions, Karpathy's training split", image_size=364, pairs=567_000)  # resolution: Tables 7 and 9
+COCO = ImageTextData(
+    "COCO captions, Karpathy's training split", image_size=364, pairs=567_000
+)  # resolution: Tables 7 and 9
 #: Section 4.3: the training and validation splits of VQAv2 (443,757 and 214,354 questions) and samples of Visual
 #: Genome, whose number the paper does not give: an epoch is VQAv2 alone. No flip: questions name sides.
-VQA = WebData("VQAv2 and Visual Genome", image_size=490, flip=False, pairs=658_111, text="questions")  # size: Table 8
+VQA = ImageTextData(
+    "VQAv2 and Visual Genome", image_size=490, flip=False, pairs=658_111, text="questions"
+)  # size: Table 8
 
 # ---------------------------------------------------------------------------------------------------- what was released
 
 #: LAVIS's train/pretrain_stage{1,2}.yaml: COCO and Visual Genome captions (567k and 821k) alone, 10 epochs.
-LAVIS_DATA = WebData("COCO and Visual Genome captions", pairs=1_388_000)
+LAVIS_DATA = ImageTextData("COCO and Visual Genome captions", pairs=1_388_000)
 LAVIS_ADAMW = dict(lr=1e-4, min_lr=1e-5, betas=(0.9, 0.999), weight_decay=0.05, grad_clip=None, precision="fp16")
 LAVIS_EPOCHS, LAVIS_GPUS = 10, 16
 
 #: For one GPU: what of the paper's data is small enough to store, about 5 M pairs.
-A100_DATA = WebData("COCO, Visual Genome, CC3M and SBU captions", pairs=5_000_000)
+A100_DATA = ImageTextData("COCO, Visual Genome, CC3M and SBU captions", pairs=5_000_000)
 
 
-def steps_of(epochs: int, data: WebData, batch_size: int) -> int:
+def steps_of(epochs: int, data: ImageTextData, batch_size: int) -> int:
     """Updates in that many passes over the data, incomplete batches left out."""
     return epochs * (data.pairs // batch_size)
 
@@ -146,12 +150,12 @@ PAPER = (
 # --------------------------------------------------------------------------------------------------------- fine-tuning
 
 
-def _fine_tune(name: str, table: str, task: str, data: WebData, batch_size: int, parts: FineTuneParts, **optim):
+def _fine_tune(name: str, table: str, task: str, data: ImageTextData, batch_size: int, parts: FineTuneParts, **optim):
     optim = dict(batch_size=batch_size, steps=steps_of(FINE_TUNE_EPOCHS, data, batch_size), **FINE_TUNE_ADAMW) | optim
     return Recipe(
         f"finetune-{task}-{name}",
         f"{table}: {task} with {name}, {FINE_TUNE_EPOCHS} epochs of {data.source}",
-        PLAN_IT,
+        SEE_PLAN,
         task,
         OptimConfig(**optim),
         parts,
@@ -195,7 +199,7 @@ FINE_TUNING = (
 def _lavis(name: str, summary: str, based_on: str, **changes) -> Recipe:
     """A released yaml as its differences from the paper's recipe. Its cosine moves once an epoch, ours at each step."""
     recipe = next(recipe for recipe in (*PAPER, *FINE_TUNING) if recipe.name == based_on)
-    return replace(recipe, name=f"lavis-{name}", summary=f"LAVIS's {summary}", cost=PLAN_IT, **changes)
+    return replace(recipe, name=f"lavis-{name}", summary=f"LAVIS's {summary}", cost=SEE_PLAN, **changes)
 
 
 def _lavis_pretraining(batch_size: int, warmup_steps: int) -> OptimConfig:
@@ -235,7 +239,7 @@ A100 = (
     Recipe(
         "a100-stage1",
         "stage 1 with ViT-g on one A100 (80 GB): 14.3 M pairs",
-        PLAN_IT,
+        SEE_PLAN,
         "stage1",
         OptimConfig(steps=28_000, batch_size=512, **PAPER_ADAMW | {"precision": "bf16"}),
         Stage1Parts(IMAGE_ENCODERS["vit-g"].hub, BERT.hub),
@@ -246,7 +250,7 @@ A100 = (
     Recipe(
         "a100-stage2",
         "stage 2 with ViT-g and FlanT5-XL on one A100 (80 GB): 7.7 M pairs",
-        PLAN_IT,
+        SEE_PLAN,
         "stage2",
         OptimConfig(steps=30_000, batch_size=256, accumulate=2, min_lr=5e-5, **PAPER_ADAMW | {"precision": "bf16"}),
         Stage2Parts("a100-stage1", _language_model("flant5-xl").hub),

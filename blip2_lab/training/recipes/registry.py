@@ -37,7 +37,7 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
     return ()
 
 
-def origin(recipe: Recipe) -> Recipe:
+def pretraining_recipe(recipe: Recipe) -> Recipe:
     """The pre-training that a fine-tuning recipe starts from. The shipped model holds both stages of the miniature."""
     shipped = "micro-stage1" if recipe.task == "retrieval" else "micro-stage2"
     while isinstance(recipe.model, FineTuneParts):
@@ -60,7 +60,7 @@ def with_settings(recipe: Recipe, changes: Sequence[str]) -> list[Recipe]:
     return list(parts.values())
 
 
-def table() -> str:
+def recipes_table() -> str:
     """All recipes as a table for the terminal."""
     rows = [("recipe", "cost", "what"), *((r.name, r.cost, r.summary) for r in RECIPES.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from blip2_lab.common.console import nearest
 
-PLAN_IT = "see blip2-lab plan"  #: the cost of what nobody has measured
+SEE_PLAN = "see blip2-lab plan"  #: the cost of what nobody has measured
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FineTuneParts:
 
 
 @dataclass(frozen=True)
-class SeedData:
+class SyntheticTextData:
     """Endless examples, numbered: the pre-training of the parts. The two others: see `pretraining.T5Task`."""
 
     seed: int = 0
@@ -94,18 +94,18 @@ class SceneData:
     """`scenes` pictures of the picture book, their features computed once. A caption is drawn anew at every step.
 
     `held_out`: how many pictures of another book the evaluations along the way look at.
-    `alike_from`: from this batch on every second one shows scenes that are alike (batches.SceneFeed).
+    `hard_batches_from`: from this batch on every second one shows scenes that are alike (batches.SceneBatches).
     """
 
     seed: int = 0
     scenes: int = 20_000
     caption: str = "caption"
     held_out: int = 200
-    alike_from: int | None = None
+    hard_batches_from: int | None = None
 
 
 @dataclass(frozen=True)
-class WebData:
+class ImageTextData:
     """Pictures with their texts. `source`: what they are, in words; `pairs`: how many an epoch has, where it is known.
 
     path          where they are, see `mixture.open_sources`: a folder, shards, an address, a sources.toml
@@ -190,7 +190,7 @@ class Recipe:
     task: str
     optim: OptimConfig | None = None
     model: MicroPart | Stage1Parts | Stage2Parts | FineTuneParts | None = None
-    data: SeedData | SceneData | WebData | None = None
+    data: SyntheticTextData | SceneData | ImageTextData | None = None
     seed: int = 0
     save_every: int = 200
     eval_every: int = 500

@@ -1,6 +1,6 @@
 """What all tasks on pictures share: where batches come from, and the image encoder for batches that come as pixels.
 
-`PicturesTask` is the base of the tasks in stage1.py, stage2.py and finetune.py. What the trainer asks of a task is
+`ImageTask` is the base of the tasks in stage1.py, stage2.py and finetune.py. What the trainer asks of a task is
 written down as `trainer.Task`.
 
 Notes:
@@ -25,26 +25,30 @@ from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import Batch
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.batches import (
-    PictureFeed,
-    SceneFeed,
+    ImageTextBatches,
+    SceneBatches,
     encode_frozen,
 )
 from blip2_lab.training.optim import vit_lr_scales
 
 
-class PicturesTask:
-    """What the stages and fine-tuning have in common: a feed, and the image encoder for batches that come as pixels.
+class ImageTask:
+    """What the stages and fine-tuning have in common: a batches, and the image encoder for batches that come as pixels.
 
     Where the image encoder trains, it is the model's own, its layers each at their own rate (Tables 7 to 9).
     """
 
     def __init__(
-        self, model: nn.Module, feed: SceneFeed | PictureFeed, image_encoder: ImageEncoder, layer_decay: float = 1.0
+        self,
+        model: nn.Module,
+        batches: SceneBatches | ImageTextBatches,
+        image_encoder: ImageEncoder,
+        layer_decay: float = 1.0,
     ) -> None:
-        self.model, self.feed, self.image_encoder, self.layer_decay = model, feed, image_encoder, layer_decay
+        self.model, self.batches, self.image_encoder, self.layer_decay = model, batches, image_encoder, layer_decay
 
     def batch(self, index: int) -> Batch:
-        return self.feed.batch(index)
+        return self.batches.batch(index)
 
     def lr_scales(self) -> dict[str, float]:
         return vit_lr_scales(self.image_encoder.model.config.num_hidden_layers, self.layer_decay)

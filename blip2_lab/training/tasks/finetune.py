@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.tasks.base import ImageTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
 
 EVALUATED_AT_ONCE = 64
 
 
-class CaptionTask(PicturesTask):
+class CaptionTask(ImageTask):
     """Stage 2 on pictures of your own, and fine-tuning of a whole BLIP-2 (sections 3.3, 4.2).
 
     `prompt`: None for stage 2's own objective; else the text before each caption, which is given and not learned.
@@ -28,7 +28,7 @@ class CaptionTask(PicturesTask):
         super().__init__(*arguments, layer_decay)
         self.prompt, self.held_out = prompt, held_out
 
-    def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         if batch.questions is not None:
             prompts = [self.model.language_model.question_prompt.format(question) for question in batch.questions]
         else:
@@ -50,7 +50,7 @@ class CaptionTask(PicturesTask):
             asked = batch.questions and batch.questions[place]
             part = Batch(captions=batch.captions[place], pixels=pixels[place], questions=asked)
             generator = torch.Generator().manual_seed(start)
-            total += float(self.losses(part, generator)["total"]) * len(part.captions)
+            total += float(self.compute_losses(part, generator)["total"]) * len(part.captions)
         return total / len(pixels)
 
 

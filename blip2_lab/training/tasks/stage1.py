@@ -12,10 +12,10 @@ from torch import Tensor
 
 from blip2_lab.data.examples import Batch, image_ids
 from blip2_lab.models.losses import chance_levels, itc_similarity
-from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.tasks.base import ImageTask
 
 
-class Stage1Task(PicturesTask):
+class Stage1Task(ImageTask):
     """Representation learning (section 3.2), and fine-tuning for retrieval by the same losses (section 4.4).
     `held_out`: pictures and captions to evaluate on, if any."""
 
@@ -24,10 +24,10 @@ class Stage1Task(PicturesTask):
         self.held_out = held_out
         self.generator = torch.Generator()  # of the negatives; the engine seeds it, alike in all processes
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self.joint_losses([batch])
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.compute_joint_losses([batch])
 
-    def joint_losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+    def compute_joint_losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Those of all passes of a step as one batch, computed piece by piece: ITC compares them all."""
         ids = [name for batch in batches for name in batch.ids]
         losses = self.model.losses(
@@ -40,7 +40,7 @@ class Stage1Task(PicturesTask):
         return {"total": losses.total, "itc": losses.itc, "itm": losses.itm, "itg": losses.itg}
 
     def chance(self) -> dict[str, float]:
-        return chance_levels(self.feed.batch_size, self.model.qformer.config.vocab_size)
+        return chance_levels(self.batches.batch_size, self.model.qformer.config.vocab_size)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """On a held-out gallery: R@1 by ITC both ways, and ITM's accuracy on true pairs and the hardest wrong ones."""

@@ -11,10 +11,10 @@ from blip2_lab.data.examples import Batch
 from blip2_lab.models.decoding import PAPER, Decoding
 from blip2_lab.models.language_model import DecoderLanguageModel
 from blip2_lab.picturebook import words
-from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.tasks.base import ImageTask
 
 
-class Stage2Task(PicturesTask):
+class Stage2Task(ImageTask):
     """Generative learning from captions (section 3.3). `questions`: (number of the picture, question) to ask of
     `pictures`, image_features [M,N,Dv]; nothing is learned from them."""
 
@@ -29,7 +29,7 @@ class Stage2Task(PicturesTask):
     def lr_scales(self) -> dict[str, float]:
         return {"language_projection": self.projection_lr_scale}
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         loss, tokens = self.model.loss_and_count(image_features=self.features(batch), captions=batch.captions)
         return {"total": loss, "weight": tokens}
 

@@ -13,7 +13,7 @@ from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.planning import flops as workload
 from blip2_lab.training.planning import plan as planner
-from blip2_lab.training.planning.flops import Texts, Work
+from blip2_lab.training.planning.flops import CaptionLengths, Work
 from blip2_lab.training.planning.parameters import (
     blueprint,
     build_image_encoder,
@@ -121,10 +121,10 @@ def test_language_flops_and_kept_bytes_are_torchs(kind):
     visual_prompt = torch.randn(examples, queries, model.width, dtype=torch.bfloat16, requires_grad=True)
     texts = [Text(torch.full((examples, n), 7), torch.ones(examples, n, dtype=torch.bool)) for n in (prompt, answer)]
     work = workload.language_work(model.model, queries, prompt, answer)
-    _, kept = workload.count(lambda: model.answer_loss(visual_prompt, *texts), model)
-    assert kept / examples == pytest.approx(work.kept, rel=0.1)
+    _, kept = workload.count_work(lambda: model.answer_loss(visual_prompt, *texts), model)
+    assert kept / examples == pytest.approx(work.activation_bytes, rel=0.1)
     model.model.set_attn_implementation("eager")  # torch does not count the fused attention of a CPU
-    flops, _ = workload.count(lambda: model.answer_loss(visual_prompt, *texts), model)
+    flops, _ = workload.count_work(lambda: model.answer_loss(visual_prompt, *texts), model)
     assert flops / examples == pytest.approx(work.flops, rel=0.04)
 
 
@@ -144,20 +144,22 @@ def test_the_extrapolated_qformer_is_the_counted_one(name):
     )
     model.qformer.config = config
     model = replace(model, image_encoder=small_encoder())
-    texts = Texts(mean=6, longest=9)
+    texts = CaptionLengths(mean=6, longest=9)
     direct = workload._count_qformer(model, config, texts)
     guess = workload.qformer_work(model, texts)
     assert guess.flops == pytest.approx(direct.flops, rel=0.01)
-    assert guess.kept == pytest.approx(direct.kept, rel=0.1)
+    assert guess.activation_bytes == pytest.approx(direct.activation_bytes, rel=0.1)
 
 
 def test_a_large_vocabulary_is_added_by_formula(monkeypatch):
     model = blueprint(get("micro-stage1"))
     config = replace(model.qformer.config, vocab_size=2500)
-    guess = workload._count_qformer(model, config, Texts(5, 5))
+    guess = workload._count_qformer(model, config, CaptionLengths(5, 5))
     monkeypatch.setattr(workload, "COUNTED_WORDS", 10_000)
-    direct = workload._count_qformer(model, config, Texts(5, 5))
-    assert guess.flops == pytest.approx(direct.flops, rel=1e-6) and guess.kept == pytest.approx(direct.kept, rel=0.02)
+    direct = workload._count_qformer(model, config, CaptionLengths(5, 5))
+    assert guess.flops == pytest.approx(direct.flops, rel=1e-6) and guess.activation_bytes == pytest.approx(
+        direct.activation_bytes, rel=0.02
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- plans
@@ -175,7 +177,7 @@ def test_one_a100_finishes_in_less_than_a_day(name):
     assert plan.machine == planner.A100 and plan.gpus == 1
     assert 12 < plan.hours < 24
     assert sum(plan.memory.values()) < plan.memory_limit == 80 * 2**30
-    assert plan.measured is None and "measured: never" in planner.table(plan)
+    assert plan.measured is None and "measured: never" in planner.plan_table(plan)
     assert plan.flops_per_example["image encoder"] / 1e12 == pytest.approx(0.52, abs=0.01)
     if name == "a100-stage1":  # a step of 16 is 3.85 TFLOP in the reference; half of it suffices
         assert 1.5 < 16 * plan.flops_per_example["Q-Former"] / 1e12 < 2.05
@@ -204,9 +206,9 @@ def test_what_fits_is_the_most_that_fits(quick, tmp_path):
     each = plan.memory["activations"] / plan.examples_per_pass
     for card, most in plan.fits.items():
         assert fixed + most * each <= card * 2**30 < fixed + (most + 1) * each
-    assert list(plan.fits) == [16, 24, 40, 80] and "does not fit in 24 GiB" in planner.table(plan)
+    assert list(plan.fits) == [16, 24, 40, 80] and "does not fit in 24 GiB" in planner.plan_table(plan)
     large = planner.plan(get("paper-stage2-vit-g-flant5-xxl"), runs_dir=tmp_path)
-    assert large.fits[16] == 0 and "16 GiB card           too small" in planner.table(large)
+    assert large.fits[16] == 0 and "16 GiB card           too small" in planner.plan_table(large)
 
 
 def test_layers_computed_again_need_less_memory_and_more_time(quick, tmp_path):
@@ -227,7 +229,7 @@ def test_predicted_beside_measured(quick, tmp_path):
     predicted = plan.batch_size / plan.step_seconds
     assert measured.samples_per_second == pytest.approx(64) and measured.ratio == pytest.approx(predicted / 64)
     assert measured.utilization == pytest.approx(0.2 / measured.ratio)
-    assert "the run took" in planner.table(plan)
+    assert "the run took" in planner.plan_table(plan)
 
 
 def test_the_shipped_runs_are_within_a_factor_of_three(tmp_path):

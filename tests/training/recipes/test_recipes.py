@@ -10,7 +10,7 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.optim import parameter_groups, vit_lr_scales
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER, PAPER_PAIRS
-from blip2_lab.training.recipes.registry import RECIPES, get, needs, table, with_settings
+from blip2_lab.training.recipes.registry import RECIPES, get, needs, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import override, settings
 
 
@@ -209,7 +209,7 @@ def test_recipes_cannot_be_changed_in_place():
 
 
 def test_the_table_lists_all_with_their_cost():
-    lines = table().splitlines()
+    lines = recipes_table().splitlines()
     assert len(lines) == len(RECIPES) + 1
     assert all(recipe.cost and recipe.summary for recipe in RECIPES.values())
     assert any(line.startswith("micro-vit ") and RECIPES["micro-vit"].cost in line for line in lines)

@@ -22,7 +22,7 @@ from blip2_lab.training.batches import fingerprint, scene_features
 from blip2_lab.training.builders import load_image_encoder, load_language_model
 from blip2_lab.training.optim import parameter_groups
 from blip2_lab.training.recipes.registry import get
-from blip2_lab.training.recipes.schema import WebData, override
+from blip2_lab.training.recipes.schema import ImageTextData, override
 from blip2_lab.training.run_folder import read_log
 from blip2_lab.training.trainer import train
 
@@ -178,7 +178,7 @@ def test_stage2_without_stage1_starts_from_bert(trained):
 
 def test_stage2_with_a_decoder(trained):
     task = builders.build_task(recipe("micro-stage2-opt"), trained)
-    first = task.losses(task.batch(0))["total"]
+    first = task.compute_losses(task.batch(0))["total"]
     first.backward()
     assert first.isfinite() and task.model.language_projection.weight.grad.abs().sum() > 0
     assert 0 <= task.evaluate(0)["accuracy"] <= 1
@@ -248,8 +248,8 @@ def on(own: Path, name: str, *changes: str):
     """The recipe on that folder, in a run of its own: four steps, of which every second is evaluated."""
     small = ("optim.steps=4", "optim.warmup_steps=1", "optim.batch_size=4", "data.held_out=3", "data.threads=2")
     chosen = replace(get(name), name=f"{name}-own", save_every=2, eval_every=2)
-    if not isinstance(chosen.data, WebData):
-        chosen = replace(chosen, data=WebData(image_size=48))
+    if not isinstance(chosen.data, ImageTextData):
+        chosen = replace(chosen, data=ImageTextData(image_size=48))
     chosen = replace(chosen, data=replace(chosen.data, path=str(own), image_size=48, max_broken=0.2, cached_views=0))
     for change in (*small, *changes):
         chosen = override(chosen, change)
@@ -346,7 +346,7 @@ def test_questions_are_asked_as_the_language_model_wants_them(trained, own, whol
     monkeypatch.setattr(
         type(task.model), "loss_and_count", lambda _, **given: asked.append(given) or (torch.zeros(()), torch.ones(()))
     )
-    task.losses(batch)
+    task.compute_losses(batch)
     assert asked[0]["prompts"] == [f"Question: {question} Short answer:" for question in batch.questions]
     assert asked[0]["captions"] == batch.captions
 
@@ -407,7 +407,7 @@ def test_retrieval_trains_the_image_encoder_on_pictures(trained, own, whole, sta
     for batches in ([batch], pieces):  # a step's passes are one batch, the image encoder's gradient included
         task.model.zero_grad()
         task.generator.manual_seed(0)
-        task.joint_losses(batches)["total"].backward()
+        task.compute_joint_losses(batches)["total"].backward()
         gradients.append(torch.cat([p.grad.flatten() for p in task.image_encoder.parameters() if p.grad is not None]))
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)

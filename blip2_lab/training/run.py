@@ -1,4 +1,4 @@
-"""Train one recipe in its run folder: build its task, check its examples, hand it to the trainer.
+"""Train one recipe in its run folder: build its task, check its examples, call the trainer.
 
 `run` is what `blip2-lab train RECIPE` calls (through pipeline.py).
 
@@ -23,7 +23,7 @@ from blip2_lab.training.recipes.schema import ImageTextData, Recipe
 from blip2_lab.training.run_folder import checkpoints, reference_log
 from blip2_lab.training.trainer import train
 
-EXAMPLES_FILE = "examples.json"  #: in a run's folder
+EXAMPLES_FILE = "examples.json"  #: the hash of a run's examples, in its folder
 
 
 def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: bool = True) -> dict[str, float]:
@@ -60,13 +60,13 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
 
 
 def _check_examples(folder: Path, path: str, identity: str) -> None:
-    """Note which examples a run trains on. Raises ValueError when it has begun with others."""
-    note, found = folder / EXAMPLES_FILE, {"path": path, "identity": identity}
-    if checkpoints(folder) and note.exists():
-        before = json.loads(note.read_text(encoding="utf-8"))
+    """Store the hash of a run's examples. Raises ValueError if the run was started on other ones."""
+    file, found = folder / EXAMPLES_FILE, {"path": path, "identity": identity}
+    if checkpoints(folder) and file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
         if before["identity"] != identity:
             raise ValueError(
-                f"{folder} was started on other examples ({before['path']}): --restart to begin with these, or give "
-                "them another --name"
+                f"{folder} was started on other examples ({before['path']}): use --restart to start over, or "
+                "give the run another --name"
             )
-    write_atomically(note, json.dumps(found) + "\n")
+    write_atomically(file, json.dumps(found) + "\n")

@@ -65,7 +65,8 @@ def test_the_command_line_writes_it_all(tiny_model, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(cli, "_load", lambda args: tiny_model)
     small = query_probes.evaluate_queries
-    monkeypatch.setattr(query_probes, "evaluate_queries", lambda model, **o: small(model, **o, scenes=12, asked_scenes=1))
+    fast = lambda model, **options: small(model, **options, scenes=12, asked_scenes=1)  # noqa: E731
+    monkeypatch.setattr(query_probes, "evaluate_queries", fast)
     command = ["evaluate", "grounding", "--method", "raw", "--scenes", "1", "--out", str(tmp_path / "see")]
     assert cli.main(command) == 0
     said = capsys.readouterr()

@@ -2,8 +2,8 @@
 
 What is unusual about it:
 
-* Wrong weights still talk. So nothing is judge_distance by how an answer sounds: numbers are compared with the files they came
-  from (doctor/layers.py), with a float32 reference, with themselves in another batch and with another kernel.
+* Wrong weights still talk. So nothing is judge_distance by how an answer sounds: numbers are compared with the files
+  they came from (doctor/layers.py), with a float32 reference, with themselves in another batch and with another kernel.
 * Both kinds of models are examined, each by what it gives: a Stage2Model by the logits of its answers, a Stage1Model
   (retrieval) by its embeddings and its verdicts on pairs.
 * The reference is stored with the shipped model (`--remember` writes it). For any other, every layer runs once more in

@@ -8,7 +8,8 @@ What is unusual about it:
   may be negative where it is evidence against. Its rows add up to one map (`.total`).
 * A method with a completeness axiom (the map sums to the score's change from a blank picture) brings `delta`, by how
   much it misses: look at it before you look at the map.
-* [CLS] belongs to no place: what a query reads there is in no map (`query_probes.attention_statistics` says how much that is).
+* [CLS] belongs to no place: what a query reads there is in no map (`query_probes.attention_statistics` says how much
+  that is).
 * captum does what captum can do; own code is only what knows the Q-Former: who merges with whom, in which layer.
 
 Paper: section 3.1 (what the queries are for). Notebook: 09.

@@ -202,8 +202,8 @@ class ImageTextBatches:
     # -- the cache ---------------------------------------------------------------------------------------------------
 
     def cache(self, encode: Encode, folder: Path, encoder: str, say: Callable[[str], None] = print) -> None:
-        """Encode `data.cached_views` views of each image into `folder`, or reuse what is there; `encoder` is the fingerprint
-        of the encoder. Raises ValueError for a stream, whose number of images is not known."""
+        """Encode `data.cached_views` views of each image into `folder`, or reuse what is there; `encoder` is the
+        fingerprint of the encoder. Raises ValueError for a stream, whose number of images is not known."""
         views = self.data.cached_views
         for number, source in enumerate(self.mixture.sources):
             if is_stream(source):

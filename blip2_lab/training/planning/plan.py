@@ -1,12 +1,14 @@
-"""What a recipe needs, before anything is downloaded or rented: parameters, memory, FLOPs, hours.
+"""A plan: parameters, memory, FLOPs and hours of a recipe, computed before any download.
 
-What is unusual about it:
+`plan(recipe)` is where to begin; `blip2-lab plan RECIPE` prints its `plan_table`.
 
-* Parameters are counted on the real classes without weights (parameters.py), FLOPs and activations by torch's own
-  counters as far as possible (training/planning/flops.py); nothing is downloaded.
-* Times are FLOPs / (peak * utilization). The utilization is an assumption of yours; where a run has been measured, the
-  plan shows prediction, measurement and their ratio, and what utilization the run really had.
-* Frozen parts are counted in 16 bits (section 3.4), trained ones in 32 with AdamW's two moments.
+Notes:
+
+* Parameters are counted on the real classes without weights (parameters.py), FLOPs and activations with torch's
+  counters where possible (training/planning/flops.py).
+* Times are FLOPs / (peak * utilization). The utilization is an assumption. If a run of the recipe has been measured,
+  the plan shows prediction, measurement, their ratio, and the utilization of that run.
+* Frozen weights are counted in 16 bits (section 3.4), trained ones in 32 bits with AdamW's two moments.
 
 Paper: section 3.4. Notebook: 08.
 """
@@ -27,13 +29,13 @@ from blip2_lab.training.recipes.schema import ImageTextData, MicroPart, Recipe, 
 from blip2_lab.training.run_folder import SHIPPED_RUNS
 
 GIB = 2**30
-CARDS = (16, 24, 40, 80)  #: memory of the cards that a plan is tried on, GiB
-RESERVE = 1 * GIB  #: what CUDA itself takes, and gaps between allocations; an assumption
+CARDS = (16, 24, 40, 80)  #: memory of the GPUs that a plan is compared with, GiB
+RESERVE = 1 * GIB  #: for CUDA itself and for fragmentation; an assumption
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`peak`: dense 16-bit FLOP/s by the data sheet, or as measured. `utilization`: the share that training reaches."""
+    """`peak`: dense 16-bit FLOP/s, by the data sheet or measured. `utilization`: the share that training reaches."""
 
     name: str
     peak: float
@@ -49,7 +51,7 @@ CPU_CORE = Machine("CPU core with bf16 matrix units", 670e9, 0.15)
 
 @dataclass(frozen=True)
 class Measured:
-    """A run of this recipe that was timed, where its log is, and the utilization it had."""
+    """A timed run of this recipe: its log and its utilization."""
 
     log: str
     samples_per_second: float
@@ -75,7 +77,7 @@ class Plan:
     hours: float
     memory: dict[str, float]
     memory_limit: float
-    fits: dict[int, int]  #: GiB of a card -> examples of a pass that fit on it at most; 0: not even one
+    fits: dict[int, int]  #: GiB of a GPU -> the most examples of a pass that fit; 0: none
     download: dict[str, float]
     assumptions: tuple[str, ...]
     published: str
@@ -99,18 +101,18 @@ def plan(
     peak: float | None = None,
     runs_dir: str | Path = "runs",
 ) -> Plan:
-    """Everything about one recipe that can be known beforehand.
+    """The plan of one recipe.
 
     memory       of a GPU, GiB
     utilization  the share of the peak that training reaches; None: an assumption for an A100 or a CPU core
     peak         dense 16-bit FLOP/s of one GPU; None: that of an A100 (of a CPU core, for the picture book)
     """
     if recipe.optim is None:
-        raise ValueError(f"{recipe.name} is made of others: plan {', '.join(recipe.sequence)}")
+        raise ValueError(f"{recipe.name} is made of other recipes: plan {', '.join(recipe.sequence)}")
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
-    origin = registry.pretraining_recipe(recipe)  # a miniature, on pictures of any kind, is for a laptop
-    local = not isinstance(origin.data, ImageTextData)
+    pretraining = registry.pretraining_recipe(recipe)  # a miniature, on any data, is for a laptop
+    local = not isinstance(pretraining.data, ImageTextData)
     machine = CPU_CORE if local else A100
     machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)
     if isinstance(recipe.model, MicroPart):
@@ -128,7 +130,7 @@ def plan(
         }
     total = sum(work.flops for work in works.values())
     step = total * recipe.optim.batch_size / (gpus * machine.peak * machine.utilization)
-    a_pass = -(-recipe.optim.pass_size // gpus)
+    examples_per_pass = -(-recipe.optim.pass_size // gpus)
     needs = memory_of(parameters, trained, frozen_bytes=4 if local else 2)
     each = sum(work.activation_bytes for work in works.values())
     limit = memory * GIB
@@ -139,12 +141,12 @@ def plan(
         steps=recipe.optim.steps,
         batch_size=recipe.optim.batch_size,
         gpus=gpus,
-        examples_per_pass=a_pass,
+        examples_per_pass=examples_per_pass,
         flops_per_example={name: work.flops for name, work in works.items()},
         machine=machine,
         step_seconds=step,
         hours=step * recipe.optim.steps / 3600,
-        memory=needs | {"activations": each * a_pass},
+        memory=needs | {"activations": each * examples_per_pass},
         memory_limit=limit,
         fits={card: _fitting(card * GIB, needs, each) for card in sorted({*CARDS, round(memory)})},
         download={} if model is None else download_of(recipe, model),
@@ -155,7 +157,7 @@ def plan(
 
 
 def memory_of(parameters: Mapping[str, int], trained: tuple[str, ...], frozen_bytes: int = 2) -> dict[str, float]:
-    """Bytes on each GPU whatever the batch: trained weights in 32 bits, and in 16 while autocast uses them."""
+    """Bytes on each GPU that do not depend on the batch: trained weights in 32 bits, and autocast's copies in 16."""
     training = sum(parameters[name] for name in trained)
     return {
         "frozen weights": float(frozen_bytes * (sum(parameters.values()) - training)),
@@ -171,8 +173,8 @@ def _fitting(limit: float, needs: Mapping[str, float], each: float) -> int:
 
 
 def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
-    """Bytes of the files a recipe fetches, from the number of parameters and the hub's precision. What another recipe
-    trains is not fetched."""
+    """Bytes of the files that a recipe downloads, from the number of parameters and the hub's precision; models trained
+    by other recipes are not downloaded."""
     names = {model.stage1.image_encoder: model.parts["image encoder"]}
     start = registry.pretraining_recipe(recipe)
     if isinstance(start.model, Stage2Parts):
@@ -184,23 +186,25 @@ def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
 
 
 def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
-    """What the plan believes without having measured it."""
-    said = [f"{machine.name}: {machine.peak / 1e12:g} TFLOP/s, of which training reaches {machine.utilization:.0%}"]
+    """What the plan assumes without a measurement."""
+    assumptions = [
+        f"{machine.name}: {machine.peak / 1e12:g} TFLOP/s, of which training reaches {machine.utilization:.0%}"
+    ]
     if machine.name == CPU_CORE.name:
-        said.append("that share was chosen after the shipped runs of both stages, so they do not test it")
+        assumptions.append("that share was chosen after the shipped runs of both stages, so they do not test it")
     if isinstance(recipe.data, ImageTextData):
-        said.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
-        said.append("frozen parts in 16 bits; memory is computed, no GPU has confirmed it")
-        said.append("reading and augmenting pictures keeps up with the GPU")
+        assumptions.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
+        assumptions.append("frozen parts in 16 bits; memory is computed, no GPU has confirmed it")
+        assumptions.append("reading and augmenting pictures keeps up with the GPU")
     if recipe.optim.checkpoint_layers:
-        said.append("layers that are computed again keep a tenth of their activations, for a third more work")
+        assumptions.append("layers that are computed again keep a tenth of their activations, for a third more work")
     if isinstance(recipe.data, SceneData):
-        said.append("image features are computed before, once; the steps read them")
-    return tuple(said)
+        assumptions.append("image features are computed before, once; the steps read them")
+    return tuple(assumptions)
 
 
 def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
-    """How large the image features are on the disk, where they are or could be computed once (feature_cache.py)."""
+    """The size of the image features on disk, if they are or could be cached (feature_cache.py)."""
     if model is None or "image encoder" in model.trained:
         return ()
     config = model.image_encoder.model.config
@@ -213,7 +217,7 @@ def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
 
 
 def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) -> Measured | None:
-    """What the log of a finished run of this recipe says: one of your own, or the one we ship."""
+    """The measurement in the log of a run of this recipe: from `runs_dir`, or the shipped one."""
     places = (
         (runs_dir / recipe.name, "log.jsonl", "recipe.json"),
         (SHIPPED_RUNS, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
@@ -232,7 +236,7 @@ def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) 
     return None
 
 
-# -------------------------------------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------------------------------------- text
 
 
 def to_json(plan: Plan) -> dict:

@@ -245,7 +245,7 @@ def test_every_recipe_has_a_plan(name, quick, tmp_path, monkeypatch):
     if name in (*MICRO_PARTS, "laptop-vit", "laptop-t5", "laptop-bert"):
         monkeypatch.setattr(planner, "pretraining_work", lambda recipe: ({recipe.task: 1000}, Work(1e6, 1e3)))
     if RECIPES[name].sequence:
-        with pytest.raises(ValueError, match="is made of others: plan "):
+        with pytest.raises(ValueError, match="is made of other recipes: plan "):
             planner.plan(get(name), runs_dir=tmp_path)
         return
     plan = planner.plan(get(name), runs_dir=tmp_path)

@@ -79,7 +79,7 @@ def test_lavis_differs_from_the_paper_where_it_does():
     assert lavis.optim.steps == 10 * (1_388_000 // 1600) < paper.optim.steps / 25
     stage2 = get("lavis-stage2-opt-2.7b").optim
     assert (stage2.batch_size, stage2.warmup_steps, stage2.min_lr) == (1024, 2000, 1e-5)
-    assert get("lavis-retrieval").model.layer_decay == 1.0  # 0.95 in the yaml, read by nobody
+    assert get("lavis-retrieval").model.layer_decay == 1.0  # 0.95 in the yaml, not applied
     assert get("lavis-retrieval").optim == get("finetune-retrieval-vit-g").optim
 
 

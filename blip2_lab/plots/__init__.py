@@ -1,11 +1,12 @@
-"""Figures from tensors and strings, and explorers for notebooks. They know tensors and names, and no stage of a model.
+"""Figures from tensors and strings, and interactive explorers for notebooks.
 
-    figures    the map of BLIP-2, masks, matrices, curves, bars, pictures
-    attention  attention and attribution laid over a picture
-    decoding   the next token's probabilities; a beam search as a tree
-    widgets    explorers for notebooks, each with a figure that needs no widget
+    figures    the map of BLIP-2, masks, matrices, curves, bars, images
+    attention  attention and attribution maps over an image
+    decoding   probabilities of the next token; a beam search as a tree
+    widgets    explorers for notebooks, each with a static figure that needs no widget
 
-Matplotlib and ipywidgets are imported where a figure or a widget is made; `overlay` needs neither.
+No function here takes a model. Matplotlib and ipywidgets are imported inside the functions that need them; `overlay`
+needs neither.
 
 Paper: Figures 1 and 2. Notebooks: all.
 """

@@ -1,10 +1,10 @@
-"""Figures of choosing words: one step of sampling, and a whole beam search as a tree.
+"""Figures of decoding: the probabilities of one step, and a beam search as a tree.
 
-What is unusual about it:
+Notes:
 
-* As in plots/figures.py, no function knows a model: strings and probabilities in, a figure out.
-* A token outside the nucleus says so in words, a beam that was given up is gray and dashed: nothing is told by
-  color alone.
+* As in plots/figures.py, functions take strings and probabilities, not a model.
+* A token outside the nucleus is labeled in words, a discarded beam is gray and dashed: no information is in color
+  alone.
 
 Paper: sections 4.1 and 4.2 (beam search). Notebook: 12.
 """
@@ -26,9 +26,9 @@ Beam = tuple[str, int, float]
 
 
 def next_token(names: Sequence[str], settings: Mapping[str, Tensor], *, top: int = 10, title: str = "") -> Figure:
-    """With what probability each token is drawn under each setting: title -> probabilities [V], 0 = cannot be drawn.
+    """The probability of each token under each setting: title -> probabilities [V], 0 = cannot be drawn.
 
-    Shows the `top` likeliest tokens of the first setting, in its order, one panel for each setting.
+    One panel for each setting, with the `top` likeliest tokens of the first setting in its order.
     """
     panels = {name: float_tensor(values) for name, values in settings.items()}
     first = next(iter(panels.values()))
@@ -55,7 +55,7 @@ def next_token(names: Sequence[str], settings: Mapping[str, Tensor], *, top: int
 
 
 def beam_tree(steps: Sequence[Sequence[Beam]], *, best: Sequence[int] = (), title: str = "") -> Figure:
-    """A beam search, step after step from left to right; every row is a beam, the best on top.
+    """A beam search as a tree: steps from left to right, each row a beam, the best on top.
 
     best: the beam of each step that belongs to the final answer (drawn dark). A beam without children is dashed.
     """

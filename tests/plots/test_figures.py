@@ -86,7 +86,7 @@ def test_attention_lies_where_the_map_says():
     picture = Image.new("RGB", (64, 64), "white")
     maps = torch.zeros(2, 8, 8)
     maps[0, 0, 7] = 1.0
-    figure = figures.attention_on_image(picture, maps, ["top right", "nowhere"], marks=[(0.5, 0, 1, 0.5)])
+    figure = figures.attention_on_image(picture, maps, ["top right", "nowhere"], boxes=[(0.5, 0, 1, 0.5)])
     drawn = figure.axes[0].images[1].get_array()
     assert drawn.argmax() == 7 and figure.axes[0].get_title() == "top right"
     assert len(figure.axes[0].patches) == 1

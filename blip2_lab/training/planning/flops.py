@@ -208,8 +208,7 @@ def work_by_part(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
     works["Q-Former"] = qformer_work(model, texts)
     if model.language is not None:
         answer = SHORT_ANSWER if recipe.task == "vqa" else texts.longest
-        # an encoder-decoder's caption is split in two; the longest prefix and the longest suffix are about as long as
-        # it
+        # an encoder-decoder's caption is split in two; the longest prefix and suffix add up to about its length
         prompt = texts.longest if model.language.config.is_encoder_decoder or recipe.task == "vqa" else 0
         works["language model"] = language_work(model.language, model.stage1.num_query_tokens, prompt, answer)
     return works

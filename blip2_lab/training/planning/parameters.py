@@ -36,8 +36,7 @@ from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_v
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, MicroPart, Recipe, Stage1Parts, Stage2Parts
 
-# ------------------------------------------------------------------------------------------------ models from their
-# sizes
+# ------------------------------------------------------------------------------------------ models from their sizes
 
 
 def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncoder:
@@ -145,7 +144,7 @@ def blueprint(recipe: Recipe) -> Blueprint:
     if isinstance(start.model, Stage1Parts):
         with torch.device("meta"):
             model = Stage1Model(config, Stage1Config(embed_width=stage1.embed_width))
-        model.image_encoder = encoder  # not by attach_image_encoder, which would freeze it
+        model.image_encoder = encoder  # assigned directly: stays frozen or trained as it is
         own = (model.vision_projection, model.text_projection, model.itm_head, model.lm_head)
         heads = nn.ModuleList(own)
         heads.temperature = model.temperature

@@ -111,7 +111,7 @@ def plan(
         raise ValueError(f"{recipe.name} is made of other recipes: plan {', '.join(recipe.sequence)}")
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
-    pretraining = registry.pretraining_recipe(recipe)  # a miniature, on any data, is for a laptop
+    pretraining = registry.pretraining_recipe(recipe)  # a fine-tuned miniature is planned for a laptop, too
     local = not isinstance(pretraining.data, ImageTextData)
     machine = CPU_CORE if local else A100
     machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)

@@ -328,7 +328,13 @@ def bars(
         positions = [k + (i - (len(groups) - 1) / 2) * width for k in range(len(names))]
         hatch = ("", "//", "..", "xx")[i % 4]
         drawn = axis.bar(
-            positions, float_tensor(values).numpy(), width * 0.94, label=name, color=COLORS[i % 7], hatch=hatch, ec="white"
+            positions,
+            float_tensor(values).numpy(),
+            width * 0.94,
+            label=name,
+            color=COLORS[i % 7],
+            hatch=hatch,
+            ec="white",
         )
         if len(names) * len(groups) <= 24:
             axis.bar_label(drawn, fmt=f"%.{digits}f", fontsize=9)

@@ -292,7 +292,7 @@ def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(run_module, "run", interrupted)
     code, _, err = run(capsys, "train", "micro-vit", "--quiet")
-    assert code == 130 and "the same command goes on from the last checkpoint" in err
+    assert code == 130 and "the same command resumes from the last checkpoint" in err
 
 
 def test_divergence_is_a_sentence(capsys, monkeypatch):

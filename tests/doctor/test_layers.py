@@ -274,7 +274,9 @@ def test_files_that_are_gone_or_cut(healthy):
         assert file in findings["float32, layer by layer"].says
         if file == EVA_FILE:
             (folder / file).unlink()
-            assert f"{file}, which the image encoder came from, is gone" in red(model, path)["files"]
+            assert (
+                f"{file}, from which the image encoder was loaded, does not exist any more" in red(model, path)["files"]
+            )
     finally:
         (folder / file).write_bytes(whole)
 
@@ -282,8 +284,8 @@ def test_files_that_are_gone_or_cut(healthy):
 def test_a_model_whose_files_are_gone(healthy, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere.pth"):
         findings = {finding.about: finding for finding in diagnose_model(healthy[0], path)}
-        assert "is gone" in findings["files"].says and findings["files"].state == "bad"
-        assert "is gone" in findings["weights as in the files"].says
+        assert "does not exist any more" in findings["files"].says and findings["files"].state == "bad"
+        assert "does not exist any more" in findings["weights as in the files"].says
 
 
 def test_without_files_that_is_said(healthy):

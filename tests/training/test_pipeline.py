@@ -98,7 +98,7 @@ def test_nothing_trains_on_when_one_of_them_is_gone(tmp_path, blow):
         (process if blow == "parent killed" else train[0]).send_signal(signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     code, said = {
-        "Ctrl-C": (130, "blip2-lab: stopped; the same command goes on from the last checkpoint"),
+        "Ctrl-C": (130, "blip2-lab: stopped; the same command resumes from the last checkpoint"),
         "parent killed": (-9, ""),
         "part killed": (2, "ended from outside (exit code -9)"),
     }[blow]

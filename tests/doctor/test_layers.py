@@ -189,7 +189,7 @@ def test_nan(healthy):
     assert "qformer.layers.1.query_ffn.contract gives NaN or infinity in float32" in found["activations"]
 
 
-def test_a_model_that_does_not_run_is_said_to(healthy):
+def test_a_model_that_does_not_run(healthy):
     model, path = ill(healthy)
     model.qformer.layers[0].query_ffn = None
     findings = {finding.about: finding for finding in diagnose_model(model, path)}
@@ -199,7 +199,7 @@ def test_a_model_that_does_not_run_is_said_to(healthy):
     assert model_report(list(findings.values())).endswith("5 could not be checked.")
 
 
-def test_padding_that_is_read(healthy, monkeypatch):
+def test_padding_that_is_attended_to(healthy, monkeypatch):
     model, path = ill(healthy)
     only_retrieves(model)
     embed_text = model.embed_text
@@ -216,7 +216,7 @@ def test_padding_on_the_wrong_side(healthy):
     assert "belongs behind it" in red(model, path)["padding"]
 
 
-def test_what_else_is_in_the_batch(healthy):
+def test_outputs_that_depend_on_the_batch(healthy):
     model, path = ill(healthy)
     model.image_encoder.register_forward_hook(lambda _, __, features: features + 5 * features.mean(0))
     assert "depend" in red(model, path)["batch = single"]
@@ -241,7 +241,7 @@ def test_a_kernel_that_is_wrong(healthy, monkeypatch):
     assert "take another torch" in red(model, path)["fused = written out"]
 
 
-def test_quantized_layers_are_left_to_the_layers(healthy):
+def test_quantized_weights_are_checked_layer_by_layer(healthy):
     model, path = healthy
     if isinstance(model, Stage1Model):
         pytest.skip("a retrieval model is small, and stays as it is")
@@ -261,7 +261,7 @@ def test_quantized_layers_are_left_to_the_layers(healthy):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def test_files_that_are_gone_or_cut(healthy):
+def test_missing_or_truncated_files(healthy):
     model, path = healthy
     folder = path if path.is_dir() else path.parent
     file = next(name for name in ("model.safetensors", EVA_FILE, "blip2.safetensors") if (folder / name).is_file())
@@ -281,14 +281,14 @@ def test_files_that_are_gone_or_cut(healthy):
         (folder / file).write_bytes(whole)
 
 
-def test_a_model_whose_files_are_gone(healthy, tmp_path):
+def test_a_model_whose_files_are_missing(healthy, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere.pth"):
         findings = {finding.about: finding for finding in diagnose_model(healthy[0], path)}
         assert "does not exist any more" in findings["files"].says and findings["files"].state == "bad"
         assert "does not exist any more" in findings["weights as in the files"].says
 
 
-def test_without_files_that_is_said(healthy):
+def test_without_files_nothing_is_compared(healthy):
     findings = {finding.about: finding for finding in diagnose_model(healthy[0])}
     assert "files were not given" in findings["weights as in the files"].says
     assert "files" not in findings and not any(finding.state == "bad" for finding in findings.values())

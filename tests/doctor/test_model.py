@@ -1,4 +1,4 @@
-"""The doctor says green of a healthy model, and names each of five planted faults."""
+"""The doctor finds no fault in a healthy model, and names each of five planted faults."""
 
 import copy
 import shutil

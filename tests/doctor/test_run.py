@@ -1,4 +1,4 @@
-"""The loss doctor: every diagnosis by its own planted fault, the shipped curves, and what the engine logs for it."""
+"""The checks of a run: one planted fault for each finding, the shipped logs, and what the trainer logs for them."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_chance_levels_are_those_of_uniform_guesses():
 # ------------------------------------------------------------------------------------------------------ planted faults
 
 
-def test_a_healthy_run_is_well(diagnose):
+def test_a_healthy_run(diagnose):
     found = diagnose(stage1(), reference=stage1())
     assert {finding.state for finding in found.values()} == {"good"} and set(found) == {"itc", "itm", "itg"}
     assert run_report(list(found.values())).endswith("all is well")
@@ -101,7 +101,7 @@ def test_itm_waits_for_itc(diagnose):
     assert found["itm"].state == "wait" and "before ITC does" in found["itm"].says
 
 
-def test_a_plateau_that_the_shipped_run_had_too_is_no_fault(diagnose):
+def test_a_plateau_of_the_shipped_run_is_no_fault(diagnose):
     plateau = {"itm": fall(CHANCE["itm"], 0.3, 800)}
     long, short = stage1(**plateau), stage1(steps=600, **plateau)
     found = diagnose(short, reference=long)
@@ -136,13 +136,13 @@ def test_a_rising_loss(diagnose):
     assert found.state == "bad" and "it rises" in found.says and "learning rate is too high" in found.causes[0]
 
 
-def test_lessons_that_become_harder_are_no_rise(diagnose):
+def test_a_curriculum_is_no_rise(diagnose):
     lines = stage2(total=lambda step: 0.1 if step < 500 else 0.5)
     assert "it rises" in diagnose(lines)["total"].says
     assert "it rises" not in diagnose(lines, reference=lines)["total"].says
 
 
-def test_a_loss_that_is_no_number(diagnose):
+def test_a_loss_that_is_not_finite(diagnose):
     lines = stage2()
     lines[-1]["total"] = math.nan
     found = diagnose(lines)["total"]
@@ -161,7 +161,7 @@ def test_a_loss_that_never_falls(diagnose):
 
 
 @pytest.mark.parametrize("kind", ["stage1", "stage2"])
-def test_is_the_model_looking_at_the_picture(diagnose, kind):
+def test_whether_the_model_uses_the_image(diagnose, kind):
     """The same falling losses, with and without the picture's help."""
     lines, name = (stage1(), "itg") if kind == "stage1" else (stage2(), "total")
     now = lines[-1][name]
@@ -193,7 +193,7 @@ def test_answers_and_held_out_losses_with_shuffled_pictures(diagnose):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED_RUNS.glob("*.jsonl")))
-def test_the_shipped_runs_are_well(name, tmp_path):
+def test_the_shipped_runs_have_no_fault(name, tmp_path):
     (tmp_path / "log.jsonl").write_bytes((SHIPPED_RUNS / f"{name}.jsonl").read_bytes())
     (tmp_path / "recipe.json").write_bytes((SHIPPED_RUNS / f"{name}.json").read_bytes())
     findings = diagnose_run(tmp_path)
@@ -275,7 +275,7 @@ class LookingTask:
 OPTIM = OptimConfig(lr=5e-2, warmup_steps=5, steps=120, batch_size=16, precision="fp32", weight_decay=0.0)
 
 
-def test_the_engine_logs_chance_shuffled_pictures_and_the_reference(tmp_path, capsys):
+def test_the_trainer_logs_chance_shuffled_images_and_the_reference(tmp_path, capsys):
     reference = [
         {"step": 40, "total": 3.0, "lr": 1.0},
         {"step": 120, "total": 2.0, "lr": 1.0},
@@ -294,7 +294,7 @@ def test_the_engine_logs_chance_shuffled_pictures_and_the_reference(tmp_path, ca
     assert {f.about: f.state for f in diagnose_run(tmp_path)} == {"total": "wait", "pictures": "good"}
 
 
-def test_looking_changes_no_weight(tmp_path):
+def test_evaluation_changes_no_weight(tmp_path):
     """With the comparison and without, and resumed in between: the same parameters to the bit."""
     weights = []
     for name, compared in (("with", True), ("without", False), ("cut", True)):

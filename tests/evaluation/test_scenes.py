@@ -1,4 +1,4 @@
-"""The evaluation measures what it says: oracles score 1, the ignorant score what they should."""
+"""The evaluation against oracles: a perfect model scores 1, a model without the image scores chance."""
 
 from collections import Counter
 from random import Random
@@ -46,7 +46,7 @@ def answers():
     return {(number, Reader.question_prompt.format(q.text)): q.answer for number, q, _ in asked}, asked
 
 
-def test_an_oracle_answers_everything_and_a_shuffled_one_little():
+def test_an_oracle_scores_one_and_a_shuffled_one_little():
     truth, asked = answers()
     model = Model(lambda number, prompt: truth.get((number, prompt), "") + ".")
     scores = scenes.question_accuracy(model, NUMBERED, asked, Decoding(num_beams=1), batch_size=7)
@@ -56,7 +56,7 @@ def test_an_oracle_answers_everything_and_a_shuffled_one_little():
     assert shuffled["total"] < 0.5
 
 
-def test_totals_are_over_questions_and_knowledge_is_apart():
+def test_totals_are_over_visual_questions_and_knowledge_is_separate():
     truth, asked = answers()
     colors = {Reader.question_prompt.format(q.text) for _, q, _ in asked if q.type == "color"}
     model = Model(lambda number, prompt: truth[number, prompt] if prompt in colors else "no idea")
@@ -66,7 +66,7 @@ def test_totals_are_over_questions_and_knowledge_is_apart():
     assert scores["total"] == pytest.approx(sum(q.type == "color" for q in visual) / len(visual))
 
 
-def test_captions_are_read_for_kinds_colors_places_and_times():
+def test_values_named_in_captions():
     scene = Scene((Thing("boat", "red", "small", 0.5, 0.5), Thing("fish", "blue", "large", 0.2, 0.2)), "beach", "night")
     true = scenes.scene_values(scene)
     caption = "two red boats and a fish, on the beach at night."
@@ -112,7 +112,7 @@ class Describer(Reader, EncoderDecoderLanguageModel):
 
 
 @pytest.mark.parametrize("kind", [Reader, Describer])
-def test_every_condition_shows_what_it_says(kind):
+def test_every_condition_uses_its_visual_prompts(kind):
     """An oracle that reads the number of the scene, and nothing else but a description in front of the question."""
     truth = {(number, Reader.question_prompt.format(q.text)): q.answer for number, q, _ in scenes.questions(BOOK, 3)}
     seen = Counter()
@@ -154,7 +154,7 @@ def test_every_condition_shows_what_it_says(kind):
 # retrieval and matching
 
 
-def test_mined_negatives_are_wrong_alike_and_the_same_again():
+def test_mined_negatives_are_wrong_similar_and_reproducible():
     similarity = torch.full((4, 4), -50.0)
     similarity[0, 2] = similarity[1, 3] = similarity[2, 0] = similarity[3, 1] = 0.0  # one tempting text each
     similarity += 100.0 * torch.eye(4)  # the true pairs fit best, and are never chosen
@@ -170,7 +170,7 @@ def test_mined_negatives_are_wrong_alike_and_the_same_again():
 
 
 @pytest.mark.parametrize("count", [2, 63, 65, 97, 1000])
-def test_no_batch_to_mine_in_is_left_with_a_single_pair(count):
+def test_no_mining_batch_has_a_single_pair(count):
     batches = scenes._batches(torch.arange(count))
     assert torch.equal(torch.cat(batches), torch.arange(count))
     assert all(min(count, 32) <= len(batch) <= 96 for batch in batches)
@@ -189,7 +189,7 @@ class Judge:
         return torch.tensor([[0.0, 1.0] if yes else [1.0, 0.0] for yes in said])
 
 
-def test_itm_is_asked_about_the_very_pairs():
+def test_itm_matches_scores_the_given_pairs():
     gallery = SimpleNamespace(memory=SimpleNamespace(select=lambda index: index + 10))
     pairs = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 2]])
     ids = torch.tensor([5, 6, 7])

@@ -1,4 +1,4 @@
-"""Maps are scored as by hand; the driver is repeatable, can be interrupted, and says what it found."""
+"""Scores of maps by hand; the evaluation is repeatable and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_pointing_game_looks_at_the_center_of_the_hottest_patch():
     assert grounding.pointing_game(5 * spot((3, 0)) + spot((0, 0)), box) == 1
 
 
-def test_mass_counts_positive_evidence_only_and_an_even_map_scores_the_area():
+def test_mass_counts_positive_evidence_only_and_a_uniform_map_scores_the_area():
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[:4, :4] = True
     assert grounding.mass_inside(spot((0, 0), (3, 3)), mask) == 0.5
@@ -106,7 +106,7 @@ def test_bootstrap_intervals_are_those_of_the_normal_distribution():
         grounding.bootstrap([])
 
 
-def test_the_maps_that_have_seen_no_model():
+def test_the_baselines():
     scene = Scene((Thing("boat", "red", "large", 1 / 6, 1 / 6), Thing("cat", "blue", "large", 5 / 6, 5 / 6)))
     mask = torch.from_numpy(masks(scene, 96)[0])
     box = scene.things[0].box
@@ -126,7 +126,7 @@ def test_the_maps_that_have_seen_no_model():
 # --- What is asked --------------------------------------------------------------------------------------------------
 
 
-def test_a_phrase_and_a_question_mean_one_thing_of_several():
+def test_phrase_and_question_refer_to_one_thing():
     asked = grounding.cases(seed=5)
     for case in (next(asked) for _ in range(60)):
         thing, others = case.scene.things[case.thing], [t for t in case.scene.things]
@@ -141,7 +141,7 @@ def test_a_phrase_and_a_question_mean_one_thing_of_several():
     assert [next(again) for _ in range(5)] == [next(once_more) for _ in range(5)]
 
 
-def test_shuffled_weights_keep_their_numbers_and_share_what_is_frozen(tiny_model):
+def test_shuffled_weights_keep_their_values_and_share_frozen_models(tiny_model):
     before = {name: p.detach().clone() for name, p in tiny_model.named_parameters()}
     twin = grounding.shuffle_trained(tiny_model, seed=1)
     assert twin.image_encoder is tiny_model.image_encoder and twin.language_model is tiny_model.language_model
@@ -186,7 +186,7 @@ def test_the_table_names_everything_once(report):
         assert line.count("|") == 10
 
 
-def test_an_interrupted_evaluation_goes_on(tiny_model, report, tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_resumes(tiny_model, report, tmp_path, monkeypatch):
     rows = tmp_path / "out" / "rows.jsonl"
     measured = []
     measure = grounding._measure
@@ -201,12 +201,12 @@ def test_an_interrupted_evaluation_goes_on(tiny_model, report, tmp_path, monkeyp
         for name, scores in found.items():
             for what in grounding.SCORES:
                 assert whole["targets"][target][name].get(what) == scores.get(what)
-    monkeypatch.setattr(grounding, "fingerprint", lambda _: "other weights")
+    monkeypatch.setattr(grounding, "trained_fingerprint", lambda _: "other weights")
     grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=1, rows=rows)
     assert len(measured) == 4, "other weights: nothing is reused"
 
 
-def test_mistakes_get_a_sentence(tiny_model):
+def test_wrong_arguments(tiny_model):
     with pytest.raises(ValueError, match="no method rowlout; choose from raw"):
         grounding.evaluate_grounding(tiny_model, methods=["rowlout"])
     with pytest.raises(ValueError, match="at least 1"):

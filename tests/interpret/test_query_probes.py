@@ -1,4 +1,4 @@
-"""Probes find what was put there, dropping finds who is needed, attention_statistics are those of known patterns."""
+"""Probes and dropped queries on constructed outputs, attention statistics on known patterns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_roc_auc_by_hand():
     assert query_probes.roc_auc(torch.ones(2), torch.tensor([True, True])) == 0.5
 
 
-def test_a_probe_finds_the_query_that_knows():
+def test_a_probe_finds_the_query_that_encodes_a_label():
     generator = torch.Generator().manual_seed(0)
     labels = torch.rand(200, 2, generator=generator) > 0.5
     outputs = torch.randn(200, 3, 8, generator=generator)
@@ -38,14 +38,14 @@ def test_a_probe_finds_the_query_that_knows():
         query_probes.probe(outputs[:1], labels[:1])
 
 
-def test_alike_looks_at_what_varies():
+def test_response_similarity_ignores_constant_parts():
     varies = torch.randn(50, 1, 6, generator=torch.Generator().manual_seed(1))
     outputs = torch.cat([varies + 100.0, varies - 100.0, -varies], dim=1)
     expected = torch.tensor([[1.0, 1, -1], [1, 1, -1], [-1, -1, 1]])
     torch.testing.assert_close(query_probes.response_similarity(outputs), expected, atol=1e-4, rtol=0)
 
 
-def test_habits_of_known_looks():
+def test_attention_statistics_of_known_maps():
     even = torch.full((4, 3, 5), 0.2)
     assert query_probes.attention_statistics(even)["cls"] == pytest.approx(0.2) and query_probes.attention_statistics(
         even
@@ -62,7 +62,7 @@ def test_habits_of_known_looks():
     assert query_probes.attention_statistics(follows)["same"] == pytest.approx(1)
 
 
-def test_dropping_finds_who_is_needed():
+def test_dropping_finds_the_query_that_is_needed():
     """Only query 2's number is an answer: without it nothing is right."""
     prompts = torch.arange(4.0)[None, :, None].expand(5, -1, -1)
 
@@ -76,7 +76,7 @@ def test_dropping_finds_who_is_needed():
     assert 0 < sum(kept[1]) < 8 and sum(kept[3]) >= sum(kept[1])
 
 
-def test_all_of_it_on_a_whole_model(tiny_model):
+def test_evaluate_queries_on_a_tiny_model(tiny_model):
     report = query_probes.evaluate_queries(tiny_model, scenes=12, asked_scenes=2)
     assert torch.tensor(report["probe"]).shape == (8, len(query_probes.NAMES))
     assert torch.tensor(report["attention_mean"]).shape == (8, 17)

@@ -1,4 +1,4 @@
-"""The page says what the numbers say: the sentences turn when the numbers do."""
+"""The page follows the numbers: its sentences change with them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_numbers_figures_and_page_are_written_together(tiny_model, report, tmp_p
     assert "--method raw,gradient --scenes 2 --out docs/see" in text
 
 
-def test_the_sentences_turn_with_the_numbers(report):
+def test_the_sentences_change_with_the_numbers(report):
     changed = copy.deepcopy(report)
     changed["targets"] = {"word": changed["targets"]["word"]}
     found = changed["targets"]["word"]
@@ -49,7 +49,7 @@ def test_the_sentences_turn_with_the_numbers(report):
     assert "do not believe any map of this score" in findings.page(changed, "see")
 
 
-def test_the_app_gets_the_best_of_the_quick(report):
+def test_the_recommended_method_is_the_best_of_the_quick_ones(report):
     changed = copy.deepcopy(report)
     found = changed["targets"]["word"]
     found["things"]["pointing"] = [0.4, 0.35, 0.45]

@@ -1,4 +1,4 @@
-"""Figures show what they are given: known patterns, the right number of panels, sane widgets."""
+"""Figures of attention on known patterns: panels, scales, explorers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_words_methods_layers_and_heads():
     assert figure.axes[5].get_title() == "layer 2, head 2"
 
 
-def test_itc_shows_its_winner_and_itm_its_mean():
+def test_itc_shows_its_maximum_and_itm_its_mean():
     itc, itm = attention.queries_and_caption(torch.tensor([0.1, 0.7, 0.2]), torch.tensor([1.0, 2.0, 3.0]), "a boat")
     assert "query 1 (0.70)" in itc.axes[0].get_title(loc="left")
     assert "mean: 2.00" in itm.axes[0].get_title(loc="left")

@@ -1,4 +1,4 @@
-"""Figures from patterns known by hand. What is drawn is read back from the figure."""
+"""Figures of patterns known by hand, read back from the figure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def grays(figure) -> Image.Image:
     return Image.open(BytesIO(figures.png(figure, dpi=50))).convert("L")
 
 
-def test_the_map_lights_what_it_is_told():
+def test_the_map_highlights_the_given_parts():
     dark = figures.blip2_map({"itc", "self_attention"}, "today")
     axis = dark.axes[0]
     bold = [text.get_text() for text in axis.texts if text.get_weight() == "bold"]
@@ -82,7 +82,7 @@ def test_a_large_matrix_has_no_numbers():
     assert texts(figures.matrix(torch.rand(20, 20), names, names).axes[0]) == []
 
 
-def test_attention_lies_where_the_map_says():
+def test_attention_is_drawn_at_its_patches():
     picture = Image.new("RGB", (64, 64), "white")
     maps = torch.zeros(2, 8, 8)
     maps[0, 0, 7] = 1.0
@@ -94,7 +94,7 @@ def test_attention_lies_where_the_map_says():
         figures.attention_on_image(picture, torch.zeros(3, 8, 8), ["a", "b"])
 
 
-def test_pictures_have_their_titles():
+def test_images_have_their_titles():
     figure = figures.image_grid([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
 
@@ -122,7 +122,7 @@ def test_bars_differ_in_hatch_and_carry_numbers():
     assert texts(axis) == ["0.50", "0.25", "0.10", "0.20"]
 
 
-def test_tensors_with_gradients_are_welcome():
+def test_tensors_with_gradients_are_accepted():
     values = torch.rand(2, 2, requires_grad=True)
     assert figures.png(figures.matrix(values, ["a", "b"], ["c", "d"]))[:4] == b"\x89PNG"
 

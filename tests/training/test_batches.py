@@ -1,4 +1,4 @@
-"""Where batches come from: scenes of the picture book, and pictures of your own."""
+"""Batches of the picture book's scenes and of image-text data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def shown(examples: SceneBatches, index: int) -> list[int]:
     return examples.batch(index).image_features[:, 0, 0].int().tolist()
 
 
-def test_alike_batches_show_families_and_come_every_second_time():
+def test_every_second_batch_is_hard_and_shows_similar_scenes():
     book = PictureBook(3)
     plain, examples = (
         SceneBatches(book, FEATURES, 40, seed=0),
@@ -48,7 +48,7 @@ def test_alike_batches_show_families_and_come_every_second_time():
         assert numbers[:GROUP_SIZE] == examples.similar_scenes(numbers[0])
 
 
-def test_a_family_differs_in_few_facts_and_never_in_none(monkeypatch):
+def test_similar_scenes_differ_in_few_facts_and_never_in_none(monkeypatch):
     book = PictureBook(3)
     examples = SceneBatches(book, FEATURES, 6, seed=0, hard_batches_from=0)
 
@@ -68,7 +68,7 @@ def test_a_family_differs_in_few_facts_and_never_in_none(monkeypatch):
     )
 
 
-def test_facts_are_what_is_told():
+def test_fact_counts_are_what_a_full_caption_states():
     scene = Scene((Thing("boat", "red", "large", 0.1, 0.1), Thing("boat", "red", "small", 0.9, 0.9)), "beach", "night")
     true = dict(zip(CAPTION_VALUES, fact_counts(scene), strict=True))
     assert {name: count for name, count in true.items() if count} == {
@@ -77,7 +77,7 @@ def test_facts_are_what_is_told():
 
 
 @pytest.mark.parametrize("index", [0, 2, 4])
-def test_captions_of_alike_batches_tell_everything(index):
+def test_captions_of_hard_batches_are_full(index):
     book = PictureBook(3)
     batch = SceneBatches(book, FEATURES, 6, seed=0, hard_batches_from=0).batch(index)
     for number, caption in zip(batch.image_features[:, 0, 0].int().tolist(), batch.captions, strict=True):
@@ -85,7 +85,7 @@ def test_captions_of_alike_batches_tell_everything(index):
             assert all(word in caption for word in (thing.kind, thing.color, thing.size, thing.position))
 
 
-def test_a_few_scenes_make_one_family():
+def test_few_scenes_make_one_group():
     examples = SceneBatches(PictureBook(3), FEATURES[:8], 8, seed=0, hard_batches_from=0)
     assert sorted(shown(examples, 0)) == list(range(8))
 
@@ -124,7 +124,7 @@ def mean_color(images) -> torch.Tensor:
     return torch.tensor(np.array(halves))
 
 
-def test_a_batch_of_pictures_is_a_function_of_its_number(tmp_path):
+def test_a_batch_of_images_is_a_function_of_its_index(tmp_path):
     folder = folder_of(tmp_path)
     examples, again = feed_of(folder), feed_of(folder, threads=1)
     late = again.batch(31)  # in another order, by another number of threads
@@ -139,7 +139,7 @@ def test_a_batch_of_pictures_is_a_function_of_its_number(tmp_path):
         assert caption in (f"number {number}", f"the picture {number}")
 
 
-def test_every_time_another_caption_another_part_and_another_side(tmp_path):
+def test_caption_crop_and_flip_are_drawn_each_time(tmp_path):
     examples = feed_of(folder_of(tmp_path), batch_size=12)
     batches = [examples.batch(index) for index in range(20)]
     captions = {caption for batch in batches for caption in batch.captions}
@@ -148,7 +148,7 @@ def test_every_time_another_caption_another_part_and_another_side(tmp_path):
     assert 0.4 < sum(flips) / len(flips) < 0.6
 
 
-def test_no_flip_where_the_words_name_a_side(tmp_path):
+def test_no_flip_if_the_text_names_a_side(tmp_path):
     folder = folder_of(tmp_path)
     for path in folder.glob("*.txt"):
         path.write_text("bright on the left")
@@ -160,7 +160,7 @@ def test_no_flip_where_the_words_name_a_side(tmp_path):
     )
 
 
-def test_a_broken_picture_is_skipped_counted_and_its_place_filled(tmp_path):
+def test_a_broken_image_is_skipped_counted_and_replaced(tmp_path):
     folder, file = folder_of(tmp_path), tmp_path / "skipped.jsonl"
     (folder / "p03.png").write_bytes((folder / "p03.png").read_bytes()[:60])
     (folder / "p05.png").unlink()
@@ -177,7 +177,7 @@ def test_a_broken_picture_is_skipped_counted_and_its_place_filled(tmp_path):
     assert json.loads(file.read_text())["sample"].endswith("own: p03.png")
 
 
-def test_too_much_is_broken(tmp_path):
+def test_too_many_broken_images_are_an_error(tmp_path):
     folder = folder_of(tmp_path)
     for number in range(4):
         (folder / f"p{number:02d}.png").write_bytes(b"x")
@@ -186,7 +186,7 @@ def test_too_much_is_broken(tmp_path):
         examples.batch(0)
 
 
-def test_held_out_pictures_are_never_trained_on(tmp_path):
+def test_held_out_images_are_not_trained_on(tmp_path):
     examples = feed_of(folder_of(tmp_path), batch_size=5, held_out=2)
     out = examples.validation()
     seen = {name for index in range(10) for name in examples.batch(index).ids}
@@ -196,7 +196,7 @@ def test_held_out_pictures_are_never_trained_on(tmp_path):
     assert feed_of(tmp_path / "own").validation() is None
 
 
-def test_a_small_folder_makes_small_batches_and_says_so(tmp_path, capsys):
+def test_a_small_folder_makes_small_batches_with_a_note(tmp_path, capsys):
     examples = feed_of(folder_of(tmp_path), batch_size=64)
     assert "batches of 12 instead of 64" in capsys.readouterr().out
     assert len(set(examples.batch(5).ids)) == 12
@@ -205,7 +205,7 @@ def test_a_small_folder_makes_small_batches_and_says_so(tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------------ the cache
 
 
-def test_cached_views_are_crops_of_the_picture_and_reused(tmp_path):
+def test_cached_views_are_crops_of_the_image_and_reused(tmp_path):
     folder, said = folder_of(tmp_path), []
     examples, again = (feed_of(folder, cached_views=3) for _ in range(2))
     for one in (examples, again):
@@ -223,7 +223,7 @@ def test_cached_views_are_crops_of_the_picture_and_reused(tmp_path):
     assert 1 < max(map(len, views.values())) <= 3
 
 
-def test_a_cache_of_changed_pictures_is_another(tmp_path):
+def test_changed_images_get_another_cache(tmp_path):
     folder, said = folder_of(tmp_path), []
     feed_of(folder, cached_views=1).cache(mean_color, tmp_path / "features", "encoder", said.append)
     feed_of(folder, cached_views=1, flip=False).cache(mean_color, tmp_path / "features", "encoder", said.append)
@@ -233,7 +233,7 @@ def test_a_cache_of_changed_pictures_is_another(tmp_path):
     assert len(said) == 4
 
 
-def test_no_cached_view_is_flipped_when_any_caption_names_a_side(tmp_path):
+def test_no_cached_view_is_flipped_if_any_caption_names_a_side(tmp_path):
     folder = folder_of(tmp_path)
     for path in folder.glob("*.txt"):
         path.write_text("a picture\nbright on the left")  # the caption drawn later may be the second
@@ -243,7 +243,7 @@ def test_no_cached_view_is_flipped_when_any_caption_names_a_side(tmp_path):
         assert all(features[0, 2] > features[1, 2] for features in examples.batch(index).image_features)
 
 
-def test_a_broken_picture_stays_broken_in_the_cache(tmp_path):
+def test_a_broken_image_is_broken_in_the_cache(tmp_path):
     folder = folder_of(tmp_path)
     (folder / "p00.png").write_bytes(b"x")  # the first one tells the features' shape, too
     for _ in range(2):  # the second time from the cache, without opening the picture
@@ -282,7 +282,7 @@ def test_questions_come_with_one_of_their_answers():
         choose_text(Record(b"", questions=(unanswered,)), "questions", None)
 
 
-def test_a_source_without_such_texts_says_what_it_has(tmp_path):
+def test_a_source_without_the_wanted_texts_is_an_error(tmp_path):
     folder = folder_of(tmp_path)
     with pytest.raises(ValueError, match="has no questions; to train on its captions: --set data.text=captions"):
         feed_of(folder, text="questions")
@@ -290,7 +290,7 @@ def test_a_source_without_such_texts_says_what_it_has(tmp_path):
         feed_of(folder, text="words")
 
 
-def test_mixed_sources_are_named_apart(tmp_path):
+def test_mixed_sources_have_distinct_ids(tmp_path):
     folder_of(tmp_path)
     (tmp_path / "s.toml").write_text(
         '[[source]]\nformat = "folder"\nfolder = "own"\nweight = 1\n'

@@ -1,4 +1,4 @@
-"""The planner: parameters that are the published ones, formulas that agree with torch's counters, plans that add up."""
+"""The planner: published parameter counts, formulas against torch's counters, totals of a plan."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,7 @@ MICRO_PARTS = ("micro-vit", "micro-t5", "micro-opt", "micro-bert")
         ("paper-stage1-vit-g", None, 1.2e9),
     ],
 )
-def test_parameters_are_the_papers(name, trained, total):
+def test_parameters_match_the_paper(name, trained, total):
     model = blueprint(get(name))
     counts = model.parameters()
     assert sum(counts.values()) == pytest.approx(total, rel=0.05)
@@ -59,7 +59,7 @@ def test_parameters_counted_elsewhere():
     assert all(p.is_meta for p in build_language_model("google/flan-t5-xxl").parameters())
 
 
-def test_a_part_counted_twice_is_noticed():
+def test_a_part_counted_twice_is_an_error():
     model = blueprint(get("micro-stage2"))
     with pytest.raises(AssertionError, match="cover the model's parameters once"):
         replace(model, parts={**model.parts, "again": model.qformer}).parameters()
@@ -74,7 +74,7 @@ def test_fine_tuning_trains_the_image_encoder():
     assert vqa.image_encoder.num_features == (490 // 14) ** 2 + 1
 
 
-def test_unknown_sizes_are_a_sentence():
+def test_unknown_sizes_are_an_error():
     for build in (build_image_encoder, build_language_model):
         with pytest.raises(ValueError, match="the sizes of 'somebody/model' are not known without a download"):
             build("somebody/model")
@@ -91,7 +91,7 @@ def small_encoder() -> ImageEncoder:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_encoder_flops_are_torchs(trained):
+def test_encoder_flops_match_torchs_counter(trained):
     encoder = small_encoder().requires_grad_(trained)
     encoder.model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
@@ -114,7 +114,7 @@ def small_language_model(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["t5", "opt"])
-def test_language_flops_and_kept_bytes_are_torchs(kind):
+def test_language_flops_and_activations_match_torchs_counter(kind):
     """Forward, and back to the visual prompt, through a frozen model in 16 bits."""
     model = language_model(small_language_model(kind).to(torch.bfloat16))
     queries, prompt, answer, examples = 16, 12, 10, 3
@@ -129,7 +129,7 @@ def test_language_flops_and_kept_bytes_are_torchs(kind):
 
 
 @pytest.mark.parametrize("name", ["paper-stage1-vit-g", "paper-stage2-vit-g-opt-2.7b", "finetune-vqa-opt-2.7b"])
-def test_the_extrapolated_qformer_is_the_counted_one(name):
+def test_the_extrapolated_qformer_matches_the_counted_one(name):
     """From 2 and 4 of 8 heads to 8, from 2 and 4 layers to 6."""
     model = blueprint(get(name))
     config = QFormerConfig(
@@ -155,7 +155,7 @@ def test_a_large_vocabulary_is_added_by_formula(monkeypatch):
     model = blueprint(get("micro-stage1"))
     config = replace(model.qformer.config, vocab_size=2500)
     guess = workload._count_qformer(model, config, CaptionLengths(5, 5))
-    monkeypatch.setattr(workload, "COUNTED_WORDS", 10_000)
+    monkeypatch.setattr(workload, "COUNTED_VOCABULARY", 10_000)
     direct = workload._count_qformer(model, config, CaptionLengths(5, 5))
     assert guess.flops == pytest.approx(direct.flops, rel=1e-6) and guess.activation_bytes == pytest.approx(
         direct.activation_bytes, rel=0.02
@@ -183,7 +183,7 @@ def test_one_a100_finishes_in_less_than_a_day(name):
         assert 1.5 < 16 * plan.flops_per_example["Q-Former"] / 1e12 < 2.05
 
 
-def test_a_plan_adds_up(quick, tmp_path):
+def test_totals_of_a_plan(quick, tmp_path):
     plan = planner.plan(get("paper-stage2-vit-g-flant5-xl"), gpus=16, memory=40, utilization=0.5, runs_dir=tmp_path)
     assert plan.examples_per_pass == 1520 / 16
     work = plan.flops_per_step / (16 * 312e12 * 0.5)
@@ -199,7 +199,7 @@ def test_a_plan_adds_up(quick, tmp_path):
     assert twice.hours == pytest.approx(plan.hours / 2)
 
 
-def test_what_fits_is_the_most_that_fits(quick, tmp_path):
+def test_fits_is_the_largest_pass_that_fits(quick, tmp_path):
     recipe = get("paper-stage1-vit-g")
     plan = planner.plan(recipe, memory=24, runs_dir=tmp_path)
     fixed = sum(size for name, size in plan.memory.items() if name != "activations")
@@ -211,13 +211,13 @@ def test_what_fits_is_the_most_that_fits(quick, tmp_path):
     assert large.fits[16] == 0 and "16 GiB card           too small" in planner.plan_table(large)
 
 
-def test_layers_computed_again_need_less_memory_and_more_time(quick, tmp_path):
+def test_gradient_checkpointing_needs_less_memory_and_more_time(quick, tmp_path):
     plain = planner.plan(get("finetune-caption-opt-2.7b"), runs_dir=tmp_path)
     again = planner.plan(override(get("finetune-caption-opt-2.7b"), "optim.checkpoint_layers=true"), runs_dir=tmp_path)
     assert again.memory["activations"] < 0.2 * plain.memory["activations"] and again.hours > 1.1 * plain.hours
 
 
-def test_predicted_beside_measured(quick, tmp_path):
+def test_prediction_and_measurement(quick, tmp_path):
     """A planted log of 100 steps of 32 in 50 seconds: 64 examples a second."""
     folder = tmp_path / "micro-stage1"
     folder.mkdir()
@@ -253,14 +253,14 @@ def test_every_recipe_has_a_plan(name, quick, tmp_path, monkeypatch):
     assert json.loads(json.dumps(planner.to_json(plan)))["recipe"] == name
 
 
-def test_a_part_made_from_nothing_is_counted_by_doing_it(tmp_path):
+def test_a_model_pretrained_here_is_counted_on_real_batches(tmp_path):
     plan = planner.plan(override(get("micro-bert"), "optim.steps=8"), runs_dir=tmp_path)
     tokens = plan.flops_per_example["bert"] / (6 * plan.parameters["bert"])  # 6 FLOPs a parameter and token
     assert 5 < tokens < 100 and plan.trained_share == 1
 
 
 @pytest.mark.parametrize("wrong", [{"gpus": 0}, {"memory": 0}, {"utilization": 1.5}, {"peak": -1.0}])
-def test_impossible_questions(wrong):
+def test_impossible_settings(wrong):
     with pytest.raises(ValueError, match="a plan needs"):
         planner.plan(get("micro-stage1"), **wrong)
 

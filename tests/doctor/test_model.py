@@ -125,7 +125,7 @@ def test_wrong_padding_side(healthy, monkeypatch):
     monkeypatch.setattr(language, "prompt_texts", prompt_texts)
     found = red(model, folder)
     assert "this one does not: batches go wrong" in found["padding"]
-    assert "depends on what else is in the batch" in found["batch = single"]
+    assert "outputs depend on the rest of the batch" in found["batch = single"]
 
 
 def test_missing_layer_norm(healthy):

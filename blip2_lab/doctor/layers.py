@@ -154,8 +154,7 @@ def _with_prefix(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[st
 
 
 def files_are_whole(model: Model, path: Path) -> Finding:
-    """No file is missing or truncated. Files of the hub's cache are named by their SHA-256; they are hashed to
-    compare."""
+    """No file is missing or truncated. Files of the hub's cache are named by their SHA-256 and are hashed."""
     try:
         found = [file for part in files_of(model, path).values() for file in part]
     except ValueError as error:
@@ -171,8 +170,7 @@ def files_are_whole(model: Model, path: Path) -> Finding:
 
 
 def loaded_as_written(model: Model, named: dict[str, Tensor]) -> Finding:
-    """Every unquantized parameter is equal to its file's tensor, in this model's precision, and no tensor is left
-    over."""
+    """Every unquantized parameter is equal to its file's tensor, in this model's precision; no tensor is left over."""
     about = "weights as in the files"
     own = {
         prefix + name: parameter

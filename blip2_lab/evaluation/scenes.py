@@ -154,8 +154,7 @@ def natural_report(
     batch_size: int,
     say: Say,
 ) -> dict[str, dict]:
-    """`natural.natural_scores` in every condition. With another scene's image, the answers of the asked scene are
-    true."""
+    """`natural.natural_scores` in every condition. With another scene's image, the asked scene is the truth."""
     asked, scores = natural.natural_questions(book, seed), {}
     for name, prompts in conditions.items():
         say(f"asking {len(asked)} questions as a visitor does: {name.replace('_', ' ')}")
@@ -269,8 +268,7 @@ def _batches(numbers: Tensor) -> tuple[Tensor, ...]:
 
 
 def mine_negatives(image_to_text: Tensor, numbers: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Similarities [B, B] over the temperature -> for each pair a wrong text and a wrong image, from `numbers`
-    long[B]."""
+    """Similarities [B, B] over the temperature -> for each pair a wrong text and a wrong image of `numbers` long[B]."""
     generator = torch.Generator(image_to_text.device).manual_seed(seed)
     own = torch.eye(len(numbers), dtype=torch.bool, device=image_to_text.device)
     wrong_text, wrong_image = (sample_negatives(x, own, generator) for x in (image_to_text, image_to_text.T))

@@ -72,8 +72,7 @@ def roll_out(weights: Tensor) -> Tensor:
 
 
 def gradient_weighted(weights: Tensor, gradient: Tensor) -> Tensor:
-    """Attention and the score's gradient on it, [H, L, M] each -> [L, M]: positive contributions to the score, mean
-    over heads.
+    """Attention and the score's gradient on it, [H, L, M] each -> [L, M]: positive contributions, mean over heads.
 
     The positive part is taken before the mean, so that contributions of different heads do not cancel (Chefer et al.,
     2021, arXiv 2103.15679, equation 5).
@@ -234,8 +233,7 @@ def explain_gradient(score: Score, pixels: Tensor) -> Explanation:
 
 
 def explain_relevance(score: Score, pixels: Tensor) -> Explanation:
-    """Gradient-weighted attention through Q-Former and image encoder, rows weighted as in `explain_raw` -> [Q, h,
-    w]."""
+    """Gradient-weighted attention through Q-Former and image encoder, weighted as in `explain_raw` -> [Q, h, w]."""
     maps, features = record_score(score, pixels, gradients=True)
     return Explanation(_weigh(relevance(maps), score.query_weights(features, maps)))
 
@@ -364,8 +362,7 @@ def _pool(pixelwise: Tensor, score: Score) -> Tensor:
 
 
 def _perturbed(score: Score, pixels: Tensor, baseline: Tensor, values: Tensor, blocks: Tensor) -> Explanation:
-    """From captum's values, which repeat a feature's value on each of its pixels [1,3 or 1,S,S], to a map with
-    `delta`."""
+    """From captum's values, which repeat a feature's value on all of its pixels [1,3 or 1,S,S], to a map."""
     sizes = blocks.flatten().bincount()[blocks]  # [1, 1, S, S]
     spread = _pool((values[:, :1] / sizes)[:, 0], score)
     change = score(pixels) - score(baseline)

@@ -185,8 +185,7 @@ class Case:
 
 
 def cases(seed: int = HELD_OUT_BOOK, split: str = "in") -> Iterator[Case]:
-    """An unlimited iterator over scenes of two to four things, one of which is identified by its color, kind or
-    both."""
+    """An unlimited iterator over scenes of two to four things, one of which its color, kind or both identify."""
     number = -1
     while True:
         number += 1
@@ -241,7 +240,7 @@ def evaluate_grounding(
     rows: Path | None = None,
     say: Say = lambda _: None,
 ) -> dict:
-    """Every method and baseline on `scenes` scenes -> a report ready for JSON (see `table`).
+    """Every method and baseline on `scenes` scenes -> a report ready for JSON (see `grounding_table`).
 
     rows  a file with one line for each scene; lines of the same model and settings are reused
     Raises ValueError for an unknown method or no scene.

@@ -153,8 +153,7 @@ def explore_layers(image: Image.Image, maps: Tensor, layers: Sequence[int]):
 
 
 def explore_words(image: Image.Image, words: Sequence[str], maps: Mapping[str, Tensor]):
-    """A menu for the word; shows the map of each method: method -> maps [W, h, w]. Without ipywidgets: the last
-    word."""
+    """A menu for the word; shows the map of each method: method -> maps [W, h, w]. Without ipywidgets: the last."""
 
     def view(word: int) -> Figure:
         return methods_side_by_side(image, {f"{words[word]}: {method}": rows[word] for method, rows in maps.items()})

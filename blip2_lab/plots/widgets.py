@@ -130,7 +130,7 @@ def explorer(view: Callable[..., object], **controls):
 
 
 def decoding_explorer(logits: Tensor, names: Sequence[str], top: int = 10):
-    """Controls for temperature and top_p of one step: logits [V], with a name for each. Without ipywidgets: four
+    """Controls for temperature and top_p of one step: logits [V], a name for each. Without ipywidgets: four
     settings."""
     own = {"as the model says": nucleus(logits)}
 

@@ -206,8 +206,7 @@ Config = TypeVar("Config")
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """All values that `override` can change, by dotted name: the recipe's integers, and the fields of its
-    dataclasses."""
+    """All values that `override` can change, by dotted name: the recipe's integers and its dataclasses' fields."""
     found: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)

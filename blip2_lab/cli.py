@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (default runs)"
     )
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
-    train.add_argument("--jobs", type=int, metavar="N", help="parts of micro-all at a time (on a CPU 2, else 1)")
+    train.add_argument("--jobs", type=int, metavar="N", help="recipes of micro-all at a time (on a CPU 2, else 1)")
     start = train.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
@@ -164,7 +164,9 @@ _ON_HELP = (
     "your own pictures: a folder with captions.csv (columns file and caption) or with boat.txt beside boat.jpg, "
     "a folder of shards, an address, hf:owner/name, or a sources.toml; without RECIPE: micro-captions"
 )
-_SET_HELP = "change a value: optim.lr=5e-5; of micro-all in every part, or in one: micro-vit/optim.steps=9; repeatable"
+_SET_HELP = (
+    "change a value: optim.lr=5e-5; in every recipe of micro-all, or in one: micro-vit/optim.steps=9; repeatable"
+)
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:

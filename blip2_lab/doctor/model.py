@@ -193,7 +193,7 @@ def versions() -> Finding:
         except metadata.PackageNotFoundError:
             version = "none"
         found.append(f"{name} {version}")
-        numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+        numbers = tuple(int(number) for number in version.split("+")[0].split(".")[:2] if number.isdigit())
         if name != "bitsandbytes" and not least <= numbers < below:
             wrong.append(f"{name} {version} is outside what was tested ({'.'.join(map(str, least))} or newer)")
     return bad("versions", "; ".join(wrong) + ".") if wrong else good("versions", ", ".join(found))

@@ -392,7 +392,7 @@ def best(report: Mapping, target: str) -> str:
 
 def grounding_table(report: Mapping) -> str:
     """The report as Markdown: for each target, methods x scores with 95 % intervals."""
-    parts = []
+    tables = []
     for target, found in report["targets"].items():
         heads = [f"{TITLES[target]}, {report['scenes']} scenes", "pointing ↑", "mass in box ↑", "IoU ↑"]
         heads += ["insertion ↑", "deletion ↓", "same when shuffled ↓", "missing", "seconds"]
@@ -403,8 +403,8 @@ def grounding_table(report: Mapping) -> str:
             cells.append(f"{scores['seconds'][0]:.2f}" if "seconds" in scores else "–")
             label = f"*{name}*" if name in BASELINES else f"**{name}**" if name in trusted(report, target) else name
             lines.append(f"| {label} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def _interval(values: Sequence[float] | None) -> str:

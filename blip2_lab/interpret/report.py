@@ -113,7 +113,7 @@ def without_figure(about: Mapping, names: Sequence[str]) -> Figure:
 
 def page(report: Mapping, folder: str) -> str:
     """The report as Markdown, with links to the figures in `folder`."""
-    parts = [
+    paragraphs = [
         "# What the queries see",
         f"Written by one command, numbers, sentences and figures: `{_command(report, folder)}`. The model is the one "
         f"named there (trained weights `{report['model']}`), the scenes are {report['scenes']} that training never "
@@ -145,7 +145,7 @@ def page(report: Mapping, folder: str) -> str:
         "read a boat off the water around it. A blanked patch is a picture the encoder has never seen. And dropping "
         "queries without retraining is not training with fewer.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _command(report: Mapping, folder: str) -> str:
@@ -157,7 +157,7 @@ def _command(report: Mapping, folder: str) -> str:
 
 
 def _trust(report: Mapping, folder: str) -> list[str]:
-    parts = ["## Which maps can be trusted"]
+    paragraphs = ["## Which maps can be trusted"]
     for target, found in report["targets"].items():
         things, center = found["things"]["pointing"], found["center"]["pointing"]
         lines = []
@@ -175,8 +175,8 @@ def _trust(report: Mapping, folder: str) -> list[str]:
             lines.append(f"Better than that, and gone when the trained weights are shuffled: {listed}.")
         else:
             lines.append("**No method is better than that here: do not believe any map of this score.**")
-        parts += [" ".join(lines), f"![pointing game, {target}]({folder}/pointing-{target}.png)"]
-    parts += [
+        paragraphs += [" ".join(lines), f"![pointing game, {target}]({folder}/pointing-{target}.png)"]
+    paragraphs += [
         "*pointing*: the hottest patch's center lies in the thing's box. *mass in box*: share of the positive evidence "
         "there. *IoU*: with the thing's mask, at half of the maximum. *insertion*, *deletion*: mean probability while "
         "patches come or go, hottest first. *same when shuffled*: rank correlation with the map of shuffled weights, "
@@ -188,7 +188,7 @@ def _trust(report: Mapping, folder: str) -> list[str]:
         + ".",
         f"![every method on the first scene]({folder}/example.png)",
     ]
-    return parts
+    return paragraphs
 
 
 def _noise(report: Mapping, folder: str) -> list[str]:

@@ -299,7 +299,7 @@ def curves(
     figure, (axis,) = new_figure(8, 4.2)
     for i, (name, line) in enumerate(lines.items()):
         pair = line if isinstance(line, tuple) else (range(len(line)), line)
-        points, values = (float_tensor(list(part)).numpy() for part in pair)
+        points, values = (float_tensor(list(numbers)).numpy() for numbers in pair)
         axis.plot(points, values, label=name, color=COLORS[i % 7], ls=DASHES[i % 7], lw=2.2)
     for name, level in (levels or {}).items():
         axis.axhline(level, color="#666", lw=1.2, ls=":")

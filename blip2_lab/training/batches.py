@@ -285,13 +285,13 @@ def choose_text(record: Record, text: str, rng: Random | None) -> tuple[str | No
     if not answered:
         raise BrokenSample("no answered question", f"{record.id} has no question with an answer")
     question = rng.choice(answered) if rng else answered[0]
-    # each of VQA v2's ten answers as likely: LAVIS weighs each answer's loss by how often it was given
+    # each of VQA v2's ten answers is equally likely; LAVIS weights the loss of an answer by its frequency
     drawn = isinstance(question, AskedQuestion) and rng is not None
     return question.text, rng.choice(question.answers) if drawn else question.answer
 
 
 def _with_text(source: Source | Stream, text: str) -> Source | Stream:
-    """The pictures of a list about which there is such a text. Raises ValueError when there is none."""
+    """The images of a list that have such a text. Raises ValueError if there are none."""
     if text not in ("captions", "questions"):
         raise ValueError(f"data.text={text} is unknown: choose captions or questions")
     if not isinstance(source, PictureList):

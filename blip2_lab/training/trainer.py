@@ -218,8 +218,8 @@ def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[
     """The task's losses as a module, and the optimizer, on this process's device, wrapped for several processes."""
     world = accelerator.num_processes
     if optim.batch_size % (optim.accumulate * world):
-        parts = f"{world} processes" + (f" of {optim.accumulate} passes" if optim.accumulate > 1 else "")
-        raise ValueError(f"batch_size {optim.batch_size} cannot be split among {parts}: choose a multiple")
+        split = f"{world} processes" + (f" of {optim.accumulate} passes" if optim.accumulate > 1 else "")
+        raise ValueError(f"batch_size {optim.batch_size} cannot be split among {split}: choose a multiple")
     if optim.shard and world == 1:
         raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
     if optim.checkpoint_layers:

@@ -194,12 +194,12 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
         assumptions.append("that share was chosen after the shipped runs of both stages, so they do not test it")
     if isinstance(recipe.data, ImageTextData):
         assumptions.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
-        assumptions.append("frozen parts in 16 bits; memory is computed, no GPU has confirmed it")
+        assumptions.append("frozen parts in 16 bits; memory is computed, not measured on a GPU")
         assumptions.append("reading and augmenting pictures keeps up with the GPU")
     if recipe.optim.checkpoint_layers:
-        assumptions.append("layers that are computed again keep a tenth of their activations, for a third more work")
+        assumptions.append("layers that are recomputed keep a tenth of their activations, for a third more work")
     if isinstance(recipe.data, SceneData):
-        assumptions.append("image features are computed before, once; the steps read them")
+        assumptions.append("image features are computed once, before the first step")
     return tuple(assumptions)
 
 

@@ -247,10 +247,10 @@ def _convert(text: str, wanted: Any, key: str) -> Any:
             return None
         return _convert(text, next(a for a in arguments if a is not type(None)), key)
     if origin is tuple:
-        parts = text.strip("()[]").split(",")
-        if len(parts) != len(arguments):
+        items = text.strip("()[]").split(",")
+        if len(items) != len(arguments):
             raise ValueError(f"{key} wants {len(arguments)} values with commas between them, not {text!r}")
-        return tuple(_convert(part.strip(), kind, key) for part, kind in zip(parts, arguments, strict=True))
+        return tuple(_convert(item.strip(), kind, key) for item, kind in zip(items, arguments, strict=True))
     if wanted is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{key} wants true or false, not {text!r}")

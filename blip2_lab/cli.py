@@ -333,7 +333,7 @@ def _doctor_model(args: argparse.Namespace) -> None:
     from blip2_lab.doctor.model import diagnose_model, model_report, open_model, save_reference
 
     model, path = open_model(args.what, **_options(args))
-    if args.save_reference:
+    if args.remember:
         print(save_reference(model, path))
         return
     findings = diagnose_model(model, path)

@@ -129,8 +129,8 @@ def test_tensors_with_gradients_are_accepted():
 
 def test_matplotlib_is_imported_only_to_draw_and_no_figure_stays_open():
     code = (
-        "import sys; from blip2_lab import viz; print('matplotlib' in sys.modules);"
-        "viz.curves({'a': [1, 2]}); print('matplotlib.pyplot' in sys.modules)"
+        "import sys; from blip2_lab.plots import figures; print('matplotlib' in sys.modules);"
+        "figures.curves({'a': [1, 2]}); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

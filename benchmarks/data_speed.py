@@ -21,7 +21,7 @@ import torch
 import blip2_lab
 from benchmarks.measure import own_clock
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.training.batches import SceneFeed
+from blip2_lab.training.batches import SceneBatches
 from blip2_lab.training.optim import bf16_is_fast, parameter_groups, train_mode
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import Recipe
@@ -43,10 +43,10 @@ class CachedTask:
         features = torch.randn(1, encoder.num_features, encoder.width, dtype=torch.bfloat16)
         features = features.expand(recipe.data.scenes, -1, -1)  # one picture's, as often as all would be read
         book = PictureBook(recipe.data.seed, image_size=encoder.image_size, caption=recipe.data.caption)
-        self.feed = SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from)
-        self.batch = self.feed.batch
+        self.batches = SceneBatches(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.hard_batches_from)
+        self.batch = self.batches.batch
 
-    def losses(self, batch) -> dict[str, torch.Tensor]:
+    def compute_losses(self, batch) -> dict[str, torch.Tensor]:
         seen = dict(image_features=batch.image_features, captions=batch.captions)
         return {
             "total": self.model.losses(**seen).total if hasattr(self.model, "itm_head") else self.model.loss(**seen)
@@ -80,16 +80,18 @@ def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
 
     def eat(index: int) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast("cpu")):
-            total = task.losses(batches[index])["total"]
+            total = task.compute_losses(batches[index])["total"]
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     made = seconds(lambda index: task.batch(last_lesson + rounds + 1 + index), 5 * rounds, WARM)
-    feed = getattr(task, "feed", None)
+    batches = getattr(task, "batches", None)
     drawn = 0.0
-    if feed:
-        drawn = seconds(lambda index: [feed.book.image(64 * index + i) for i in range(optim.pass_size)], rounds, WARM)
+    if batches:
+        drawn = seconds(
+            lambda index: [batches.book.image(64 * index + i) for i in range(optim.pass_size)], rounds, WARM
+        )
     return made, seconds(eat, rounds), drawn
 
 

@@ -1,10 +1,12 @@
 """The command line: `blip2-lab COMMAND …`, the same as `python -m blip2_lab COMMAND …`.
 
-What is unusual about it:
+`parser` declares the commands; each is run by a function below it.
 
-* Imports happen inside the command that needs them, so `blip2-lab --help` answers at once.
-* An error is one sentence on stderr and exit code 2; Ctrl-C is one sentence and 130. `--traceback` shows the rest.
-* What a program may want to read goes to stdout as JSON with `--json`; everything else is for people.
+Notes:
+
+* Imports are inside the command that needs them, so that `blip2-lab --help` answers at once.
+* An error is one sentence on stderr with exit code 2; Ctrl-C is one sentence with 130. `--traceback` shows the rest.
+* With `--json`, results are printed to stdout as JSON for programs.
 
 Notebook: 00.
 """
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nblip2-lab: {args.interrupted}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `blip2-lab recipes | head`: the reader has seen enough
+    except BrokenPipeError:  # `blip2-lab recipes | head` closes the pipe early
         sys.stderr.close()
         return 0
     except Exception as error:
@@ -94,14 +96,16 @@ def parser() -> argparse.ArgumentParser:
     command("models", _models, "list the released models: their sizes, licenses, and the memory each needs")
     command("recipes", _recipes, "list what can be trained, and what it costs")
 
-    plan = command("plan", _plan, "say what a recipe needs, without a download: parameters, memory, FLOPs, hours")
+    plan = command("plan", _plan, "show what a recipe needs, without a download: parameters, memory, FLOPs, hours")
     plan.add_argument("recipe", metavar="RECIPE", help="a name from `blip2-lab recipes`, for example a100-stage1")
     plan.add_argument("--gpus", type=int, default=1, metavar="N", help="how many train together (default 1)")
     plan.add_argument("--memory", type=float, default=80, metavar="GIB", help="of one GPU (default 80)")
     plan.add_argument("--utilization", type=float, metavar="X", help="share of its peak that training reaches, 0 to 1")
     plan.add_argument("--peak", type=float, metavar="TFLOPS", help="16-bit TFLOP/s of one GPU (default: an A100's)")
     plan.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
-    plan.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where measured runs are")
+    plan.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of measured runs (default runs)"
+    )
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
 
     doctor = command("doctor", _doctor, "check a model before you trust it, or a training run before you wait for it")
@@ -112,22 +116,24 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--remember", action="store_true", help="store a model's numbers as its float32 reference")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
 
-    resumes = "stopped; the same command goes on from the last checkpoint"
-    train = command("train", _train, "train a recipe; goes on where an interrupted run stopped", resumes)
+    resumes = "stopped; the same command resumes from the last checkpoint"
+    train = command("train", _train, "train a recipe; an interrupted run is resumed", resumes)
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="from `blip2-lab recipes`, for example micro-all")
     train.add_argument("--on", metavar="PLACE", help=_ON_HELP)
     train.add_argument("--name", help="of the run's folder (default the recipe's, with --on also the place's)")
-    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs live (default runs)")
+    train.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (default runs)"
+    )
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
-    train.add_argument("--jobs", type=int, metavar="N", help="parts of micro-all at a time (on a CPU 2, else 1)")
+    train.add_argument("--jobs", type=int, metavar="N", help="recipes of micro-all at a time (on a CPU 2, else 1)")
     start = train.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on from the last checkpoint (the default)")
+    start.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
-    train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is written all the same")
+    train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is still written")
 
     data = command("data", None, "look at pictures with captions, or pack them into shards")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
-    check = actions.add_parser("check", help="open every picture and say what is wrong, and how much of it")
+    check = actions.add_parser("check", help="open every picture and report what is wrong, and how often")
     check.set_defaults(run=_data_check)
     shards = actions.add_parser("shards", help="pack a folder into WebDataset shards with checksums")
     shards.set_defaults(run=_data_shards)
@@ -136,8 +142,8 @@ def parser() -> argparse.ArgumentParser:
     shards.add_argument("out", type=Path, metavar="OUT", help="a new folder for shard-000000.tar … and shards.json")
     shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures in a shard (default 1000)")
 
-    goes_on = "stopped; with --out, the same `evaluate grounding` goes on from the last scene"
-    evaluate = command("evaluate", _evaluate, "measure a model on held-out scenes", goes_on)
+    resumes = "stopped; with --out, the same `evaluate grounding` resumes after the last scene"
+    evaluate = command("evaluate", _evaluate, "measure a model on held-out scenes", resumes)
     what = "scenes: answers, captions, retrieval (default); grounding: are its attention and attribution maps right?"
     evaluate.add_argument("benchmark", nargs="?", default="scenes", choices=("scenes", "grounding"), help=what)
     _model_options(evaluate)
@@ -149,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
-    # --help is among what it passes on: the options are those of chat/web/start.py
+    # passes all options on, --help included, to chat/web/start.py
     command("app", _app, "open the chat about a picture in the browser (see `blip2-lab app --help`)", add_help=False)
     return root
 
@@ -158,7 +164,9 @@ _ON_HELP = (
     "your own pictures: a folder with captions.csv (columns file and caption) or with boat.txt beside boat.jpg, "
     "a folder of shards, an address, hf:owner/name, or a sources.toml; without RECIPE: micro-captions"
 )
-_SET_HELP = "change a value: optim.lr=5e-5; of micro-all in every part, or in one: micro-vit/optim.steps=9; repeatable"
+_SET_HELP = (
+    "change a value: optim.lr=5e-5; in every recipe of micro-all, or in one: micro-vit/optim.steps=9; repeatable"
+)
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:
@@ -180,7 +188,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def _load(args: argparse.Namespace, *, answers: bool = True):
-    """The model of the options; with `answers`, one that can."""
+    """Load the model of the options; with `answers`, raise ValueError if it has no language model."""
     import blip2_lab
 
     model = blip2_lab.load(args.model, **_options(args))
@@ -190,7 +198,7 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
 
 
 def _options(args: argparse.Namespace) -> dict[str, str | None]:
-    """device, quantize and dtype as every loader takes them."""
+    """The options device, quantize and dtype, as the loaders take them."""
     return dict(device=args.device, quantize=args.quantize, dtype=args.dtype)
 
 
@@ -199,7 +207,7 @@ def _ask(args: argparse.Namespace) -> None:
 
     if not args.prompt.strip():
         raise ValueError('the prompt is empty: ask something, for example "Question: what is this? Short answer:"')
-    image = open_image(args.picture)  # before the model, as all that can be wrong: it is told at once
+    image = open_image(args.picture)  # before the model: errors in the options are reported at once
     import torch
 
     from blip2_lab.models.decoding import Decoding, check_seed
@@ -217,15 +225,15 @@ def _ask(args: argparse.Namespace) -> None:
     tokens = list(model.stream(image, args.prompt, **decoding))
     answer = "".join(token.text for token in tokens).strip()
     if args.json:
-        words = [{"text": token.text, "probability": round(token.probability, 4)} for token in tokens]
+        token_list = [{"text": token.text, "probability": round(token.probability, 4)} for token in tokens]
         asked = {"model": args.model, "prompt": args.prompt}
-        console.print_json({**asked, "answer": answer, "tokens": words, "warnings": notes})
+        console.print_json({**asked, "answer": answer, "tokens": token_list, "warnings": notes})
     else:
         print(answer)
 
 
 def _notes(args: argparse.Namespace, model, image) -> list[str]:
-    """What the app says of such a question too: the picture is like none the model has seen, it lacks a word."""
+    """The warnings that the app shows, too: an image outside the model's domain, words outside its vocabulary."""
     from blip2_lab.chat import out_of_distribution, vocabulary
 
     notes = []
@@ -250,9 +258,9 @@ def _draw(args: argparse.Namespace) -> None:
             raise ValueError(f"{out} does not end in .png, .jpg, .webp or .gif")
         example.image.save(out)
     if args.json:
-        page = {"seed": args.seed, "index": args.index, "split": args.split, **book.scene(args.index).to_dict()}
+        scene = {"seed": args.seed, "index": args.index, "split": args.split, **book.scene(args.index).to_dict()}
         questions = [{"type": q.type, "question": q.text, "answer": q.answer} for q in example.questions]
-        console.print_json({**page, "captions": example.captions, "questions": questions})
+        console.print_json({**scene, "captions": example.captions, "questions": questions})
     else:
         print(f"{out}: {example.captions[0]}")
 
@@ -260,7 +268,7 @@ def _draw(args: argparse.Namespace) -> None:
 def _index(args: argparse.Namespace) -> None:
     from blip2_lab.chat import image_search
 
-    image_search.pictures(args.folder)  # before the model: a wrong folder is told at once
+    image_search.pictures(args.folder)  # before the model: a wrong folder is reported at once
     file = args.folder / image_search.FILE
     console.check_out(file)
     model = _load(args, answers=False)
@@ -294,7 +302,7 @@ def _models(args: argparse.Namespace) -> None:
 def _recipes(args: argparse.Namespace) -> None:
     from blip2_lab.training.recipes import registry
 
-    print(registry.table())
+    print(registry.recipes_table())
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -308,39 +316,39 @@ def _plan(args: argparse.Namespace) -> None:
     if args.json:
         console.print_json(planner.to_json(plans[0]) if len(plans) == 1 else [planner.to_json(plan) for plan in plans])
     else:
-        print("\n\n".join(map(planner.table, plans)))
+        print("\n\n".join(map(planner.plan_table, plans)))
     if len(plans) > 1 and not args.json:
         print(f"\n{args.recipe} in all: {planner.duration(sum(plan.hours for plan in plans))}")
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from blip2_lab.doctor.run import diagnose_run, report
+    from blip2_lab.doctor.run import diagnose_run, run_report
 
     if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
         return _doctor_model(args)
-    _tell(diagnose_run(args.what), report, args.json)
+    _print_findings(diagnose_run(args.what), run_report, args.json)
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
-    from blip2_lab.doctor.model import diagnose_model, open_model, remember, table
+    from blip2_lab.doctor.model import diagnose_model, model_report, open_model, save_reference
 
     model, path = open_model(args.what, **_options(args))
     if args.remember:
-        print(remember(model, path))
+        print(save_reference(model, path))
         return
     findings = diagnose_model(model, path)
-    _tell(findings, table, args.json)
-    if red := sum(finding.state == "bad" for finding in findings):
-        raise ValueError(f"{red} of {len(findings)} checks of {args.what} are red")
+    _print_findings(findings, model_report, args.json)
+    if failed := sum(finding.state == "bad" for finding in findings):
+        raise ValueError(f"{failed} of {len(findings)} checks of {args.what} are red")
 
 
-def _tell(findings: list, table: Callable[[list], str], as_json: bool) -> None:
+def _print_findings(findings: list, as_text: Callable[[list], str], as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
         console.print_json([asdict(finding) for finding in findings])
     else:
-        print(table(findings))
+        print(as_text(findings))
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -354,11 +362,11 @@ def _train(args: argparse.Namespace) -> None:
     chosen = registry.with_settings(recipe, args.settings)
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; it must be 1 or more")
-    from blip2_lab.export import export  # after the settings: a misspelled one is told at once
+    from blip2_lab.export import export  # after the settings: a misspelled one is reported at once
     from blip2_lab.training import pipeline
 
     pipeline.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
-    if args.on and chosen[0].task != "stage1":  # stage 1 alone cannot answer
+    if args.on and chosen[0].task != "stage1":  # stage 1 has no language model
         model = args.runs / chosen[0].name / "model"
         print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
     if len(chosen) > 1:
@@ -368,10 +376,10 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _on_pictures(recipe, place: str | None, name: str | None):
-    """The recipe, trained on `place`, in a run folder of its own."""
+    """The recipe, trained on `place`, with its own run folder."""
     from dataclasses import replace
 
-    from blip2_lab.training.recipes.schema import WebData
+    from blip2_lab.training.recipes.schema import ImageTextData
 
     if recipe.sequence and name:
         raise ValueError(
@@ -383,9 +391,13 @@ def _on_pictures(recipe, place: str | None, name: str | None):
         raise ValueError(
             f"{recipe.name} does not train on pictures with captions, so it cannot be trained --on {place}"
         )
-    data = recipe.data if isinstance(recipe.data, WebData) else WebData("your own pictures", image_size=96, held_out=40)
-    known_as = "".join(c if c.isalnum() else "-" for c in Path(place).stem or Path(place).resolve().name).strip("-")
-    return replace(recipe, name=name or f"{recipe.name}-{known_as}", data=replace(data, path=place))
+    data = (
+        recipe.data
+        if isinstance(recipe.data, ImageTextData)
+        else ImageTextData("your own pictures", image_size=96, held_out=40)
+    )
+    place_name = "".join(c if c.isalnum() else "-" for c in Path(place).stem or Path(place).resolve().name).strip("-")
+    return replace(recipe, name=name or f"{recipe.name}-{place_name}", data=replace(data, path=place))
 
 
 def _data_check(args: argparse.Namespace) -> None:
@@ -410,16 +422,16 @@ def _evaluate(args: argparse.Namespace) -> None:
         return _grounding(args)
     from blip2_lab.chat import conversation
     from blip2_lab.evaluation.natural import Asker
-    from blip2_lab.evaluation.scenes import evaluate, table
+    from blip2_lab.evaluation.scenes import evaluate, scores_table
 
     console.check_out(args.out)
-    asker = Asker(conversation.first_prompt, conversation.ANSWERING)  # as the app asks
+    asker = Asker(conversation.first_prompt, conversation.ANSWERING)  # the prompts and decoding of the app
     scenes = 1000 if args.scenes is None else args.scenes
     options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
     numbers = evaluate(_load(args), **options, asker=asker, say=console.say)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    print(table(numbers))
+    print(scores_table(numbers))
 
 
 def _grounding(args: argparse.Namespace) -> None:
@@ -431,10 +443,10 @@ def _grounding(args: argparse.Namespace) -> None:
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
     options = dict(split=args.split, seed=args.book, say=console.say)
-    report = grounding.evaluate(model, methods=methods, scenes=scenes, rows=rows, **options)
-    print(grounding.table(report))
+    report = grounding.evaluate_grounding(model, methods=methods, scenes=scenes, rows=rows, **options)
+    print(grounding.grounding_table(report))
     if args.out:
-        report |= {"name": args.model, "queries": query_probes.evaluate(model, **options)}
+        report |= {"name": args.model, "queries": query_probes.evaluate_queries(model, **options)}
         print(f"written: {write(args.out, report, model)}")
 
 

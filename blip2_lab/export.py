@@ -1,6 +1,7 @@
-"""Export a finished miniature as it is shipped: the model, its stage 1, the curves of its training, its reference.
+"""Export a trained miniature in the form in which it is shipped: the model, its stage 1, its training logs, its
+reference.
 
-`export` is what `blip2-lab train micro-all` does at its end.
+`export` is what `blip2-lab train micro-all` calls at its end.
 
 Paper: none. Notebook: 08.
 """
@@ -14,36 +15,38 @@ import torch
 
 from blip2_lab.chat import out_of_distribution
 from blip2_lab.checkpoints.load import load, save
-from blip2_lab.doctor.model import remember
+from blip2_lab.doctor.model import save_reference
 from blip2_lab.training.batches import fingerprint
-from blip2_lab.training.builders import quietly
+from blip2_lab.training.builders import hf_logging_off
 from blip2_lab.training.recipes.registry import RECIPES
 
 
 def export(
     runs_dir: str | Path, folder: str | Path | None = None, stage2: str = "micro-stage2", scenes: int = 2000
 ) -> Path:
-    """The finished BLIP-2 of a stage-2 run as it is shipped, in `folder` (default `runs_dir/micro`): float16 weights,
-    its stage 1 (fine-tuned for retrieval where that recipe was run), its float32 reference (doctor/model.py), what
-    drawn pictures look like to it, learned from that many `scenes` (out_of_distribution.py), and the recipe and log of
-    every part that was trained beside it (`curves/`)."""
+    """Write the BLIP-2 of a stage-2 run to `folder` (default `runs_dir/micro`): float16 weights, its stage 1 (the one
+    fine-tuned for retrieval, if that recipe was run), its float32 reference (doctor/model.py), the distribution of the
+    features of `scenes` drawn scenes (out_of_distribution.py), and recipe and log of every run of the sequence
+    (`curves/`)."""
     runs_dir, family = Path(runs_dir), stage2.partition("-")[0]
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
         raise ValueError(f"there is no finished model in {finished}: blip2-lab train {stage2}")
     folder = Path(folder) if folder else runs_dir / family
     retrieval = f"{family}-retrieval"
-    with quietly():
+    with hf_logging_off():
         model = load(finished)
         if (runs_dir / retrieval / "model").is_dir():
             stage1 = load(runs_dir / retrieval / "model")
             if fingerprint(stage1.image_encoder) != fingerprint(model.image_encoder):
-                raise ValueError(f"{retrieval} and {stage2} look at pictures through different image encoders")
+                raise ValueError(
+                    f"{retrieval} and {stage2} have different image encoders: train both from the same one"
+                )
             stage1.attach_image_encoder(model.image_encoder)
             model.attach_stage1(stage1)
     save(model, folder, dtype=torch.float16)
     out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
-    remember(load(folder), folder)  # of the weights as they are shipped, in 16 bits
+    save_reference(load(folder), folder)  # of the shipped weights, rounded to 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
     for name in next(recipe.sequence for recipe in RECIPES.values() if stage2 in recipe.sequence):

@@ -16,7 +16,7 @@ from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import HELD_OUT_BOOK, VALIDATION_BOOK, sample_scene
 from blip2_lab.training.recipes.registry import get
-from blip2_lab.training.run_folder import CURVES
+from blip2_lab.training.run_folder import SHIPPED_RUNS
 
 pytestmark = pytest.mark.skipif(not (MICRO / "config.json").is_file(), reason="this checkout has no micro model")
 
@@ -38,7 +38,7 @@ def test_the_card_says_what_was_measured():
     report = json.loads((MICRO / "evaluation.json").read_text())
     card = (MICRO / "README.md").read_text()
     assert report["scenes"] >= 1000 and report["split"] == "in"
-    assert scenes.table(report) in card
+    assert scenes.scores_table(report) in card
     decoder = json.loads((MICRO / "evaluation-opt.json").read_text())["questions"]
     for kind in ("total", "knowledge"):
         shown = (decoder[pictures][kind] for pictures in ("picture", "no_picture", "shuffled_picture"))
@@ -62,13 +62,13 @@ def test_the_parts_of_micro_all_were_run_with_the_recipes_as_they_are():
     card = (MICRO / "README.md").read_text()
     for name in get("micro-all").sequence:
         recipe = json.loads(json.dumps(asdict(get(name))))
-        ran = json.loads((CURVES / f"{name}.json").read_text())
+        ran = json.loads((SHIPPED_RUNS / f"{name}.json").read_text())
         # auto is bf16 on the machine where they ran
         assert ran["optim"].pop("precision") == "bf16" and recipe["optim"].pop("precision") == "auto"
         assert ran | {"cost": recipe["cost"]} == recipe  # what it costs was known afterwards
-        last = json.loads((CURVES / f"{name}.jsonl").read_text().splitlines()[-1])
+        last = json.loads((SHIPPED_RUNS / f"{name}.jsonl").read_text().splitlines()[-1])
         assert last["step"] == recipe["optim"]["steps"]
-    reports = [json.loads((folder / "evaluation.json").read_text()) for folder in (MICRO, CURVES)]
+    reports = [json.loads((folder / "evaluation.json").read_text()) for folder in (MICRO, SHIPPED_RUNS)]
     assert len({report["scenes"] for report in reports}) == 1
     for group, kind in (("questions", "total"), ("questions", "knowledge"), ("captions", "kinds_f1")):
         shipped, again = (report[group]["picture"][kind] for report in reports)
@@ -77,7 +77,7 @@ def test_the_parts_of_micro_all_were_run_with_the_recipes_as_they_are():
 
 def test_the_card_says_what_came_of_micro_all_on_a_book_that_nothing_had_looked_at():
     card = " ".join((MICRO / "README.md").read_text().split())
-    report = json.loads((CURVES / "evaluation-book-3.json").read_text())
+    report = json.loads((SHIPPED_RUNS / "evaluation-book-3.json").read_text())
     looked_at = {get("micro-vit").data.seed, HELD_OUT_BOOK, VALIDATION_BOOK}
     assert report["scenes"] == 1000 and report["seed"] not in looked_at
     asked, found = report["questions"], report["retrieval"]

@@ -72,7 +72,7 @@ def no_model(monkeypatch):
 # ----------------------------------------------------------------------------------------------------------------- help
 
 
-def test_help_is_quick_and_brings_nothing_heavy():
+def test_help_is_quick_and_imports_no_torch():
     code = "import sys; from blip2_lab import cli\n"
     code += "try: cli.main(['--help'])\n"
     code += f"except SystemExit: print(sorted({HEAVY} & set(sys.modules)))"
@@ -83,7 +83,7 @@ def test_help_is_quick_and_brings_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", ["recipes", "models"])
-def test_what_is_only_a_table_brings_no_torch(command):
+def test_tables_import_no_torch(command):
     code = f"import sys; from blip2_lab import cli; cli.main([{command!r}]); print(sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     *table, loaded = done.stdout.splitlines()
@@ -96,12 +96,12 @@ def test_python_dash_m_is_the_same_command():
 
 
 @pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate"])
-def test_every_command_explains_itself(capsys, command):
+def test_every_command_has_help(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0 and f"usage: blip2-lab {command}" in out
 
 
-def test_the_app_explains_its_own_options(capsys, monkeypatch):
+def test_the_app_has_its_own_help(capsys, monkeypatch):
     pytest.importorskip("gradio")
     monkeypatch.setattr(sys, "argv", ["pytest"])
     code, out, _ = run(capsys, "app", "--help")
@@ -122,7 +122,7 @@ def test_draw_writes_the_scene_and_prints_its_truth(capsys, tmp_path):
     assert len(truth["captions"]) == 3 and {"type", "question", "answer"} == set(truth["questions"][0])
 
 
-def test_draw_without_anything_writes_scene_png(capsys, tmp_path, monkeypatch):
+def test_draw_without_options_writes_scene_png(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "draw", "--json")[0] == 0 and not list(tmp_path.iterdir())
     code, printed, _ = run(capsys, "draw")
@@ -183,7 +183,7 @@ def test_ask_mistakes(capsys, model, picture, tmp_path):
         (("--seed", str(-(2**63) - 1)), f"seed is {-(2**63) - 1}"),
     ],
 )
-def test_ask_tells_a_wrong_option_before_the_model_is_loaded(capsys, no_model, picture, wrong, sentence):
+def test_ask_reports_a_wrong_option_before_the_model_is_loaded(capsys, no_model, picture, wrong, sentence):
     assert sentence in complaint(capsys, "ask", picture, "what?", *wrong)
 
 
@@ -259,7 +259,7 @@ def test_train_mistakes(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_train_passes_on_what_was_said(capsys, monkeypatch, tmp_path):
+def test_train_passes_its_options_on(capsys, monkeypatch, tmp_path):
     from blip2_lab.training import run as run_module
 
     calls = []
@@ -284,7 +284,7 @@ def test_train_all_is_the_sequence_and_an_export(capsys, monkeypatch, tmp_path):
     assert f"the finished model is in {tmp_path / 'micro'}" in out
 
 
-def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
+def test_interrupted_training_says_how_to_resume(capsys, monkeypatch):
     from blip2_lab.training import run as run_module
 
     def interrupted(*_, **__):
@@ -292,7 +292,7 @@ def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(run_module, "run", interrupted)
     code, _, err = run(capsys, "train", "micro-vit", "--quiet")
-    assert code == 130 and "the same command goes on from the last checkpoint" in err
+    assert code == 130 and "the same command resumes from the last checkpoint" in err
 
 
 def test_divergence_is_a_sentence(capsys, monkeypatch):
@@ -336,7 +336,7 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
         return {"is it the model": asked is model, **options}
 
     monkeypatch.setattr(scenes, "evaluate", measure)
-    monkeypatch.setattr(scenes, "table", lambda report: f"a table of {report['scenes']} scenes")
+    monkeypatch.setattr(scenes, "scores_table", lambda report: f"a table of {report['scenes']} scenes")
     out = tmp_path / "numbers.json"
     code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--book", "5", "--out", str(out))
     assert code == 0 and err == "asking\n"
@@ -345,27 +345,27 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     assert json.loads(out.read_text()) == expected
 
 
-def test_grounding_is_measured_on_the_book_that_is_asked_for(capsys, model, monkeypatch, tmp_path):
+def test_grounding_uses_the_given_book(capsys, model, monkeypatch, tmp_path):
     from blip2_lab.interpret import grounding, query_probes
     from blip2_lab.interpret import report as findings
 
     seen = []
-    for module in (grounding, query_probes):
-        monkeypatch.setattr(module, "evaluate", lambda model, **options: (seen.append(options), {})[1])
-    monkeypatch.setattr(grounding, "table", lambda report: "a table")
+    for module, name in ((grounding, "evaluate_grounding"), (query_probes, "evaluate_queries")):
+        monkeypatch.setattr(module, name, lambda model, **options: (seen.append(options), {})[1])
+    monkeypatch.setattr(grounding, "grounding_table", lambda report: "a table")
     monkeypatch.setattr(findings, "write", lambda *_: "a page")
     code, *_ = run(capsys, "evaluate", "grounding", "--book", "5", "--split", "near", "--out", str(tmp_path))
     assert code == 0 and [(options["seed"], options["split"]) for options in seen] == [(5, "near")] * 2
 
 
-def test_evaluate_looks_at_once_where_the_numbers_go(capsys, no_model, tmp_path):
+def test_evaluate_checks_its_output_path_first(capsys, no_model, tmp_path):
     wrong = tmp_path / "none" / "numbers.json"
     assert f"{wrong}: No such file or directory" in complaint(capsys, "evaluate", "--out", str(wrong))
     assert "Is a directory" in complaint(capsys, "evaluate", "--out", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_there_stays_when_it_is_looked_at(tmp_path):
+def test_checking_an_output_path_keeps_the_file(tmp_path):
     from blip2_lab.common.console import check_out
 
     (tmp_path / "numbers.json").write_text("{}")
@@ -374,7 +374,7 @@ def test_what_is_there_stays_when_it_is_looked_at(tmp_path):
     assert (tmp_path / "numbers.json").read_text() == "{}" and not (tmp_path / "new.json").exists()
 
 
-def test_index_looks_at_once_where_it_will_write(capsys, no_model, own):
+def test_index_checks_its_output_path_first(capsys, no_model, own):
     from blip2_lab.chat.image_search import FILE
 
     (own / FILE).mkdir()
@@ -410,7 +410,7 @@ def own(tmp_path) -> Path:
     return folder
 
 
-def test_train_on_a_folder_has_a_recipe_and_a_run_of_its_own(capsys, monkeypatch, own, tmp_path):
+def test_train_on_a_folder_has_its_own_recipe_and_run(capsys, monkeypatch, own, tmp_path):
     from blip2_lab.training import run as run_module
 
     calls = []
@@ -435,7 +435,7 @@ def test_train_on_mistakes(capsys, own, tmp_path):
     assert "--jobs is 0; it must be 1 or more" in complaint(capsys, "train", "micro-all", "--jobs", "0")
 
 
-def test_data_shards_packs_and_data_check_looks(capsys, own, tmp_path):
+def test_data_shards_packs_and_data_check_reports(capsys, own, tmp_path):
     code, out, _ = run(capsys, "data", "check", str(own))
     assert code == 0 and out.splitlines()[0].startswith("not a picture: ") and "3 pictures; skipped 1" in out
     code, out, _ = run(capsys, "data", "shards", str(own), str(tmp_path / "out"), "--per-shard", "2")

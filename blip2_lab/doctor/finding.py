@@ -1,4 +1,4 @@
-"""One thing that a check has found: what it is about, how bad it is, a sentence, and its likely causes.
+"""The result of a check: its subject, its state, a sentence, and likely causes.
 
 Checks of a run (run.py) and of a model (model.py, layers.py) return lists of `Finding`.
 
@@ -14,7 +14,7 @@ STATES = ("bad", "wait", "good")  #: worst first
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check says. `state`: "good", "wait" (too early to say) or "bad"; `causes`: what to check."""
+    """`about`: the subject; `state`: "good", "wait" (cannot be judged yet) or "bad"; `causes`: what to check."""
 
     about: str
     state: str

@@ -1,12 +1,14 @@
-"""The model doctor's look into the files: is a loaded model what they say, and does it compute it?
+"""Compare a loaded model with its files: the weights, and what each layer computes with them.
 
-What is unusual about it:
+`loaded_as_written` compares weights, `layer_by_layer` compares outputs; doctor/model.py calls both.
 
-* Three layouts, one question. Whatever a file calls a tensor (transformers, LAVIS, EVA-CLIP), it is asked for under our
-  name. So a fault is told in our words, and swapped feed-forward towers are known by what they hold.
-* Layer by layer: every layer runs once more in float32, on each input it had, with its weights from the files. One
-  layer at a time has weights; no second model is built, and files are mapped into memory, not read into it.
-* What cannot be compared is said in the same table, in yellow: a file that is gone, a parameter that no file has.
+Notes:
+
+* Tensors of three layouts (transformers, LAVIS, EVA-CLIP) are renamed to this package's names, so that a message names
+  our module, and swapped feed-forward networks are detected by their values.
+* Each layer runs once more in float32, on each recorded input, with its weights from the files. Only one layer at a
+  time is in memory; no second model is built, and files are memory-mapped.
+* What cannot be compared is reported in the same table, in yellow: a missing file, a parameter that no file contains.
 
 Paper: section 3.4. Notebook: 12.
 """
@@ -46,14 +48,14 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 
 Model = Stage2Model | Stage1Model
 
-#: How far numbers may be apart (relative, Euclidean): by the coarsest precision at work.
+#: Largest relative Euclidean distance, by the coarsest precision in the model.
 TOLERANCE = {torch.float32: 5e-3, torch.float16: 3e-2, torch.bfloat16: 0.1}
 TOLERANCE_QUANTIZED = 0.3
-#: Parts of a LAVIS checkpoint that are no part of its Q-Former, and what it has twice.
+#: Prefixes in a LAVIS checkpoint of the frozen models, and the tensors that it contains twice.
 VISION, LANGUAGE = ("visual_encoder.",), ("t5_model.", "opt_model.")
 COPIES = (*LAVIS_IGNORED, *(name for name, _ in LAVIS_TIED))
-#: Modules that are run again besides the layers and the linear heads.
-BESIDES = ("image_encoder.model.embeddings", "qformer.embedding_layer_norm")
+#: Modules that are run again in addition to layers and linear heads.
+ALSO_REPLAYED = ("image_encoder.model.embeddings", "qformer.embedding_layer_norm")
 
 
 def tolerance(model: Model) -> float:
@@ -62,8 +64,8 @@ def tolerance(model: Model) -> float:
     return max(TOLERANCE.get(p.dtype, 0.0) for p in model.parameters())
 
 
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    """Relative distance; infinity where a number is none."""
+def relative_distance(ours: Tensor, theirs: Tensor) -> float:
+    """Relative Euclidean distance; infinity if a number is not finite."""
     distance = (ours.float() - theirs.float()).norm() / theirs.float().norm().clamp(min=1e-12)
     return distance.item() if torch.isfinite(distance) else float("inf")
 
@@ -77,25 +79,25 @@ def bad(about: str, says: str) -> Finding:
 
 
 def unchecked(about: str, why: str) -> Finding:
-    """Neither green nor red, and the reason."""
+    """A yellow finding with its reason."""
     return Finding(about, "wait", f"not checked: {why}")
 
 
-def judged(about: str, distance: float, most: float, wrong: str) -> Finding:
+def judge_distance(about: str, distance: float, most: float, wrong: str) -> Finding:
     return good(about, f"{distance:.1e} apart") if distance <= most else bad(about, f"{distance:.1e} apart: {wrong}")
 
 
-def parts(model: Model) -> dict[str, nn.Module]:
-    """The model, and its guest of stage 1 where it has one, by the prefix of their names."""
+def models_by_prefix(model: Model) -> dict[str, nn.Module]:
+    """The model and its attached stage-1 model, if any, by the prefix of their parameter names."""
     return {"": model, "stage1.": getattr(model, "stage1", None) or nn.Module()}
 
 
-# --- What the files have --------------------------------------------------------------------------------------------
+# --- The files ------------------------------------------------------------------------------------------------------
 
 
 def files_of(model: Model, path: Path) -> dict[str, list[Path]]:
-    """Where a model lies: "" the checkpoint, and by part what is kept apart from it (LAVIS's frozen parts, our stage
-    1). Raises ValueError for a file that is missing or cut off."""
+    """The files of a model: "" for the checkpoint, and by part those stored apart from it (LAVIS's frozen models, our
+    stage 1). Raises ValueError for a missing or truncated file."""
     if (path / "config.json").is_file():
         stage1 = path / "stage1" / "model.safetensors"
         files = {"": weight_files(path)} | ({"stage1": [stage1]} if stage1.is_file() else {})
@@ -111,31 +113,31 @@ def _files_of_lavis(model: Model, path: Path) -> dict[str, list[Path]]:
         found = (file for suffix in ("pth", "safetensors") for file in path.glob(f"*.{suffix}"))
         path = next((file for file in found if file.stem != Path(EVA_FILE).stem), path)
     if not path.is_file():
-        raise ValueError(f"{path}, which the model came from, is gone.")
+        raise ValueError(f"{path}, from which the model was loaded, does not exist any more.")
     check_whole([path])
     names, files = [name for name, _ in read_tensors([path])], {"": [path]}
     if not any(name.startswith(VISION) for name in names):
         eva = [path.with_name(EVA_FILE).with_suffix(suffix) for suffix in (".pth", ".safetensors")]
         files["image_encoder"] = [file for file in eva if file.is_file()][:1]
         if not files["image_encoder"]:
-            raise ValueError(f"{eva[0]}, which the image encoder came from, is gone.")
+            raise ValueError(f"{eva[0]}, from which the image encoder was loaded, does not exist any more.")
     if isinstance(model, Stage2Model) and not any(name.startswith(LANGUAGE) for name in names):
         files["language_model"] = weight_files(Path(model.language_model.model.config.name_or_path))
     return files
 
 
 def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
-    """Every tensor that the files have for this model, under our names: views of the files."""
+    """All tensors of this model in the files, under our names, memory-mapped."""
     files = {part: dict(read_tensors(paths)) for part, paths in files_of(model, path).items()}
-    retrieves = isinstance(model, Stage1Model)
+    is_stage1 = isinstance(model, Stage1Model)
     if (path / "config.json").is_file():
-        to_ours, _ = transformers_names(TRANSFORMERS_STAGE1 if retrieves else TRANSFORMERS_STAGE2)
+        to_ours, _ = transformers_names(TRANSFORMERS_STAGE1 if is_stage1 else TRANSFORMERS_STAGE2)
         named = {to_ours(name) or name: tensor for name, tensor in files[""].items()}
-        place = "" if retrieves else "stage1."  # a Stage1Model's own heads, which transformers' file has no place for
-        return named | {place + name: tensor for name, tensor in files.get("stage1", {}).items()}
-    to_ours, state = renamer(LAVIS_STAGE1 if retrieves else LAVIS_STAGE2), files[""]
-    eva = kept_of_eva(files["image_encoder"]) if "image_encoder" in files else _part(state, VISION)
-    language = files.get("language_model") or _part(state, LANGUAGE)
+        prefix = "" if is_stage1 else "stage1."  # heads of stage 1 that transformers' layout does not contain
+        return named | {prefix + name: tensor for name, tensor in files.get("stage1", {}).items()}
+    to_ours, state = renamer(LAVIS_STAGE1 if is_stage1 else LAVIS_STAGE2), files[""]
+    eva = kept_of_eva(files["image_encoder"]) if "image_encoder" in files else _with_prefix(state, VISION)
+    language = files.get("language_model") or _with_prefix(state, LANGUAGE)
     own = {name: tensor for name, tensor in state.items() if not name.startswith((*VISION, *LANGUAGE, *COPIES))}
     return {
         **{to_ours(name) or name: tensor for name, tensor in own.items()},
@@ -147,30 +149,32 @@ def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
     }
 
 
-def _part(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+def _with_prefix(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     return {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith(prefixes)}
 
 
 def files_are_whole(model: Model, path: Path) -> Finding:
-    """No file is missing or cut off. Those of the hub's cache are named by their SHA-256, and are read to compare."""
+    """No file is missing or truncated. Files of the hub's cache are named by their SHA-256 and are hashed."""
     try:
         found = [file for part in files_of(model, path).values() for file in part]
     except ValueError as error:
         return bad("files", str(error))
-    if wrong := altered(found):
-        return bad("files", f"{', '.join(wrong)} changed since the download: delete them and fetch the model again.")
+    if changed := altered(found):
+        return bad(
+            "files", f"{', '.join(changed)} changed since the download: delete them and download the model again."
+        )
     return good("files", f"{len(found)} whole")
 
 
-# --- Against what the model has -------------------------------------------------------------------------------------
+# --- The model against its files ------------------------------------------------------------------------------------
 
 
 def loaded_as_written(model: Model, named: dict[str, Tensor]) -> Finding:
-    """Every unquantized parameter is what its file says, in this model's precision, and no tensor is left over."""
+    """Every unquantized parameter is equal to its file's tensor, in this model's precision; no tensor is left over."""
     about = "weights as in the files"
     own = {
         prefix + name: parameter
-        for prefix, part in parts(model).items()
+        for prefix, part in models_by_prefix(model).items()
         for name, parameter in part.named_parameters(remove_duplicate=False)
     }
     quantized = {
@@ -180,16 +184,22 @@ def loaded_as_written(model: Model, named: dict[str, Tensor]) -> Finding:
     differing = [name for name in named if name in compared and not _same(own[name], named[name])]
     wrong = [f"{name} is not what the files have under its name" for name in differing]
     if differing:
-        wrong[0] += _what_it_is(own[differing[0]], differing[0], named)
+        wrong[0] += _swapped_with(own[differing[0]], differing[0], named)
     wrong += [f"{n} is in the files, and the model has no place for it" for n in named if n not in compared | quantized]
     if wrong:
         more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return bad(about, f"{wrong[0]}{more}: load the model anew, or look at what changed it.")
+        return bad(about, f"{wrong[0]}{more}: load the model again, or find the code that changed it.")
     seen = {id(own[name]) for name in compared}
-    alone = [name for name, p in own.items() if p.is_floating_point() and id(p) not in seen and name not in quantized]
+    not_in_files = [
+        name for name, p in own.items() if p.is_floating_point() and id(p) not in seen and name not in quantized
+    ]
     notes = [f"{len(compared)} compared"]
     notes += [f"{len(quantized)} quantized, for the next check"] if quantized else []
-    notes += [f"not in them: {alone[0]}" + (f" and {len(alone) - 1} more" if alone[1:] else "")] if alone else []
+    notes += (
+        [f"not in them: {not_in_files[0]}" + (f" and {len(not_in_files) - 1} more" if not_in_files[1:] else "")]
+        if not_in_files
+        else []
+    )
     return good(about, "; ".join(notes))
 
 
@@ -197,40 +207,40 @@ def _same(parameter: Tensor, tensor: Tensor) -> bool:
     return torch.equal(parameter.cpu(), tensor.to(parameter.dtype))
 
 
-def _what_it_is(parameter: Tensor, name: str, named: dict[str, Tensor]) -> str:
-    """Half a sentence where a parameter holds what the files have under another name."""
-    alike = (other for other, tensor in named.items() if tensor.shape == parameter.shape and other != name)
-    other = next((other for other in alike if _same(parameter, named[other])), None)
+def _swapped_with(parameter: Tensor, name: str, named: dict[str, Tensor]) -> str:
+    """The end of a sentence if the parameter is equal to another name's tensor in the files, else ""."""
+    same_shape = (other for other, tensor in named.items() if tensor.shape == parameter.shape and other != name)
+    other = next((other for other in same_shape if _same(parameter, named[other])), None)
     return f" but what they have as {other}" if other else ""
 
 
 def layer_by_layer(about: str, model: Model, named: dict[str, Tensor], run: Callable[[], object]) -> Finding:
-    """Each layer again in float32, on each input that `run` gave it, with its weights from the files."""
-    with _watching(model, _replayed(model)) as calls:
+    """Run each layer again in float32, on each of its inputs in `run`, with its weights from the files."""
+    with _recorded_calls(model, _modules_to_replay(model)) as calls:
         run()
     shapes, device = _shapes_of(model), next(model.parameters()).device
     worst, where = 0.0, ""
-    for name, seen in calls.items():
+    for name, recorded in calls.items():
         layer = shapes.get_submodule(name)
         found = ((key[len(name) + 1 :], tensor) for key, tensor in named.items() if key.startswith(f"{name}."))
         pour(layer, found, device=device, dtype=torch.float32, layout=f"The weights of {name}")
-        for args, kwargs, output in seen:
-            distance = apart(_tensor(output), _tensor(layer(*_float32(args), **_float32(kwargs))))
+        for args, kwargs, output in recorded:
+            distance = relative_distance(_tensor(output), _tensor(layer(*_float32(args), **_float32(kwargs))))
             if distance >= worst:
                 worst, where = distance, name
         layer.to("meta")
-    finding = judged(about, worst, tolerance(model), f"{where} does not compute what its weights say.")
+    finding = judge_distance(about, worst, tolerance(model), f"{where} does not compute what its weights say.")
     return good(about, f"{len(calls)} parts, at most {finding.says}") if finding.state == "good" else finding
 
 
-def _replayed(model: Model) -> list[str]:
-    """Names of the layers (those inside of layers aside), the linear heads, and `BESIDES`."""
+def _modules_to_replay(model: Model) -> list[str]:
+    """Names of the layers (without layers inside of layers), the linear heads, and `ALSO_REPLAYED`."""
     modules = dict(model.named_modules())
     stacks = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
     outer = [name for name in stacks if name.count(".layer") + name.count(".block") == 1]
     layers = [f"{name}.{i}" for name in outer for i in range(len(modules[name]))]
     heads = [name for name, module in model.named_children() if isinstance(module, nn.Linear)]
-    return [*(name for name in BESIDES if name in modules), *layers, *heads]
+    return [*(name for name in ALSO_REPLAYED if name in modules), *layers, *heads]
 
 
 def _shapes_of(model: Model) -> Model:
@@ -244,14 +254,14 @@ def _shapes_of(model: Model) -> Model:
 
 
 @contextmanager
-def _watching(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[tuple]]]:
-    """While inside, remembers what each named module was given and gave, call by call."""
+def _recorded_calls(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[tuple]]]:
+    """Record the inputs and outputs of the named modules, call by call."""
     calls: dict[str, list[tuple]] = {}
 
-    def watch(name: str) -> Callable:
+    def hook_of(name: str) -> Callable:
         return lambda _, args, kwargs, output: calls.setdefault(name, []).append((args, kwargs, output))
 
-    hooks = [model.get_submodule(name).register_forward_hook(watch(name), with_kwargs=True) for name in names]
+    hooks = [model.get_submodule(name).register_forward_hook(hook_of(name), with_kwargs=True) for name in names]
     try:
         yield calls
     finally:

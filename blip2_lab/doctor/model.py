@@ -1,19 +1,21 @@
-"""Self-checks of a model, before an answer of it is trusted.
+"""Self-checks of a model: its files, its weights, what it computes.
 
-What is unusual about it:
-
-* Wrong weights still talk. So nothing is judged by how an answer sounds: numbers are compared with the files they came
-  from (doctor/layers.py), with a float32 reference, with themselves in another batch and with another kernel.
-* Both kinds of models are examined, each by what it gives: a Stage2Model by the logits of its answers, a Stage1Model
-  (retrieval) by its embeddings and its verdicts on pairs.
-* The reference is stored with the shipped model (`--remember` writes it). For any other, every layer runs once more in
-  float32 on the very input it had, with its weights read from the files: what quantization costs, layer by layer.
-* A red line says which part is wrong and what to do, in one sentence; a yellow one what could not be checked, and why.
+`diagnose_model` runs every check; `model_report` prints the findings.
 
     blip2-lab doctor micro
     blip2-lab doctor Salesforce/blip2-flan-t5-xxl --device cuda --quantize int8
     blip2-lab doctor Salesforce/blip2-itm-vit-g
     blip2-lab doctor blip2_pretrained.pth
+
+Notes:
+
+* A model with wrong weights still generates fluent text, so no check judges answers. Outputs are compared with the
+  files (doctor/layers.py), with a float32 reference, with other batch sizes and with other kernels.
+* A Stage2Model is compared by the logits of its answers, a Stage1Model (retrieval) by its embeddings and ITM logits.
+* The reference is stored with the shipped model (`--remember` writes it). For any other model, each layer runs once
+  more in float32 on its recorded input, with its weights from the files, which measures the error of quantization by
+  layer.
+* A red line names the faulty part and what to do; a yellow line names what could not be checked, and why.
 
 Paper: sections 3.1 to 3.4. Notebook: 12.
 """
@@ -36,14 +38,14 @@ from blip2_lab.doctor.finding import Finding
 from blip2_lab.doctor.layers import (
     TOLERANCE,
     Model,
-    apart,
     bad,
     files_are_whole,
     good,
-    judged,
+    judge_distance,
     layer_by_layer,
     loaded_as_written,
-    parts,
+    models_by_prefix,
+    relative_distance,
     tensors_of,
     tolerance,
     unchecked,
@@ -61,13 +63,13 @@ QUESTIONS = ("what color is the boat?", "is it day?", "how many things are there
 CAPTIONS = ("a red boat.", "a picture of two houses at night.", "a cat.")
 LIBRARIES = (("torch", (2, 11), (3,)), ("transformers", (5, 17), (6,)), ("bitsandbytes", (0, 49), (1,)))
 GREEDY = Decoding(num_beams=1, max_new_tokens=8, min_new_tokens=0)
-MORE_PADDING = 4  #: columns put behind a text that must change nothing
-#: What a model with a missing or misplaced part raises when it runs.
-BROKEN = (AttributeError, RuntimeError, IndexError, TypeError, ValueError)
+EXTRA_PADDING = 4  #: columns of padding after a text, which must not change the result
+#: Errors of a forward pass of a model with a missing or misplaced module.
+RUN_ERRORS = (AttributeError, RuntimeError, IndexError, TypeError, ValueError)
 
 
 def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: str | None) -> tuple[Model, Path]:
-    """Load a model of any layout, and say where it lies. Raises ValueError."""
+    """Load a model of any layout -> the model and its path. Raises ValueError."""
     options = dict(device=load.check_device(device), quantize=check_method(quantize), dtype=load.check_dtype(dtype))
     path = load.find(name, **options)
     return load.load(path, **options), path
@@ -75,27 +77,31 @@ def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: st
 
 @torch.no_grad()
 def diagnose_model(model: Model, path: Path | None = None) -> list[Finding]:
-    """Every check, in order. `path`: the folder or LAVIS file that the model was loaded from, to compare with."""
+    """Run every check, in order. `path`: the folder or LAVIS file from which the model was loaded."""
     pixels = fixed_pixels(model)
-    still = [versions(), precision(model), finite_weights(model), layer_norms(model), query_tokens(model)]
+    findings = [versions(), precision(model), finite_weights(model), layer_norms(model), query_tokens(model)]
     if path is not None:
-        still.insert(2, files_are_whole(model, path))
+        findings.insert(2, files_are_whole(model, path))
     try:
-        still.append(finite_activations(model, pixels))
-    except BROKEN as error:
-        still.append(bad("activations", _does_not_run(error)))
+        findings.append(finite_activations(model, pixels))
+    except RUN_ERRORS as error:
+        findings.append(bad("activations", _does_not_run(error)))
         return [
-            *still,
+            *findings,
             *against_files(model, path, None),
-            *(unchecked(about, "the model does not run.") for about in RUNNING),
+            *(unchecked(about, "the model does not run.") for about in FORWARD_CHECKS),
         ]
     if isinstance(model, Stage1Model) and model.tokenizer is None:
-        still.append(unchecked("tokenizer", "there is none in the files, so fixed numbers stand for the captions."))
-    return [*still, *against_files(model, path, pixels), *(check(model, pixels) for check in RUNNING.values())]
+        findings.append(unchecked("tokenizer", "there is none in the files, so fixed numbers stand for the captions."))
+    return [
+        *findings,
+        *against_files(model, path, pixels),
+        *(check(model, pixels) for check in FORWARD_CHECKS.values()),
+    ]
 
 
 def against_files(model: Model, path: Path | None, pixels: Tensor | None) -> list[Finding]:
-    """The weights, and what they compute (`pixels` None: it computes nothing)."""
+    """Compare weights and outputs with the files; `pixels` is None if the model does not run."""
     written, computed = "weights as in the files", "float32, layer by layer"
     if path is None:
         return [unchecked(about, "the model's files were not given.") for about in (written, computed)]
@@ -109,18 +115,18 @@ def against_files(model: Model, path: Path | None, pixels: Tensor | None) -> lis
     if (path / REFERENCE).is_file():
         return [*findings, reference(model, path / REFERENCE)]
     findings.append(layer_by_layer(computed, model, named, lambda: run(model, pixels)))
-    guest = getattr(model, "stage1", None)
+    stage1 = getattr(model, "stage1", None)
     own = {name.removeprefix("stage1."): t for name, t in named.items() if name.startswith(("stage1.", *FROZEN))}
-    if guest is None:
+    if stage1 is None:
         return findings
     computed = "stage 1, layer by layer"
     try:
-        return [*findings, layer_by_layer(computed, guest, own, lambda: run(guest, pixels))]
-    except BROKEN as error:
+        return [*findings, layer_by_layer(computed, stage1, own, lambda: run(stage1, pixels))]
+    except RUN_ERRORS as error:
         return [*findings, bad(computed, _does_not_run(error))]
 
 
-# --- The same input for every model ---------------------------------------------------------------------------------
+# --- A fixed input for every model ----------------------------------------------------------------------------------
 
 
 def fixed_pixels(model: Model) -> Tensor:
@@ -135,7 +141,7 @@ def fixed_prompts(model: Stage2Model) -> list[str]:
 
 
 def fixed_texts(model: Stage1Model) -> tuple[Tensor, Tensor]:
-    """The captions as input_ids and attention_mask, long[3,T]; without a tokenizer, fixed numbers of such lengths."""
+    """The captions as input_ids and attention_mask, long[3,T]; without a tokenizer, fixed ids of similar lengths."""
     if model.tokenizer is not None:
         return model.tokenize(list(CAPTIONS))
     vocab_size, generator = model.qformer.config.vocab_size, torch.Generator().manual_seed(0)
@@ -145,15 +151,15 @@ def fixed_texts(model: Stage1Model) -> tuple[Tensor, Tensor]:
 
 
 def run(model: Model, pixels: Tensor) -> dict[str, Tensor]:
-    """One pass through every part, for the fixed input: the logits of an answer, or what a Stage1Model gives."""
+    """A forward pass of the fixed input through all parts: logits of an answer, or the outputs of a Stage1Model."""
     features = model.image_encoder(pixels)
     if isinstance(model, Stage1Model):
-        return match(model, features, *fixed_texts(model))
+        return stage1_outputs(model, features, *fixed_texts(model))
     texts = model.language_model.pair_texts(fixed_prompts(model), list(CAPTIONS))
     return {"answer_logits": model.language_model.answer_logits(model.visual_prompt(features), *texts).float()}
 
 
-def match(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def stage1_outputs(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """image_features [B,N,Dv] and texts [B,T] -> image_embeds [B,Q,E], text_embeds [B,E] and itm_logits [B,2]."""
     return {
         "image_embeds": stage1.embed_image(features),
@@ -163,12 +169,12 @@ def match(stage1: Stage1Model, features: Tensor, ids: Tensor, mask: Tensor) -> d
 
 
 def _first_logits(model: Stage2Model, visual_prompt: Tensor, prompts: list[str]) -> Tensor:
-    """[B,V]: what the first word of each answer is chosen from."""
+    """[B,V]: the logits of the first token of each answer."""
     return model.language_model.first_logits(visual_prompt, model.language_model.prompt_texts(prompts))[0].float()
 
 
-def _farthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    return max(apart(ours[name], theirs[name]) for name in theirs)
+def _largest_distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    return max(relative_distance(ours[name], theirs[name]) for name in theirs)
 
 
 def _does_not_run(error: Exception) -> str:
@@ -176,7 +182,7 @@ def _does_not_run(error: Exception) -> str:
     return f"the model does not run ({reason}), so a part of it is broken."
 
 
-# --- What stands still ----------------------------------------------------------------------------------------------
+# --- Checks of the weights -------------------------------------------------------------------------------------------
 
 
 def versions() -> Finding:
@@ -187,14 +193,14 @@ def versions() -> Finding:
         except metadata.PackageNotFoundError:
             version = "none"
         found.append(f"{name} {version}")
-        numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+        numbers = tuple(int(number) for number in version.split("+")[0].split(".")[:2] if number.isdigit())
         if name != "bitsandbytes" and not least <= numbers < below:
             wrong.append(f"{name} {version} is outside what was tested ({'.'.join(map(str, least))} or newer)")
     return bad("versions", "; ".join(wrong) + ".") if wrong else good("versions", ", ".join(found))
 
 
 def precision(model: Model) -> Finding:
-    """The type of every part; FlanT5's wo in float16 is the one that breaks answers."""
+    """The dtype of every part. FlanT5's `wo` in float16 overflows."""
     found = []
     for name, part in model.named_children():
         kinds = {str(p.dtype).removeprefix("torch.") for p in part.parameters() if p.is_floating_point()}
@@ -211,16 +217,20 @@ def precision(model: Model) -> Finding:
 
 
 def finite_weights(model: Model) -> Finding:
-    named = ((prefix + name, p) for prefix, part in parts(model).items() for name, p in part.named_parameters())
+    named = (
+        (prefix + name, p) for prefix, part in models_by_prefix(model).items() for name, p in part.named_parameters()
+    )
     wrong = [name for name, p in named if p.is_floating_point() and not torch.isfinite(p).all()]
     if wrong:
-        return bad("weights", f"{len(wrong)} hold NaN or infinity, first {wrong[0]}: fetch or train the model again.")
+        return bad(
+            "weights", f"{len(wrong)} hold NaN or infinity, first {wrong[0]}: download or train the model again."
+        )
     return good("weights", "all finite")
 
 
 def layer_norms(model: Model) -> Finding:
-    """Every norm's name stands for a norm, but for the one that the Q-Former took over (`image_layer_norm`)."""
-    names = [(prefix + name, m) for prefix, part in parts(model).items() for name, m in part.named_modules()]
+    """Every module named as a norm has a weight, except the one that moved to the Q-Former (`image_layer_norm`)."""
+    names = [(prefix + name, m) for prefix, part in models_by_prefix(model).items() for name, m in part.named_modules()]
     named = [(n, m) for n, m in names if n.rpartition(".")[2].endswith(("layer_norm", "layernorm", "norm1", "norm2"))]
     named = [(n, m) for n, m in named if not n.endswith("image_encoder.model.post_layernorm")]
     wrong = [name for name, module in named if getattr(module, "weight", None) is None]
@@ -236,8 +246,8 @@ def query_tokens(model: Model) -> Finding:
     if spread < 1e-3:
         return bad(
             "query tokens",
-            "all are equal, so the Q-Former asks one question of the picture and no more: they were zeroed, or never "
-            "loaded (transformers starts them from zeros).",
+            "all are equal, so the Q-Former reads the image with one query only: they were zeroed, or not loaded "
+            "(transformers initializes them with zeros).",
         )
     return good("query tokens", f"{len(tokens)}, all different")
 
@@ -246,7 +256,7 @@ def query_tokens(model: Model) -> Finding:
 
 
 def reference_numbers(model: Model) -> dict[str, Tensor]:
-    """What is stored and compared: outputs of every part for the fixed input, in the order of computation."""
+    """The outputs that are stored and compared: of every part for the fixed input, in the order of computation."""
     features = model.image_encoder(fixed_pixels(model))
     numbers = {"image_features": features}
     if isinstance(model, Stage2Model):
@@ -255,22 +265,23 @@ def reference_numbers(model: Model) -> dict[str, Tensor]:
         numbers |= {"visual_prompt": visual_prompt, "first_logits": torch.cat(logits)}
     stage1 = model if isinstance(model, Stage1Model) else model.stage1
     if stage1 is not None:
-        numbers |= match(stage1, features, *fixed_texts(stage1))
+        numbers |= stage1_outputs(stage1, features, *fixed_texts(stage1))
     return {name: tensor.float().cpu().contiguous() for name, tensor in numbers.items()}
 
 
 @torch.no_grad()
-def remember(model: Model, folder: Path) -> Path:
-    """Store this model's numbers as the reference of its folder. Raises ValueError where that cannot be."""
+def save_reference(model: Model, folder: Path) -> Path:
+    """Store this model's outputs as the reference of its folder. Raises ValueError if it is not a float32 model in a
+    folder of transformers' layout."""
     from safetensors.torch import save_file
 
     if tolerance(model) > TOLERANCE[torch.float32]:
         raise ValueError("A reference is made in float32: load the model without --quantize, with --dtype float32.")
-    apart_from_weights = (folder / files.WHOLE).is_file() or any(folder.glob("*.index.json"))
-    if not (folder / "config.json").is_file() or not apart_from_weights:
+    weights_have_fixed_names = (folder / files.WHOLE).is_file() or any(folder.glob("*.index.json"))
+    if not (folder / "config.json").is_file() or not weights_have_fixed_names:
         raise ValueError(
             f"A reference lies beside {files.WHOLE} in transformers' layout, and in {folder} it would be taken for "
-            "weights: write the model anew with `save_pretrained`."
+            "weights: write the model again with `save_pretrained`."
         )
     save_file(reference_numbers(model), folder / REFERENCE)
     return folder / REFERENCE
@@ -283,11 +294,11 @@ def reference(model: Model, file: Path) -> Finding:
     stored = load_file(file)
     try:
         numbers = reference_numbers(model)
-    except BROKEN as error:
+    except RUN_ERRORS as error:
         return bad(about, _does_not_run(error))
     if {n: t.shape for n, t in stored.items()} != {n: t.shape for n, t in numbers.items()}:
-        return bad(about, f"{file.name} was made with a model of another shape: make it anew with --remember.")
-    distances = {name: apart(numbers[name], stored[name]) for name in numbers}
+        return bad(about, f"{file.name} was made with a model of another shape: make it again with --remember.")
+    distances = {name: relative_distance(numbers[name], stored[name]) for name in numbers}
     first = next((name for name, distance in distances.items() if distance > tolerance(model)), None)
     if first is not None:
         return bad(
@@ -298,14 +309,14 @@ def reference(model: Model, file: Path) -> Finding:
     return good(about, f"at most {max(distances.values()):.1e} apart")
 
 
-# --- What runs ------------------------------------------------------------------------------------------------------
+# --- Checks of the forward pass ---------------------------------------------------------------------------------------
 
 
 def finite_activations(model: Model, pixels: Tensor) -> Finding:
-    """The first module whose output is not finite, in the order of computation. Raises what a broken model raises."""
+    """Find the first module whose output is not finite, in the order of computation. Raises one of `RUN_ERRORS`."""
     about, first = "activations", []
 
-    def look(name: str) -> Callable:
+    def hook_of(name: str) -> Callable:
         def hook(_, __, output) -> None:
             value = output[0] if isinstance(output, tuple) and output else output
             if (
@@ -319,7 +330,7 @@ def finite_activations(model: Model, pixels: Tensor) -> Finding:
         return hook
 
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(look(name)) for name, module in leaves]
+    hooks = [module.register_forward_hook(hook_of(name)) for name, module in leaves]
     try:
         run(model, pixels)
     finally:
@@ -329,61 +340,65 @@ def finite_activations(model: Model, pixels: Tensor) -> Finding:
         return good(about, "all finite")
     name, dtype = first[0]
     kind = str(dtype).removeprefix("torch.")
-    advice = "load with --dtype bfloat16" if dtype == torch.float16 else "its input or its weights are broken"
+    advice = "load with --dtype bfloat16" if dtype == torch.float16 else "its input or its weights are faulty"
     return bad(about, f"{name} gives NaN or infinity in {kind}: {advice}.")
 
 
 def padding(model: Model, pixels: Tensor) -> Finding:
-    """Encoders pad on the right, decoders on the left: an answer goes on where its prompt ends. Retrieval's texts: what
-    stands behind them is read by nobody."""
+    """Encoders must pad prompts on the right, decoders on the left, because an answer follows its prompt. For a
+    Stage1Model: padding must not change the outputs."""
     if isinstance(model, Stage1Model):
         return _text_padding(model, pixels)
     language = model.language_model
     mask = language.prompt_texts([QUESTIONS[1], QUESTIONS[2]]).mask[0]
     right = bool(mask[0]) and not bool(mask[-1])
-    encodes = language.model.config.is_encoder_decoder
-    kind, side = ("an encoder-decoder", "right") if encodes else ("a decoder", "left")
-    if right != encodes:
+    is_encoder_decoder = language.model.config.is_encoder_decoder
+    kind, side = ("an encoder-decoder", "right") if is_encoder_decoder else ("a decoder", "left")
+    if right != is_encoder_decoder:
         return bad("padding", f"{kind} pads its prompts on the {side}, and this one does not: batches go wrong.")
     return good("padding", f"on the {side}, as {kind} needs it")
 
 
 def _text_padding(model: Stage1Model, pixels: Tensor) -> Finding:
-    """Each text alone, against the same beside longer ones with still more padding behind."""
+    """Each text alone, against the same text in a batch with more padding."""
     features, (ids, mask) = model.image_encoder(pixels), fixed_texts(model)
-    more = F.pad(ids, (0, MORE_PADDING), value=model.qformer.config.pad_token_id), F.pad(mask, (0, MORE_PADDING))
+    more = F.pad(ids, (0, EXTRA_PADDING), value=model.qformer.config.pad_token_id), F.pad(mask, (0, EXTRA_PADDING))
     rows = []
     for i, caption in enumerate(CAPTIONS):
         length = int(mask[i].sum())
         alone = model.tokenize([caption]) if model.tokenizer else (ids[i : i + 1, :length], mask[i : i + 1, :length])
-        rows.append(match(model, features[i : i + 1], *alone))
+        rows.append(stage1_outputs(model, features[i : i + 1], *alone))
     alone = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     wrong = "a text's scores depend on its padding, which belongs behind it with zeros in the attention mask."
-    return judged("padding", _farthest(match(model, features, *more), alone), tolerance(model), wrong)
+    return judge_distance(
+        "padding", _largest_distance(stage1_outputs(model, features, *more), alone), tolerance(model), wrong
+    )
 
 
 def batch_is_single(model: Model, pixels: Tensor) -> Finding:
-    """All three at once, against one by one from the picture on."""
-    wrong = "what it says depends on what else is in the batch, as it does when padding is read or on the wrong side."
+    """All three examples in one batch, against one by one."""
+    wrong = "its outputs depend on the rest of the batch, as they do when padding is attended to or on the wrong side."
     rows = [slice(0, 3), *(slice(i, i + 1) for i in range(3))]
     if isinstance(model, Stage1Model):
         ids, mask = fixed_texts(model)
-        together, *each = (match(model, model.image_encoder(pixels[r]), ids[r], mask[r]) for r in rows)
+        together, *each = (stage1_outputs(model, model.image_encoder(pixels[r]), ids[r], mask[r]) for r in rows)
     else:
         prompts = fixed_prompts(model)
-        seen = ((model.visual_prompt(model.image_encoder(pixels[r])), prompts[r]) for r in rows)
-        together, *each = ({"first_logits": _first_logits(model, *one)} for one in seen)
+        inputs = ((model.visual_prompt(model.image_encoder(pixels[r])), prompts[r]) for r in rows)
+        together, *each = ({"first_logits": _first_logits(model, *one)} for one in inputs)
     alone = {name: torch.cat([one[name] for one in each]) for name in together}
-    return judged("batch = single", _farthest(together, alone), tolerance(model), wrong)
+    return judge_distance("batch = single", _largest_distance(together, alone), tolerance(model), wrong)
 
 
 @contextmanager
 def _written_out(model: Model) -> Iterator[None]:
-    """While inside, no attention is fused: softmax is a step of its own in every part."""
+    """Inside the block, all attentions run their eager kernels, with an explicit softmax."""
     frozen = [model.image_encoder.model] + ([model.language_model.model] if isinstance(model, Stage2Model) else [])
     before = [part.config._attn_implementation for part in frozen]
     softmaxes = [m for m in model.qformer.modules() if isinstance(m, nn.Softmax)]
-    hooks = [softmax.register_forward_hook(lambda *_: None) for softmax in softmaxes]  # watched: written out
+    hooks = [
+        softmax.register_forward_hook(lambda *_: None) for softmax in softmaxes
+    ]  # with a hook, the eager path runs
     try:
         for part in frozen:
             part.set_attn_implementation("eager")
@@ -396,27 +411,27 @@ def _written_out(model: Model) -> Iterator[None]:
 
 
 def kernels_agree(model: Model, pixels: Tensor) -> Finding:
-    """Fused attention against softmax written out, in all parts."""
+    """Fused attention against the eager kernels, in all parts."""
     fused = run(model, pixels)
     with _written_out(model):
         eager = run(model, pixels)
     wrong = "the fused attention of this device and version is not to be trusted; take another torch."
-    return judged("fused = written out", _farthest(fused, eager), tolerance(model), wrong)
+    return judge_distance("fused = written out", _largest_distance(fused, eager), tolerance(model), wrong)
 
 
 def repeatable(model: Model, pixels: Tensor) -> Finding:
-    """The same again, to the bit (retrieval) or the letter (greedy answers, streamed too)."""
+    """Two runs give bitwise equal outputs (retrieval) or equal text (greedy answers, streamed ones too)."""
     about = "repeats"
     if isinstance(model, Stage1Model):
         first, second = run(model, pixels), run(model, pixels)
         if all(torch.equal(first[name], second[name]) for name in first):
             return good(about, "the same numbers each time")
         return bad(about, "the same input got two scores: dropout is on (`model.eval()`), or a kernel is at fault.")
-    seen, prompts = model.visual_prompt(model.image_encoder(pixels)), fixed_prompts(model)
+    visual_prompt, prompts = model.visual_prompt(model.image_encoder(pixels)), fixed_prompts(model)
     language = model.language_model
-    first, second = language.generate(seen, prompts, GREEDY), language.generate(seen, prompts, GREEDY)
-    streamed = "".join(token.text for token in language.stream(seen[:1], prompts[0], GREEDY)).strip()
-    alone = language.generate(seen[:1], prompts[:1], GREEDY)[0]
+    first, second = language.generate(visual_prompt, prompts, GREEDY), language.generate(visual_prompt, prompts, GREEDY)
+    streamed = "".join(token.text for token in language.stream(visual_prompt[:1], prompts[0], GREEDY)).strip()
+    alone = language.generate(visual_prompt[:1], prompts[:1], GREEDY)[0]
     if first != second:
         return bad(about, "the same question got two answers: a kernel here is not deterministic.")
     if streamed != alone:
@@ -424,7 +439,7 @@ def repeatable(model: Model, pixels: Tensor) -> Finding:
     return good(about, f"{alone!r} each time, streamed too")
 
 
-RUNNING = {
+FORWARD_CHECKS = {
     "padding": padding,
     "batch = single": batch_is_single,
     "fused = written out": kernels_agree,
@@ -432,8 +447,8 @@ RUNNING = {
 }
 
 
-def table(findings: list[Finding]) -> str:
-    """Green, yellow (not checked) and red, one line for each check."""
+def model_report(findings: list[Finding]) -> str:
+    """Findings for the terminal: green, yellow (not checked) or red, one line for each."""
     width = max(len(finding.about) for finding in findings)
     marks = {"good": "\033[32m green \033[0m", "wait": "\033[33m   ?   \033[0m", "bad": "\033[31m  red  \033[0m"}
     lines = [f"{marks[f.state]} {f.about:{width}}  {f.says}" for f in findings]

@@ -1,12 +1,13 @@
-"""Self-checks: of a training run, before you wait for it to end.
+"""Self-checks of a training run from its log, while it runs or after it.
 
-What is unusual about it:
+`diagnose_run` is where to begin; `run_report` prints the findings.
 
-* A loss is judged three ways: against what it is worth before anything is learned (its chance level), against the curve
-  of the shipped run of the same recipe at the same step, and against itself with the pictures shuffled. The last one
-  answers the question that falling losses hide: is the model looking at the picture at all?
-* ITM standing at 0.637 for hundreds of steps is no fault: its negatives are hard only once ITC can tell pictures apart.
-* Each verdict is a sentence with its usual causes, the likeliest first. Nothing is judged before it could be known.
+Notes:
+
+* A loss is compared with its chance level, with the shipped run of the same recipe at the same step, and with its value
+  on shuffled images. The last comparison shows whether the model uses the image, which a falling loss alone does not.
+* ITM at 0.637 for hundreds of steps is normal: its negatives are hard only after ITC has learned to rank.
+* Each finding is a sentence with its usual causes, the likeliest first. Early steps are not judged.
 
 Paper: sections 3.2 and 3.3. Notebook: 08.
 """
@@ -25,19 +26,23 @@ from blip2_lab.training.run_folder import read_log, reference_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
-EARLY = 200  #: steps before which nothing is judged; at least twice the warm-up, too
-AT_CHANCE = {"itc": 0.95, "itm": 0.97, "itg": 0.9}  #: above this share of its chance level a loss has learned nothing
-BEHIND = 0.3  #: how far behind the reference (in shares of the way it has come) is worth a word
-UNSEEN = 0.02  #: losses that shuffled pictures raise by less than this share do not depend on the picture
+EARLY = 200  #: earlier steps are not judged, nor those before twice the warm-up
+AT_CHANCE = {
+    "itc": 0.95,
+    "itm": 0.97,
+    "itg": 0.9,
+}  #: above this share of its chance level, a loss counts as not learned
+SLOW = 0.3  #: a run is slow if it lags by more than this share of the reference's progress
+MIN_SHUFFLED_RISE = 0.02  #: if shuffled images raise a loss by less than this share, it does not depend on the image
 NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A log, ready to be judged. `chance`: by loss, as far as it is known; `reference`: another run's log, or none."""
+    """A log. `chance`: chance level by loss, if known; `reference`: another run's log, or empty."""
 
     records: list[dict]
-    looks: list[dict]
+    evaluations: list[dict]
     chance: dict[str, float]
     reference: list[dict]
     warmup: int
@@ -51,11 +56,11 @@ class Run:
         return self.step < max(EARLY, 2 * self.warmup)
 
     def value(self, name: str) -> float:
-        """A loss now: the mean of the last three lines."""
+        """The current value of a loss: the mean of the last three lines."""
         return _mean([record[name] for record in self.records[-3:]])
 
     def expected(self, name: str, step: int | None = None) -> float | None:
-        """What the reference had at that step (default: now); None without a reference as long as this run."""
+        """The reference's value at that step (default: the current one); None if the reference is shorter."""
         step = self.step if step is None else step
         known = [record for record in self.reference if name in record]
         if not known or known[-1]["step"] < step:
@@ -67,13 +72,14 @@ class Run:
 
 
 def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) -> list[Finding]:
-    """What the log of a run folder says, worst first. `reference`: another log; None: the shipped one of its recipe.
+    """Findings from the log of a run folder, worst first. `reference`: another log; None: the shipped one of its
+    recipe.
 
-    Raises ValueError when there is no log.
+    Raises ValueError if there is no log.
     """
     folder = Path(folder)
-    every = read_log(folder)
-    records = [record for record in every if "total" in record]
+    log = read_log(folder)
+    records = [record for record in log if "total" in record]
     if not records:
         raise ValueError(f"{folder} has no log.jsonl with a loss in it: give the folder of a run, such as runs/NAME")
     recipe, settings = _json(folder / "recipe.json"), _json(folder / "run.json")
@@ -83,9 +89,9 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
         chance = {"itc": math.log(optim["batch_size"] // optim.get("accumulate", 1)), "itm": ITM_CHANCE}
     if reference is None:
         reference = reference_log(recipe.get("curve") or recipe.get("name", ""))
-    looks = [record for record in every if "evaluation" in record or "matched" in record]
-    run = Run(records, looks, chance, list(reference), optim.get("warmup_steps", 0))
-    found = [*_numbers(run), *_objectives(run), *_pictures(run)]
+    evaluations = [record for record in log if "evaluation" in record or "matched" in record]
+    run = Run(records, evaluations, chance, list(reference), optim.get("warmup_steps", 0))
+    found = [*_numbers(run), *_objectives(run), *_image_use(run)]
     return sorted(found, key=lambda finding: STATES.index(finding.state))
 
 
@@ -98,7 +104,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _numbers(run: Run) -> list[Finding]:
-    """What holds for any loss: is it a number, does a gradient arrive, is it going the wrong way?"""
+    """Checks of any loss: not finite, no gradient, rising."""
     last = run.records[-3:]
     if not all(math.isfinite(record["total"]) for record in last):
         causes = (
@@ -112,7 +118,7 @@ def _numbers(run: Run) -> list[Finding]:
         causes = ("what should train is frozen", "the loss is computed from detached tensors", "the learning is over")
         return [Finding("total", "bad", says, causes)]
     best, now = min(run.records, key=lambda record: record["total"]), run.value("total")
-    as_expected = now < 1.15 * (run.expected("total") or 0)  # a language model's lessons become harder on purpose
+    as_expected = now < 1.15 * (run.expected("total") or 0)  # a curriculum raises the loss on purpose
     if not run.early and not as_expected and now > 1.15 * best["total"] and best["step"] < 0.9 * run.step:
         says = f"the loss was {best['total']:.3g} at step {best['step']} and is {now:.3g} now: it rises"
         causes = ("the learning rate is too high", "no gradient clipping: --set optim.grad_clip=1", "the data changed")
@@ -141,7 +147,7 @@ CAUSES = {
 
 
 def _objectives(run: Run) -> list[Finding]:
-    """Stage 1's three losses, one by one; of any other task the total."""
+    """Stage 1's three losses, one by one; for other tasks the total."""
     names = [name for name in ("itc", "itm", "itg") if name in run.records[-1]]
     return [_objective(run, name) for name in names or ["total"]]
 
@@ -172,7 +178,7 @@ def _objective(run: Run, name: str) -> Finding:
         if now < 0.5 * expected and expected > 0.3 * chance:
             causes = ("a mask lets the answer through", "another batch size or other data than the shipped run's")
             return Finding(name, "bad", f"{title} is {now:.3g}{beside}: too good to be true", causes)
-        if now - expected > BEHIND * (chance - expected):
+        if now - expected > SLOW * (chance - expected):
             causes = ("other settings than the shipped run's (learning rate, batch size, data)", *CAUSES[name][:1])
             return Finding(name, "bad", f"{title} learns, but slowly: {now:.3g}{beside}", causes)
     return Finding(name, "good", f"{title} learns: {now:.3g}, from {chance:.3g} by chance{beside}")
@@ -183,15 +189,15 @@ def _total(run: Run, now: float, expected: float | None, beside: str) -> Finding
     if run.early:
         return Finding("total", "wait", f"the loss is {now:.3g} after {run.step} steps: too few to judge{beside}")
     if now > 0.97 * first:
-        causes = ("the learning rate is too low", "what should train is frozen", "it began where it could only stay")
+        causes = ("the learning rate is too low", "what should train is frozen", "it started from a trained model")
         return Finding("total", "bad", f"the loss does not fall: {first:.3g} at first, {now:.3g} now{beside}", causes)
-    if expected is not None and now - expected > BEHIND * (first - expected):
+    if expected is not None and now - expected > SLOW * (first - expected):
         causes = ("other settings than the shipped run's", "what it starts from (stage 1, the language model) is worse")
         return Finding("total", "bad", f"the loss falls, but slowly: {now:.3g}{beside}", causes)
     return Finding("total", "good", f"the loss falls: {first:.3g} at first, {now:.3g} now{beside}")
 
 
-BLIND = (
+IMAGE_UNUSED_CAUSES = (
     "the image features are the same for all pictures (the encoder or its preprocessing)",
     "nothing carries the picture to the text: cross-attention, language projection or query tokens do not train",
     "the texts can be guessed without a picture",
@@ -199,35 +205,39 @@ BLIND = (
 )
 
 
-def _pictures(run: Run) -> list[Finding]:
-    """Is the model looking at the picture at all? Losses, and answers, with each other's pictures."""
+def _image_use(run: Run) -> list[Finding]:
+    """Whether the model uses the image: losses and answers with matched and with shuffled images."""
     found = []
-    look = next((look for look in reversed(run.looks) if "matched" in look and "shuffled" in look), None)
-    if look:
-        matched, shuffled = look["matched"], look["shuffled"]
+    last_pair = next(
+        (record for record in reversed(run.evaluations) if "matched" in record and "shuffled" in record), None
+    )
+    if last_pair:
+        matched, shuffled = last_pair["matched"], last_pair["shuffled"]
         for name in [name for name in ("itg", "total") if name in matched and ("itg" not in matched or name == "itg")]:
             pair = f"{NAMES[name]} is {matched[name]:.3g}, with shuffled pictures {shuffled[name]:.3g}"
-            found.append(_seen(run, pair, shuffled[name] > (1 + UNSEEN) * matched[name]))
-    last = next((look["evaluation"] for look in reversed(run.looks) if "shuffled" in look.get("evaluation", {})), {})
+            found.append(_image_use_finding(run, pair, shuffled[name] > (1 + MIN_SHUFFLED_RISE) * matched[name]))
+    last = next(
+        (record["evaluation"] for record in reversed(run.evaluations) if "shuffled" in record.get("evaluation", {})), {}
+    )
     if "accuracy" in last:
         pair = f"of the questions {last['accuracy']:.0%} are right, with shuffled pictures {last['shuffled']:.0%}"
-        found.append(_seen(run, pair, last["accuracy"] > last["shuffled"] + 0.05))
+        found.append(_image_use_finding(run, pair, last["accuracy"] > last["shuffled"] + 0.05))
     if "held_out" in last:
         pair = f"the loss on held-out pictures is {last['held_out']:.3g}, shuffled {last['shuffled']:.3g}"
-        found.append(_seen(run, pair, last["shuffled"] > (1 + UNSEEN) * last["held_out"]))
+        found.append(_image_use_finding(run, pair, last["shuffled"] > (1 + MIN_SHUFFLED_RISE) * last["held_out"]))
     return found
 
 
-def _seen(run: Run, pair: str, seen: bool) -> Finding:
+def _image_use_finding(run: Run, pair: str, seen: bool) -> Finding:
     if seen:
         return Finding("pictures", "good", f"it looks at the pictures: {pair}")
     if run.early:
         return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge")
-    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", BLIND)
+    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", IMAGE_UNUSED_CAUSES)
 
 
-def report(findings: Sequence[Finding]) -> str:
-    """Findings for the terminal, and what the worst of them amounts to."""
+def run_report(findings: Sequence[Finding]) -> str:
+    """Findings for the terminal, with an overall verdict."""
     marks = {"bad": "!", "wait": "-", "good": "+"}
     lines = []
     for finding in findings:

@@ -1,8 +1,10 @@
-"""How good is a model? Scores as pure functions, and drivers that run a model over held-out examples.
+"""Evaluation: metrics as pure functions, and a model measured on held-out scenes.
 
-    metrics  exact match, accuracy, confidence intervals, sets, recall
+    metrics  exact match, accuracy, confidence intervals, F1 of sets, recall
     scenes   questions, captions and retrieval on held-out scenes of the picture book
-    natural  questions about them in a visitor's own words, and a judge of the answers
+    natural  questions in a visitor's own words, and a judge of the answers
+
+Begin with `evaluate`, which `blip2-lab evaluate` calls.
 
 Paper: section 4. Notebooks: 09, 11.
 """

@@ -1,9 +1,9 @@
-"""Pure metrics: predictions and truth in, a number out.
+"""Metrics as pure functions: predictions and truth in, numbers out.
 
-What is unusual about it:
+Notes:
 
-* Nothing here knows a model, a data set or a file. `evaluation/scenes.py` does.
-* A share comes with its 95 % confidence interval (Wilson's), because 1,000 scenes are not infinitely many.
+* No function here depends on a model, a data set or a file; `evaluation/scenes.py` applies them.
+* A share is reported with its 95 % confidence interval (Wilson's), because the number of scenes is finite.
 
 Paper: section 4 (Tables 1 to 6). Notebook: 11.
 """
@@ -18,12 +18,12 @@ from torch import Tensor
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """Is the prediction the answer, apart from case, spaces and a closing full stop?"""
+    """Whether prediction and answer are equal, apart from case, surrounding spaces and a final full stop."""
     return prediction.strip().rstrip(".").strip().lower() == answer.lower()
 
 
 def accuracy(hits: Sequence[bool]) -> float:
-    """The share that is right. Raises ValueError for an empty sequence."""
+    """The share of hits. Raises ValueError for an empty sequence."""
     if not hits:
         raise ValueError("There is nothing to take the accuracy of: no question was asked.")
     return sum(hits) / len(hits)
@@ -38,7 +38,7 @@ def confidence_interval(share: float, count: int, z: float = 1.96) -> tuple[floa
 
 @dataclass(frozen=True)
 class SetScores:
-    """What was named against what was there. `low` and `high`: the 95 % interval of `f1`."""
+    """Predicted sets against true sets. `low` and `high`: the 95 % interval of `f1`."""
 
     f1: float
     low: float
@@ -48,21 +48,21 @@ class SetScores:
 
 
 def set_scores(predicted: Iterable[set[str]], true: Iterable[set[str]]) -> SetScores:
-    """Micro-averaged over pairs of sets; 0 where nothing was named or there. The interval takes F1 for a ratio of two
-    sums over independent pairs (its linearization)."""
+    """Micro-averaged over pairs of sets; 0 if all sets are empty. The interval linearizes F1, a ratio of two sums over
+    independent pairs."""
     pairs = list(zip(predicted, true, strict=True))
-    right, sizes = [2 * len(p & t) for p, t in pairs], [len(p) + len(t) for p, t in pairs]
-    both, named, there = sum(right) / 2, sum(len(p) for p, _ in pairs), sum(len(t) for _, t in pairs)
-    f1 = sum(right) / max(1, sum(sizes))
-    off = math.sqrt(sum((r - f1 * size) ** 2 for r, size in zip(right, sizes, strict=True))) / max(1, sum(sizes))
-    low, high = max(0.0, f1 - 1.96 * off), min(1.0, f1 + 1.96 * off)
+    hits, sizes = [2 * len(p & t) for p, t in pairs], [len(p) + len(t) for p, t in pairs]
+    both, named, there = sum(hits) / 2, sum(len(p) for p, _ in pairs), sum(len(t) for _, t in pairs)
+    f1 = sum(hits) / max(1, sum(sizes))
+    deviation = math.sqrt(sum((h - f1 * size) ** 2 for h, size in zip(hits, sizes, strict=True))) / max(1, sum(sizes))
+    low, high = max(0.0, f1 - 1.96 * deviation), min(1.0, f1 + 1.96 * deviation)
     return SetScores(f1, low, high, precision=both / max(1, named), recall=both / max(1, there))
 
 
 def recall_at(scores: Tensor, k: int) -> float:
-    """scores [M, M], row m's right answer in column m -> the share of rows with it among their `k` best.
+    """scores [M, M], the true match of row m in column m -> the share of rows that have it among their `k` best.
 
-    A tie with a wrong answer counts as a miss: a constant score must not look perfect.
+    A tie with a wrong column counts as a miss, so that a constant score has no recall.
     """
     own = scores.diagonal()[:, None]
     better = (scores >= own).sum(dim=1) - 1

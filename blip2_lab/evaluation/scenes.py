@@ -1,14 +1,17 @@
-"""What a model can do, measured on held-out scenes of the picture book.
+"""A model measured on held-out scenes of the picture book: zero-shot questions, captions, retrieval.
 
-What is unusual about it:
-
-* Beside each number stands what it is worth nothing without: the same questions with *no picture* (what the language
-  model guesses from the words) and with *another scene's picture* (what it guesses from pictures in general).
-* Questions are zero-shot: stage 2 has seen captions only. "knowledge" is apart: its answers are in no caption.
-* The ceiling is measured too: the language model alone, given a true description of the scene in words.
-* The same once more as a visitor asks: hundreds of other wordings, put as the chat puts them (natural/).
+`evaluate` is where to begin; `scores_table` prints its result.
 
     blip2-lab evaluate --model micro --scenes 1000
+
+Notes:
+
+* Each number has two baselines: the same questions without an image (what the language model guesses from the words)
+  and with another scene's image (what it guesses from images in general).
+* Questions are zero-shot: stage 2 is trained on captions only. "knowledge" is counted apart, because its answers are in
+  no caption.
+* The ceiling is the language model alone with a true description of the scene in words.
+* `natural/` repeats the questions in hundreds of other wordings, with the prompts of the chat.
 
 Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebooks: 09, 11.
 """
@@ -34,10 +37,10 @@ from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, TIMES, Scene, sample_scene
 
 CAPTION_PROMPT = "a picture of"
-#: Captions as in the paper (section 4.2, beam search of width 5); greedy ones leave more out.
+#: Captions as in the paper (section 4.2, beam search of width 5); greedy captions name less of a scene.
 CAPTIONS = Decoding(num_beams=5, max_new_tokens=60, length_penalty=1.0)
 SHORTLIST = 16  #: candidates that ITM re-ranks (paper: 128, of galleries of 5,000 and 30,000)
-MINED_AMONG = 64  #: pairs among which hard negatives are mined as in training: the micro recipe's batch
+MINING_BATCH = 64  #: pairs among which hard negatives are mined, as in training: the micro recipe's batch size
 
 Say = Callable[[str], None]
 
@@ -53,12 +56,12 @@ def evaluate(
     asker: natural.Asker | None = None,
     say: Say = lambda _: None,
 ) -> dict:
-    """All measurements as one dictionary, ready for JSON. `say` is told what is being done.
+    """All measurements as one dictionary, ready for JSON. `say` gets progress messages.
 
-    num_beams  for the answers; captions are `CAPTIONS`
-    asker      also ask as a visitor does, in this way, whatever `num_beams` is; None: do not
+    num_beams  of the answers; captions use `CAPTIONS`
+    asker      prompts and decoding of the natural questions (`num_beams` does not apply); None: leave them out
 
-    Raises ValueError when `scenes` is below 2: shuffling needs two pictures.
+    Raises ValueError if `scenes` is below 2: shuffling needs two images.
     """
     if scenes < 2:
         raise ValueError(f"scenes is {scenes}; at least 2 are needed, or there is no other picture to shuffle in.")
@@ -66,7 +69,7 @@ def evaluate(
     asked = questions(book, seed)
     say(f"encoding {scenes} pictures")
     features = image_features(model, book, batch_size)
-    visual_prompts = torch.cat([model.visual_prompt(part) for part in features.split(batch_size)])
+    visual_prompts = torch.cat([model.visual_prompt(chunk) for chunk in features.split(batch_size)])
     decoding = Decoding(num_beams=num_beams)
     report: dict = {"scenes": scenes, "split": split, "seed": seed, "num_beams": num_beams}
     conditions = {
@@ -96,11 +99,11 @@ def evaluate(
 
 # ---------------------------------------------------------------------------------------------------------- questions
 
-Asked = tuple[int, words.Question, str]  #: number of the scene, question, words in front of the prompt
+Asked = tuple[int, words.Question, str]  #: number of the scene, question, text before the prompt
 
 
 def questions(book: Sequence[Scene], seed: int) -> list[Asked]:
-    """One question of every type that each scene allows."""
+    """For each scene, one question of every type that it allows."""
     return [
         (number, question, "")
         for number, scene in enumerate(book)
@@ -110,28 +113,28 @@ def questions(book: Sequence[Scene], seed: int) -> list[Asked]:
 
 @torch.no_grad()
 def image_features(model: Stage2Model, book: Sequence[Scene], batch_size: int) -> Tensor:
-    """The scenes' pictures as the frozen encoder sees them: [M,N,Dv]."""
-    encoder, parts = model.image_encoder, []
+    """The scenes -> image_features of the frozen encoder [M,N,Dv]."""
+    encoder, chunks = model.image_encoder, []
     for start in range(0, len(book), batch_size):
-        pictures = [draw(scene, encoder.image_size) for scene in book[start : start + batch_size]]
-        parts.append(encoder(encoder.preprocess(pictures)))
-    return torch.cat(parts)
+        images = [draw(scene, encoder.image_size) for scene in book[start : start + batch_size]]
+        chunks.append(encoder(encoder.preprocess(images)))
+    return torch.cat(chunks)
 
 
 @torch.no_grad()
 def question_accuracy(
     model: Stage2Model, visual_prompts: Tensor, asked: Sequence[Asked], decoding: Decoding, batch_size: int
 ) -> dict[str, float | int]:
-    """Exact-match accuracy: "total" over the visual types, "knowledge" over the others, then every type."""
+    """Exact-match accuracy: "total" over the visual types, "knowledge" over the others, then of each type."""
     template = model.language_model.question_prompt
     hits: dict[str, list[bool]] = {}
-    by_length = sorted(asked, key=lambda a: len(a[1].text) + len(a[2]))  # hardly any padding
+    by_length = sorted(asked, key=lambda a: len(a[1].text) + len(a[2]))  # little padding
     for start in range(0, len(by_length), batch_size):
-        part = by_length[start : start + batch_size]
-        prompts = [description + template.format(question.text) for _, question, description in part]
-        visual = visual_prompts[[number for number, _, _ in part]]
+        chunk = by_length[start : start + batch_size]
+        prompts = [description + template.format(question.text) for _, question, description in chunk]
+        visual = visual_prompts[[number for number, _, _ in chunk]]
         answers = model.language_model.generate(visual, prompts, decoding)
-        for (_, question, _), answer in zip(part, answers, strict=True):
+        for (_, question, _), answer in zip(chunk, answers, strict=True):
             hits.setdefault(question.type, []).append(metrics.exact_match(answer, question.answer))
     groups = {"total": words.VISUAL_QUESTIONS, "knowledge": words.KNOWLEDGE_QUESTIONS}
     scores: dict[str, float | int] = {}
@@ -151,7 +154,7 @@ def natural_report(
     batch_size: int,
     say: Say,
 ) -> dict[str, dict]:
-    """`natural.natural_scores` in every condition. With another scene's picture, the asked scene stays the truth."""
+    """`natural.natural_scores` in every condition. With another scene's image, the asked scene is the truth."""
     asked, scores = natural.natural_questions(book, seed), {}
     for name, prompts in conditions.items():
         say(f"asking {len(asked)} questions as a visitor does: {name.replace('_', ' ')}")
@@ -162,7 +165,7 @@ def natural_report(
 
 # ----------------------------------------------------------------------------------------------------------- captions
 
-#: Every word for a kind, color, place or time, and what it means.
+#: Every word for a kind, color, place or time -> its value.
 KIND_WORDS = {word: kind for kind in KINDS for word in (kind, words.plural(kind))}
 NAMED = {
     "kinds": KIND_WORDS,
@@ -172,14 +175,14 @@ NAMED = {
 }
 
 
-def named(text: str, meanings: dict[str, str]) -> set[str]:
-    """What a text names: `named("two red boats", KIND_WORDS)` -> `{"boat"}`."""
+def named_values(text: str, meanings: dict[str, str]) -> set[str]:
+    """The values that a text names: `named_values("two red boats", KIND_WORDS)` -> `{"boat"}`."""
     found = text.lower().replace(",", " ").replace(".", " ").replace(":", " ").split()
     return {meanings[word] for word in found if word in meanings}
 
 
-def truly_there(scene: Scene) -> dict[str, set[str]]:
-    """What a caption may name, by the keys of `NAMED`."""
+def scene_values(scene: Scene) -> dict[str, set[str]]:
+    """What a true caption can name, by the keys of `NAMED`."""
     return {
         "kinds": {thing.kind for thing in scene.things},
         "colors": {thing.color for thing in scene.things},
@@ -192,14 +195,14 @@ def truly_there(scene: Scene) -> dict[str, set[str]]:
 def caption_scores(
     model: Stage2Model, visual_prompts: Tensor, book: Sequence[Scene], batch_size: int
 ) -> dict[str, float]:
-    """How well captions written from `CAPTION_PROMPT` name the kinds, colors, places and times: every score of
-    `metrics.SetScores` for each, as `kinds_f1`."""
+    """How well captions generated from `CAPTION_PROMPT` name the kinds, colors, places and times: every score of
+    `metrics.SetScores` for each, under keys such as `kinds_f1`."""
     captions: list[str] = []
-    for part in visual_prompts.split(batch_size):
-        captions += model.language_model.generate(part, [CAPTION_PROMPT] * len(part), CAPTIONS)
-    truth = [truly_there(scene) for scene in book]
+    for chunk in visual_prompts.split(batch_size):
+        captions += model.language_model.generate(chunk, [CAPTION_PROMPT] * len(chunk), CAPTIONS)
+    truth = [scene_values(scene) for scene in book]
     found = {
-        what: asdict(metrics.set_scores([named(c, meanings) for c in captions], [t[what] for t in truth]))
+        what: asdict(metrics.set_scores([named_values(c, meanings) for c in captions], [t[what] for t in truth]))
         for what, meanings in NAMED.items()
     }
     return {f"{what}_{score}": value for what, scores in found.items() for score, value in scores.items()}
@@ -212,12 +215,12 @@ def caption_scores(
 def retrieval_scores(
     stage1: Stage1Model, features: Tensor, book: Sequence[Scene], seed: int, batch_size: int
 ) -> dict[str, float | int]:
-    """R@1 and R@5 both ways with full captions, by ITC and after ITM has re-ranked the `SHORTLIST`; each `_shuffled_r1`
-    with every picture in another's place. Without a picture all scores are alike: chance, 1/M.
+    """R@1 and R@5 in both directions with full captions, by ITC and after ITM re-ranks the `SHORTLIST`; `_shuffled_r1`
+    with the images shuffled. Without an image all scores are equal: chance, 1/M.
 
-    And ITM's accuracy where it is hard: on true pairs and on wrong ones, once mined as training does (section 3.2: in a
-    batch, by ITC similarity), once the hardest of all, each picture with the wrong caption of the whole gallery that
-    ITC likes best, and each caption with such a picture.
+    Also ITM's accuracy on true pairs and on hard negatives: mined as in training (section 3.2: in a batch, by ITC
+    similarity), and the hardest of the gallery: for each image the wrong caption with the highest ITC score, and for
+    each caption such an image.
     """
     captions = [words.full_caption(scene, Random(f"gallery {seed} {i}")) for i, scene in enumerate(book)]
     texts = stage1.tokenize(captions)
@@ -234,11 +237,11 @@ def retrieval_scores(
     }
     for name, matrix in ways.items():
         result |= {f"{name}_r1": metrics.recall_at(matrix, 1), f"{name}_r5": metrics.recall_at(matrix, 5)}
-        pictures = 0 if name.endswith("image_to_text") else 1
-        result[f"{name}_shuffled_r1"] = metrics.recall_at(matrix.roll(1, dims=pictures), 1)
+        image_dim = 0 if name.endswith("image_to_text") else 1
+        result[f"{name}_shuffled_r1"] = metrics.recall_at(matrix.roll(1, dims=image_dim), 1)
     own = torch.arange(len(book), device=scores.itc.device)
     wrong = scores.itc.masked_fill(own[:, None] == own, -torch.inf)
-    mined = [mine(scores.itc[part][:, part] / stage1.temperature, part, seed) for part in _batches(own)]
+    mined = [mine_negatives(scores.itc[batch][:, batch] / stage1.temperature, batch, seed) for batch in _batches(own)]
     mined_text, mined_image = map(torch.cat, zip(*mined, strict=True))
     sets = {
         "true": torch.stack([own, own], dim=1),
@@ -250,30 +253,29 @@ def retrieval_scores(
     }
     share = {}
     for name, pairs in sets.items():
-        matched = itm_says_match(stage1, gallery, pairs, *texts, batch_size)
+        matched = itm_matches(stage1, gallery, pairs, *texts, batch_size)
         share[name] = (matched if name.startswith("true") else ~matched).float().mean().item()
         result[f"itm_accuracy_{name}"] = share[name]
-    # half of the weight for true pairs, so that saying "no" always is worth 0.5
+    # true pairs have half of the weight, so that always saying "no match" scores 0.5
     result["itm_accuracy_mined"] = share["true"] / 2 + (share["mined_text"] + share["mined_image"]) / 4
     result["itm_accuracy_hardest"] = share["true"] / 2 + (share["wrong_text"] + share["wrong_image"]) / 4
     return result
 
 
 def _batches(numbers: Tensor) -> tuple[Tensor, ...]:
-    """Pieces of about `MINED_AMONG`, none of which is a left-over of one."""
-    return numbers.tensor_split(max(1, round(len(numbers) / MINED_AMONG)))
+    """Chunks of about `MINING_BATCH`, none of which has a single element."""
+    return numbers.tensor_split(max(1, round(len(numbers) / MINING_BATCH)))
 
 
-def mine(image_to_text: Tensor, numbers: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Similarities [B, B] over the temperature -> for each pair a wrong text and a wrong image, out of `numbers`
-    long[B]."""
+def mine_negatives(image_to_text: Tensor, numbers: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Similarities [B, B] over the temperature -> for each pair a wrong text and a wrong image of `numbers` long[B]."""
     generator = torch.Generator(image_to_text.device).manual_seed(seed)
     own = torch.eye(len(numbers), dtype=torch.bool, device=image_to_text.device)
     wrong_text, wrong_image = (sample_negatives(x, own, generator) for x in (image_to_text, image_to_text.T))
     return numbers[wrong_text], numbers[wrong_image]
 
 
-def itm_says_match(
+def itm_matches(
     stage1: Stage1Model,
     gallery: retrieval.Gallery,
     pairs: Tensor,
@@ -281,19 +283,19 @@ def itm_says_match(
     attention_mask: Tensor,
     batch_size: int,
 ) -> Tensor:
-    """pairs long[P,2] of (image, text) -> bool[P]: is "match" the likelier of ITM's two classes?"""
-    said = []
-    for image, text in (part.T for part in pairs.split(batch_size)):
+    """pairs long[P,2] of (image, text) -> bool[P]: whether ITM's class "match" is the likelier one."""
+    matches = []
+    for image, text in (chunk.T for chunk in pairs.split(batch_size)):
         logits = stage1.itm_logits(gallery.memory.select(image), input_ids[text], attention_mask[text])
-        said.append(logits[:, 1] > logits[:, 0])
-    return torch.cat(said)
+        matches.append(logits[:, 1] > logits[:, 0])
+    return torch.cat(matches)
 
 
 # -------------------------------------------------------------------------------------------------------------- table
 
 
-def table(report: dict) -> str:
-    """A report of `evaluate` as Markdown: each measure with its baselines beside it, shares with 95 % intervals."""
+def scores_table(report: dict) -> str:
+    """A report of `evaluate` as Markdown: each measure next to its baselines, shares with 95 % intervals."""
     conditions = ["description", "picture", "no_picture", "shuffled_picture"]
     conditions = [name for name in conditions if name in report["questions"]]
     titles = {"description": "description in words (ceiling)"}
@@ -347,7 +349,7 @@ def table(report: dict) -> str:
 
 
 def natural_table(found: dict[str, dict]) -> list[str]:
-    """The lines about questions as a visitor asks them: shares that are right, and with the picture, refused."""
+    """The rows of natural questions: the share of correct answers, and the share refused (with the image)."""
     first = next(iter(found.values()))
     heads = [name.replace("_", " ") for name in found]
     lines = [f"| natural questions, {first['count']} | " + " | ".join(heads) + " | refused, unknown words |"]

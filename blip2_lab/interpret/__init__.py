@@ -1,11 +1,13 @@
-"""What happens inside: attention maps, which part of a picture an answer rests on, and whether such a map is right.
+"""Interpretation: attention maps, attribution of an answer to image regions, and tests of such maps.
 
-    attention_maps  record the attention of every layer during a pass
-    targets         the number that is explained: a word's probability, ITC, ITM
+    attention_maps  record the attention of every layer during a forward pass
+    targets         the score that is explained: a word's log-probability, ITC, ITM
     attribution     rollout, gradients, occlusion, Shapley values, integrated gradients
-    grounding       maps scored against the true places of things
-    query_probes    what each query carries, and what is lost without it
-    report          the numbers of the last two as a page with figures
+    grounding       maps scored against the true regions of things
+    query_probes    what each query encodes, and what is lost without it
+    report          the results of the last two as a page with figures
+
+Begin with `record_attention`.
 
 Paper: section 3.1. Notebook: 09.
 """

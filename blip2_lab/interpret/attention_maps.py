@@ -1,20 +1,24 @@
-"""Every attention map of any pass, caught while it is computed.
+"""Record the attention maps of any forward pass.
 
-What is unusual about it:
-
-* Nobody passes a flag. A hook on the `softmax` of our own attention makes it leave its fused kernel; transformers'
-  attentions (image encoder, language model, its own Q-Former) are switched to "eager" and give their weights back.
-* When the block ends, also by an error, everything is as it was: no hook is left, each part has its kernel again. The
-  outputs inside the block are those outside it, up to rounding (tested).
-* A map knows where it comes from: part, kind, layer, and the number of the call. Call 0 may be ITC's query pass and
-  call 1 ITM's; in generation every token is a call.
-* It sees the passes of its own thread: a chat that goes on beside it is not recorded. A second recording waits.
-* With `gradients=True` maps stay in the graph; `maps.differentiate(score)` tells how a score hangs on each weight.
+`record_attention` is where to begin.
 
     with record_attention(model) as maps:
         model.generate("boat.png", "Question: what color is the boat? Short answer:")
-    maps.stack("qformer", "cross")                  # [layers, B, H, Q, N]: where the queries look
-    maps.steps("language_decoder", "cross")         # [layers, B, H, answer tokens, Q + P]: what each word reads
+    maps.stack("qformer", "cross")                  # [layers, B, H, Q, N]: what the queries read
+    maps.steps("language_decoder", "cross")         # [layers, B, H, answer tokens, Q + P]: what each token reads
+
+Notes:
+
+* The models need no flag. A forward hook on the `softmax` module of this package's attention selects the eager path;
+  transformers' attentions (image encoder, language model, its own Q-Former) are switched to "eager", which returns the
+  weights.
+* At the end of the block, also after an error, hooks are removed and kernels restored. The outputs inside the block are
+  equal to those outside, up to rounding (tested).
+* A map stores its part, kind, layer and the number of the call. For example, call 0 is ITC's query pass and call 1
+  ITM's; in generation, each token is a call.
+* Only passes of the same thread are recorded, so a chat in another thread is not. A second recording waits.
+* With `gradients=True` the maps stay in the graph; `maps.differentiate(score)` computes the gradient of a score with
+  respect to each weight.
 
 Paper: section 3.1, Figure 2. Notebook: 09.
 """
@@ -36,24 +40,25 @@ from blip2_lab.models.attention import MultiHeadAttention
 PARTS = ("image_encoder", "qformer", "stage1", "language_encoder", "language_decoder")
 KINDS = ("self", "cross")
 
-#: transformers' attention classes and the part they belong to; the weights are the last thing each of them returns.
+#: transformers' attention classes -> their part; the weights are the last output of each of them.
 TRANSFORMERS = {
     "Blip2Attention": "image_encoder",
     "CLIPAttention": "image_encoder",
     "Blip2QFormerMultiHeadAttention": "qformer",
-    "T5Attention": "language_encoder",  # or decoder: it knows itself
+    "T5Attention": "language_encoder",  # or decoder, see `attentions`
     "OPTAttention": "language_decoder",
 }
 
-#: Two recordings at once, in two threads, would give each other's kernels back too early.
-_ONE_AT_A_TIME = threading.RLock()
+#: Of two simultaneous recordings, the first to end would restore the kernels of the other.
+_RECORDING_LOCK = threading.RLock()
 
 
 @dataclass
 class AttentionMap:
-    """One attention of one call: `weights` [B, H, L, M], row i reads column j. `gradient`: of the score, same shape."""
+    """The attention of one layer in one call: `weights` [B, H, L, M], row i reads column j. `gradient` of a score: same
+    shape."""
 
-    part: str  #: one of `PARTS`; "stage1" is the Q-Former of a Stage2Model's guest
+    part: str  #: one of `PARTS`; "stage1" is the Q-Former of the stage-1 model attached to a Stage2Model
     kind: str  #: "self" or "cross"
     layer: int
     call: int  #: 0 for the first time this layer ran, then 1, …
@@ -62,7 +67,7 @@ class AttentionMap:
 
 
 class AttentionMaps(Sequence[AttentionMap]):
-    """What was recorded, in the order in which it happened."""
+    """The recorded maps, in the order of computation."""
 
     def __init__(self) -> None:
         self._maps: list[AttentionMap] = []
@@ -76,7 +81,7 @@ class AttentionMaps(Sequence[AttentionMap]):
     def select(
         self, part: str | None = None, kind: str | None = None, *, layer: int | None = None, call: int | None = None
     ) -> list[AttentionMap]:
-        """The maps that fit, all for None. `call=-1` is each layer's last call."""
+        """The maps with these properties; None means any. `call=-1` is the last call of each layer."""
         for value, known in ((part, PARTS), (kind, KINDS)):
             if value is not None and value not in known:
                 raise ValueError(f"{value!r} is unknown; choose one of {', '.join(known)}.")
@@ -87,13 +92,13 @@ class AttentionMaps(Sequence[AttentionMap]):
         return [m for m in chosen if call in (None, m.call)]
 
     def stack(self, part: str, kind: str, *, call: int = -1) -> Tensor:
-        """The maps of one call, layer upon layer: [layers, B, H, L, M]."""
+        """The maps of one call, stacked over layers: [layers, B, H, L, M]."""
         return torch.stack([m.weights for m in self._some(part, kind, call)])
 
     def steps(self, part: str, kind: str) -> Tensor:
-        """The rows of all calls one below the other, as in generation: [layers, B, H, rows of all calls, M].
+        """The rows of all calls concatenated, as in generation: [layers, B, H, rows of all calls, M].
 
-        Keys that a call did not have yet (a later token's) are zeros.
+        Columns of keys that a call does not have yet (later tokens) are zeros.
         """
         layers: dict[int, list[Tensor]] = {}
         for found in self._some(part, kind, None):
@@ -103,7 +108,7 @@ class AttentionMaps(Sequence[AttentionMap]):
         return torch.stack([torch.cat(calls, dim=-2) for calls in rows])
 
     def differentiate(self, score: Tensor) -> None:
-        """Fill `gradient` of every map with d score / d weights; zeros where the score does not depend on a map.
+        """Set `gradient` of every map to d score / d weights; zeros if the score does not depend on a map.
 
         score  a single number, computed inside the block of `record_attention(…, gradients=True)`
         """
@@ -131,39 +136,39 @@ def record_attention(
 ) -> Iterator[AttentionMaps]:
     """Record every attention map of every pass inside the block.
 
-    model      a Stage2Model (with its guest `stage1`, if it has one), a Stage1Model, a part of one, or transformers'
-               own Blip2 model
-    parts      what to watch; the rest keeps its fused kernels
+    model      a Stage2Model (with its attached `stage1`, if any), a Stage1Model, a module of one, or transformers'
+               Blip2 model
+    parts      what to record; all others keep their fused kernels
     gradients  keep the maps in the graph, for `maps.differentiate(score)`
     """
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"There is no part {part!r}; choose from {', '.join(PARTS)}.")
-    watched = [(module, *where) for module, *where in attentions(model) if where[0] in parts]
-    if not watched:
+    recorded = [(module, *where) for module, *where in attentions(model) if where[0] in parts]
+    if not recorded:
         raise ValueError(
             f"A {type(model).__name__} has no attention in {', '.join(parts)}: there is nothing to record."
         )
     maps = AttentionMaps()
-    with _ONE_AT_A_TIME, ExitStack() as undo:
-        for configuration in _configurations(module for module, *_ in watched):
+    with _RECORDING_LOCK, ExitStack() as undo:
+        for configuration in _configurations(module for module, *_ in recorded):
             undo.callback(_set_kernel, configuration, configuration._attn_implementation)
             _set_kernel(configuration, "eager")
-        for module, part, kind, layer in watched:
+        for module, part, kind, layer in recorded:
             recorder = _Recorder(maps, part, kind, layer, gradients)
             ours = isinstance(module, MultiHeadAttention)
             undo.callback((module.softmax if ours else module).register_forward_hook(recorder).remove)
             if gradients and not ours:
-                undo.callback(module.register_forward_pre_hook(_begin_graph, with_kwargs=True).remove)
+                undo.callback(module.register_forward_pre_hook(_start_graph, with_kwargs=True).remove)
         yield maps
 
 
 def attentions(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, int]]:
-    """Every attention of a model -> (module, part, kind, layer), each module once."""
+    """Every attention module of a model, once -> (module, part, kind, layer)."""
     seen: set[int] = set()
-    guest = getattr(model, "stage1", None)
-    guests = {id(module) for module in guest.modules()} if guest is not None else set()
-    for name, module in [*model.named_modules(), *(guest.named_modules() if guest is not None else ())]:
+    stage1 = getattr(model, "stage1", None)
+    of_stage1 = {id(module) for module in stage1.modules()} if stage1 is not None else set()
+    for name, module in [*model.named_modules(), *(stage1.named_modules() if stage1 is not None else ())]:
         if id(module) in seen:
             continue
         seen.add(id(module))
@@ -171,7 +176,7 @@ def attentions(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, int]]:
         layer = int(numbers[0]) if numbers else 0
         if isinstance(module, MultiHeadAttention):
             kind = "cross" if name.endswith("cross_attention") else "self"
-            yield module, "stage1" if id(module) in guests else "qformer", kind, layer
+            yield module, "stage1" if id(module) in of_stage1 else "qformer", kind, layer
         elif type(module).__name__ in TRANSFORMERS:
             part = TRANSFORMERS[type(module).__name__]
             if part == "language_encoder" and module.is_decoder:
@@ -181,7 +186,7 @@ def attentions(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, int]]:
 
 
 class _Recorder:
-    """The hook on one attention."""
+    """The forward hook of one attention."""
 
     def __init__(self, maps: AttentionMaps, part: str, kind: str, layer: int, gradients: bool) -> None:
         self.maps, self.where, self.gradients, self.calls = maps, (part, kind, layer), gradients, 0
@@ -196,24 +201,26 @@ class _Recorder:
         if not self.gradients:
             weights = weights.detach()
         elif ours and torch.is_grad_enabled() and not weights.requires_grad:
-            replaced = weights = weights.detach().requires_grad_()  # nothing before it learns: the graph begins here
+            replaced = weights = (
+                weights.detach().requires_grad_()
+            )  # no trainable tensor before it: the graph starts here
         self.maps._maps.append(AttentionMap(*self.where, self.calls, weights))
         self.calls += 1
         return replaced
 
 
-def _begin_graph(module: nn.Module, args: tuple, kwargs: dict) -> None:
-    """A frozen encoder fed with pixels has no graph; let one begin where its first attention reads."""
+def _start_graph(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    """Start a graph at the input of the first attention: a frozen encoder has none, and pixels have no gradient."""
     hidden = args[0] if args else kwargs["hidden_states"]
     if torch.is_grad_enabled() and not hidden.requires_grad:
         hidden.requires_grad_()
 
 
 def _configurations(modules: Iterator[nn.Module]) -> list:
-    """The configurations that say which kernel transformers' attentions use, each once."""
+    """The configurations that select the kernel of transformers' attentions, each once."""
     return list({id(m.config): m.config for m in modules if not isinstance(m, MultiHeadAttention)}.values())
 
 
 def _set_kernel(configuration, name: str | None) -> None:
-    # transformers' own setter goes on to all sub-configurations, also those that are not watched
+    # transformers' own setter also changes sub-configurations, including those of parts that are not recorded
     configuration._attn_implementation_internal = name

@@ -1,17 +1,20 @@
-"""Which part of the picture made the model say so? Attention, gradients and perturbation, in one convention.
+"""Attribution: which regions of an image a score depends on, by attention, gradients and perturbation.
 
-What is unusual about it:
+`METHODS` lists the methods; each maps a `Score` (targets.py) and pixels to an `Explanation`.
 
-* First a `Score` is chosen (targets.py), the one number that is to be explained. Attention alone explains no number,
-  and that is its trouble.
-* Every method returns an `Explanation`: a map [queries or tokens, height, width] over the patches of one picture, that
-  may be negative where it is evidence against. Its rows add up to one map (`.total`).
-* A method with a completeness axiom (the map sums to the score's change from a blank picture) brings `delta`, by how
-  much it misses: look at it before you look at the map.
-* [CLS] belongs to no place: what a query reads there is in no map (`query_probes.habits` says how much that is).
-* captum does what captum can do; own code is only what knows the Q-Former: who merges with whom, in which layer.
+Notes:
 
-Paper: section 3.1 (what the queries are for). Notebook: 09.
+* Attribution explains a score, one number. Attention alone does not depend on a score; here the rows of an attention
+  map are weighted by `Score.query_weights`.
+* An `Explanation` is a map [queries or tokens, height, width] over the patches of one image; negative values are
+  evidence against. The sum over rows is one map (`.total`).
+* Methods with a completeness axiom (the map sums to the change of the score from a blank image) return `delta`, the
+  difference from it; a large `delta` means that the map is not reliable.
+* [CLS] has no position: attention to it is in no map (`query_probes.attention_statistics` measures it).
+* captum implements the general methods; the code here is what is specific to the Q-Former, such as how self- and
+  cross-attention are combined over layers.
+
+Paper: section 3.1 (the role of the queries). Notebook: 09.
 """
 
 from __future__ import annotations
@@ -29,19 +32,19 @@ from blip2_lab.interpret.targets import Score, WordScore
 
 @dataclass(frozen=True)
 class Explanation:
-    """`map` [K, h, w]: one row for each query, or a single one. `delta`: what is missing from completeness, or None."""
+    """`map` [K, h, w]: one row for each query, or a single one. `delta`: the completeness error, or None."""
 
     map: Tensor
     delta: float | None = None
 
     @property
     def total(self) -> Tensor:
-        """[h, w]: the rows together."""
+        """[h, w]: the sum over rows."""
         return self.map.sum(dim=0)
 
 
 def to_grid(rows: Tensor) -> Tensor:
-    """rows [..., N] over the encoder's tokens, [CLS] first -> [..., h, w] over the patches of a square picture."""
+    """rows [..., N] over the encoder's tokens, [CLS] first -> [..., h, w] over the patches of a square image."""
     side = math.isqrt(rows.shape[-1] - 1)
     if side * side + 1 != rows.shape[-1]:
         raise ValueError(f"{rows.shape[-1]} image tokens are not [CLS] and a square of patches.")
@@ -49,18 +52,18 @@ def to_grid(rows: Tensor) -> Tensor:
 
 
 def blank(pixels: Tensor) -> Tensor:
-    """The picture that shows nothing: the mean color of each of these pixels [B,3,S,S], everywhere."""
+    """The blank image: the mean color of each image of pixels [B,3,S,S], everywhere."""
     return pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels).contiguous()
 
 
 # --- Attention: functions of tensors, then of recorded maps ---------------------------------------------------------
 
 
-def roll(weights: Tensor) -> Tensor:
-    """Self-attention [layers, H, N, N] -> [N, N]: what each row holds of each column after all layers, rows sum to 1.
+def roll_out(weights: Tensor) -> Tensor:
+    """Self-attention [layers, H, N, N] -> [N, N]: the share of each column in each row after all layers; rows sum to 1.
 
-    Abnar and Zuidema, 2020 (arXiv 2005.00928): mean over heads, half of each layer is the residual, later layers mix
-    what earlier ones have mixed.
+    Abnar and Zuidema, 2020 (arXiv 2005.00928): mean over heads; half of each layer is the residual connection; the
+    matrices of the layers are multiplied.
     """
     rolled = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
     for layer in weights.mean(dim=1):
@@ -68,62 +71,62 @@ def roll(weights: Tensor) -> Tensor:
     return rolled
 
 
-def weigh_by_gradient(weights: Tensor, gradient: Tensor) -> Tensor:
-    """Attention and the score's gradient on it, [H, L, M] each -> [L, M]: what speaks for the score, mean over heads.
+def gradient_weighted(weights: Tensor, gradient: Tensor) -> Tensor:
+    """Attention and the score's gradient on it, [H, L, M] each -> [L, M]: positive contributions, mean over heads.
 
-    The product comes first, then its positive part, then the mean: a head that speaks against hides none that speaks
-    for (Chefer et al., 2021, arXiv 2103.15679, equation 5).
+    The positive part is taken before the mean, so that contributions of different heads do not cancel (Chefer et al.,
+    2021, arXiv 2103.15679, equation 5).
     """
     return (weights * gradient).clamp(min=0).mean(dim=0)
 
 
 def raw_attention(maps: AttentionMaps, part: str = "qformer") -> Tensor:
-    """Where each query looks: cross-attention of the last pass, averaged over layers and heads -> [Q, h, w].
+    """Cross-attention of the last pass, averaged over layers and heads -> [Q, h, w].
 
-    What nearly every figure of a Q-Former shows. It knows nothing of the text or of what becomes of what was read.
+    The usual figure of a Q-Former. It depends neither on the text nor on how the values read are used.
     """
     return to_grid(maps.stack(part, "cross")[:, 0].mean(dim=(0, 1)))
 
 
 def rollout(maps: AttentionMaps, part: str = "qformer") -> Tensor:
-    """Attention followed through all layers (Abnar and Zuidema, 2020, arXiv 2005.00928) -> [Q, h, w].
+    """Attention rollout through all layers (Abnar and Zuidema, 2020, arXiv 2005.00928) -> [Q, h, w].
 
-    Half of every layer is what passes by on the residual. A patch's token is no longer its patch after the image
-    encoder's layers: record "image_encoder" too, and the queries' patches are rolled back through it.
+    Half of every layer is the residual connection. The image encoder mixes information between the tokens of patches;
+    if "image_encoder" is recorded too, the rollout continues through it to the patches.
     """
     image = _rollout_encoder(maps)
-    reads: Tensor | None = None  # [L, N]: what each row holds of each patch
+    reads: Tensor | None = None  # [L, N]: the share of each patch in each row
     for self_map, cross_map in _layers(maps, part):
         mixed = _mean(self_map)  # [rows, L]
         rows = len(mixed)
         if reads is not None:
             reads = (mixed @ reads + reads[:rows]) / 2
         if cross_map is not None:
-            looked = _mean(cross_map)
-            looked = looked if image is None else looked @ image
+            read_now = _mean(cross_map)
+            read_now = read_now if image is None else read_now @ image
             if reads is None:
-                reads = looked.new_zeros(rows, looked.shape[1])
-            queries = len(looked)
-            reads = torch.cat([(reads[:queries] + looked) / 2, reads[queries:]])
+                reads = read_now.new_zeros(rows, read_now.shape[1])
+            queries = len(read_now)
+            reads = torch.cat([(reads[:queries] + read_now) / 2, reads[queries:]])
     return to_grid(reads[: maps.select(part, "cross")[0].weights.shape[-2]])
 
 
 def gradient_attention(maps: AttentionMaps, part: str = "qformer") -> Tensor:
-    """Cross-attention times how the score hangs on it, positive parts, mean over heads, sum over layers -> [Q, h, w].
+    """Cross-attention times the score's gradient, positive part, mean over heads, sum over layers -> [Q, h, w].
 
-    After Grad-CAM, as ALBEF applies it to cross-attention (arXiv 2107.07651). Call `maps.differentiate(score)` first.
-    A row is large only if its query matters to this score: the rows simply add up.
+    Grad-CAM, as ALBEF applies it to cross-attention (arXiv 2107.07651). Call `maps.differentiate(score)` first. A row
+    is large only if the score depends on its query, so rows are added without weights.
     """
     return to_grid(sum(_weighted(found) for found in maps.select(part, "cross", call=-1)))
 
 
 def relevance(maps: AttentionMaps, part: str = "qformer") -> Tensor:
-    """Gradient-weighted attention followed through all layers (Chefer et al., 2021, arXiv 2103.15679) -> [Q, h, w].
+    """Gradient-weighted attention through all layers (Chefer et al., 2021, arXiv 2103.15679) -> [Q, h, w].
 
-    Like `rollout`, but each map is weighted with its gradient first and added to the residual instead of averaged.
+    Like `rollout`, but each map is weighted with its gradient, and added to the residual instead of averaged.
     """
     image = _relevance_encoder(maps)
-    among: Tensor | None = None  # [L, L]: rows among themselves
+    among: Tensor | None = None  # [L, L]: relevance between rows
     reads: Tensor | None = None  # [L, N]
     for self_map, cross_map in _layers(maps, part):
         mixed = _weighted(self_map)
@@ -134,12 +137,12 @@ def relevance(maps: AttentionMaps, part: str = "qformer") -> Tensor:
             reads = reads[:rows] + mixed @ reads
         among = among[:rows] + mixed @ among
         if cross_map is not None:
-            looked = _weighted(cross_map)
-            looked = looked if image is None else looked @ _normalized(image)
-            queries = len(looked)
+            read_now = _weighted(cross_map)
+            read_now = read_now if image is None else read_now @ _normalized(image)
+            queries = len(read_now)
             if reads is None:
-                reads = looked.new_zeros(rows, looked.shape[1])
-            reads = torch.cat([reads[:queries] + _normalized(among[:queries, :queries]).T @ looked, reads[queries:]])
+                reads = read_now.new_zeros(rows, read_now.shape[1])
+            reads = torch.cat([reads[:queries] + _normalized(among[:queries, :queries]).T @ read_now, reads[queries:]])
     return to_grid(reads[: maps.select(part, "cross")[0].weights.shape[-2]])
 
 
@@ -153,21 +156,21 @@ def _layers(maps: AttentionMaps, part: str) -> list[tuple[AttentionMap, Attentio
 
 
 def _mean(found: AttentionMap) -> Tensor:
-    """Mean over heads of the first picture: [L, M]."""
+    """Mean over heads, for the first image: [L, M]."""
     return found.weights[0].detach().float().mean(dim=0)
 
 
 def _weighted(found: AttentionMap) -> Tensor:
-    """Attention times gradient, positive parts, mean over heads of the first picture: [L, M]."""
+    """Attention times gradient, positive part, mean over heads, for the first image: [L, M]."""
     if found.gradient is None:
         raise ValueError("These maps have no gradients: call maps.differentiate(score) first.")
-    return weigh_by_gradient(found.weights[0].detach().float(), found.gradient[0].float())
+    return gradient_weighted(found.weights[0].detach().float(), found.gradient[0].float())
 
 
 def _rollout_encoder(maps: AttentionMaps) -> Tensor | None:
-    """[N, N]: what each token of the encoder's output holds of each patch; None if it was not watched."""
-    watched = maps.select("image_encoder", "self", call=-1)
-    return roll(torch.stack([found.weights[0].detach().float() for found in watched])) if watched else None
+    """[N, N]: the share of each patch in each output token of the image encoder; None if it was not recorded."""
+    recorded = maps.select("image_encoder", "self", call=-1)
+    return roll_out(torch.stack([found.weights[0].detach().float() for found in recorded])) if recorded else None
 
 
 def _relevance_encoder(maps: AttentionMaps) -> Tensor | None:
@@ -180,7 +183,7 @@ def _relevance_encoder(maps: AttentionMaps) -> Tensor | None:
 
 
 def _normalized(relevance: Tensor) -> Tensor:
-    """Rows of what was added to the identity sum to 1; the identity stays (Chefer et al., equations 8 and 9)."""
+    """Normalize the rows of the matrix without its identity to 1 (Chefer et al., equations 8 and 9)."""
     eye = torch.eye(*relevance.shape, device=relevance.device)
     added = relevance - eye
     return added / added.sum(dim=-1, keepdim=True).clamp(min=1e-12) + eye
@@ -189,12 +192,12 @@ def _normalized(relevance: Tensor) -> Tensor:
 # --- Explanations of a score: one function each ---------------------------------------------------------------------
 
 
-def watch(
+def record_score(
     score: Score, pixels: Tensor, *, gradients: bool = False, parts: Sequence[str] | None = None
 ) -> tuple[AttentionMaps, Tensor]:
-    """Compute the score of one picture [1,3,S,S] under observation -> its maps, and image_features [1,N,Dv].
+    """Compute the score of one image [1,3,S,S] and record it -> its maps, and image_features [1,N,Dv].
 
-    parts  of the model to watch, by default the score's; gradients stop at the image encoder if it is not among them
+    parts  to record, by default the score's; without "image_encoder", gradients end at the image features
     """
     if len(pixels) != 1:
         raise ValueError(f"Maps are made for one picture at a time; {len(pixels)} were given.")
@@ -213,30 +216,30 @@ def watch(
 
 def explain_raw(score: Score, pixels: Tensor) -> Explanation:
     """Raw cross-attention, its rows weighted by how much each query counts in the score -> [Q, h, w]."""
-    maps, features = watch(score, pixels)
+    maps, features = record_score(score, pixels)
     return Explanation(_weigh(raw_attention(maps), score.query_weights(features, maps)))
 
 
 def explain_rollout(score: Score, pixels: Tensor) -> Explanation:
     """Attention rollout through Q-Former and image encoder, rows weighted as in `explain_raw` -> [Q, h, w]."""
-    maps, features = watch(score, pixels)
+    maps, features = record_score(score, pixels)
     return Explanation(_weigh(rollout(maps), score.query_weights(features, maps)))
 
 
 def explain_gradient(score: Score, pixels: Tensor) -> Explanation:
     """Gradient-weighted cross-attention -> [Q, h, w]."""
-    maps, _ = watch(score, pixels, gradients=True, parts=["qformer"])
+    maps, _ = record_score(score, pixels, gradients=True, parts=["qformer"])
     return Explanation(gradient_attention(maps))
 
 
 def explain_relevance(score: Score, pixels: Tensor) -> Explanation:
-    """Gradient-weighted attention through Q-Former and image encoder, rows weighted as raw ones -> [Q, h, w]."""
-    maps, features = watch(score, pixels, gradients=True)
+    """Gradient-weighted attention through Q-Former and image encoder, weighted as in `explain_raw` -> [Q, h, w]."""
+    maps, features = record_score(score, pixels, gradients=True)
     return Explanation(_weigh(relevance(maps), score.query_weights(features, maps)))
 
 
 def explain_integrated_gradients(score: Score, pixels: Tensor, *, steps: int = 32) -> Explanation:
-    """Integrated gradients (arXiv 1703.01365) from the blank picture, summed over each patch's pixels -> [1, h, w]."""
+    """Integrated gradients (arXiv 1703.01365) from the blank image, summed over each patch's pixels -> [1, h, w]."""
     from captum.attr import IntegratedGradients
 
     with torch.enable_grad():
@@ -247,9 +250,10 @@ def explain_integrated_gradients(score: Score, pixels: Tensor, *, steps: int = 3
 
 
 def explain_layer(score: Score, pixels: Tensor, *, steps: int = 32) -> Explanation:
-    """Integrated gradients on the image features, from the blank picture's features -> [1, h, w].
+    """Integrated gradients on the image features, from the blank image's features -> [1, h, w].
 
-    Cheaper than on pixels: the image encoder runs twice, whatever the steps. But a feature vector is not its patch.
+    Cheaper than on pixels, because the image encoder runs only twice. But the feature vector of a patch depends on
+    other patches, too.
     """
     from captum.attr import IntegratedGradients
 
@@ -264,19 +268,19 @@ def explain_layer(score: Score, pixels: Tensor, *, steps: int = 32) -> Explanati
 
 
 def explain_occlusion(score: Score, pixels: Tensor, *, batch_size: int = 32) -> Explanation:
-    """What is lost when one patch is blanked, patch by patch (captum's FeatureAblation) -> [1, h, w].
+    """The decrease of the score when one patch is blanked, patch by patch (captum's FeatureAblation) -> [1, h, w].
 
-    Not complete: patches that stand in for each other are each worth little. `delta` says how far it is.
+    Not complete: redundant patches each have a small value. `delta` is the completeness error.
     """
     from captum.attr import FeatureAblation
 
     baseline = blank(pixels)
-    places = patch_numbers(score, pixels, 1)
+    blocks = patch_numbers(score, pixels, 1)
     with torch.no_grad():
         lost = FeatureAblation(score).attribute(
-            pixels, baselines=baseline, feature_mask=places, perturbations_per_eval=batch_size
+            pixels, baselines=baseline, feature_mask=blocks, perturbations_per_eval=batch_size
         )
-        return _perturbed(score, pixels, baseline, lost, places)
+        return _perturbed(score, pixels, baseline, lost, blocks)
 
 
 def explain_shapley(
@@ -284,28 +288,28 @@ def explain_shapley(
 ) -> Explanation:
     """Shapley values of blocks of `block` x `block` patches, from `samples` orders (captum's sampling) -> [1, h, w].
 
-    What a block adds on average, whichever others are there already. Exactly complete, but noisy with few samples. A
-    block's value is spread evenly over its patches.
+    The average contribution of a block over orders in which blocks are added. Exactly complete, but noisy with few
+    samples. A block's value is spread evenly over its patches.
     """
     from captum.attr import ShapleyValueSampling
 
     baseline = blank(pixels)
-    places = patch_numbers(score, pixels, block)
+    blocks = patch_numbers(score, pixels, block)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # captum draws the orders from the global generator
         values = ShapleyValueSampling(score).attribute(
-            pixels, baselines=baseline, feature_mask=places, n_samples=samples, perturbations_per_eval=batch_size
+            pixels, baselines=baseline, feature_mask=blocks, n_samples=samples, perturbations_per_eval=batch_size
         )
-        return _perturbed(score, pixels, baseline, values, places)
+        return _perturbed(score, pixels, baseline, values, blocks)
 
 
 def query_shapley(
     score: WordScore, visual_prompt: Tensor, baseline: Tensor | None = None, *, samples: int = 25, seed: int = 0
 ) -> tuple[Tensor, float]:
-    """Which query carried the word? Shapley values of the queries [Q], and the completeness delta.
+    """Shapley values of the queries for a word [Q], and the completeness error.
 
     visual_prompt  [1, Q, Dl]
-    baseline       [1, Q, Dl], what stands where a query is absent: best the mean over many pictures; default zeros
+    baseline       [1, Q, Dl], replaces an absent query: best the mean over many images; default zeros
     """
     from captum.attr import ShapleyValueSampling
 
@@ -321,7 +325,7 @@ def query_shapley(
     return values, (values.sum() - change).item()
 
 
-#: Every method under the name it has in tables and on the command line. Sources are in the docstrings.
+#: Name of a method in tables and on the command line -> method. Sources are in the docstrings.
 METHODS: dict[str, Callable[[Score, Tensor], Explanation]] = {
     "raw": explain_raw,
     "rollout": explain_rollout,
@@ -335,7 +339,7 @@ METHODS: dict[str, Callable[[Score, Tensor], Explanation]] = {
 
 
 def patch_numbers(score: Score, pixels: Tensor, block: int) -> Tensor:
-    """For every pixel the number of its block of patches, long[1, 1, S, S], as captum's `feature_mask`."""
+    """The number of each pixel's block of patches, long[1, 1, S, S], as captum's `feature_mask`."""
     patch = score.model.image_encoder.model.config.patch_size
     side = pixels.shape[-1] // patch
     across = -(-side // block)
@@ -351,13 +355,15 @@ def _weigh(rows: Tensor, weights: Tensor) -> Tensor:
 def _pool(pixelwise: Tensor, score: Score) -> Tensor:
     """[1, S, S] over pixels -> sums over patches [1, h, w]."""
     patch = score.model.image_encoder.model.config.patch_size
-    side = pixelwise.shape[-1] // patch * patch  # what is left over at the rim belongs to no patch, as in the encoder
+    side = (
+        pixelwise.shape[-1] // patch * patch
+    )  # pixels at the border that fill no patch are left out, as in the encoder
     return pixelwise[..., :side, :side].unfold(1, patch, patch).unfold(2, patch, patch).sum(dim=(-1, -2))
 
 
-def _perturbed(score: Score, pixels: Tensor, baseline: Tensor, values: Tensor, places: Tensor) -> Explanation:
-    """captum writes a feature's value on each of its pixels [1,3 or 1,S,S]: share it out, and compare the sum."""
-    sizes = places.flatten().bincount()[places]  # [1, 1, S, S]
+def _perturbed(score: Score, pixels: Tensor, baseline: Tensor, values: Tensor, blocks: Tensor) -> Explanation:
+    """From captum's values, which repeat a feature's value on all of its pixels [1,3 or 1,S,S], to a map."""
+    sizes = blocks.flatten().bincount()[blocks]  # [1, 1, S, S]
     spread = _pool((values[:, :1] / sizes)[:, 0], score)
     change = score(pixels) - score(baseline)
     return Explanation(spread, (spread.sum() - change).item())

@@ -1,19 +1,23 @@
-"""Is the map right? Maps scored against the true place of the thing they should show.
+"""Grounding: attribution maps scored against the true region of the thing they should show.
 
-What is unusual about it:
-
-* In the picture book the thing a phrase or a word means has a mask, so a map can be wrong. Scenes have at least two
-  things: a map that lights up everything drawn, whatever was asked, is no explanation.
-* Beside the methods stand four maps that have seen no model: *random*, *center*, *things* (everything drawn, the bar
-  for "knows which one") and *truth* (the thing itself on the grid of patches, the most a map of patches can reach).
-* Where the thing is and what the model used are two questions. Pointing game, mass and IoU ask the first; insertion and
-  deletion ask the second, of the model itself.
-* A map that stays the same when the trained weights are shuffled explains the architecture, not the model ("sanity").
-* One line of JSON for each scene is on disk as soon as it is done: an interrupted evaluation goes on.
+`evaluate_grounding` is where to begin; the scores of one map are pure functions (`pointing_game`, `mass_inside`,
+`iou`).
 
     blip2-lab evaluate grounding --method all --scenes 300 --out docs/what-queries-see
 
-Paper: none (section 3.1 says what queries are for). Notebook: 09.
+Notes:
+
+* In the picture book, the thing that a phrase or a word refers to has a mask, so a map can be scored. Scenes have at
+  least two things: a map that highlights everything drawn, independent of the phrase, is not an explanation.
+* Four baselines do not use the model: *random*, *center*, *things* (everything drawn: the bar for selecting the right
+  thing) and *truth* (the thing itself on the grid of patches, the upper bound of a map of patches).
+* The region of the thing and what the model uses are different questions. Pointing game, mass and IoU measure the
+  first; insertion and deletion measure the second.
+* If a map does not change when the trained weights are shuffled, it explains the architecture, not the model
+  ("sanity").
+* Each scene's result is written as a line of JSON at once: an interrupted evaluation resumes.
+
+Paper: none (section 3.1 describes the role of the queries). Notebook: 09.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from blip2_lab.picturebook.scene import HELD_OUT_BOOK, Scene, pick, sample_scene
 TARGETS = ("itm", "itc", "word")  #: a phrase by ITM, the same phrase by ITC, the answer to a question
 BASELINES = ("random", "center", "things", "truth")
 SCORES = ("pointing", "mass", "iou", "insertion", "deletion", "sanity")
-SANITY_SCENES = 50  #: shuffled weights are tried on so many scenes
+SANITY_SCENES = 50  #: number of scenes on which shuffled weights are tested
 CURVE_STEPS = 5
 
 Say = Callable[[str], None]
@@ -50,13 +54,13 @@ Say = Callable[[str], None]
 
 
 def evidence(heat: Tensor) -> Tensor:
-    """heat [h, w] -> its positive part; a map without any says nothing, and becomes the same everywhere."""
+    """heat [h, w] -> its positive part; a map without positive values becomes uniform."""
     positive = heat.detach().float().clamp(min=0)
     return positive if positive.sum() > 0 else torch.ones_like(positive)
 
 
 def enlarged(heat: Tensor, size: int) -> Tensor:
-    """heat [h, w] -> [size, size]: every pixel has its patch's value."""
+    """heat [h, w] -> [size, size]: each pixel has the value of its patch."""
     across = torch.arange(size, device=heat.device) * heat.shape[0] // size
     return heat[across][:, across]
 
@@ -64,22 +68,24 @@ def enlarged(heat: Tensor, size: int) -> Tensor:
 def pointing_game(heat: Tensor, box: tuple[float, float, float, float]) -> float:
     """1 if the center of the hottest patch lies in the box (left, top, right, bottom, fractions of the sides), else 0.
 
-    Where several patches are hottest: the share of them that hits. (Zhang et al., 2016, arXiv 1608.00507.)
+    If several patches are hottest: the share of them in the box. (Zhang et al., 2016, arXiv 1608.00507.)
     """
     heat = evidence(heat)
-    y, x = (((places + 0.5) / side) for places, side in zip((heat == heat.max()).nonzero().T, heat.shape, strict=True))
+    y, x = (
+        ((indices + 0.5) / side) for indices, side in zip((heat == heat.max()).nonzero().T, heat.shape, strict=True)
+    )
     left, top, right, bottom = box
     return ((left <= x) & (x <= right) & (top <= y) & (y <= bottom)).float().mean().item()
 
 
 def mass_inside(heat: Tensor, mask: Tensor) -> float:
-    """The share of the positive evidence [h, w] that lies on mask bool[S, S]. An even map scores the mask's area."""
+    """The share of the positive evidence [h, w] that lies on mask bool[S, S]. A uniform map scores the mask's area."""
     pixels = enlarged(evidence(heat), len(mask))
     return (pixels[mask].sum() / pixels.sum()).item()
 
 
 def iou(heat: Tensor, mask: Tensor, threshold: float = 0.5) -> float:
-    """Intersection over union of mask bool[S, S] and the pixels at `threshold` of the maximum or hotter."""
+    """Intersection over union of mask bool[S, S] and the pixels of at least `threshold` times the maximum."""
     pixels = enlarged(evidence(heat), len(mask))
     hot = pixels >= threshold * pixels.max()
     return ((hot & mask).sum() / (hot | mask).sum()).item()
@@ -93,11 +99,13 @@ def box_mask(box: tuple[float, float, float, float], size: int) -> Tensor:
 
 
 @torch.no_grad()
-def curves(score: Score, pixels: Tensor, heat: Tensor, *, steps: int = CURVE_STEPS, seed: int = 0) -> Tensor:
-    """The score's probability while patches come, hottest first, and while they go: [2, steps + 1].
+def insertion_deletion_curves(
+    score: Score, pixels: Tensor, heat: Tensor, *, steps: int = CURVE_STEPS, seed: int = 0
+) -> Tensor:
+    """The score's probability while patches are inserted, hottest first, and while they are deleted: [2, steps + 1].
 
-    Row 0, insertion, begins with the blank picture; row 1, deletion, with the whole one (Petsiuk et al., 2018,
-    arXiv 1806.07421). Patches of equal heat come in a random order.
+    Row 0, insertion, starts from the blank image; row 1, deletion, from the complete one (Petsiuk et al., 2018,
+    arXiv 1806.07421). Patches of equal heat are in random order.
     """
     generator = torch.Generator().manual_seed(seed)
     flat = heat.detach().flatten().double().cpu()
@@ -106,11 +114,11 @@ def curves(score: Score, pixels: Tensor, heat: Tensor, *, steps: int = CURVE_STE
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
     counts = torch.linspace(0, len(order), steps + 1).round()
-    chosen = rank.view(heat.shape)[None] < counts[:, None, None]  # bool[steps + 1, h, w], the hottest of them
+    chosen = rank.view(heat.shape)[None] < counts[:, None, None]  # bool[steps + 1, h, w], the hottest patches
     chosen = torch.stack([enlarged(one, pixels.shape[-1]) for one in chosen]).to(pixels.device)[:, None]
-    empty = blank(pixels)
-    inserted = torch.where(chosen, pixels, empty)  # from the blank picture to the whole one
-    deleted = torch.where(chosen[1:-1], empty, pixels)
+    blank_pixels = blank(pixels)
+    inserted = torch.where(chosen, pixels, blank_pixels)  # from the blank image to the complete one
+    deleted = torch.where(chosen[1:-1], blank_pixels, pixels)
     values = score.probability(score(torch.cat([inserted, deleted]))).float().cpu()
     insertion, between = values[: steps + 1], values[steps + 1 :]
     return torch.stack([insertion, torch.cat([insertion[-1:], between, insertion[:1]])])
@@ -122,7 +130,7 @@ def area(curve: Tensor) -> float:
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's: 1 for the same order, 0 for none in common. Ties share their mean rank; an even map gives 0."""
+    """Spearman's rank correlation. Ties have their mean rank; a uniform map gives 0."""
     ranks = torch.stack([_ranks(x.detach().flatten().double().cpu()) for x in (a, b)])
     ranks -= ranks.mean(dim=1, keepdim=True)
     norms = ranks.norm(dim=1)
@@ -144,7 +152,7 @@ def bootstrap(values: Sequence[float], *, samples: int = 2000, seed: int = 0) ->
     return x.mean().item(), low, high
 
 
-# --- Maps that have seen no model -----------------------------------------------------------------------------------
+# --- Baselines, without a model -------------------------------------------------------------------------------------
 
 
 def baseline(name: str, scene: Scene, thing: int, side: int, seed: int) -> Tensor:
@@ -161,12 +169,12 @@ def baseline(name: str, scene: Scene, thing: int, side: int, seed: int) -> Tenso
     return shown.view(side, 16, side, 16).mean(dim=(1, 3))
 
 
-# --- What is asked --------------------------------------------------------------------------------------------------
+# --- Test cases -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Case:
-    """A scene and one of its things: a phrase that fits nothing else in it, and a question about it with its answer."""
+    """A scene and one of its things: a phrase that fits only this thing, and a question about it with its answer."""
 
     number: int
     scene: Scene
@@ -177,25 +185,25 @@ class Case:
 
 
 def cases(seed: int = HELD_OUT_BOOK, split: str = "in") -> Iterator[Case]:
-    """Endlessly, scenes of two to four things with one that color and kind, or either, can name and ask for."""
+    """An unlimited iterator over scenes of two to four things, one of which its color, kind or both identify."""
     number = -1
     while True:
         number += 1
         scene, rng = sample_scene(seed, number, split), Random(f"grounding {seed} {number}")
         thing = pick(rng, scene.things)
-        alike = [t for t in scene.things if (t.color, t.kind) == (thing.color, thing.kind)]
+        same = [t for t in scene.things if (t.color, t.kind) == (thing.color, thing.kind)]
         ask, asked, answer = pick(
             rng, (("what color is the {}?", "color", thing.color), ("what is the {}?", "kind", thing.kind))
         )
         names = words.references(scene, thing, asked)
-        if len(scene.things) < 2 or len(alike) > 1 or not names:
+        if len(scene.things) < 2 or len(same) > 1 or not names:
             continue
         phrase = words.with_article(words.phrase(thing, "color"))
         yield Case(number, scene, scene.things.index(thing), phrase, ask.format(pick(rng, names)), answer)
 
 
 def scores_of(model: Stage2Model, stage1: Stage1Model | None, case: Case) -> dict[str, Score]:
-    """What is explained of a case: target -> score. Without stage 1, the word alone."""
+    """The scores of a case that are explained: target -> score. Without stage 1, the word only."""
     prompt = model.language_model.question_prompt.format(case.question)
     found: dict[str, Score] = {"word": WordScore(model, prompt, case.answer)}
     if stage1 is not None:
@@ -203,8 +211,8 @@ def scores_of(model: Stage2Model, stage1: Stage1Model | None, case: Case) -> dic
     return {target: found[target] for target in TARGETS if target in found}
 
 
-def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy in which every trained tensor's numbers are shuffled: the same scales, nothing learned.
+def shuffle_trained(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy in which the elements of every trained tensor are shuffled: the same scales without training.
 
     The frozen parts (image encoder, language model) and the tokenizer are shared with the model, not copied.
     """
@@ -219,10 +227,10 @@ def shuffled(model: nn.Module, seed: int = 0) -> nn.Module:
     return twin
 
 
-# --- The driver -----------------------------------------------------------------------------------------------------
+# --- The evaluation -------------------------------------------------------------------------------------------------
 
 
-def evaluate(
+def evaluate_grounding(
     model: Stage2Model,
     *,
     methods: Sequence[str] = tuple(METHODS),
@@ -232,18 +240,18 @@ def evaluate(
     rows: Path | None = None,
     say: Say = lambda _: None,
 ) -> dict:
-    """Every method and baseline on `scenes` scenes -> a report ready for JSON (see `table`).
+    """Every method and baseline on `scenes` scenes -> a report ready for JSON (see `grounding_table`).
 
-    rows  a file that gets one line for each scene; what it has for the same model and settings is not computed again
+    rows  a file with one line for each scene; lines of the same model and settings are reused
     Raises ValueError for an unknown method or no scene.
     """
     if unknown := [name for name in methods if name not in METHODS]:
         raise ValueError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)} or all.")
     if scenes < 1:
         raise ValueError(f"scenes is {scenes}; at least 1 is needed.")
-    about = {"split": split, "seed": seed, "methods": list(methods), "model": fingerprint(model)}
+    about = {"split": split, "seed": seed, "methods": list(methods), "model": trained_fingerprint(model)}
     done = _read_rows(rows, about)
-    twins = (shuffled(model), None if model.stage1 is None else shuffled(model.stage1))
+    twins = (shuffle_trained(model), None if model.stage1 is None else shuffle_trained(model.stage1))
     asked = cases(seed, split)
     results, started = [], time.monotonic()
     for count in range(scenes):
@@ -259,8 +267,8 @@ def evaluate(
     return {**about, "scenes": scenes, **summary(results)}
 
 
-def fingerprint(model: Stage2Model) -> str:
-    """A short name for the trained weights: other weights, another name."""
+def trained_fingerprint(model: Stage2Model) -> str:
+    """A hash of the trained weights."""
     digest = hashlib.sha256()
     for module in (model.qformer, model.language_projection, model.stage1):
         for parameter in module.parameters() if module is not None else ():
@@ -270,7 +278,7 @@ def fingerprint(model: Stage2Model) -> str:
 
 
 def _read_rows(path: Path | None, about: dict) -> dict[int, dict]:
-    """What is on disk for these very settings; a file for others is begun anew."""
+    """The lines on disk of these settings; a file of other settings is overwritten."""
     if path is None:
         return {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -282,7 +290,7 @@ def _read_rows(path: Path | None, about: dict) -> dict[int, dict]:
     for line in lines[1:]:
         try:
             complete.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that was being written when the evaluation was stopped
+        except json.JSONDecodeError:  # an incomplete last line of an interrupted evaluation
             path.write_text("\n".join([lines[0], *map(json.dumps, complete)]) + "\n", encoding="utf-8")
             break
     return {row["scene"]: row for row in complete}
@@ -299,7 +307,7 @@ def _measure(
     prompt = model.language_model.question_prompt.format(case.question)
     answer = model.generate(pixels, prompt, num_beams=1)[0]
     line: dict = {"scene": case.number, "right": exact_match(answer, case.answer), "targets": {}}
-    sane = scores_of(*twins, case) if twins else {}
+    shuffled_scores = scores_of(*twins, case) if twins else {}
     for target, score in scores_of(model, model.stage1, case).items():
         found: dict[str, dict[str, float]] = {}
         for name in BASELINES:
@@ -314,15 +322,15 @@ def _measure(
             found[name] = {**_score(score, pixels, heat, mask, case), "seconds": seconds}
             if explanation.delta is not None:
                 found[name] |= {"delta": explanation.delta, "change": change}
-            if sane:
-                found[name]["sanity"] = rank_correlation(heat, METHODS[name](sane[target], pixels).total)
+            if shuffled_scores:
+                found[name]["sanity"] = rank_correlation(heat, METHODS[name](shuffled_scores[target], pixels).total)
         line["targets"][target] = found
     return line
 
 
 def _score(score: Score, pixels: Tensor, heat: Tensor, mask: Tensor, case: Case) -> dict[str, float]:
     box = case.scene.things[case.thing].box
-    insertion, deletion = curves(score, pixels, heat, seed=case.number)
+    insertion, deletion = insertion_deletion_curves(score, pixels, heat, seed=case.number)
     return {
         "pointing": pointing_game(heat, box),
         "mass": mass_inside(heat, box_mask(box, len(mask))),
@@ -333,7 +341,7 @@ def _score(score: Score, pixels: Tensor, heat: Tensor, mask: Tensor, case: Case)
 
 
 def summary(results: Sequence[Mapping]) -> dict:
-    """Lines of scenes -> target -> method -> score -> [mean, low, high], and how often the model answered right."""
+    """Lines of scenes -> target -> method -> score -> [mean, low, high], and the share of correct answers."""
     targets: dict = {}
     for target in results[0]["targets"]:
         targets[target] = {}
@@ -344,14 +352,14 @@ def summary(results: Sequence[Mapping]) -> dict:
                 for what in (*SCORES, "seconds")
                 if what in first
             }
-            if "delta" in first:  # how much of the change is missing, at the median scene
+            if "delta" in first:  # completeness error relative to the change, median over scenes
                 shares = [abs(line["delta"]) / max(abs(line["change"]), 1e-6) for line in lines]
                 found["missing"] = torch.tensor(shares, dtype=torch.float64).median().item()
             targets[target][name] = found
     return {"right": list(bootstrap([float(result["right"]) for result in results])), "targets": targets}
 
 
-# --- Reading it -----------------------------------------------------------------------------------------------------
+# --- The report -----------------------------------------------------------------------------------------------------
 
 TITLES = {
     "itm": 'ITM, "a red boat"',
@@ -361,10 +369,10 @@ TITLES = {
 
 
 def trusted(report: Mapping, target: str) -> list[str]:
-    """The methods that know where, know which, and need the trained weights; best pointing first.
+    """The methods that find the right thing and depend on the trained weights; best pointing first.
 
-    Pointing better than *things* (which shows everything drawn) beyond both intervals, and a map that shares little
-    with that of shuffled weights (rank correlation's interval below 0.5).
+    Their interval of *pointing* is above that of *things* (everything drawn), and their map differs from that of
+    shuffled weights (the interval of the rank correlation is below 0.5).
     """
     found = report["targets"][target]
     bar = found["things"]["pointing"][2]
@@ -377,14 +385,14 @@ def trusted(report: Mapping, target: str) -> list[str]:
 
 
 def best(report: Mapping, target: str) -> str:
-    """The method with the best pointing among those that are trusted, or among all where none is."""
+    """The method with the best pointing among the trusted ones, or among all if none is trusted."""
     found = report["targets"][target]
     return max(trusted(report, target) or report["methods"], key=lambda name: found[name]["pointing"][0])
 
 
-def table(report: Mapping) -> str:
+def grounding_table(report: Mapping) -> str:
     """The report as Markdown: for each target, methods x scores with 95 % intervals."""
-    parts = []
+    tables = []
     for target, found in report["targets"].items():
         heads = [f"{TITLES[target]}, {report['scenes']} scenes", "pointing ↑", "mass in box ↑", "IoU ↑"]
         heads += ["insertion ↑", "deletion ↓", "same when shuffled ↓", "missing", "seconds"]
@@ -395,8 +403,8 @@ def table(report: Mapping) -> str:
             cells.append(f"{scores['seconds'][0]:.2f}" if "seconds" in scores else "–")
             label = f"*{name}*" if name in BASELINES else f"**{name}**" if name in trusted(report, target) else name
             lines.append(f"| {label} | {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def _interval(values: Sequence[float] | None) -> str:

@@ -1,15 +1,17 @@
-"""What each query does: what can be read off it, what is forgotten without it, and how many are needed.
+"""What each query encodes, what is lost without it, and how many queries are needed.
 
-What is unusual about it:
-
-* Three questions that are easily confused. *Probing*: is it in the query's output? *Dropping*: does the language model
-  need it from there? *Attention*: does the query look there? Each has its own number here.
-* A probe is one ridge regression for each query, in closed form, from its output to everything drawn in the scene;
-  its score is the area under the ROC curve on held-out scenes, 0.5 for a guess, so kinds and places can be compared.
-* A dropped query is cut out of the visual prompt, and the questions are asked again. Nothing is retrained: this says
-  what *this* model does with fewer queries, not what a model trained with fewer would do.
+`evaluate_queries` is where to begin.
 
     blip2-lab evaluate grounding --scenes 300 --out docs/what-queries-see
+
+Notes:
+
+* Three different measurements. *Probing*: is a property in the query's output? *Dropping*: does the language model need
+  the query? *Attention*: does the query read that region?
+* A probe is one ridge regression for each query, in closed form, from its output to all properties of the scene. Its
+  score is the area under the ROC curve on held-out scenes (0.5 by chance), so that properties can be compared.
+* A dropped query is removed from the visual prompt, and the questions are asked again without retraining. The result
+  holds for this model, not for one trained with fewer queries.
 
 Paper: section 3.1 (32 queries). Notebook: 09.
 """
@@ -28,7 +30,7 @@ from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, POSITIONS, TIMES, Scene, sample_scene
 
-#: What is read off a query, in groups: label by label, each present in a scene or not.
+#: What is probed, in groups of labels; each label is present in a scene or not.
 LABELS: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
     "color": COLORS,
@@ -41,14 +43,15 @@ NAMES = tuple(label for labels in LABELS.values() for label in labels)
 Say = Callable[[str], None]
 
 
-def truth(scene: Scene) -> Tensor:
-    """bool[labels]: which of `NAMES` the scene shows; a position, if a thing stands there."""
+def scene_labels(scene: Scene) -> Tensor:
+    """bool[labels]: which of `NAMES` the scene shows; a position counts if a thing is there."""
     shown = {value for t in scene.things for value in (t.kind, t.color, t.position)} | {scene.place, scene.time}
     return torch.tensor([name in shown for name in NAMES])
 
 
 def roc_auc(scores: Tensor, labels: Tensor) -> float:
-    """scores [M], labels bool[M] -> how often a scene with the label scores above one without (a tie is half)."""
+    """scores [M], labels bool[M] -> the share of pairs in which the scene with the label scores above the one without
+    (ties: half)."""
     with_it, without = scores[labels].double(), scores[~labels].double()
     if not len(with_it) or not len(without):
         return 0.5
@@ -60,7 +63,7 @@ def probe(outputs: Tensor, labels: Tensor, *, held_out: float = 0.3, ridge: floa
     """outputs [M,Q,D], labels bool[M,K] -> area under the ROC curve [Q,K] on the last `held_out` of the M scenes."""
     count = round(len(outputs) * (1 - held_out))
     if not 1 < count < len(outputs):
-        raise ValueError(f"{len(outputs)} scenes cannot be split into some to learn from and some to test on.")
+        raise ValueError(f"{len(outputs)} scenes cannot be split into training and test scenes.")
     scores = torch.empty(outputs.shape[1], labels.shape[1])
     wanted = labels[:count].double()
     for query in range(outputs.shape[1]):
@@ -76,51 +79,51 @@ def probe(outputs: Tensor, labels: Tensor, *, held_out: float = 0.3, ridge: floa
     return scores
 
 
-def alike(outputs: Tensor) -> Tensor:
-    """outputs [M,Q,D] -> cosine of what varies from picture to picture, mean over pictures, [Q,Q].
+def response_similarity(outputs: Tensor) -> Tensor:
+    """outputs [M,Q,D] -> cosine between the queries' centered outputs, mean over images, [Q,Q].
 
-    Each query's own mean is taken away first: it is the same for every picture and says nothing of it.
+    Each query's mean over images is subtracted first, because it does not depend on the image.
     """
     varies = F.normalize((outputs - outputs.mean(dim=0)).float(), dim=-1)
     return torch.einsum("mqd,mpd->qp", varies, varies) / len(outputs)
 
 
 @torch.no_grad()
-def look(model: Stage2Model, features: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
+def outputs_and_attention(model: Stage2Model, features: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """image_features [M,N,Dv] -> query outputs [M,Q,Dq] and raw attention, mean over layers and heads, [M,Q,N]."""
     outputs, attention = [], []
-    for part in features.split(batch_size):
+    for chunk in features.split(batch_size):
         with record_attention(model, parts=["qformer"]) as maps:
-            outputs.append(model.qformer(image=model.qformer.read_image(part)).query_output)
+            outputs.append(model.qformer(image=model.qformer.read_image(chunk)).query_output)
         attention.append(maps.stack("qformer", "cross").mean(dim=(0, 2)))
     return torch.cat(outputs), torch.cat(attention)
 
 
-def habits(attention: Tensor) -> dict[str, float]:
-    """Raw attention [M,Q,N] of M pictures -> why it looks like noise, in numbers from 0 to 1.
+def attention_statistics(attention: Tensor) -> dict[str, float]:
+    """Raw attention [M,Q,N] of M images -> statistics from 0 to 1 that show why its maps look like noise.
 
-    cls        share that goes to [CLS], which has no place
-    even       its entropy over the patches, as a share of what an even look has
-    fixed      correlation of a query's look at two pictures: what it does whatever is there
-    same       correlation of two queries' looks at one picture: what all do alike
+    cls        share of attention to [CLS], which has no position
+    even       entropy over the patches, as a share of the entropy of uniform attention
+    fixed      correlation of a query's maps of two images: independent of the image
+    same       correlation of two queries' maps of one image: independent of the query
     """
     patches = attention[..., 1:].double()
-    looks = patches / patches.sum(dim=-1, keepdim=True)
-    entropy = -(looks * looks.clamp(min=1e-12).log()).sum(dim=-1).mean()
-    unit = F.normalize(looks - looks.mean(dim=-1, keepdim=True), dim=-1)
+    shares = patches / patches.sum(dim=-1, keepdim=True)
+    entropy = -(shares * shares.clamp(min=1e-12).log()).sum(dim=-1).mean()
+    unit = F.normalize(shares - shares.mean(dim=-1, keepdim=True), dim=-1)
     queries = unit.shape[1]
     among = torch.einsum("mqn,mpn->mqp", unit, unit)
     same = (among.sum() - among.diagonal(dim1=1, dim2=2).sum()) / (len(unit) * queries * max(queries - 1, 1))
     return {
         "cls": attention[..., 0].double().mean().item(),
-        "even": (entropy / torch.tensor(float(looks.shape[-1])).log()).item(),
+        "even": (entropy / torch.tensor(float(shares.shape[-1])).log()).item(),
         "fixed": (unit * unit.roll(1, dims=0)).sum(dim=-1).mean().item(),
         "same": same.item(),
     }
 
 
-def without_each(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say) -> list[dict]:
-    """For each query: the questions' accuracies when it is cut out of visual_prompts [M,Q,Dl]."""
+def accuracy_without_each(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say) -> list[dict]:
+    """For each query: the accuracies of the questions with this query removed from visual_prompts [M,Q,Dl]."""
     queries = visual_prompts.shape[1]
     found = []
     for query in range(queries):
@@ -129,8 +132,10 @@ def without_each(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say
     return found
 
 
-def fewer(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say, *, draws: int = 3) -> dict[int, list[float]]:
-    """How many queries are kept -> accuracy of the visual questions, for `draws` random choices of which."""
+def accuracy_with_fewer(
+    visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say, *, draws: int = 3
+) -> dict[int, list[float]]:
+    """Number of kept queries -> accuracy of the visual questions, for `draws` random subsets."""
     queries = visual_prompts.shape[1]
     counts = sorted({0, queries, *(2**k for k in range(queries.bit_length()) if 2**k < queries), 3 * queries // 4})
     generator, found = torch.Generator().manual_seed(0), {}
@@ -144,7 +149,7 @@ def fewer(visual_prompts: Tensor, ask: Callable[[Tensor], dict], say: Say, *, dr
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_queries(
     model: Stage2Model,
     *,
     scenes: int = 1000,
@@ -154,14 +159,14 @@ def evaluate(
     batch_size: int = 128,
     say: Say = lambda _: None,
 ) -> dict:
-    """Everything above for one model, ready for JSON. `asked_scenes`: so many scenes' questions are asked again."""
+    """All measurements of this module, ready for JSON. `asked_scenes`: number of scenes whose questions are asked."""
     if scenes < 10 or asked_scenes < 1:
         raise ValueError(f"scenes is {scenes} and asked_scenes {asked_scenes}; at least 10 and 1 are needed.")
     book = [sample_scene(seed, index, split) for index in range(scenes)]
     say(f"looking at {scenes} pictures")
     features = image_features(model, book, batch_size)
-    outputs, attention = look(model, features)
-    labels = torch.stack([truth(scene) for scene in book])
+    outputs, attention = outputs_and_attention(model, features)
+    labels = torch.stack([scene_labels(scene) for scene in book])
     say("probing each query")
     read = probe(outputs, labels)
     few = book[:asked_scenes]
@@ -176,16 +181,16 @@ def evaluate(
         "asked_scenes": len(few),
         "questions": len(asked),
         "probe": read.tolist(),
-        "alike": alike(outputs).tolist(),
-        "attention": habits(attention),
+        "alike": response_similarity(outputs).tolist(),
+        "attention": attention_statistics(attention),
         "attention_mean": attention.mean(dim=0).tolist(),
         "with_all": ask(visual_prompts),
-        "without": without_each(visual_prompts, ask, say),
-        "fewer": fewer(visual_prompts, ask, say),
+        "without": accuracy_without_each(visual_prompts, ask, say),
+        "fewer": accuracy_with_fewer(visual_prompts, ask, say),
     }
 
 
-def groups(read: Sequence[Sequence[float]] | Tensor) -> dict[str, Tensor]:
+def group_means(read: Sequence[Sequence[float]] | Tensor) -> dict[str, Tensor]:
     """A probe's result [Q, labels] -> group of `LABELS` -> mean over its labels, [Q]."""
     values, start, found = torch.as_tensor(read), 0, {}
     for name, labels in LABELS.items():

@@ -1,12 +1,14 @@
-"""Two pages of findings, written from the numbers: `docs/what-queries-see.md` and its figures.
+"""The results of grounding.py and query_probes.py as a page with figures: `docs/what-queries-see.md`.
 
-What is unusual about it:
-
-* No number and no verdict is typed by hand. Sentences that compare are chosen by the 95 % intervals: if raw attention
-  is no better than the center, the page says so, and it will say the opposite the day it is.
-* The page, its figures and the numbers they come from are written together, so they cannot drift apart.
+`write` is where to begin.
 
     blip2-lab evaluate grounding --method all --scenes 300 --out docs/what-queries-see
+
+Notes:
+
+* All numbers and verdicts come from the report. Sentences that compare are chosen by the 95 % intervals, so they follow
+  the numbers.
+* The page, its figures and the numbers are written together, so they agree.
 
 Paper: none. Notebook: 09.
 """
@@ -44,7 +46,7 @@ SOURCES = {
 
 
 def write(folder: Path, report: Mapping, model: Stage2Model) -> Path:
-    """The numbers and figures into `folder`, the page beside it as `folder`.md -> the page's path."""
+    """Write numbers and figures to `folder`, and the page next to it as `folder`.md -> the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     report = {**report, "recommended": recommended(report)}
     (folder / "numbers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -59,7 +61,7 @@ def write(folder: Path, report: Mapping, model: Stage2Model) -> Path:
 
 
 def figures(report: Mapping, model: Stage2Model) -> dict[str, Figure]:
-    """File name -> figure. The example is the first scene; the model draws its maps anew."""
+    """File name -> figure. The example is the first scene; its maps are computed again."""
     found = {f"pointing-{target}": pointing_figure(report, target) for target in report["targets"]}
     found["example"] = example_figure(report, model)
     about = report["queries"]
@@ -110,8 +112,8 @@ def without_figure(about: Mapping, names: Sequence[str]) -> Figure:
 
 
 def page(report: Mapping, folder: str) -> str:
-    """The findings as Markdown, with links to the figures in `folder`."""
-    parts = [
+    """The report as Markdown, with links to the figures in `folder`."""
+    paragraphs = [
         "# What the queries see",
         f"Written by one command, numbers, sentences and figures: `{_command(report, folder)}`. The model is the one "
         f"named there (trained weights `{report['model']}`), the scenes are {report['scenes']} that training never "
@@ -125,8 +127,16 @@ def page(report: Mapping, folder: str) -> str:
         *_model_itself(report),
         *_each_query(report, folder),
         f"The app shows where a word came from with *{recommended(report)}*: "
-        + ("the best pointing among the methods that are trusted and" if _sure(report) else "none that is trusted is")
-        + (" take less than a second" if _sure(report) else " quick enough; it points best among the quick ones")
+        + (
+            "the best pointing among the methods that are trusted and"
+            if _is_recommendation_trusted(report)
+            else "none that is trusted is"
+        )
+        + (
+            " take less than a second"
+            if _is_recommendation_trusted(report)
+            else " quick enough; it points best among the quick ones"
+        )
         + " (`numbers.json`, copied beside the weights as `grounding.json`).",
         "## What this does not show",
         "One model of a few million parameters in one drawn world, pictures of 64 patches: on photographs, and behind "
@@ -135,7 +145,7 @@ def page(report: Mapping, folder: str) -> str:
         "read a boat off the water around it. A blanked patch is a picture the encoder has never seen. And dropping "
         "queries without retraining is not training with fewer.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _command(report: Mapping, folder: str) -> str:
@@ -147,7 +157,7 @@ def _command(report: Mapping, folder: str) -> str:
 
 
 def _trust(report: Mapping, folder: str) -> list[str]:
-    parts = ["## Which maps can be trusted"]
+    paragraphs = ["## Which maps can be trusted"]
     for target, found in report["targets"].items():
         things, center = found["things"]["pointing"], found["center"]["pointing"]
         lines = []
@@ -165,20 +175,20 @@ def _trust(report: Mapping, folder: str) -> list[str]:
             lines.append(f"Better than that, and gone when the trained weights are shuffled: {listed}.")
         else:
             lines.append("**No method is better than that here: do not believe any map of this score.**")
-        parts += [" ".join(lines), f"![pointing game, {target}]({folder}/pointing-{target}.png)"]
-    parts += [
+        paragraphs += [" ".join(lines), f"![pointing game, {target}]({folder}/pointing-{target}.png)"]
+    paragraphs += [
         "*pointing*: the hottest patch's center lies in the thing's box. *mass in box*: share of the positive evidence "
         "there. *IoU*: with the thing's mask, at half of the maximum. *insertion*, *deletion*: mean probability while "
         "patches come or go, hottest first. *same when shuffled*: rank correlation with the map of shuffled weights, "
         f"{min(grounding.SANITY_SCENES, report['scenes'])} scenes. *missing*: what the map lacks of the score's change "
         "from a blank picture, at the median scene. Bold: trusted; slanted: maps that have seen no model.",
-        grounding.table(report),
+        grounding.grounding_table(report),
         "The methods: "
         + "; ".join(f"*{name}*, {SOURCES[name]}" for name in report["methods"] if name in SOURCES)
         + ".",
         f"![every method on the first scene]({folder}/example.png)",
     ]
-    return parts
+    return paragraphs
 
 
 def _noise(report: Mapping, folder: str) -> list[str]:
@@ -226,7 +236,7 @@ def _model_itself(report: Mapping) -> list[str]:
 def _each_query(report: Mapping, folder: str) -> list[str]:
     about = report["queries"]
     read = torch.tensor(about["probe"])
-    best = {name: (int(values.argmax()), values) for name, values in query_probes.groups(read).items()}
+    best = {name: (int(values.argmax()), values) for name, values in query_probes.group_means(read).items()}
     said = "; ".join(
         f"{name} {values.max():.2f} (query {query}; mean of all {values.mean():.2f})"
         for name, (query, values) in best.items()
@@ -258,7 +268,7 @@ def _sentence_target(target: str) -> str:
 
 
 def _compared(a: Sequence[float], b: Sequence[float]) -> str:
-    """(mean, low, high) against another: the intervals decide."""
+    """Compare two (mean, low, high) by their intervals."""
     if a[1] > b[2]:
         return "better than"
     return "worse than" if a[2] < b[1] else "no better than"
@@ -274,13 +284,14 @@ def _plain(values: Sequence[float]) -> str:
 
 
 def recommended(report: Mapping, target: str = "word", seconds: float = 1.0) -> str:
-    """What a page that must answer within `seconds` should show: the best pointing among the trusted, quick methods."""
+    """The method for a page that must answer within `seconds`: the best pointing among the trusted methods of that
+    speed."""
     found = report["targets"][target]
     quick = [name for name in report["methods"] if found[name]["seconds"][0] <= seconds and name not in BASELINES]
     good = [name for name in grounding.trusted(report, target) if name in quick]
     return max(good or quick, key=lambda name: found[name]["pointing"][0])
 
 
-def _sure(report: Mapping) -> bool:
-    """Is what the app shows a method that is trusted?"""
+def _is_recommendation_trusted(report: Mapping) -> bool:
+    """Whether the recommended method is a trusted one."""
     return recommended(report) in grounding.trusted(report, "word")

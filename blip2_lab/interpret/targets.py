@@ -1,12 +1,13 @@
-"""What is explained: one number about a picture, as a function of its pixels.
+"""The scores that are explained: one number about an image, as a function of its pixels.
 
-What is unusual about it:
+`ItmScore`, `ItcScore` and `WordScore` (the log-probability of one word of an answer) are the three scores.
 
-* Attention alone explains nothing: it belongs to no number. So every map begins with a `Score`: ITM's verdict, ITC's
-  similarity, or the log-probability of one word of an answer.
-* A score knows how much each query counts in it (`query_weights`): ITM averages its queries, ITC has one winner, a
-  word has those that the language model reads. That is how a plain map of Q rows becomes one map.
-* It takes pixels or image features, B at a time, so captum can perturb either.
+Notes:
+
+* Attention does not depend on a score, so every explanation starts with a `Score`.
+* `query_weights` is the weight of each query in a score: ITM averages over queries, ITC takes the best one, a word uses
+  the queries that the language model reads. With these weights, a map of Q rows becomes one map.
+* A score takes pixels or image features in batches, so that captum can perturb either.
 
 Paper: sections 3.2 and 3.3. Notebook: 09.
 """
@@ -24,9 +25,9 @@ from blip2_lab.models.stage2 import Stage2Model
 
 
 class Score:
-    """One number about a picture, as a function of its pixels or of its image features.
+    """One number about an image, as a function of its pixels or of its image features.
 
-    `model` is the model whose Q-Former answers, `parts` what of it is worth watching.
+    `model` is the model that computes the score, `parts` are those whose attention contributes to it.
     """
 
     parts: tuple[str, ...] = ("image_encoder", "qformer")
@@ -49,12 +50,12 @@ class Score:
         raise NotImplementedError
 
     def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
-        """How much each query counts in this score, [Q], summing to 1: how the rows of a plain map are merged."""
+        """The weight of each query in this score, [Q], summing to 1: merges the rows of an attention map."""
         raise NotImplementedError
 
 
 class ItmScore(Score):
-    """How sure ITM is that a text fits: logit of "match" minus logit of "no match", averaged over the queries."""
+    """ITM's score of a text: logit of "match" minus logit of "no match", averaged over the queries."""
 
     def __init__(self, model: Stage1Model, text: str) -> None:
         super().__init__(model)
@@ -65,7 +66,7 @@ class ItmScore(Score):
         return self.by_query(image_features).mean(dim=1)
 
     def by_query(self, image_features: Tensor) -> Tensor:
-        """image_features [B,N,Dv] -> every query's own verdict [B,Q]; ITM is their mean."""
+        """image_features [B,N,Dv] -> the score of each query [B,Q]; ITM is their mean."""
         qformer, size = self.model.qformer, len(image_features)
         queries = qformer.config.num_query_tokens
         ids, text_mask = self.input_ids.expand(size, -1), self.attention_mask.expand(size, -1)
@@ -83,7 +84,7 @@ class ItmScore(Score):
 
 
 class ItcScore(Score):
-    """ITC's similarity with a text: the cosine of the best query. Only that query has a say."""
+    """ITC's similarity with a text: the cosine of the best query. Only this query has a weight."""
 
     def __init__(self, model: Stage1Model, text: str) -> None:
         super().__init__(model)
@@ -95,7 +96,7 @@ class ItcScore(Score):
         return self.by_query(image_features).max(dim=1).values
 
     def by_query(self, image_features: Tensor) -> Tensor:
-        """image_features [B,N,Dv] -> every query's cosine with the text [B,Q]; ITC takes the largest."""
+        """image_features [B,N,Dv] -> the cosine of each query with the text [B,Q]; ITC takes the maximum."""
         return self.model.embed_image(image_features) @ self.text_embeds[0]
 
     def probability(self, values: Tensor) -> Tensor:
@@ -108,9 +109,9 @@ class ItcScore(Score):
 
 
 class WordScore(Score):
-    """The log-probability of one word of an answer, after the words before it.
+    """The log-probability of one word of an answer, given the words before it.
 
-    word  its number in the answer, 0 for the first; a word of several tokens counts them all
+    word  its number in the answer, from 0; the log-probabilities of its tokens are added
     """
 
     def __init__(self, model: Stage2Model, prompt: str, answer: str, word: int = 0) -> None:
@@ -144,7 +145,7 @@ class WordScore(Score):
         return values.exp()
 
     def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
-        """What the language model's decoder reads of each query while it chooses the word's first token."""
+        """The decoder's attention to each query at the step that predicts the word's first token."""
         queries = self.model.qformer.config.num_query_tokens
         encoder_decoder = self.model.language_model.model.config.is_encoder_decoder
         rows = maps.stack("language_decoder", "cross" if encoder_decoder else "self")[:, 0].mean(dim=(0, 1))
@@ -154,9 +155,9 @@ class WordScore(Score):
 
 
 def answer_ids(language_model: LanguageModel, prompt: str, answer: str) -> list[int]:
-    """The token ids with which the language model would write this answer after this prompt, without an end token."""
+    """The token ids of this answer after this prompt, without an end token."""
     if language_model.model.config.is_encoder_decoder:
-        return language_model.prompt_texts([answer]).ids[0, :-1].tolist()  # the last one ends it
+        return language_model.prompt_texts([answer]).ids[0, :-1].tolist()  # without the end token
     alone = language_model.prompt_texts([prompt]).ids.shape[1]
     return language_model.prompt_texts([f"{prompt.rstrip()} {answer}".strip()]).ids[0, alone:].tolist()
 

@@ -1,11 +1,12 @@
-"""Figures of attention and attribution: tensors and strings in, a figure (or a picture) out.
+"""Figures of attention and attribution: tensors and strings in, a figure or an image out.
 
-What is unusual about it:
+`overlay` is what the app shows; the other functions are for notebooks.
 
-* Maps of one figure share one scale unless the title says otherwise: side by side, a faint map looks faint.
-* `overlay` makes a picture without matplotlib, in milliseconds: the app shows it after every click.
-* Explorers (`explore_layers`, `explore_words`) are menus over these very functions. Where widgets do not run, the
-  figure stays.
+Notes:
+
+* The maps of one figure share one scale unless stated otherwise, so that a weak map looks weak.
+* `overlay` makes an image without matplotlib, in milliseconds: the app calls it after every click.
+* The explorers (`explore_layers`, `explore_words`) are menus over these functions. Without widgets, the figure stays.
 
 Paper: Figure 2 (the queries). Notebook: 09.
 """
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.plots.figures import COLORS, _figure, attention_on_picture, bars
+from blip2_lab.plots.figures import COLORS, attention_on_image, bars, new_figure
 from blip2_lab.plots.widgets import explorer
 
 if TYPE_CHECKING:
@@ -30,74 +31,74 @@ Box = tuple[float, float, float, float]  #: left, top, right, bottom, as fractio
 
 
 def overlay(
-    picture: Image.Image, heat: Tensor, *, size: int = 384, color: tuple[int, int, int] = (255, 176, 0)
+    image: Image.Image, heat: Tensor, *, size: int = 384, color: tuple[int, int, int] = (255, 176, 0)
 ) -> Image.Image:
-    """The picture in gray, colored where the map [h, w] is hot (positive part, relative to its maximum)."""
+    """The image in gray, colored by the map [h, w] (positive part, relative to its maximum)."""
     positive = heat.detach().float().clamp(min=0).cpu()
     share = positive / positive.max() if positive.max() > 0 else positive
     mask = Image.fromarray((share * 200).numpy().astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
-    gray = picture.convert("L").convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    gray = image.convert("L").convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     return Image.composite(Image.new("RGB", (size, size), color), gray, mask)
 
 
-def queries_on_picture(
-    picture: Image.Image, maps: Tensor, *, notes: Sequence[str] = (), columns: int = 8, shared: bool = False
+def queries_on_image(
+    image: Image.Image, maps: Tensor, *, notes: Sequence[str] = (), columns: int = 8, shared: bool = False
 ) -> Figure:
-    """Where each query looks: maps [Q, h, w], one small picture each, with a note under its number.
+    """Attention maps of the queries [Q, h, w], one panel each, with a note under its number.
 
-    shared  one scale for all; otherwise each has its own, so that a flat look shows its pattern (and looks like noise)
+    shared  one scale for all; else each map has its own, so that an almost uniform map shows its pattern (and noise)
     """
     titles = [f"{i}" + (f"\n{notes[i]}" if notes else "") for i in range(len(maps))]
     limits = (float(maps.min()), float(maps.max())) if shared else None
-    return attention_on_picture(picture, maps, titles, columns=columns, limits=limits)
+    return attention_on_image(image, maps, titles, columns=columns, limits=limits)
 
 
-def words_on_picture(
-    picture: Image.Image, words: Sequence[str], maps: Tensor, probabilities: Sequence[float], *, columns: int = 6
+def words_on_image(
+    image: Image.Image, words: Sequence[str], maps: Tensor, probabilities: Sequence[float], *, columns: int = 6
 ) -> Figure:
-    """Where each word of an answer came from: maps [W, h, w], the word and its probability above."""
+    """Attribution maps of the words of an answer [W, h, w], each under the word and its probability."""
     titles = [f"{word}\n{probability:.0%}" for word, probability in zip(words, probabilities, strict=True)]
-    return attention_on_picture(picture, maps.clamp(min=0), titles, columns=columns)
+    return attention_on_image(image, maps.clamp(min=0), titles, columns=columns)
 
 
 def methods_side_by_side(
-    picture: Image.Image, maps: Mapping[str, Tensor], *, box: Box | None = None, notes: Mapping[str, str] | None = None
+    image: Image.Image, maps: Mapping[str, Tensor], *, box: Box | None = None, notes: Mapping[str, str] | None = None
 ) -> Figure:
-    """Method -> map [h, w] of the same score, each on its own scale (their units differ), positive parts.
+    """Method -> map [h, w] of the same score, positive parts, each on its own scale (their units differ).
 
-    box  of the thing that was meant, dashed on each
+    box  of the thing in question, dashed on each panel
     """
     titles = [f"{name}\n{(notes or {}).get(name, '')}".rstrip() for name in maps]
     stacked = torch.stack([heat.detach().float().cpu().clamp(min=0) for heat in maps.values()])
-    return attention_on_picture(picture, stacked, titles, columns=5, marks=[box] if box else [])
+    return attention_on_image(image, stacked, titles, columns=5, boxes=[box] if box else [])
 
 
-def layers_and_heads(picture: Image.Image, maps: Tensor, layers: Sequence[int], *, query: int | None = None) -> Figure:
-    """maps [layers, H, Q, h, w] -> a grid, a row for each layer and a column for each head; the mean of all queries,
+def layers_and_heads(image: Image.Image, maps: Tensor, layers: Sequence[int], *, query: int | None = None) -> Figure:
+    """maps [layers, H, Q, h, w] -> a grid with a row for each layer and a column for each head; the mean over queries,
     or one `query`."""
     chosen = maps.mean(dim=2) if query is None else maps[:, :, query]
     titles = [f"layer {layer}, head {head}" for layer in layers for head in range(maps.shape[1])]
-    return attention_on_picture(picture, chosen.flatten(0, 1), titles, columns=maps.shape[1])
+    return attention_on_image(image, chosen.flatten(0, 1), titles, columns=maps.shape[1])
 
 
-def queries_and_caption(cosines: Tensor, verdicts: Tensor, caption: str) -> tuple[Figure, Figure]:
-    """What each query says of a caption: ITC's cosines [Q], of which the largest wins, and ITM's verdicts [Q] (logit of
-    match minus no match), which are averaged -> two figures."""
+def queries_and_caption(cosines: Tensor, logits: Tensor, caption: str) -> tuple[Figure, Figure]:
+    """The scores of each query for a caption: ITC's cosines [Q], of which ITC takes the maximum, and ITM's logits [Q]
+    (match minus no match), of which ITM takes the mean -> two figures."""
     names = [str(i) for i in range(len(cosines))]
-    won = int(cosines.argmax())
+    best = int(cosines.argmax())
     itc = bars(
         {"cosine": cosines},
         names,
         y="cosine with the caption",
-        title=f"ITC takes the best: query {won} ({cosines[won]:.2f}) — {caption}",
+        title=f"ITC takes the best: query {best} ({cosines[best]:.2f}) — {caption}",
         levels={"best": float(cosines.max())},
     )
     itm = bars(
-        {"logit": verdicts},
+        {"logit": logits},
         names,
         y="match minus no match",
-        title=f"ITM takes the mean: {verdicts.mean():.2f} — {caption}",
-        levels={"mean": float(verdicts.mean())},
+        title=f"ITM takes the mean: {logits.mean():.2f} — {caption}",
+        levels={"mean": float(logits.mean())},
         digits=1,
     )
     return itc, itm
@@ -106,13 +107,13 @@ def queries_and_caption(cosines: Tensor, verdicts: Tensor, caption: str) -> tupl
 def intervals(
     rows: Mapping[str, Sequence[float]], *, x: str, title: str = "", levels: Mapping[str, Sequence[float]] | None = None
 ) -> Figure:
-    """name -> (mean, low, high) as dots with whiskers, one below the other; levels: named bands behind them."""
-    figure, (axis,) = _figure(8, 1.2 + 0.42 * len(rows))
+    """name -> (mean, low, high) as dots with error bars, one below the other; levels: named bands behind them."""
+    figure, (axis,) = new_figure(8, 1.2 + 0.42 * len(rows))
     for i, (name, (_, low, high)) in enumerate((levels or {}).items()):
         axis.axvspan(low, max(high, low + 1e-3), color=COLORS[(i + 1) % 7], alpha=0.25, label=name)
-    for place, (mean, low, high) in enumerate(rows.values()):
-        axis.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", color=COLORS[0], capsize=4, ms=7)
-        axis.text(high, place, f"  {mean:.2f}", va="center", fontsize=10)
+    for row, (mean, low, high) in enumerate(rows.values()):
+        axis.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=COLORS[0], capsize=4, ms=7)
+        axis.text(high, row, f"  {mean:.2f}", va="center", fontsize=10)
     axis.set_yticks(range(len(rows)), rows)
     axis.set(xlabel=x, ylim=(len(rows) - 0.5, -0.5))
     axis.margins(x=0.12)
@@ -128,8 +129,8 @@ def intervals(
 # --- Explorers ------------------------------------------------------------------------------------------------------
 
 
-def explore_layers(picture: Image.Image, maps: Tensor, layers: Sequence[int]):
-    """Choose layer, head and query of maps [layers, H, Q, h, w]; -1 is the mean. Without ipywidgets: all heads."""
+def explore_layers(image: Image.Image, maps: Tensor, layers: Sequence[int]):
+    """Menus for layer, head and query of maps [layers, H, Q, h, w]; -1 is the mean. Without ipywidgets: all heads."""
 
     def view(layer: int, head: int, query: int) -> Figure:
         chosen = maps[list(layers).index(layer)]
@@ -137,12 +138,12 @@ def explore_layers(picture: Image.Image, maps: Tensor, layers: Sequence[int]):
         heat = chosen.mean(dim=0) if query < 0 else chosen[query]
         what = f"layer {layer}, {'all heads' if head < 0 else f'head {head}'}"
         title = f"{what}\n{'all queries' if query < 0 else f'query {query}'}"
-        return attention_on_picture(picture, heat[None], [title])
+        return attention_on_image(image, heat[None], [title])
 
     try:
         import ipywidgets
     except ImportError:
-        return layers_and_heads(picture, maps, layers)
+        return layers_and_heads(image, maps, layers)
     return explorer(
         view,
         layer=ipywidgets.SelectionSlider(options=list(layers)),
@@ -151,12 +152,11 @@ def explore_layers(picture: Image.Image, maps: Tensor, layers: Sequence[int]):
     )
 
 
-def explore_words(picture: Image.Image, words: Sequence[str], maps: Mapping[str, Tensor]):
-    """Choose a word; every method's map of it stands beside the others: method -> maps [W, h, w]. Without ipywidgets:
-    the last word."""
+def explore_words(image: Image.Image, words: Sequence[str], maps: Mapping[str, Tensor]):
+    """A menu for the word; shows the map of each method: method -> maps [W, h, w]. Without ipywidgets: the last."""
 
     def view(word: int) -> Figure:
-        return methods_side_by_side(picture, {f"{words[word]}: {method}": rows[word] for method, rows in maps.items()})
+        return methods_side_by_side(image, {f"{words[word]}: {method}": rows[word] for method, rows in maps.items()})
 
     try:
         import ipywidgets

@@ -1,10 +1,10 @@
-"""Figures of choosing words: one step of sampling, and a whole beam search as a tree.
+"""Figures of decoding: the probabilities of one step, and a beam search as a tree.
 
-What is unusual about it:
+Notes:
 
-* As in plots/figures.py, no function knows a model: strings and probabilities in, a figure out.
-* A token outside the nucleus says so in words, a beam that was given up is gray and dashed: nothing is told by
-  color alone.
+* As in plots/figures.py, functions take strings and probabilities, not a model.
+* A token outside the nucleus is labeled in words, a discarded beam is gray and dashed: no information is in color
+  alone.
 
 Paper: sections 4.1 and 4.2 (beam search). Notebook: 12.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from blip2_lab.plots.figures import COLORS, _array, _figure
+from blip2_lab.plots.figures import COLORS, float_tensor, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,16 +26,16 @@ Beam = tuple[str, int, float]
 
 
 def next_token(names: Sequence[str], settings: Mapping[str, Tensor], *, top: int = 10, title: str = "") -> Figure:
-    """With what probability each token is drawn under each setting: title -> probabilities [V], 0 = cannot be drawn.
+    """The probability of each token under each setting: title -> probabilities [V], 0 = cannot be drawn.
 
-    Shows the `top` likeliest tokens of the first setting, in its order, one panel for each setting.
+    One panel for each setting, with the `top` likeliest tokens of the first setting in its order.
     """
-    panels = {name: _array(values) for name, values in settings.items()}
+    panels = {name: float_tensor(values) for name, values in settings.items()}
     first = next(iter(panels.values()))
     if len(names) != len(first):
         raise ValueError(f"There are {len(names)} names and {len(first)} probabilities; give one name for each.")
     order = first.argsort(descending=True)[:top].tolist()
-    figure, axes = _figure(min(3.1 * len(panels) + 1, 13), 0.34 * len(order) + 1.4, 1, len(panels), sharey=True)
+    figure, axes = new_figure(min(3.1 * len(panels) + 1, 13), 0.34 * len(order) + 1.4, 1, len(panels), sharey=True)
     for i, (axis, (name, values)) in enumerate(zip(axes, panels.items(), strict=True)):
         shares = values[order].tolist()
         inside = [share > 0 for share in shares]
@@ -55,14 +55,14 @@ def next_token(names: Sequence[str], settings: Mapping[str, Tensor], *, top: int
 
 
 def beam_tree(steps: Sequence[Sequence[Beam]], *, best: Sequence[int] = (), title: str = "") -> Figure:
-    """A beam search, step after step from left to right; every row is a beam, the best on top.
+    """A beam search as a tree: steps from left to right, each row a beam, the best on top.
 
     best: the beam of each step that belongs to the final answer (drawn dark). A beam without children is dashed.
     """
     if best and len(best) != len(steps):
         raise ValueError(f"There are {len(steps)} steps, and `best` names beams of {len(best)}.")
     width = max(len(step) for step in steps)
-    figure, (axis,) = _figure(min(1.35 * len(steps) + 1, 15), 0.75 * width + 1.1)
+    figure, (axis,) = new_figure(min(1.35 * len(steps) + 1, 15), 0.75 * width + 1.1)
     for column, step in enumerate(steps):
         parents = {parent for _, parent, _ in steps[column + 1]} if column + 1 < len(steps) else set(range(len(step)))
         for row, (text, parent, score) in enumerate(step):

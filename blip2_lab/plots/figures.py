@@ -1,12 +1,13 @@
 """Figures: tensors and strings in, a matplotlib figure out.
 
-What is unusual about it:
+`blip2_map` draws the architecture; `mask_grids`, `matrix`, `curves`, `bars` and `image_grid` are for any values.
 
-* No function here knows a model. Whoever draws computes first; so every figure shows live tensors, and each function is
-  tested on a pattern known by hand.
-* Nothing is told by color alone: cells carry numbers or hatches, lines carry dashes and names. The colors are those of
-  Okabe and Ito and the map `cividis`, which stay apart in gray and for the color-blind.
-* Sizes are for a projector. The functions leave no figure open: a notebook shows what a cell returns, once.
+Notes:
+
+* No function takes a model: the caller computes the values, and each figure is tested on a pattern known by hand.
+* No information is in color alone: cells have numbers or hatches, lines have dashes and names. The colors are those of
+  Okabe and Ito and the color map `cividis`, which remain distinct in gray and for color-blind readers.
+* Sizes are for a projector. Figures are not registered with pyplot: a notebook shows the value of a cell once.
 
 Paper: Figures 1 and 2. Notebooks: all.
 """
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colors, in the order in which lines use them, with a dash for each.
+#: Okabe and Ito's colors in the order of the lines, with a dash pattern for each.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 HEAT = "cividis"
 
-#: part -> (text, left, bottom, width, height) on the map, 0 to 100 across and 0 to 46 up
+#: part -> (text, left, bottom, width, height) on the map; x from 0 to 100, y from 0 to 46
 MAP = {
     "picture": ("picture", 0, 14, 9, 12),
     "image_encoder": ("image encoder\n(frozen)", 13, 12, 14, 16),
@@ -55,20 +56,20 @@ ARROWS = (
 QFORMER_FRAME = (31, 9, 33, 22.5)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, list[Axes]]:
-    """A figure that belongs to no window and no global state, and its axes in reading order."""
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, list[Axes]]:
+    """A figure outside pyplot's global state, and its axes in reading order."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure._repr_png_ = lambda: png(figure)  # else a notebook shows it only after pyplot has been imported
+    figure._repr_png_ = lambda: png(figure)  # shown by a notebook even if pyplot is not imported
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [axis for row in axes for axis in row]
 
 
-def _array(values: Tensor | Sequence) -> Tensor:
-    """Anything with numbers -> a float tensor on the CPU, without gradient."""
+def float_tensor(values: Tensor | Sequence) -> Tensor:
+    """Numbers -> a float tensor on the CPU, without gradient."""
     return torch.as_tensor(values).detach().float().cpu()
 
 
@@ -84,17 +85,17 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 # --- The map --------------------------------------------------------------------------------------------------------
 
 
-def blip2_map(lit: Collection[str] = (), title: str = "") -> Figure:
-    """BLIP-2 in one picture, with the parts in `lit` (keys of MAP) dark: where we are today.
+def blip2_map(highlighted: Collection[str] = (), title: str = "") -> Figure:
+    """The architecture of BLIP-2, with the parts in `highlighted` (keys of MAP) dark.
 
     Raises ValueError for a part that is not on the map.
     """
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-    unknown = set(lit) - MAP.keys()
+    unknown = set(highlighted) - MAP.keys()
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))}: not on the map. Its parts are {', '.join(MAP)}.")
-    figure, (axis,) = _figure(11, 4.6)
+    figure, (axis,) = new_figure(11, 4.6)
     axis.set(xlim=(-1, 97), ylim=(-1, 47))
     axis.axis("off")
     left, bottom, width, height = QFORMER_FRAME
@@ -109,7 +110,7 @@ def blip2_map(lit: Collection[str] = (), title: str = "") -> Figure:
         style = dict(arrowstyle="-|>", mutation_scale=13, lw=1.3, color="#555", shrinkA=2, shrinkB=2, zorder=1)
         axis.add_patch(FancyArrowPatch(start, end, **style))
     for name, (text, x, y, w, h) in MAP.items():
-        on = name in lit
+        on = name in highlighted
         face, edge = (COLORS[0], "black") if on else ("white", "#888")
         axis.add_patch(FancyBboxPatch((x, y), w, h, "round,pad=0.3", fc=face, ec=edge, lw=2.5 if on else 1.2, zorder=2))
         color, weight = ("white", "bold") if on else ("#333", "normal")
@@ -122,7 +123,7 @@ def blip2_map(lit: Collection[str] = (), title: str = "") -> Figure:
 
 
 def _edges(a: tuple, b: tuple) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where an arrow from box a to box b leaves and arrives: side to side, or bottom to top where they are stacked."""
+    """Start and end of an arrow from box a to box b: side to side, or bottom to top if they are stacked."""
     (ax, ay, aw, ah), (bx, by, bw, bh) = a, b
     if ax + aw < bx:
         overlap = max(ay, by), min(ay + ah, by + bh)
@@ -136,7 +137,7 @@ def _edges(a: tuple, b: tuple) -> tuple[tuple[float, float], tuple[float, float]
 
 
 def _grid(axis: Axes, rows: Sequence[str], columns: Sequence[str], size: float = 11) -> None:
-    """Names along both sides, columns on top."""
+    """Tick labels: rows on the left, columns on top."""
     axis.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns), default=0) > 3 else 0)
     axis.set_yticks(range(len(rows)), rows)
     axis.tick_params(length=0, labelsize=size, top=True, labeltop=True, bottom=False, labelbottom=False)
@@ -155,7 +156,7 @@ def _draw_mask(axis: Axes, mask: Tensor, names: Sequence[str], num_queries: int,
     axis.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
     if 0 < num_queries < columns:
         axis.axvline(num_queries - 0.5, color="black", lw=2)
-    if 0 < num_queries < rows == columns:  # a text pass has no query rows to part from
+    if 0 < num_queries < rows == columns:  # a text pass has no query rows
         axis.axhline(num_queries - 0.5, color="black", lw=2)
     _grid(axis, names[-rows:], names[:columns], 10)
     axis.set_xlabel("may be read" if columns else "", fontsize=11)
@@ -175,7 +176,7 @@ def mask_grids(masks: Mapping[str, Tensor], names: Sequence[str], num_queries: i
         if grid.shape[1] != len(names):
             raise ValueError(f"The mask {title!r} has {grid.shape[1]} columns and there are {len(names)} names.")
     side = max(3.2, 0.36 * len(names) + 1.2)
-    figure, axes = _figure(side * len(grids), side + 0.5, 1, len(grids))
+    figure, axes = new_figure(side * len(grids), side + 0.5, 1, len(grids))
     for axis, (title, grid) in zip(axes, grids.items(), strict=True):
         _draw_mask(axis, grid, names, num_queries, title)
     return figure
@@ -196,13 +197,13 @@ def matrix(
 
     mark: bool, cells with a thick frame (the true pairs). limits: of the colors; by default those of the values.
     """
-    values = _array(values)
+    values = float_tensor(values)
     if list(values.shape) != [len(rows), len(columns)]:
         raise ValueError(
             f"The matrix is {list(values.shape)}; there are {len(rows)} row and {len(columns)} column names."
         )
     width = 2.4 + max(0.6 * len(columns), 2.0) + 0.09 * max(map(len, rows))
-    figure, (axis,) = _figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
+    figure, (axis,) = new_figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
     image = _heat(axis, values, digits if values.numel() <= 256 else None, limits, mark)
     _grid(axis, rows, columns)
     figure.colorbar(image, ax=axis, shrink=0.8, label=label)
@@ -229,51 +230,51 @@ def _heat(axis: Axes, values: Tensor, digits: int | None, limits: tuple | None, 
     return image
 
 
-# --- Pictures -------------------------------------------------------------------------------------------------------
+# --- Images ---------------------------------------------------------------------------------------------------------
 
 
-def attention_on_picture(
-    picture: Image.Image,
+def attention_on_image(
+    image: Image.Image,
     maps: Tensor,
     titles: Sequence[str],
     *,
     columns: int = 6,
-    marks: Sequence[tuple] = (),
+    boxes: Sequence[tuple] = (),
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """One small picture for each map: gray picture, the map [M, n, n] (n*n patches, [CLS] left out) laid over it.
+    """One panel for each map [M, n, n] (n*n patches, without [CLS]): the image in gray, the map over it.
 
-    marks: boxes (left, top, right, bottom) as fractions of the sides, drawn on each.
+    boxes: (left, top, right, bottom) as fractions of the sides, drawn on each.
     """
     from matplotlib.patches import Rectangle
 
-    maps = _array(maps)
+    maps = float_tensor(maps)
     if maps.ndim != 3 or len(maps) != len(titles):
         raise ValueError(f"There are {len(titles)} titles; give as many maps, [M, n, n]. These are {list(maps.shape)}.")
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
-    figure, axes = _figure(2.1 * columns, 2.3 * rows, rows, columns)
+    figure, axes = new_figure(2.1 * columns, 2.3 * rows, rows, columns)
     for axis in axes:
         axis.axis("off")
     for axis, values, title in zip(axes, maps, titles, strict=False):
-        axis.imshow(picture.convert("L"), cmap="gray", extent=(0, 1, 1, 0))
+        axis.imshow(image.convert("L"), cmap="gray", extent=(0, 1, 1, 0))
         low, high = limits or (float(values.min()), float(values.max()))
         axis.imshow(
             values.numpy(), cmap=HEAT, alpha=0.72, vmin=low, vmax=high, extent=(0, 1, 1, 0), interpolation="nearest"
         )
-        for left, top, right, bottom in marks:
+        for left, top, right, bottom in boxes:
             axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=2, ls="--"))
         axis.set_title(title, fontsize=11)
     return figure
 
 
-def pictures(images: Sequence[Image.Image], titles: Sequence[str], columns: int = 4, size: float = 2.6) -> Figure:
-    """Pictures with their titles, in rows."""
+def image_grid(images: Sequence[Image.Image], titles: Sequence[str], columns: int = 4, size: float = 2.6) -> Figure:
+    """Images with their titles, in rows."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     titles = [fill(title, int(12 * size)) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)
-    figure, axes = _figure(size * columns, (size + 0.1 + 0.2 * lines) * rows, rows, columns)
+    figure, axes = new_figure(size * columns, (size + 0.1 + 0.2 * lines) * rows, rows, columns)
     for axis in axes:
         axis.axis("off")
     for axis, image, title in zip(axes, images, titles, strict=False):
@@ -295,10 +296,10 @@ def curves(
     log: bool = False,
 ) -> Figure:
     """Lines by name: values, or (x values, values). levels: name -> a horizontal line, such as chance."""
-    figure, (axis,) = _figure(8, 4.2)
+    figure, (axis,) = new_figure(8, 4.2)
     for i, (name, line) in enumerate(lines.items()):
         pair = line if isinstance(line, tuple) else (range(len(line)), line)
-        points, values = (_array(list(part)).numpy() for part in pair)
+        points, values = (float_tensor(list(numbers)).numpy() for numbers in pair)
         axis.plot(points, values, label=name, color=COLORS[i % 7], ls=DASHES[i % 7], lw=2.2)
     for name, level in (levels or {}).items():
         axis.axhline(level, color="#666", lw=1.2, ls=":")
@@ -320,14 +321,20 @@ def bars(
     levels: Mapping[str, float] | None = None,
     digits: int = 2,
 ) -> Figure:
-    """Bars, one group of equal hatch for each name in `groups`, a number on every bar where there are few."""
-    figure, (axis,) = _figure(min(3 + 0.7 * len(names) * max(1, len(groups) * 0.6), 13), 4)
+    """Bars, one group of equal hatch for each name in `groups`, a number on every bar if there are few."""
+    figure, (axis,) = new_figure(min(3 + 0.7 * len(names) * max(1, len(groups) * 0.6), 13), 4)
     width = 0.8 / len(groups)
     for i, (name, values) in enumerate(groups.items()):
-        places = [k + (i - (len(groups) - 1) / 2) * width for k in range(len(names))]
+        positions = [k + (i - (len(groups) - 1) / 2) * width for k in range(len(names))]
         hatch = ("", "//", "..", "xx")[i % 4]
         drawn = axis.bar(
-            places, _array(values).numpy(), width * 0.94, label=name, color=COLORS[i % 7], hatch=hatch, ec="white"
+            positions,
+            float_tensor(values).numpy(),
+            width * 0.94,
+            label=name,
+            color=COLORS[i % 7],
+            hatch=hatch,
+            ec="white",
         )
         if len(names) * len(groups) <= 24:
             axis.bar_label(drawn, fmt=f"%.{digits}f", fontsize=9)
@@ -339,7 +346,7 @@ def bars(
     axis.set_ylabel(y)
     axis.spines[["top", "right"]].set_visible(False)
     if len(groups) > 1:
-        figure.legend(loc="outside upper right", ncols=len(groups), frameon=False)  # never on a bar
+        figure.legend(loc="outside upper right", ncols=len(groups), frameon=False)  # outside, so that it covers no bar
     if title:
         axis.set_title(title, fontsize=13, loc="left")
     return figure

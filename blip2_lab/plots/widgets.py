@@ -1,10 +1,12 @@
-"""Interactive views: thin wrappers over tables and figures that stand by themselves where widgets do not run.
+"""Interactive explorers for notebooks: thin wrappers over tables and figures.
 
-What is unusual about it:
+`explorer` redraws a view when a control changes; the other functions call it.
 
-* The mask's table is plain HTML with a sentence behind every cell. It needs no kernel and no JavaScript, so it works in
-  a stored notebook.
-* A view is displayed as itself and only updated by the controls under it. Where widgets do not run, it stays.
+Notes:
+
+* The mask table is plain HTML with a sentence for every cell. It needs no kernel and no JavaScript, so it works in a
+  stored notebook.
+* The view is displayed by itself and updated by the controls below it. Without widgets it stays as a static figure.
 
 Paper: section 3.2, Figure 2. Notebooks: 04, 09, 12.
 """
@@ -22,7 +24,7 @@ from blip2_lab.models import masks
 from blip2_lab.models.decoding import nucleus
 from blip2_lab.plots import decoding, figures
 
-#: objective -> its mask, and what the loss would lose without it
+#: objective -> its mask, and its full name
 OBJECTIVES: dict[str, tuple[Callable[[int, Tensor], Tensor], str]] = {
     "ITC": (masks.unimodal_mask, "image-text contrast"),
     "ITG": (masks.multimodal_causal_mask, "image-grounded text generation"),
@@ -31,12 +33,12 @@ OBJECTIVES: dict[str, tuple[Callable[[int, Tensor], Tensor], str]] = {
 
 
 def cell_sentence(objective: str, row: str, column: str, allowed: bool) -> str:
-    """What a cell says: "query 3 may read word 2 (boat): image-text matching"."""
+    """The sentence of a cell: "query 3 may read word 2 (boat): image-text matching"."""
     return f"{row} {'may' if allowed else 'may not'} read {column} ({objective}: {OBJECTIVES[objective][1]})"
 
 
 def row_names(words: Sequence[str], num_queries: int, padding: int) -> tuple[list[str], list[str]]:
-    """Short names for the margins, long ones for the sentences."""
+    """Short names of the rows for the margins, long ones for the sentences."""
     tokens = ["[CLS]", *words, "[SEP]", *["[PAD]"] * padding]
     long = [f"query {i}" for i in range(num_queries)]
     long += [f"word {i - 1} ({t})" if 0 < i <= len(words) else t for i, t in enumerate(tokens)]
@@ -44,7 +46,7 @@ def row_names(words: Sequence[str], num_queries: int, padding: int) -> tuple[lis
 
 
 def mask_table(objective: str, caption: str, num_queries: int = 4, padding: int = 1) -> str:
-    """The mask of an objective as an HTML table; the pointer on a cell says who may read whom.
+    """The mask of an objective as an HTML table; the tooltip of a cell says which row may read which column.
 
     Raises ValueError for an unknown objective.
     """
@@ -62,8 +64,8 @@ def mask_table(objective: str, caption: str, num_queries: int = 4, padding: int 
         for j in range(len(short)):
             allowed = bool(mask[i, j])
             colors = "background:#0072B2;color:white" if allowed else "background:#f2f2f2;color:#777"
-            said = html.escape(cell_sentence(objective, long[i], long[j], allowed), quote=True)
-            cells.append(f"<td title='{said}' style='{cell}{colors}'>{'1' if allowed else '·'}</td>")
+            sentence = html.escape(cell_sentence(objective, long[i], long[j], allowed), quote=True)
+            cells.append(f"<td title='{sentence}' style='{cell}{colors}'>{'1' if allowed else '·'}</td>")
         lines.append(
             f"<tr><th style='font-weight:normal;text-align:right'>{html.escape(name)}</th>{''.join(cells)}</tr>"
         )
@@ -71,7 +73,7 @@ def mask_table(objective: str, caption: str, num_queries: int = 4, padding: int 
 
 
 def mask_explorer(caption: str = "a red boat", num_queries: int = 4, padding: int = 1):
-    """Choose objective, caption, queries and padding. Without ipywidgets: the three tables, under each other."""
+    """Controls for objective, caption, queries and padding. Without ipywidgets: the three tables."""
     from IPython.display import HTML
 
     try:
@@ -87,15 +89,15 @@ def mask_explorer(caption: str = "a red boat", num_queries: int = 4, padding: in
     )
 
 
-def query_explorer(picture: Image.Image, maps: Tensor, marks: Sequence[tuple] = ()):
-    """Where a query looks, layer by layer: maps [layers, Q, n, n]. Choose the query; all its layers stand side by side.
+def query_explorer(image: Image.Image, maps: Tensor, boxes: Sequence[tuple] = ()):
+    """The attention maps of a query in all layers: maps [layers, Q, n, n]. A control chooses the query.
 
-    marks: boxes as in `figures.attention_on_picture`. Without ipywidgets: query 0.
+    boxes: as in `figures.attention_on_image`. Without ipywidgets: query 0.
     """
 
     def view(query: int):
         titles = [f"query {query}, look {i + 1} of {len(maps)}" for i in range(len(maps))]
-        return figures.attention_on_picture(picture, maps[:, query], titles, marks=marks)
+        return figures.attention_on_image(image, maps[:, query], titles, boxes=boxes)
 
     try:
         import ipywidgets
@@ -105,10 +107,10 @@ def query_explorer(picture: Image.Image, maps: Tensor, marks: Sequence[tuple] = 
 
 
 def explorer(view: Callable[..., object], **controls):
-    """Show what `view` makes of the controls' values (a figure, HTML), and again whenever one of them changes.
+    """Display `view(**values)` (a figure or HTML) and update it when a control changes.
 
-    controls: ipywidgets, or plain values where there is nothing to choose. The view is shown as itself, not inside a
-    widget, so it stays where widgets do not run. Returns the controls, to be displayed under it; None without any.
+    controls: ipywidgets, or plain values if there is nothing to choose. The view is displayed outside the widgets, so
+    it remains where widgets do not run. Returns the controls, to be displayed below it, or None if there are none.
     """
     from IPython.display import display
 
@@ -128,7 +130,8 @@ def explorer(view: Callable[..., object], **controls):
 
 
 def decoding_explorer(logits: Tensor, names: Sequence[str], top: int = 10):
-    """Choose temperature and top_p of one step: logits [V], a name for each. Without ipywidgets: four settings."""
+    """Controls for temperature and top_p of one step: logits [V], a name for each. Without ipywidgets: four
+    settings."""
     own = {"as the model says": nucleus(logits)}
 
     def chosen(temperature: float, top_p: float) -> dict[str, Tensor]:
@@ -147,7 +150,7 @@ def decoding_explorer(logits: Tensor, names: Sequence[str], top: int = 10):
 
 
 def beam_explorer(view: Callable[..., object], num_beams: int = 3, length_penalty: float = 1.0):
-    """Choose the width of a beam search and its length penalty. `view(num_beams, length_penalty)` makes the figure."""
+    """Controls for beam width and length penalty. `view(num_beams, length_penalty)` returns the figure."""
     try:
         import ipywidgets
     except ImportError:

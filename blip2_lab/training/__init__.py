@@ -1,17 +1,19 @@
-"""Training: recipes, the tasks they train, the loop, and what a run leaves on disk.
+"""Training: recipes, the tasks they train, the training loop, and the run folder on disk.
 
-    recipes      what is trained, as data: the miniature's, the paper's; no torch
-    pipeline     several recipes side by side, each as soon as what it needs is there
+    recipes      what is trained, as data: the miniature's recipes and the paper's; no torch
+    pipeline     several recipes in parallel processes, each started when its inputs are trained
     run          one recipe in its run folder
-    builders     from a recipe to its task: parts found, loaded, built
-    batches      where batches come from: drawn scenes, your own pictures, cached features
+    builders     from a recipe to its task: frozen models loaded, new ones built
+    batches      batches of drawn scenes, of image-text data, of cached features
     tasks        what is trained, its losses and its evaluation
-    trainer      the loop: accelerate, passes, evaluation, exact resume
+    trainer      the training loop: accelerate, gradient accumulation, evaluation, exact resume
     optim        AdamW, its schedule, its parameter groups
-    prefetch     batches made ahead, in another thread
-    divergence   is the loss still going down?
+    prefetch     batches prepared in a background thread
+    divergence   detects a loss that diverges
     run_folder   settings, log and checkpoints on disk
     planning     parameters, memory, FLOPs and hours of a recipe, before it starts
+
+Begin with `run.run`, which trains one recipe.
 
 Paper: section 3.4. Notebooks: 08, 11.
 """
@@ -19,7 +21,7 @@ Paper: section 3.4. Notebooks: 08, 11.
 from importlib import import_module
 from typing import Any
 
-#: name -> module. Imported when asked for: `recipes` is read by commands that load no torch.
+#: name -> module. Imported on first access: commands that only read `recipes` load no torch.
 _MODULE_OF = {
     "Diverged": "divergence",
     "OptimConfig": "recipes",

@@ -1,12 +1,15 @@
-"""Where a stage's batches come from: drawn scenes, or pictures of your own, live or from the feature cache.
+"""Batches for training: scenes of the picture book, or image-text data, as pixels or from the feature cache.
 
-What is unusual about it:
+`train_and_held_out` is where to begin: it opens the data of a recipe. `SceneBatches` and `ImageTextBatches` have one
+method in common, `batch(index)`.
 
-* A feed has one method, `batch(index)`, a pure function of its index: caption, crop and flip of every place are drawn
-  from the seed, the batch's number and the place. Threads decode the pictures, and cannot change a single one.
-* From the cache a picture comes in one of several views, each cropped and flipped once. A view is not flipped when any
-  text of its picture names a side. A broken picture's row is all NaN: it is skipped each time.
-* `schema.WebData` says what is done with the pictures; `data/mixture.py` knows where they are.
+Notes:
+
+* `batch(index)` is a pure function of its index: caption, crop and flip of each example are drawn from the seed, the
+  batch's index and the position in the batch. Decoding in several threads does not change the result.
+* The cache holds several views of each image, each cropped and flipped once. A view is not flipped if any text of its
+  image names a side. The features of a broken image are NaN; its examples are skipped.
+* `schema.ImageTextData` has the settings; `data/mixture.py` finds and mixes the sources.
 
 Paper: section 3.4 (random resized crop, flip; one of several captions each time). Notebook: 08.
 """
@@ -48,66 +51,66 @@ from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
 from blip2_lab.training.optim import bf16_is_fast
-from blip2_lab.training.recipes.schema import Recipe, SceneData, WebData
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe, SceneData
 
-SKIPPED = "skipped.jsonl"  #: in a run's folder
-FAMILY = 16  #: scenes that a batch shows together because they are alike
+SKIPPED = "skipped.jsonl"  #: the list of unusable examples, in a run's folder
+GROUP_SIZE = 16  #: similar scenes that a hard batch shows together
 
-#: What a full caption tells: of the whole scene, and of each thing.
-TOLD = (*PLACES, *TIMES, *range(1, 5), *KINDS, *COLORS, *SIZES, *POSITIONS)
+#: The values that a full caption can state: of the whole scene, and of each thing.
+CAPTION_VALUES = (*PLACES, *TIMES, *range(1, 5), *KINDS, *COLORS, *SIZES, *POSITIONS)
 
 
-def told(scene: Scene) -> tuple:
-    """All that a full caption tells. Of two scenes that agree in it every caption is true."""
+def caption_facts(scene: Scene) -> tuple:
+    """Everything that a full caption states. If two scenes agree in it, every caption of one is true of the other."""
     things = sorted((t.kind, t.color, t.size, t.position) for t in scene.things)
     return scene.place, scene.time, *things
 
 
-def facts(scene: Scene) -> list[int]:
-    """How often each of `TOLD` is true; which thing has which color it does not say."""
-    place, time, *things = told(scene)
+def fact_counts(scene: Scene) -> list[int]:
+    """How often each of `CAPTION_VALUES` holds in the scene; which thing has which value is not encoded."""
+    place, time, *things = caption_facts(scene)
     true = Counter([place, time, len(things), *(value for thing in things for value in thing)])
-    return [true[value] for value in TOLD]
+    return [true[value] for value in CAPTION_VALUES]
 
 
-class SceneFeed:
+class SceneBatches:
     """Scenes of the picture book: cached features with freshly drawn captions.
 
-    From batch `alike_from` on every second batch, those with captions that tell everything (`PictureBook.one_caption`),
-    shows families of `FAMILY` scenes that are told almost alike. The contrastive loss and the hard negatives of ITM
-    teach what tells the examples of a batch apart; among 64 random scenes place, time and number do for most, and
-    kinds, colors and positions are learned late. A caption that tells a part would often be true of a whole family.
+    From batch `hard_batches_from` on, every second batch shows groups of `GROUP_SIZE` similar scenes. These batches
+    have full captions (`PictureBook.one_caption`), because a partial caption is often true of a whole group. ITC and
+    the hard negatives of ITM teach what distinguishes the examples of a batch. Among 64 random scenes, place, time and
+    number of things distinguish most pairs, so kinds, colors and positions are learned late without hard batches.
     """
 
     def __init__(
-        self, book: PictureBook, features: Features, batch_size: int, seed: int, alike_from: int | None = None
+        self, book: PictureBook, features: Features, batch_size: int, seed: int, hard_batches_from: int | None = None
     ) -> None:
         self.book, self.features = book, features
         self.batch_size, self.seed = batch_size, seed
-        self.alike_from = math.inf if alike_from is None else alike_from
-        count = len(features) if alike_from is not None else 0
-        # numpy: this runs in the thread that prepares batches, where torch's own threads would slow the training's
-        self.facts = np.array([facts(book.scene(number)) for number in range(count)], dtype=np.int8)
+        self.hard_batches_from = math.inf if hard_batches_from is None else hard_batches_from
+        count = len(features) if hard_batches_from is not None else 0
+        # numpy: this runs in the prefetch thread, where torch's own threads would slow down the training step
+        self.fact_counts = np.array([fact_counts(book.scene(number)) for number in range(count)], dtype=np.int8)
 
     def numbers(self, index: int) -> list[int]:
-        """The scenes of batch `index`."""
-        plain = batch_indices(index, self.batch_size, len(self.features), self.seed)
-        if index < self.alike_from or index % 2 == 1:
-            return plain
+        """The numbers of the scenes of batch `index`."""
+        shuffled = batch_indices(index, self.batch_size, len(self.features), self.seed)
+        if index < self.hard_batches_from or index % 2 == 1:
+            return shuffled
         chosen: dict[int, None] = {}
-        for anchor in plain:  # the family of a scene that is in one already would be much the same
+        for anchor in shuffled:  # a scene that is in a group already would bring nearly the same group
             if anchor not in chosen:
-                chosen |= dict.fromkeys(self.family(anchor))
+                chosen |= dict.fromkeys(self.similar_scenes(anchor))
             if len(chosen) >= self.batch_size:
                 break
         return list(chosen)[: self.batch_size]
 
-    def family(self, number: int) -> list[int]:
-        """A scene and those that differ from it in the fewest facts, none in nothing at all."""
-        differences = np.abs(self.facts - self.facts[number]).sum(axis=1)
-        nearest = differences.argsort(kind="stable")[: 2 * FAMILY].tolist()
-        own = told(self.book.scene(number))
-        return [number, *(n for n in nearest if told(self.book.scene(n)) != own)][:FAMILY]
+    def similar_scenes(self, number: int) -> list[int]:
+        """A scene, followed by those that differ from it in the fewest facts; scenes with equal facts are left out."""
+        differences = np.abs(self.fact_counts - self.fact_counts[number]).sum(axis=1)
+        nearest = differences.argsort(kind="stable")[: 2 * GROUP_SIZE].tolist()
+        own = caption_facts(self.book.scene(number))
+        return [number, *(n for n in nearest if caption_facts(self.book.scene(n)) != own)][:GROUP_SIZE]
 
     def batch(self, index: int) -> Batch:
         numbers = self.numbers(index)
@@ -116,19 +119,19 @@ class SceneFeed:
 
 
 class Row(NamedTuple):
-    """One row of a batch: a picture as a view or as its features [N,Dv], and its text."""
+    """One row of a batch: an image, augmented or as its features [N,Dv], and its text."""
 
-    picture: Image.Image | Tensor
+    image: Image.Image | Tensor
     caption: str
     question: str | None
     id: str
 
 
-class PictureFeed:
-    """Pictures of `mixture` as batches of pixels [B,3,S,S], or of image_features [B,N,Dv] once `cache` was called."""
+class ImageTextBatches:
+    """Image-text data of `mixture` as batches of pixels [B,3,S,S], or of image_features [B,N,Dv] after `cache`."""
 
     def __init__(
-        self, mixture: Mixture, data: WebData, *, batch_size: int, seed: int, broken_file: Path | None = None
+        self, mixture: Mixture, data: ImageTextData, *, batch_size: int, seed: int, broken_file: Path | None = None
     ) -> None:
         sources = [_with_text(source, data.text) for source in mixture.sources]
         self.held_out: list[Source] = []
@@ -142,32 +145,35 @@ class PictureFeed:
         self.pool = ThreadPoolExecutor(max(1, data.threads))
         self.features: list[Features] = []
         if 0 < len(self.mixture) < batch_size and len(self.mixture.sources) == 1:
-            self.batch_size = len(self.mixture)  # a picture comes once in an epoch, so at most once in a batch
-            print(f"note: batches of {self.batch_size} instead of {batch_size}: there are no more pictures", flush=True)
+            self.batch_size = len(self.mixture)  # an image occurs once in an epoch, so at most once in a batch
+            print(
+                f"note: batches of {self.batch_size} instead of {batch_size}: there are no more pictures",
+                flush=True,
+            )
 
     @property
     def identity(self) -> str:
-        """A name for the list of examples; a resumed run must find the same."""
+        """A hash of the list of examples; a run resumes only on the same one."""
         return "-".join(identity(source) for source in self.mixture.sources)
 
     def batch(self, index: int) -> Batch:
-        """Batch number `index`. Raises ValueError when all of it is broken, or too much of everything."""
+        """Batch number `index`. Raises ValueError if all its examples are broken, or more than `max_broken` of all."""
         picks = self.mixture.picks(index, self.batch_size, self.seed)
         self.skips.seen = max(self.skips.seen, (index + 1) * self.batch_size)
-        records = [self._record(pick) for pick in picks]  # in order: a stream has no other way
-        places = [Random(f"{self.seed} {index} {place}") for place in range(len(picks))]
-        rows = list(self.pool.map(self._row, picks, records, places))
+        records = [self._read_record(pick) for pick in picks]  # in order: a stream can only be read forward
+        generators = [Random(f"{self.seed} {index} {position}") for position in range(len(picks))]
+        rows = list(self.pool.map(self._row, picks, records, generators))
         good = [row for row in rows if row is not None]
         if not good:
             raise ValueError(f"no picture of batch {index} can be used: {self.skips.report()}")
-        rows = [row or good[place % len(good)] for place, row in enumerate(rows)]
+        rows = [row or good[position % len(good)] for position, row in enumerate(rows)]
         questions = [row.question for row in rows] if self.data.text == "questions" else None
-        shown = dict(captions=[row.caption for row in rows], ids=[row.id for row in rows], questions=questions)
+        texts = dict(captions=[row.caption for row in rows], ids=[row.id for row in rows], questions=questions)
         if self.features:
-            return Batch(image_features=torch.stack([row.picture for row in rows]), **shown)
-        return Batch(pixels=preprocess([row.picture for row in rows], self.data.image_size), **shown)
+            return Batch(image_features=torch.stack([row.image for row in rows]), **texts)
+        return Batch(pixels=preprocess([row.image for row in rows], self.data.image_size), **texts)
 
-    def _record(self, pick: Pick) -> Record | None:
+    def _read_record(self, pick: Pick) -> Record | None:
         try:
             return self.mixture.record(pick, self.seed)
         except BrokenSample as broken:
@@ -175,19 +181,19 @@ class PictureFeed:
             return None
 
     def _row(self, pick: Pick, record: Record | None, rng: Random) -> Row | None:
-        """One place of a batch, or None where the sample is broken."""
+        """One row of a batch, or None if the example is broken."""
         if record is None:
             return None
         try:
             question, caption = choose_text(record, self.data.text, rng)
             if self.features:
-                picture = self._view(pick, record, rng)
+                image = self._view(pick, record, rng)
             else:
-                picture = self.augmentation(record.open().image, [caption, question or ""], rng)
+                image = self.augmentation(record.open().image, [caption, question or ""], rng)
         except BrokenSample as broken:
             self._skip(pick, record, broken)
             return None
-        return Row(picture, caption, question, f"{pick.source}/{record.id or pick.number}")
+        return Row(image, caption, question, f"{pick.source}/{record.id or pick.number}")
 
     def _skip(self, pick: Pick, record: Record | None, broken: BrokenSample) -> None:
         name = record.id if record is not None and record.id else pick.number
@@ -196,15 +202,15 @@ class PictureFeed:
     # -- the cache ---------------------------------------------------------------------------------------------------
 
     def cache(self, encode: Encode, folder: Path, encoder: str, say: Callable[[str], None] = print) -> None:
-        """Encode `data.cached_views` views of each picture into `folder`, or find them there; `encoder` names whose
-        features they are. Raises ValueError for a stream: nobody knows how many pictures it has."""
+        """Encode `data.cached_views` views of each image into `folder`, or reuse what is there; `encoder` is the
+        fingerprint of the encoder. Raises ValueError for a stream, whose number of images is not known."""
         views = self.data.cached_views
         for number, source in enumerate(self.mixture.sources):
             if is_stream(source):
                 raise ValueError(f"{source.name} is a stream, which cannot be cached: --set data.cached_views=0")
-            name = f"{encoder}-{_contents(source, self.data, self.seed)}"
+            name = f"{encoder}-{_cache_key(source, self.data, self.seed)}"
             features = cached_features(
-                _or_nan(encode, self.data.image_size),
+                _nan_if_broken(encode, self.data.image_size),
                 self._image_of(number, source, views),
                 len(source) * views,
                 path=folder / name,
@@ -220,8 +226,8 @@ class PictureFeed:
             pick, record = Pick(number, row // views), None
             try:
                 record = source.record(pick.number)
-                said = [*record.captions, *(text for q in record.questions for text in (q.text, q.answer))]
-                return self.augmentation(record.open().image, said, Random(f"{self.seed} view {number} {row}"))
+                texts = [*record.captions, *(text for q in record.questions for text in (q.text, q.answer))]
+                return self.augmentation(record.open().image, texts, Random(f"{self.seed} view {number} {row}"))
             except BrokenSample as broken:
                 self._skip(pick, record, broken)
                 return None
@@ -232,35 +238,35 @@ class PictureFeed:
         views = self.data.cached_views
         features = self.features[pick.source][pick.number * views + rng.randrange(views)]
         if features[0, 0].isnan():
-            record.open()  # says what is wrong with it
+            record.open()  # raises BrokenSample with the reason
             raise BrokenSample("broken when it was cached", f"{record.id} could not be read then")
         return features
 
     # -- held out ----------------------------------------------------------------------------------------------------
 
     def validation(self) -> Batch | None:
-        """The held-out pictures, squashed to a square (as at inference) and with their first text; None without any."""
+        """The held-out images, resized to a square (as at inference), with their first text; None if there are none."""
         rows = []
-        for number, part in enumerate(self.held_out):
-            for index in range(len(part)):
+        for number, source in enumerate(self.held_out):
+            for index in range(len(source)):
                 record = None
                 try:
-                    record = part.record(index)
+                    record = source.record(index)
                     question, caption = choose_text(record, self.data.text, None)
                     rows.append(Row(record.open().image, caption, question, f"{number}/{record.id or index}"))
                 except BrokenSample as broken:
-                    self._skip(Pick(number, part.numbers[index]), record, broken)
-        if len(rows) < 2:  # with one picture there is no other to shuffle in
+                    self._skip(Pick(number, source.numbers[index]), record, broken)
+        if len(rows) < 2:  # shuffled pairs need a second image
             return None
         return Batch(
             captions=[row.caption for row in rows],
-            pixels=preprocess([row.picture for row in rows], self.data.image_size),
+            pixels=preprocess([row.image for row in rows], self.data.image_size),
             ids=[row.id for row in rows],
             questions=[row.question for row in rows] if self.data.text == "questions" else None,
         )
 
     def texts(self) -> list[str]:
-        """All that the sources on disk say, without opening a picture: to see whether a vocabulary knows the words."""
+        """All texts of the sources on disk, read without opening an image: to compare their words with a vocabulary."""
         lists = [source for source in self.mixture.sources if isinstance(source, Part | PictureList)]
         records = (source.record(index) for source in lists for index in range(len(source)))
         if self.data.text == "captions":
@@ -279,13 +285,13 @@ def choose_text(record: Record, text: str, rng: Random | None) -> tuple[str | No
     if not answered:
         raise BrokenSample("no answered question", f"{record.id} has no question with an answer")
     question = rng.choice(answered) if rng else answered[0]
-    # each of VQA v2's ten answers as likely: LAVIS weighs each answer's loss by how often it was given
+    # each of VQA v2's ten answers is equally likely; LAVIS weights the loss of an answer by its frequency
     drawn = isinstance(question, AskedQuestion) and rng is not None
     return question.text, rng.choice(question.answers) if drawn else question.answer
 
 
 def _with_text(source: Source | Stream, text: str) -> Source | Stream:
-    """The pictures of a list about which there is such a text. Raises ValueError when there is none."""
+    """The images of a list that have such a text. Raises ValueError if there are none."""
     if text not in ("captions", "questions"):
         raise ValueError(f"data.text={text} is unknown: choose captions or questions")
     if not isinstance(source, PictureList):
@@ -297,8 +303,8 @@ def _with_text(source: Source | Stream, text: str) -> Source | Stream:
     return source if len(numbers) == len(source) else Part(source, numbers)
 
 
-def _or_nan(encode: Encode, image_size: int) -> Encode:
-    """The same encoder, which answers NaN to a picture that is None."""
+def _nan_if_broken(encode: Encode, image_size: int) -> Encode:
+    """The same encoder, with NaN features for an image that is None."""
 
     def encode_known(images: Sequence[Image.Image | None]) -> Tensor:
         blank = Image.new("RGB", (image_size, image_size))
@@ -309,8 +315,8 @@ def _or_nan(encode: Encode, image_size: int) -> Encode:
     return encode_known
 
 
-def _contents(source: Source, data: WebData, seed: int) -> str:
-    """A name for these pictures (by path, size and time of change) and for what is done with them."""
+def _cache_key(source: Source, data: ImageTextData, seed: int) -> str:
+    """A hash of these images (path, size, modification time) and of the settings of their augmentation."""
     digest = hashlib.sha256(f"{identity(source)} {seed} {data.image_size} {data.crop_scale}".encode())
     digest.update(f"{data.flip} {data.cached_views}".encode())
     while isinstance(source, Part):
@@ -326,7 +332,7 @@ def _contents(source: Source, data: WebData, seed: int) -> str:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A name for these very weights: sixteen hexadecimal digits."""
+    """A hash of the module's weights: sixteen hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -335,15 +341,16 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def encode_frozen(image_encoder: ImageEncoder, pixels: Tensor) -> Tensor:
-    """pixels [B,3,S,S] -> image_features bf16 [B,N,Dv], without gradient: what the feature cache keeps, so that
-    training from it gives the same losses. Computed in bf16 where that is fast, else in the encoder's own precision."""
+    """pixels [B,3,S,S] -> image_features bf16 [B,N,Dv], without gradient, in the precision of the feature
+    cache, so that training with and without the cache gives the same losses. Computed in bf16 if the device supports
+    it in hardware, else in the encoder's own precision."""
     half = bf16_is_fast(pixels.device.type) or image_encoder.model.dtype == torch.bfloat16
     with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
         return image_encoder.to(pixels.device)(pixels).to(torch.bfloat16)
 
 
-def encoder_of(image_encoder: ImageEncoder):
-    """The encoder as a function of pictures -> image_features bf16 [B,N,Dv], on the fastest device there is."""
+def encode_function(image_encoder: ImageEncoder):
+    """The encoder as a function from images to image_features bf16 [B,N,Dv], on the GPU if there is one."""
     image_encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def encode(images: Sequence[Image.Image]) -> Tensor:
@@ -352,7 +359,7 @@ def encoder_of(image_encoder: ImageEncoder):
     return encode
 
 
-# ------------------------------------------------------------------------------------------------ a recipe's own feed
+# ------------------------------------------------------------------------------------------------- from a recipe
 
 
 def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Features]:
@@ -360,7 +367,7 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     book = PictureBook(data.seed, image_size=image_encoder.image_size, caption=data.caption)
     name = f"{fingerprint(image_encoder)}-{data.seed}-{data.scenes}"
     features = cached_features(
-        encoder_of(image_encoder),
+        encode_function(image_encoder),
         book.image,
         data.scenes,
         path=runs_dir / "features" / name,
@@ -369,17 +376,17 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     return book, features
 
 
-def check_place(recipe: Recipe) -> None:
-    """Raises ValueError when nobody has said where the pictures are; asked before gigabytes are fetched."""
+def require_data_path(recipe: Recipe) -> None:
+    """Raises ValueError if the recipe has no `data.path`. Called before any download."""
     data = recipe.data
-    if isinstance(data, WebData) and not data.path:
+    if isinstance(data, ImageTextData) and not data.path:
         raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
 
 
-def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> PictureFeed:
-    """The recipe's pictures; with `data.cached_views` their features are computed now, once."""
+def image_text_batches(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> ImageTextBatches:
+    """The recipe's image-text data; with `data.cached_views`, their features are computed here, once."""
     data = recipe.data
-    feed = PictureFeed(
+    batches = ImageTextBatches(
         open_sources(data.path),
         data,
         batch_size=recipe.optim.pass_size,
@@ -387,18 +394,20 @@ def picture_feed(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) ->
         broken_file=runs_dir / recipe.name / SKIPPED,
     )
     if data.cached_views:
-        feed.cache(encoder_of(image_encoder), runs_dir / "features", fingerprint(image_encoder))
-    return feed
+        batches.cache(encode_function(image_encoder), runs_dir / "features", fingerprint(image_encoder))
+    return batches
 
 
-def pairs(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> tuple[SceneFeed | PictureFeed, Batch | None]:
-    """Pictures with captions to learn from, and others to evaluate on, if any."""
-    if isinstance(recipe.data, WebData):
-        feed = picture_feed(recipe, image_encoder, runs_dir)
-        return feed, feed.validation()
+def train_and_held_out(
+    recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path
+) -> tuple[SceneBatches | ImageTextBatches, Batch | None]:
+    """Batches to train on, and a held-out batch to evaluate on, or None."""
+    if isinstance(recipe.data, ImageTextData):
+        batches = image_text_batches(recipe, image_encoder, runs_dir)
+        return batches, batches.validation()
     book, features = scene_features(image_encoder, recipe.data, runs_dir)
     gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size, caption="full")
     numbers = range(recipe.data.held_out)
-    pictures = encoder_of(image_encoder)([gallery.image(i) for i in numbers])
-    held_out = Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=pictures)
-    return SceneFeed(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.alike_from), held_out
+    held_out_features = encode_function(image_encoder)([gallery.image(i) for i in numbers])
+    held_out = Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=held_out_features)
+    return SceneBatches(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.hard_batches_from), held_out

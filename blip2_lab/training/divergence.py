@@ -1,10 +1,12 @@
-"""Does the loss still go down? What stops a run, and which checkpoint was the last good one.
+"""Detect divergence: when to stop a run, and which checkpoint was the last good one.
 
-What is unusual about it:
+`LossMonitor.add` is called with the loss of each step.
 
-* NaN is not the only way to diverge: a loss may climb back to where it began and stay there for days. A harder lesson
-  (training/tasks/pretraining.py) lets it climb, too, but not for long: it is given some steps to come down.
-* A checkpoint that was written while the loss climbed is not a good one, and is not recommended.
+Notes:
+
+* A loss can diverge without becoming NaN: it rises to its initial value and stays there. A change of the curriculum
+  (training/tasks/pretraining.py) raises the loss for a short time, so a run stops only after `PATIENCE` steps.
+* A checkpoint written while the loss was rising is not recommended to resume from.
 
 Notebook: 08.
 """
@@ -17,14 +19,14 @@ from typing import ClassVar
 
 
 class Diverged(FloatingPointError):
-    """A loss or a gradient is no number any more, or the loss climbs; the message says where, and what to try."""
+    """A loss or a gradient is not finite, or the loss rose; the message says at which step, and what to try."""
 
 
 @dataclass
-class LossWatch:
-    """Does the loss climb? Means over about `SPAN` steps: where it began, the best, the latest. Part of a checkpoint.
+class LossMonitor:
+    """Running means of the loss over about `SPAN` steps: `first`, `best` and `recent`. Saved in each checkpoint.
 
-    `good_step` is the last checkpoint at which the loss was near its best.
+    `good_step` is the step of the last checkpoint at which the loss was near its best.
     """
 
     SPAN: ClassVar[int] = 20
@@ -38,8 +40,8 @@ class LossWatch:
     good_step: int = 0
 
     def add(self, loss: float) -> None:
-        """Note a step's loss. Raises Diverged when it is twice what it was in the beginning, or when it has been back
-        there for `PATIENCE` steps after it had fallen to half."""
+        """Add the loss of a step. Raises Diverged if the mean is above twice its initial value, or if it fell to half
+        of the initial value and has been back there for `PATIENCE` steps."""
         self.steps += 1
         self.recent += (loss - self.recent) / min(self.steps, self.SPAN)
         if self.steps <= self.SPAN:
@@ -51,7 +53,7 @@ class LossWatch:
         if self.first > 0 and (self.steps_back > self.PATIENCE or self.recent > 2 * self.first):
             raise Diverged(f"the loss climbed to {self.recent:.4g} (it began at {self.first:.4g})")
 
-    def checked(self, step: int) -> None:
-        """A checkpoint of this step is written."""
+    def mark_checkpoint(self, step: int) -> None:
+        """Record that a checkpoint of this step is written."""
         if self.steps <= self.SPAN or self.recent <= self.best + (self.first - self.best) / 4:
             self.good_step = step

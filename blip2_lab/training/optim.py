@@ -1,11 +1,11 @@
-"""AdamW and its schedule: learning rate, parameter groups, and what is in training mode.
+"""AdamW and its schedule: learning rate, parameter groups, and which modules are in training mode.
 
-`build_optimizer` and `learning_rate` are where to begin; the trainer calls both, and nothing else reads `optim.lr`.
+`build_optimizer` and `learning_rate` are where to begin; the trainer calls both, and no other module reads `optim.lr`.
 
 Notes:
 
-* The learning rate is a pure function of the step, and every parameter group multiplies it by its own `lr_scale`.
-  (LAVIS computes `lr_scale` for layer-wise decay and never reads it; `vit_lr_scales` is that decay, applied.)
+* The learning rate is a pure function of the step; each parameter group multiplies it by its own `lr_scale`.
+* differs from LAVIS, which computes the `lr_scale` of layer-wise decay and does not use it; `vit_lr_scales` is applied.
 
 Paper: section 3.4. Notebook: 08.
 """
@@ -28,7 +28,7 @@ def build_optimizer(
     lr_scales: dict[str, float] | None = None,
     no_decay: tuple[str, ...] = (),
 ) -> torch.optim.AdamW:
-    """AdamW over what trains in `model`; the two last options as in `parameter_groups`."""
+    """AdamW over the trainable parameters of `model`; for the last two options see `parameter_groups`."""
     groups = parameter_groups(model, optim.lr, optim.weight_decay, lr_scales=lr_scales, no_decay=no_decay)
     if not groups:
         raise ValueError("nothing to train: no parameter of the model requires a gradient")
@@ -74,16 +74,17 @@ def parameter_groups(
 ) -> list[dict]:
     """AdamW's groups over the trainable parameters.
 
-    Biases and tensors of fewer than two dimensions do not decay, nor do names that contain a part of `no_decay`.
-    A name that contains a key of `lr_scales` learns that many times faster, e.g. `{"relative_attention_bias": 30}`.
+    Weight decay excludes biases, tensors of fewer than two dimensions, and names that contain an entry of `no_decay`.
+    A parameter whose name contains a key of `lr_scales` learns that many times faster:
+    `{"relative_attention_bias": 30}`.
     """
-    # differs from LAVIS: the 0-dimensional temperature does not decay either; there it does by accident (len 0 != 1)
+    # differs from LAVIS: the 0-dimensional temperature has no weight decay; LAVIS tests for `len(shape) == 1` only
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for name, parameter in trainable:
-        scale = next((s for part, s in (lr_scales or {}).items() if part in name), 1.0)
-        free = parameter.ndim < 2 or name.endswith(".bias") or any(part in name for part in no_decay)
-        groups.setdefault((scale, 0.0 if free else weight_decay), []).append(parameter)
+        scale = next((s for key, s in (lr_scales or {}).items() if key in name), 1.0)
+        excluded = parameter.ndim < 2 or name.endswith(".bias") or any(key in name for key in no_decay)
+        groups.setdefault((scale, 0.0 if excluded else weight_decay), []).append(parameter)
     result = [
         {"params": parameters, "lr": lr * scale, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
@@ -93,12 +94,12 @@ def parameter_groups(
 
 
 def vit_lr_scales(num_layers: int, decay: float, prefix: str = "image_encoder.model.") -> dict[str, float]:
-    """Layer-wise decay of the learning rate as `parameter_groups` wants it: parameter name -> scale.
+    """Layer-wise decay of the learning rate, as `lr_scales` of `parameter_groups`: parameter name -> scale.
 
-    The last layer learns `decay` times as fast as the Q-Former, the one below `decay ** 2`, and so on; the embeddings
-    are below the first. With decay 1 there is nothing to scale: {}.
+    The last layer learns `decay` times as fast as the Q-Former, the one below it `decay ** 2`, and so on; embeddings
+    count as the layer below the first. With decay 1: {}.
     """
-    # differs from LAVIS: there the same scales are computed and no optimizer reads them
+    # differs from LAVIS: LAVIS computes the same scales, and its optimizer does not read them
     if decay == 1:
         return {}
     layers = {f"{prefix}encoder.layers.{k}.": decay ** (num_layers - k) for k in range(num_layers)}
@@ -106,7 +107,7 @@ def vit_lr_scales(num_layers: int, decay: float, prefix: str = "image_encoder.mo
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode, except for frozen sub-modules: their dropout stays off (LAVIS leaves the language model's on)."""
+    """Training mode, except for frozen sub-modules, whose dropout stays off (LAVIS leaves the language model's on)."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -114,8 +115,8 @@ def train_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def after_divergence(optim: OptimConfig) -> str:
-    """What to change when a run has diverged; the end of a sentence."""
+def divergence_advice(optim: OptimConfig) -> str:
+    """What to change after a divergence, as the end of a sentence."""
     return (
         f"try a lower learning rate than {optim.lr:g}, a longer warm-up than {optim.warmup_steps} steps, "
         "grad_clip=1.0, or precision=fp32"

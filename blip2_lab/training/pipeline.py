@@ -1,10 +1,12 @@
-"""The parts of a sequence (`blip2-lab train micro-all`), trained side by side.
+"""Train the recipes of a sequence (`blip2-lab train micro-all`) in parallel processes.
 
-What is unusual about it:
+`run` is where to begin.
 
-* Small models do not fill many cores: two processes with half of the threads each do more than one with all of them.
-* A part begins as soon as what it needs is trained; of several that could begin, the first in the sequence.
-* A part that fails stops the others, and so does Ctrl-C. The same command goes on from each part's last checkpoint.
+Notes:
+
+* Small models do not use many cores: two processes with half of the threads each are faster than one with all.
+* A recipe starts as soon as the recipes it needs are trained, in the order of the sequence.
+* If a recipe fails, or at Ctrl-C, the others are stopped. The same command resumes each from its last checkpoint.
 
 Notebook: 08.
 """
@@ -37,7 +39,7 @@ def run(
 ) -> None:
     """Train the recipes in `runs_dir`, `jobs` at a time (default: two on a CPU of several cores, else one).
 
-    Raises what a part raises, and ValueError when the system ended a part or the rest wait for one another.
+    Raises the error of a recipe that fails, and ValueError if the system ended a process or recipes need one another.
     """
     jobs = min(jobs or _default_jobs(), len(recipes))
     if jobs == 1:
@@ -45,7 +47,7 @@ def run(
             _announce(recipe, progress)
             run_module.run(recipe, runs_dir, resume=resume, progress=progress)
         return
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy torch's threads, locks and all
+    spawn = multiprocessing.get_context("spawn")  # fork is not safe with torch's threads
     threads = max(1, torch.get_num_threads() // jobs)
     waiting, running = list(recipes), {}
     try:
@@ -53,27 +55,29 @@ def run(
             for recipe in ready(waiting, [recipe for recipe, _, _ in running.values()])[: jobs - len(running)]:
                 _announce(recipe, progress)
                 result, sender = spawn.Pipe(duplex=False)
-                process = spawn.Process(target=_part, args=(recipe, runs_dir, resume, progress, threads, sender))
+                process = spawn.Process(
+                    target=_train_in_process, args=(recipe, runs_dir, resume, progress, threads, sender)
+                )
                 process.start()
                 sender.close()
                 waiting.remove(recipe)
                 running[process.sentinel] = recipe, process, result
             if not running:
-                raise ValueError(f"{' and '.join(recipe.name for recipe in waiting)} need one another: none can begin")
+                raise ValueError(f"{' and '.join(recipe.name for recipe in waiting)} need one another: none can start")
             for sentinel in wait(list(running)):
                 recipe, process, result = running.pop(sentinel)
                 process.join()
-                _check(recipe, process.exitcode, result)
+                _raise_error_of(recipe, process.exitcode, result)
     finally:
         for _, process, _ in running.values():
-            process.terminate()  # at any time: checkpoints are written whole or not at all
+            process.terminate()  # safe at any time: checkpoints are written atomically
             process.join()
 
 
 def ready(waiting: Sequence[Recipe], running: Sequence[Recipe]) -> list[Recipe]:
-    """Those of the waiting that need nothing that is still to come."""
-    to_come = {recipe.name for recipe in (*waiting, *running)}
-    return [recipe for recipe in waiting if not to_come.intersection(needs(recipe))]
+    """The waiting recipes whose inputs are all trained."""
+    unfinished = {recipe.name for recipe in (*waiting, *running)}
+    return [recipe for recipe in waiting if not unfinished.intersection(needs(recipe))]
 
 
 def _default_jobs() -> int:
@@ -86,39 +90,41 @@ def _announce(recipe: Recipe, progress: bool) -> None:
         print(f"{recipe.name}: {recipe.summary} ({recipe.cost})", flush=True)
 
 
-def _part(recipe: Recipe, runs_dir: Path, resume: bool, progress: bool, threads: int, sender: Connection) -> None:
-    """Train one recipe; runs in a process of its own, and sends None or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, who ends its parts
+def _train_in_process(
+    recipe: Recipe, runs_dir: Path, resume: bool, progress: bool, threads: int, sender: Connection
+) -> None:
+    """Train one recipe in its own process; sends None, or the error, to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:
-        with redirect_stdout(_Named(recipe.name, sys.stdout)):
+        with redirect_stdout(_PrefixedOutput(recipe.name, sys.stdout)):
             run_module.run(recipe, runs_dir, resume=resume, progress=progress)
         sender.send(None)
-    except Exception as error:  # handed over: it belongs to the process that asked
+    except Exception as error:  # sent to the parent, which raises it
         error.add_note(f"in the process of {recipe.name}:\n{traceback.format_exc()}")
         sender.send(error)
 
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
-    os._exit(1)  # else a part whose parent was killed would train on, beside the one that the same command begins
+    os._exit(1)  # else, after the parent is killed, two processes could train in one run folder
 
 
-def _check(recipe: Recipe, exitcode: int, result: Connection) -> None:
+def _raise_error_of(recipe: Recipe, exitcode: int, result: Connection) -> None:
     try:
         error = result.recv()
     except EOFError:
         error = ValueError(
-            f"the process of {recipe.name} was ended from outside (exit code {exitcode}), for want of memory perhaps; "
-            "the same command goes on from the last checkpoint, --jobs 1 needs less memory"
+            f"the process of {recipe.name} was ended from outside (exit code {exitcode}), possibly for lack of memory; "
+            "the same command resumes from the last checkpoint, --jobs 1 needs less memory"
         )
     if error is not None:
         raise error
 
 
-class _Named(io.TextIOBase):
-    """Writes whole lines to `out`, the part's name before each."""
+class _PrefixedOutput(io.TextIOBase):
+    """Writes complete lines to `out`, each with the recipe's name in front."""
 
     def __init__(self, name: str, out: TextIO) -> None:
         self.name, self.out, self.rest = name, out, ""

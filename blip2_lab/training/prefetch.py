@@ -1,12 +1,14 @@
-"""Batches made ahead of their use, in one thread that takes no core from those who compute.
+"""Prepare batches in a background thread, which leaves the cores to the training step.
 
-What is unusual about it:
+`prefetch` is the only function.
 
-* The order is that of the indices, whatever they cost: a batch is a pure function of its index.
-* The thread computes on one core. With OpenMP workers of its own there would be more threads than cores, and then no
-  worker stays awake for its next piece: on two cores a training step of a miniature took 1.7 times as long.
+Notes:
 
-Paper: section 3.4 (what a step costs). Notebook: 08.
+* Batches come in the order of their indices: a batch is a pure function of its index.
+* The thread computes on one core. With its own OpenMP workers there would be more threads than cores, and a training
+  step of a miniature took 1.7 times as long (measured on two cores).
+
+Paper: section 3.4 (cost of a step). Notebook: 08.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ PREFETCHED_BATCHES = 2
 
 
 def prefetch(make: Callable[[int], Any], indices: Sequence[int], depth: int = PREFETCHED_BATCHES) -> Iterator[Any]:
-    """`make(index)` for each index, in order, prepared by one thread at most `depth` ahead.
+    """`make(index)` for each index, in order, prepared by one thread up to `depth` batches ahead.
 
     An exception in `make` is raised here; closing the iterator ends the thread.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
-    begun, closed = threading.Event(), threading.Event()
+    started, closed = threading.Event(), threading.Event()
 
     def put(item: tuple[Any, Exception | None]) -> bool:
         while not closed.is_set():
@@ -39,13 +41,13 @@ def prefetch(make: Callable[[int], Any], indices: Sequence[int], depth: int = PR
         return False
 
     def work() -> None:
-        torch.get_num_threads()  # else this thread's first product would take the process's number over again
+        torch.get_num_threads()  # else this thread's first operation would reset the number to the process's default
         torch.set_num_threads(1)
-        begun.set()
+        started.set()
         for index in indices:
             try:
                 item = (make(index), None)
-            except Exception as error:  # handed over: it belongs to the thread that asked
+            except Exception as error:  # sent to the consumer, which raises it
                 put((None, error))
                 return
             if not put(item):
@@ -53,8 +55,8 @@ def prefetch(make: Callable[[int], Any], indices: Sequence[int], depth: int = PR
 
     thread, all_cores = threading.Thread(target=work, name="prefetch", daemon=True), torch.get_num_threads()
     thread.start()
-    begun.wait()
-    torch.set_num_threads(all_cores)  # a thread keeps what it set; whoever begins later gets what was set last
+    started.wait()
+    torch.set_num_threads(all_cores)  # torch's setting is per thread, but threads started later inherit the last one
     try:
         for _ in indices:
             batch, error = ready.get()

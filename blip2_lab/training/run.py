@@ -1,4 +1,4 @@
-"""Train one recipe in its run folder: build its task, check its examples, hand it to the trainer.
+"""Train one recipe in its run folder: build its task, check its examples, call the trainer.
 
 `run` is what `blip2-lab train RECIPE` calls (through pipeline.py).
 
@@ -17,13 +17,13 @@ from pathlib import Path
 
 from blip2_lab.common.files import write_atomically
 from blip2_lab.training.batches import SKIPPED
-from blip2_lab.training.builders import build_task, quietly
+from blip2_lab.training.builders import build_task, hf_logging_off
 from blip2_lab.training.recipes.registry import needs
-from blip2_lab.training.recipes.schema import Recipe, WebData
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe
 from blip2_lab.training.run_folder import checkpoints, reference_log
 from blip2_lab.training.trainer import train
 
-EXAMPLES = "examples.json"  #: in a run's folder
+EXAMPLES_FILE = "examples.json"  #: the hash of a run's examples, in its folder
 
 
 def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: bool = True) -> dict[str, float]:
@@ -35,14 +35,14 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     folder = runs_dir / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for name in (SKIPPED, EXAMPLES):
+        for name in (SKIPPED, EXAMPLES_FILE):
             (folder / name).unlink(missing_ok=True)
     task = build_task(recipe, runs_dir)
-    feed = task.feed if isinstance(recipe.data, WebData) else None
-    if feed:
-        _same_examples(folder, recipe.data.path, feed.identity)
+    batches = task.batches if isinstance(recipe.data, ImageTextData) else None
+    if batches:
+        _check_examples(folder, recipe.data.path, batches.identity)
     write_atomically(folder / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
-    with quietly():
+    with hf_logging_off():
         final = train(
             task,
             recipe.optim,
@@ -54,19 +54,19 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
             progress=progress,
             reference=reference_log(recipe.curve or recipe.name),
         )
-    if feed and progress:
-        print(feed.skips.report(), flush=True)
+    if batches and progress:
+        print(batches.skips.report(), flush=True)
     return final
 
 
-def _same_examples(folder: Path, path: str, identity: str) -> None:
-    """Note which examples a run trains on. Raises ValueError when it has begun with others."""
-    note, found = folder / EXAMPLES, {"path": path, "identity": identity}
-    if checkpoints(folder) and note.exists():
-        before = json.loads(note.read_text(encoding="utf-8"))
+def _check_examples(folder: Path, path: str, identity: str) -> None:
+    """Store the hash of a run's examples. Raises ValueError if the run was started on other ones."""
+    file, found = folder / EXAMPLES_FILE, {"path": path, "identity": identity}
+    if checkpoints(folder) and file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
         if before["identity"] != identity:
             raise ValueError(
-                f"{folder} was started on other examples ({before['path']}): --restart to begin with these, or give "
-                "them another --name"
+                f"{folder} was started on other examples ({before['path']}): use --restart to start over, or "
+                "give the run another --name"
             )
-    write_atomically(note, json.dumps(found) + "\n")
+    write_atomically(file, json.dumps(found) + "\n")

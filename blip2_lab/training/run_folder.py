@@ -1,14 +1,16 @@
-"""What a training run leaves on disk: settings, log and checkpoints.
+"""The run folder of a training run: settings, log and checkpoints.
 
-What is unusual about it:
+`RunFolder` writes it; `read_log` and `load_trained` read it.
 
-* A checkpoint is written beside its place, flushed to the disk and renamed into it: whole or not there. A kill at any
-  time, even while saving, loses nothing but the steps since the last one. Only the last two are kept, and a good one.
-* It holds what training changes and nothing else: trained weights (safetensors), the optimizer, every random state.
-  Frozen parts are not copied. It is the same file however many processes share the weights; one of them writes.
-* The log is one JSON object a line. Resuming forgets the lines after the checkpoint, so no step is logged twice.
+    run.json  log.jsonl  checkpoints/step-200/{model.safetensors, state.pt}  model/ (the finished model)
 
-    run.json  log.jsonl  checkpoints/step-200/{model.safetensors, state.pt}  model/ (the finished part)
+Notes:
+
+* A checkpoint is written to a temporary folder, flushed to disk and renamed, so it is complete or absent. A kill at any
+  time loses only the steps since the last checkpoint. The last two checkpoints are kept, and the last good one.
+* A checkpoint holds the trained weights (safetensors), the optimizer's state and all random states; frozen weights are
+  not copied. Its content does not depend on the number of processes that share the weights; rank 0 writes it.
+* The log has one JSON object per line. Resuming removes the lines after the checkpoint, so no step is logged twice.
 
 Notebook: 08.
 """
@@ -31,9 +33,11 @@ from torch import Tensor, nn
 from blip2_lab.common.distributed import shared_out, whole
 from blip2_lab.common.files import flush, write_atomically
 
-CURVES = Path(__file__).parents[1] / "assets" / "micro-all"  #: recipe and log of every part, as they are today
+SHIPPED_RUNS = (
+    Path(__file__).parents[1] / "assets" / "micro-all"
+)  #: recipe and log of each run behind the shipped model
 KEPT_CHECKPOINTS = 2
-#: Settings that decide which samples a step sees; a resumed run must keep them.
+#: Settings that determine which samples a step sees; a resumed run must have the same.
 SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate", "processes")
 
 
@@ -52,7 +56,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned."""
+    """Restore the states that `random_states` returned."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     algorithm, keys, *rest = states["numpy"]
@@ -63,7 +67,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes: parameters that require a gradient, and the buffers of the modules that own such."""
+    """What training changes: parameters that require a gradient, and the persistent buffers of their modules."""
     tensors = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     persistent = model.state_dict().keys()
     for prefix, module in model.named_modules():
@@ -77,7 +81,7 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
-    """Copy a checkpoint's weights into `model`, in place. Raises ValueError when a name or a shape does not match."""
+    """Copy a checkpoint's weights into `model`, in place. Raises ValueError if a name or a shape does not match."""
     stored = load_file(Path(checkpoint) / "model.safetensors")
     wanted = trained_tensors(model)
     wrong = sorted(stored.keys() ^ wanted.keys())
@@ -94,7 +98,7 @@ def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
 
 
 def read_log(run_dir: str | Path) -> list[dict]:
-    """The records of a run's `log.jsonl`; a last line cut by a kill is left out."""
+    """The records of a run's `log.jsonl`; an incomplete last line is ignored."""
     path = Path(run_dir) / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records = []
@@ -107,8 +111,8 @@ def read_log(run_dir: str | Path) -> list[dict]:
 
 
 def reference_log(recipe: str) -> list[dict]:
-    """The shipped log of a run of this recipe; empty where there is none."""
-    path = CURVES / f"{recipe}.jsonl"
+    """The shipped log of a run of this recipe; empty if there is none."""
+    path = SHIPPED_RUNS / f"{recipe}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
@@ -119,7 +123,7 @@ def checkpoints(run_dir: str | Path) -> list[Path]:
 
 
 class RunFolder:
-    """One run's folder, from opening (new or resumed) to the last checkpoint. Of many processes one writes."""
+    """The folder of one run, new or resumed. `writes` is True in one process only."""
 
     def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path = Path(path)
@@ -132,7 +136,7 @@ class RunFolder:
         return next(reversed(checkpoints(self.path)), None)
 
     def clear(self) -> None:
-        """Remove what an earlier run left, except files that are not ours."""
+        """Remove the files of an earlier run; other files stay."""
         if not self.writes:
             return
         for name in ("checkpoints", "model", "tensorboard"):
@@ -141,9 +145,9 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def open(self, settings: dict[str, Any]) -> list[str]:
-        """Create the folder and write `run.json`. Returns a note for each setting that differs from when it started.
+        """Create the folder and write `run.json`. Returns a note for each setting that changed since the start.
 
-        Raises ValueError when the difference is one of `SAMPLE_SETTINGS`: it would not be the same run.
+        Raises ValueError if one of `SAMPLE_SETTINGS` changed: the run would see other samples.
         """
         if not self.writes:
             return []
@@ -151,7 +155,7 @@ class RunFolder:
         for unfinished in (self.path / "checkpoints").glob(".*.tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
         file, notes = self.path / "run.json", []
-        settings = json.loads(json.dumps(settings))  # as it will be read: tuples become lists
+        settings = json.loads(json.dumps(settings))  # as JSON stores them: tuples become lists
         if self.latest and file.exists():
             for key, old in json.loads(file.read_text(encoding="utf-8")).items():
                 new = settings.get(key)
@@ -164,7 +168,7 @@ class RunFolder:
         return notes
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`, and to `tensorboard/` where TensorBoard is installed."""
+        """Append one line to `log.jsonl`, and to `tensorboard/` if TensorBoard is installed."""
         if not self.writes:
             return
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
@@ -173,26 +177,26 @@ class RunFolder:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        if self._writer is None:  # what an interrupted run wrote after its last checkpoint is not shown
+        if self._writer is None:  # hides what an interrupted run wrote after its last checkpoint
             self._writer = SummaryWriter(self.path / "tensorboard", purge_step=record["step"])
         for name, value in record.items():
             scalars = value if isinstance(value, dict) else {"": value}
-            for part, scalar in scalars.items():
-                if name != "step" and part != "step":
-                    self._writer.add_scalar(f"{name}/{part}" if part else name, scalar, record["step"])
+            for key, scalar in scalars.items():
+                if name != "step" and key != "step":
+                    self._writer.add_scalar(f"{name}/{key}" if key else name, scalar, record["step"])
         self._writer.flush()
 
-    def forget_after(self, step: int) -> None:
-        """Drop the log's lines after `step`: those steps will be done, and logged, again."""
+    def truncate_log(self, step: int) -> None:
+        """Remove the log's lines after `step`; these steps will be repeated."""
         if not self.writes:
             return
         kept = [json.dumps(record) + "\n" for record in read_log(self.path) if record["step"] <= step]
         write_atomically(self.path / "log.jsonl", "".join(kept))
 
     def save(self, step: int, model: nn.Module, state: dict[str, Any], good_step: int = 0) -> Path:
-        """Write `checkpoints/step-N` whole or not at all, then remove the oldest, but not that of `good_step`.
+        """Write `checkpoints/step-N` atomically, then remove the oldest checkpoints, except that of `good_step`.
 
-        All processes call it: they bring together what each of them keeps a share of.
+        All processes must call it: sharded tensors are gathered here.
         """
         folder = self.path / "checkpoints" / f"step-{step}"
         # cloned: safetensors refuses tensors that share memory

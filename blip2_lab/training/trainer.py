@@ -1,20 +1,22 @@
-"""The training engine: one loop for every part of the laboratory.
+"""The training loop, for every task of the package: stages 1 and 2, fine-tuning, pre-training of the frozen models.
 
-What is unusual about it:
+`train` is where to begin; `Task` is what it trains; `_update` is one optimizer step.
 
-* A batch is a pure function of its index (`task.batch(index)`), so there is no sampler to save: resuming is exact to
-  the sample. With the optimizer's state and the random states restored, it is exact to the bit.
-* However a batch is split among processes and passes, a step is that of the whole batch in one piece. Means of parts
-  that weigh differently (target tokens) are weighted; a loss that compares examples of different passes sees them all
-  (`joint_losses`). Sharding and gradient checkpointing change where numbers are kept, and no number.
-* One background thread prepares batches (drawing pictures costs time) in the order of their indices (`prefetch.py`).
-* A kill at any time loses nothing but the steps since the last checkpoint (`training/run_folder.py`).
-* A loss or gradient that is not finite stops the run *before* the update; a loss that climbs back to where it began
-  stops it, too. The last good checkpoint is named, and never pruned.
-
-accelerate brings devices, precision, the fp16 scaler and DDP. On many GPUs, or many machines:
+accelerate handles devices, mixed precision, the fp16 scaler and DDP. On many GPUs, or many machines:
 
     torchrun --nproc-per-node 8 -m blip2_lab train RECIPE [--set optim.shard=true]
+
+Notes:
+
+* A batch is a pure function of its index (`task.batch(index)`), so there is no sampler state to save. With the states
+  of the optimizer and of the random generators restored, a resumed run is bitwise equal to an uninterrupted one.
+* A step gives the same update however its batch is split among processes and passes. Means over different numbers of
+  target tokens are weighted; losses that compare examples of different passes get all of them (`compute_joint_losses`).
+  Sharding and gradient checkpointing change the memory of a step, not its result.
+* One background thread prepares the batches, in the order of their indices (`prefetch.py`).
+* A kill at any time loses only the steps since the last checkpoint (`training/run_folder.py`).
+* A loss or gradient that is not finite stops the run before the update; so does a loss that rises to its initial value
+  (`training/divergence.py`). The error names the last good checkpoint, which is not removed.
 
 Paper: sections 3.2 to 3.4. Notebook: 08.
 """
@@ -34,8 +36,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from blip2_lab.common import distributed
-from blip2_lab.training.divergence import Diverged, LossWatch
-from blip2_lab.training.optim import after_divergence, bf16_is_fast, build_optimizer, learning_rate, train_mode
+from blip2_lab.training.divergence import Diverged, LossMonitor
+from blip2_lab.training.optim import bf16_is_fast, build_optimizer, divergence_advice, learning_rate, train_mode
 from blip2_lab.training.prefetch import prefetch
 from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import (
@@ -52,52 +54,53 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """What the engine trains: anything with these three. Parameters of `model` that require a gradient are trained.
+    """What the trainer trains: an object with these three members. Parameters of `model` that require a gradient are
+    trained.
 
-    It may also have:
-      `lr_scales() -> dict[str, float]`: by part of a parameter's name, how many times faster it learns
-      `no_decay`: parts of the names of parameters whose weights do not decay
-      `evaluate(step) -> dict[str, float]`, called every `eval_every` steps, in eval mode and without gradient
-      `save(folder: Path)`, called once at the end with `run_dir/model`
-      `joint_losses(batches)`: the losses of several passes' batches together, for losses that compare examples of
-      different passes; it should need the memory of one pass (see `Stage1Model.losses`)
-      `generator: torch.Generator`, seeded anew for each step, alike in all processes
-      `chance() -> dict[str, float]`: what each loss is worth before anything is learned; kept in `run.json`
-      `shuffled(batch) -> batch`: the same texts with each other's pictures; at each evaluation the losses of the last
-      batch are logged both ways, for `blip2-lab doctor`: a model that looks at its pictures is worse off then
+    Optional members:
+      `lr_scales() -> dict[str, float]`: a substring of parameter names -> how many times faster these learn
+      `no_decay`: substrings of the names of parameters without weight decay
+      `evaluate(step) -> dict[str, float]`: called every `eval_every` steps, in eval mode and without gradient
+      `save(folder: Path)`: called once at the end, with `run_dir/model`
+      `compute_joint_losses(batches)`: the losses of the batches of several passes as one batch, for losses that compare
+      examples of different passes; it should need the memory of one pass (see `Stage1Model.losses`)
+      `generator: torch.Generator`: seeded for each step, equally in all processes
+      `chance() -> dict[str, float]`: the chance level of each loss; stored in `run.json`
+      `shuffled(batch) -> batch`: the same texts with other images; at each evaluation, the losses of the last batch are
+      logged both ways for `blip2-lab doctor`: the shuffled ones are higher if the model uses the image
     """
 
     model: nn.Module
 
     def batch(self, index: int) -> Any:
-        """Batch number `index`, a pure function of the task's own seed; it runs in another thread, so it must not
-        draw from the global random generators."""
+        """Batch number `index`, a pure function of the index and the task's seed. Called in another thread, so it must
+        not draw from the global random generators."""
         ...
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars by name; "total" is minimized, the others are logged. "weight", if there, says how many things (such
-        as target tokens) they are means of: passes and processes are weighted by it."""
+    def compute_losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars by name; "total" is minimized, the others are logged. "weight", if present, is the number of items
+        (such as target tokens) they are means of; passes and processes are weighted by it."""
         ...
 
 
 class _TaskModule(nn.Module):
-    """The losses as a module's forward: what accelerate wraps (autocast; DDP with several processes)."""
+    """The task's losses as the forward of a module, which accelerate wraps (autocast; DDP with several processes)."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.model = task.model
-        self.losses = task.losses
-        self.joint_losses = getattr(task, "joint_losses", None)
+        self.compute_losses = task.compute_losses
+        self.compute_joint_losses = getattr(task, "compute_joint_losses", None)
 
     def forward(self, batches: list[Any]) -> dict[str, Tensor]:
-        return self.losses(batches[0]) if len(batches) == 1 else self.joint_losses(batches)
+        return self.compute_losses(batches[0]) if len(batches) == 1 else self.compute_joint_losses(batches)
 
 
 # --------------------------------------------------------------------------------------------------------- the loop
 
 
 def pass_numbers(optim: OptimConfig, steps: range, rank: int = 0) -> list[int]:
-    """The numbers of one process's batches: within a step rank 0's passes come first, then rank 1's, and so on."""
+    """The indices of one process's batches: within a step, rank 0's passes come first, then rank 1's, and so on."""
     passes, world = optim.accumulate, distributed.number_of_processes()
     return [(step * world + rank) * passes + i for step in steps for i in range(passes)]
 
@@ -118,15 +121,15 @@ def train(
     """Train `task.model` in place and return the last logged numbers.
 
     `run_dir` receives `run.json` (the settings), `log.jsonl`, `checkpoints/step-N` and, if the task can save, `model`.
-    `resume=True` goes on from the last checkpoint of `run_dir`, if any; `resume=False` removes it and starts over.
-    `reference` is another run's log: at each evaluation its losses at that step are logged beside ours.
-    Raises `Diverged` when the loss is not finite, ValueError when `run_dir` belongs to a run with other settings.
+    `resume=True` continues from the last checkpoint of `run_dir`, if any; `resume=False` removes all and starts over.
+    `reference` is the log of another run; at each evaluation its losses at that step are logged, too.
+    Raises `Diverged` if the loss diverges, ValueError if `run_dir` belongs to a run with other settings.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
-    AcceleratorState._reset_state()  # else a process that has trained in bf16 could never train in fp32
+    AcceleratorState._reset_state()  # else the precision of an earlier run in this process stays
     started = distributed.number_of_processes()
     accelerator = Accelerator(
         mixed_precision=_mixed_precision(optim.precision),
@@ -135,58 +138,58 @@ def train(
     if accelerator.num_processes != started:
         raise ValueError(f"{started} processes were started and do not find each other: start them with torchrun")
     module, optimizer = _prepare(accelerator, task, optim)
-    set_seed(seed, device_specific=True)  # each process has its own dropout
+    set_seed(seed, device_specific=True)  # different dropout in each process
 
     main = accelerator.is_main_process
     say = print if progress and main else (lambda *_, **__: None)
-    run, start, meter, watch = RunFolder(run_dir, writes=main), 0, Meter(), LossWatch()
+    run, start, meter, watch = RunFolder(run_dir, writes=main), 0, Meter(), LossMonitor()
     if not resume:
         run.clear()
     chance = {"chance": task.chance()} if hasattr(task, "chance") else {}
     for note in run.open({"seed": seed, "torch": torch.__version__, "processes": started, **asdict(optim), **chance}):
         say(f"note: {note}")
     if chance:
-        say("without learning: " + _numbers(chance["chance"]))
+        say("without learning: " + _format_numbers(chance["chance"]))
     accelerator.wait_for_everyone()
     if run.latest:
         start, meter, watch = _restore(run.latest, task.model, optimizer, accelerator)
         say(f"resuming {run_dir} at step {start} of {optim.steps}", flush=True)
-    run.forget_after(start)
+    run.truncate_log(start)
 
     latest: list[Any] = []
     numbers = pass_numbers(optim, range(start, optim.steps), accelerator.process_index)
-    batches = _remember(prefetch(task.batch, numbers), latest)
-    together = optim.accumulate if hasattr(task, "joint_losses") else 1
+    batches = _keep_latest(prefetch(task.batch, numbers), latest)
+    passes_at_once = optim.accumulate if hasattr(task, "compute_joint_losses") else 1
     train_mode(module)
     try:
         for step in range(start, optim.steps):
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             if hasattr(task, "generator"):
-                task.generator.manual_seed(hash((seed, step)))  # hash of integers: the same everywhere
+                task.generator.manual_seed(hash((seed, step)))  # a hash of integers is the same in all processes
             try:
-                parts = _update(accelerator, module, optimizer, batches, optim, step, together)
-                watch.add(parts["total"])
+                losses = _update(accelerator, module, optimizer, batches, optim, step, passes_at_once)
+                watch.add(losses["total"])
             except Diverged as error:
-                raise Diverged(f"{error} at step {step + 1}; {_advice(run, optim, watch)}") from None
-            meter.add(parts, time.perf_counter() - began)
+                raise Diverged(f"{error} at step {step + 1}; {_divergence_message(run, optim, watch)}") from None
+            meter.add(losses, time.perf_counter() - start_time)
             done, last = step + 1, step + 1 == optim.steps
             if done % log_every == 0 or last:
                 record = {"step": done, "lr": learning_rate(optim, step), **meter.read(optim.batch_size)}
                 run.log(record)
-                say(_line(record, optim.steps, meter), flush=True)
+                say(_progress_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
                 with accelerator.autocast(), distributed.gathered(module):
-                    found = _look(task, done, latest[0], accelerator.device)
+                    found = _evaluate(task, done, latest[0], accelerator.device)
                 if reference and found:
-                    found["reference"] = _at(reference, done)
+                    found["reference"] = _nearest_record(reference, done)
                 if found:
                     run.log({"step": done, **found})
                 for name, metrics in found.items():
-                    say(f"step {done}  {name}: " + _numbers(metrics), flush=True)
+                    say(f"step {done}  {name}: " + _format_numbers(metrics), flush=True)
                 train_mode(module)
             if done % save_every == 0 or last:
-                watch.checked(done)
+                watch.mark_checkpoint(done)
                 run.save(done, task.model, _state(done, meter, watch, optimizer, accelerator.scaler), watch.good_step)
                 accelerator.wait_for_everyone()
     finally:
@@ -204,7 +207,7 @@ def train(
 
 
 def _mixed_precision(precision: str) -> str:
-    """`OptimConfig.precision` in accelerate's words."""
+    """`OptimConfig.precision` -> accelerate's name of it."""
     if precision == "auto":
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
         precision = "bf16" if bf16_is_fast(device.type) else "fp32"
@@ -212,11 +215,11 @@ def _mixed_precision(precision: str) -> str:
 
 
 def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The task's losses as a module and their optimizer, on this process's device, ready for all processes."""
+    """The task's losses as a module, and the optimizer, on this process's device, wrapped for several processes."""
     world = accelerator.num_processes
     if optim.batch_size % (optim.accumulate * world):
-        parts = f"{world} processes" + (f" of {optim.accumulate} passes" if optim.accumulate > 1 else "")
-        raise ValueError(f"batch_size {optim.batch_size} cannot be split among {parts}: choose a multiple")
+        split = f"{world} processes" + (f" of {optim.accumulate} passes" if optim.accumulate > 1 else "")
+        raise ValueError(f"batch_size {optim.batch_size} cannot be split among {split}: choose a multiple")
     if optim.shard and world == 1:
         raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
     if optim.checkpoint_layers:
@@ -241,47 +244,49 @@ def _update(
     batches: Iterator[Any],
     optim: OptimConfig,
     step: int,
-    together: int,
+    passes_at_once: int,
 ) -> dict[str, float]:
-    """One optimizer step over `accumulate` passes, `together` of which are one backward pass. Returns the loss parts,
-    averaged over everything, and the gradient's norm."""
+    """One optimizer step over `accumulate` passes, with one backward per `passes_at_once` of them. Returns the losses,
+    averaged over passes and processes, and the norm of the gradient."""
     from accelerate.utils import send_to_device
 
     lr = learning_rate(optim, step)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     names, sums = [], 0
-    for first in range(0, optim.accumulate, together):
-        inputs = send_to_device([next(batches) for _ in range(together)], accelerator.device)
-        last = first + together == optim.accumulate
-        with nullcontext() if last else accelerator.no_sync(module):  # DDP averages when the last one flows back
+    for first in range(0, optim.accumulate, passes_at_once):
+        inputs = send_to_device([next(batches) for _ in range(passes_at_once)], accelerator.device)
+        last = first + passes_at_once == optim.accumulate
+        with nullcontext() if last else accelerator.no_sync(module):  # DDP averages gradients in the last backward
             losses = module(inputs)
             weight = losses.pop("weight", torch.ones_like(losses["total"])) / optim.pass_size
             names = list(losses)
             sums = sums + torch.stack([*(loss.detach() * weight for loss in losses.values()), weight])
             accelerator.backward(losses["total"] * weight)
     *values, weight = distributed.sum_across_ranks(sums).tolist()
-    parts = {name: value / weight for name, value in zip(names, values, strict=True)}
-    if not math.isfinite(parts["total"]):
-        raise Diverged(f"the loss became {parts['total']}")
+    means = {name: value / weight for name, value in zip(names, values, strict=True)}
+    if not math.isfinite(means["total"]):
+        raise Diverged(f"the loss became {means['total']}")
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if optim.shard:
         distributed.average_unsharded(module)
-    for parameter in parameters:  # so far a sum over passes and a mean over processes: now the mean over everything
+    for parameter in parameters:  # from a sum over passes and a mean over processes to the mean over all
         if parameter.grad is not None:
             parameter.grad.mul_(accelerator.num_processes / weight)
-    # no clipping is clipping at infinity: the norm is wanted in any case
+    # without clipping, clip at infinity: the norm is logged in any case
     norm = float(distributed.whole(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf)))
-    if not math.isfinite(norm) and accelerator.scaler is None:  # the fp16 scaler skips such a step by itself
+    if not math.isfinite(norm) and accelerator.scaler is None:  # the fp16 scaler skips such a step
         raise Diverged(f"the gradient became {norm}")
     optimizer.step()
     optimizer.zero_grad()
-    return {**parts, "grad_norm": norm}
+    return {**means, "grad_norm": norm}
 
 
-def _state(step: int, meter: Meter, watch: LossWatch, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
-    """What a checkpoint holds besides the weights; the same file however many processes share the optimizer."""
+def _state(
+    step: int, meter: Meter, watch: LossMonitor, optimizer: torch.optim.Optimizer, scaler: Any
+) -> dict[str, Any]:
+    """The content of `state.pt`; it does not depend on the number of processes that share the optimizer."""
     from accelerate.utils import gather_object
 
     return {
@@ -290,14 +295,14 @@ def _state(step: int, meter: Meter, watch: LossWatch, optimizer: torch.optim.Opt
         "watch": asdict(watch),
         "optimizer": tree_map(distributed.whole, optimizer.state_dict()),
         "scaler": scaler and scaler.state_dict(),
-        "random": gather_object([random_states()]),  # rank by rank
+        "random": gather_object([random_states()]),  # one entry per rank
     }
 
 
 def _restore(
     checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
-) -> tuple[int, Meter, LossWatch]:
-    """Put a checkpoint back, random states last. Returns its step, meter and watch."""
+) -> tuple[int, Meter, LossMonitor]:
+    """Restore a checkpoint, the random states last. Returns its step, `Meter` and `LossMonitor`."""
     load_trained(checkpoint, model)
     state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
@@ -307,14 +312,14 @@ def _restore(
                 kept[name] = distributed.shared_out(value, parameter)
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
-    states = state["random"]  # of one process, where a run began before there could be several
+    states = state["random"]  # a dict in checkpoints of older versions
     set_random_states(states if isinstance(states, dict) else states[accelerator.process_index])
-    return state["step"], Meter(**state["meter"]), LossWatch(**state.get("watch", {}))
+    return state["step"], Meter(**state["meter"]), LossMonitor(**state.get("watch", {}))
 
 
 @dataclass
 class Meter:
-    """Sums since the last log line, and the seconds of the whole run; part of a checkpoint, so that a resumed run
+    """Sums since the last log line, and the seconds of the whole run. Saved in each checkpoint, so that a resumed run
     logs the same numbers."""
 
     sums: dict[str, float] = field(default_factory=dict)
@@ -322,8 +327,8 @@ class Meter:
     window_seconds: float = 0.0
     seconds: float = 0.0
 
-    def add(self, parts: dict[str, float], seconds: float) -> None:
-        for name, value in parts.items():
+    def add(self, losses: dict[str, float], seconds: float) -> None:
+        for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
         self.window_seconds += seconds
@@ -339,21 +344,22 @@ class Meter:
         self.sums, self.steps, self.window_seconds = {}, 0, 0.0
 
 
-def _line(record: dict[str, float], steps: int, meter: Meter) -> str:
-    """A log record for the eye, with the time that is left at the window's speed."""
+def _progress_line(record: dict[str, float], steps: int, meter: Meter) -> str:
+    """A log record as a progress line, with the remaining time at the current speed."""
     shown = {k: v for k, v in record.items() if k not in ("step", "seconds", "samples_per_second")}
     left = (steps - record["step"]) * meter.window_seconds / meter.steps
     time_left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min" if left < 5400 else f"{left / 3600:.1f} h"
-    return f"step {record['step']}/{steps}  {_numbers(shown)}  {record['samples_per_second']:.0f}/s  {time_left} left"
+    speed = f"{record['samples_per_second']:.0f}/s"
+    return f"step {record['step']}/{steps}  {_format_numbers(shown)}  {speed}  {time_left} left"
 
 
-def _numbers(values: dict[str, float]) -> str:
+def _format_numbers(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _look(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, dict[str, float]]:
-    """What the task offers of evaluation, matched and shuffled losses of `batch`, in eval mode. Training goes on as if
-    it had not happened, random numbers included; the shuffled batch meets the same ones as the matched."""
+def _evaluate(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, dict[str, float]]:
+    """The task's evaluation, and the losses of `batch` with matched and with shuffled images, in eval mode. Restores
+    the random states, so that evaluation does not change training; both losses use the same random numbers."""
     from accelerate.utils import send_to_device
 
     states = random_states()
@@ -364,24 +370,25 @@ def _look(task: Task, step: int, batch: Any, device: torch.device) -> dict[str, 
             found["evaluation"] = task.evaluate(step)
         if hasattr(task, "shuffled"):
             batch = send_to_device(batch, device)
-            for name, seen in (("matched", batch), ("shuffled", task.shuffled(batch))):
+            for name, inputs in (("matched", batch), ("shuffled", task.shuffled(batch))):
                 set_random_states(states)
                 if hasattr(task, "generator"):
                     task.generator.manual_seed(step)
-                found[name] = {part: value for part, value in task.losses(seen).items() if part != "weight"}
+                losses = task.compute_losses(inputs)
+                found[name] = {key: value for key, value in losses.items() if key != "weight"}
     set_random_states(states)
     return {name: {key: float(value) for key, value in values.items()} for name, values in found.items()}
 
 
-def _at(log: Sequence[dict], step: int) -> dict[str, float]:
-    """The losses of another run's log nearest to that step."""
+def _nearest_record(log: Sequence[dict], step: int) -> dict[str, float]:
+    """The losses of another run's log at the step nearest to `step`."""
     timed = [record for record in log if "total" in record]
     nearest = min(timed, key=lambda record: abs(record["step"] - step), default={})
     return {k: v for k, v in nearest.items() if k not in ("lr", "grad_norm", "seconds", "samples_per_second")}
 
 
-def _remember(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
-    """The same batches; `latest` holds the last one."""
+def _keep_latest(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
+    """Yields the batches; `latest` holds the last one."""
     try:
         for batch in batches:
             latest[:] = [batch]
@@ -390,11 +397,11 @@ def _remember(batches: Iterator[Any], latest: list[Any]) -> Iterator[Any]:
         batches.close()
 
 
-def _advice(run: RunFolder, optim: OptimConfig, watch: LossWatch) -> str:
-    """After a divergence: where to go on from, and what to try."""
+def _divergence_message(run: RunFolder, optim: OptimConfig, watch: LossMonitor) -> str:
+    """After a divergence: which checkpoint to resume from, and what to try."""
     found = {path.name: path for path in checkpoints(run.path)}
     good = found.get(f"step-{watch.good_step}", run.latest)
     where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written"
     if good and good != run.latest:
-        where += " (remove the later ones to go on from there)"
-    return f"{where}; {after_divergence(optim)}"
+        where += " (remove the later ones to resume from it)"
+    return f"{where}; {divergence_advice(optim)}"

@@ -15,7 +15,7 @@ from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, t
 from blip2_lab.checkpoints.lavis import kept_of_eva
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.doctor.layers import tensors_of
-from blip2_lab.doctor.model import diagnose_model, fixed_pixels, match, remember, table
+from blip2_lab.doctor.model import diagnose_model, fixed_pixels, model_report, save_reference, stage1_outputs
 from blip2_lab.models.stage1 import Stage1Model
 from tests.checkpoints.test_huggingface import golden_folder
 from tests.checkpoints.test_lavis import eva
@@ -90,7 +90,7 @@ def test_a_healthy_model_is_green(healthy):
     nameless = isinstance(model, Stage1Model) and model.tokenizer is None
     assert waiting == (["tokenizer"] if nameless else [])
     assert [finding.about for finding in findings if finding.state == "good"] == list(ALL)
-    assert table(findings).endswith("No red. 1 could not be checked." if nameless else "All green.")
+    assert model_report(findings).endswith("No red. 1 could not be checked." if nameless else "All green.")
 
 
 def test_every_tensor_of_the_files_is_compared(healthy):
@@ -189,17 +189,17 @@ def test_nan(healthy):
     assert "qformer.layers.1.query_ffn.contract gives NaN or infinity in float32" in found["activations"]
 
 
-def test_a_model_that_does_not_run_is_said_to(healthy):
+def test_a_model_that_does_not_run(healthy):
     model, path = ill(healthy)
     model.qformer.layers[0].query_ffn = None
     findings = {finding.about: finding for finding in diagnose_model(model, path)}
     assert "the model does not run (TypeError" in findings["activations"].says
     waiting = [about for about, finding in findings.items() if finding.state == "wait"]
     assert waiting == ["float32, layer by layer", "padding", "batch = single", "fused = written out", "repeats"]
-    assert table(list(findings.values())).endswith("5 could not be checked.")
+    assert model_report(list(findings.values())).endswith("5 could not be checked.")
 
 
-def test_padding_that_is_read(healthy, monkeypatch):
+def test_padding_that_is_attended_to(healthy, monkeypatch):
     model, path = ill(healthy)
     only_retrieves(model)
     embed_text = model.embed_text
@@ -216,7 +216,7 @@ def test_padding_on_the_wrong_side(healthy):
     assert "belongs behind it" in red(model, path)["padding"]
 
 
-def test_what_else_is_in_the_batch(healthy):
+def test_outputs_that_depend_on_the_batch(healthy):
     model, path = ill(healthy)
     model.image_encoder.register_forward_hook(lambda _, __, features: features + 5 * features.mean(0))
     assert "depend" in red(model, path)["batch = single"]
@@ -241,7 +241,7 @@ def test_a_kernel_that_is_wrong(healthy, monkeypatch):
     assert "take another torch" in red(model, path)["fused = written out"]
 
 
-def test_quantized_layers_are_left_to_the_layers(healthy):
+def test_quantized_weights_are_checked_layer_by_layer(healthy):
     model, path = healthy
     if isinstance(model, Stage1Model):
         pytest.skip("a retrieval model is small, and stays as it is")
@@ -261,7 +261,7 @@ def test_quantized_layers_are_left_to_the_layers(healthy):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def test_files_that_are_gone_or_cut(healthy):
+def test_missing_or_truncated_files(healthy):
     model, path = healthy
     folder = path if path.is_dir() else path.parent
     file = next(name for name in ("model.safetensors", EVA_FILE, "blip2.safetensors") if (folder / name).is_file())
@@ -274,19 +274,21 @@ def test_files_that_are_gone_or_cut(healthy):
         assert file in findings["float32, layer by layer"].says
         if file == EVA_FILE:
             (folder / file).unlink()
-            assert f"{file}, which the image encoder came from, is gone" in red(model, path)["files"]
+            assert (
+                f"{file}, from which the image encoder was loaded, does not exist any more" in red(model, path)["files"]
+            )
     finally:
         (folder / file).write_bytes(whole)
 
 
-def test_a_model_whose_files_are_gone(healthy, tmp_path):
+def test_a_model_whose_files_are_missing(healthy, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere.pth"):
         findings = {finding.about: finding for finding in diagnose_model(healthy[0], path)}
-        assert "is gone" in findings["files"].says and findings["files"].state == "bad"
-        assert "is gone" in findings["weights as in the files"].says
+        assert "does not exist any more" in findings["files"].says and findings["files"].state == "bad"
+        assert "does not exist any more" in findings["weights as in the files"].says
 
 
-def test_without_files_that_is_said(healthy):
+def test_without_files_nothing_is_compared(healthy):
     findings = {finding.about: finding for finding in diagnose_model(healthy[0])}
     assert "files were not given" in findings["weights as in the files"].says
     assert "files" not in findings and not any(finding.state == "bad" for finding in findings.values())
@@ -309,7 +311,7 @@ def test_a_reference(healthy, capsys):
         assert cli.main(["doctor", str(path), "--remember"]) == 2
         assert "it would be taken for weights" in capsys.readouterr().err
         return
-    stored = remember(model, path)
+    stored = save_reference(model, path)
     try:
         assert load_file(stored).keys() == {"image_features", "image_embeds", "text_embeds", "itm_logits"}
         assert red(model, path) == {}
@@ -327,7 +329,7 @@ def test_the_outputs_are_the_golden_ones(tmp_path):
     io = load_file(GOLDEN / "hf_itm_tiny_io.safetensors")
     features = model.image_features(io["in.pixel_values"])
     with torch.no_grad():
-        numbers = match(model, features, io["in.input_ids"], io["in.attention_mask"])
+        numbers = stage1_outputs(model, features, io["in.input_ids"], io["in.attention_mask"])
     for ours, theirs in (("image_embeds", "itc."), ("text_embeds", "itc."), ("itm_logits", "itm.logits_per_image")):
         expected = io[theirs if theirs[-1] != "." else theirs + ours]
         torch.testing.assert_close(numbers[ours], expected, atol=2e-5, rtol=1e-4)

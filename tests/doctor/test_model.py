@@ -1,4 +1,4 @@
-"""The doctor says green of a healthy model, and names each of five planted faults."""
+"""The doctor finds no fault in a healthy model, and names each of five planted faults."""
 
 import copy
 import shutil
@@ -11,7 +11,7 @@ from blip2_lab import cli
 from blip2_lab.checkpoints import load
 from blip2_lab.checkpoints.load import save
 from blip2_lab.doctor import model as model_doctor
-from blip2_lab.doctor.model import diagnose_model, remember, table
+from blip2_lab.doctor.model import diagnose_model, model_report, save_reference
 from blip2_lab.models.language_model import pad
 from tests.tiny import build_tiny_model, loud
 
@@ -29,7 +29,7 @@ def healthy(request, tmp_path_factory):
     else:
         pytest.skip("this checkout has no micro model")
     model = load.load(folder)
-    remember(model, folder)
+    save_reference(model, folder)
     return model, folder
 
 
@@ -51,7 +51,11 @@ def red(model, folder) -> dict[str, str]:
 def test_a_healthy_model_is_all_green(healthy):
     findings = diagnose_model(*healthy)
     assert [finding for finding in findings if finding.state == "bad"] == []
-    assert len(findings) == 13 and table(findings).endswith("All green.") and "\033[32m green" in table(findings)
+    assert (
+        len(findings) == 13
+        and model_report(findings).endswith("All green.")
+        and "\033[32m green" in model_report(findings)
+    )
 
 
 def test_without_a_stored_reference_every_layer_is_run_again(healthy, tmp_path):
@@ -121,7 +125,7 @@ def test_wrong_padding_side(healthy, monkeypatch):
     monkeypatch.setattr(language, "prompt_texts", prompt_texts)
     found = red(model, folder)
     assert "this one does not: batches go wrong" in found["padding"]
-    assert "depends on what else is in the batch" in found["batch = single"]
+    assert "outputs depend on the rest of the batch" in found["batch = single"]
 
 
 def test_missing_layer_norm(healthy):
@@ -151,7 +155,7 @@ def test_a_reference_is_made_in_float32(healthy, tmp_path):
     model, _ = ill(healthy)
     model.language_model.bfloat16()
     with pytest.raises(ValueError, match="made in float32"):
-        remember(model, tmp_path)
+        save_reference(model, tmp_path)
 
 
 def test_the_command(healthy, capsys):

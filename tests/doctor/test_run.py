@@ -1,4 +1,4 @@
-"""The loss doctor: every diagnosis by its own planted fault, the shipped curves, and what the engine logs for it."""
+"""The checks of a run: one planted fault for each finding, the shipped logs, and what the trainer logs for them."""
 
 import json
 import math
@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.doctor.run import diagnose_run, report
+from blip2_lab.doctor.run import diagnose_run, run_report
 from blip2_lab.models.losses import ITM_CHANCE, chance_levels
 from blip2_lab.training.recipes.schema import OptimConfig
-from blip2_lab.training.run_folder import CURVES, RunFolder, read_log, reference_log
-from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.run_folder import SHIPPED_RUNS, RunFolder, read_log, reference_log
+from blip2_lab.training.tasks.base import ImageTask
 from blip2_lab.training.trainer import train
 
 STEPS, EVERY, WARMUP = 1000, 20, 50
@@ -75,10 +75,10 @@ def test_chance_levels_are_those_of_uniform_guesses():
 # ------------------------------------------------------------------------------------------------------ planted faults
 
 
-def test_a_healthy_run_is_well(diagnose):
+def test_a_healthy_run(diagnose):
     found = diagnose(stage1(), reference=stage1())
     assert {finding.state for finding in found.values()} == {"good"} and set(found) == {"itc", "itm", "itg"}
-    assert report(list(found.values())).endswith("all is well")
+    assert run_report(list(found.values())).endswith("all is well")
     assert "from 4.16 by chance; the shipped run had" in found["itc"].says
 
 
@@ -91,7 +91,7 @@ def test_an_objective_that_does_not_learn(diagnose, name, cause):
     assert any(cause in text for text in found[name].causes)
     others = {about: finding.state for about, finding in found.items() if about != name}
     assert set(others.values()) == {"good"}
-    assert report(list(found.values())).endswith("something is wrong")
+    assert run_report(list(found.values())).endswith("something is wrong")
 
 
 def test_itm_waits_for_itc(diagnose):
@@ -101,7 +101,7 @@ def test_itm_waits_for_itc(diagnose):
     assert found["itm"].state == "wait" and "before ITC does" in found["itm"].says
 
 
-def test_a_plateau_that_the_shipped_run_had_too_is_no_fault(diagnose):
+def test_a_plateau_of_the_shipped_run_is_no_fault(diagnose):
     plateau = {"itm": fall(CHANCE["itm"], 0.3, 800)}
     long, short = stage1(**plateau), stage1(steps=600, **plateau)
     found = diagnose(short, reference=long)
@@ -136,13 +136,13 @@ def test_a_rising_loss(diagnose):
     assert found.state == "bad" and "it rises" in found.says and "learning rate is too high" in found.causes[0]
 
 
-def test_lessons_that_become_harder_are_no_rise(diagnose):
+def test_a_curriculum_is_no_rise(diagnose):
     lines = stage2(total=lambda step: 0.1 if step < 500 else 0.5)
     assert "it rises" in diagnose(lines)["total"].says
     assert "it rises" not in diagnose(lines, reference=lines)["total"].says
 
 
-def test_a_loss_that_is_no_number(diagnose):
+def test_a_loss_that_is_not_finite(diagnose):
     lines = stage2()
     lines[-1]["total"] = math.nan
     found = diagnose(lines)["total"]
@@ -161,7 +161,7 @@ def test_a_loss_that_never_falls(diagnose):
 
 
 @pytest.mark.parametrize("kind", ["stage1", "stage2"])
-def test_is_the_model_looking_at_the_picture(diagnose, kind):
+def test_whether_the_model_uses_the_image(diagnose, kind):
     """The same falling losses, with and without the picture's help."""
     lines, name = (stage1(), "itg") if kind == "stage1" else (stage2(), "total")
     now = lines[-1][name]
@@ -192,12 +192,12 @@ def test_answers_and_held_out_losses_with_shuffled_pictures(diagnose):
 # --------------------------------------------------------------------------------------------------------- real curves
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CURVES.glob("*.jsonl")))
-def test_the_shipped_runs_are_well(name, tmp_path):
-    (tmp_path / "log.jsonl").write_bytes((CURVES / f"{name}.jsonl").read_bytes())
-    (tmp_path / "recipe.json").write_bytes((CURVES / f"{name}.json").read_bytes())
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED_RUNS.glob("*.jsonl")))
+def test_the_shipped_runs_have_no_fault(name, tmp_path):
+    (tmp_path / "log.jsonl").write_bytes((SHIPPED_RUNS / f"{name}.jsonl").read_bytes())
+    (tmp_path / "recipe.json").write_bytes((SHIPPED_RUNS / f"{name}.json").read_bytes())
     findings = diagnose_run(tmp_path)
-    assert findings and not [finding for finding in findings if finding.state == "bad"], report(findings)
+    assert findings and not [finding for finding in findings if finding.state == "bad"], run_report(findings)
     if name.startswith("micro-stage2"):
         assert any("it looks at the pictures" in finding.says for finding in findings)
     if name == "micro-stage1":  # without run.json: chance from the recipe's batch
@@ -211,10 +211,10 @@ def test_a_fault_planted_in_the_shipped_stage1(tmp_path):
             line["total"] += CHANCE["itc"] - line["itc"]
             line["itc"] = CHANCE["itc"]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "recipe.json").write_bytes((CURVES / "micro-stage1.json").read_bytes())
+    (tmp_path / "recipe.json").write_bytes((SHIPPED_RUNS / "micro-stage1.json").read_bytes())
     worst = diagnose_run(tmp_path)[0]
     assert worst.about == "itc" and worst.state == "bad" and "it does not learn; the shipped run had" in worst.says
-    renamed = json.loads((CURVES / "micro-stage1.json").read_text()) | {"name": "mine", "curve": "micro-stage1"}
+    renamed = json.loads((SHIPPED_RUNS / "micro-stage1.json").read_text()) | {"name": "mine", "curve": "micro-stage1"}
     (tmp_path / "recipe.json").write_text(json.dumps(renamed))
     assert diagnose_run(tmp_path)[0] == worst
 
@@ -266,7 +266,7 @@ class LookingTask:
         x = torch.randn(16, 4, generator=torch.Generator().manual_seed(index))
         return {"x": x, "y": x.sum(dim=1, keepdim=True)}
 
-    def losses(self, batch):
+    def compute_losses(self, batch):
         noise = torch.rand(())  # a draw from the global generator, as stage 2's cut of a caption
         error = self.model.body(self.model.dropout(batch["x"])) - batch["y"]
         return {"total": error.pow(2).mean() + 0 * noise, "noise": noise}
@@ -275,7 +275,7 @@ class LookingTask:
 OPTIM = OptimConfig(lr=5e-2, warmup_steps=5, steps=120, batch_size=16, precision="fp32", weight_decay=0.0)
 
 
-def test_the_engine_logs_chance_shuffled_pictures_and_the_reference(tmp_path, capsys):
+def test_the_trainer_logs_chance_shuffled_images_and_the_reference(tmp_path, capsys):
     reference = [
         {"step": 40, "total": 3.0, "lr": 1.0},
         {"step": 120, "total": 2.0, "lr": 1.0},
@@ -294,7 +294,7 @@ def test_the_engine_logs_chance_shuffled_pictures_and_the_reference(tmp_path, ca
     assert {f.about: f.state for f in diagnose_run(tmp_path)} == {"total": "wait", "pictures": "good"}
 
 
-def test_looking_changes_no_weight(tmp_path):
+def test_evaluation_changes_no_weight(tmp_path):
     """With the comparison and without, and resumed in between: the same parameters to the bit."""
     weights = []
     for name, compared in (("with", True), ("without", False), ("cut", True)):
@@ -313,7 +313,7 @@ def test_looking_changes_no_weight(tmp_path):
 
 
 def test_a_stages_shuffled_batch():
-    task = PicturesTask(nn.Linear(1, 1), None, None)
+    task = ImageTask(nn.Linear(1, 1), None, None)
     batch = Batch(captions=["a", "b", "c"], image_features=torch.arange(3.0).view(3, 1, 1), ids=["0", "1", "2"])
     shuffled = task.shuffled(batch)
     assert shuffled.captions == ["a", "b", "c"] and shuffled.pixels is None

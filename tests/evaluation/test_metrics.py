@@ -8,13 +8,13 @@ import torch
 from blip2_lab.evaluation import metrics
 
 
-def test_exact_match_forgives_case_and_a_full_stop_only():
+def test_exact_match_ignores_case_and_a_full_stop_only():
     assert metrics.exact_match(" Red. ", "red")
     assert not metrics.exact_match("dark red", "red")
     assert not metrics.exact_match("", "red")
 
 
-def test_accuracy_is_the_share_of_hits_and_nothing_has_none():
+def test_accuracy_is_the_share_of_hits_and_refuses_an_empty_sequence():
     assert metrics.accuracy([True, True, False, False]) == 0.5
     with pytest.raises(ValueError, match="no question was asked"):
         metrics.accuracy([])
@@ -40,7 +40,7 @@ def test_f1_counts_over_all_scenes():
     assert metrics.set_scores([set()], [set()]).f1 == 0
 
 
-def test_the_interval_of_f1_is_that_of_drawing_the_scenes_again():
+def test_the_interval_of_f1_matches_the_bootstrap():
     rng = random.Random(0)
     words = "abcdef"
     true = [set(rng.sample(words, rng.randint(1, 4))) for _ in range(300)]

@@ -1,4 +1,4 @@
-"""The evaluation measures what it says: oracles score 1, the ignorant score what they should."""
+"""The evaluation against oracles: a perfect model scores 1, a model without the image scores chance."""
 
 from collections import Counter
 from random import Random
@@ -46,7 +46,7 @@ def answers():
     return {(number, Reader.question_prompt.format(q.text)): q.answer for number, q, _ in asked}, asked
 
 
-def test_an_oracle_answers_everything_and_a_shuffled_one_little():
+def test_an_oracle_scores_one_and_a_shuffled_one_little():
     truth, asked = answers()
     model = Model(lambda number, prompt: truth.get((number, prompt), "") + ".")
     scores = scenes.question_accuracy(model, NUMBERED, asked, Decoding(num_beams=1), batch_size=7)
@@ -56,7 +56,7 @@ def test_an_oracle_answers_everything_and_a_shuffled_one_little():
     assert shuffled["total"] < 0.5
 
 
-def test_totals_are_over_questions_and_knowledge_is_apart():
+def test_totals_are_over_visual_questions_and_knowledge_is_separate():
     truth, asked = answers()
     colors = {Reader.question_prompt.format(q.text) for _, q, _ in asked if q.type == "color"}
     model = Model(lambda number, prompt: truth[number, prompt] if prompt in colors else "no idea")
@@ -66,15 +66,15 @@ def test_totals_are_over_questions_and_knowledge_is_apart():
     assert scores["total"] == pytest.approx(sum(q.type == "color" for q in visual) / len(visual))
 
 
-def test_captions_are_read_for_kinds_colors_places_and_times():
+def test_values_named_in_captions():
     scene = Scene((Thing("boat", "red", "small", 0.5, 0.5), Thing("fish", "blue", "large", 0.2, 0.2)), "beach", "night")
-    true = scenes.truly_there(scene)
+    true = scenes.scene_values(scene)
     caption = "two red boats and a fish, on the beach at night."
-    assert scenes.named(caption, scenes.KIND_WORDS) == true["kinds"] == {"boat", "fish"}
-    assert scenes.named(caption, scenes.NAMED["colors"]) == {"red"}
-    assert scenes.named(caption, scenes.NAMED["places"]) == true["places"] == {"beach"}
-    assert scenes.named(caption, scenes.NAMED["times"]) == true["times"] == {"night"}
-    assert scenes.named("a boatman dreams of redwood", scenes.KIND_WORDS) == set()
+    assert scenes.named_values(caption, scenes.KIND_WORDS) == true["kinds"] == {"boat", "fish"}
+    assert scenes.named_values(caption, scenes.NAMED["colors"]) == {"red"}
+    assert scenes.named_values(caption, scenes.NAMED["places"]) == true["places"] == {"beach"}
+    assert scenes.named_values(caption, scenes.NAMED["times"]) == true["times"] == {"night"}
+    assert scenes.named_values("a boatman dreams of redwood", scenes.KIND_WORDS) == set()
 
 
 def test_true_full_captions_score_one_and_an_empty_caption_scores_zero():
@@ -112,7 +112,7 @@ class Describer(Reader, EncoderDecoderLanguageModel):
 
 
 @pytest.mark.parametrize("kind", [Reader, Describer])
-def test_every_condition_shows_what_it_says(kind):
+def test_every_condition_uses_its_visual_prompts(kind):
     """An oracle that reads the number of the scene, and nothing else but a description in front of the question."""
     truth = {(number, Reader.question_prompt.format(q.text)): q.answer for number, q, _ in scenes.questions(BOOK, 3)}
     seen = Counter()
@@ -147,30 +147,30 @@ def test_every_condition_shows_what_it_says(kind):
     assert list(natural) == ["picture", "no_picture", "shuffled_picture"]
     assert natural["picture"]["groups"]["list"]["right"] == 1.0, "a full caption is a list"
     assert natural["shuffled_picture"]["groups"]["list"]["right"] < 0.5 and natural["no_picture"]["total"] == 0.0
-    table = scenes.table(report)
+    table = scenes.scores_table(report)
     assert "| kinds | 1.000 (1.000–1.000) | 0.000 (0.000–0.000) |" in table
 
 
 # retrieval and matching
 
 
-def test_mined_negatives_are_wrong_alike_and_the_same_again():
+def test_mined_negatives_are_wrong_similar_and_reproducible():
     similarity = torch.full((4, 4), -50.0)
     similarity[0, 2] = similarity[1, 3] = similarity[2, 0] = similarity[3, 1] = 0.0  # one tempting text each
     similarity += 100.0 * torch.eye(4)  # the true pairs fit best, and are never chosen
     numbers = torch.tensor([40, 41, 42, 43])
-    wrong_text, wrong_image = scenes.mine(similarity, numbers, seed=0)
+    wrong_text, wrong_image = scenes.mine_negatives(similarity, numbers, seed=0)
     assert wrong_text.tolist() == [42, 43, 40, 41] == wrong_image.tolist()
     flat = torch.zeros(64, 64)
-    text, image = scenes.mine(flat, torch.arange(64), seed=3)
+    text, image = scenes.mine_negatives(flat, torch.arange(64), seed=3)
     assert (
         not (text == torch.arange(64)).any() and not (image == torch.arange(64)).any() and len(set(text.tolist())) > 20
     )
-    assert torch.equal(text, scenes.mine(flat, torch.arange(64), seed=3)[0])
+    assert torch.equal(text, scenes.mine_negatives(flat, torch.arange(64), seed=3)[0])
 
 
 @pytest.mark.parametrize("count", [2, 63, 65, 97, 1000])
-def test_no_batch_to_mine_in_is_left_with_a_single_pair(count):
+def test_no_mining_batch_has_a_single_pair(count):
     batches = scenes._batches(torch.arange(count))
     assert torch.equal(torch.cat(batches), torch.arange(count))
     assert all(min(count, 32) <= len(batch) <= 96 for batch in batches)
@@ -189,9 +189,9 @@ class Judge:
         return torch.tensor([[0.0, 1.0] if yes else [1.0, 0.0] for yes in said])
 
 
-def test_itm_is_asked_about_the_very_pairs():
+def test_itm_matches_scores_the_given_pairs():
     gallery = SimpleNamespace(memory=SimpleNamespace(select=lambda index: index + 10))
     pairs = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 2]])
     ids = torch.tensor([5, 6, 7])
-    matched = scenes.itm_says_match(Judge({(10, 5), (12, 7), (11, 6)}), gallery, pairs, ids, ids, batch_size=3)
+    matched = scenes.itm_matches(Judge({(10, 5), (12, 7), (11, 6)}), gallery, pairs, ids, ids, batch_size=3)
     assert matched.tolist() == [True, False, False, True]

@@ -1,4 +1,4 @@
-"""Observation changes nothing, sees everything, and leaves no trace."""
+"""Recording attention does not change outputs, records every map, and restores the model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def logits(model, image):
     return lm.answer_logits(model.visual_prompt(features), lm.prompt_texts([PROMPT]), lm.prompt_texts(["red"]))
 
 
-def test_outputs_are_the_same_with_and_without_observation(model, picture):
+def test_recording_does_not_change_outputs(model, picture):
     with torch.no_grad():
         plain = logits(model, picture)
         with record_attention(model) as maps:
@@ -52,7 +52,7 @@ def test_outputs_are_the_same_with_and_without_observation(model, picture):
     assert len(maps) > 0
 
 
-def test_generation_is_the_same_and_each_step_is_seen(model, picture):
+def test_recording_does_not_change_generation_and_each_step_is_a_call(model, picture):
     decoding = dict(num_beams=1, max_new_tokens=4, min_new_tokens=4)
     answer = model.generate(picture, PROMPT, **decoding)
     with record_attention(model) as maps:
@@ -70,7 +70,7 @@ def test_generation_is_the_same_and_each_step_is_seen(model, picture):
     torch.testing.assert_close(steps.sum(-1), torch.ones_like(steps.sum(-1)))
 
 
-def test_the_kernels_come_back_and_no_hook_is_left_even_after_an_error(model, picture):
+def test_kernels_are_restored_and_hooks_removed_even_after_an_error(model, picture):
     before = kernels(model)
     assert set(before) == {"sdpa"}
     with pytest.raises(RuntimeError, match="planted"), record_attention(model):
@@ -106,7 +106,7 @@ def test_another_thread_is_not_recorded_and_a_second_recording_waits(tiny_model,
     assert set(kernels(tiny_model)) == {"sdpa"} and hooks(tiny_model) == 0
 
 
-def test_only_the_asked_parts_leave_their_kernel(tiny_model, picture):
+def test_only_recorded_parts_change_their_kernel(tiny_model, picture):
     with record_attention(tiny_model, parts=["qformer"]) as maps, torch.no_grad():
         assert set(kernels(tiny_model)) == {"sdpa"}
         logits(tiny_model, picture)
@@ -163,7 +163,7 @@ def test_the_passes_of_stage_1_are_calls_in_order(tiny_model, picture):
     assert maps.select("qformer", "self", layer=1, call=-1)[0].weights.shape[-2:] == (8, 8 + text)
 
 
-def test_itg_and_the_guest_are_seen(tiny_model, picture):
+def test_itg_and_the_attached_stage1_are_recorded(tiny_model, picture):
     features = tiny_model.image_encoder(tiny_model.image_encoder.preprocess([picture]))
     with record_attention(tiny_model) as maps:
         tiny_model.stage1.generate(image_features=features, num_beams=1, min_length=3, max_length=4)
@@ -208,7 +208,7 @@ def test_gradients_reach_the_frozen_image_encoder(tiny_model, picture):
     assert not any(p.requires_grad for p in tiny_model.image_encoder.parameters()) and not pixels.requires_grad
 
 
-def test_without_gradients_the_sentence_says_how_to_get_them(tiny_model, picture):
+def test_without_gradients_the_error_says_how_to_get_them(tiny_model, picture):
     with record_attention(tiny_model) as maps:
         score = logits(tiny_model, picture).sum()
     with pytest.raises(ValueError, match="gradients=True"):

@@ -1,4 +1,4 @@
-"""Every method on cases whose answer is known by hand, and the axioms each of them claims."""
+"""Every attribution method on cases solved by hand, and the axioms that it claims."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_perturbation_and_gradients_find_a_linear_score_exactly(method):
     assert abs(explanation.delta) < 1e-3
 
 
-def test_shapley_shares_what_two_patches_do_together_and_occlusion_misses_it():
+def test_shapley_divides_an_interaction_of_two_patches_and_occlusion_does_not():
     score, pixels = Both([0.0] * 4), torch.zeros(1, 3, 4, 4)
     pixels[:, :, :2] = 1.0  # the upper two patches: sum 12 each, blank: 6 each
     shapley = attribution.explain_shapley(score, pixels, block=1, samples=40)
@@ -79,12 +79,12 @@ def test_shapley_shares_what_two_patches_do_together_and_occlusion_misses_it():
     assert occlusion.delta == pytest.approx(144 - 108)
 
 
-def test_a_block_of_patches_shares_its_value_evenly():
+def test_the_value_of_a_block_is_spread_evenly():
     explanation = attribution.explain_shapley(Linear([1.0, 1.0, 1.0, 1.0]), PIXELS, block=2)
     assert explanation.map.shape == (1, 2, 2) and explanation.map.std() < 1e-5
 
 
-def test_the_grid_leaves_cls_out_and_knows_no_odd_pictures():
+def test_the_grid_leaves_cls_out_and_refuses_other_shapes():
     rows = torch.arange(10.0).view(1, 10)
     assert attribution.to_grid(rows).tolist() == [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]
     with pytest.raises(ValueError, match="square"):
@@ -135,7 +135,7 @@ def test_rollout_goes_back_through_the_image_encoder():
     assert attribution.rollout(maps)[0].tolist() == [[0.25, 0.25], [0, 0]]
 
 
-def test_rollout_keeps_rows_that_are_no_queries_out_of_the_result():
+def test_rollout_returns_query_rows_only():
     """Text rows take part in self-attention; the last layer may have fewer rows than columns."""
     full = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     last = [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]  # query 0 reads the text row, which has read query 0
@@ -186,7 +186,7 @@ def all_scores(model):
     }
 
 
-def test_scores_are_what_the_model_says(tiny_model, picture):
+def test_scores_match_the_model(tiny_model, picture):
     pixels = tiny_model.image_encoder.preprocess([picture])
     features = tiny_model.image_encoder(pixels)
     stage1, scores = tiny_model.stage1, all_scores(tiny_model)
@@ -223,7 +223,7 @@ def test_the_words_of_an_answer_and_their_probabilities(kind, tiny_model, tiny_d
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target", ["itm", "itc", "word"])
-def test_every_method_explains_every_score_in_one_convention(tiny_model, picture, method, target):
+def test_every_method_explains_every_score(tiny_model, picture, method, target):
     pixels = tiny_model.image_encoder.preprocess([picture])
     explanation = METHODS[method](all_scores(tiny_model)[target], pixels)
     rows, height, width = explanation.map.shape
@@ -239,17 +239,17 @@ def test_a_decoder_language_model_is_explained_too(tiny_decoder_model, picture):
         assert METHODS[method](score, pixels).map.shape == (8, 4, 4)
 
 
-def test_query_weights_sum_to_one_and_itc_has_one_winner(tiny_model, picture):
+def test_query_weights_sum_to_one_and_itc_has_one_query(tiny_model, picture):
     pixels = tiny_model.image_encoder.preprocess([picture])
     for target, score in all_scores(tiny_model).items():
-        maps, features = attribution.watch(score, pixels)
+        maps, features = attribution.record_score(score, pixels)
         weights = score.query_weights(features, maps)
         assert weights.shape == (8,) and weights.sum().item() == pytest.approx(1, abs=1e-5)
         if target == "itc":
             assert weights.max() == 1 and weights.argmax() == score.by_query(features).argmax()
 
 
-def test_only_the_winning_query_has_a_gradient_in_itc(tiny_model, picture):
+def test_only_the_best_query_has_a_gradient_in_itc(tiny_model, picture):
     """In the first layer all queries still help the winner; in the last cross-attention only its own row counts."""
     score = ItcScore(tiny_model.stage1, "a red boat")
     pixels = tiny_model.image_encoder.preprocess([picture])
@@ -271,13 +271,13 @@ def test_shapley_of_the_queries_is_complete_and_finds_the_one_that_matters(tiny_
     assert values.abs().argmax() == 3 and values[[0, 1, 2, 4, 5, 6, 7]].abs().max() < 1e-5
 
 
-def test_maps_are_for_one_picture_at_a_time(tiny_model, picture):
+def test_maps_are_for_one_image_at_a_time(tiny_model, picture):
     pixels = tiny_model.image_encoder.preprocess([picture, picture])
     with pytest.raises(ValueError, match="one picture at a time"):
         METHODS["raw"](ItcScore(tiny_model.stage1, "a boat"), pixels)
 
 
-def test_without_an_image_encoder_there_is_a_sentence(tiny_model):
+def test_without_an_image_encoder_there_is_an_error(tiny_model):
     import copy
 
     alone = copy.copy(tiny_model.stage1)

@@ -1,4 +1,4 @@
-"""Maps are scored as by hand; the driver is repeatable, can be interrupted, and says what it found."""
+"""Scores of maps by hand; the evaluation is repeatable and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_pointing_game_looks_at_the_center_of_the_hottest_patch():
     assert grounding.pointing_game(5 * spot((3, 0)) + spot((0, 0)), box) == 1
 
 
-def test_mass_counts_positive_evidence_only_and_an_even_map_scores_the_area():
+def test_mass_counts_positive_evidence_only_and_a_uniform_map_scores_the_area():
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[:4, :4] = True
     assert grounding.mass_inside(spot((0, 0), (3, 3)), mask) == 0.5
@@ -75,12 +75,15 @@ def test_insertion_and_deletion_by_hand():
     pixels = torch.ones(1, 3, 4, 4)
     pixels[:, :, :2, :2] = 8.0
     first, last = spot((0, 0), side=2), -spot((0, 0), side=2)
-    insertion, deletion = grounding.curves(Counter(), pixels, first, steps=4)
+    insertion, deletion = grounding.insertion_deletion_curves(Counter(), pixels, first, steps=4)
     assert insertion.tolist() == [0, 1, 1, 1, 1] and deletion.tolist() == [1, 0, 0, 0, 0]
-    insertion, deletion = grounding.curves(Counter(), pixels, last, steps=4)
+    insertion, deletion = grounding.insertion_deletion_curves(Counter(), pixels, last, steps=4)
     assert insertion.tolist() == [0, 0, 0, 0, 1] and deletion.tolist() == [1, 1, 1, 1, 0]
     assert grounding.area(torch.tensor([0.0, 1, 1, 1, 1])) == 0.875
-    even = [grounding.curves(Counter(), pixels, torch.zeros(2, 2), steps=4, seed=s)[0].sum().item() for s in range(20)]
+    even = [
+        grounding.insertion_deletion_curves(Counter(), pixels, torch.zeros(2, 2), steps=4, seed=s)[0].sum().item()
+        for s in range(20)
+    ]
     assert len(set(even)) > 1, "equal patches come in a random order, not always from the upper left"
 
 
@@ -103,7 +106,7 @@ def test_bootstrap_intervals_are_those_of_the_normal_distribution():
         grounding.bootstrap([])
 
 
-def test_the_maps_that_have_seen_no_model():
+def test_the_baselines():
     scene = Scene((Thing("boat", "red", "large", 1 / 6, 1 / 6), Thing("cat", "blue", "large", 5 / 6, 5 / 6)))
     mask = torch.from_numpy(masks(scene, 96)[0])
     box = scene.things[0].box
@@ -123,7 +126,7 @@ def test_the_maps_that_have_seen_no_model():
 # --- What is asked --------------------------------------------------------------------------------------------------
 
 
-def test_a_phrase_and_a_question_mean_one_thing_of_several():
+def test_phrase_and_question_refer_to_one_thing():
     asked = grounding.cases(seed=5)
     for case in (next(asked) for _ in range(60)):
         thing, others = case.scene.things[case.thing], [t for t in case.scene.things]
@@ -138,9 +141,9 @@ def test_a_phrase_and_a_question_mean_one_thing_of_several():
     assert [next(again) for _ in range(5)] == [next(once_more) for _ in range(5)]
 
 
-def test_shuffled_weights_keep_their_numbers_and_share_what_is_frozen(tiny_model):
+def test_shuffled_weights_keep_their_values_and_share_frozen_models(tiny_model):
     before = {name: p.detach().clone() for name, p in tiny_model.named_parameters()}
-    twin = grounding.shuffled(tiny_model, seed=1)
+    twin = grounding.shuffle_trained(tiny_model, seed=1)
     assert twin.image_encoder is tiny_model.image_encoder and twin.language_model is tiny_model.language_model
     for name, parameter in tiny_model.named_parameters():
         assert torch.equal(parameter, before[name])
@@ -149,9 +152,9 @@ def test_shuffled_weights_keep_their_numbers_and_share_what_is_frozen(tiny_model
     original = before["qformer.layers.0.cross_attention.key.weight"]
     assert not torch.equal(weight, original)
     assert torch.equal(weight.flatten().sort().values, original.flatten().sort().values)
-    stage1 = grounding.shuffled(tiny_model.stage1)
+    stage1 = grounding.shuffle_trained(tiny_model.stage1)
     assert stage1.image_encoder is tiny_model.image_encoder and stage1.tokenizer is tiny_model.stage1.tokenizer
-    assert grounding.fingerprint(twin) != grounding.fingerprint(tiny_model)
+    assert grounding.trained_fingerprint(twin) != grounding.trained_fingerprint(tiny_model)
 
 
 # --- The driver -----------------------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def test_shuffled_weights_keep_their_numbers_and_share_what_is_frozen(tiny_model
 
 @pytest.fixture(scope="module")
 def report(tiny_model):
-    return grounding.evaluate(tiny_model, methods=FAST, scenes=3)
+    return grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=3)
 
 
 def test_the_report_has_every_target_method_and_score(report):
@@ -177,37 +180,37 @@ def test_the_report_has_every_target_method_and_score(report):
 
 
 def test_the_table_names_everything_once(report):
-    shown = grounding.table(report)
+    shown = grounding.grounding_table(report)
     assert shown.count("| *center* |") == 3 and shown.count("gradient") == 3 and "(" in shown
     for line in shown.split("\n\n")[0].splitlines():
         assert line.count("|") == 10
 
 
-def test_an_interrupted_evaluation_goes_on(tiny_model, report, tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_resumes(tiny_model, report, tmp_path, monkeypatch):
     rows = tmp_path / "out" / "rows.jsonl"
     measured = []
     measure = grounding._measure
     monkeypatch.setattr(grounding, "_measure", lambda *a: measured.append(a[2].number) or measure(*a))
-    grounding.evaluate(tiny_model, methods=FAST, scenes=2, rows=rows)
+    grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=2, rows=rows)
     with rows.open("a") as file:
         file.write('{"scene": 99, "ri')  # stopped in the middle of a line
-    whole = grounding.evaluate(tiny_model, methods=FAST, scenes=3, rows=rows)
+    whole = grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=3, rows=rows)
     assert len(measured) == 3
     assert len(rows.read_text().splitlines()) == 4
     for target, found in report["targets"].items():
         for name, scores in found.items():
             for what in grounding.SCORES:
                 assert whole["targets"][target][name].get(what) == scores.get(what)
-    monkeypatch.setattr(grounding, "fingerprint", lambda _: "other weights")
-    grounding.evaluate(tiny_model, methods=FAST, scenes=1, rows=rows)
+    monkeypatch.setattr(grounding, "trained_fingerprint", lambda _: "other weights")
+    grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=1, rows=rows)
     assert len(measured) == 4, "other weights: nothing is reused"
 
 
-def test_mistakes_get_a_sentence(tiny_model):
+def test_wrong_arguments(tiny_model):
     with pytest.raises(ValueError, match="no method rowlout; choose from raw"):
-        grounding.evaluate(tiny_model, methods=["rowlout"])
+        grounding.evaluate_grounding(tiny_model, methods=["rowlout"])
     with pytest.raises(ValueError, match="at least 1"):
-        grounding.evaluate(tiny_model, scenes=0)
+        grounding.evaluate_grounding(tiny_model, scenes=0)
 
 
 def test_a_planted_oracle_is_trusted_and_one_that_shows_everything_is_not(tiny_model, monkeypatch):
@@ -225,8 +228,10 @@ def test_a_planted_oracle_is_trusted_and_one_that_shows_everything_is_not(tiny_m
     monkeypatch.setitem(METHODS, "oracle", truth)
     monkeypatch.setitem(METHODS, "everything", lambda score, pixels: truth(score, pixels, "things"))
     monkeypatch.setitem(METHODS, "constant", lambda score, pixels: Explanation(torch.arange(16.0).view(1, 4, 4)))
-    report = grounding.evaluate(tiny_model, methods=["oracle", "everything", "constant"], scenes=8)
+    report = grounding.evaluate_grounding(tiny_model, methods=["oracle", "everything", "constant"], scenes=8)
     found = report["targets"]["itm"]
     assert grounding.trusted(report, "itm") == ["oracle"] and grounding.best(report, "itm") == "oracle"
     assert found["oracle"]["pointing"][0] == 1.0 and found["constant"]["sanity"][0] == pytest.approx(1)
-    assert "**oracle**" in grounding.table(report) and "**everything**" not in grounding.table(report)
+    assert "**oracle**" in grounding.grounding_table(report) and "**everything**" not in grounding.grounding_table(
+        report
+    )

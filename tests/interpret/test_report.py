@@ -1,4 +1,4 @@
-"""The page says what the numbers say: the sentences turn when the numbers do."""
+"""The page follows the numbers: its sentences change with them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FAST = ["raw", "gradient"]
 
 @pytest.fixture(scope="module")
 def report(tiny_model):
-    found = grounding.evaluate(tiny_model, methods=FAST, scenes=2)
-    return found | {"name": "micro", "queries": query_probes.evaluate(tiny_model, scenes=12, asked_scenes=2)}
+    found = grounding.evaluate_grounding(tiny_model, methods=FAST, scenes=2)
+    return found | {"name": "micro", "queries": query_probes.evaluate_queries(tiny_model, scenes=12, asked_scenes=2)}
 
 
 def test_numbers_figures_and_page_are_written_together(tiny_model, report, tmp_path):
@@ -32,7 +32,7 @@ def test_numbers_figures_and_page_are_written_together(tiny_model, report, tmp_p
     assert "--method raw,gradient --scenes 2 --out docs/see" in text
 
 
-def test_the_sentences_turn_with_the_numbers(report):
+def test_the_sentences_change_with_the_numbers(report):
     changed = copy.deepcopy(report)
     changed["targets"] = {"word": changed["targets"]["word"]}
     found = changed["targets"]["word"]
@@ -49,7 +49,7 @@ def test_the_sentences_turn_with_the_numbers(report):
     assert "do not believe any map of this score" in findings.page(changed, "see")
 
 
-def test_the_app_gets_the_best_of_the_quick(report):
+def test_the_recommended_method_is_the_best_of_the_quick_ones(report):
     changed = copy.deepcopy(report)
     found = changed["targets"]["word"]
     found["things"]["pointing"] = [0.4, 0.35, 0.45]
@@ -64,8 +64,9 @@ def test_the_command_line_writes_it_all(tiny_model, tmp_path, monkeypatch, capsy
     from blip2_lab import cli
 
     monkeypatch.setattr(cli, "_load", lambda args: tiny_model)
-    small = query_probes.evaluate
-    monkeypatch.setattr(query_probes, "evaluate", lambda model, **o: small(model, **o, scenes=12, asked_scenes=1))
+    small = query_probes.evaluate_queries
+    fast = lambda model, **options: small(model, **options, scenes=12, asked_scenes=1)  # noqa: E731
+    monkeypatch.setattr(query_probes, "evaluate_queries", fast)
     command = ["evaluate", "grounding", "--method", "raw", "--scenes", "1", "--out", str(tmp_path / "see")]
     assert cli.main(command) == 0
     said = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Figures show what they are given: known patterns, the right number of panels, sane widgets."""
+"""Figures of attention on known patterns: panels, scales, explorers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_an_overlay_colors_the_hot_patch_and_nothing_else():
 
 def test_every_query_gets_a_panel_and_one_scale_if_asked():
     maps = torch.rand(16, 8, 8)
-    figure = attention.queries_on_picture(PICTURE, maps, notes=[f"{i}%" for i in range(16)])
+    figure = attention.queries_on_image(PICTURE, maps, notes=[f"{i}%" for i in range(16)])
     assert len(drawn(figure)) == 16 and figure.axes[3].get_title() == "3\n3%"
-    figure = attention.queries_on_picture(PICTURE, maps, shared=True)
+    figure = attention.queries_on_image(PICTURE, maps, shared=True)
     assert len({tuple(axis.images[1].get_clim()) for axis in figure.axes}) == 1
 
 
 def test_words_methods_layers_and_heads():
-    figure = attention.words_on_picture(PICTURE, ["a", "boat"], torch.rand(2, 4, 4) - 0.5, [0.5, 0.25])
+    figure = attention.words_on_image(PICTURE, ["a", "boat"], torch.rand(2, 4, 4) - 0.5, [0.5, 0.25])
     assert [axis.get_title() for axis in figure.axes] == ["a\n50%", "boat\n25%"]
     assert all(array.min() >= 0 for array in drawn(figure))
     maps = {"raw": torch.eye(4), "shapley": -torch.eye(4)}
@@ -53,7 +53,7 @@ def test_words_methods_layers_and_heads():
     assert figure.axes[5].get_title() == "layer 2, head 2"
 
 
-def test_itc_shows_its_winner_and_itm_its_mean():
+def test_itc_shows_its_maximum_and_itm_its_mean():
     itc, itm = attention.queries_and_caption(torch.tensor([0.1, 0.7, 0.2]), torch.tensor([1.0, 2.0, 3.0]), "a boat")
     assert "query 1 (0.70)" in itc.axes[0].get_title(loc="left")
     assert "mean: 2.00" in itm.axes[0].get_title(loc="left")

@@ -1,4 +1,4 @@
-"""Figures from patterns known by hand. What is drawn is read back from the figure."""
+"""Figures of patterns known by hand, read back from the figure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def grays(figure) -> Image.Image:
     return Image.open(BytesIO(figures.png(figure, dpi=50))).convert("L")
 
 
-def test_the_map_lights_what_it_is_told():
+def test_the_map_highlights_the_given_parts():
     dark = figures.blip2_map({"itc", "self_attention"}, "today")
     axis = dark.axes[0]
     bold = [text.get_text() for text in axis.texts if text.get_weight() == "bold"]
@@ -82,25 +82,25 @@ def test_a_large_matrix_has_no_numbers():
     assert texts(figures.matrix(torch.rand(20, 20), names, names).axes[0]) == []
 
 
-def test_attention_lies_where_the_map_says():
+def test_attention_is_drawn_at_its_patches():
     picture = Image.new("RGB", (64, 64), "white")
     maps = torch.zeros(2, 8, 8)
     maps[0, 0, 7] = 1.0
-    figure = figures.attention_on_picture(picture, maps, ["top right", "nowhere"], marks=[(0.5, 0, 1, 0.5)])
+    figure = figures.attention_on_image(picture, maps, ["top right", "nowhere"], boxes=[(0.5, 0, 1, 0.5)])
     drawn = figure.axes[0].images[1].get_array()
     assert drawn.argmax() == 7 and figure.axes[0].get_title() == "top right"
     assert len(figure.axes[0].patches) == 1
     with pytest.raises(ValueError, match="2 titles"):
-        figures.attention_on_picture(picture, torch.zeros(3, 8, 8), ["a", "b"])
+        figures.attention_on_image(picture, torch.zeros(3, 8, 8), ["a", "b"])
 
 
-def test_pictures_have_their_titles():
-    figure = figures.pictures([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
+def test_images_have_their_titles():
+    figure = figures.image_grid([Image.new("RGB", (8, 8))] * 3, ["a", "b", "c"], columns=2)
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
 
 
 def test_long_titles_are_broken_so_that_neighbors_do_not_meet():
-    figure = figures.pictures(
+    figure = figures.image_grid(
         [Image.new("RGB", (8, 8))] * 2, ["a large gray cat at the top right and a small pink cat"] * 2
     )
     assert all(len(line) <= 31 for line in figure.axes[0].get_title().splitlines())
@@ -122,15 +122,15 @@ def test_bars_differ_in_hatch_and_carry_numbers():
     assert texts(axis) == ["0.50", "0.25", "0.10", "0.20"]
 
 
-def test_tensors_with_gradients_are_welcome():
+def test_tensors_with_gradients_are_accepted():
     values = torch.rand(2, 2, requires_grad=True)
     assert figures.png(figures.matrix(values, ["a", "b"], ["c", "d"]))[:4] == b"\x89PNG"
 
 
 def test_matplotlib_is_imported_only_to_draw_and_no_figure_stays_open():
     code = (
-        "import sys; from blip2_lab import viz; print('matplotlib' in sys.modules);"
-        "viz.curves({'a': [1, 2]}); print('matplotlib.pyplot' in sys.modules)"
+        "import sys; from blip2_lab.plots import figures; print('matplotlib' in sys.modules);"
+        "figures.curves({'a': [1, 2]}); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -1,4 +1,4 @@
-"""Explorers: the view stands by itself, and a control changes it."""
+"""Explorers: the view is displayed without widgets, and a control updates it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_table_is_the_mask(objective):
     assert cells == widgets.OBJECTIVES[objective][0](2, text_mask).flatten().tolist()
 
 
-def test_a_cell_says_who_may_read_whom():
+def test_the_sentence_of_a_cell():
     table = widgets.mask_table("ITM", "red boat", num_queries=4, padding=1)
     assert "query 3 may read word 1 (boat) (ITM: image-text matching)" in table
     assert "query 3 may not read [PAD]" in table
@@ -63,7 +63,7 @@ def test_the_explorer_shows_a_view_and_updates_it(screen):
     assert len(screen) == 2 and "image-text matching" in screen[1].data
 
 
-def test_any_view_will_do_and_plain_values_are_no_controls(screen):
+def test_any_view_works_and_plain_values_are_no_controls(screen):
     assert widgets.explorer(lambda layer: f"layer {layer}", layer=3) is None
     slider = ipywidgets.IntSlider(value=1, min=0, max=5)
     controls = widgets.explorer(lambda layer, head: f"layer {layer}, head {head}", layer=slider, head=0)
@@ -115,7 +115,7 @@ def test_without_ipywidgets_there_are_four_settings_or_one_search(monkeypatch):
     assert widgets.beam_explorer(lambda num_beams, length_penalty: (num_beams, length_penalty)) == (3, 1.0)
 
 
-def test_the_beam_explorer_hands_on_its_settings(screen):
+def test_the_beam_explorer_passes_its_settings(screen):
     controls = widgets.beam_explorer(lambda num_beams, length_penalty: (num_beams, length_penalty), 2, 0.0)
     controls.children[0].value = 5
     assert screen == [(2, 0.0), (5, 0.0)]

@@ -1,4 +1,4 @@
-"""Where batches come from: scenes of the picture book, and pictures of your own."""
+"""Batches of the picture book's scenes and of image-text data."""
 
 from __future__ import annotations
 
@@ -15,67 +15,79 @@ from blip2_lab.data.examples import AskedQuestion, Batch, PictureList, Record
 from blip2_lab.data.mixture import Mixture, open_sources
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.picturebook.scene import Scene, Thing
-from blip2_lab.training.batches import FAMILY, TOLD, PictureFeed, SceneFeed, choose_text, facts
-from blip2_lab.training.recipes.schema import WebData
+from blip2_lab.training.batches import (
+    CAPTION_VALUES,
+    GROUP_SIZE,
+    ImageTextBatches,
+    SceneBatches,
+    choose_text,
+    fact_counts,
+)
+from blip2_lab.training.recipes.schema import ImageTextData
 
 FEATURES = torch.arange(400.0)[:, None, None].expand(400, 2, 3)  # picture k has the feature k
 
 
-def shown(feed: SceneFeed, index: int) -> list[int]:
-    return feed.batch(index).image_features[:, 0, 0].int().tolist()
+def shown(examples: SceneBatches, index: int) -> list[int]:
+    return examples.batch(index).image_features[:, 0, 0].int().tolist()
 
 
-def test_alike_batches_show_families_and_come_every_second_time():
+def test_every_second_batch_is_hard_and_shows_similar_scenes():
     book = PictureBook(3)
-    plain, feed = SceneFeed(book, FEATURES, 40, seed=0), SceneFeed(book, FEATURES, 40, seed=0, alike_from=4)
+    plain, examples = (
+        SceneBatches(book, FEATURES, 40, seed=0),
+        SceneBatches(book, FEATURES, 40, seed=0, hard_batches_from=4),
+    )
     for index in range(12):
-        numbers = shown(feed, index)
-        assert numbers == shown(feed, index) and len(set(numbers)) == 40
+        numbers = shown(examples, index)
+        assert numbers == shown(examples, index) and len(set(numbers)) == 40
         if index < 4 or index % 2 == 1:
             assert numbers == shown(plain, index)
             continue
         assert numbers != shown(plain, index) and numbers[0] == shown(plain, index)[0]
-        assert numbers[:FAMILY] == feed.family(numbers[0])
+        assert numbers[:GROUP_SIZE] == examples.similar_scenes(numbers[0])
 
 
-def test_a_family_differs_in_few_facts_and_never_in_none(monkeypatch):
+def test_similar_scenes_differ_in_few_facts_and_never_in_none(monkeypatch):
     book = PictureBook(3)
-    feed = SceneFeed(book, FEATURES, 6, seed=0, alike_from=0)
+    examples = SceneBatches(book, FEATURES, 6, seed=0, hard_batches_from=0)
 
     def apart(a: int, b: int) -> int:
-        return sum(abs(x - y) for x, y in zip(facts(book.scene(a)), facts(book.scene(b)), strict=True))
+        return sum(abs(x - y) for x, y in zip(fact_counts(book.scene(a)), fact_counts(book.scene(b)), strict=True))
 
     for number in range(0, 400, 40):
-        own, *others = feed.family(number)
-        assert own == number and len(others) == FAMILY - 1
+        own, *others = examples.similar_scenes(number)
+        assert own == number and len(others) == GROUP_SIZE - 1
         outside = set(range(400)) - {own, *others}
         assert max(apart(own, n) for n in others) <= min(apart(own, n) for n in outside)
     real = PictureBook.scene
     monkeypatch.setattr(PictureBook, "scene", lambda self, number: real(self, 7 if number == 9 else number))
-    twins = SceneFeed(book, FEATURES, 6, seed=0, alike_from=0)
-    assert 9 not in twins.family(7) and 7 not in twins.family(9), "a caption of one would be true of the other"
+    twins = SceneBatches(book, FEATURES, 6, seed=0, hard_batches_from=0)
+    assert 9 not in twins.similar_scenes(7) and 7 not in twins.similar_scenes(9), (
+        "a caption of one would be true of the other"
+    )
 
 
-def test_facts_are_what_is_told():
+def test_fact_counts_are_what_a_full_caption_states():
     scene = Scene((Thing("boat", "red", "large", 0.1, 0.1), Thing("boat", "red", "small", 0.9, 0.9)), "beach", "night")
-    true = dict(zip(TOLD, facts(scene), strict=True))
+    true = dict(zip(CAPTION_VALUES, fact_counts(scene), strict=True))
     assert {name: count for name, count in true.items() if count} == {
         "beach": 1, "night": 1, 2: 1, "boat": 2, "red": 2, "large": 1, "small": 1, "top left": 1, "bottom right": 1
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("index", [0, 2, 4])
-def test_captions_of_alike_batches_tell_everything(index):
+def test_captions_of_hard_batches_are_full(index):
     book = PictureBook(3)
-    batch = SceneFeed(book, FEATURES, 6, seed=0, alike_from=0).batch(index)
+    batch = SceneBatches(book, FEATURES, 6, seed=0, hard_batches_from=0).batch(index)
     for number, caption in zip(batch.image_features[:, 0, 0].int().tolist(), batch.captions, strict=True):
         for thing in book.scene(number).things:
             assert all(word in caption for word in (thing.kind, thing.color, thing.size, thing.position))
 
 
-def test_a_few_scenes_make_one_family():
-    feed = SceneFeed(PictureBook(3), FEATURES[:8], 8, seed=0, alike_from=0)
-    assert sorted(shown(feed, 0)) == list(range(8))
+def test_few_scenes_make_one_group():
+    examples = SceneBatches(PictureBook(3), FEATURES[:8], 8, seed=0, hard_batches_from=0)
+    assert sorted(shown(examples, 0)) == list(range(8))
 
 
 # ------------------------------------------------------------------------------------------------- pictures of your own
@@ -95,9 +107,9 @@ def folder_of(tmp_path: Path, count: int = 12) -> Path:
 
 def feed_of(
     folder: Path, *, batch_size: int = 4, seed: int = 0, broken_file: Path | None = None, **data
-) -> PictureFeed:
-    settings = WebData(**{"image_size": 8, "threads": 3} | data)
-    return PictureFeed(open_sources(folder), settings, batch_size=batch_size, seed=seed, broken_file=broken_file)
+) -> ImageTextBatches:
+    settings = ImageTextData(**{"image_size": 8, "threads": 3} | data)
+    return ImageTextBatches(open_sources(folder), settings, batch_size=batch_size, seed=seed, broken_file=broken_file)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -112,92 +124,94 @@ def mean_color(images) -> torch.Tensor:
     return torch.tensor(np.array(halves))
 
 
-def test_a_batch_of_pictures_is_a_function_of_its_number(tmp_path):
+def test_a_batch_of_images_is_a_function_of_its_index(tmp_path):
     folder = folder_of(tmp_path)
-    feed, again = feed_of(folder), feed_of(folder, threads=1)
+    examples, again = feed_of(folder), feed_of(folder, threads=1)
     late = again.batch(31)  # in another order, by another number of threads
     for index in (0, 1, 2):
-        assert same(feed.batch(index), again.batch(index))
-    assert same(feed.batch(31), late) and not same(feed.batch(0), feed.batch(1))
-    assert not same(feed.batch(0), feed_of(folder, seed=1).batch(0))
-    batch = feed.batch(0)
+        assert same(examples.batch(index), again.batch(index))
+    assert same(examples.batch(31), late) and not same(examples.batch(0), examples.batch(1))
+    assert not same(examples.batch(0), feed_of(folder, seed=1).batch(0))
+    batch = examples.batch(0)
     assert batch.pixels.shape == (4, 3, 8, 8) and len(set(batch.ids)) == 4
     for name, caption in zip(batch.ids, batch.captions, strict=True):
         number = int(name.removeprefix("0/p").removesuffix(".png"))
         assert caption in (f"number {number}", f"the picture {number}")
 
 
-def test_every_time_another_caption_another_part_and_another_side(tmp_path):
-    feed = feed_of(folder_of(tmp_path), batch_size=12)
-    batches = [feed.batch(index) for index in range(20)]
+def test_caption_crop_and_flip_are_drawn_each_time(tmp_path):
+    examples = feed_of(folder_of(tmp_path), batch_size=12)
+    batches = [examples.batch(index) for index in range(20)]
     captions = {caption for batch in batches for caption in batch.captions}
     assert len(captions) == 24
     flips = [float(pixels[2, :, :3].mean() < pixels[2, :, 5:].mean()) for batch in batches for pixels in batch.pixels]
     assert 0.4 < sum(flips) / len(flips) < 0.6
 
 
-def test_no_flip_where_the_words_name_a_side(tmp_path):
+def test_no_flip_if_the_text_names_a_side(tmp_path):
     folder = folder_of(tmp_path)
     for path in folder.glob("*.txt"):
         path.write_text("bright on the left")
-    feed = feed_of(folder, batch_size=12)
+    examples = feed_of(folder, batch_size=12)
     assert all(
-        pixels[2, :, :3].mean() > pixels[2, :, 5:].mean() for index in range(10) for pixels in feed.batch(index).pixels
+        pixels[2, :, :3].mean() > pixels[2, :, 5:].mean()
+        for index in range(10)
+        for pixels in examples.batch(index).pixels
     )
 
 
-def test_a_broken_picture_is_skipped_counted_and_its_place_filled(tmp_path):
+def test_a_broken_image_is_skipped_counted_and_replaced(tmp_path):
     folder, file = folder_of(tmp_path), tmp_path / "skipped.jsonl"
     (folder / "p03.png").write_bytes((folder / "p03.png").read_bytes()[:60])
     (folder / "p05.png").unlink()
-    feed = feed_of(folder, batch_size=11, max_broken=0.5, broken_file=file)
+    examples = feed_of(folder, batch_size=11, max_broken=0.5, broken_file=file)
     for index in range(3):
-        batch = feed.batch(index)
+        batch = examples.batch(index)
         assert len(batch.captions) == len(batch.pixels) == len(batch.ids) == 11
         assert len(set(batch.ids)) == 10 and "0/p03.png" not in batch.ids
         repeated = next(name for name in batch.ids if batch.ids.count(name) == 2)
         first, second = (place for place, name in enumerate(batch.ids) if name == repeated)
         assert batch.captions[first] == batch.captions[second]
         assert same(batch, feed_of(folder, batch_size=11, max_broken=0.5).batch(index))
-    assert "skipped 1 of 11 examples" in feed.skips.report()
+    assert "skipped 1 of 11 examples" in examples.skips.report()
     assert json.loads(file.read_text())["sample"].endswith("own: p03.png")
 
 
-def test_too_much_is_broken(tmp_path):
+def test_too_many_broken_images_are_an_error(tmp_path):
     folder = folder_of(tmp_path)
     for number in range(4):
         (folder / f"p{number:02d}.png").write_bytes(b"x")
-    feed = feed_of(folder, batch_size=12)
+    examples = feed_of(folder, batch_size=12)
     with pytest.raises(ValueError, match="[234] of 12 examples cannot be used .[234] not a picture"):
-        feed.batch(0)
+        examples.batch(0)
 
 
-def test_held_out_pictures_are_never_trained_on(tmp_path):
-    feed = feed_of(folder_of(tmp_path), batch_size=5, held_out=2)
-    out = feed.validation()
-    seen = {name for index in range(10) for name in feed.batch(index).ids}
+def test_held_out_images_are_not_trained_on(tmp_path):
+    examples = feed_of(folder_of(tmp_path), batch_size=5, held_out=2)
+    out = examples.validation()
+    seen = {name for index in range(10) for name in examples.batch(index).ids}
     assert len(out.captions) == 2 and len(seen) == 10
     numbers = {name.removeprefix("0/") for name in out.ids}
     assert not numbers & {name.removeprefix("0/") for name in seen}
     assert feed_of(tmp_path / "own").validation() is None
 
 
-def test_a_small_folder_makes_small_batches_and_says_so(tmp_path, capsys):
-    feed = feed_of(folder_of(tmp_path), batch_size=64)
+def test_a_small_folder_makes_small_batches_with_a_note(tmp_path, capsys):
+    examples = feed_of(folder_of(tmp_path), batch_size=64)
     assert "batches of 12 instead of 64" in capsys.readouterr().out
-    assert len(set(feed.batch(5).ids)) == 12
+    assert len(set(examples.batch(5).ids)) == 12
 
 
 # ------------------------------------------------------------------------------------------------------------ the cache
 
 
-def test_cached_views_are_crops_of_the_picture_and_reused(tmp_path):
+def test_cached_views_are_crops_of_the_image_and_reused(tmp_path):
     folder, said = folder_of(tmp_path), []
-    feed, again = (feed_of(folder, cached_views=3) for _ in range(2))
-    for one in (feed, again):
+    examples, again = (feed_of(folder, cached_views=3) for _ in range(2))
+    for one in (examples, again):
         one.cache(mean_color, tmp_path / "features", "encoder", said.append)
     assert said == ["computing the features of 36 pictures, once"]
-    batches = [feed.batch(index) for index in range(9)]
+    batches = [examples.batch(index) for index in range(9)]
     assert all(same(batch, again.batch(index)) for index, batch in enumerate(batches))
     views: dict[str, set] = {}
     for batch in batches:
@@ -209,7 +223,7 @@ def test_cached_views_are_crops_of_the_picture_and_reused(tmp_path):
     assert 1 < max(map(len, views.values())) <= 3
 
 
-def test_a_cache_of_changed_pictures_is_another(tmp_path):
+def test_changed_images_get_another_cache(tmp_path):
     folder, said = folder_of(tmp_path), []
     feed_of(folder, cached_views=1).cache(mean_color, tmp_path / "features", "encoder", said.append)
     feed_of(folder, cached_views=1, flip=False).cache(mean_color, tmp_path / "features", "encoder", said.append)
@@ -219,33 +233,33 @@ def test_a_cache_of_changed_pictures_is_another(tmp_path):
     assert len(said) == 4
 
 
-def test_no_cached_view_is_flipped_when_any_caption_names_a_side(tmp_path):
+def test_no_cached_view_is_flipped_if_any_caption_names_a_side(tmp_path):
     folder = folder_of(tmp_path)
     for path in folder.glob("*.txt"):
         path.write_text("a picture\nbright on the left")  # the caption drawn later may be the second
-    feed = feed_of(folder, batch_size=12, cached_views=4)
-    feed.cache(mean_color, tmp_path / "features", "encoder", lambda _: None)
+    examples = feed_of(folder, batch_size=12, cached_views=4)
+    examples.cache(mean_color, tmp_path / "features", "encoder", lambda _: None)
     for index in range(6):
-        assert all(features[0, 2] > features[1, 2] for features in feed.batch(index).image_features)
+        assert all(features[0, 2] > features[1, 2] for features in examples.batch(index).image_features)
 
 
-def test_a_broken_picture_stays_broken_in_the_cache(tmp_path):
+def test_a_broken_image_is_broken_in_the_cache(tmp_path):
     folder = folder_of(tmp_path)
     (folder / "p00.png").write_bytes(b"x")  # the first one tells the features' shape, too
     for _ in range(2):  # the second time from the cache, without opening the picture
-        feed = feed_of(folder, batch_size=12, cached_views=2)
-        feed.cache(mean_color, tmp_path / "features", "encoder", lambda _: None)
-        batch = feed.batch(0)
+        examples = feed_of(folder, batch_size=12, cached_views=2)
+        examples.cache(mean_color, tmp_path / "features", "encoder", lambda _: None)
+        batch = examples.batch(0)
         assert not batch.image_features.isnan().any() and "0/p00.png" not in batch.ids
-        assert feed.skips.causes.total() == 1
+        assert examples.skips.causes.total() == 1
 
 
 def test_a_stream_cannot_be_cached(tmp_path):
     pytest.importorskip("webdataset")
-    settings = WebData(image_size=8, cached_views=1)
-    feed = PictureFeed(open_sources("http://localhost/x.tar"), settings, batch_size=4, seed=0)
+    settings = ImageTextData(image_size=8, cached_views=1)
+    examples = ImageTextBatches(open_sources("http://localhost/x.tar"), settings, batch_size=4, seed=0)
     with pytest.raises(ValueError, match="cannot be cached: --set data.cached_views=0"):
-        feed.cache(mean_color, tmp_path, "encoder")
+        examples.cache(mean_color, tmp_path, "encoder")
 
 
 # ------------------------------------------------------------------------------------------------------------ questions
@@ -255,10 +269,10 @@ def test_questions_come_with_one_of_their_answers():
     asked = AskedQuestion("what is it?", ("net",) * 7 + ("mesh",) * 3, id="1")
     unanswered = AskedQuestion("and this?")
     record = Record(Image.new("RGB", (8, 8)), ("a net",), (unanswered, asked), id="x")
-    feed = PictureFeed(
-        Mixture([PictureList([record] * 4)]), WebData(image_size=8, text="questions"), batch_size=4, seed=0
+    examples = ImageTextBatches(
+        Mixture([PictureList([record] * 4)]), ImageTextData(image_size=8, text="questions"), batch_size=4, seed=0
     )
-    batches = [feed.batch(index) for index in range(50)]
+    batches = [examples.batch(index) for index in range(50)]
     assert {question for batch in batches for question in batch.questions} == {"what is it?"}
     answers = [answer for batch in batches for answer in batch.captions]
     assert 0.6 < answers.count("net") / len(answers) < 0.8  # as often as people gave it
@@ -268,7 +282,7 @@ def test_questions_come_with_one_of_their_answers():
         choose_text(Record(b"", questions=(unanswered,)), "questions", None)
 
 
-def test_a_source_without_such_texts_says_what_it_has(tmp_path):
+def test_a_source_without_the_wanted_texts_is_an_error(tmp_path):
     folder = folder_of(tmp_path)
     with pytest.raises(ValueError, match="has no questions; to train on its captions: --set data.text=captions"):
         feed_of(folder, text="questions")
@@ -276,13 +290,13 @@ def test_a_source_without_such_texts_says_what_it_has(tmp_path):
         feed_of(folder, text="words")
 
 
-def test_mixed_sources_are_named_apart(tmp_path):
+def test_mixed_sources_have_distinct_ids(tmp_path):
     folder_of(tmp_path)
     (tmp_path / "s.toml").write_text(
         '[[source]]\nformat = "folder"\nfolder = "own"\nweight = 1\n'
         '[[source]]\nformat = "picture-book"\npages = 50\nimage_size = 32\nweight = 1\n'
     )
-    feed = feed_of(tmp_path / "s.toml", batch_size=16)
-    batch = feed.batch(0)
+    examples = feed_of(tmp_path / "s.toml", batch_size=16)
+    batch = examples.batch(0)
     assert {name[0] for name in batch.ids} == {"0", "1"} and batch.pixels.shape == (16, 3, 8, 8)
-    assert set(feed.texts()) == {text for n in range(12) for text in (f"number {n}", f"the picture {n}")}
+    assert set(examples.texts()) == {text for n in range(12) for text in (f"number {n}", f"the picture {n}")}

@@ -1,4 +1,4 @@
-"""Parts found by name: EVA-CLIP's file, which is on no hub, and 16 bits for frozen parts on a GPU."""
+"""Models found by name: EVA-CLIP's file, and 16 bits for frozen models on a GPU."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def torch_cache(tmp_path, monkeypatch):
     return tmp_path / "checkpoints"
 
 
-def test_eva_clip_by_its_name_is_the_file_that_lavis_keeps(torch_cache, tmp_path):
+def test_eva_clip_by_its_name_is_lavis_file(torch_cache, tmp_path):
     torch.save(eva_state(encoder()), torch_cache / EVA_FILE)
     pixels = torch.randn(2, 3, 48, 48)
     for name in ("eva-clip-vit-g-14", str(torch_cache / EVA_FILE)):
@@ -59,7 +59,7 @@ def test_eva_clip_by_its_name_is_the_file_that_lavis_keeps(torch_cache, tmp_path
         assert not any(p.requires_grad for p in loaded.parameters())
 
 
-def test_eva_clip_is_fetched_or_one_sentence_says_how(torch_cache, tmp_path, monkeypatch):
+def test_eva_clip_is_downloaded_or_the_error_says_how(torch_cache, tmp_path, monkeypatch):
     def offline(url, file):
         raise OSError("no network")
 
@@ -73,7 +73,7 @@ def test_eva_clip_is_fetched_or_one_sentence_says_how(torch_cache, tmp_path, mon
     assert builders.load_image_encoder("eva-clip-vit-g-14", tmp_path).width == 128
 
 
-def test_frozen_parts_take_16_bits_on_a_gpu(tmp_path, monkeypatch):
+def test_frozen_models_have_16_bits_on_a_gpu(tmp_path, monkeypatch):
     encoder().model.save_pretrained(tmp_path / "vit")
     assert builders.load_image_encoder(str(tmp_path / "vit"), tmp_path).model.dtype == torch.float32
     features = batches.encode_frozen(encoder(), torch.ones(1, 3, 48, 48))

@@ -1,15 +1,15 @@
-"""What stops a run, what does not, and which checkpoint was good."""
+"""Which losses stop a run, which do not, and which checkpoint is a good one."""
 
 import random
 
 import pytest
 
-from blip2_lab.training.divergence import Diverged, LossWatch
+from blip2_lab.training.divergence import Diverged, LossMonitor
 
 
-def watch(losses) -> tuple[LossWatch, int]:
+def watch(losses) -> tuple[LossMonitor, int]:
     """The watch after these losses, and at which of them it gave up (0: never)."""
-    watched = LossWatch()
+    watched = LossMonitor()
     for step, loss in enumerate(losses, 1):
         try:
             watched.add(loss)
@@ -23,7 +23,7 @@ def noisy(level: float, steps: int, noise: float = 0.3) -> list[float]:
     return [level * (1 + noise * rng.uniform(-1, 1)) for _ in range(steps)]
 
 
-def test_a_loss_that_does_not_move_is_no_divergence():
+def test_a_constant_loss_is_no_divergence():
     assert watch(noisy(3.0, 2000))[1] == 0
 
 
@@ -31,29 +31,29 @@ def test_a_loss_that_falls_and_stays_is_no_divergence():
     assert watch([*noisy(9.0, 50), *noisy(3.0, 500), *noisy(0.02, 1000, noise=3.0)])[1] == 0
 
 
-def test_a_loss_that_explodes_stops_at_once():
+def test_a_loss_that_doubles_stops_at_once():
     assert 201 <= watch([*noisy(3.0, 200), *[1e4] * 20])[1] <= 203
 
 
-def test_a_loss_that_comes_back_stops_after_a_while():
+def test_a_loss_back_at_its_initial_value_stops_after_patience():
     began, back = [*noisy(9.0, 50), *noisy(3.0, 500)], noisy(9.5, 500, noise=0.05)
     stopped = watch([*began, *back])[1]
-    assert 550 + LossWatch.PATIENCE < stopped < 550 + 3 * LossWatch.PATIENCE
+    assert 550 + LossMonitor.PATIENCE < stopped < 550 + 3 * LossMonitor.PATIENCE
 
 
-def test_a_harder_lesson_may_raise_the_loss_for_a_while():
+def test_the_curriculum_may_raise_the_loss_for_some_steps():
     assert watch([*noisy(4.6, 50), *noisy(0.1, 500), *noisy(4.6, 40), *noisy(1.0, 500)])[1] == 0
 
 
 def test_a_checkpoint_is_good_while_the_loss_is_near_its_best():
     watched, _ = watch([*noisy(9.0, 30), *noisy(3.0, 200)])
-    watched.checked(230)
+    watched.mark_checkpoint(230)
     for loss in noisy(7.0, 60, noise=0.1):
         watched.add(loss)
-    watched.checked(290)
+    watched.mark_checkpoint(290)
     assert watched.good_step == 230
 
 
 @pytest.mark.parametrize("first", [0.0, -5.0])
-def test_a_loss_that_may_be_negative_is_left_alone(first):
+def test_a_loss_that_is_not_positive_is_not_judged(first):
     assert watch([first] * 50 + [first + 1] * 200)[1] == 0

@@ -48,7 +48,7 @@ def test_a_pass_is_the_share_of_a_process(monkeypatch):
     assert replace(OPTIM, accumulate=2).pass_size == 2
 
 
-def test_train_mode_leaves_a_frozen_tree_alone():
+def test_train_mode_keeps_frozen_modules_in_eval_mode():
     frozen = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).requires_grad_(False)
     model = nn.ModuleDict({"frozen": frozen, "body": nn.Linear(2, 2), "dropout": nn.Dropout(0.5)}).eval()
     train_mode(model)

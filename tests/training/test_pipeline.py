@@ -1,4 +1,4 @@
-"""The parts of micro-all side by side: who may begin, and what happens to the others when one of them stops."""
+"""The recipes of a sequence in parallel processes: the order in which they start, and what stops them."""
 
 import multiprocessing
 import os
@@ -28,25 +28,25 @@ def bert(name, steps):
 # ------------------------------------------------------------------------------------------------------- who may begin
 
 
-def test_what_needs_nothing_may_begin():
+def test_recipes_without_needs_are_ready():
     waiting = [get(name) for name in get("micro-all").sequence]
     assert pipeline.ready(waiting, []) == parts("vit", "bert", "t5", "opt")
 
 
-def test_a_part_waits_for_what_it_needs_even_while_that_is_trained():
+def test_a_recipe_waits_for_running_recipes_that_it_needs():
     assert pipeline.ready(parts("stage1", "stage2"), parts("vit", "t5")) == []
     assert pipeline.ready(parts("stage1", "stage2"), parts("t5")) == parts("stage1")
     assert pipeline.ready(parts("stage2", "retrieval"), parts("t5")) == parts("retrieval")
 
 
-def test_what_is_not_in_the_sequence_is_not_waited_for():
+def test_needs_outside_the_sequence_are_not_waited_for():
     assert pipeline.ready(parts("stage2"), []) == parts("stage2")  # run.run says what is missing
 
 
 @pytest.mark.parametrize(
     "processes,gpu,threads,jobs", [(1, False, 2, 2), (2, False, 2, 1), (1, True, 8, 1), (1, False, 1, 1)]
 )
-def test_two_at_a_time_where_the_cores_are_ours(monkeypatch, processes, gpu, threads, jobs):
+def test_default_number_of_jobs(monkeypatch, processes, gpu, threads, jobs):
     monkeypatch.setattr(pipeline, "number_of_processes", lambda: processes)
     monkeypatch.setattr(pipeline.torch.accelerator, "is_available", lambda: gpu)
     monkeypatch.setattr(pipeline.torch, "get_num_threads", lambda: threads)
@@ -56,7 +56,7 @@ def test_two_at_a_time_where_the_cores_are_ours(monkeypatch, processes, gpu, thr
 # --------------------------------------------------------------------------------------------------- in processes
 
 
-def test_two_parts_are_trained_and_every_line_has_its_name(tmp_path, capfd):
+def test_two_recipes_are_trained_and_lines_have_their_names(tmp_path, capfd):
     pipeline.run([bert("one", 1), bert("two", 1)], tmp_path, jobs=2)
     for name in ("one", "two"):
         assert read_log(tmp_path / name)[-1]["step"] == 1 and (tmp_path / name / "model").is_dir()
@@ -65,7 +65,7 @@ def test_two_parts_are_trained_and_every_line_has_its_name(tmp_path, capfd):
     assert any(line.startswith("one: step 1/1") for line in lines)
 
 
-def test_a_part_that_fails_stops_the_others_with_its_own_error(tmp_path):
+def test_a_recipe_that_fails_stops_the_others_and_its_error_is_raised(tmp_path):
     orphan = replace(get("micro-stage2"), name="orphan")
     with pytest.raises(ValueError, match="orphan needs micro-vit") as error:
         pipeline.run([bert("long", 100_000), orphan], tmp_path, jobs=2, progress=False)
@@ -73,7 +73,7 @@ def test_a_part_that_fails_stops_the_others_with_its_own_error(tmp_path):
     assert not multiprocessing.active_children()  # the long one
 
 
-def test_parts_that_wait_for_one_another_are_named(tmp_path):
+def test_recipes_that_need_one_another_are_an_error(tmp_path):
     circle = override(get("micro-stage1"), "model.bert=micro-stage1")
     with pytest.raises(ValueError, match="micro-stage1 and micro-stage2 need one another"):
         pipeline.run([circle, get("micro-stage2")], tmp_path, jobs=2, progress=False)
@@ -81,7 +81,7 @@ def test_parts_that_wait_for_one_another_are_named(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", ["Ctrl-C", "parent killed", "part killed"])
-def test_nothing_trains_on_when_one_of_them_is_gone(tmp_path, blow):
+def test_all_processes_end_when_one_is_killed(tmp_path, blow):
     command = [sys.executable, "-m", "blip2_lab", "train", "micro-all", "--jobs", "2", "--runs", str(tmp_path)]
     command += ["--set", "optim.batch_size=8"]
     streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -98,7 +98,7 @@ def test_nothing_trains_on_when_one_of_them_is_gone(tmp_path, blow):
         (process if blow == "parent killed" else train[0]).send_signal(signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     code, said = {
-        "Ctrl-C": (130, "blip2-lab: stopped; the same command goes on from the last checkpoint"),
+        "Ctrl-C": (130, "blip2-lab: stopped; the same command resumes from the last checkpoint"),
         "parent killed": (-9, ""),
         "part killed": (2, "ended from outside (exit code -9)"),
     }[blow]

@@ -1,4 +1,4 @@
-"""A run's folder: checkpoints whole or not at all, strict loading, random states, a log that survives a kill."""
+"""The run folder: atomic checkpoints, strict loading, random states, a log that survives a kill."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from blip2_lab.training.run_folder import (
 )
 
 
-def test_a_kill_while_saving_loses_nothing(tmp_path, monkeypatch):
+def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     run = RunFolder(tmp_path)
     run.open({"seed": 0})
     model = nn.BatchNorm1d(3)
@@ -46,7 +46,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         load_trained(run.latest, nn.Linear(2, 2, bias=False))
 
 
-def test_random_states_come_back(tmp_path):
+def test_random_states_are_restored(tmp_path):
     def draw():
         return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()
 
@@ -59,7 +59,7 @@ def test_random_states_come_back(tmp_path):
     assert draw() == first
 
 
-def test_only_what_trains_is_stored():
+def test_only_trained_tensors_are_stored():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2))
     model[0].weight.requires_grad_(False)
     model[2].requires_grad_(False)
@@ -67,7 +67,7 @@ def test_only_what_trains_is_stored():
     assert trained_tensors(model).keys() == names
 
 
-def test_tensors_that_share_memory_are_stored_and_come_back(tmp_path):
+def test_tensors_that_share_memory_are_stored_and_restored(tmp_path):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -88,7 +88,7 @@ def test_checkpoints_are_sorted_by_number_not_by_name(tmp_path):
     assert RunFolder(tmp_path).latest.name == "step-100"
 
 
-def test_a_cut_last_line_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     run = RunFolder(tmp_path)
     run.open({})
     for step in (1, 2, 3):
@@ -96,11 +96,11 @@ def test_a_cut_last_line_is_left_out(tmp_path):
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "to')
     assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3]
-    run.forget_after(2)
+    run.truncate_log(2)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def test_clear_keeps_what_is_not_ours(tmp_path):
+def test_clear_keeps_other_files(tmp_path):
     run = RunFolder(tmp_path)
     run.open({"seed": 0})
     run.save(1, nn.Linear(1, 1), {})
@@ -109,7 +109,7 @@ def test_clear_keeps_what_is_not_ours(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_settings_are_compared_only_with_a_run_that_has_begun(tmp_path):
+def test_settings_are_compared_only_if_there_is_a_checkpoint(tmp_path):
     run = RunFolder(tmp_path)
     assert run.open({"seed": 0, "lr": 1.0}) == []
     assert run.open({"seed": 1, "lr": 1.0}) == []  # no checkpoint yet: nothing to be faithful to

@@ -1,4 +1,5 @@
-"""The engine: exact resume, honest logs, schedules and groups that act. Run as a script it is the victim of kill -9."""
+"""The trainer: exact resume, logs, schedules and parameter groups. Run as a script, this file is the process that is
+killed."""
 
 import json
 import os
@@ -49,7 +50,7 @@ class SmallTask:
     def example(index, place):
         return torch.randn(6, generator=torch.Generator().manual_seed(1000 * index + place))
 
-    def losses(self, batch):
+    def compute_losses(self, batch):
         if batch["index"] == self.killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.seen.append(batch["index"])
@@ -101,7 +102,7 @@ def test_prefetch_keeps_the_order_and_stays_two_ahead():
     assert list(batches) == list(range(4, 30))
 
 
-def test_prefetch_computes_on_one_core_and_leaves_the_others_their_threads():
+def test_prefetch_computes_on_one_core_and_keeps_the_threads_of_others():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -121,7 +122,7 @@ def test_prefetch_computes_on_one_core_and_leaves_the_others_their_threads():
         torch.set_num_threads(before)
 
 
-def test_prefetch_hands_over_errors_and_ends_its_thread():
+def test_prefetch_raises_errors_and_ends_its_thread():
     def make(index):
         if index == 2:
             raise ValueError("page 2 is torn")
@@ -161,11 +162,13 @@ def test_window_mean_is_the_mean_of_its_steps(tmp_path):
     assert read_log(tmp_path / "four")[1]["total"] == pytest.approx(sum(single[4:8]) / 4)
 
 
-def test_frozen_parts_keep_their_bytes_and_stay_in_eval(tmp_path):
+def test_frozen_weights_do_not_change_and_stay_in_eval_mode(tmp_path):
     task = SmallTask()
     before, modes = weights(task), []
-    losses = task.losses
-    task.losses = lambda batch: modes.append((task.model["frozen"][1].training, task.dropout.training)) or losses(batch)
+    losses = task.compute_losses
+    task.compute_losses = lambda batch: (
+        modes.append((task.model["frozen"][1].training, task.dropout.training)) or losses(batch)
+    )
     task.evaluate = lambda step: {"in eval": float(not task.dropout.training)}
     final = quietly(task, run_dir=tmp_path, eval_every=4)
     after = weights(task)
@@ -176,7 +179,7 @@ def test_frozen_parts_keep_their_bytes_and_stay_in_eval(tmp_path):
     assert all(parameter.grad is None for parameter in task.model["frozen"].parameters())
 
 
-def test_lr_scale_really_acts(tmp_path):
+def test_lr_scale_changes_the_update(tmp_path):
     """Adam's first step moves every weight by its learning rate: 30 times farther in the fast group."""
     task = SmallTask()
     task.lr_scales = lambda: {"head.bias": 30.0}
@@ -208,7 +211,9 @@ def test_accumulation_equals_the_large_batch(tmp_path):
 
 def test_clipping_limits_the_gradient(tmp_path):
     task, norms = SmallTask(), []
-    task.losses = lambda batch: {"total": 1e4 * task.model["head"](task.model["body"](batch["x"])).pow(2).mean()}
+    task.compute_losses = lambda batch: {
+        "total": 1e4 * task.model["head"](task.model["body"](batch["x"])).pow(2).mean()
+    }
     task.model["head"].weight.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.norm().item()))
     quietly(task, replace(OPTIM, steps=1), run_dir=tmp_path)
     assert read_log(tmp_path)[0]["grad_norm"] > 100  # logged before clipping
@@ -307,7 +312,7 @@ def test_resume_inside_a_log_window_and_with_accumulation(tmp_path, precision):
     assert totals[0] == totals[1] and [step for step, _ in totals[0]] == [5, 10, 12]
 
 
-def test_log_lines_after_the_checkpoint_are_forgotten(tmp_path):
+def test_log_lines_after_the_checkpoint_are_removed(tmp_path):
     with pytest.raises(OSError):
         quietly(interrupt_at(SmallTask(), 9), run_dir=tmp_path, log_every=1, save_every=4)
     with (tmp_path / "log.jsonl").open("a") as file:
@@ -325,7 +330,7 @@ def test_evaluation_does_not_change_training(tmp_path):
     assert len([r for r in read_log(tmp_path / "measured") if "evaluation" in r]) == 12
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path):
+def test_a_finished_run_is_not_changed(tmp_path):
     task = SmallTask()
     task.evaluate = lambda step: {"accuracy": 0.5}
     final = quietly(task, run_dir=tmp_path, eval_every=6)
@@ -335,7 +340,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
     assert final["accuracy"] == 0.5 and again.seen == [] and same(weights(task), weights(again))
 
 
-def test_restart_begins_anew(tmp_path):
+def test_restart_starts_over(tmp_path):
     quietly(SmallTask(), run_dir=tmp_path)
     task = SmallTask()
     quietly(task, run_dir=tmp_path, resume=False)
@@ -359,7 +364,7 @@ def test_another_learning_rate_is_noted(tmp_path, capsys):
 # ---------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def test_checkpoints_hold_what_trains_and_are_pruned(tmp_path):
+def test_checkpoints_hold_trained_weights_and_are_pruned(tmp_path):
     task = SmallTask()
     quietly(task, run_dir=tmp_path, save_every=3)
     assert [p.name for p in checkpoints(tmp_path)] == ["step-9", "step-12"]
@@ -371,9 +376,9 @@ def test_checkpoints_hold_what_trains_and_are_pruned(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_divergence_stops_before_the_weights_are_spoiled(tmp_path, what):
+def test_divergence_stops_before_the_update(tmp_path, what):
     task = SmallTask()
-    losses = task.losses
+    losses = task.compute_losses
 
     def poisoned(batch):
         parts = losses(batch)
@@ -382,7 +387,7 @@ def test_divergence_stops_before_the_weights_are_spoiled(tmp_path, what):
             parts["total"] = parts["total"] + bad
         return parts
 
-    task.losses = poisoned
+    task.compute_losses = poisoned
     with pytest.raises(Diverged) as error:
         quietly(task, run_dir=tmp_path, save_every=3)
     message = str(error.value)
@@ -398,24 +403,24 @@ def test_nothing_to_train(tmp_path):
         quietly(task, run_dir=tmp_path)
 
 
-def test_the_finished_part_is_saved_in_eval_mode(tmp_path):
+def test_the_finished_model_is_saved_in_eval_mode(tmp_path):
     task = SmallTask()
     task.save = lambda folder: (folder.mkdir(), (folder / "mode").write_text(str(task.model.training)))
     quietly(task, run_dir=tmp_path)
     assert (tmp_path / "model" / "mode").read_text() == "False"
 
 
-def test_a_loss_that_climbs_stops_and_the_good_checkpoint_stays(tmp_path):
+def test_a_rising_loss_stops_the_run_and_the_good_checkpoint_is_kept(tmp_path):
     """Learned, then spoiled: the loss comes back to where it began, and no NaN is in sight."""
     optim = replace(OPTIM, steps=400, lr=3e-2)
     task = SmallTask(optim, dropout=0.0)
-    losses = task.losses
+    losses = task.compute_losses
 
     def spoiled(batch):
         parts = losses(batch)
         return parts if batch["index"] < 150 else {"total": parts["total"] * 0 + 7.0}
 
-    task.losses = spoiled
+    task.compute_losses = spoiled
     with pytest.raises(Diverged) as error:
         quietly(task, optim, run_dir=tmp_path, save_every=20)
     message = str(error.value)

@@ -1,4 +1,4 @@
-"""Two and four processes (gloo), DDP and FSDP2, passes and pieces: all are one process with the whole batch."""
+"""Two and four processes (gloo), DDP and FSDP2, accumulation: all equal one process with the whole batch."""
 
 import os
 import socket
@@ -51,7 +51,7 @@ class TinyStage1Task:
         own = slice(part * self.pass_size, (part + 1) * self.pass_size)
         return {"image_features": features[own], "input_ids": ids[own]}
 
-    def losses(self, batch, passes=1):
+    def compute_losses(self, batch, passes=1):
         features = batch["image_features"]
         for layer in self.model["frozen"]:
             features = layer(features)
@@ -59,8 +59,10 @@ class TinyStage1Task:
         losses = self.model["stage1"].losses(**batch, generator=self.generator, passes=passes)
         return {"total": losses.total, "itc": losses.itc, "itm": losses.itm, "itg": losses.itg}
 
-    def joint_losses(self, batches):
-        return self.losses({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}, len(batches))
+    def compute_joint_losses(self, batches):
+        return self.compute_losses(
+            {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}, len(batches)
+        )
 
     def evaluate(self, step):
         embeds = self.model["stage1"].embed_image(
@@ -88,7 +90,7 @@ class WeightedTask:
         own = slice(part * self.pass_size, (part + 1) * self.pass_size)
         return {"x": x[own], "mask": (torch.arange(6) < tokens)[own]}
 
-    def losses(self, batch):
+    def compute_losses(self, batch):
         errors = (self.model(batch["x"]).squeeze(-1) - 1).pow(2)[batch["mask"]]
         return {"total": errors.mean(), "weight": batch["mask"].sum()}
 
@@ -179,7 +181,7 @@ def two(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_two_processes_train_as_one(two, reference, name):
+def test_two_processes_equal_one(two, reference, name):
     assert_same_training(two / name, reference / "stage1")
     (norm,) = (r["evaluation"]["norm"] for r in read_log(two / name) if "evaluation" in r)
     assert norm == pytest.approx(1.0)
@@ -189,7 +191,7 @@ def test_two_processes_train_as_one(two, reference, name):
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_two_processes_resume_to_the_bit(two, name):
+def test_two_processes_resume_bitwise(two, name):
     cut, whole = weights(two / f"{name}-cut"), weights(two / f"{name}-whole")
     assert all(torch.equal(cut[key], tensor) for key, tensor in whole.items())
     assert losses(two / f"{name}-cut") == losses(two / f"{name}-whole")
@@ -200,7 +202,7 @@ def test_two_processes_in_bf16_stay_close(two, reference):
         assert ours[0] == pytest.approx(exact[0], rel=0.05)
 
 
-def test_means_are_weighted_by_what_they_are_means_of(two, reference, tmp_path):
+def test_means_are_weighted_by_their_counts(two, reference, tmp_path):
     optim = replace(OPTIM, accumulate=4)
     quietly(WeightedTask(optim), optim, tmp_path)
     expected = weights(reference / "weighted")
@@ -210,7 +212,7 @@ def test_means_are_weighted_by_what_they_are_means_of(two, reference, tmp_path):
         assert totals[0] == pytest.approx(totals[1], rel=1e-5)
 
 
-def test_a_batch_that_cannot_be_split_is_refused_by_all(two):
+def test_a_batch_that_cannot_be_split_is_refused_in_all_processes(two):
     for rank in range(2):
         assert (
             two / f"refused-{rank}"
@@ -218,7 +220,7 @@ def test_a_batch_that_cannot_be_split_is_refused_by_all(two):
 
 
 @pytest.mark.slow
-def test_four_processes_train_as_one(tmp_path, reference):
+def test_four_processes_equal_one(tmp_path, reference):
     four = spawn(4, tmp_path, list(VARIANTS))
     for name in VARIANTS:
         assert_same_training(four / name, reference / "stage1")
@@ -228,23 +230,23 @@ def test_four_processes_train_as_one(tmp_path, reference):
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 4}, {"accumulate": 2, "checkpoint_layers": True}])
-def test_passes_of_one_process_are_the_whole_batch(reference, tmp_path, changes):
+def test_accumulated_passes_equal_the_whole_batch(reference, tmp_path, changes):
     optim = replace(OPTIM, **changes)
     quietly(TinyStage1Task(optim), optim, tmp_path)
     assert_same_training(tmp_path, reference / "stage1")
 
 
-def test_naive_accumulation_would_not_be(reference, tmp_path):
+def test_naive_accumulation_differs(reference, tmp_path):
     """The mutant: contrastive losses of each pass by itself see fewer candidates."""
     optim = replace(OPTIM, accumulate=4)
     task = TinyStage1Task(optim)
-    task.joint_losses = None
-    naive = type("Naive", (), {"model": task.model, "batch": task.batch, "losses": task.losses})()
+    task.compute_joint_losses = None
+    naive = type("Naive", (), {"model": task.model, "batch": task.batch, "compute_losses": task.compute_losses})()
     quietly(naive, optim, tmp_path)
     assert losses(tmp_path)[0][1] < 0.7 * losses(reference / "stage1")[0][1]
 
 
-def test_numbers_of_passes():
+def test_pass_numbers():
     optim = replace(OPTIM, accumulate=2)
     assert pass_numbers(optim, range(3, 5)) == [6, 7, 8, 9]
     with pytest.MonkeyPatch.context() as patch:
@@ -253,7 +255,7 @@ def test_numbers_of_passes():
         assert optim.pass_size == 2 and replace(optim, accumulate=1).pass_size == 4
 
 
-def test_sharing_needs_several_processes(tmp_path):
+def test_sharding_needs_several_processes(tmp_path):
     with pytest.raises(ValueError, match="several"):
         quietly(TinyStage1Task(OPTIM), replace(OPTIM, shard=True), tmp_path)
 
@@ -265,7 +267,7 @@ def test_processes_that_do_not_find_each_other_are_refused(tmp_path, monkeypatch
         quietly(TinyStage1Task(OPTIM), OPTIM, tmp_path)
 
 
-def test_recomputed_layers_keep_less_and_give_the_same_gradients():
+def test_gradient_checkpointing_saves_memory_and_keeps_gradients():
     def backward(recompute):
         task = TinyStage1Task(replace(OPTIM, batch_size=8))
         if recompute:
@@ -273,7 +275,7 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients():
             distributed.recompute_layers(task.model)  # twice is once
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-            total = task.losses(task.batch(0))["total"]
+            total = task.compute_losses(task.batch(0))["total"]
         total.backward()
         return sum(kept), [p.grad for p in task.model["stage1"].parameters()]
 

@@ -42,7 +42,7 @@ def _roll(weights: Tensor, mix, start: Tensor | None = None) -> Tensor:
 
 rollout = Check(
     name="rollout",
-    solution=attribution.roll,
+    solution=attribution.roll_out,
     cases=_rollout_cases,
     verified="Mean over heads, half residual, later layers on the left; rows still sum to 1.",
     mistakes={
@@ -90,7 +90,7 @@ def _gradient_cases() -> list[Case]:
 
 gradient_weighting = Check(
     name="gradient_weighting",
-    solution=attribution.weigh_by_gradient,
+    solution=attribution.gradient_weighted,
     cases=_gradient_cases,
     verified="Product, then positive part, then the mean over heads.",
     mistakes={

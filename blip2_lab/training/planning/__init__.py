@@ -1,8 +1,10 @@
-"""What a recipe needs, before anything is downloaded or rented: parameters, FLOPs, memory, hours.
+"""What a recipe needs, computed before any download: parameters, FLOPs, memory, hours.
 
-    parameters  the recipe's model without weights, counted part by part
-    flops       the work of one example, forward and backward
-    plan        all of it as one plan; `blip2-lab plan RECIPE` prints it
+    parameters  the recipe's model without weights, counted module by module
+    flops       FLOPs and activation memory of one example, forward and backward
+    plan        all of it in one plan; `blip2-lab plan RECIPE` prints it
+
+Begin with `plan.plan`.
 
 Paper: section 3.4, Tables 2 and 5. Notebook: 08.
 """

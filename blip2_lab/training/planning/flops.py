@@ -1,12 +1,14 @@
-"""The work of one example: FLOPs forward and backward, and what autograd keeps between the two.
+"""FLOPs of one example, forward and backward, and the memory of its activations.
 
-What is unusual about it:
+`work_by_part` is where to begin; `encoder_work`, `qformer_work` and `language_work` compute one model each.
 
-* The frozen models' FLOPs are formulas, one line for each term. What surrounds the Q-Former is not: this package's own
-  code runs at a quarter and at half of the width, and torch's counter and autograd's saved tensors are extrapolated. So
-  the plan cannot fall behind the code.
-* A frozen image encoder costs one forward; a frozen language model a forward and the gradient for its inputs, two
-  thirds of training it. The tests hold each formula against torch's counter.
+Notes:
+
+* The frozen models' FLOPs are formulas, with a line for each term. For the Q-Former and its heads, this package's own
+  code runs at a quarter and at half of the width; torch's FLOP counter and autograd's saved tensors are extrapolated,
+  so the plan follows the code.
+* A frozen image encoder costs one forward. A frozen language model costs a forward and the gradient of its inputs, two
+  thirds of training it. Tests compare each formula with torch's counter.
 
 Paper: sections 3.2 to 3.4. Notebook: 08.
 """
@@ -28,52 +30,53 @@ from blip2_lab.training.planning.parameters import Blueprint, count_parameters
 from blip2_lab.training.recipes.schema import Recipe, SceneData
 
 #: Tokens of a caption: on average, with [CLS] and [SEP] (COCO's have 10 words), and of the longest in a batch, to which
-#: a language model's texts are padded. Assumptions; for the picture book they are counted.
+#: a language model's texts are padded. Assumptions; for the picture book the tokens are counted.
 CAPTION_TOKENS, LONGEST_CAPTION = 14, 24
-SHORT_ANSWER = 5  #: tokens of a VQA answer, likewise
+SHORT_ANSWER = 5  #: tokens of a VQA answer, an assumption too
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of one example: FLOPs forward and backward, and the bytes that autograd keeps from one to the other."""
+    """Of one example: FLOPs forward and backward, and the bytes that autograd saves in between."""
 
     flops: float
-    kept: float = 0.0
+    activation_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
-class Texts:
+class CaptionLengths:
     """Tokens of an example's caption: on average, and padded to the longest in the batch."""
 
     mean: int = CAPTION_TOKENS
     longest: int = LONGEST_CAPTION
 
 
-LOGIT_BYTES = 4  #: kept of a logit: its logarithm, in 32 bits
-COUNTED_WORDS = 1000  #: of a vocabulary; what the others cost is a formula
+LOGIT_BYTES = 4  #: saved of a logit: its log-probability, in 32 bits
+COUNTED_VOCABULARY = 1000  #: of a vocabulary; the rest is a formula
 
 
 def _linear(rows: float, weights: float, times: int) -> float:
-    """FLOPs of `rows` through matrices of that many weights, `times` over: 1 forward, 2 with the gradient for the
-    inputs alone (frozen), 3 with the weights' as well."""
+    """FLOPs of `rows` times matrices of `weights` weights. `times`: 1 for the forward, 2 with the gradient of the
+    inputs (frozen weights), 3 with the gradient of the weights, too."""
     return 2 * rows * weights * times
 
 
 def encoder_work(encoder: ImageEncoder, trained: bool) -> Work:
-    """One image. Frozen: forward alone, and nothing is kept. Trained: without activation checkpointing."""
+    """One image. Frozen: forward only, no saved activations. Trained: without gradient checkpointing."""
     c, n = encoder.model.config, encoder.num_features
     width, ffn, times = c.hidden_size, c.intermediate_size, 3 if trained else 1
     layer = _linear(n, 4 * width**2 + 2 * width * ffn, times) + _linear(n, 2 * n * width, times)
     flops = c.num_hidden_layers * layer + _linear(
         n - 1, 3 * c.patch_size**2 * width, min(times, 2)
-    )  # pixels learn nothing
-    # for each row: inputs of the projections, queries, keys, values, context (16 bits), inputs of the LayerNorms (32)
+    )  # no gradient of the pixels
+    # of each row: inputs of the projections, queries, keys, values, context (16 bits), inputs of the LayerNorms (32)
     kept = c.num_hidden_layers * n * (24 * width + 4 * ffn) if trained else 0
     return Work(flops, kept)
 
 
 def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: int) -> Work:
-    """One example through the frozen language model and back to the visual prompt. `prompt` and `answer`: tokens."""
+    """One example, forward through the frozen language model and back to the visual prompt. `prompt`, `answer`:
+    tokens."""
     c = model.config
     rows, head = num_query_tokens + prompt, _linear(answer, c.hidden_size * c.vocab_size, 2)
     kept = LOGIT_BYTES * answer * c.vocab_size
@@ -88,17 +91,17 @@ def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: 
     encoder = _linear(rows, block, 2) + _linear(rows, 2 * rows * inner, 3)
     decoder = _linear(answer, block + 2 * c.d_model * inner, 2) + _linear(answer, 2 * (answer + rows) * inner, 3)
     decoder += _linear(rows, 2 * c.d_model * inner, 2)  # the cross-attention's keys and values
-    # the written-out GELU of FlanT5 keeps six tensors of the FFN's width, each RMSNorm one in 16 bits and one in 32
+    # FlanT5's unfused GELU saves six tensors of the FFN's width, each RMSNorm one in 16 bits and one in 32
     kept += c.num_layers * rows * (12 * c.d_model + 12 * c.d_ff + 8 * inner)
     kept += c.num_decoder_layers * (answer * (18 * c.d_model + 12 * c.d_ff + 12 * inner) + 4 * rows * inner)
     return Work(c.num_layers * encoder + c.num_decoder_layers * decoder + head, kept)
 
 
-def qformer_work(plan: Blueprint, texts: Texts) -> Work:
-    """One example through all that trains around the Q-Former, counted on this package's own code: at a quarter and at
-    half of the heads (and of every width), with two and with four layers.
+def qformer_work(plan: Blueprint, texts: CaptionLengths) -> Work:
+    """One example through the Q-Former and the heads trained with it, counted on this package's own code at a quarter
+    and at half of the heads (and of every width), with two and with four layers.
 
-    FLOPs are a*h^2 + b*h in the number h of heads, kept bytes are c + d*h, both are linear in the layers.
+    With h heads, FLOPs are a*h^2 + b*h and saved bytes are c + d*h; both are linear in the layers.
     """
     config = plan.qformer.config
     period = config.cross_attention_frequency
@@ -115,17 +118,23 @@ def qformer_work(plan: Blueprint, texts: Texts) -> Work:
         )
         few, more = (_count_qformer(plan, replace(config, num_layers=n * period, **shape), texts) for n in (1, 2))
         steps = config.num_layers / period - 1
-        return Work(few.flops + steps * (more.flops - few.flops), few.kept + steps * (more.kept - few.kept))
+        return Work(
+            few.flops + steps * (more.flops - few.flops),
+            few.activation_bytes + steps * (more.activation_bytes - few.activation_bytes),
+        )
 
     quarter, half = at(config.num_heads // 4), at(config.num_heads // 2)
     square = (half.flops - 2 * quarter.flops) / 2
-    return Work(16 * square + 4 * (quarter.flops - square), quarter.kept + 3 * (half.kept - quarter.kept))
+    return Work(
+        16 * square + 4 * (quarter.flops - square),
+        quarter.activation_bytes + 3 * (half.activation_bytes - quarter.activation_bytes),
+    )
 
 
-def _count_qformer(plan: Blueprint, config: QFormerConfig, texts: Texts, examples: int = 2) -> Work:
-    """The same for a Q-Former of this size by doing it: random weights and features, texts of the mean length."""
-    tied = plan.language is None  # ITG's logits over the vocabulary: linear in its size, so they need not be large
-    words, config = config.vocab_size, replace(config, vocab_size=min(config.vocab_size, COUNTED_WORDS))
+def _count_qformer(plan: Blueprint, config: QFormerConfig, texts: CaptionLengths, examples: int = 2) -> Work:
+    """The same, counted at this size, with random weights and features, and texts of the mean length."""
+    tied = plan.language is None  # ITG's logits over the vocabulary are linear in its size: a small one is counted
+    words, config = config.vocab_size, replace(config, vocab_size=min(config.vocab_size, COUNTED_VOCABULARY))
     generator = torch.Generator().manual_seed(0)
     shape = (examples, plan.image_encoder.num_features, config.image_width)
     features = torch.randn(shape, generator=generator, dtype=torch.bfloat16)
@@ -145,25 +154,25 @@ def _count_qformer(plan: Blueprint, config: QFormerConfig, texts: Texts, example
             def loss() -> Tensor:
                 return model[1](model[0](image=model[0].read_image(features), **question).query_output).sum()
 
-        flops, kept = count(loss, model)
+        flops, kept = count_work(loss, model)
     more = (texts.mean - 1) * (words - config.vocab_size) if tied else 0
     return Work(flops / examples + _linear(more, config.width, 3), kept / examples + LOGIT_BYTES * more)
 
 
-def count(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, float]:
+def count_work(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, float]:
     """FLOPs of `loss()` forward and backward by torch's counter, and the bytes that autograd keeps, 16-bit autocast.
 
-    A parameter is no trace of an example, nor are its copies in 16 bits: neither is counted.
+    Parameters and their copies in 16 bits are not counted.
     """
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     copies = {tuple(p.shape) for p in model.parameters()}
     copies |= {shape[::-1] for shape in copies}
-    traces: dict[int, Tensor] = {}  # kept alive, so that no address is used twice
+    saved: dict[int, Tensor] = {}  # holds references, so that no address is reused
 
     def keep(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
         if address not in own and tuple(tensor.shape) not in copies:
-            traces[address] = tensor
+            saved[address] = tensor
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
@@ -171,26 +180,26 @@ def count(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, float]:
             result = loss()
         result.backward()
     model.zero_grad()
-    return counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in traces.values())
+    return counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 def pretraining_work(recipe: Recipe) -> tuple[dict[str, int], Work]:
-    """Parameters and the mean work of an example of a part made from nothing, counted on a few real batches."""
+    """Parameters and mean work of an example for a model that is pre-trained here, counted on a few real batches."""
     from blip2_lab.training.tasks import pretraining
 
     examples = 8
     few = replace(recipe, optim=replace(recipe.optim, batch_size=examples, accumulate=1))
     with torch.random.fork_rng(devices=[]):
         task = pretraining.build_task(few, Path())
-        batches = [recipe.optim.steps * quarter // 4 for quarter in (1, 2, 3)]
-        counts = [count(lambda i=i: task.losses(task.batch(i))["total"], task.model) for i in batches]
+        indices = [recipe.optim.steps * quarter // 4 for quarter in (1, 2, 3)]
+        counts = [count_work(lambda i=i: task.compute_losses(task.batch(i))["total"], task.model) for i in indices]
     flops, kept = (sum(values) / len(values) / examples for values in zip(*counts, strict=True))
     return {recipe.task: count_parameters(task.model)}, Work(flops, kept)
 
 
-def works_of(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
-    """Work of an example by part. The picture book's features are computed once, before the first step."""
-    texts = _texts_of(recipe)
+def work_by_part(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
+    """Work of an example by model. The picture book's features are computed once, before the first step."""
+    texts = _caption_lengths(recipe)
     works = (
         {}
         if isinstance(recipe.data, SceneData)
@@ -199,18 +208,18 @@ def works_of(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
     works["Q-Former"] = qformer_work(model, texts)
     if model.language is not None:
         answer = SHORT_ANSWER if recipe.task == "vqa" else texts.longest
-        # for an encoder-decoder a caption is cut: the longest beginning and the longest end are about as long as it
+        # an encoder-decoder's caption is split in two; the longest prefix and suffix add up to about its length
         prompt = texts.longest if model.language.config.is_encoder_decoder or recipe.task == "vqa" else 0
         works["language model"] = language_work(model.language, model.stage1.num_query_tokens, prompt, answer)
     return works
 
 
-def _texts_of(recipe: Recipe) -> Texts:
+def _caption_lengths(recipe: Recipe) -> CaptionLengths:
     if not isinstance(recipe.data, SceneData):
-        return Texts()
+        return CaptionLengths()
     from blip2_lab.data.scenes import PictureBook
     from blip2_lab.picturebook.tokenizer import build_tokenizer
 
     book, tokenizer = PictureBook(recipe.data.seed, caption=recipe.data.caption), build_tokenizer("bert")
     lengths = [len(tokenizer(book.one_caption(i)).input_ids) for i in range(recipe.optim.pass_size)]
-    return Texts(round(sum(lengths) / len(lengths)), min(max(lengths), recipe.model.max_text_tokens))
+    return CaptionLengths(round(sum(lengths) / len(lengths)), min(max(lengths), recipe.model.max_text_tokens))

@@ -1,10 +1,12 @@
-"""A recipe's model without its weights: built with its real classes on the meta device, to be counted.
+"""A recipe's model without its weights: the real classes on the meta device, to count parameters.
 
-What is unusual about it:
+`blueprint(recipe)` is where to begin.
 
-* Nothing is allocated and nothing is fetched: FlanT5-XXL takes a second. The sizes of the hub's models stand in
+Notes:
+
+* Nothing is allocated or downloaded: FlanT5-XXL takes a second. The sizes of the hub's models are in
   checkpoints/catalog.py.
-* Parts are counted one by one and asserted to sum to the whole.
+* The model's parts are counted one by one and asserted to sum to the whole.
 
 Paper: section 3.4, Tables 2 and 5. Notebook: 08.
 """
@@ -32,13 +34,13 @@ from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import FineTuneParts, MicroPart, Recipe, Stage1Parts, Stage2Parts, WebData
+from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, MicroPart, Recipe, Stage1Parts, Stage2Parts
 
-# ------------------------------------------------------------------------------------------------ sizes, without a hub
+# ------------------------------------------------------------------------------------------ models from their sizes
 
 
 def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncoder:
-    """The encoder of that name on the meta device. Raises ValueError for a name whose sizes are not known here."""
+    """The encoder of that name on the meta device. Raises ValueError if its sizes are not known."""
     with torch.device("meta"):
         if name == IMAGE_ENCODERS["vit-l"].hub:
             from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -66,7 +68,7 @@ def build_language_model(name: str) -> nn.Module:
 
 
 def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
-    """The Q-Former that starts from this BERT (`builders.new_stage1` does the same with the real one)."""
+    """The Q-Former that starts from this BERT (`builders.new_stage1` does the same with its weights)."""
     shared = dict(
         image_width=image_width,
         num_query_tokens=parts.num_query_tokens,
@@ -107,7 +109,7 @@ def vocab_size_of(kind: str) -> int:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A recipe's model on the meta device. `parts`: every part once; `trained`: names of those that train."""
+    """A recipe's model on the meta device. `parts`: name -> module; `trained`: names of the trained ones."""
 
     model: nn.Module
     parts: Mapping[str, nn.Module]
@@ -129,11 +131,11 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def blueprint(recipe: Recipe) -> Blueprint:
-    """What the recipe trains and what it leaves frozen."""
-    start = registry.origin(recipe)  # fine-tuning starts from a whole stage
+    """The recipe's model, with the names of its trained and its frozen parts."""
+    start = registry.pretraining_recipe(recipe)  # fine-tuning starts from a pre-trained model
     stage1 = registry.get(start.model.stage1).model if isinstance(start.model, Stage2Parts) else start.model
     fine_tuned = isinstance(recipe.model, FineTuneParts)
-    other_size = recipe.data.image_size if fine_tuned and isinstance(recipe.data, WebData) else None
+    other_size = recipe.data.image_size if fine_tuned and isinstance(recipe.data, ImageTextData) else None
     encoder = build_image_encoder(stage1.image_encoder, other_size)
     encoder_trains = fine_tuned and recipe.model.train_image_encoder
     encoder = encoder if encoder_trains else freeze(encoder)
@@ -142,7 +144,7 @@ def blueprint(recipe: Recipe) -> Blueprint:
     if isinstance(start.model, Stage1Parts):
         with torch.device("meta"):
             model = Stage1Model(config, Stage1Config(embed_width=stage1.embed_width))
-        model.image_encoder = encoder  # as frozen as it is
+        model.image_encoder = encoder  # assigned directly: stays frozen or trained as it is
         own = (model.vision_projection, model.text_projection, model.itm_head, model.lm_head)
         heads = nn.ModuleList(own)
         heads.temperature = model.temperature

@@ -1,12 +1,14 @@
-"""What a recipe needs, before anything is downloaded or rented: parameters, memory, FLOPs, hours.
+"""A plan: parameters, memory, FLOPs and hours of a recipe, computed before any download.
 
-What is unusual about it:
+`plan(recipe)` is where to begin; `blip2-lab plan RECIPE` prints its `plan_table`.
 
-* Parameters are counted on the real classes without weights (parameters.py), FLOPs and activations by torch's own
-  counters as far as possible (training/planning/flops.py); nothing is downloaded.
-* Times are FLOPs / (peak * utilization). The utilization is an assumption of yours; where a run has been measured, the
-  plan shows prediction, measurement and their ratio, and what utilization the run really had.
-* Frozen parts are counted in 16 bits (section 3.4), trained ones in 32 with AdamW's two moments.
+Notes:
+
+* Parameters are counted on the real classes without weights (parameters.py), FLOPs and activations with torch's
+  counters where possible (training/planning/flops.py).
+* Times are FLOPs / (peak * utilization). The utilization is an assumption. If a run of the recipe has been measured,
+  the plan shows prediction, measurement, their ratio, and the utilization of that run.
+* Frozen weights are counted in 16 bits (section 3.4), trained ones in 32 bits with AdamW's two moments.
 
 Paper: section 3.4. Notebook: 08.
 """
@@ -20,20 +22,20 @@ from pathlib import Path
 
 from blip2_lab.checkpoints.catalog import frozen_part
 from blip2_lab.data.feature_cache import cache_bytes
-from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, works_of
+from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, work_by_part
 from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters
 from blip2_lab.training.recipes import registry, schema
-from blip2_lab.training.recipes.schema import MicroPart, Recipe, SceneData, Stage2Parts, WebData
-from blip2_lab.training.run_folder import CURVES
+from blip2_lab.training.recipes.schema import ImageTextData, MicroPart, Recipe, SceneData, Stage2Parts
+from blip2_lab.training.run_folder import SHIPPED_RUNS
 
 GIB = 2**30
-CARDS = (16, 24, 40, 80)  #: memory of the cards that a plan is tried on, GiB
-RESERVE = 1 * GIB  #: what CUDA itself takes, and gaps between allocations; an assumption
+CARDS = (16, 24, 40, 80)  #: memory of the GPUs that a plan is compared with, GiB
+RESERVE = 1 * GIB  #: for CUDA itself and for fragmentation; an assumption
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`peak`: dense 16-bit FLOP/s by the data sheet, or as measured. `utilization`: the share that training reaches."""
+    """`peak`: dense 16-bit FLOP/s, by the data sheet or measured. `utilization`: the share that training reaches."""
 
     name: str
     peak: float
@@ -49,7 +51,7 @@ CPU_CORE = Machine("CPU core with bf16 matrix units", 670e9, 0.15)
 
 @dataclass(frozen=True)
 class Measured:
-    """A run of this recipe that was timed, where its log is, and the utilization it had."""
+    """A timed run of this recipe: its log and its utilization."""
 
     log: str
     samples_per_second: float
@@ -75,7 +77,7 @@ class Plan:
     hours: float
     memory: dict[str, float]
     memory_limit: float
-    fits: dict[int, int]  #: GiB of a card -> examples of a pass that fit on it at most; 0: not even one
+    fits: dict[int, int]  #: GiB of a GPU -> the most examples of a pass that fit; 0: none
     download: dict[str, float]
     assumptions: tuple[str, ...]
     published: str
@@ -99,18 +101,18 @@ def plan(
     peak: float | None = None,
     runs_dir: str | Path = "runs",
 ) -> Plan:
-    """Everything about one recipe that can be known beforehand.
+    """The plan of one recipe.
 
     memory       of a GPU, GiB
     utilization  the share of the peak that training reaches; None: an assumption for an A100 or a CPU core
     peak         dense 16-bit FLOP/s of one GPU; None: that of an A100 (of a CPU core, for the picture book)
     """
     if recipe.optim is None:
-        raise ValueError(f"{recipe.name} is made of others: plan {', '.join(recipe.sequence)}")
+        raise ValueError(f"{recipe.name} is made of other recipes: plan {', '.join(recipe.sequence)}")
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
-    origin = registry.origin(recipe)  # a miniature, on pictures of any kind, is for a laptop
-    local = not isinstance(origin.data, WebData)
+    pretraining = registry.pretraining_recipe(recipe)  # a fine-tuned miniature is planned for a laptop, too
+    local = not isinstance(pretraining.data, ImageTextData)
     machine = CPU_CORE if local else A100
     machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)
     if isinstance(recipe.model, MicroPart):
@@ -118,16 +120,19 @@ def plan(
         trained, works, model = tuple(parameters), {recipe.task: work}, None
     else:
         model = blueprint(recipe)
-        parameters, trained, works = model.parameters(), model.trained, works_of(recipe, model)
+        parameters, trained, works = model.parameters(), model.trained, work_by_part(recipe, model)
     if recipe.optim.checkpoint_layers:
         works = {
-            name: replace(w, flops=w.flops * (4 / 3 if w.kept else 1), kept=w.kept / 10) for name, w in works.items()
+            name: replace(
+                w, flops=w.flops * (4 / 3 if w.activation_bytes else 1), activation_bytes=w.activation_bytes / 10
+            )
+            for name, w in works.items()
         }
     total = sum(work.flops for work in works.values())
     step = total * recipe.optim.batch_size / (gpus * machine.peak * machine.utilization)
-    a_pass = -(-recipe.optim.pass_size // gpus)
+    examples_per_pass = -(-recipe.optim.pass_size // gpus)
     needs = memory_of(parameters, trained, frozen_bytes=4 if local else 2)
-    each = sum(work.kept for work in works.values())
+    each = sum(work.activation_bytes for work in works.values())
     limit = memory * GIB
     return Plan(
         recipe=recipe.name,
@@ -136,12 +141,12 @@ def plan(
         steps=recipe.optim.steps,
         batch_size=recipe.optim.batch_size,
         gpus=gpus,
-        examples_per_pass=a_pass,
+        examples_per_pass=examples_per_pass,
         flops_per_example={name: work.flops for name, work in works.items()},
         machine=machine,
         step_seconds=step,
         hours=step * recipe.optim.steps / 3600,
-        memory=needs | {"activations": each * a_pass},
+        memory=needs | {"activations": each * examples_per_pass},
         memory_limit=limit,
         fits={card: _fitting(card * GIB, needs, each) for card in sorted({*CARDS, round(memory)})},
         download={} if model is None else download_of(recipe, model),
@@ -152,7 +157,7 @@ def plan(
 
 
 def memory_of(parameters: Mapping[str, int], trained: tuple[str, ...], frozen_bytes: int = 2) -> dict[str, float]:
-    """Bytes on each GPU whatever the batch: trained weights in 32 bits, and in 16 while autocast uses them."""
+    """Bytes on each GPU that do not depend on the batch: trained weights in 32 bits, and autocast's copies in 16."""
     training = sum(parameters[name] for name in trained)
     return {
         "frozen weights": float(frozen_bytes * (sum(parameters.values()) - training)),
@@ -168,10 +173,10 @@ def _fitting(limit: float, needs: Mapping[str, float], each: float) -> int:
 
 
 def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
-    """Bytes of the files a recipe fetches, from the number of parameters and the hub's precision. What another recipe
-    trains is not fetched."""
+    """Bytes of the files that a recipe downloads, from the number of parameters and the hub's precision; models trained
+    by other recipes are not downloaded."""
     names = {model.stage1.image_encoder: model.parts["image encoder"]}
-    start = registry.origin(recipe)
+    start = registry.pretraining_recipe(recipe)
     if isinstance(start.model, Stage2Parts):
         names[start.model.language_model] = model.language
     else:
@@ -181,27 +186,29 @@ def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
 
 
 def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
-    """What the plan believes without having measured it."""
-    said = [f"{machine.name}: {machine.peak / 1e12:g} TFLOP/s, of which training reaches {machine.utilization:.0%}"]
+    """What the plan assumes without a measurement."""
+    assumptions = [
+        f"{machine.name}: {machine.peak / 1e12:g} TFLOP/s, of which training reaches {machine.utilization:.0%}"
+    ]
     if machine.name == CPU_CORE.name:
-        said.append("that share was chosen after the shipped runs of both stages, so they do not test it")
-    if isinstance(recipe.data, WebData):
-        said.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
-        said.append("frozen parts in 16 bits; memory is computed, no GPU has confirmed it")
-        said.append("reading and augmenting pictures keeps up with the GPU")
+        assumptions.append("that share was chosen after the shipped runs of both stages, so they do not test it")
+    if isinstance(recipe.data, ImageTextData):
+        assumptions.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
+        assumptions.append("frozen parts in 16 bits; memory is computed, not measured on a GPU")
+        assumptions.append("reading and augmenting pictures keeps up with the GPU")
     if recipe.optim.checkpoint_layers:
-        said.append("layers that are computed again keep a tenth of their activations, for a third more work")
+        assumptions.append("layers that are recomputed keep a tenth of their activations, for a third more work")
     if isinstance(recipe.data, SceneData):
-        said.append("image features are computed before, once; the steps read them")
-    return tuple(said)
+        assumptions.append("image features are computed once, before the first step")
+    return tuple(assumptions)
 
 
 def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
-    """How large the image features are on the disk, where they are or could be computed once (feature_cache.py)."""
+    """The size of the image features on disk, if they are or could be cached (feature_cache.py)."""
     if model is None or "image encoder" in model.trained:
         return ()
     config = model.image_encoder.model.config
-    size = recipe.data.image_size if isinstance(recipe.data, WebData) else config.image_size
+    size = recipe.data.image_size if isinstance(recipe.data, ImageTextData) else config.image_size
     each = cache_bytes(1, (size // config.patch_size) ** 2 + 1, config.hidden_size)
     if isinstance(recipe.data, SceneData):
         return (f"cached image features: {each * recipe.data.scenes / 1e9:.2f} GB on the disk",)
@@ -210,10 +217,10 @@ def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
 
 
 def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) -> Measured | None:
-    """What the log of a finished run of this recipe says: one of your own, or the one we ship."""
+    """The measurement in the log of a run of this recipe: from `runs_dir`, or the shipped one."""
     places = (
         (runs_dir / recipe.name, "log.jsonl", "recipe.json"),
-        (CURVES, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
+        (SHIPPED_RUNS, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
     )
     for folder, log, settings in places:
         if not (folder / log).exists() or not (folder / settings).exists():
@@ -224,12 +231,12 @@ def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) 
             batch_size = json.loads((folder / settings).read_text(encoding="utf-8"))["optim"]["batch_size"]
             speed = timed[-1]["step"] * batch_size / timed[-1]["seconds"]
             predicted = machine.peak * machine.utilization / flops
-            where = str(folder / log) if folder != CURVES else f"shipped: {log}"
+            where = str(folder / log) if folder != SHIPPED_RUNS else f"shipped: {log}"
             return Measured(where, speed, timed[-1]["seconds"] / 3600, predicted / speed, speed * flops / machine.peak)
     return None
 
 
-# -------------------------------------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------------------------------------- text
 
 
 def to_json(plan: Plan) -> dict:
@@ -237,7 +244,7 @@ def to_json(plan: Plan) -> dict:
     return asdict(plan) | {"trained_share": plan.trained_share, "flops_per_step": plan.flops_per_step}
 
 
-def table(plan: Plan) -> str:
+def plan_table(plan: Plan) -> str:
     """A plan for the terminal."""
     total = sum(plan.parameters.values())
     lines = [plan.recipe, "", "parameters"]
@@ -266,7 +273,7 @@ def table(plan: Plan) -> str:
     ]
     lines += ["", "download"]
     lines += [f"  {name:<34}{size / 1e9:>8.2f} GB" for name, size in plan.download.items()] or ["  nothing"]
-    lines += ["", *([] if plan.published == schema.PLAN_IT else [f"said to cost: {plan.published}"])]
+    lines += ["", *([] if plan.published == schema.SEE_PLAN else [f"said to cost: {plan.published}"])]
     if plan.measured:
         m = plan.measured
         predicted = m.samples_per_second * m.ratio

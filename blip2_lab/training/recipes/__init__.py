@@ -1,24 +1,26 @@
-"""Recipes: everything a training run needs to know, as data. No torch.
+"""Recipes: all settings of a training run, as data. No torch.
 
-    schema    what a recipe is made of, and how one value is changed: `optim.lr=5e-5`
+    schema    the dataclasses of a recipe, and `override`, which changes one value: `optim.lr=5e-5`
     micro     the miniature, for a laptop
-    paper     the paper's, the released code's, and a form for one GPU
+    paper     the paper's recipes, the released code's, and versions for one GPU
     registry  all of them by name
+
+Begin with `get(name)`; `blip2-lab recipes` lists the names.
 
 Paper: section 3.4, Tables 1, 2 and 7 to 9. Notebook: 08.
 """
 
-from blip2_lab.training.recipes.registry import RECIPES, get, needs, origin, table, with_settings
+from blip2_lab.training.recipes.registry import RECIPES, get, needs, pretraining_recipe, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import (
     FineTuneParts,
+    ImageTextData,
     MicroPart,
     OptimConfig,
     Recipe,
     SceneData,
-    SeedData,
     Stage1Parts,
     Stage2Parts,
-    WebData,
+    SyntheticTextData,
     override,
     settings,
 )
@@ -30,15 +32,15 @@ __all__ = [
     "OptimConfig",
     "Recipe",
     "SceneData",
-    "SeedData",
+    "SyntheticTextData",
     "Stage1Parts",
     "Stage2Parts",
-    "WebData",
+    "ImageTextData",
     "get",
     "needs",
-    "origin",
+    "pretraining_recipe",
     "override",
     "settings",
-    "table",
+    "recipes_table",
     "with_settings",
 ]

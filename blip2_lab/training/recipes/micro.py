@@ -14,16 +14,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from blip2_lab.training.recipes.schema import (
-    PLAN_IT,
+    SEE_PLAN,
     FineTuneParts,
+    ImageTextData,
     MicroPart,
     OptimConfig,
     Recipe,
     SceneData,
-    SeedData,
     Stage1Parts,
     Stage2Parts,
-    WebData,
+    SyntheticTextData,
 )
 
 # -------------------------------------------------------------------------------------------------------- micro models
@@ -38,7 +38,7 @@ MICRO = (
         "vit",
         OptimConfig(lr=1e-3, warmup_steps=150, steps=1600, batch_size=64),
         MicroPart("S"),
-        SeedData(),
+        SyntheticTextData(),
     ),
     Recipe(
         "micro-bert",
@@ -47,7 +47,7 @@ MICRO = (
         "bert",
         OptimConfig(lr=1e-3, warmup_steps=100, steps=800, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SeedData(),
+        SyntheticTextData(),
     ),
     Recipe(
         "micro-t5",
@@ -56,7 +56,7 @@ MICRO = (
         "t5",
         OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SeedData(lessons=(100, 300, 850, 1200), piles_from=1500),
+        SyntheticTextData(lessons=(100, 300, 850, 1200), piles_from=1500),
         eval_every=1000,
     ),
     Recipe(
@@ -66,7 +66,7 @@ MICRO = (
         "stage1",
         OptimConfig(lr=5e-4, warmup_steps=150, steps=1700, batch_size=64),
         Stage1Parts(num_query_tokens=16, embed_width=128, dropout=0.0, max_text_tokens=64),
-        SceneData(alike_from=400),
+        SceneData(hard_batches_from=400),
         eval_every=250,
     ),
     Recipe(
@@ -86,7 +86,7 @@ MICRO = (
         "retrieval",
         OptimConfig(lr=3e-4, warmup_steps=50, steps=600, batch_size=64),
         FineTuneParts("micro-stage1", max_text_tokens=64, train_image_encoder=False),
-        SceneData(alike_from=0),
+        SceneData(hard_batches_from=0),
         eval_every=250,
     ),
     Recipe(
@@ -96,7 +96,7 @@ MICRO = (
         "opt",
         OptimConfig(lr=1e-3, warmup_steps=100, steps=900, batch_size=96, weight_decay=0.01),
         MicroPart("S"),
-        SeedData(),
+        SyntheticTextData(),
     ),
     Recipe(
         "micro-stage2-opt",
@@ -127,7 +127,7 @@ OWN = Recipe(
     OptimConfig(lr=1e-4, warmup_steps=20, steps=300, batch_size=32, weight_decay=0.05),
     # not "a photo of": the miniature's vocabulary has no photos
     FineTuneParts("micro", prompt="a picture of", max_text_tokens=64, train_image_encoder=False),
-    WebData("your own pictures", image_size=96, held_out=40, cached_views=8),
+    ImageTextData("your own pictures", image_size=96, held_out=40, cached_views=8),
     save_every=100,
     eval_every=100,
 )
@@ -146,9 +146,9 @@ LARGER = {
 def _larger(recipe: Recipe) -> Recipe:
     name = recipe.name.replace("micro", "laptop")
     model = replace(recipe.model, **LARGER[recipe.name])
-    return replace(recipe, name=name, summary=f"{recipe.name} with larger parts", cost=PLAN_IT, model=model)
+    return replace(recipe, name=name, summary=f"{recipe.name} with larger parts", cost=SEE_PLAN, model=model)
 
 
 LAPTOP = tuple(_larger(recipe) for recipe in MICRO if recipe.name in LARGER)
 LARGER_MODEL = "a larger miniature, from nothing, and the finished model exported"
-LAPTOP += (_sequence("laptop", LARGER_MODEL, PLAN_IT, LAPTOP),)
+LAPTOP += (_sequence("laptop", LARGER_MODEL, SEE_PLAN, LAPTOP),)

@@ -1,13 +1,13 @@
-"""Recipes of the paper and of its released code: both stages, fine-tuning, and a form that fits one GPU.
+"""Recipes of the paper and of its released code: both stages, fine-tuning, and versions for one GPU.
 
 First the numbers, each with its section, table or file; then the recipes made of them: `PAPER` (section 3.4, Table 2),
 `FINE_TUNING` (Tables 7 to 9), `LAVIS` (what the released yaml files change) and `A100` (one GPU).
 
 Notes:
 
-* Where the paper names no number, the line says whose number stands there instead.
-* What nobody has measured says so; `blip2-lab plan RECIPE` computes what a recipe needs.
-* Names, shapes and precisions of the frozen models stand in checkpoints/catalog.py.
+* If the paper gives no number, the comment names the source of the one used.
+* Costs without a measurement are marked as such; `blip2-lab plan RECIPE` computes what a recipe needs.
+* Names, shapes and precisions of the frozen models are in checkpoints/catalog.py.
 
 Paper: section 3.4, Tables 2 and 7 to 9. Notebook: 08.
 """
@@ -18,13 +18,13 @@ from dataclasses import replace
 
 from blip2_lab.checkpoints.catalog import BERT, IMAGE_ENCODERS, LANGUAGE_MODELS, FrozenLanguageModel
 from blip2_lab.training.recipes.schema import (
-    PLAN_IT,
+    SEE_PLAN,
     FineTuneParts,
+    ImageTextData,
     OptimConfig,
     Recipe,
     Stage1Parts,
     Stage2Parts,
-    WebData,
 )
 
 # --------------------------------------------------------------------------------------------------------- pre-training
@@ -35,11 +35,11 @@ PAPER_ADAMW = dict(
     warmup_steps=2000,  # section 3.4: linear warm-up of 2k steps
     betas=(0.9, 0.98),  # section 3.4 (LAVIS's release: 0.9, 0.999)
     weight_decay=0.05,  # section 3.4
-    grad_clip=None,  # the paper names none, and LAVIS has none
-    precision="fp16",  # LAVIS's autocast; section 3.4 speaks of the frozen parts only
+    grad_clip=None,  # not in the paper; LAVIS does not clip
+    precision="fp16",  # LAVIS's autocast; section 3.4 gives the precision of the frozen models only
 )
 #: Section 3.4: COCO, Visual Genome, CC3M, CC12M, SBU and 115 M of LAION400M; two captions each, chosen by CapFilt.
-PAPER_DATA = WebData(source="129M pairs, section 3.4", image_size=224, flip=True)
+PAPER_DATA = ImageTextData(source="129M pairs, section 3.4", image_size=224, flip=True)
 
 #: Section 3.4: batch sizes of stage 1, by image encoder, and of stage 2, by family of language models.
 STAGE1_BATCH = {"vit-l": 2320, "vit-g": 1680}
@@ -59,33 +59,37 @@ STAGE1_COST, STAGE2_COST = "under 6 days on 16 A100 (40 GB)", "under 3 days on 1
 
 # ---------------------------------------------------------------------------------------------------------- fine-tuning
 
-#: What Tables 7 to 9 have in common. They name no schedule: here it is the paper's cosine, down to 0 as in LAVIS.
+#: What Tables 7 to 9 have in common. They give no schedule; this is the paper's cosine, down to 0 as in LAVIS.
 FINE_TUNE_ADAMW = dict(
     warmup_steps=1000,  # Tables 7, 8, 9
     weight_decay=0.05,  # Tables 7, 8, 9
     min_lr=0.0,  # LAVIS's release; not in the tables
-    grad_clip=None,  # none is named
+    grad_clip=None,  # not in the tables
 )
 FINE_TUNE_EPOCHS = 5  # Tables 7, 8, 9
 #: Karpathy's training split: 113,287 images, 567k captions.
-COCO = WebData("COCO captions, Karpathy's training split", image_size=364, pairs=567_000)  # resolution: Tables 7 and 9
+COCO = ImageTextData(
+    "COCO captions, Karpathy's training split", image_size=364, pairs=567_000
+)  # resolution: Tables 7 and 9
 #: Section 4.3: the training and validation splits of VQAv2 (443,757 and 214,354 questions) and samples of Visual
 #: Genome, whose number the paper does not give: an epoch is VQAv2 alone. No flip: questions name sides.
-VQA = WebData("VQAv2 and Visual Genome", image_size=490, flip=False, pairs=658_111, text="questions")  # size: Table 8
+VQA = ImageTextData(
+    "VQAv2 and Visual Genome", image_size=490, flip=False, pairs=658_111, text="questions"
+)  # size: Table 8
 
 # ---------------------------------------------------------------------------------------------------- what was released
 
 #: LAVIS's train/pretrain_stage{1,2}.yaml: COCO and Visual Genome captions (567k and 821k) alone, 10 epochs.
-LAVIS_DATA = WebData("COCO and Visual Genome captions", pairs=1_388_000)
+LAVIS_DATA = ImageTextData("COCO and Visual Genome captions", pairs=1_388_000)
 LAVIS_ADAMW = dict(lr=1e-4, min_lr=1e-5, betas=(0.9, 0.999), weight_decay=0.05, grad_clip=None, precision="fp16")
 LAVIS_EPOCHS, LAVIS_GPUS = 10, 16
 
-#: For one GPU: what of the paper's data is small enough to store, about 5 M pairs.
-A100_DATA = WebData("COCO, Visual Genome, CC3M and SBU captions", pairs=5_000_000)
+#: For one GPU: the smaller data sets of the paper, about 5 M pairs.
+A100_DATA = ImageTextData("COCO, Visual Genome, CC3M and SBU captions", pairs=5_000_000)
 
 
-def steps_of(epochs: int, data: WebData, batch_size: int) -> int:
-    """Updates in that many passes over the data, incomplete batches left out."""
+def steps_of(epochs: int, data: ImageTextData, batch_size: int) -> int:
+    """Updates in `epochs` passes over the data, without incomplete batches."""
     return epochs * (data.pairs // batch_size)
 
 
@@ -93,7 +97,7 @@ def steps_of(epochs: int, data: WebData, batch_size: int) -> int:
 
 
 def _language_model(name: str) -> FrozenLanguageModel:
-    """By the name that recipes give it: "flant5-xl" is "flan-t5-xl" of the catalog."""
+    """By its name in recipes: "flant5-xl" is "flan-t5-xl" in the catalog."""
     return LANGUAGE_MODELS[name.replace("flant5", "flan-t5")]
 
 
@@ -146,12 +150,12 @@ PAPER = (
 # --------------------------------------------------------------------------------------------------------- fine-tuning
 
 
-def _fine_tune(name: str, table: str, task: str, data: WebData, batch_size: int, parts: FineTuneParts, **optim):
+def _fine_tune(name: str, table: str, task: str, data: ImageTextData, batch_size: int, parts: FineTuneParts, **optim):
     optim = dict(batch_size=batch_size, steps=steps_of(FINE_TUNE_EPOCHS, data, batch_size), **FINE_TUNE_ADAMW) | optim
     return Recipe(
         f"finetune-{task}-{name}",
         f"{table}: {task} with {name}, {FINE_TUNE_EPOCHS} epochs of {data.source}",
-        PLAN_IT,
+        SEE_PLAN,
         task,
         OptimConfig(**optim),
         parts,
@@ -193,9 +197,10 @@ FINE_TUNING = (
 
 
 def _lavis(name: str, summary: str, based_on: str, **changes) -> Recipe:
-    """A released yaml as its differences from the paper's recipe. Its cosine moves once an epoch, ours at each step."""
+    """A released yaml as its differences from the paper's recipe. LAVIS's cosine changes once an epoch, ours each
+    step."""
     recipe = next(recipe for recipe in (*PAPER, *FINE_TUNING) if recipe.name == based_on)
-    return replace(recipe, name=f"lavis-{name}", summary=f"LAVIS's {summary}", cost=PLAN_IT, **changes)
+    return replace(recipe, name=f"lavis-{name}", summary=f"LAVIS's {summary}", cost=SEE_PLAN, **changes)
 
 
 def _lavis_pretraining(batch_size: int, warmup_steps: int) -> OptimConfig:
@@ -222,20 +227,20 @@ LAVIS = (
     _lavis("caption-opt-2.7b", "caption_coco_ft.yaml: as Table 7", "finetune-caption-opt-2.7b"),
     _lavis(
         "retrieval",
-        "retrieval_coco_ft.yaml: as Table 9, but its layer-wise decay of 0.95 was read by nobody",
+        "retrieval_coco_ft.yaml: as Table 9, but its layer-wise decay of 0.95 is not applied",
         "finetune-retrieval-vit-g",
         model=FineTuneParts("paper-stage1-vit-g", layer_decay=1.0),
     ),
 )
 
-#: Scaled to one A100 of 80 GB: the paper's settings in bf16, with a batch that fits and as many steps as take less than
-#: a day by `blip2-lab plan`. Nobody has run them: what loss to expect at which step is not known, except that each loss
-#: starts at its chance level (`blip2-lab doctor RUN` compares).
+#: Scaled to one A100 of 80 GB: the paper's settings in bf16, with a batch that fits and a number of steps that takes
+#: less than a day by `blip2-lab plan`. Never run: the expected loss is not known, except that each loss starts at its
+#: chance level (`blip2-lab doctor RUN` compares).
 A100 = (
     Recipe(
         "a100-stage1",
         "stage 1 with ViT-g on one A100 (80 GB): 14.3 M pairs",
-        PLAN_IT,
+        SEE_PLAN,
         "stage1",
         OptimConfig(steps=28_000, batch_size=512, **PAPER_ADAMW | {"precision": "bf16"}),
         Stage1Parts(IMAGE_ENCODERS["vit-g"].hub, BERT.hub),
@@ -246,7 +251,7 @@ A100 = (
     Recipe(
         "a100-stage2",
         "stage 2 with ViT-g and FlanT5-XL on one A100 (80 GB): 7.7 M pairs",
-        PLAN_IT,
+        SEE_PLAN,
         "stage2",
         OptimConfig(steps=30_000, batch_size=256, accumulate=2, min_lr=5e-5, **PAPER_ADAMW | {"precision": "bf16"}),
         Stage2Parts("a100-stage1", _language_model("flant5-xl").hub),

@@ -37,8 +37,9 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
     return ()
 
 
-def origin(recipe: Recipe) -> Recipe:
-    """The pre-training that a fine-tuning recipe starts from. The shipped model holds both stages of the miniature."""
+def pretraining_recipe(recipe: Recipe) -> Recipe:
+    """The pre-training that a fine-tuning recipe starts from; the shipped model contains both stages of the
+    miniature."""
     shipped = "micro-stage1" if recipe.task == "retrieval" else "micro-stage2"
     while isinstance(recipe.model, FineTuneParts):
         recipe = get(shipped if recipe.model.start == "micro" else recipe.model.start)
@@ -46,21 +47,21 @@ def origin(recipe: Recipe) -> Recipe:
 
 
 def with_settings(recipe: Recipe, changes: Sequence[str]) -> list[Recipe]:
-    """The recipe, or the parts of a sequence in their order, with the changes made: `"optim.lr=5e-5"`.
+    """The recipe, or the recipes of a sequence in their order, with settings changed: `"optim.lr=5e-5"`.
 
-    In a sequence a change is one of every part, or of the part it names first: `"micro-vit/optim.steps=100"`.
+    In a sequence, a change applies to every recipe, or to the one it names: `"micro-vit/optim.steps=100"`.
     """
-    parts = {name: get(name) for name in recipe.sequence} or {recipe.name: recipe}
+    recipes = {name: get(name) for name in recipe.sequence} or {recipe.name: recipe}
     for change in changes:
         name, slash, _ = change.partition("=")[0].rpartition("/")
-        if slash and name not in parts:
-            raise ValueError(f"{recipe.name} has no part {name!r}: it is made of {', '.join(parts)}")
-        for part in [name] if slash else list(parts):
-            parts[part] = override(parts[part], change.removeprefix(f"{name}/"))
-    return list(parts.values())
+        if slash and name not in recipes:
+            raise ValueError(f"{recipe.name} has no part {name!r}: it is made of {', '.join(recipes)}")
+        for each in [name] if slash else list(recipes):
+            recipes[each] = override(recipes[each], change.removeprefix(f"{name}/"))
+    return list(recipes.values())
 
 
-def table() -> str:
+def recipes_table() -> str:
     """All recipes as a table for the terminal."""
     rows = [("recipe", "cost", "what"), *((r.name, r.cost, r.summary) for r in RECIPES.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

@@ -1,13 +1,13 @@
-"""What a recipe is made of: small frozen dataclasses, and `override`, which changes one value: `optim.lr=5e-5`.
+"""The dataclasses of a recipe, and `override`, which changes one value: `optim.lr=5e-5`.
 
-`Recipe` is where to begin; it holds one of the `...Parts` (what is built), one of the `...Data` (what it learns from)
+`Recipe` is where to begin; it holds one of the `...Parts` (what is built), one of the `...Data` (what it is trained on)
 and an `OptimConfig` (how it is trained).
 
 Notes:
 
-* `override` converts text to the type that the field is annotated with; nothing is evaluated. An unknown name is an
-  error that suggests the nearest one.
-* Nothing here loads torch: `blip2-lab recipes` answers at once.
+* `override` converts text to the annotated type of the field, without evaluating code. An unknown name is an error that
+  suggests the nearest one.
+* This module does not import torch: `blip2-lab recipes` answers at once.
 
 Paper: section 3.4. Notebook: 08.
 """
@@ -20,21 +20,21 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from blip2_lab.common.console import nearest
 
-PLAN_IT = "see blip2-lab plan"  #: the cost of what nobody has measured
+SEE_PLAN = "see blip2-lab plan"  #: the cost of a recipe without a measurement
 
 
 @dataclass(frozen=True)
 class MicroPart:
-    """A part made by us: `size` is a key of the tables in models/vision_encoder.py and models/language_model.py."""
+    """A frozen model of the miniature: `size` is a key of the tables in models/micro.py."""
 
     size: str = "S"
 
 
 @dataclass(frozen=True)
 class Stage1Parts:
-    """What stage 1 is built from. The Q-Former takes width, layers and vocabulary from the BERT it starts from.
+    """The parts of stage 1. The Q-Former has the width, layers and vocabulary of the BERT it starts from.
 
-    Each part is a recipe's name (its run folder), a folder, or a hub name.
+    `image_encoder` and `bert` are a recipe's name (its run folder), a folder, or a hub name.
     """
 
     image_encoder: str = "micro-vit"
@@ -49,10 +49,11 @@ class Stage1Parts:
 
 @dataclass(frozen=True)
 class Stage2Parts:
-    """What stage 2 is built from; the image encoder comes with stage 1.
+    """The parts of stage 2; the image encoder is that of stage 1.
 
-    `pretrained=False` leaves stage 1's training out and starts from BERT alone (Figure 5's comparison).
-    `max_text_tokens`: where a caption is cut. `match_embeddings`: begin with visual prompts as long as word embeddings.
+    `pretrained=False` skips stage 1 and starts from BERT alone (Figure 5's comparison).
+    `max_text_tokens`: longer captions are cut. `match_embeddings`: scale the initial visual prompts to the norm of word
+    embeddings.
     """
 
     stage1: str = "micro-stage1"
@@ -66,10 +67,10 @@ class Stage2Parts:
 class FineTuneParts:
     """What fine-tuning starts from: a recipe's name (its run folder), "micro", a folder, or a hub name.
 
-    The image encoder trains with the Q-Former (sections 4.2 to 4.4), or stays frozen (`train_image_encoder=False`).
+    The image encoder is trained with the Q-Former (sections 4.2 to 4.4), or stays frozen (`train_image_encoder=False`).
 
-    `layer_decay`: the image encoder's layer k from the top learns `layer_decay ** k` times as fast
-    (`optim.vit_lr_scales`). `question_in_qformer`: the question conditions the queries too (section 4.3, Figure 7).
+    `layer_decay`: layer k of the image encoder, counted from the top, learns `layer_decay ** k` times as fast
+    (`optim.vit_lr_scales`). `question_in_qformer`: the Q-Former reads the question, too (section 4.3, Figure 7).
     """
 
     start: str
@@ -81,8 +82,9 @@ class FineTuneParts:
 
 
 @dataclass(frozen=True)
-class SeedData:
-    """Endless examples, numbered: the pre-training of the parts. The two others: see `pretraining.T5Task`."""
+class SyntheticTextData:
+    """Unlimited numbered examples from the picture book, to pre-train the frozen models. For `lessons` and
+    `piles_from`, see `pretraining.T5Task`."""
 
     seed: int = 0
     lessons: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -91,32 +93,32 @@ class SeedData:
 
 @dataclass(frozen=True)
 class SceneData:
-    """`scenes` pictures of the picture book, their features computed once. A caption is drawn anew at every step.
+    """`scenes` scenes of the picture book; features are computed once, captions are drawn at each step.
 
-    `held_out`: how many pictures of another book the evaluations along the way look at.
-    `alike_from`: from this batch on every second one shows scenes that are alike (batches.SceneFeed).
+    `held_out`: number of scenes of another book for the evaluations during training.
+    `hard_batches_from`: from this batch on, every second one shows similar scenes (batches.SceneBatches).
     """
 
     seed: int = 0
     scenes: int = 20_000
     caption: str = "caption"
     held_out: int = 200
-    alike_from: int | None = None
+    hard_batches_from: int | None = None
 
 
 @dataclass(frozen=True)
-class WebData:
-    """Pictures with their texts. `source`: what they are, in words; `pairs`: how many an epoch has, where it is known.
+class ImageTextData:
+    """Images with their texts. `source`: a description; `pairs`: the number of pairs in an epoch, if it is known.
 
-    path          where they are, see `mixture.open_sources`: a folder, shards, an address, a sources.toml
-    text          what is learned of them: "captions", or "questions" with their answers
-    crop_scale    the smallest and largest part of a picture that a random crop keeps (LAVIS: blip2_image_train)
-    flip          half of the pictures, those left alone whose text names a side
-    held_out      how many pictures the evaluations along the way look at; they are not trained on (at most a fifth)
-    max_broken    the share of examples that may be unusable before the run stops
-    cached_views  0: pictures are encoded at each step; else their features are computed once, in so many views of each
+    path          a folder, shards, an address or a sources.toml, see `mixture.open_sources`
+    text          what to train on: "captions", or "questions" with their answers
+    crop_scale    smallest and largest area of an image that a random crop keeps (LAVIS: blip2_image_train)
+    flip          flip half of the images, except those whose text names a side
+    held_out      number of images for the evaluations during training; not trained on (at most a fifth)
+    max_broken    the share of unusable examples at which the run stops
+    cached_views  0: encode images at each step; else cache the features of this many views of each image
     verify_cache  compare the cached features with their checksums at each start
-    threads       that open pictures at the same time
+    threads       number of threads that open images
     """
 
     source: str = ""
@@ -137,13 +139,13 @@ class WebData:
 class OptimConfig:
     """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
 
-    batch_size         what one update sees, over all processes
-    accumulate         into so many passes a process splits its share of a batch (`pass_size` examples each)
-    precision          bf16 and fp16 are autocast's: weights, gradients and optimizer stay float32; auto is bf16 where
-                       the device multiplies in it (`training.optim.bf16_is_fast`) and fp32 elsewhere
-    checkpoint_layers  every transformer layer keeps its input only and is computed again for its gradient: most of the
-                       memory of activations, for a third more work
-    shard              FSDP2 instead of DDP: each process keeps its share of the weights, for models too large for one
+    batch_size         examples of one update, over all processes
+    accumulate         number of passes into which a process splits its share of a batch (`pass_size` examples each)
+    precision          bf16 and fp16 are autocast: weights, gradients and optimizer stay float32; auto is bf16 if the
+                       device has it in hardware (`training.optim.bf16_is_fast`), else fp32
+    checkpoint_layers  gradient checkpointing: each transformer layer saves only its input and is recomputed in the
+                       backward; saves most of the activation memory, for a third more work
+    shard              FSDP2 instead of DDP: each process holds a share of the weights, for models too large for one
     """
 
     lr: float
@@ -170,18 +172,18 @@ class OptimConfig:
     @property
     def pass_size(self) -> int:
         """Examples of one forward and backward pass of one process: what `task.batch` returns."""
-        from blip2_lab.common.distributed import number_of_processes  # brings torch, which a recipe does not need
+        from blip2_lab.common.distributed import number_of_processes  # imports torch
 
         return self.batch_size // (self.accumulate * number_of_processes())
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`task` says who builds it: vit, t5, opt, bert (tasks/pretraining.py), stage1, stage2, or sequence.
-    caption, vqa and retrieval fine-tune; the question in the Q-Former can be planned, not yet trained.
+    """One training run. `task`: vit, t5, opt, bert (tasks/pretraining.py), stage1, stage2, caption, vqa, retrieval
+    (fine-tuning), or sequence. Fine-tuning with the question in the Q-Former can be planned, not yet trained.
 
-    `sequence`: the recipes of which this one is made, in order. (What it needs: `registry.needs`.)
-    `curve`: the recipe whose shipped log its losses are compared with, where it goes by another name itself.
+    `sequence`: the recipes of which this one is made, in order. (For what a recipe needs, see `registry.needs`.)
+    `curve`: the recipe whose shipped log its losses are compared with, if its own name is another.
     """
 
     name: str
@@ -190,7 +192,7 @@ class Recipe:
     task: str
     optim: OptimConfig | None = None
     model: MicroPart | Stage1Parts | Stage2Parts | FineTuneParts | None = None
-    data: SeedData | SceneData | WebData | None = None
+    data: SyntheticTextData | SceneData | ImageTextData | None = None
     seed: int = 0
     save_every: int = 200
     eval_every: int = 500
@@ -204,7 +206,7 @@ Config = TypeVar("Config")
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """Everything that `override` can change, by dotted name: its whole numbers, and all of the dataclasses in it."""
+    """All values that `override` can change, by dotted name: the recipe's integers and its dataclasses' fields."""
     found: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
@@ -238,17 +240,17 @@ def _replace(node: Any, path: list[str], text: str, key: str) -> Any:
 
 
 def _convert(text: str, wanted: Any, key: str) -> Any:
-    """Text -> a value of the annotated type: str, int, float, bool, a tuple of these, or None where it is allowed."""
+    """Text -> a value of the annotated type: str, int, float, bool, a tuple of these, or None if it is allowed."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
         if text.lower() == "none" and type(None) in arguments:
             return None
         return _convert(text, next(a for a in arguments if a is not type(None)), key)
     if origin is tuple:
-        parts = text.strip("()[]").split(",")
-        if len(parts) != len(arguments):
+        items = text.strip("()[]").split(",")
+        if len(items) != len(arguments):
             raise ValueError(f"{key} wants {len(arguments)} values with commas between them, not {text!r}")
-        return tuple(_convert(part.strip(), kind, key) for part, kind in zip(parts, arguments, strict=True))
+        return tuple(_convert(item.strip(), kind, key) for item, kind in zip(items, arguments, strict=True))
     if wanted is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{key} wants true or false, not {text!r}")

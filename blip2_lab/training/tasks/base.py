@@ -1,13 +1,13 @@
-"""What all tasks on pictures share: where batches come from, and the image encoder for batches that come as pixels.
+"""What all tasks on images share: the source of batches, and the image encoder for batches of pixels.
 
-`PicturesTask` is the base of the tasks in stage1.py, stage2.py and finetune.py. What the trainer asks of a task is
-written down as `trainer.Task`.
+`ImageTask` is the base of the tasks in stage1.py, stage2.py and finetune.py. `trainer.Task` is the interface between a
+task and the trainer.
 
 Notes:
 
-* A task does not know where its batches come from (batches.py): cached features of drawn scenes, your own pictures
-  encoded on the way, or their cached features.
-* `shuffled` gives the same texts with other pictures: if the losses do not rise, the model does not look.
+* A task does not depend on the source of its batches (batches.py): cached features of drawn scenes, images that are
+  encoded at each step, or their cached features.
+* `shuffled` pairs the texts with other images: if the losses do not rise, the model does not use the image.
 
 Paper: sections 3.2 to 3.4. Notebooks: 08, 11.
 """
@@ -25,26 +25,30 @@ from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import Batch
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.batches import (
-    PictureFeed,
-    SceneFeed,
+    ImageTextBatches,
+    SceneBatches,
     encode_frozen,
 )
 from blip2_lab.training.optim import vit_lr_scales
 
 
-class PicturesTask:
-    """What the stages and fine-tuning have in common: a feed, and the image encoder for batches that come as pixels.
+class ImageTask:
+    """Base of both stages and of fine-tuning: `batches`, and the image encoder for batches of pixels.
 
-    Where the image encoder trains, it is the model's own, its layers each at their own rate (Tables 7 to 9).
+    If the image encoder is trained, its layers have their own learning rates, by `layer_decay` (Tables 7 to 9).
     """
 
     def __init__(
-        self, model: nn.Module, feed: SceneFeed | PictureFeed, image_encoder: ImageEncoder, layer_decay: float = 1.0
+        self,
+        model: nn.Module,
+        batches: SceneBatches | ImageTextBatches,
+        image_encoder: ImageEncoder,
+        layer_decay: float = 1.0,
     ) -> None:
-        self.model, self.feed, self.image_encoder, self.layer_decay = model, feed, image_encoder, layer_decay
+        self.model, self.batches, self.image_encoder, self.layer_decay = model, batches, image_encoder, layer_decay
 
     def batch(self, index: int) -> Batch:
-        return self.feed.batch(index)
+        return self.batches.batch(index)
 
     def lr_scales(self) -> dict[str, float]:
         return vit_lr_scales(self.image_encoder.model.config.num_hidden_layers, self.layer_decay)
@@ -55,14 +59,14 @@ class PicturesTask:
             return batch.image_features
         return encode_frozen(self.image_encoder, batch.pixels)
 
-    def seen(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """What a model looks at to learn from these batches: pixels where the image encoder learns, too."""
+    def image_inputs(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """The images as arguments of the model: pixels if the image encoder is trained, else features."""
         if any(parameter.requires_grad for parameter in self.image_encoder.parameters()):
             return {"pixels": torch.cat([batch.pixels for batch in batches])}
         return {"image_features": torch.cat([self.features(batch) for batch in batches])}
 
     def shuffled(self, batch: Batch) -> Batch:
-        """The same texts, each with the next one's picture: what the losses are when the picture is no help."""
+        """The same texts, each with the image of the previous example."""
         pixels, features = (None if x is None else x.roll(1, dims=0) for x in (batch.pixels, batch.image_features))
         return replace(batch, pixels=pixels, image_features=features, ids=batch.ids[-1:] + batch.ids[:-1])
 

@@ -136,7 +136,7 @@ class TextTask:
         tokens = self.tokenizer(texts, padding=True, pad_to_multiple_of=8, return_tensors="pt")
         return tokens.input_ids, tokens.attention_mask
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compute_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"total": self.model(**batch).loss}
 
     def save(self, folder: Path) -> None:
@@ -146,7 +146,8 @@ class TextTask:
 
 #: Types of questions that need several things compared: the hardest to learn.
 COMPARING = ("existence", "count", "relation", "color", "what")
-#: What the T5 learns before the full mixture, in this order; `SeedData.lessons` says until which batch each one goes.
+#: What the T5 learns before the full mixture, in this order; `SyntheticTextData.lessons` says until which batch each
+#: one goes.
 COURSES = (
     corpus.first_question,
     partial(corpus.lesson, most=2),
@@ -228,7 +229,7 @@ class T5Task(TextTask):
             "loud": loud,
         }
 
-    def losses(self, batch: list[dict]) -> dict[str, Tensor]:
+    def compute_losses(self, batch: list[dict]) -> dict[str, Tensor]:
         """The mean over all target tokens, whatever part they are in."""
         counts = [(part["labels"] != IGNORE_INDEX).sum() for part in batch]
         losses = [self.loss(**part) * count for part, count in zip(batch, counts, strict=True)]
@@ -390,7 +391,7 @@ class VitTask:
         states = self.encoder.model(pixel_values=pixels, output_hidden_states=True).hidden_states
         return [self.model["heads"](state) for state in (states[-1], states[-2])]
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compute_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross-entropies, the mean of two layers; the many patches without a thing count for as much as the others."""
         both = [self.layer_losses(logits, batch) for logits in self.logits(batch["pixels"])]
         parts = {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}

@@ -12,26 +12,29 @@ from torch import Tensor
 
 from blip2_lab.data.examples import Batch, image_ids
 from blip2_lab.models.losses import chance_levels, itc_similarity
-from blip2_lab.training.tasks.base import PicturesTask
+from blip2_lab.training.tasks.base import ImageTask
 
 
-class Stage1Task(PicturesTask):
+class Stage1Task(ImageTask):
     """Representation learning (section 3.2), and fine-tuning for retrieval by the same losses (section 4.4).
-    `held_out`: pictures and captions to evaluate on, if any."""
+    `held_out`: images and captions to evaluate on, or None."""
 
     def __init__(self, *arguments, held_out: Batch | None, layer_decay: float = 1.0) -> None:
         super().__init__(*arguments, layer_decay)
         self.held_out = held_out
-        self.generator = torch.Generator()  # of the negatives; the engine seeds it, alike in all processes
+        self.generator = (
+            torch.Generator()
+        )  # draws the negatives; the trainer seeds it for each step, equally in all processes
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return self.joint_losses([batch])
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.compute_joint_losses([batch])
 
-    def joint_losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Those of all passes of a step as one batch, computed piece by piece: ITC compares them all."""
-        ids = [name for batch in batches for name in batch.ids]
+    def compute_joint_losses(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """The losses of all passes of a step as one batch, because ITC compares all of its examples. The model computes
+        them in chunks that need the memory of one pass."""
+        ids = [image for batch in batches for image in batch.ids]
         losses = self.model.losses(
-            **self.seen(batches),
+            **self.image_inputs(batches),
             captions=[caption for batch in batches for caption in batch.captions],
             image_id=image_ids(ids).to(self.model.device) if ids else None,
             generator=self.generator,
@@ -40,17 +43,19 @@ class Stage1Task(PicturesTask):
         return {"total": losses.total, "itc": losses.itc, "itm": losses.itm, "itg": losses.itg}
 
     def chance(self) -> dict[str, float]:
-        return chance_levels(self.feed.batch_size, self.model.qformer.config.vocab_size)
+        return chance_levels(self.batches.batch_size, self.model.qformer.config.vocab_size)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """On a held-out gallery: R@1 by ITC both ways, and ITM's accuracy on true pairs and the hardest wrong ones."""
+        """On a held-out gallery: R@1 by ITC, both ways; ITM's accuracy on true pairs and on the hardest negatives."""
         features = self.features(self.held_out.to(self.model.device))
         input_ids, attention_mask = self.model.tokenize(self.held_out.captions)
         image_embeds = self.model.embed_image(features)
         text_embeds = self.model.embed_text(input_ids, attention_mask)
         similarity = itc_similarity(image_embeds, text_embeds)  # [M, M]
         own = torch.arange(len(similarity), device=similarity.device)
-        wrong = similarity.masked_fill(own[:, None] == own, -torch.inf).argmax(dim=1)  # the text most like image m
+        wrong = similarity.masked_fill(own[:, None] == own, -torch.inf).argmax(
+            dim=1
+        )  # the wrong text most similar to image m
         memory = self.model.qformer.read_image(features)
         true = self.model.itm_logits(memory, input_ids, attention_mask)
         false = self.model.itm_logits(memory, input_ids[wrong], attention_mask[wrong])

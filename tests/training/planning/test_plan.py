@@ -1,4 +1,4 @@
-"""The planner: parameters that are the published ones, formulas that agree with torch's counters, plans that add up."""
+"""The planner: published parameter counts, formulas against torch's counters, totals of a plan."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.planning import flops as workload
 from blip2_lab.training.planning import plan as planner
-from blip2_lab.training.planning.flops import Texts, Work
+from blip2_lab.training.planning.flops import CaptionLengths, Work
 from blip2_lab.training.planning.parameters import (
     blueprint,
     build_image_encoder,
@@ -41,7 +41,7 @@ MICRO_PARTS = ("micro-vit", "micro-t5", "micro-opt", "micro-bert")
         ("paper-stage1-vit-g", None, 1.2e9),
     ],
 )
-def test_parameters_are_the_papers(name, trained, total):
+def test_parameters_match_the_paper(name, trained, total):
     model = blueprint(get(name))
     counts = model.parameters()
     assert sum(counts.values()) == pytest.approx(total, rel=0.05)
@@ -59,7 +59,7 @@ def test_parameters_counted_elsewhere():
     assert all(p.is_meta for p in build_language_model("google/flan-t5-xxl").parameters())
 
 
-def test_a_part_counted_twice_is_noticed():
+def test_a_part_counted_twice_is_an_error():
     model = blueprint(get("micro-stage2"))
     with pytest.raises(AssertionError, match="cover the model's parameters once"):
         replace(model, parts={**model.parts, "again": model.qformer}).parameters()
@@ -74,7 +74,7 @@ def test_fine_tuning_trains_the_image_encoder():
     assert vqa.image_encoder.num_features == (490 // 14) ** 2 + 1
 
 
-def test_unknown_sizes_are_a_sentence():
+def test_unknown_sizes_are_an_error():
     for build in (build_image_encoder, build_language_model):
         with pytest.raises(ValueError, match="the sizes of 'somebody/model' are not known without a download"):
             build("somebody/model")
@@ -91,7 +91,7 @@ def small_encoder() -> ImageEncoder:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_encoder_flops_are_torchs(trained):
+def test_encoder_flops_match_torchs_counter(trained):
     encoder = small_encoder().requires_grad_(trained)
     encoder.model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
@@ -114,22 +114,22 @@ def small_language_model(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["t5", "opt"])
-def test_language_flops_and_kept_bytes_are_torchs(kind):
+def test_language_flops_and_activations_match_torchs_counter(kind):
     """Forward, and back to the visual prompt, through a frozen model in 16 bits."""
     model = language_model(small_language_model(kind).to(torch.bfloat16))
     queries, prompt, answer, examples = 16, 12, 10, 3
     visual_prompt = torch.randn(examples, queries, model.width, dtype=torch.bfloat16, requires_grad=True)
     texts = [Text(torch.full((examples, n), 7), torch.ones(examples, n, dtype=torch.bool)) for n in (prompt, answer)]
     work = workload.language_work(model.model, queries, prompt, answer)
-    _, kept = workload.count(lambda: model.answer_loss(visual_prompt, *texts), model)
-    assert kept / examples == pytest.approx(work.kept, rel=0.1)
+    _, kept = workload.count_work(lambda: model.answer_loss(visual_prompt, *texts), model)
+    assert kept / examples == pytest.approx(work.activation_bytes, rel=0.1)
     model.model.set_attn_implementation("eager")  # torch does not count the fused attention of a CPU
-    flops, _ = workload.count(lambda: model.answer_loss(visual_prompt, *texts), model)
+    flops, _ = workload.count_work(lambda: model.answer_loss(visual_prompt, *texts), model)
     assert flops / examples == pytest.approx(work.flops, rel=0.04)
 
 
 @pytest.mark.parametrize("name", ["paper-stage1-vit-g", "paper-stage2-vit-g-opt-2.7b", "finetune-vqa-opt-2.7b"])
-def test_the_extrapolated_qformer_is_the_counted_one(name):
+def test_the_extrapolated_qformer_matches_the_counted_one(name):
     """From 2 and 4 of 8 heads to 8, from 2 and 4 layers to 6."""
     model = blueprint(get(name))
     config = QFormerConfig(
@@ -144,20 +144,22 @@ def test_the_extrapolated_qformer_is_the_counted_one(name):
     )
     model.qformer.config = config
     model = replace(model, image_encoder=small_encoder())
-    texts = Texts(mean=6, longest=9)
+    texts = CaptionLengths(mean=6, longest=9)
     direct = workload._count_qformer(model, config, texts)
     guess = workload.qformer_work(model, texts)
     assert guess.flops == pytest.approx(direct.flops, rel=0.01)
-    assert guess.kept == pytest.approx(direct.kept, rel=0.1)
+    assert guess.activation_bytes == pytest.approx(direct.activation_bytes, rel=0.1)
 
 
 def test_a_large_vocabulary_is_added_by_formula(monkeypatch):
     model = blueprint(get("micro-stage1"))
     config = replace(model.qformer.config, vocab_size=2500)
-    guess = workload._count_qformer(model, config, Texts(5, 5))
-    monkeypatch.setattr(workload, "COUNTED_WORDS", 10_000)
-    direct = workload._count_qformer(model, config, Texts(5, 5))
-    assert guess.flops == pytest.approx(direct.flops, rel=1e-6) and guess.kept == pytest.approx(direct.kept, rel=0.02)
+    guess = workload._count_qformer(model, config, CaptionLengths(5, 5))
+    monkeypatch.setattr(workload, "COUNTED_VOCABULARY", 10_000)
+    direct = workload._count_qformer(model, config, CaptionLengths(5, 5))
+    assert guess.flops == pytest.approx(direct.flops, rel=1e-6) and guess.activation_bytes == pytest.approx(
+        direct.activation_bytes, rel=0.02
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- plans
@@ -175,13 +177,13 @@ def test_one_a100_finishes_in_less_than_a_day(name):
     assert plan.machine == planner.A100 and plan.gpus == 1
     assert 12 < plan.hours < 24
     assert sum(plan.memory.values()) < plan.memory_limit == 80 * 2**30
-    assert plan.measured is None and "measured: never" in planner.table(plan)
+    assert plan.measured is None and "measured: never" in planner.plan_table(plan)
     assert plan.flops_per_example["image encoder"] / 1e12 == pytest.approx(0.52, abs=0.01)
     if name == "a100-stage1":  # a step of 16 is 3.85 TFLOP in the reference; half of it suffices
         assert 1.5 < 16 * plan.flops_per_example["Q-Former"] / 1e12 < 2.05
 
 
-def test_a_plan_adds_up(quick, tmp_path):
+def test_totals_of_a_plan(quick, tmp_path):
     plan = planner.plan(get("paper-stage2-vit-g-flant5-xl"), gpus=16, memory=40, utilization=0.5, runs_dir=tmp_path)
     assert plan.examples_per_pass == 1520 / 16
     work = plan.flops_per_step / (16 * 312e12 * 0.5)
@@ -197,25 +199,25 @@ def test_a_plan_adds_up(quick, tmp_path):
     assert twice.hours == pytest.approx(plan.hours / 2)
 
 
-def test_what_fits_is_the_most_that_fits(quick, tmp_path):
+def test_fits_is_the_largest_pass_that_fits(quick, tmp_path):
     recipe = get("paper-stage1-vit-g")
     plan = planner.plan(recipe, memory=24, runs_dir=tmp_path)
     fixed = sum(size for name, size in plan.memory.items() if name != "activations")
     each = plan.memory["activations"] / plan.examples_per_pass
     for card, most in plan.fits.items():
         assert fixed + most * each <= card * 2**30 < fixed + (most + 1) * each
-    assert list(plan.fits) == [16, 24, 40, 80] and "does not fit in 24 GiB" in planner.table(plan)
+    assert list(plan.fits) == [16, 24, 40, 80] and "does not fit in 24 GiB" in planner.plan_table(plan)
     large = planner.plan(get("paper-stage2-vit-g-flant5-xxl"), runs_dir=tmp_path)
-    assert large.fits[16] == 0 and "16 GiB card           too small" in planner.table(large)
+    assert large.fits[16] == 0 and "16 GiB card           too small" in planner.plan_table(large)
 
 
-def test_layers_computed_again_need_less_memory_and_more_time(quick, tmp_path):
+def test_gradient_checkpointing_needs_less_memory_and_more_time(quick, tmp_path):
     plain = planner.plan(get("finetune-caption-opt-2.7b"), runs_dir=tmp_path)
     again = planner.plan(override(get("finetune-caption-opt-2.7b"), "optim.checkpoint_layers=true"), runs_dir=tmp_path)
     assert again.memory["activations"] < 0.2 * plain.memory["activations"] and again.hours > 1.1 * plain.hours
 
 
-def test_predicted_beside_measured(quick, tmp_path):
+def test_prediction_and_measurement(quick, tmp_path):
     """A planted log of 100 steps of 32 in 50 seconds: 64 examples a second."""
     folder = tmp_path / "micro-stage1"
     folder.mkdir()
@@ -227,7 +229,7 @@ def test_predicted_beside_measured(quick, tmp_path):
     predicted = plan.batch_size / plan.step_seconds
     assert measured.samples_per_second == pytest.approx(64) and measured.ratio == pytest.approx(predicted / 64)
     assert measured.utilization == pytest.approx(0.2 / measured.ratio)
-    assert "the run took" in planner.table(plan)
+    assert "the run took" in planner.plan_table(plan)
 
 
 def test_the_shipped_runs_are_within_a_factor_of_three(tmp_path):
@@ -243,7 +245,7 @@ def test_every_recipe_has_a_plan(name, quick, tmp_path, monkeypatch):
     if name in (*MICRO_PARTS, "laptop-vit", "laptop-t5", "laptop-bert"):
         monkeypatch.setattr(planner, "pretraining_work", lambda recipe: ({recipe.task: 1000}, Work(1e6, 1e3)))
     if RECIPES[name].sequence:
-        with pytest.raises(ValueError, match="is made of others: plan "):
+        with pytest.raises(ValueError, match="is made of other recipes: plan "):
             planner.plan(get(name), runs_dir=tmp_path)
         return
     plan = planner.plan(get(name), runs_dir=tmp_path)
@@ -251,14 +253,14 @@ def test_every_recipe_has_a_plan(name, quick, tmp_path, monkeypatch):
     assert json.loads(json.dumps(planner.to_json(plan)))["recipe"] == name
 
 
-def test_a_part_made_from_nothing_is_counted_by_doing_it(tmp_path):
+def test_a_model_pretrained_here_is_counted_on_real_batches(tmp_path):
     plan = planner.plan(override(get("micro-bert"), "optim.steps=8"), runs_dir=tmp_path)
     tokens = plan.flops_per_example["bert"] / (6 * plan.parameters["bert"])  # 6 FLOPs a parameter and token
     assert 5 < tokens < 100 and plan.trained_share == 1
 
 
 @pytest.mark.parametrize("wrong", [{"gpus": 0}, {"memory": 0}, {"utilization": 1.5}, {"peak": -1.0}])
-def test_impossible_questions(wrong):
+def test_impossible_settings(wrong):
     with pytest.raises(ValueError, match="a plan needs"):
         planner.plan(get("micro-stage1"), **wrong)
 

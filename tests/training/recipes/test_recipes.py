@@ -1,4 +1,4 @@
-"""Recipes: the paper's numbers, typed overrides, errors that name the nearest."""
+"""Recipes: the paper's numbers, typed overrides, errors that suggest the nearest name."""
 
 from dataclasses import FrozenInstanceError
 
@@ -10,11 +10,11 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.optim import parameter_groups, vit_lr_scales
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER, PAPER_PAIRS
-from blip2_lab.training.recipes.registry import RECIPES, get, needs, table, with_settings
+from blip2_lab.training.recipes.registry import RECIPES, get, needs, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import override, settings
 
 
-def test_names_are_unique_and_their_own():
+def test_names_are_unique():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     groups = (MICRO, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS)
     assert len(RECIPES) == 1 + sum(map(len, groups))  # and the one for your pictures
@@ -71,7 +71,7 @@ def test_fine_tuning_of_table_9(encoder, lr, betas, decay):
     assert needs(recipe) == (f"paper-stage1-{encoder}",)
 
 
-def test_lavis_differs_from_the_paper_where_it_does():
+def test_differences_between_lavis_and_the_paper():
     paper, lavis = get("paper-stage1-vit-g"), get("lavis-stage1")
     assert (lavis.optim.batch_size, lavis.optim.warmup_steps, lavis.optim.min_lr) == (1600, 5000, 1e-5)
     assert lavis.optim.betas == (0.9, 0.999) != paper.optim.betas
@@ -79,7 +79,7 @@ def test_lavis_differs_from_the_paper_where_it_does():
     assert lavis.optim.steps == 10 * (1_388_000 // 1600) < paper.optim.steps / 25
     stage2 = get("lavis-stage2-opt-2.7b").optim
     assert (stage2.batch_size, stage2.warmup_steps, stage2.min_lr) == (1024, 2000, 1e-5)
-    assert get("lavis-retrieval").model.layer_decay == 1.0  # 0.95 in the yaml, read by nobody
+    assert get("lavis-retrieval").model.layer_decay == 1.0  # 0.95 in the yaml, not applied
     assert get("lavis-retrieval").optim == get("finetune-retrieval-vit-g").optim
 
 
@@ -94,7 +94,7 @@ def test_vit_lr_scales_by_hand():
 
 
 @pytest.mark.parametrize("kind", ["eva", "clip"])
-def test_layer_wise_decay_really_acts(kind):
+def test_layer_wise_decay_changes_the_updates(kind):
     """Adam's first step moves every weight by its learning rate: each layer by twice as much as the one below it."""
     from transformers import Blip2VisionConfig, CLIPVisionConfig, CLIPVisionModel
 
@@ -180,7 +180,7 @@ def test_every_setting_can_be_overridden_with_itself():
         ("name=x", "no setting 'name'"),
     ],
 )
-def test_a_wrong_override_says_what_is_wrong(change, says):
+def test_a_wrong_override_is_explained(change, says):
     with pytest.raises(ValueError, match=says.replace("(", r"\(")):
         override(get("micro-stage1"), change)
 
@@ -190,7 +190,7 @@ def test_a_wrong_boolean():
         override(get("micro-stage2"), "model.pretrained=maybe")
 
 
-def test_settings_of_a_sequence_name_their_part():
+def test_settings_of_one_recipe_of_a_sequence():
     parts = with_settings(get("micro-all"), ["micro-vit/optim.steps=7", "micro-t5/seed=2"])
     assert [p.name for p in parts] == list(get("micro-all").sequence)
     changed = {part.name: part for part in parts if part != get(part.name)}
@@ -209,7 +209,7 @@ def test_recipes_cannot_be_changed_in_place():
 
 
 def test_the_table_lists_all_with_their_cost():
-    lines = table().splitlines()
+    lines = recipes_table().splitlines()
     assert len(lines) == len(RECIPES) + 1
     assert all(recipe.cost and recipe.summary for recipe in RECIPES.values())
     assert any(line.startswith("micro-vit ") and RECIPES["micro-vit"].cost in line for line in lines)

@@ -182,7 +182,7 @@ def test_vit_losses_fall_on_one_batch():
     optimizer = torch.optim.Adam(task.model.parameters(), lr=3e-3)
     totals = []
     for _ in range(25):
-        losses = task.losses(batch)
+        losses = task.compute_losses(batch)
         assert set(losses) == {"kind", "color", "size", "row", "column", "place", "time", "total"}
         assert all(torch.isfinite(loss) for loss in losses.values())
         assert losses["total"].item() == pytest.approx(sum(losses[n].item() for n in losses if n != "total"), rel=1e-5)
@@ -220,7 +220,7 @@ def test_patches_with_and_without_things_weigh_alike_however_many_there_are():
     for x in logits.values():
         x[..., 0] = 20.0  # "nothing here", everywhere
     task.model["heads"] = FixedHeads(logits | {"place": torch.zeros(1, 5), "time": torch.zeros(1, 2)})
-    losses = task.losses(batch)
+    losses = task.compute_losses(batch)
     for name in classes:  # nothing to pay for fifteen patches, 20 for one, of which three quarters count
         assert losses[name].item() == pytest.approx(15.0, abs=1e-3)
     assert losses["place"].item() == pytest.approx(0.2 * math.log(5))
@@ -235,10 +235,10 @@ def test_a_patch_is_asked_for_its_own_row_and_column():
     heads = FixedHeads(logits | {"place": torch.zeros(1, 5), "time": torch.zeros(1, 2)})
     heads.logits |= {"row": 50.0 * torch.eye(4)[None, patch // 4], "column": 50.0 * torch.eye(4)[None, patch % 4]}
     task.model["heads"] = heads
-    losses = task.losses(batch)
+    losses = task.compute_losses(batch)
     assert losses["row"].item() == losses["column"].item() == pytest.approx(0.0, abs=1e-6)
     heads.logits["row"] = heads.logits["column"]  # right on the diagonal, wrong by 50 in three of four patches
-    assert task.losses(batch)["row"].item() == pytest.approx(0.2 * 50 * 3 / 4)
+    assert task.compute_losses(batch)["row"].item() == pytest.approx(0.2 * 50 * 3 / 4)
 
 
 def test_the_labels_are_read_from_the_layer_that_ships_and_the_one_above():
@@ -246,7 +246,7 @@ def test_the_labels_are_read_from_the_layer_that_ships_and_the_one_above():
     batch = task.batch(0)
     above, ships = (task.layer_losses(logits, batch) for logits in task.logits(batch["pixels"]))
     assert above["kind"].item() != ships["kind"].item()
-    assert task.losses(batch)["kind"].item() == pytest.approx((above["kind"] + ships["kind"]).item() / 2)
+    assert task.compute_losses(batch)["kind"].item() == pytest.approx((above["kind"] + ships["kind"]).item() / 2)
     task.model["heads"] = nn.Identity()
     last, shipped = task.logits(batch["pixels"])
     torch.testing.assert_close(last, task.encoder(batch["pixels"]))
@@ -334,11 +334,11 @@ def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
     assert 0.35 < again / len(piled) < 0.55, "some piles are told again"
     parts = task.batch(2)
     assert any(part["piles"] for part in parts)
-    loss, again = task.losses(parts)["total"], task.losses(task.batch(2))["total"]
+    loss, again = task.compute_losses(parts)["total"], task.compute_losses(task.batch(2))["total"]
     assert torch.equal(loss, again) and loss.isfinite()
     for part in parts:
         part["seed"] += 1
-    assert not torch.equal(task.losses(parts)["total"], loss)
+    assert not torch.equal(task.compute_losses(parts)["total"], loss)
 
 
 def test_piles_get_louder_while_the_t5_learns(t5_tokenizer):
@@ -347,10 +347,10 @@ def test_piles_get_louder_while_the_t5_learns(t5_tokenizer):
     loud = [{part["loud"] for part in task.batch(index)} for index in (2, half, end, end + 500)]
     assert loud == [{0.0}, {0.5}, {1.0}, {1.0}]
     parts = task.batch(end)
-    loss = task.losses(parts)["total"]
+    loss = task.compute_losses(parts)["total"]
     for part in parts:
         part["loud"] = 0.0
-    assert not torch.equal(task.losses(parts)["total"], loss), "the task must hand it on"
+    assert not torch.equal(task.compute_losses(parts)["total"], loss), "the task must hand it on"
 
 
 def test_a_pile_takes_one_place_of_a_batch(t5_tokenizer):
@@ -394,7 +394,7 @@ def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_toke
     assert all(torch.equal(a[name], b[name]) for a, b in zip(parts, again, strict=True) for name in tensors)
     whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0, loud=1.0)
     with torch.no_grad():
-        total, loss = task.losses(parts)["total"].item(), task.losses([whole])["total"].item()
+        total, loss = task.compute_losses(parts)["total"].item(), task.compute_losses([whole])["total"].item()
     assert total == pytest.approx(loss, rel=1e-4), "every target token must weigh the same"
     assert sum(part["input_ids"].numel() for part in parts) < 0.9 * whole["input_ids"].numel()
 
@@ -463,10 +463,12 @@ def test_text_losses_are_the_models_own_and_the_saved_folder_loads(tmp_path, opt
     task = OptTask(tiny_opt(len(opt_tokenizer)), opt_tokenizer, 4, seed=0)
     task.model.eval()
     batch = task.batch(0)
-    loss = task.losses(batch)["total"]
+    loss = task.compute_losses(batch)["total"]
     assert loss.item() == pytest.approx(math.log(len(opt_tokenizer)), rel=0.1), "a fresh model knows nothing"
     other = {**batch, "input_ids": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)}
-    assert task.losses(other)["total"].item() == pytest.approx(loss.item(), rel=1e-5), "what stands in padding matters"
+    assert task.compute_losses(other)["total"].item() == pytest.approx(loss.item(), rel=1e-5), (
+        "what stands in padding matters"
+    )
     task.save(tmp_path)
     model, saved = AutoModelForCausalLM.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
     assert model(**batch).loss.item() == pytest.approx(loss.item(), rel=1e-5)
@@ -534,7 +536,7 @@ def test_recipes_build_a_task_that_starts_knowing_nothing(name, tmp_path):
     task = build_task(recipe, tmp_path)
     assert task.batch_size == 4 and task.seed == recipe.data.seed
     with torch.no_grad():
-        total = task.losses(task.batch(0))["total"].item()
+        total = task.compute_losses(task.batch(0))["total"].item()
     assert 3 < total < 9, f"first loss {total}: a wrong initialization, or the task is trivial"
     if name == "micro-vit":
         assert len(task.encoder.model.encoder.layers) == 7, "one more than it ships"
@@ -571,7 +573,7 @@ def test_a_recipe_for_something_else_is_refused():
         task="gpt",
         model=schema.MicroPart("S"),
         optim=SimpleNamespace(pass_size=2),
-        data=schema.SeedData(),
+        data=schema.SyntheticTextData(),
     )
     with pytest.raises((ValueError, KeyError), match="gpt"):
         build_task(recipe, None)

@@ -1,4 +1,4 @@
-"""The stages as tasks, end to end on tiny parts: features once, captions fresh, frozen is frozen."""
+"""Both stages and fine-tuning, end to end on tiny models: cached features, fresh captions, frozen weights."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from blip2_lab.training.batches import fingerprint, scene_features
 from blip2_lab.training.builders import load_image_encoder, load_language_model
 from blip2_lab.training.optim import parameter_groups
 from blip2_lab.training.recipes.registry import get
-from blip2_lab.training.recipes.schema import WebData, override
+from blip2_lab.training.recipes.schema import ImageTextData, override
 from blip2_lab.training.run_folder import read_log
 from blip2_lab.training.trainer import train
 
@@ -93,7 +93,7 @@ def test_stage1_starts_from_bert_and_takes_its_sizes(parts):
     assert task.model.config.decode_token_id == tokenizer.convert_tokens_to_ids("[DEC]")
 
 
-def test_batches_are_functions_of_their_number_with_fresh_captions(parts):
+def test_batches_are_functions_of_their_index_with_fresh_captions(parts):
     task, again = (builders.build_task(recipe("micro-stage1"), parts) for _ in range(2))
     a, b = task.batch(7), again.batch(7)
     assert a.captions == b.captions and torch.equal(a.image_features, b.image_features)
@@ -114,7 +114,7 @@ def test_features_are_the_encoders_and_computed_once(parts, capsys):
     assert book.image(5).tobytes() == PictureBook(data.seed, image_size=48).image(5).tobytes()
 
 
-def test_another_encoder_has_another_name():
+def test_another_encoder_has_another_fingerprint():
     one = torch.nn.Linear(2, 2)
     same = torch.nn.Linear(2, 2)
     same.load_state_dict(one.state_dict())
@@ -124,7 +124,7 @@ def test_another_encoder_has_another_name():
     assert fingerprint(one) != fingerprint(same)
 
 
-def test_both_stages_leave_what_they_promise(trained):
+def test_both_stages_write_log_checkpoints_and_model(trained):
     stage1, stage2 = (read_log(trained / name) for name in ("micro-stage1", "micro-stage2"))
     assert {"total", "itc", "itm", "itg"} <= stage1[0].keys()
     total = sum(stage1[0][name] for name in ("itc", "itm", "itg"))
@@ -178,14 +178,14 @@ def test_stage2_without_stage1_starts_from_bert(trained):
 
 def test_stage2_with_a_decoder(trained):
     task = builders.build_task(recipe("micro-stage2-opt"), trained)
-    first = task.losses(task.batch(0))["total"]
+    first = task.compute_losses(task.batch(0))["total"]
     first.backward()
     assert first.isfinite() and task.model.language_projection.weight.grad.abs().sum() > 0
     assert 0 <= task.evaluate(0)["accuracy"] <= 1
 
 
 @pytest.mark.parametrize(("name", "beams"), [("micro-stage2", 1), ("micro-stage2-opt", 5)])
-def test_a_decoder_is_judged_by_what_it_answers_before_it_goes_on(trained, monkeypatch, name, beams):
+def test_the_decoding_of_evaluation_by_kind_of_language_model(trained, monkeypatch, name, beams):
     """A decoder writes another question behind its answer, greedily: the paper's beams and length penalty end it."""
     task = builders.build_task(recipe(name), trained)
     language, asked = task.model.language_model, []
@@ -200,7 +200,7 @@ def test_a_decoder_is_judged_by_what_it_answers_before_it_goes_on(trained, monke
     assert {(decoding.num_beams, decoding.length_penalty) for decoding in asked} == {(beams, -1)}
 
 
-def test_an_interrupted_stage_goes_on_to_the_same_weights(trained, tmp_path):
+def test_an_interrupted_stage_resumes_to_the_same_weights(trained, tmp_path):
     shutil.copytree(trained / "micro-stage1", tmp_path / "cut" / "micro-stage1")
     for name in ("micro-vit", "micro-bert", "features"):
         shutil.copytree(trained / name, tmp_path / "cut" / name)
@@ -248,15 +248,15 @@ def on(own: Path, name: str, *changes: str):
     """The recipe on that folder, in a run of its own: four steps, of which every second is evaluated."""
     small = ("optim.steps=4", "optim.warmup_steps=1", "optim.batch_size=4", "data.held_out=3", "data.threads=2")
     chosen = replace(get(name), name=f"{name}-own", save_every=2, eval_every=2)
-    if not isinstance(chosen.data, WebData):
-        chosen = replace(chosen, data=WebData(image_size=48))
+    if not isinstance(chosen.data, ImageTextData):
+        chosen = replace(chosen, data=ImageTextData(image_size=48))
     chosen = replace(chosen, data=replace(chosen.data, path=str(own), image_size=48, max_broken=0.2, cached_views=0))
     for change in (*small, *changes):
         chosen = override(chosen, change)
     return chosen
 
 
-def test_both_stages_train_on_pictures(trained, own, capsys):
+def test_both_stages_train_on_images(trained, own, capsys):
     run_module.run(on(own, "micro-stage1"), trained)
     run_module.run(on(own, "micro-stage2"), trained)
     stage1, stage2 = (read_log(trained / f"micro-stage{n}-own") for n in (1, 2))
@@ -281,7 +281,7 @@ def test_training_from_the_cache_gives_the_same_losses(trained, own, name):
     assert len(logs[0]) == 4 and logs[0] == pytest.approx(logs[1], rel=2e-3)
 
 
-def test_an_interrupted_run_on_pictures_goes_on_to_the_same_weights(trained, own, tmp_path):
+def test_an_interrupted_run_on_images_resumes_to_the_same_weights(trained, own, tmp_path):
     recipe = on(own, "micro-stage2", "data.cached_views=2")
     results = []
     for name in ("whole", "cut"):
@@ -294,7 +294,7 @@ def test_an_interrupted_run_on_pictures_goes_on_to_the_same_weights(trained, own
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
-def test_a_run_does_not_go_on_with_other_pictures(trained, own, tmp_path):
+def test_a_run_does_not_resume_on_other_images(trained, own, tmp_path):
     run_module.run(on(own, "micro-stage2"), trained, progress=False)
     shutil.copytree(own, tmp_path / "more")
     with (tmp_path / "more" / "captions.csv").open("a") as file:
@@ -327,7 +327,7 @@ def test_fine_tuning_teaches_the_captions_and_leaves_the_frozen_parts(trained, o
     assert "skipped 2 of 17 examples: 1 empty caption, 1 not a picture" in capsys.readouterr().out
 
 
-def test_the_image_encoder_trains_where_the_recipe_says_so(trained, own, whole):
+def test_the_image_encoder_is_trained_if_the_recipe_says_so(trained, own, whole):
     changes = ("model.train_image_encoder=true", "model.layer_decay=0.5", f"model.start={whole}")
     task = builders.build_task(on(own, "micro-captions", *changes), trained)
     groups = parameter_groups(task.model, 1e-3, 0.05, lr_scales=task.lr_scales())
@@ -339,19 +339,19 @@ def test_the_image_encoder_trains_where_the_recipe_says_so(trained, own, whole):
         builders.build_task(on(own, "micro-captions", *changes, "data.cached_views=2"), trained)
 
 
-def test_questions_are_asked_as_the_language_model_wants_them(trained, own, whole, monkeypatch):
+def test_questions_use_the_prompt_of_the_language_model(trained, own, whole, monkeypatch):
     changes = ("data.text=questions", f"model.start={whole}")
     task = builders.build_task(on(own, "micro-captions", *changes), trained)
     batch, asked = task.batch(0), []
     monkeypatch.setattr(
         type(task.model), "loss_and_count", lambda _, **given: asked.append(given) or (torch.zeros(()), torch.ones(()))
     )
-    task.losses(batch)
+    task.compute_losses(batch)
     assert asked[0]["prompts"] == [f"Question: {question} Short answer:" for question in batch.questions]
     assert asked[0]["captions"] == batch.captions
 
 
-def test_unknown_words_are_told_and_nothing_known_is_an_error(trained, own, whole, tmp_path, capsys):
+def test_unknown_words_are_reported_and_only_unknown_words_are_an_error(trained, own, whole, tmp_path, capsys):
     folder = tmp_path / "strange"
     shutil.copytree(own, folder)
     (folder / "captions.csv").write_text("file,caption\n" + "".join(f"{n}.jpg,my zebra boat\n" for n in range(6)))
@@ -362,12 +362,12 @@ def test_unknown_words_are_told_and_nothing_known_is_an_error(trained, own, whol
         builders.build_task(on(folder, "micro-captions", f"model.start={whole}"), trained)
 
 
-def test_pictures_of_one_name_are_no_negatives_of_each_other():
+def test_images_of_one_id_are_no_negatives_of_each_other():
     numbers = image_ids(["0/a", "0/b", "0/a", "1/a"])
     assert numbers.dtype == torch.long and numbers[0] == numbers[2] and len(set(numbers.tolist())) == 3
 
 
-def test_what_cannot_be_trained_yet_says_so(trained, own):
+def test_the_question_in_the_qformer_is_refused(trained, own):
     with pytest.raises(ValueError, match="can be planned .* not yet trained here"):
         builders.build_task(on(own, "finetune-vqa-opt-2.7b"), trained)
 
@@ -375,7 +375,7 @@ def test_what_cannot_be_trained_yet_says_so(trained, own):
 # -------------------------------------------------------------------------------------------- fine-tuning for retrieval
 
 
-def test_retrieval_goes_on_from_stage1_and_is_what_gets_shipped(trained, tmp_path):
+def test_retrieval_starts_from_stage1_and_is_exported(trained, tmp_path):
     runs = shutil.copytree(trained, tmp_path / "runs")
     run_module.run(recipe("micro-retrieval"), runs, progress=False)
     assert {"itc", "itm", "itg"} <= read_log(runs / "micro-retrieval")[0].keys()
@@ -392,7 +392,7 @@ def test_retrieval_goes_on_from_stage1_and_is_what_gets_shipped(trained, tmp_pat
 
 
 @pytest.mark.parametrize("start", ["micro-stage1", "whole"])
-def test_retrieval_trains_the_image_encoder_on_pictures(trained, own, whole, start):
+def test_retrieval_trains_the_image_encoder_on_images(trained, own, whole, start):
     start = str(whole) if start == "whole" else start
     changes = ("model.train_image_encoder=true", "model.layer_decay=0.5", f"model.start={start}")
     recipe = on(own, "micro-retrieval", *changes)
@@ -407,7 +407,7 @@ def test_retrieval_trains_the_image_encoder_on_pictures(trained, own, whole, sta
     for batches in ([batch], pieces):  # a step's passes are one batch, the image encoder's gradient included
         task.model.zero_grad()
         task.generator.manual_seed(0)
-        task.joint_losses(batches)["total"].backward()
+        task.compute_joint_losses(batches)["total"].backward()
         gradients.append(torch.cat([p.grad.flatten() for p in task.image_encoder.parameters() if p.grad is not None]))
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)
@@ -420,7 +420,7 @@ def test_retrieval_trains_the_image_encoder_on_pictures(trained, own, whole, sta
         builders.build_task(on(own, "micro-retrieval", *changes, "data.cached_views=2"), trained)
 
 
-def test_what_retrieval_cannot_start_from_or_be_saved_as_is_said_at_once(trained, own, tmp_path):
+def test_retrieval_refuses_models_it_cannot_start_from_or_save(trained, own, tmp_path):
     tuned = blip2_lab.load(str(trained / "micro-stage2" / "model")).stage1
     tuned.lm_head = MissingHead()
     save(tuned, tmp_path / "released")  # as the hub has it: without the heads that stage 1 trains
@@ -434,5 +434,5 @@ def test_what_retrieval_cannot_start_from_or_be_saved_as_is_said_at_once(trained
     state = load_file(file)
     state["vision_model.embeddings.patch_embedding.weight"] += 1
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="micro-retrieval and micro-stage2 look .* through different image encoders"):
+    with pytest.raises(ValueError, match="micro-retrieval and micro-stage2 have different image encoders"):
         export.export(other, scenes=8)

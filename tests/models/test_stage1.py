@@ -659,3 +659,39 @@ def test_mistakes_are_told_in_one_sentence():
         stage1.generate(image_features=features)
     with pytest.raises(ValueError, match="multiple of the number"):
         Stage1Model(replace(stage1.qformer.config, num_heads=3))
+
+
+# ------------------------------------------------------------------------- texts that are true of several images
+
+
+def test_itc_loss_with_other_positives_for_texts_by_hand():
+    """Text 0 is true of both images, text 1 of its own alone."""
+    matches = torch.tensor([[True, False], [True, True]])
+    sure = torch.tensor([[0.0, -100.0], [0.0, 0.0]])  # image 1 shares its target between both texts
+    likes_both = torch.tensor([[0.0, 0.0], [-100.0, 0.0]])
+    loss = itc_loss(sure, likes_both, matches, label_smoothing=0.0, text_positives=matches.T)
+    assert loss.item() == pytest.approx((0 + 0.693147) / 2 / 2 + (0.693147 + 0) / 2 / 2, abs=1e-5)
+
+
+def test_itm_loss_leaves_out_texts_that_are_true_of_every_image():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 5.0], [0.0, 0.0]])  # true, wrong image, wrong text of one row
+    assert itm_loss(logits, torch.tensor([True]), torch.tensor([False])).item() == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_true_image_is_never_drawn_as_a_wrong_one(lavis, monkeypatch):
+    seen = []
+
+    def record(similarity, positives, generator):
+        seen.append(positives)
+        return sample_negatives(similarity, positives, generator)
+
+    monkeypatch.setattr("blip2_lab.models.stage1.sample_negatives", record)
+    few = {name: batch()[name][:3] for name in ("image_features", "input_ids", "attention_mask")}
+    matches = torch.tensor([[True, True, False], [False, True, False], [False, False, True]])
+    losses = lavis.losses(**few, matches=matches, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(seen[0], matches.T) and torch.equal(seen[1], matches) and losses.total.isfinite()
+    own = lavis.losses(**few, generator=torch.Generator().manual_seed(0))
+    alike = lavis.losses(**few, matches=torch.eye(3, dtype=torch.bool), generator=torch.Generator().manual_seed(0))
+    assert own.itc.item() == alike.itc.item() != losses.itc.item() and own.itm.item() == alike.itm.item()
+    with pytest.raises(ValueError, match=r"bool\[B, B\]"):
+        lavis.losses(**few, matches=matches[:2])

@@ -20,6 +20,7 @@ Paper: section 3.4 (pre-trained image encoder and LLM), 3.1 (BERT initialization
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -250,12 +251,15 @@ class T5Task(TextTask):
         return T5_LR_SCALES
 
     def evaluate(self, step: int) -> dict[str, float]:
-        told = text_question_accuracy(self.model, self.tokenizer, scenes=60)
-        piled = text_question_accuracy(self.model, self.tokenizer, scenes=60, piled=True)
+        told = text_question_accuracy(self.model, self.tokenizer, text_questions(60))
+        piled = text_question_accuracy(self.model, self.tokenizer, text_questions(60, piled=True))
         return told | {f"piled {name}": share for name, share in piled.items()}
 
 
-def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False) -> list[tuple[words.Question, str]]:
+Told = tuple[words.Question, str]  #: a question, and the prompt: a description with the question
+
+
+def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False) -> list[Told]:
     """Held-out questions, each with a true description of its scene and the question as one prompt."""
     describe = corpus.piles if piled else words.full_caption
     asked = []
@@ -269,22 +273,27 @@ def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False
 
 @torch.no_grad()
 def text_question_accuracy(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, scenes: int, piled: bool = False, batch_size: int = 128
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Told],
+    noise: float | None = None,
+    batch_size: int = 128,
 ) -> dict[str, float]:
-    """Exact-match accuracy of a text-to-text model on `text_questions`, in total and by type: the ceiling of all that
-    comes after."""
-    asked = text_questions(scenes, piled=piled)
+    """Exact-match accuracy of a text-to-text model, in total and by type: the ceiling of all that comes after.
+
+    noise  on descriptions as piles, in lengths of a word embedding; None: as in training
+    """
     right: dict[str, list[bool]] = {}
     for start in range(0, len(asked), batch_size):
         part = asked[start : start + batch_size]
         prompts = [prompt for _, prompt in part]
         tokens = tokenizer([prompt.replace("+", " ") for prompt in prompts], padding=True, return_tensors="pt")
-        if piled:
+        if any("+" in prompt for prompt in prompts):
             piles = piles_of(prompts, tokens.attention_mask)
             embeddings = model.get_input_embeddings()(tokens.input_ids)
-            embeddings = add_up(embeddings, piles, torch.Generator().manual_seed(start))
+            embeddings = add_up(embeddings, piles, torch.Generator().manual_seed(start), noise=noise)
             tokens = dict(inputs_embeds=embeddings, attention_mask=piles.mask)
-        ids = model.generate(**tokens, max_new_tokens=8, do_sample=False)
+        ids = model.generate(**tokens, max_new_tokens=40, do_sample=False)
         for (question, _), answer in zip(part, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
             right.setdefault(question.type, []).append(answer.strip() == question.answer)
     total = [hit for hits in right.values() for hit in hits]

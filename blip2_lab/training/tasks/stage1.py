@@ -37,6 +37,7 @@ class Stage1Task(ImageTask):
             **self.image_inputs(batches),
             captions=[caption for batch in batches for caption in batch.captions],
             image_id=image_ids(ids).to(self.model.device) if ids else None,
+            matches=batches[0].matches if len(batches) == 1 else None,
             generator=self.generator,
             passes=len(batches),
         )

@@ -368,7 +368,7 @@ def test_piles_can_be_asked_about_too(t5_tokenizer):
     asked = pretraining.text_questions(3, piled=True)
     assert [question for question, _ in asked] == [question for question, _ in pretraining.text_questions(3)]
     assert all(prompt.split("Question:")[0].count(" ") == corpus.PILES for _, prompt in asked)
-    shares = pretraining.text_question_accuracy(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, scenes=2, piled=True)
+    shares = pretraining.text_question_accuracy(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, asked)
     assert 0 <= shares["accuracy"] <= 1
 
 
@@ -499,15 +499,15 @@ def solutions() -> dict[str, words.Question]:
 
 def test_an_oracle_scores_one_in_every_type(t5_tokenizer, solutions):
     oracle = Oracle(t5_tokenizer, lambda prompt: solutions[prompt].answer)
-    scores = text_question_accuracy(oracle, t5_tokenizer, 20, batch_size=32)
+    scores = text_question_accuracy(oracle, t5_tokenizer, text_questions(20), batch_size=32)
     assert scores == {name: 1.0 for name in ("accuracy", *words.QUESTION_TYPES)}
 
 
 def test_a_silly_model_scores_nothing_and_a_guesser_what_it_deserves(t5_tokenizer, solutions):
     silly = Oracle(t5_tokenizer, lambda prompt: "boat boat")
-    assert set(text_question_accuracy(silly, t5_tokenizer, 20).values()) == {0.0}
+    assert set(text_question_accuracy(silly, t5_tokenizer, text_questions(20)).values()) == {0.0}
     guesser = Oracle(t5_tokenizer, lambda prompt: "yes")
-    scores = text_question_accuracy(guesser, t5_tokenizer, 20)
+    scores = text_question_accuracy(guesser, t5_tokenizer, text_questions(20))
     right = [question.answer == "yes" for question in solutions.values() if question.type == "existence"]
     assert scores.pop("existence") == pytest.approx(sum(right) / len(right)) and 0 < sum(right) < len(right)
     assert scores.pop("accuracy") == pytest.approx(sum(right) / len(solutions))

@@ -1,0 +1,184 @@
+"""A visitor's questions: each answer is recomputed here from the scene, by other means than the code's."""
+
+import re
+from collections import Counter
+from random import Random
+
+import pytest
+
+from blip2_lab.picturebook import asking
+from blip2_lab.picturebook.asking import ABSENT, INTENTIONS, UNKNOWN, ask, ask_anything, follow_up, plural_of
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
+from blip2_lab.picturebook.wordings import SCENERY, SYNONYMS, WORDINGS, as_typed, expand, wording, words_of_wordings
+from blip2_lab.picturebook.words import NUMBERS, plural
+
+
+def thing(kind, color, size="large", row=0, column=0):
+    return Thing(kind, color, size, (column + 0.5) / 3, (row + 0.5) / 3)
+
+
+#: One thing of each of two kinds, and three boats of which two are red.
+SCENE = Scene(
+    (
+        thing("boat", "red", "large", 0, 0),
+        thing("boat", "red", "small", 0, 2),
+        thing("boat", "blue", "small", 1, 1),
+        thing("cat", "gray", "large", 2, 1),
+    ),
+    "beach",
+    "night",
+)
+
+
+def asked(intention, scenes=range(300)):
+    for index in scenes:
+        scene = sample_scene(11, index)
+        question = ask(scene, Random(f"test {index}"), intention)
+        if question:
+            yield scene, question
+
+
+@pytest.mark.parametrize("intention", INTENTIONS)
+def test_every_intention_is_asked_and_answered(intention):
+    questions = list(asked(intention))
+    assert len(questions) > 20 and all(q.type == intention and q.answer for _, q in questions)
+    assert len({q.text for _, q in questions}) > len(questions) / 2, "in many wordings"
+    assert not any(re.search(r"[{}\[\]|]", q.text) for _, q in questions)
+
+
+@pytest.mark.parametrize("intention", [n for n in INTENTIONS if n.endswith("check") or n in ("existence", "something")])
+def test_yes_and_no_are_about_as_frequent(intention):
+    answers = Counter(q.answer for _, q in asked(intention, range(1500)))
+    assert set(answers) == {"yes", "no"} and 0.35 < answers["yes"] / answers.total() < 0.65
+
+
+def answers_to(intention, tries=400):
+    found = {}
+    for seed in range(tries):
+        question = ask(SCENE, Random(seed), intention)
+        if question:
+            found[question.text] = question.answer
+    return found
+
+
+def test_numbers_by_hand():
+    expected = {"boats": "three", "red boats": "two", "cats": "one", "trees": "none", "animals": "one"}
+    for text, answer in answers_to("count", 4000).items():
+        for noun, number in expected.items():
+            if re.fullmatch(rf"how many {noun}\??", text):
+                assert answer == number, text
+    assert set(answers_to("count", 4000).values()) == set(NUMBERS)
+
+
+def test_the_list_is_in_reading_order_with_things_alike_counted():
+    assert set(answers_to("inventory").values()) == {"two red boats, a blue boat and a gray cat"}
+    assert set(answers_to("colors").values()) == {"red, blue and gray"}
+    some = answers_to("some listed", 2000)
+    assert {"a gray cat", "two red boats and a blue boat", "two red boats", "none"} <= set(some.values())
+
+
+def test_place_and_time_by_hand():
+    for intention, answer in (("place", "beach"), ("time", "night"), ("place choice", "beach")):
+        assert set(answers_to(intention).values()) == {answer}
+    for text, answer in answers_to("time check").items():
+        day = re.search(r"\b(day|daytime|sun|sunny|light|bright|noon|morning|afternoon|daylight|blue)\b", text)
+        night = re.search(r"\b(night|nighttime|dark|moon|stars|midnight|evening|late|black|moonlight)\b", text)
+        assert bool(day) != bool(night), text
+        assert answer == ("yes" if night else "no"), text
+
+
+def test_scenery_is_there_where_it_belongs_and_absent_things_never_are():
+    for scene, question in asked("existence", range(3000)):
+        words = set(re.findall(r"\w+", question.text))
+        for noun in ABSENT:
+            if words & {noun, plural_of(noun)} and noun not in COLORS:
+                assert question.answer == "no", question
+        for where, nouns in SCENERY.items():
+            if words & set(nouns) and where not in (scene.place, scene.time):
+                assert question.answer == "no", question
+
+
+def test_a_question_about_what_is_not_there_is_answered_by_saying_so():
+    for scene, question in asked("nothing there"):
+        noun = question.answer.removeprefix("there is no ")
+        assert noun == "such thing" or all(t.kind != noun for t in scene.things)
+        assert (UNKNOWN in question.text) == (noun == "such thing")
+
+
+def test_a_referring_phrase_fits_one_thing():
+    for index in range(500):
+        scene, rng = sample_scene(12, index), Random(index)
+        found = asking.refer(scene, rng)
+        if not found:
+            continue
+        text, meant = found
+        words = set(text.split())
+        names = {other: name for name, others in SYNONYMS.items() for other in others}
+        read = words | {names[w] for w in words if w in names}
+        said = [(name, read & set(values)) for name, values in (("kind", KINDS), ("color", COLORS), ("size", SIZES))]
+        fits = [t for t in scene.things if all(values <= {getattr(t, name)} for name, values in said)]
+        assert meant in fits
+        if not re.search(r"\b(left|right|top|bottom|upper|lower|middle|center|centre)\b", text):
+            assert fits == [meant], (text, scene)
+
+
+def test_side_words_are_used_only_where_one_thing_is_on_that_side():
+    assert asking.positions(SCENE, SCENE.things[3]) == ["bottom", "bottom"]
+    assert asking.positions(SCENE, SCENE.things[0]) == ["top left", "left"]  # two are at the top
+
+
+def test_it_is_the_thing_of_the_first_question():
+    for index in range(400):
+        scene = sample_scene(13, index)
+        turns = follow_up(scene, Random(index))
+        if turns:
+            first, second = turns
+            assert re.search(r"\bit\b", second.text) and first.answer
+            if second.answer in COLORS and not re.search(r"\b(it)\b", first.text):
+                named = [t for t in scene.things if t.color == second.answer]
+                assert named, (first, second)
+
+
+def test_anything_is_asked_as_often_as_the_table_says():
+    counts = Counter(ask_anything(sample_scene(14, i), Random(i)).type for i in range(4000))
+    assert counts["count"] > counts["color"] > counts["largest"] > 0
+
+
+@pytest.mark.parametrize(
+    ("noun", "several"),
+    [("boat", "boats"), ("fish", "fish"), ("kitty", "kitties"), ("thing to eat", "things to eat"), ("bus", "buses"),
+     ("box", "boxes"), ("person", "people"), ("toy", "toys"), ("means of transport", "means of transport")],
+)  # fmt: skip
+def test_plurals(noun, several):
+    assert plural_of(noun) == several
+
+
+def test_expand_chooses_one_of_every_bracket():
+    said = {expand(Random(i), "[is|are] {what}[ here|]", what="a [big|small] boat") for i in range(200)}
+    ends = ("a big boat", "a big boat here", "a small boat", "a small boat here")
+    assert said == {f"{verb} {end}" for verb in ("is", "are") for end in ends}
+    with pytest.raises(KeyError):
+        expand(Random(0), "{nonsense}")
+
+
+def test_what_is_typed_keeps_the_question():
+    for index in range(300):
+        typed = as_typed(Random(index), "what color is the boat")
+        kept = [word for word in ("what", "color", "boat") if word in typed]
+        assert kept == ["what", "color", "boat"]
+
+
+def test_wordings_have_no_bracket_left_open_and_no_unknown_slot():
+    slots = dict.fromkeys(
+        "ref a plural singular color other attribute where relation first place a_place another_place other_place "
+        "category number large small size".split(),
+        "x",
+    )
+    for intention, templates in WORDINGS.items():
+        assert len(set(templates)) == len(templates), intention
+        for index in range(60):
+            assert not re.search(r"[\[\]{}|]", wording(Random(f"{intention} {index}"), intention, **slots))
+    known = words_of_wordings()
+    assert {"whereabouts", "please", "dog", "ship"} <= known and not any(re.search(r"[^a-z-]", word) for word in known)
+    assert {plural(kind) for kind in KINDS}.isdisjoint({UNKNOWN}) and UNKNOWN not in known
+    assert set(PLACES) | set(TIMES) == set(SCENERY)

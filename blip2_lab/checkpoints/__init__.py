@@ -26,7 +26,7 @@ _MODULE_OF = {
     "weight_bytes": "memory",
     "from_lavis": "key_maps",
     "to_lavis": "key_maps",
-    "skeleton": "meta_model",
+    "empty_model": "meta_model",
     "from_transformers": "huggingface",
     "to_transformers": "huggingface",
     "read_stage1": "load",

@@ -23,7 +23,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenPart:
+class FrozenModel:
     """A model that BLIP-2 is built from, by its name on the hub. `sizes` are arguments of transformers' configuration.
 
     `stored_parameters`: how many the hub's file holds, where these are more than BLIP-2 uses.
@@ -40,7 +40,7 @@ class FrozenPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenLanguageModel(FrozenPart):
+class FrozenLanguageModel(FrozenModel):
     """`family`: "opt" or "t5", the model type in transformers. `precision`: the paper's (section 3.4)."""
 
     family: str
@@ -84,23 +84,23 @@ LANGUAGE_MODELS = {
 }
 
 IMAGE_ENCODERS = {
-    "vit-l": FrozenPart(  # CLIP ViT-L/14; the file holds CLIP's text side too (Table 5: 428 M)
+    "vit-l": FrozenModel(  # CLIP ViT-L/14; the file holds CLIP's text side too (Table 5: 428 M)
         hub="openai/clip-vit-large-patch14",
         sizes=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16),
         bytes_per_parameter=4,
         stored_parameters=428_000_000,
     ),
     # EVA-CLIP ViT-g/14, which is on no hub: LAVIS serves EVA_FILE. Its sizes: `vision_encoder.eva_vit_g_config`
-    "vit-g": FrozenPart(hub="eva-clip-vit-g-14", bytes_per_parameter=2),
+    "vit-g": FrozenModel(hub="eva-clip-vit-g-14", bytes_per_parameter=2),
 }
 EVA_FILE = "eva_vit_g.pth"
 EVA_URL = f"https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/{EVA_FILE}"
 
 #: What the Q-Former starts from (section 3.1); its sizes are the defaults of `QFormerConfig`.
-BERT = FrozenPart(hub="google-bert/bert-base-uncased", bytes_per_parameter=4, stored_parameters=110_000_000)
+BERT = FrozenModel(hub="google-bert/bert-base-uncased", bytes_per_parameter=4, stored_parameters=110_000_000)
 
 
-def frozen_part(hub: str) -> FrozenPart | None:
+def frozen_model(hub: str) -> FrozenModel | None:
     """The row of that name on the hub."""
     return next((row for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT) if row.hub == hub), None)
 
@@ -250,7 +250,7 @@ def language_config(name: str) -> OPTConfig | T5Config:
 COLUMNS = ("half", "int8", "int8-all", "nf4")
 
 
-def table() -> str:
+def models_table() -> str:
     """What `blip2-lab models` prints."""
     head = f"{'name':33}{'parameters':>11}{'to fetch':>10}{'GiB:':>6}"
     lines = [head + "".join(f"{column:>9}" for column in COLUMNS) + "   license"]
@@ -260,10 +260,10 @@ def table() -> str:
         line = f"{model.name:33}{model.parameters / 1e9:9.2f} B{4 * model.parameters / 1e9:7.1f} GB{'':6}"
         cells = "".join(f"{size[column]:9.1f}" if column in size else f"{'-':>9}" for column in COLUMNS)
         lines.append(f"{line}{cells}   {model.license}")
-    return "\n".join([*lines, "", *NOTES])
+    return "\n".join([*lines, "", *TABLE_NOTES])
 
 
-NOTES = (
+TABLE_NOTES = (
     "The shipped micro model needs none of this. Add 1 GiB to work in. half: what the paper took, float16 for OPT and",
     "bfloat16 for FlanT5; the Q-Former stays in float32. On a CPU the default is float32: two times half.",
     "A name, a folder in transformers' layout, or a file or folder of LAVIS's can stand here:",

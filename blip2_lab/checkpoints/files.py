@@ -6,7 +6,7 @@ What is unusual about it:
   library begins a file anew, several at once: ten gigabytes each.) What is missing on disk or in memory is said before
   it begins (checkpoints/memory.py), with the sizes the hub gives or, without it, those of the table.
 * A file is checked before it is read: a shard that ends too early, or is not there, or is none, is named. Files in the
-  hub's cache are named by their own SHA-256; `altered` reads them whole and compares (`blip2-lab doctor` does).
+  hub's cache are named by their own SHA-256; `corrupted_files` reads them whole and compares (`blip2-lab doctor` does).
 * Pickles are read with `weights_only=True`, or not at all: a `.pth` can run no code.
 
 Notebook: 07.
@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 SAFETENSORS = "*.safetensors"
-WHOLE = "model.safetensors"  #: beside which others may lie that are no part of it
+SINGLE_FILE = "model.safetensors"  #: beside which others may lie that are no part of it
 PICKLES = ("pytorch_model*.bin", "*.pth")
-LARGE = 100_000_000  #: bytes of a file worth going on with
+RESUMABLE_BYTES = 100_000_000  #: bytes of a file worth going on with
 WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: of a repository on the hub
 WANTED_PICKLED = (*WANTED[:-1], PICKLES[0])  #: of one without safetensors, such as facebook/opt-2.7b
 
@@ -39,25 +39,25 @@ def weight_files(folder: Path) -> list[Path]:
     """The files that hold a folder's tensors: safetensors, or else pickles. Raises ValueError when one is missing."""
     index = sorted(folder.glob("*.index.json"))
     safe = [path for path in index if ".safetensors" in path.name] or index
-    if safe and (names := _listed(safe[0])):
+    if safe and (names := _files_in_index(safe[0])):
         files = [folder / name for name in names]
         if absent := [path.name for path in files if not path.is_file()]:
             raise ValueError(f"{folder} is not complete: {', '.join(absent)} missing. Fetch the same model again.")
         return files
-    for pattern in (WHOLE, SAFETENSORS, *PICKLES):
+    for pattern in (SINGLE_FILE, SAFETENSORS, *PICKLES):
         if files := sorted(folder.glob(pattern)):
             return files
     raise ValueError(f"{folder} holds no weights: there is no {SAFETENSORS} file in it.")
 
 
-def _listed(index: Path) -> list[str]:
+def _files_in_index(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError):
         raise ValueError(f"{index} is damaged: it lists no files. Fetch the same model again.") from None
 
 
-def check_whole(files: Sequence[Path]) -> None:
+def check_complete(files: Sequence[Path]) -> None:
     """Raises ValueError that names a file which is cut off or no weights at all. Reads a few kilobytes of each."""
     for path in files:
         if path.suffix != ".safetensors":
@@ -83,7 +83,7 @@ def _expected_size(path: Path) -> int:
     return 8 + length + max(ends, default=0)
 
 
-def altered(files: Sequence[Path]) -> list[str]:
+def corrupted_files(files: Sequence[Path]) -> list[str]:
     """The files of the hub's cache whose content is not what their name says. Reads everything: seconds a gigabyte."""
     wrong = []
     for path in files:
@@ -171,13 +171,13 @@ class Hub:
         return Path(self.cache or constants.HF_HUB_CACHE)
 
 
-def cached(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  it is frozen
+def cached_folder(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  it is frozen
     """The folder of an earlier, complete download, or None."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         folder = Path(hub.snapshot(name, local_files_only=True))
-        check_whole(weight_files(folder))
+        check_complete(weight_files(folder))
     except (LocalEntryNotFoundError, ValueError):
         return None
     return folder if (folder / "config.json").is_file() else None
@@ -197,7 +197,7 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
     try:
         files, patterns = hub.listing(name)
         for file in files:
-            if file.will_download and file.file_size > LARGE:
+            if file.will_download and file.file_size > RESUMABLE_BYTES:
                 _fetch_large(name, file.filename, file.commit_hash, hub)
         folder = Path(hub.snapshot(name, patterns))
     except (OSError, ValueError, *_network_errors()) as error:  # no network, no such name, no permission, or cut off
@@ -205,9 +205,9 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
         raise ValueError(
             f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}). With a "
             "network, the same command fetches it, and goes on where it stopped. "
-            f"Or fetch it elsewhere with {command(name)}, and give that folder."
+            f"Or fetch it elsewhere with {download_command(name)}, and give that folder."
         ) from None
-    if wrong := altered(weight_files(folder)):
+    if wrong := corrupted_files(weight_files(folder)):
         raise ValueError(f"{', '.join(wrong)} of {name} differ from what the hub has: delete them and fetch again.")
     return folder
 
@@ -238,7 +238,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (HfHubHTTPError, *(client.HTTPError for client in clients if client is not None))
 
 
-def command(name: str) -> str:
+def download_command(name: str) -> str:
     """The command that fetches a model's files, and only those that are read, into a folder."""
     patterns = WANTED_PICKLED if name.startswith("facebook/opt-") else WANTED  # Meta's have no safetensors
     wanted = " ".join(f"'{pattern}'" for pattern in patterns)

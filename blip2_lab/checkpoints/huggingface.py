@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.checkpoints import memory
-from blip2_lab.checkpoints.files import check_whole, read_tensors, weight_files
+from blip2_lab.checkpoints.files import check_complete, read_tensors, weight_files
 from blip2_lab.checkpoints.key_maps import (
     FROZEN,
     TRANSFORMERS_STAGE1,
@@ -35,7 +35,7 @@ from blip2_lab.checkpoints.key_maps import (
     reverse,
     transformers_names,
 )
-from blip2_lab.checkpoints.meta_model import pour, quantized_skeleton
+from blip2_lab.checkpoints.meta_model import empty_quantized_model, load_tensors
 from blip2_lab.models.quantize import is_quantized
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
@@ -57,14 +57,14 @@ def from_transformers(
     """A `Blip2ForConditionalGeneration` folder as Stage2Model, a `Blip2ForImageTextRetrieval` folder as Stage1Model."""
     folder = Path(folder)
     config, files = read_config(folder), weight_files(folder)
-    check_whole(files)
+    check_complete(files)
     retrieval = config.qformer_config.use_qformer_text_input
     if retrieval:
         quantize, dtype = None, dtype or torch.float32  # no language model, and small: as it is
     dtype = memory.choose_dtype(config, str(folder), device, quantize, dtype)
-    model = quantized_skeleton(config, quantize, device, dtype)
+    model = empty_quantized_model(config, quantize, device, dtype)
     to_ours, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
-    pour(
+    load_tensors(
         model,
         read_tensors(files),
         device=device,
@@ -195,13 +195,13 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
         cross_attention_frequency=ours.cross_attention_frequency,
         use_qformer_text_input=ours.has_text,
     )
-    vision = _shape_of(model.image_encoder.model)
+    vision = _config_dict(model.image_encoder.model)
     if isinstance(model, Stage1Model):
         config = Blip2Config(vision_config=vision, qformer_config=qformer, num_query_tokens=ours.num_query_tokens)
         config.image_text_hidden_size = model.config.embed_width
         config.architectures = ["Blip2ForImageTextRetrieval"]
     else:
-        text = _shape_of(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
+        text = _config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
         config = Blip2Config(
             vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=ours.num_query_tokens
         )
@@ -210,7 +210,7 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
     return config
 
 
-def _shape_of(part: PreTrainedModel) -> dict:
+def _config_dict(part: PreTrainedModel) -> dict:
     """Its configuration, without the folder it was once loaded from: that is nobody's business."""
     return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 

@@ -138,7 +138,7 @@ def from_lavis(
     image_encoder  where the file brings one (fine-tuned models do), it is loaded into this; without it, left out
     """
     state_dict = dict(state_dict.get("model", state_dict))
-    vision = _take(state_dict, "visual_encoder.")
+    vision = _pop_prefix(state_dict, "visual_encoder.")
     if vision and image_encoder is not None:
         load_strictly(image_encoder.model, from_eva(vision))
     for copy, original in LAVIS_TIED:
@@ -225,8 +225,8 @@ def from_lavis_stage2(
     (fine-tuned models do) or language model, they are loaded too.
     """
     state_dict = dict(state_dict.get("model", state_dict))
-    vision = _take(state_dict, "visual_encoder.")
-    language = {**_take(state_dict, "opt_model."), **_take(state_dict, "t5_model.")}
+    vision = _pop_prefix(state_dict, "visual_encoder.")
+    language = {**_pop_prefix(state_dict, "opt_model."), **_pop_prefix(state_dict, "t5_model.")}
     state = rename_keys(state_dict, LAVIS_STAGE2, ("Qformer.bert.embeddings.position_ids",))
     try:
         config = infer_qformer_config(state, num_attention_heads)
@@ -304,16 +304,16 @@ def transformers_names(table: Table) -> tuple[Callable[[str], str | None], Calla
 def _with_prefixes(table: Table, prefixes: Table) -> Callable[[str], str | None]:
     rename = renamer(table)
 
-    def whole(key: str) -> str | None:
+    def rename_with_prefixes(key: str) -> str | None:
         name = rename(key)  # first: post_layernorm lies in vision_model, and is the Q-Former's
         for left, right in prefixes:
             if name is None and key.startswith(left):
                 return right + key.removeprefix(left)
         return name
 
-    return whole
+    return rename_with_prefixes
 
 
-def _take(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _pop_prefix(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove the keys that start with `prefix`, and return them without it."""
     return {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}

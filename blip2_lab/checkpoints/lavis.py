@@ -22,11 +22,19 @@ from torch import Tensor
 
 from blip2_lab.checkpoints import catalog, memory
 from blip2_lab.checkpoints.catalog import EVA_FILE, EVA_URL
-from blip2_lab.checkpoints.files import Hub, bytes_to_fetch, cached, check_whole, fetch, read_tensors, weight_files
+from blip2_lab.checkpoints.files import (
+    Hub,
+    bytes_to_fetch,
+    cached_folder,
+    check_complete,
+    fetch,
+    read_tensors,
+    weight_files,
+)
 from blip2_lab.checkpoints.key_maps import from_eva, from_lavis, from_lavis_stage2
-from blip2_lab.checkpoints.meta_model import language_skeleton, model_bytes, pour
+from blip2_lab.checkpoints.meta_model import empty_language_model, load_tensors, model_bytes
 from blip2_lab.models.language_model import LanguageModel, language_model
-from blip2_lab.models.quantize import quantize_skeleton
+from blip2_lab.models.quantize import quantize_empty_model
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder
@@ -47,7 +55,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in files if path.stem != Path(EVA_FILE).stem]
 
 
-def load(
+def load_lavis(
     path: str | Path,
     *,
     device: torch.device | str = "cpu",
@@ -60,8 +68,8 @@ def load(
     """
     path = Path(path)
     file = _checkpoints(path)[0] if path.is_dir() else path
-    state = _read(file)
-    heads = _width(state, file) // HEAD_WIDTH
+    state = _read_checkpoint(file)
+    heads = _qformer_width(state, file) // HEAD_WIDTH
     if "vision_proj.weight" in state:
         encoder = _image_encoder(state, file.parent, dtype or torch.float32, device)
         model = from_lavis(_without_vision(state), num_attention_heads=heads, image_encoder=encoder)
@@ -72,7 +80,7 @@ def load(
     if key is None:
         raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
     dtype = dtype or memory.default_dtype(key.startswith("t5"), device, quantize)
-    for name in _known(key, len(state[key])):  # before anything is fetched
+    for name in _language_models_of_width(key, len(state[key])):  # before anything is fetched
         if (whole := catalog.released(f"Salesforce/blip2-{name}")) is not None:
             memory.check_memory(catalog.blip2_config(whole), str(file), device, quantize, dtype)
     language = _language_model(state, file, key, device, quantize, dtype)
@@ -81,14 +89,14 @@ def load(
     return from_lavis_stage2(own, image_encoder=encoder, language_model=language, num_attention_heads=heads).to(device)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     if file.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
         raise ValueError(f"{file} is no checkpoint: it should end in .pth or .safetensors.")
-    check_whole([file])
+    check_complete([file])
     return dict(read_tensors([file]))
 
 
-def _width(state: dict[str, Tensor], file: Path) -> int:
+def _qformer_width(state: dict[str, Tensor], file: Path) -> int:
     if "query_tokens" not in state:
         raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has no query_tokens.")
     return state["query_tokens"].shape[-1]
@@ -98,7 +106,7 @@ def _without_vision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith("visual_encoder.")}
 
 
-def _part(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+def _with_prefix(state: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
     return {name.removeprefix(p): t for p in prefixes for name, t in state.items() if name.startswith(p)}
 
 
@@ -113,7 +121,7 @@ def _image_encoder(
     quantize: str | None = None,
 ) -> ImageEncoder:
     """From the checkpoint where it was trained with the rest, else from `eva_vit_g.pth` beside it."""
-    eva = _part(state, "visual_encoder.")
+    eva = _with_prefix(state, "visual_encoder.")
     if not eva:
         file = next((folder / name for name in (EVA_FILE, "eva_vit_g.safetensors") if (folder / name).is_file()), None)
         if file is None:
@@ -121,11 +129,11 @@ def _image_encoder(
                 f"The image encoder is in no file here: LAVIS keeps it apart. Fetch it (2 GB) with `curl -C - -o "
                 f"{folder / EVA_FILE} {EVA_URL}`, or load the whole model from the hub: `blip2-lab models` lists them."
             )
-        eva = kept_of_eva(_read(file))
+        eva = drop_unused_eva_keys(_read_checkpoint(file))
     return eva_encoder(eva, dtype, device, quantize)
 
 
-def kept_of_eva(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def drop_unused_eva_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """EVA-CLIP's ViT-g without what BLIP-2 drops."""
 
     def kept(name: str) -> bool:
@@ -162,8 +170,8 @@ def eva_encoder(
         encoder = ImageEncoder.from_config(config)
     named = ((f"image_encoder.{name}", tensor) for name, tensor in from_eva(eva).items())
     holder = torch.nn.ModuleDict({"image_encoder": encoder.model})  # its names say that these tensors take `dtype`
-    quantize_skeleton(holder, quantize, device, dtype)
-    pour(holder, named, device=device, dtype=dtype, layout="The image encoder's weights")
+    quantize_empty_model(holder, quantize, device, dtype)
+    load_tensors(holder, named, device=device, dtype=dtype, layout="The image encoder's weights")
     return encoder
 
 
@@ -186,22 +194,22 @@ def _language_model(
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type == "t5":
         config.dense_act_fn = "gelu"  # as LAVIS runs FlanT5
-    model = language_skeleton(config)
+    model = empty_language_model(config)
     if model.get_input_embeddings().embedding_dim != width:
         raise ValueError(f"{file} was trained with a language model of width {width}, and {folder} holds another.")
     holder = torch.nn.ModuleDict({"language_model": model})
     memory.check_room(model_bytes(holder, quantize, dtype), str(folder), device, "Try --quantize int8 or nf4.")
-    quantize_skeleton(holder, quantize, device, dtype)
-    own = _part(state, "t5_model.", "opt_model.")
+    quantize_empty_model(holder, quantize, device, dtype)
+    own = _with_prefix(state, "t5_model.", "opt_model.")
     files = weight_files(folder)
-    check_whole(files)
+    check_complete(files)
     tensors: Iterable[tuple[str, Tensor]] = own.items() if own else read_tensors(files)
-    pour_language_model(model, tensors, device, dtype, f"The weights in {folder}")
+    load_language_model_tensors(model, tensors, device, dtype, f"The weights in {folder}")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return language_model(model.eval(), tokenizer, end_token_id=NEW_LINE if config.model_type == "opt" else None)
 
 
-def pour_language_model(
+def load_language_model_tensors(
     model: torch.nn.Module,
     tensors: Iterable[tuple[str, Tensor]],
     device: torch.device | str,
@@ -210,23 +218,23 @@ def pour_language_model(
 ) -> None:
     """Fill a language model that stands alone."""
     holder = torch.nn.ModuleDict({"language_model": torch.nn.ModuleDict({"model": model})})
-    named = ((f"language_model.model.{language_name(name, model)}", tensor) for name, tensor in tensors)
-    pour(holder, named, device=device, dtype=dtype, layout=layout)
+    named = ((f"language_model.model.{language_model_key(name, model)}", tensor) for name, tensor in tensors)
+    load_tensors(holder, named, device=device, dtype=dtype, layout=layout)
 
 
-def language_name(name: str, model: torch.nn.Module) -> str:
+def language_model_key(name: str, model: torch.nn.Module) -> str:
     """A tensor's name in transformers' model: OPT's own files lack the leading `model.` that transformers saves."""
     return f"model.{name}" if name.startswith("decoder.") and hasattr(model, "model") else name
 
 
-def _known(key: str, width: int) -> list[str]:
+def _language_models_of_width(key: str, width: int) -> list[str]:
     """Names of the language models (none or one) that a projection of this name and width belongs to."""
     family = key.partition("_")[0]
     return [name for name, row in catalog.LANGUAGE_MODELS.items() if (row.family, row.width) == (family, width)]
 
 
 def _language_folder(folder: Path, key: str, width: int) -> Path:
-    names = _known(key, width)
+    names = _language_models_of_width(key, width)
     for path in sorted(folder.iterdir()):
         if (path / "config.json").is_file() and (path.name in names or not names):
             return path
@@ -236,9 +244,9 @@ def _language_folder(folder: Path, key: str, width: int) -> Path:
             "put its folder beside it."
         )
     hub_name = catalog.LANGUAGE_MODELS[names[0]].hub
-    if (fetched := cached(hub_name)) is not None:
+    if (fetched := cached_folder(hub_name)) is not None:
         return fetched
-    shape = language_skeleton(catalog.language_config(names[0]))
+    shape = empty_language_model(catalog.language_config(names[0]))
     size = bytes_to_fetch(hub_name) or 4 * sum(parameter.numel() for parameter in shape.parameters())
     memory.check_disk(hub_name, size, Hub().folder)
     return fetch(hub_name)
@@ -250,7 +258,7 @@ def bert_tokenizer(folder: Path, vocab_size: int):
 
     hub_name = catalog.BERT.hub
     local = folder / hub_name.rpartition("/")[2]
-    source = local if local.is_dir() else cached(hub_name) or fetch(hub_name)
+    source = local if local.is_dir() else cached_folder(hub_name) or fetch(hub_name)
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     if len(tokenizer) == vocab_size - 1:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})

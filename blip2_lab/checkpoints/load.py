@@ -56,9 +56,9 @@ def load(
     Raises ValueError, in one sentence, for what cannot be found, fetched, read or held.
     """
     quantize, dtype, device = check_method(quantize), check_dtype(dtype), check_device(device)
-    path = find(name_or_path, device=device, quantize=quantize, dtype=dtype)
+    path = find_model(name_or_path, device=device, quantize=quantize, dtype=dtype)
     if path.is_file() or not (path / "config.json").is_file():
-        return lavis.load(path, device=device, quantize=quantize, dtype=dtype)
+        return lavis.load_lavis(path, device=device, quantize=quantize, dtype=dtype)
     if is_stage1_folder(path):
         return read_stage1(path).to(device)
     model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
@@ -93,7 +93,7 @@ def check_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def find(
+def find_model(
     name_or_path: str | Path,
     *,
     device: torch.device | str = "cpu",
@@ -121,7 +121,7 @@ def find(
     known = released(name)
     if known is not None:
         memory.choose_dtype(blip2_config(known), name, device, quantize, dtype)
-    if (folder := files.cached(name)) is not None:
+    if (folder := files.cached_folder(name)) is not None:
         return folder
     from huggingface_hub import constants
 
@@ -153,7 +153,7 @@ def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a Stage1Model: {error}.") from None
     paths = files.weight_files(folder)
-    files.check_whole(paths)
+    files.check_complete(paths)
     load_strictly(model, dict(files.read_tensors(paths)))
     model.attach_image_encoder(image_encoder)
     model.tokenizer = read_tokenizer(folder)
@@ -170,7 +170,7 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
     config = {"qformer": asdict(model.qformer.config), "stage1": asdict(model.config)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.WHOLE)
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.SINGLE_FILE)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from blip2_lab.checkpoints.catalog import MODELS, blip2_config
-from blip2_lab.checkpoints.meta_model import model_bytes, skeleton
+from blip2_lab.checkpoints.meta_model import empty_model, model_bytes
 from blip2_lab.models.quantize import METHODS
 
 if TYPE_CHECKING:
@@ -53,17 +53,17 @@ def weight_bytes(config: Blip2Config, quantize: str | None, dtype: torch.dtype) 
     names = ("num_layers", "num_decoder_layers") if text.model_type == "t5" else ("num_hidden_layers",)
     deep = [(text, names, getattr(text, names[0]) - 1), (vision, ("num_hidden_layers",), vision.num_hidden_layers - 1)]
     if any(getattr(part, name) - 1 != extra for part, own, extra in deep for name in own):  # unlike depths: count all
-        return model_bytes(skeleton(config), quantize, dtype)
+        return model_bytes(empty_model(config), quantize, dtype)
     one = _bytes_of_depth(config, names, 1, 1, quantize, dtype)
     more = [_bytes_of_depth(config, names, *depth, quantize, dtype) - one for depth in ((2, 1), (1, 2))]
     return one + sum(extra * each for (_, _, extra), each in zip(deep, more, strict=True))
 
 
 @cache
-def _skeleton_by_json(config: str) -> Stage2Model | Stage1Model:
+def _empty_model_from_json(config: str) -> Stage2Model | Stage1Model:
     from transformers import Blip2Config
 
-    return skeleton(Blip2Config.from_dict(json.loads(config)))
+    return empty_model(Blip2Config.from_dict(json.loads(config)))
 
 
 def _bytes_of_depth(
@@ -72,7 +72,7 @@ def _bytes_of_depth(
     shape = config.to_dict()
     shape["text_config"] |= dict.fromkeys(names, text)
     shape["vision_config"]["num_hidden_layers"] = vision
-    return model_bytes(_skeleton_by_json(json.dumps(shape, default=str)), quantize, dtype)
+    return model_bytes(_empty_model_from_json(json.dumps(shape, default=str)), quantize, dtype)
 
 
 # --- Room -----------------------------------------------------------------------------------------------------------
@@ -111,7 +111,9 @@ def check_memory(
     needed = weight_bytes(config, quantize, dtype)
     if needed >= SMALL and needed + WORKING_SPACE > free_memory(device):
         how = quantize or str(dtype).removeprefix("torch.")
-        check_room(needed, f"{name} in {how}", device, _instead(config, name, device, needed, free_memory(device)))
+        check_room(
+            needed, f"{name} in {how}", device, _smaller_choice(config, name, device, needed, free_memory(device))
+        )
 
 
 def choose_dtype(
@@ -148,7 +150,7 @@ def check_disk(name: str, fetched: int, folder: Path) -> None:
     )
 
 
-def _instead(config: Blip2Config, name: str, device: torch.device, needed: int, free: int) -> str:
+def _smaller_choice(config: Blip2Config, name: str, device: torch.device, needed: int, free: int) -> str:
     """The next smaller choice that fits: fewer bits, then a smaller model in the most bits that fit."""
     for what, size, options in _choices(config, name, device):
         if size < needed and size + WORKING_SPACE <= free:

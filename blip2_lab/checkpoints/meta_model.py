@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.quantize import (
-    chosen_layers,
     is_quantized,
     is_quantized_layer,
+    layers_to_quantize,
     linear_bytes,
-    quantize_skeleton,
-    store,
+    quantize_empty_model,
+    quantize_weight,
 )
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
@@ -46,24 +46,24 @@ ALWAYS_TIED = (
 )
 TIED_IF_MISSING = (("lm_head.weight", "shared.weight"),)
 
-FROZEN_PARTS = ("image_encoder.", "language_model.")
+FROZEN_PREFIXES = ("image_encoder.", "language_model.")
 
 
-def skeleton(config: Blip2Config) -> Stage2Model | Stage1Model:
+def empty_model(config: Blip2Config) -> Stage2Model | Stage1Model:
     """A model of this shape on the meta device: a Stage1Model where the Q-Former reads text, else a Stage2Model."""
-    with _shapes_only():
+    with _without_weights():
         encoder = ImageEncoder.from_config(config.vision_config)
         if config.qformer_config.use_qformer_text_input:
             stage1 = Stage1Config(
                 embed_width=config.image_text_hidden_size, decode_token_id=config.qformer_config.vocab_size - 1
             )
             return Stage1Model(qformer_config(config), stage1, image_encoder=encoder).eval()
-        language = language_model(language_skeleton(config.text_config))
+        language = language_model(empty_language_model(config.text_config))
         return Stage2Model(encoder, QFormer(qformer_config(config)), language).eval()
 
 
 @contextmanager
-def _shapes_only() -> Iterator[None]:
+def _without_weights() -> Iterator[None]:
     """Modules built inside have shapes and no numbers, and no time is spent on drawing those."""
     from transformers.initialization import no_init_weights
 
@@ -71,14 +71,14 @@ def _shapes_only() -> Iterator[None]:
         yield
 
 
-def language_skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
     """An OPT or a T5 on the meta device. T5's lm_head is a tensor of its own, as FlanT5's is."""
     from transformers import OPTForCausalLM, T5ForConditionalGeneration
 
     kinds = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration}
     if config.model_type not in kinds:
         raise ValueError(f"The language model is of type {config.model_type!r}; BLIP-2's are OPT and (Flan)T5.")
-    with _shapes_only():
+    with _without_weights():
         model = kinds[config.model_type](config)
         if config.model_type == "t5":
             model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
@@ -114,7 +114,7 @@ def qformer_config(config: Blip2Config) -> QFormerConfig:
 def dtype_of(name: str, dtype: torch.dtype, quantized: bool = False) -> torch.dtype:
     """The type of a parameter (our name) in a model whose frozen parts have `dtype`. The Q-Former's is float32, but
     bfloat16 among quantized parts: such a model is there to answer."""
-    if not name.startswith(FROZEN_PARTS):
+    if not name.startswith(FROZEN_PREFIXES):
         return torch.bfloat16 if quantized and dtype == torch.bfloat16 else torch.float32
     # as in transformers: what T5's wo gives back overflows float16
     return torch.float32 if dtype == torch.float16 and ".wo." in name else dtype
@@ -122,7 +122,7 @@ def dtype_of(name: str, dtype: torch.dtype, quantized: bool = False) -> torch.dt
 
 def model_bytes(model: Stage2Model | Stage1Model, quantize: str | None, dtype: torch.dtype) -> int:
     """What a model's weights take in memory once loaded so; a skeleton will do."""
-    layers = chosen_layers(model, quantize).values()
+    layers = layers_to_quantize(model, quantize).values()
     counted = {id(layer.weight) for layer in layers}
     return sum(linear_bytes(layer, quantize) for layer in layers) + sum(
         parameter.numel() * dtype_of(name, dtype, bool(quantize)).itemsize
@@ -131,7 +131,7 @@ def model_bytes(model: Stage2Model | Stage1Model, quantize: str | None, dtype: t
     )
 
 
-def pour(
+def load_tensors(
     model: nn.Module,
     tensors: Iterable[tuple[str, Tensor]],
     *,
@@ -162,7 +162,7 @@ def pour(
         elif waiting[name] != tensor.shape:
             mismatched.append(f"{theirs} {list(tensor.shape)} instead of {list(waiting[name])}")
         else:
-            _put(model, name, tensor, device, dtype_of(name, dtype, quantized))
+            _set_tensor(model, name, tensor, device, dtype_of(name, dtype, quantized))
             filled.add(name)
     ties = copies | {
         prefix + copy: prefix + original
@@ -173,7 +173,7 @@ def pour(
         if copy in waiting and original in filled:
             owner, _, leaf = copy.rpartition(".")
             if is_quantized_layer(module := model.get_submodule(owner)):
-                store(module, model.get_parameter(original), device)
+                quantize_weight(module, model.get_parameter(original), device)
             else:
                 setattr(module, leaf, model.get_parameter(original))
             filled.add(copy)
@@ -196,12 +196,12 @@ def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return named
 
 
-def _put(model: nn.Module, name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> None:
+def _set_tensor(model: nn.Module, name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> None:
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     module = getattr(module, "inner", module)
     if leaf == "weight" and is_quantized_layer(module):
-        store(module, tensor, device)
+        quantize_weight(module, tensor, device)
     else:
         trains = module._parameters[leaf].requires_grad
         # a copy, never a view: a view of a memory-mapped file would keep the file open
@@ -209,10 +209,10 @@ def _put(model: nn.Module, name: str, tensor: Tensor, device: torch.device | str
         setattr(module, leaf, nn.Parameter(placed, requires_grad=trains))
 
 
-def quantized_skeleton(
+def empty_quantized_model(
     config: Blip2Config, quantize: str | None, device: torch.device | str, dtype: torch.dtype
 ) -> Stage2Model | Stage1Model:
-    """`skeleton`, with quantized layers where the language model gets them."""
-    model = skeleton(config)
-    quantize_skeleton(model, quantize, device, dtype)
+    """`empty_model`, with quantized layers where the language model gets them."""
+    model = empty_model(config)
+    quantize_empty_model(model, quantize, device, dtype)
     return model

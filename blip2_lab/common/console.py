@@ -43,13 +43,13 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message: "; did you mean 'optim.lr'?", or nothing where no name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def check_out(file: Path | None) -> None:
+def check_writable(file: Path | None) -> None:
     """Raises OSError for a file that cannot be written: now, and not after minutes of work. Changes nothing."""
     if file is None:
         return
@@ -59,7 +59,7 @@ def check_out(file: Path | None) -> None:
         file.unlink()
 
 
-def say(what: str) -> None:
+def print_progress(what: str) -> None:
     """To whoever waits: what goes on, on stderr."""
     print(what, file=sys.stderr, flush=True)
 

@@ -80,27 +80,27 @@ def shard(module: nn.Module, device: torch.device) -> nn.Module:
 
     mesh = init_device_mesh(device.type, (rank_and_world()[1],))
     module.to(device)
-    for blocks in stacks(module):
+    for blocks in layer_stacks(module):
         if not any(parameter.requires_grad for parameter in blocks.parameters()):
             for block in blocks:
                 fully_shard(block, mesh=mesh)
-    return fully_shard(module, mesh=mesh, ignored_params=set(unsharded(module)))
+    return fully_shard(module, mesh=mesh, ignored_params=set(scalar_parameters(module)))
 
 
-def unsharded(module: nn.Module) -> list[nn.Parameter]:
+def scalar_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Single numbers (the temperature) cannot be shared out: every rank keeps them."""
     return [parameter for parameter in module.parameters() if parameter.ndim == 0 and parameter.requires_grad]
 
 
-def average_unsharded(module: nn.Module) -> None:
+def average_scalar_gradients(module: nn.Module) -> None:
     """The mean over ranks of their gradients, which `shard` takes of all others."""
-    for parameter in unsharded(module):
+    for parameter in scalar_parameters(module):
         if parameter.grad is not None:
             sum_across_ranks(parameter.grad).div_(rank_and_world()[1])
 
 
 @contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
+def full_parameters(module: nn.Module) -> Iterator[None]:
     """Inside the block the parameters outside frozen stacks are whole, so that parts of `module` can be called."""
     from torch.distributed.fsdp import FSDPModule
 
@@ -112,13 +112,13 @@ def gathered(module: nn.Module) -> Iterator[None]:
         module.reshard()
 
 
-def whole(x: object) -> object:
+def full_tensor(x: object) -> object:
     """A sharded tensor in one piece (every rank must ask); everything else as it is."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
-def shared_out(x: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `whole`: x shared out as `like` is."""
+def shard_like(x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `full_tensor`: x shared out as `like` is."""
     if not hasattr(like, "full_tensor"):
         return x
     from torch.distributed.tensor import distribute_tensor
@@ -126,27 +126,27 @@ def shared_out(x: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
 
 
-def make_whole(module: nn.Module) -> None:
+def unshard_to_cpu(module: nn.Module) -> None:
     """Put every sharded parameter back in one piece, on the CPU: to save the model, not to go on with it."""
     for owner in module.modules():
         for name, parameter in list(owner._parameters.items()):
             if hasattr(parameter, "full_tensor"):
-                owner._parameters[name] = nn.Parameter(whole(parameter).cpu(), parameter.requires_grad)
+                owner._parameters[name] = nn.Parameter(full_tensor(parameter).cpu(), parameter.requires_grad)
 
 
-def stacks(module: nn.Module) -> list[nn.ModuleList]:
+def layer_stacks(module: nn.Module) -> list[nn.ModuleList]:
     """The transformers in a model: lists of layers of one class."""
     lists = [found for found in module.modules() if isinstance(found, nn.ModuleList) and len(found) > 1]
     return [found for found in lists if len({type(layer) for layer in found}) == 1]
 
 
-def recompute_layers(module: nn.Module) -> None:
+def enable_gradient_checkpointing(module: nn.Module) -> None:
     """Gradient checkpointing: every transformer layer keeps its input only, and computes itself again for its gradient.
 
     Frozen layers too, where a gradient passes through them. (transformers' own checkpointing needs training mode, and
     our language models are in eval mode, always.)
     """
-    for layers in stacks(module):
+    for layers in layer_stacks(module):
         for layer in layers:
             if not isinstance(layer.forward, partial):
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

@@ -13,7 +13,7 @@ Paper: section 3.4. Notebook: 08.
 """
 
 from blip2_lab.data.augmentation import Augmentation
-from blip2_lab.data.examples import AskedQuestion, Batch, Example, PictureList, Record, batch_indices
+from blip2_lab.data.examples import AskedQuestion, Batch, Example, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Features, cached_features
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import Mixture, open_sources
@@ -29,7 +29,7 @@ __all__ = [
     "ImageFolder",
     "Mixture",
     "PictureBook",
-    "PictureList",
+    "ImageTextList",
     "Record",
     "ShardFolder",
     "ShardStream",

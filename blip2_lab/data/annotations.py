@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from blip2_lab.data.examples import AskedQuestion, Box, PictureList, Record
+from blip2_lab.data.examples import AskedQuestion, Box, ImageTextList, Record
 
 File = str | os.PathLike
 
@@ -63,7 +63,7 @@ class _Collector:
         self.records: dict[Any, dict] = {}
         self.skipped: Counter[str] = Counter()
 
-    def picture(self, key: Any, file: str, domain: str = "") -> None:
+    def add_image(self, key: Any, file: str, domain: str = "") -> None:
         """`file` below the folder of pictures; a path that leads out of it is skipped."""
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts:
@@ -72,7 +72,9 @@ class _Collector:
         found = {"file": self.folder / path, "captions": [], "questions": [], "boxes": [], "domain": domain}
         self.records.setdefault(key, found)
 
-    def add(self, key: Any, caption: str | None = None, question: AskedQuestion | None = None, box: Box | None = None):
+    def add_text(
+        self, key: Any, caption: str | None = None, question: AskedQuestion | None = None, box: Box | None = None
+    ):
         """Something said about picture `key`: a caption, a question, or a caption with its box."""
         record = self.records.get(key)
         text = caption if question is None else question.text
@@ -86,7 +88,7 @@ class _Collector:
             record["captions"].append(" ".join(text.split()))
             record["boxes"] += [box] if box else []
 
-    def done(self) -> PictureList:
+    def image_text_list(self) -> ImageTextList:
         """Pictures about which nothing is said are counted, not listed."""
         records = []
         for key, found in self.records.items():
@@ -95,7 +97,7 @@ class _Collector:
                 records.append(Record(found["file"], **texts, id=str(key), domain=found["domain"]))
             else:
                 self.skipped["picture without a text"] += 1
-        return PictureList(records, self.skipped, self.name)
+        return ImageTextList(records, self.skipped, self.name)
 
 
 def _fractions(x: float, y: float, w: float, h: float, width: float, height: float) -> tuple[float, ...]:
@@ -107,17 +109,17 @@ def _fractions(x: float, y: float, w: float, h: float, width: float, height: flo
 # ----------------------------------------------------------------------------------------------------------- captions
 
 
-def coco_captions(annotations: File, images: File) -> PictureList:
+def coco_captions(annotations: File, images: File) -> ImageTextList:
     """COCO's captions_train2014.json (2014 or 2017, train or val) and the folder of that split's pictures."""
     return _coco_like(annotations, images, "COCO's captions")
 
 
-def nocaps(annotations: File, images: File, domain: str = "") -> PictureList:
+def nocaps(annotations: File, images: File, domain: str = "") -> ImageTextList:
     """NoCaps' nocaps_val_4500_captions.json; `domain`: "in-domain", "near-domain" or "out-domain" alone."""
     return _coco_like(annotations, images, "NoCaps' captions", domain)
 
 
-def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> PictureList:
+def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> ImageTextList:
     content = _read_json(annotations, what)
     pictures = _entries(content, "images", ("id", "file_name"), annotations, what)
     texts = _entries(content, "annotations", ("image_id", "caption"), annotations, what)
@@ -130,13 +132,13 @@ def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> 
         texts = [entry for entry in texts if entry["image_id"] in kept]
     collector = _Collector(images, str(annotations))
     for entry in pictures:
-        collector.picture(entry["id"], entry["file_name"], entry.get("domain", ""))
+        collector.add_image(entry["id"], entry["file_name"], entry.get("domain", ""))
     for entry in texts:
-        collector.add(entry["image_id"], entry["caption"])
-    return collector.done()
+        collector.add_text(entry["image_id"], entry["caption"])
+    return collector.image_text_list()
 
 
-def karpathy(annotations: File, images: File, split: str = "train") -> PictureList:
+def karpathy(annotations: File, images: File, split: str = "train") -> ImageTextList:
     """Karpathy's dataset_coco.json or dataset_flickr30k.json: `split` train, val or test.
 
     COCO's "restval", the rest of its validation pictures, trains as well: it is a part of "train" here, as everywhere.
@@ -151,13 +153,13 @@ def karpathy(annotations: File, images: File, split: str = "train") -> PictureLi
     for number, entry in enumerate(entries):
         if entry["split"] in wanted:
             key = entry.get("cocoid", entry.get("imgid", number))
-            collector.picture(key, str(PurePosixPath(entry.get("filepath", "")) / entry["filename"]))
+            collector.add_image(key, str(PurePosixPath(entry.get("filepath", "")) / entry["filename"]))
             for sentence in entry["sentences"]:
-                collector.add(key, sentence["raw"])
-    return collector.done()
+                collector.add_text(key, sentence["raw"])
+    return collector.image_text_list()
 
 
-def flickr30k(annotations: File, images: File) -> PictureList:
+def flickr30k(annotations: File, images: File) -> ImageTextList:
     """Flickr30k's results_20130124.token: `1000092795.jpg#0`, a tab, the caption."""
     collector = _Collector(images, str(annotations))
     try:
@@ -170,12 +172,12 @@ def flickr30k(annotations: File, images: File) -> PictureList:
         if line.strip() and not (tab and sharp):
             raise ValueError(f"{annotations}, line {number} is not of the form picture.jpg#0, a tab, a caption")
         if line.strip():
-            collector.picture(file, file)
-            collector.add(file, caption)
-    return collector.done()
+            collector.add_image(file, file)
+            collector.add_text(file, caption)
+    return collector.image_text_list()
 
 
-def visual_genome(regions: File, image_data: File, images: File) -> PictureList:
+def visual_genome(regions: File, image_data: File, images: File) -> ImageTextList:
     """Visual Genome's region_descriptions.json and image_data.json; below `images` are VG_100K and VG_100K_2.
 
     A region's phrase is a caption of the whole picture, as in BLIP's and BLIP-2's pre-training, and has its box.
@@ -185,7 +187,7 @@ def visual_genome(regions: File, image_data: File, images: File) -> PictureList:
     collector, sizes = _Collector(images, str(regions)), {}
     for entry in pictures:
         # …/VG_100K_2/1.jpg: which of the two folders it is stands in the address only
-        collector.picture(entry["image_id"], str(PurePosixPath(*PurePosixPath(entry["url"]).parts[-2:])))
+        collector.add_image(entry["image_id"], str(PurePosixPath(*PurePosixPath(entry["url"]).parts[-2:])))
         sizes[entry["image_id"]] = entry["width"], entry["height"]
     what = "Visual Genome's region descriptions"
     for entry in _entries(_read_json(regions, what), "", ("id", "regions"), regions, what):
@@ -193,14 +195,14 @@ def visual_genome(regions: File, image_data: File, images: File) -> PictureList:
             key, phrase = region.get("image_id", entry["id"]), region["phrase"]
             corner = (region["x"], region["y"], region["width"], region["height"])
             box = (phrase, _fractions(*corner, *sizes[key])) if key in sizes else None
-            collector.add(key, phrase, box=box)
-    return collector.done()
+            collector.add_text(key, phrase, box=box)
+    return collector.image_text_list()
 
 
 # ---------------------------------------------------------------------------------------------------------- questions
 
 
-def vqa(questions: File, images: File, annotations: File | None = None) -> PictureList:
+def vqa(questions: File, images: File, annotations: File | None = None) -> ImageTextList:
     """VQA v2 and OK-VQA: …_questions.json, …_annotations.json (ten answers each; none for a test set) and COCO's
     pictures of that split. OK-VQA's answers are its normalized ones, as its evaluation wants them."""
     what = "VQA questions"
@@ -224,14 +226,14 @@ def vqa(questions: File, images: File, annotations: File | None = None) -> Pictu
             collector.skipped["question without an answer"] += 1
             continue
         # test-dev2015 is a part of test2015, and its pictures are called after that
-        collector.picture(key, f"COCO_{split.replace('-dev', '')}_{key:012d}.jpg" if isinstance(key, int) else key)
+        collector.add_image(key, f"COCO_{split.replace('-dev', '')}_{key:012d}.jpg" if isinstance(key, int) else key)
         words = tuple(str(answer["answer"]) for answer in found["answers"]) if found else ()
         kind = str(found.get("answer_type", "")) if found else ""
-        collector.add(key, question=AskedQuestion(entry["question"], words, kind, str(entry["question_id"])))
-    return collector.done()
+        collector.add_text(key, question=AskedQuestion(entry["question"], words, kind, str(entry["question_id"])))
+    return collector.image_text_list()
 
 
-def gqa(questions: File, images: File) -> PictureList:
+def gqa(questions: File, images: File) -> ImageTextList:
     """GQA's …_questions.json, a dictionary by question number; a folder stands for all such files in it.
 
     Pictures are `images/2354786.jpg`. The type is the structural one (verify, query, choose, logical, compare).
@@ -246,11 +248,11 @@ def gqa(questions: File, images: File) -> PictureList:
         if not isinstance(first, dict) or (content and not {"question", "imageId"} <= first.keys()):
             raise ValueError(f"{file} is not a dictionary of GQA questions, with 'question' and 'imageId' in each")
         for number, entry in content.items():
-            collector.picture(entry["imageId"], f"{entry['imageId']}.jpg")
+            collector.add_image(entry["imageId"], f"{entry['imageId']}.jpg")
             answers = (str(entry["answer"]),) if entry.get("answer") else ()
             kind = entry.get("types", {}).get("structural", "")
-            collector.add(entry["imageId"], question=AskedQuestion(entry["question"], answers, kind, number))
-    return collector.done()
+            collector.add_text(entry["imageId"], question=AskedQuestion(entry["question"], answers, kind, number))
+    return collector.image_text_list()
 
 
 # --------------------------------------------------------------------------------------------- referring expressions
@@ -263,7 +265,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and references are plain data")
 
 
-def refcoco(refs: File, instances: File, images: File, split: str = "train") -> PictureList:
+def refcoco(refs: File, instances: File, images: File, split: str = "train") -> ImageTextList:
     """RefCOCOg's `refs(umd).p` and instances.json (RefCOCO's and RefCOCO+'s `refs(unc).p` are alike); `split` train,
     val or test. Pictures are COCO's train2014. Each sentence is a caption with the box it refers to."""
     what = "RefCOCO's instances"
@@ -293,9 +295,9 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
             collector.skipped["reference without a picture" if picture is None else "reference without a box"] += 1
             continue
         # not the reference's own file_name: it carries the annotation's number, and no picture is called that
-        collector.picture(entry["image_id"], picture["file_name"])
+        collector.add_image(entry["image_id"], picture["file_name"])
         place = _fractions(*box, picture["width"], picture["height"])
         for sentence in entry["sentences"]:
             text = sentence.get("raw") or sentence.get("sent", "")
-            collector.add(entry["image_id"], text, box=(" ".join(text.split()), place))
-    return collector.done()
+            collector.add_text(entry["image_id"], text, box=(" ".join(text.split()), place))
+    return collector.image_text_list()

@@ -1,6 +1,6 @@
 """Examples and batches: a picture with its texts, lists of them, and the numbers of a batch's examples.
 
-`Example` and `Batch` are where to begin. A data set is anything that gives an Example by index; `PictureList` is one
+`Example` and `Batch` are where to begin. A data set is anything that gives an Example by index; `ImageTextList` is one
 that reads files, and scenes.py, image_folder.py, data/annotations.py and data/shards.py make such data sets.
 
 Notes:
@@ -103,7 +103,7 @@ def image_ids(ids: Iterable[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
-class PictureList:
+class ImageTextList:
     """Pictures with what is written about each, by index. `skipped`: what was left out already, cause -> how many."""
 
     def __init__(self, records: Sequence[Record], skipped: Counter[str] | None = None, name: str = "") -> None:

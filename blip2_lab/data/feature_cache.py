@@ -32,7 +32,7 @@ from torch import Tensor
 from blip2_lab.common.files import flush, write_atomically
 
 SHARD_BYTES = 2**30
-NOTE = "cache.json"
+STATE_FILE = "cache.json"
 
 Encode = Callable[[Sequence[Image.Image]], Tensor]
 Images = Callable[[range], list[Image.Image]]
@@ -115,7 +115,7 @@ class _Shards:
         self.folder = folder
         self.count, *self.shape = about["shape"]
         self.rows_per_shard = about["rows_per_shard"]
-        note = folder / NOTE
+        note = folder / STATE_FILE
         found = json.loads(note.read_text()) if note.exists() else {}
         if {key: found.get(key) for key in about} != about:
             shutil.rmtree(folder, ignore_errors=True)
@@ -161,7 +161,7 @@ class _Shards:
             if end == length:
                 del self.note["rows"][str(shard)]
                 self.note["sha256"][str(shard)] = _sha256(path)
-            write_atomically(self.folder / NOTE, json.dumps(self.note))
+            write_atomically(self.folder / STATE_FILE, json.dumps(self.note))
         return features
 
     def _path(self, shard: int) -> Path:

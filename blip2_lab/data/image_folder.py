@@ -20,11 +20,11 @@ from collections import Counter
 from pathlib import Path
 
 from blip2_lab.common.images import SUFFIXES
-from blip2_lab.data.examples import PictureList, Record
+from blip2_lab.data.examples import ImageTextList, Record
 from blip2_lab.picturebook.words import Question
 
 
-class ImageFolder(PictureList):
+class ImageFolder(ImageTextList):
     """A folder of pictures with `captions.csv` or `captions.jsonl`, or with a text file beside each picture.
 
     The table has the columns `file` and `caption`; a file with several rows has several captions; `question` and

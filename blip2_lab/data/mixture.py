@@ -29,19 +29,19 @@ from pathlib import Path
 from random import Random
 from threading import Lock
 
-from blip2_lab.common.console import nearest
+from blip2_lab.common.console import did_you_mean
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
-from blip2_lab.data.examples import PictureList, Record, batch_indices, epoch_order, skip_report
+from blip2_lab.data.examples import ImageTextList, Record, batch_indices, epoch_order, skip_report
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream
 
 BLOCK = 1000  #: places in which each source has exactly its share
-SEEN_AT_LEAST = 1000  #: of a stream, whose length nobody knows, before a share of it means something
+MIN_SEEN = 1000  #: of a stream, whose length nobody knows, before a share of it means something
 
 
-class Pages:
+class PictureBookPages:
     """The first `pages` of a picture book as a source like any other; each page is drawn when it is opened."""
 
     def __init__(self, pages: int, seed: int = 0, split: str = "train", image_size: int = 224) -> None:
@@ -57,10 +57,10 @@ class Pages:
         return Record(example.image, example.captions, example.questions, example.boxes, example.id)
 
 
-class Part:
+class Subset:
     """Some of a source's examples as a source of their own."""
 
-    def __init__(self, source: PictureList | ShardFolder | Pages | Part, numbers: Sequence[int]) -> None:
+    def __init__(self, source: ImageTextList | ShardFolder | PictureBookPages | Subset, numbers: Sequence[int]) -> None:
         self.source, self.numbers = source, numbers
         self.name, self.skipped = source.name, source.skipped
 
@@ -71,7 +71,7 @@ class Part:
         return self.source.record(self.numbers[index])
 
 
-Source = PictureList | ShardFolder | Pages | Part  #: by index
+Source = ImageTextList | ShardFolder | PictureBookPages | Subset  #: by index
 Stream = ShardStream | HubStream  #: in its own order
 
 #: What a `[[source]]` of a sources.toml may be; its other keys are the arguments.
@@ -80,7 +80,7 @@ FORMATS: dict[str, Callable[..., Source | Stream]] = {
     "shards": ShardFolder,
     "stream": ShardStream,
     "huggingface": HubStream,
-    "picture-book": Pages,
+    "picture-book": PictureBookPages,
     "coco": coco_captions,
     "karpathy": karpathy,
     "flickr30k": flickr30k,
@@ -143,11 +143,11 @@ def _from_toml(path: Path) -> Mixture:
 def _open_entry(entry: dict, where: str, folder: Path) -> Source | Stream:
     kind, arguments = entry.get("format"), {key: value for key, value in entry.items() if key != "format"}
     if kind not in FORMATS:
-        raise ValueError(f"{where}: format {kind!r} is none of {', '.join(FORMATS)}{nearest(str(kind), FORMATS)}")
+        raise ValueError(f"{where}: format {kind!r} is none of {', '.join(FORMATS)}{did_you_mean(str(kind), FORMATS)}")
     known = inspect.signature(FORMATS[kind]).parameters
     for key in arguments:
         if key not in known:
-            raise ValueError(f"{where}: {kind} has no {key!r}{nearest(key, known)}; it has {', '.join(known)}")
+            raise ValueError(f"{where}: {kind} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}")
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments:
             raise ValueError(f"{where}: {kind} needs {key} = …")
@@ -277,23 +277,23 @@ class _Cursor:
         return record
 
 
-def hold_out(source: Source, count: int) -> tuple[Part, Part]:
+def split_held_out(source: Source, count: int) -> tuple[Subset, Subset]:
     """(the source without `count` examples, those examples): the same ones every time, at most a fifth of it."""
     order = epoch_order(0, 0, len(source)).tolist()
     count = min(count, len(source) // 5)
-    return Part(source, sorted(order[count:])), Part(source, sorted(order[:count]))
+    return Subset(source, sorted(order[count:])), Subset(source, sorted(order[:count]))
 
 
-def identity(source: Source | Stream) -> str:
+def source_fingerprint(source: Source | Stream) -> str:
     """A name for the list of examples: sixteen hexadecimal digits. Another list would be trained in another order."""
-    if isinstance(source, Part):
-        parts = [identity(source.source), *map(str, source.numbers)]
+    if isinstance(source, Subset):
+        parts = [source_fingerprint(source.source), *map(str, source.numbers)]
     elif is_stream(source):
         parts = [source.name]
-    elif isinstance(source, PictureList):
+    elif isinstance(source, ImageTextList):
         parts = [record.id for record in source.records]
     else:
-        names = [source.name] if isinstance(source, Pages) else [path.name for path in source.paths]
+        names = [source.name] if isinstance(source, PictureBookPages) else [path.name for path in source.paths]
         parts = [*names, str(len(source))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -301,7 +301,7 @@ def identity(source: Source | Stream) -> str:
 # ------------------------------------------------------------------------------------------------------------ skipped
 
 
-class Skips:
+class SkipLog:
     """What could not be used, by cause. `limit`: the largest share of all examples; past it, `add` raises ValueError.
 
     `mixture` says how many examples there are, and what their sources have left out already.
@@ -338,7 +338,7 @@ class Skips:
             self._check()
 
     def _check(self) -> None:
-        total = self.known or max(self.seen, SEEN_AT_LEAST)
+        total = self.known or max(self.seen, MIN_SEEN)
         if self.causes.total() > self.limit * total:
             raise ValueError(
                 f"{self.causes.total()} of {total} examples cannot be used ({self._list()}), more than data.max_broken="
@@ -355,7 +355,7 @@ class Skips:
         return f"skipped {self.causes.total()} of {self.known or self.seen} examples: {self._list()}"
 
 
-def check(mixture: Mixture) -> Iterator[str]:
+def check_sources(mixture: Mixture) -> Iterator[str]:
     """Open every picture of every source: one line for each that cannot be used, then a report for each source."""
     for source in mixture.sources:
         if is_stream(source):

@@ -31,12 +31,12 @@ from PIL import Image
 
 from blip2_lab.common.files import flush, write_atomically
 from blip2_lab.common.images import SUFFIXES, BrokenSample, open_image
-from blip2_lab.data.examples import AskedQuestion, Example, PictureList, Record, skip_report
+from blip2_lab.data.examples import AskedQuestion, Example, ImageTextList, Record, skip_report
 
-CONTENTS = "shards.json"
+INDEX_FILE = "shards.json"
 #: How a shard may be fetched. Not "pipe:", which would run any command that a list of addresses names.
 SCHEMES = ("http", "https", "gs", "hf")
-PICTURE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
+IMAGE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
 
 
 # -------------------------------------------------------------------------------------------------------- one sample
@@ -48,7 +48,7 @@ def record_of(key: str, files: dict[str, bytes]) -> Record:
     `json` may hold captions, questions, boxes, id and domain as `pack` writes them, or a caption alone; without one of
     these `txt` is the caption (img2dataset's layout).
     """
-    picture = next((files[ending] for ending in PICTURE_ENDINGS if ending in files), None)
+    picture = next((files[ending] for ending in IMAGE_ENDINGS if ending in files), None)
     if picture is None:
         raise BrokenSample("sample without a picture", f"sample {key!r} of a shard has no picture")
     try:
@@ -79,13 +79,13 @@ def _split_name(name: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------------ packing
 
 
-def pack(source: PictureList, folder: str | os.PathLike, per_shard: int = 1000) -> str:
+def pack(source: ImageTextList, folder: str | os.PathLike, per_shard: int = 1000) -> str:
     """Write `shard-000000.tar` … and `shards.json` into a new or empty folder; returns a report in one sentence.
 
     Pictures that cannot be read are left out and counted. Raises ValueError when shards are there already.
     """
     folder = Path(folder)
-    if (folder / CONTENTS).exists() or list(folder.glob("*.tar")):
+    if (folder / INDEX_FILE).exists() or list(folder.glob("*.tar")):
         raise ValueError(f"{folder} holds shards already: choose another folder, or remove them")
     if per_shard < 1:
         raise ValueError(f"a shard must hold at least 1 picture, not {per_shard}")
@@ -108,7 +108,7 @@ def pack(source: PictureList, folder: str | os.PathLike, per_shard: int = 1000) 
         close()
     if not shards:
         raise ValueError(f"there is nothing to pack: {skip_report(0, skipped)}")
-    write_atomically(folder / CONTENTS, json.dumps({"shards": shards, "skipped": dict(skipped)}, indent=1) + "\n")
+    write_atomically(folder / INDEX_FILE, json.dumps({"shards": shards, "skipped": dict(skipped)}, indent=1) + "\n")
     count = sum(shard["examples"] for shard in shards)
     return f"{skip_report(count, skipped)}; {len(shards)} shards in {folder}"
 
@@ -170,7 +170,7 @@ class ShardFolder:
         self.name = str(listed[0])
         self.skipped: Counter[str] = Counter()
         self._contents: dict[int, list[tuple[str, dict[str, tuple[int, int]]]]] = {}
-        note = Path(listed[0]) / CONTENTS
+        note = Path(listed[0]) / INDEX_FILE
         if len(listed) == 1 and note.is_file():
             shards = json.loads(note.read_text(encoding="utf-8"))["shards"]
             self.paths, counts = [note.parent / shard["file"] for shard in shards], [s["examples"] for s in shards]
@@ -182,12 +182,12 @@ class ShardFolder:
         else:
             whole = len(listed) == 1 and Path(listed[0]).is_dir()
             self.paths = sorted(Path(listed[0]).glob("*.tar")) if whole else [Path(path) for path in listed]
-            counts = [len(self._table(shard)) for shard in range(len(self.paths))]
+            counts = [len(self._index_of(shard)) for shard in range(len(self.paths))]
         if not sum(counts):
             raise ValueError(f"{self.name} holds no samples: there is no .tar file with pictures in it")
         self._places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
 
-    def _table(self, shard: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+    def _index_of(self, shard: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
         """(key, ending -> (offset, size)) of each sample of a shard, in the shard's order."""
         if shard in self._contents:
             return self._contents[shard]
@@ -214,7 +214,7 @@ class ShardFolder:
     def record(self, index: int) -> Record:
         """Sample `index`, its files read and its picture not yet decoded. Raises BrokenSample."""
         shard, row = self._places[index]
-        key, places = self._table(shard)[row]
+        key, places = self._index_of(shard)[row]
         with self.paths[shard].open("rb") as file:
             files = {}
             for ending, (offset, size) in places.items():
@@ -227,7 +227,7 @@ class ShardFolder:
 
     def check(self) -> None:
         """Compare every shard with its checksum, where there is a `shards.json`. Raises ValueError when one differs."""
-        note = self.paths[0].parent / CONTENTS
+        note = self.paths[0].parent / INDEX_FILE
         if not note.is_file():
             return
         for shard in json.loads(note.read_text(encoding="utf-8"))["shards"]:

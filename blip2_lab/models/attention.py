@@ -50,7 +50,7 @@ class MultiHeadAttention(nn.Module):
         """
         if folded is None:
             return self.split(self.key(memory)), self.split(self.value(memory))
-        keys, values = _folded(self.key, folded, memory), _folded(self.value, folded, memory)
+        keys, values = _linear_after_affine(self.key, folded, memory), _linear_after_affine(self.value, folded, memory)
         return self.split(keys).contiguous(), self.split(values).contiguous()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -62,7 +62,7 @@ class MultiHeadAttention(nn.Module):
         """The kernel: queries [B, H, L, D/H], keys and values [B, H, M, D/H] -> [B, H, L, D/H]."""
         dropout = self.dropout if self.training else 0.0
         bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill(~mask, MASKED)
-        if self._watched() or (queries.device.type == "cpu" and torch.is_grad_enabled()):
+        if self._has_hooks() or (queries.device.type == "cpu" and torch.is_grad_enabled()):
             # On CPU the fused kernel's backward is slow: 45 % of a micro training step, against 10 % for these lines.
             scores = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-2, -1)  # [B, H, L, M]
             weights = self.softmax(scores if bias is None else scores + bias)
@@ -73,10 +73,10 @@ class MultiHeadAttention(nn.Module):
         """[B, L, D] -> [B, H, L, D/H]."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
 
-    def _watched(self) -> bool:
+    def _has_hooks(self) -> bool:
         return bool(self.softmax._forward_hooks or self.softmax._forward_pre_hooks)
 
 
-def _folded(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def _linear_after_affine(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """linear(norm.weight * x + norm.bias), with a product of x and nothing else."""
     return F.linear(x, linear.weight * norm.weight, F.linear(norm.bias, linear.weight, linear.bias))

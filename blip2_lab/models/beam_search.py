@@ -38,7 +38,7 @@ def final_score(log_probability: float, length: int, length_penalty: float) -> f
     return log_probability / length**length_penalty
 
 
-class Watched:
+class BeamRecorder:
     """A `step` that remembers its beams, for one row: `beam_search(watched, ...)`, then look at `rounds`.
 
     rounds  for each token after the first: (sequence so far, number of its parent beam in the round before, score)

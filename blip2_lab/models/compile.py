@@ -44,7 +44,7 @@ def compile_decoder(language_model: LanguageModel, backend: str | Callable = "in
 
     decoder.forward = forward
     try:
-        _write_a_little(language_model)
+        _warm_up(language_model)
     except torch._dynamo.exc.TorchDynamoException as error:
         decoder.forward = as_written
         cause = getattr(error, "inner_exception", error)
@@ -55,7 +55,7 @@ def compile_decoder(language_model: LanguageModel, backend: str | Callable = "in
         ) from None
 
 
-def _write_a_little(language_model: LanguageModel) -> None:
+def _warm_up(language_model: LanguageModel) -> None:
     """One answer and five at once: to the compiler one and many are two programs, and all other sizes are unknowns.
 
     (Two sizes that are equal here it would take to be always equal: so picture, text and beams differ in length.)

@@ -1,10 +1,13 @@
 """How an answer is chosen from a language model's logits, and what it is made of.
 
-What is unusual about it:
+`Decoding` holds the settings and is where to begin; `choose_token` applies them to the logits of one step.
 
-* One rule for all: `choose` follows transformers' `generate` step by step, so a streamed greedy answer is the same ids
-  (tested). Beam search is transformers' own (models/language_model.py) or the Q-Former's (models/beam_search.py).
-* Nothing is added silently: transformers samples among the top 50 whatever top_p says, here top_p alone decides.
+Notes:
+
+* `choose_token` applies the rules of transformers' `generate` in the same order, so a streamed greedy answer has the
+  same ids (tested). Beam search is transformers' own (models/language_model.py) or the Q-Former's
+  (models/beam_search.py).
+* Sampling uses `top_p` alone: the top-50 filter that transformers applies by default is off.
 
 Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebooks: 07, 12.
 """
@@ -20,8 +23,8 @@ from torch import Tensor
 
 #: The smallest temperature. Long before it the likeliest token has all the probability; far below it a float32 logit
 #: divided by it overflows, and nothing can be drawn.
-COLDEST = 1e-6
-SEEDS = (-(2**63), 2**64 - 1)  #: what torch takes
+MIN_TEMPERATURE = 1e-6
+SEED_RANGE = (-(2**63), 2**64 - 1)  #: what torch takes
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,21 @@ class Decoding:
             raise ValueError(f"min_new_tokens is {self.min_new_tokens}; it must be 0 to max_new_tokens.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if self.temperature < COLDEST:
-            raise ValueError(f"temperature is {self.temperature}; it must be {COLDEST} or more, or do not sample.")
+        if self.temperature < MIN_TEMPERATURE:
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be {MIN_TEMPERATURE} or more, or do not sample."
+            )
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1 is none).")
 
 
-PAPER = Decoding()
+PAPER_DECODING = Decoding()
 
 
 def check_seed(seed: int) -> int:
     """The seed. Raises ValueError for one that torch does not take."""
-    if not SEEDS[0] <= seed <= SEEDS[1]:
-        raise ValueError(f"The seed is {seed}; it must be {SEEDS[0]} to {SEEDS[1]}.")
+    if not SEED_RANGE[0] <= seed <= SEED_RANGE[1]:
+        raise ValueError(f"The seed is {seed}; it must be {SEED_RANGE[0]} to {SEED_RANGE[1]}.")
     return seed
 
 
@@ -78,7 +83,7 @@ class Token:
     probability: float
 
 
-def words(tokens: Sequence[Token]) -> list[Token]:
+def merge_into_words(tokens: Sequence[Token]) -> list[Token]:
     """Tokens -> words. A word is as probable as its pieces together (their product)."""
     merged: list[Token] = []
     for token in tokens:
@@ -112,7 +117,7 @@ def nucleus(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Ten
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def choose(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
+def choose_token(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
     """One token id from logits [V], by the same rules in the same order as transformers' `generate`."""
     logits = logits.clone()
     if decoding.repetition_penalty != 1:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab.models.decoding import PAPER, Decoding, Token, choose
+from blip2_lab.models.decoding import PAPER_DECODING, Decoding, Token, choose_token
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.vision_encoder import freeze
 
@@ -162,7 +162,7 @@ class LanguageModel(nn.Module):
         self,
         visual_prompt: Tensor,
         prompt: Sequence[str],
-        decoding: Decoding = PAPER,
+        decoding: Decoding = PAPER_DECODING,
         *,
         stop: Callable[[], bool] | None = None,
     ) -> list[str]:
@@ -178,7 +178,7 @@ class LanguageModel(nn.Module):
         self,
         visual_prompt: Tensor,
         prompt: Text,
-        decoding: Decoding = PAPER,
+        decoding: Decoding = PAPER_DECODING,
         *,
         stop: Callable[[], bool] | None = None,
     ) -> list[list[int]]:
@@ -202,16 +202,16 @@ class LanguageModel(nn.Module):
             pad_token_id=self.pad_token_id,
             decoder_start_token_id=getattr(self.model.config, "decoder_start_token_id", None),
         )
-        criteria = StoppingCriteriaList([partial(_asks, stop)] if stop else [])
+        criteria = StoppingCriteriaList([partial(_stopping_criterion, stop)] if stop else [])
         rows = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
         )
         if self.model.config.is_encoder_decoder:
             rows = rows[:, 1:]  # the decoder's start token
-        return [_until(row, self.end_token_id) for row in rows.tolist()]
+        return [_before_end_token(row, self.end_token_id) for row in rows.tolist()]
 
     @torch.no_grad()
-    def stream(self, visual_prompt: Tensor, prompt: str, decoding: Decoding = PAPER) -> Iterator[Token]:
+    def stream(self, visual_prompt: Tensor, prompt: str, decoding: Decoding = PAPER_DECODING) -> Iterator[Token]:
         """Answer one prompt about one picture [1,Q,Dl], token by token; the pieces joined are the answer.
 
         Computes a token only when asked for it, so closing the generator stops the model. Beam search knows its
@@ -240,7 +240,7 @@ class LanguageModel(nn.Module):
         seen = [self.model.config.decoder_start_token_id] if self.model.config.is_encoder_decoder else []
         for step in range(decoding.max_new_tokens):
             may_end = step >= decoding.min_new_tokens
-            token_id = choose(logits[0].float(), seen, None if may_end else self.end_token_id, decoding)
+            token_id = choose_token(logits[0].float(), seen, None if may_end else self.end_token_id, decoding)
             if token_id == self.end_token_id:
                 return
             yield token_id, logits[0].float().softmax(dim=-1)[token_id].item()
@@ -387,10 +387,10 @@ def language_model(
     return kind(model, tokenizer, end_token_id=end_token_id)
 
 
-def _until(ids: list[int], end_token_id: int) -> list[int]:
+def _before_end_token(ids: list[int], end_token_id: int) -> list[int]:
     return ids[: ids.index(end_token_id)] if end_token_id in ids else ids
 
 
-def _asks(stop: Callable[[], bool], ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
+def _stopping_criterion(stop: Callable[[], bool], ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
     """transformers' form of a stopping criterion: one bool for each row of ids [B,T]."""
     return torch.full(ids.shape[:1], stop(), dtype=torch.bool, device=ids.device)

@@ -37,7 +37,7 @@ SIZES = {
 }
 
 
-def _shape(part: str, size: str) -> dict[str, int]:
+def _size_options(part: str, size: str) -> dict[str, int]:
     if size not in SIZES[part]:
         raise ValueError(f"There is no micro {part} of size {size!r}; choose one of {', '.join(SIZES[part])}.")
     return SIZES[part][size]
@@ -48,7 +48,7 @@ def micro_vit_config(size: str = "S") -> Blip2VisionConfig:
     from transformers import Blip2VisionConfig
 
     return Blip2VisionConfig(
-        **_shape("image encoder", size),
+        **_size_options("image encoder", size),
         image_size=96,
         patch_size=12,
         initializer_range=0.02,  # transformers' default is 1e-10: features of a fresh ViT would be 1e-6 small
@@ -59,7 +59,7 @@ def micro_bert_config(vocab_size: int, size: str = "S") -> BertConfig:
     """A miniature BERT-base."""
     from transformers import BertConfig
 
-    return BertConfig(vocab_size=vocab_size, **_shape("BERT", size), max_position_embeddings=128, pad_token_id=0)
+    return BertConfig(vocab_size=vocab_size, **_size_options("BERT", size), max_position_embeddings=128, pad_token_id=0)
 
 
 def micro_t5_config(vocab_size: int, size: str = "S") -> T5Config:
@@ -67,8 +67,8 @@ def micro_t5_config(vocab_size: int, size: str = "S") -> T5Config:
     from transformers import T5Config
 
     config = T5Config(
-        vocab_size=room_for_image_token(vocab_size),
-        **_shape("T5", size),
+        vocab_size=padded_vocab_size(vocab_size),
+        **_size_options("T5", size),
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
         tie_word_embeddings=False,
@@ -87,8 +87,8 @@ def micro_opt_config(vocab_size: int, size: str = "S") -> OPTConfig:
     from transformers import OPTConfig
 
     return OPTConfig(
-        vocab_size=room_for_image_token(vocab_size),
-        **_shape("OPT", size),
+        vocab_size=padded_vocab_size(vocab_size),
+        **_size_options("OPT", size),
         max_position_embeddings=512,
         dropout=0.0,
         pad_token_id=1,
@@ -97,7 +97,7 @@ def micro_opt_config(vocab_size: int, size: str = "S") -> OPTConfig:
     )
 
 
-def room_for_image_token(vocab_size: int) -> int:
+def padded_vocab_size(vocab_size: int) -> int:
     """The next multiple of 64 with a free row: transformers' layout needs an `<image>` id, and NF4 likes 64s."""
     return 64 * (vocab_size // 64 + 1)
 

@@ -9,8 +9,8 @@ What is unusual about it:
 * The image enters as the cross-attention's keys and values, made once by `read_image` and shared by every pass: several
   sets of queries, each with its own text, may look at one image.
 * One `forward` serves all objectives; the mask (models/masks.py) says which. A cached query pass is ITG's prefix.
-* A pass computes a list of rows (`Rows`): all queries, then all tokens. Padding has no row and costs nothing; only
-  attention itself needs the rectangle [B, L].
+* A pass computes packed rows (`PackedRows`): all queries, then all tokens, without padding. Only attention itself works
+  on the padded batch [B, L].
 
 Size: at real size, for ViT-g, layers and embeddings have 185.7 M parameters, 186.3 M with the language-modeling head;
 all that trains in stage 1 is 186.7 M. The paper says 188 M, 0.7 % more: the released model has no 1.3 M to add. Stage 2
@@ -87,7 +87,7 @@ class ImageMemory:
 
 
 @dataclass(frozen=True)
-class Rows:
+class PackedRows:
     """What a pass computes: R rows, first the queries of all B samples, then the tokens of all B texts.
 
     `tokens` long[R - B*Q] tells where in [B, T] each token stands; None: every place has one.
@@ -110,14 +110,14 @@ class Rows:
             text = places.index_put((self.tokens,), text)
         return text.view(self.batch_size, self.text_length, x.shape[1])
 
-    def spread(self, x: Tensor) -> Tensor:
+    def unpack(self, x: Tensor) -> Tensor:
         """x [R, D] -> the rectangle [B, L, D]."""
         if self.num_queries and self.text_length:
             return torch.cat([self.queries(x), self.text(x)], dim=1)
         return self.queries(x) if self.num_queries else self.text(x)
 
-    def collect(self, x: Tensor) -> Tensor:
-        """x [B, L, D] -> its rows [R, D]: the inverse of `spread`."""
+    def pack(self, x: Tensor) -> Tensor:
+        """x [B, L, D] -> its rows [R, D]: the inverse of `unpack`."""
         queries, text = x[:, : self.num_queries].flatten(0, 1), x[:, self.num_queries :].flatten(0, 1)
         if self.tokens is not None:
             text = text.index_select(0, self.tokens)
@@ -125,10 +125,10 @@ class Rows:
             return torch.cat([queries, text])
         return queries if self.num_queries else text
 
-    def first(self, columns: int) -> Rows:
+    def first(self, columns: int) -> PackedRows:
         """What stands in the first columns of [B, L], padding included."""
         queries = min(columns, self.num_queries)
-        return Rows(self.batch_size, queries, columns - queries)
+        return PackedRows(self.batch_size, queries, columns - queries)
 
 
 @dataclass
@@ -181,36 +181,36 @@ class QFormerLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rows: Rows,
+        rows: PackedRows,
         image: KeysValues | None,
         mask: Tensor | None,
         past: KeysValues | None,
         first: int | None,
-    ) -> tuple[Tensor, Rows, KeysValues]:
+    ) -> tuple[Tensor, PackedRows, KeysValues]:
         """x [R, D] -> the rows of its `first` columns (None: all), which these are, and the keys and values of all."""
         attention = self.self_attention
-        keys, values = (attention.split(rows.spread(project(x))) for project in (attention.key, attention.value))
+        keys, values = (attention.split(rows.unpack(project(x))) for project in (attention.key, attention.value))
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
         if first is not None:
-            x, rows, mask = rows.spread(x)[:, :first], rows.first(first), None if mask is None else mask[:, :, :first]
-            x = rows.collect(x)
-        context = attention.attend(attention.split(rows.spread(attention.query(x))), keys, values, mask)
-        attended = attention.output(rows.collect(context.transpose(1, 2).flatten(2)))
+            x, rows, mask = rows.unpack(x)[:, :first], rows.first(first), None if mask is None else mask[:, :, :first]
+            x = rows.pack(x)
+        context = attention.attend(attention.split(rows.unpack(attention.query(x))), keys, values, mask)
+        attended = attention.output(rows.pack(context.transpose(1, 2).flatten(2)))
         x = self.self_attention_layer_norm(x + self.dropout(attended))
 
         queries, text = x.tensor_split([rows.batch_size * rows.num_queries])
         outputs = []
         if len(queries):
             if self.cross_attention is not None:
-                attended = self._look_at(image, rows.queries(queries)).flatten(0, 1)
+                attended = self._cross_attend(image, rows.queries(queries)).flatten(0, 1)
                 queries = self.cross_attention_layer_norm(queries + self.dropout(attended))
             outputs.append(self.query_ffn(queries))
         if len(text):
             outputs.append(self.text_ffn(text))
         return torch.cat(outputs), rows, (keys, values)
 
-    def _look_at(self, image: KeysValues, queries: Tensor) -> Tensor:
+    def _cross_attend(self, image: KeysValues, queries: Tensor) -> Tensor:
         """queries [S*B, Q, D], the keys and values of B images -> [S*B, Q, D]: row i looks at image i % B.
 
         The S sets of an image attend side by side, [B, S*Q, D]: nothing of the image is copied.
@@ -295,7 +295,7 @@ class QFormer(nn.Module):
                 tokens = text_mask.flatten().nonzero().squeeze(1)
                 text, tokens = (text, None) if len(tokens) == len(text) else (text.index_select(0, tokens), tokens)
             parts.append(text)
-        places = Rows(batch_size, num_queries, text_length, tokens)
+        places = PackedRows(batch_size, num_queries, text_length, tokens)
         x = self.dropout(self.embedding_layer_norm(torch.cat(parts)))  # [R, D]
 
         cache = []

@@ -30,10 +30,10 @@ METHODS = {
     "int8-all": "those two as well",
     "nf4": "the language model in 4 bits",
 }
-OUTLIER = 6.0  #: LLM.int8(): input columns with a larger value are multiplied in float16
-ROWS = 512  #: quantized at a time
+OUTLIER_THRESHOLD = 6.0  #: LLM.int8(): input columns with a larger value are multiplied in float16
+ROWS_AT_ONCE = 512  #: quantized at a time
 KERNEL_WIDTH = 16  #: torch's int8 kernel reads so many inputs at a time; other widths crash it or give NaN
-FEW_ROWS = 16  #: up to so many rows, `Int8Linear` multiplies int8 directly; above, unpacking the weights is faster
+MAX_INT8_ROWS = 16  #: up to so many rows, `Int8Linear` multiplies int8 directly; above, unpacking the weights is faster
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  #: a weight, its block's scale in 8 bits, and the scales' own scale
 
 
@@ -46,7 +46,7 @@ def check_method(method: str | None) -> str | None:
     return method
 
 
-def chosen_layers(model: nn.Module, method: str | None) -> dict[str, nn.Linear]:
+def layers_to_quantize(model: nn.Module, method: str | None) -> dict[str, nn.Linear]:
     """The linear layers that this method quantizes, by their names in a whole model."""
     if method is None:
         return {}
@@ -77,18 +77,20 @@ class Int8Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
 
     @torch.no_grad()
-    def store(self, weight: Tensor) -> None:
+    def quantize_weight(self, weight: Tensor) -> None:
         """Quantize weight [N,K]. The rounded scale is the one divided by, so rounding it costs nothing."""
         self.scale = (weight.norm(p=torch.inf, dim=1).float() / 127).clamp(min=1e-12).to(torch.bfloat16)
         self.weight = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-        pieces = zip(weight.split(ROWS), self.scale.split(ROWS), self.weight.split(ROWS), strict=True)
+        pieces = zip(
+            weight.split(ROWS_AT_ONCE), self.scale.split(ROWS_AT_ONCE), self.weight.split(ROWS_AT_ONCE), strict=True
+        )
         for float_rows, scale, rows in pieces:  # never a second float copy of the whole
             rows.copy_((float_rows.float() / scale.float()[:, None]).round_().clamp_(-127, 127))
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).to(torch.bfloat16)
         needs_gradient = x.requires_grad and torch.is_grad_enabled()
-        packed = x.device.type == "cpu" and len(rows) <= FEW_ROWS and self.in_features % KERNEL_WIDTH == 0
+        packed = x.device.type == "cpu" and len(rows) <= MAX_INT8_ROWS and self.in_features % KERNEL_WIDTH == 0
         if packed and not needs_gradient:
             y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
         else:
@@ -97,7 +99,7 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
-class Uncast(nn.Module):
+class NF4Linear(nn.Module):
     """A 4-bit layer in `wo`'s place. T5 casts the input to the dtype of `wo.weight`, and NF4's bytes say uint8."""
 
     weight = None
@@ -110,15 +112,21 @@ class Uncast(nn.Module):
         return self.inner(x)
 
 
-def quantize_skeleton(model: nn.Module, method: str | None, device: torch.device | str, dtype: torch.dtype) -> None:
+def quantize_empty_model(model: nn.Module, method: str | None, device: torch.device | str, dtype: torch.dtype) -> None:
     """Put quantized layers in the place of a whole model's linear ones. It is on the meta device yet: the weights come
-    later, one by one, through `store`."""
-    for name, module in chosen_layers(model, method).items():
+    later, one by one, through `quantize_weight`."""
+    for name, module in layers_to_quantize(model, method).items():
         owner, _, last = name.rpartition(".")
-        setattr(model.get_submodule(owner), last, _empty(module, method, torch.device(device), dtype, last == "wo"))
+        setattr(
+            model.get_submodule(owner),
+            last,
+            _quantized_layer(module, method, torch.device(device), dtype, last == "wo"),
+        )
 
 
-def _empty(linear: nn.Linear, method: str, device: torch.device, dtype: torch.dtype, is_wo: bool) -> nn.Module:
+def _quantized_layer(
+    linear: nn.Linear, method: str, device: torch.device, dtype: torch.dtype, is_wo: bool
+) -> nn.Module:
     shape = (linear.in_features, linear.out_features, linear.bias is not None)
     if method != "nf4" and device.type != "cuda":
         return Int8Linear(*shape, device="meta")
@@ -126,16 +134,16 @@ def _empty(linear: nn.Linear, method: str, device: torch.device, dtype: torch.dt
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on the CPU it logs a line for every layer and call
     if method != "nf4":
-        return bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=OUTLIER, device="meta")
+        return bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=OUTLIER_THRESHOLD, device="meta")
     if linear.in_features % 64:
         raise ValueError(f"NF4 needs widths that are multiples of 64, and this layer reads {linear.in_features}.")
     options = dict(compute_dtype=dtype, compress_statistics=True, quant_type="nf4", device="meta")
     layer = bitsandbytes.nn.Linear4bit(*shape, **options)
-    return Uncast(layer) if is_wo else layer
+    return NF4Linear(layer) if is_wo else layer
 
 
 def is_quantized_layer(module: nn.Module) -> bool:
-    """One of the three kinds that stand in for nn.Linear (an `Uncast` is not: its inside is)."""
+    """One of the three kinds that stand in for nn.Linear (an `NF4Linear` is not: its inside is)."""
     return isinstance(module, Int8Linear) or type(module).__name__ in ("Linear8bitLt", "Linear4bit")
 
 
@@ -143,11 +151,11 @@ def is_quantized(model: nn.Module) -> bool:
     return any(is_quantized_layer(module) for module in model.modules())
 
 
-def store(layer: nn.Module, weight: Tensor, device: torch.device | str) -> None:
+def quantize_weight(layer: nn.Module, weight: Tensor, device: torch.device | str) -> None:
     """Quantize a weight [N,K] (any float type) into its layer, on `device`."""
     weight = weight.to(device)
     if isinstance(layer, Int8Linear):
-        layer.store(weight)
+        layer.quantize_weight(weight)
         return
     import bitsandbytes
 

@@ -86,7 +86,7 @@ def match_pairs(
 ) -> Tensor:
     """pairs long[P, 2] of (image, text) numbers -> ITM's logits [P, 2]: no match, match."""
     logits = torch.empty(len(pairs), 2, device=model.device)
-    for images, places in _side_by_side(pairs, attention_mask.sum(dim=1), batch_size):
+    for images, places in _batches_of_pairs(pairs, attention_mask.sum(dim=1), batch_size):
         memory, text = gallery.memory.select(images.to(gallery.memory.device)).to(model.device), pairs[places, 1]
         logits[places] = model.itm_logits(memory, *trim(input_ids[text], attention_mask[text])).float()
     return logits
@@ -110,7 +110,7 @@ def _check_ranking(rank_by: str) -> None:
         raise ValueError(f"rank_by={rank_by!r} is unknown; choose one of {', '.join(RANKINGS)}.")
 
 
-def _side_by_side(pairs: Tensor, text_lengths: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches_of_pairs(pairs: Tensor, text_lengths: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of pairs long[P, 2] as the Q-Former wants them: numbers of G images, long[G], and the places of S * G
     pairs, where pair i shows image i % G. Images that are in equally many pairs come together."""
     order = text_lengths[pairs[:, 1]].argsort(stable=True)  # within an image, short texts first
@@ -141,7 +141,7 @@ def retrieve(
     texts = input_ids, attention_mask
     itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
     listed_texts, listed_images = _shortlist(itc, shortlist), _shortlist(itc.T, shortlist).T  # bool[I, M] both
-    scores = _match_listed(model, gallery, itc, listed_texts | listed_images, *texts, rank_by, batch_size)
+    scores = _rerank(model, gallery, itc, listed_texts | listed_images, *texts, rank_by, batch_size)
     image_to_text = scores.masked_fill(~listed_texts, NOT_RERANKED)
     return RetrievalScores(itc, image_to_text, scores.masked_fill(~listed_images, NOT_RERANKED).T)
 
@@ -159,7 +159,7 @@ def search(
     """Texts look for pictures: scores [M, I], as `retrieve(...).text_to_image`, at half the cost."""
     texts = input_ids, attention_mask
     itc = itc_similarity(gallery.image_embeds, embed_texts(model, *texts, batch_size=batch_size))
-    return _match_listed(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, rank_by, batch_size).T
+    return _rerank(model, gallery, itc, _shortlist(itc.T, shortlist).T, *texts, rank_by, batch_size).T
 
 
 @torch.no_grad()
@@ -180,7 +180,7 @@ def _shortlist(similarity: Tensor, size: int) -> Tensor:
     return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, best, True)
 
 
-def _match_listed(
+def _rerank(
     model: Stage1Model,
     gallery: Gallery,
     itc: Tensor,
@@ -198,7 +198,7 @@ def _match_listed(
     return scores
 
 
-def matcher(model: Stage2Model | Stage1Model) -> Stage1Model:
+def require_stage1(model: Stage2Model | Stage1Model) -> Stage1Model:
     """The stage-1 model that can search, with its image encoder. Raises ValueError when there is none."""
     stage1 = model if isinstance(model, Stage1Model) else model.stage1
     if stage1 is None:

@@ -84,7 +84,7 @@ def check_pairs(
             raise ValueError(f"negatives are two long[{count}], numbers below {candidates}; one is {index.tolist()}.")
 
 
-def _run(passes: int, step: Callable, *inputs):
+def _maybe_checkpoint(passes: int, step: Callable, *inputs):
     """`step(*inputs)`; with several passes it keeps only its results, and is computed again for its gradient."""
     return step(*inputs) if passes == 1 else checkpoint(step, *inputs, use_reentrant=False)
 
@@ -222,7 +222,7 @@ class Stage1Model(nn.Module):
         if (image_features is None) == (pixels is None) or (captions is None) == (input_ids is None):
             raise ValueError("Give the images as image_features or pixels, and the texts as captions or input_ids.")
         if pixels is not None:
-            features = [_run(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
+            features = [_maybe_checkpoint(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
             image_features = torch.cat(features)
         if captions is not None:
             input_ids, attention_mask = self.tokenize(captions)
@@ -234,12 +234,14 @@ class Stage1Model(nn.Module):
             raise ValueError(f"{len(input_ids)} pairs cannot be computed in {passes} passes.")
         texts = trim(input_ids, attention_mask)
         if world_size > 1:  # each rank has its own longest text; what is gathered must be of one length
-            texts = self._widest(*texts)
+            texts = self._pad_to_max_positions(*texts)
         # With one piece, the only look at these images is here. With several, each step of each piece looks for itself.
         images = [self.qformer.read_image(image_features)] if passes == 1 else image_features.tensor_split(passes)
         ids, masks = (x.tensor_split(passes) for x in texts)
 
-        looks = [_run(passes, self._look, *piece) for piece in zip(images, ids, masks, strict=True)]
+        looks = [
+            _maybe_checkpoint(passes, self._itc_itg_step, *piece) for piece in zip(images, ids, masks, strict=True)
+        ]
         image_embeds, text_embeds, itg_sums = (list(parts) for parts in zip(*looks, strict=True))
         image_embeds, text_embeds = torch.cat(image_embeds), torch.cat(text_embeds)
 
@@ -258,7 +260,9 @@ class Stage1Model(nn.Module):
             wrong_images = gather_across_ranks(image_features)[image_index].tensor_split(passes)
         wrong_ids, wrong_masks = (gather_across_ranks(x)[text_index].tensor_split(passes) for x in texts)
         pieces = zip(images, wrong_images, ids, masks, wrong_ids, wrong_masks, strict=True)
-        verdicts = torch.cat([_run(passes, self._judge, *piece) for piece in pieces], dim=1)  # [3, B, 2]
+        verdicts = torch.cat(
+            [_maybe_checkpoint(passes, self._itm_step, *piece) for piece in pieces], dim=1
+        )  # [3, B, 2]
         itm = itm_loss(verdicts.flatten(0, 1), ~positives.all(dim=1))
 
         targets = texts[1][:, 1:].sum().float()
@@ -266,16 +270,18 @@ class Stage1Model(nn.Module):
             targets = gather_across_ranks(targets[None]).mean()
         return Stage1Losses(itc=itc, itm=itm, itg=sum(itg_sums) / targets)
 
-    def _look(self, image: ImageMemory | Tensor, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _itc_itg_step(
+        self, image: ImageMemory | Tensor, input_ids: Tensor, text_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Image and text apart, then the text after the image: image_embeds [B, Q, E], text_embeds [B, E], and the sum
         of ITG over the target tokens."""
         input_ids, text_mask = trim(input_ids, text_mask)
-        query_pass = self.qformer(image=self._memory(image), use_cache=True)
+        query_pass = self.qformer(image=self._image_memory(image), use_cache=True)
         image_embeds = self.project_queries(query_pass.query_output)
         text_embeds = self.embed_text(input_ids, text_mask)
         return image_embeds, text_embeds, self._itg(query_pass.past, input_ids, text_mask)
 
-    def _judge(
+    def _itm_step(
         self,
         image: ImageMemory | Tensor,
         wrong_image: ImageMemory | Tensor,
@@ -287,10 +293,12 @@ class Stage1Model(nn.Module):
         """ITM's logits of the pairs true, wrong image, wrong text: [3, B, 2]. An image looks at both of its texts at
         once."""
         both = trim(torch.cat([input_ids, wrong_ids]), torch.cat([text_mask, wrong_mask]))
-        true, wrong_text = self.itm_logits(self._memory(image), *both).chunk(2)
-        return torch.stack([true, self.itm_logits(self._memory(wrong_image), *trim(input_ids, text_mask)), wrong_text])
+        true, wrong_text = self.itm_logits(self._image_memory(image), *both).chunk(2)
+        return torch.stack(
+            [true, self.itm_logits(self._image_memory(wrong_image), *trim(input_ids, text_mask)), wrong_text]
+        )
 
-    def _memory(self, image: ImageMemory | Tensor) -> ImageMemory:
+    def _image_memory(self, image: ImageMemory | Tensor) -> ImageMemory:
         return image if isinstance(image, ImageMemory) else self.qformer.read_image(image)
 
     def _positives(self, input_ids: Tensor, image_id: Tensor | None) -> Tensor:
@@ -300,7 +308,7 @@ class Stage1Model(nn.Module):
             image_id = torch.arange(len(input_ids), device=input_ids.device) + rank * len(input_ids)
         return image_id[:, None] == gather_across_ranks(image_id)[None, :]
 
-    def _widest(self, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _pad_to_max_positions(self, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Both [B, T], padded to the longest text there can be."""
         padding = (0, self.qformer.config.max_positions - input_ids.shape[1])
         return F.pad(input_ids, padding, value=self.qformer.config.pad_token_id), F.pad(text_mask, padding)

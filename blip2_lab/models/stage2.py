@@ -30,7 +30,7 @@ from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.vision_encoder import ImageEncoder, freeze
 
-Picture = Image.Image | str | Path  #: a picture in memory, or the path of one
+ImageSource = Image.Image | str | Path  #: a picture in memory, or the path of one
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ class Stage2Model(nn.Module):
     # -- asking ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode_image(self, image: Picture | Sequence[Picture] | Tensor) -> Tensor:
+    def encode_image(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
         """A picture, a path, several of them, or pixels [3,H,W] or [B,3,H,W] -> visual_prompt [B,Q,Dl]."""
         return self.visual_prompt(self.image_encoder(self._pixels(image)))
 
     def generate(
         self,
-        image: Picture | Sequence[Picture] | Tensor | None = None,
+        image: ImageSource | Sequence[ImageSource] | Tensor | None = None,
         prompt: str | Sequence[str] = "",
         *,
         visual_prompt: Tensor | None = None,
@@ -154,7 +154,7 @@ class Stage2Model(nn.Module):
         decoding       the fields of `language.Decoding`: num_beams, max_new_tokens, length_penalty, ...
         """
         settings = Decoding(**decoding)
-        visual_prompt, single = self._see(image, visual_prompt)
+        visual_prompt, single = self._one_visual_prompt(image, visual_prompt)
         prompts = [prompt] * len(visual_prompt) if isinstance(prompt, str) else list(prompt)
         if len(visual_prompt) == 1:
             visual_prompt = visual_prompt.expand(len(prompts), -1, -1)
@@ -165,7 +165,7 @@ class Stage2Model(nn.Module):
 
     def stream(
         self,
-        image: Picture | Tensor | None = None,
+        image: ImageSource | Tensor | None = None,
         prompt: str = "",
         *,
         visual_prompt: Tensor | None = None,
@@ -177,14 +177,14 @@ class Stage2Model(nn.Module):
         Greedy unless `num_beams` or `do_sample` says otherwise: beam search has nothing to show before its end.
         """
         settings = Decoding(**{"num_beams": 1, **decoding})
-        visual_prompt, _ = self._see(image, visual_prompt)
+        visual_prompt, _ = self._one_visual_prompt(image, visual_prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"Streaming answers about one picture at a time; {len(visual_prompt)} were given.")
         return self.language_model.stream(visual_prompt, prompt, settings)
 
     def rank(
         self,
-        image: Picture | Tensor | None = None,
+        image: ImageSource | Tensor | None = None,
         prompt: str = "",
         candidates: Sequence[str] = (),
         *,
@@ -199,7 +199,7 @@ class Stage2Model(nn.Module):
         candidates = list(candidates)
         if not candidates or not all(text.strip() for text in candidates):
             raise ValueError("Give at least one candidate to rank, and none that is empty.")
-        visual_prompt, _ = self._see(image, visual_prompt)
+        visual_prompt, _ = self._one_visual_prompt(image, visual_prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"Candidates are ranked for one picture at a time; {len(visual_prompt)} were given.")
         visual_prompts = visual_prompt.expand(len(candidates), -1, -1)
@@ -208,8 +208,8 @@ class Stage2Model(nn.Module):
         ranked = zip(candidates, scores.tolist(), shares.tolist(), strict=True)
         return sorted((Candidate(*one) for one in ranked), key=lambda candidate: -candidate.probability)
 
-    def _see(
-        self, image: Picture | Sequence[Picture] | Tensor | None, visual_prompt: Tensor | None
+    def _one_visual_prompt(
+        self, image: ImageSource | Sequence[ImageSource] | Tensor | None, visual_prompt: Tensor | None
     ) -> tuple[Tensor, bool]:
         """-> visual_prompt [B,Q,Dl], and whether it stands for a single picture rather than a list of them."""
         if (image is None) == (visual_prompt is None):
@@ -219,7 +219,7 @@ class Stage2Model(nn.Module):
         single = isinstance(image, Image.Image | str | Path) or (isinstance(image, Tensor) and image.ndim == 3)
         return self.encode_image(image), single
 
-    def _pixels(self, image: Picture | Sequence[Picture] | Tensor) -> Tensor:
+    def _pixels(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
         """-> pixels [B,3,H,W] on the image encoder's device."""
         if isinstance(image, Tensor):
             pixels = image[None] if image.ndim == 3 else image

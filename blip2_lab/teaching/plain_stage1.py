@@ -40,9 +40,9 @@ def plain_losses(
     image = qformer.image_layer_norm(image_features)
 
     # ITC: queries alone, text alone
-    queries, past = bert(qformer, embed(qformer, None, size), num_queries, image)
+    queries, past = bert_layers(qformer, embed(qformer, None, size), num_queries, image)
     image_embeds = F.normalize(stage1.vision_projection(queries), dim=-1)
-    text, _ = bert(qformer, embed(qformer, input_ids, 0), 0, mask=attention_mask[:, None, None, :])
+    text, _ = bert_layers(qformer, embed(qformer, input_ids, 0), 0, mask=attention_mask[:, None, None, :])
     text_embeds = F.normalize(stage1.text_projection(text[:, 0]), dim=-1)
     similarity = torch.matmul(image_embeds[:, None], text_embeds[None, :, :, None]).squeeze(-1)  # [B, B, Q]
     image_to_text = similarity.max(dim=-1).values / stage1.temperature
@@ -53,14 +53,14 @@ def plain_losses(
     )
 
     # ITM: three batches, [true; wrong image; wrong text]
-    image_index, text_index = negatives or draw(text_to_image, image_to_text, generator)
+    image_index, text_index = negatives or draw_negatives(text_to_image, image_to_text, generator)
     wrong_images = torch.stack([image[i] for i in image_index])
     wrong_ids = torch.stack([input_ids[i] for i in text_index])
     wrong_mask = torch.stack([attention_mask[i] for i in text_index])
     ids, mask = torch.cat([input_ids, input_ids, wrong_ids]), torch.cat([attention_mask, attention_mask, wrong_mask])
     mask = F.pad(mask, (num_queries, 0), value=1)[:, None, None, :]
     images = torch.cat([image, wrong_images, image])
-    joint, _ = bert(qformer, embed(qformer, ids, 3 * size), num_queries, images, mask=mask)
+    joint, _ = bert_layers(qformer, embed(qformer, ids, 3 * size), num_queries, images, mask=mask)
     logits = stage1.itm_head(joint[:, :num_queries]).mean(dim=1)
     labels = torch.cat([targets.new_ones(size), targets.new_zeros(2 * size)])
     itm = F.cross_entropy(logits, labels)
@@ -71,7 +71,7 @@ def plain_losses(
     length = input_ids.shape[1]
     causal = torch.ones(length, length, device=input_ids.device, dtype=attention_mask.dtype).tril()
     mask = F.pad(causal * attention_mask[:, None, :], (num_queries, 0), value=1)[:, None]
-    text, _ = bert(qformer, embed(qformer, decoder_ids, 0), 0, mask=mask, past=past)
+    text, _ = bert_layers(qformer, embed(qformer, decoder_ids, 0), 0, mask=mask, past=past)
     logits = stage1.lm_head(text, qformer.word_embeddings.weight)[:, :-1]
     labels = decoder_ids.masked_fill(attention_mask == 0, IGNORE_INDEX)[:, 1:]
     itg = F.cross_entropy(
@@ -81,7 +81,9 @@ def plain_losses(
 
 
 @torch.no_grad()
-def draw(text_to_image: Tensor, image_to_text: Tensor, generator: torch.Generator | None) -> tuple[list, list]:
+def draw_negatives(
+    text_to_image: Tensor, image_to_text: Tensor, generator: torch.Generator | None
+) -> tuple[list, list]:
     """An image for each text, then a text for each image, one multinomial each."""
     drawn = []
     for similarity in (text_to_image, image_to_text):
@@ -100,7 +102,7 @@ def embed(qformer: QFormer, input_ids: Tensor | None, num_samples: int) -> Tenso
     return qformer.dropout(qformer.embedding_layer_norm(torch.cat(parts, dim=1)))
 
 
-def bert(
+def bert_layers(
     qformer: QFormer,
     x: Tensor,
     num_queries: int,

@@ -30,19 +30,19 @@ from torch import Tensor, nn
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation
-from blip2_lab.data.examples import AskedQuestion, Batch, PictureList, Record, batch_indices
+from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
 from blip2_lab.data.mixture import (
     Mixture,
-    Part,
     Pick,
-    Skips,
+    SkipLog,
     Source,
     Stream,
-    hold_out,
-    identity,
+    Subset,
     is_stream,
     open_sources,
+    source_fingerprint,
+    split_held_out,
 )
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
@@ -132,10 +132,10 @@ class PictureFeed:
     ) -> None:
         sources = [_with_text(source, data.text) for source in mixture.sources]
         self.held_out: list[Source] = []
-        self.skips = Skips(mixture.of(sources), data.max_broken, broken_file)
+        self.skips = SkipLog(mixture.of(sources), data.max_broken, broken_file)
         if data.held_out and not any(map(is_stream, sources)):
             share = [data.held_out * len(source) // sum(map(len, sources)) for source in sources]
-            sources, self.held_out = zip(*map(hold_out, sources, share), strict=True)
+            sources, self.held_out = zip(*map(split_held_out, sources, share), strict=True)
         self.mixture = mixture.of(sources)
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip)
@@ -146,9 +146,9 @@ class PictureFeed:
             print(f"note: batches of {self.batch_size} instead of {batch_size}: there are no more pictures", flush=True)
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """A name for the list of examples; a resumed run must find the same."""
-        return "-".join(identity(source) for source in self.mixture.sources)
+        return "-".join(source_fingerprint(source) for source in self.mixture.sources)
 
     def batch(self, index: int) -> Batch:
         """Batch number `index`. Raises ValueError when all of it is broken, or too much of everything."""
@@ -261,7 +261,7 @@ class PictureFeed:
 
     def texts(self) -> list[str]:
         """All that the sources on disk say, without opening a picture: to see whether a vocabulary knows the words."""
-        lists = [source for source in self.mixture.sources if isinstance(source, Part | PictureList)]
+        lists = [source for source in self.mixture.sources if isinstance(source, Subset | ImageTextList)]
         records = (source.record(index) for source in lists for index in range(len(source)))
         if self.data.text == "captions":
             return [caption for record in records for caption in record.captions]
@@ -288,13 +288,13 @@ def _with_text(source: Source | Stream, text: str) -> Source | Stream:
     """The pictures of a list about which there is such a text. Raises ValueError when there is none."""
     if text not in ("captions", "questions"):
         raise ValueError(f"data.text={text} is unknown: choose captions or questions")
-    if not isinstance(source, PictureList):
+    if not isinstance(source, ImageTextList):
         return source
     numbers = [i for i, record in enumerate(source.records) if getattr(record, text)]
     if not numbers:
         other = "questions" if text == "captions" else "captions"
         raise ValueError(f"{source.name} has no {text}; to train on its {other}: --set data.text={other}")
-    return source if len(numbers) == len(source) else Part(source, numbers)
+    return source if len(numbers) == len(source) else Subset(source, numbers)
 
 
 def _or_nan(encode: Encode, image_size: int) -> Encode:
@@ -311,11 +311,11 @@ def _or_nan(encode: Encode, image_size: int) -> Encode:
 
 def _contents(source: Source, data: WebData, seed: int) -> str:
     """A name for these pictures (by path, size and time of change) and for what is done with them."""
-    digest = hashlib.sha256(f"{identity(source)} {seed} {data.image_size} {data.crop_scale}".encode())
+    digest = hashlib.sha256(f"{source_fingerprint(source)} {seed} {data.image_size} {data.crop_scale}".encode())
     digest.update(f"{data.flip} {data.cached_views}".encode())
-    while isinstance(source, Part):
+    while isinstance(source, Subset):
         source = source.source
-    files = [record.file for record in source.records] if isinstance(source, PictureList) else []
+    files = [record.file for record in source.records] if isinstance(source, ImageTextList) else []
     for file in files or getattr(source, "paths", []):
         status = os.stat(file) if os.path.exists(file) else None
         digest.update(f"{file} {status and (status.st_size, status.st_mtime_ns)}\n".encode())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import blip2_lab
 from blip2_lab.checkpoints.huggingface import from_transformers, to_transformers
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, from_eva, from_lavis_stage2, rename_keys, reverse
-from blip2_lab.checkpoints.load import find, load, save
+from blip2_lab.checkpoints.load import find_model, load, save
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import Text, language_model
 from blip2_lab.models.masks import bidirectional_mask, unimodal_mask
@@ -361,7 +361,7 @@ def test_folders_that_hold_something_else(tmp_path):
 def test_a_hub_name_without_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="owner/nothing is not a folder here and could not be fetched") as caught:
-        find("owner/nothing")
+        find_model("owner/nothing")
     assert "\n" not in str(caught.value)
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from blip2_lab.checkpoints import catalog, lavis, load, memory
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
-from blip2_lab.checkpoints.lavis import is_lavis_folder, kept_of_eva
+from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, is_lavis_folder
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from tests.tiny import build_tiny_model, loud
@@ -90,7 +90,9 @@ def test_stage_2_in_8_bits(model, folder):
 
 def test_stage_1_with_its_image_encoder(model, tmp_path):
     stage1 = model.stage1
-    whole = to_lavis(stage1) | {f"visual_encoder.{name}": tensor for name, tensor in kept_of_eva(eva(model)).items()}
+    whole = to_lavis(stage1) | {
+        f"visual_encoder.{name}": tensor for name, tensor in drop_unused_eva_keys(eva(model)).items()
+    }
     save_file({name: tensor.clone().contiguous() for name, tensor in whole.items()}, tmp_path / "stage1.safetensors")
     stage1.tokenizer.save_pretrained(tmp_path / "bert-base-uncased")
     again = load.load(tmp_path / "stage1.safetensors")
@@ -149,7 +151,7 @@ def test_room_for_the_language_model_is_asked_for_before_it_is_fetched(monkeypat
     """The checkpoint alone is small; what it needs from the hub is not."""
     torch.save({"query_tokens": torch.zeros(1, 8, 64), "t5_proj.weight": torch.zeros(4096, 64)}, tmp_path / "xxl.pth")
     monkeypatch.setattr(lavis, "fetch", lambda name: pytest.fail("fetched"))
-    monkeypatch.setattr(lavis, "cached", lambda name: None)
+    monkeypatch.setattr(lavis, "cached_folder", lambda name: None)
     monkeypatch.setattr(lavis, "bytes_to_fetch", lambda name: None)
     monkeypatch.setattr(memory, "free_memory", lambda device: 15 * memory.GIB)
     with pytest.raises(ValueError, match=r"xxl.pth in float32 needs 45.* What fits: .*xxl.pth .*--quantize int8\."):

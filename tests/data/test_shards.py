@@ -13,7 +13,7 @@ from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data import shards
-from blip2_lab.data.examples import AskedQuestion, PictureList, Record
+from blip2_lab.data.examples import AskedQuestion, ImageTextList, Record
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream, pack, record_of
 
@@ -58,7 +58,7 @@ def test_what_is_packed_comes_back(folder, tmp_path):
 def test_all_that_is_said_travels(tmp_path):
     asked = AskedQuestion("what?", ("a net", "a net", "mesh"), "other", "17")
     record = Record(encoded(3), ("ein Würfel",), (asked,), (("a cube", (0.0, 0.25, 0.5, 1.0)),), "x/1", "near-domain")
-    pack(PictureList([record]), tmp_path / "out")
+    pack(ImageTextList([record]), tmp_path / "out")
     assert ShardFolder(tmp_path / "out").record(0) == record
 
 
@@ -146,7 +146,7 @@ def test_packing_mistakes(folder, packed, tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
         pack(ImageFolder(folder), tmp_path / "new", per_shard=0)
     with pytest.raises(ValueError, match="nothing to pack"):
-        pack(PictureList([Record(tmp_path / "none.png", ("x",))]), tmp_path / "new")
+        pack(ImageTextList([Record(tmp_path / "none.png", ("x",))]), tmp_path / "new")
     with pytest.raises(ValueError, match="holds no samples"):
         ShardFolder(folder)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blip2_lab.models.beam_search import Watched, beam_search, best_continuations, final_score
+from blip2_lab.models.beam_search import BeamRecorder, beam_search, best_continuations, final_score
 
 START, END = 0, 1
 
@@ -55,7 +55,7 @@ def test_a_watched_search_finds_the_same_and_remembers_its_beams():
         [[0.0, 0.0, 0.6, 0.4, 0.0], [0.2] * 5, [0.0, 0.1, 0.25, 0.25, 0.4], [0.0, 0.9, 0, 0, 0.1], [0, 1, 0, 0, 0]]
     )
     search = dict(batch_size=1, start_id=START, end_id=END, num_beams=2, max_length=4, length_penalty=0.0)
-    watched = Watched(step)
+    watched = BeamRecorder(step)
     assert beam_search(watched, **search) == beam_search(step, **search) == [[0, 3, 1]]
     sequences, parents, scores = zip(*watched.rounds[0], strict=True)
     assert sequences == ([0, 2], [0, 3]) and parents == (0, 0)

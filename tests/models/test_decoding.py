@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from blip2_lab.models.decoding import COLDEST, SEEDS, Decoding, check_seed, choose, nucleus
+from blip2_lab.models.decoding import MIN_TEMPERATURE, SEED_RANGE, Decoding, check_seed, choose_token, nucleus
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty", "repetition_penalty"])
@@ -20,16 +20,16 @@ def test_no_setting_is_infinite_or_no_number(name, value):
 def test_a_temperature_too_small_to_divide_by_is_refused_and_the_smallest_one_works():
     logits = torch.tensor([-100.0, 99.0, 100.0, -torch.inf])
     assert nucleus(logits, 1e-45).isnan().any(), "or there is nothing to refuse"
-    for cold in (1e-45, COLDEST / 2, 0.0, -1.0):
+    for cold in (1e-45, MIN_TEMPERATURE / 2, 0.0, -1.0):
         with pytest.raises(ValueError, match=f"temperature is {cold}"):
             Decoding(temperature=cold)
-    assert choose(logits, [], None, Decoding(do_sample=True, temperature=COLDEST)) == 2
+    assert choose_token(logits, [], None, Decoding(do_sample=True, temperature=MIN_TEMPERATURE)) == 2
 
 
 def test_a_seed_is_one_that_torch_takes():
-    for seed in SEEDS:
+    for seed in SEED_RANGE:
         assert check_seed(seed) == seed
         torch.Generator().manual_seed(seed)
-    for seed in (SEEDS[0] - 1, SEEDS[1] + 1):
+    for seed in (SEED_RANGE[0] - 1, SEED_RANGE[1] + 1):
         with pytest.raises(ValueError, match=f"The seed is {seed}; it must be"):
             check_seed(seed)

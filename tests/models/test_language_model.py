@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from blip2_lab.models.decoding import Decoding, Token, choose, words
+from blip2_lab.models.decoding import Decoding, Token, choose_token, merge_into_words
 from blip2_lab.models.language_model import Text, language_model, pad
 from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
 from tests.tiny import build_tiny_model, loud
@@ -184,21 +184,21 @@ def test_nucleus_of_one_token_is_greedy(language, visual_prompt):
 
 def test_choose_by_hand():
     logits = torch.tensor([2.0, 1.0, -1.0, 0.0])
-    assert choose(logits, [], None, GREEDY) == 0
-    assert choose(logits, [], 0, GREEDY) == 1  # 0 may not come yet
+    assert choose_token(logits, [], None, GREEDY) == 0
+    assert choose_token(logits, [], 0, GREEDY) == 1  # 0 may not come yet
     penalty = Decoding(num_beams=1, repetition_penalty=2.5)
-    assert choose(logits, [0, 0], None, penalty) == 1  # 2 / 2.5 < 1
+    assert choose_token(logits, [0, 0], None, penalty) == 1  # 2 / 2.5 < 1
     probabilities = logits.softmax(dim=0)
     assert probabilities[0] < 0.7 < probabilities[0] + probabilities[1]
-    drawn = {choose(logits, [], None, Decoding(do_sample=True, top_p=0.7)) for _ in range(60)}
+    drawn = {choose_token(logits, [], None, Decoding(do_sample=True, top_p=0.7)) for _ in range(60)}
     assert drawn == {0, 1}
     assert logits.tolist() == [2.0, 1.0, -1.0, 0.0]  # not changed in place
 
 
 def test_words_are_their_pieces_together():
     tokens = [Token("a", 0.5), Token(" bo", 0.5), Token("at", 0.5), Token(".", 0.1)]
-    assert words(tokens) == [Token("a", 0.5), Token(" boat.", pytest.approx(0.025))]
-    assert words([]) == []
+    assert merge_into_words(tokens) == [Token("a", 0.5), Token(" boat.", pytest.approx(0.025))]
+    assert merge_into_words([]) == []
 
 
 @pytest.mark.parametrize(

@@ -269,8 +269,8 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients():
     def backward(recompute):
         task = TinyStage1Task(replace(OPTIM, batch_size=8))
         if recompute:
-            distributed.recompute_layers(task.model)
-            distributed.recompute_layers(task.model)  # twice is once
+            distributed.enable_gradient_checkpointing(task.model)
+            distributed.enable_gradient_checkpointing(task.model)  # twice is once
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
             total = task.losses(task.batch(0))["total"]
@@ -291,4 +291,4 @@ def test_stacks_are_lists_of_equal_layers():
             "single": nn.ModuleList([nn.Linear(1, 1)]),
         }
     )
-    assert distributed.stacks(model) == [model["layers"]]
+    assert distributed.layer_stacks(model) == [model["layers"]]

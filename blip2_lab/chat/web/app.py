@@ -466,7 +466,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if (sentence := console.explain(error)) is None:
             raise
-        console.say(f"app.py: {sentence}")
+        console.print_progress(f"app.py: {sentence}")
         sys.exit(2)
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"Open http://{host}:{port} in your browser. Stop with Ctrl+C.", flush=True)

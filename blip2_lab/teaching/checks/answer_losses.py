@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching.checks.check import Case, Check
-from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, Speaker, random, text_of
+from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, TinyLanguageModel, random, text_of
 
 # --- A decoder ------------------------------------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ def _answer_cases(encoder_decoder: bool) -> list[Case]:
         prompt, answer = text_of(*prompts, left=not encoder_decoder), text_of(*answers)
         picture = random(len(prompts), 2, WIDTH, seed=5 + i)
         description = f"2 soft words, prompt {prompt[0].tolist()}, answer {answer[0].tolist()}"
-        made.append(Case(description, (Speaker(), picture, *prompt, *answer)))
+        made.append(Case(description, (TinyLanguageModel(), picture, *prompt, *answer)))
     return made
 
 
@@ -37,7 +37,7 @@ def _on_texts(function: Callable, args: tuple) -> Any:
     return function(model, picture, Text(prompt, prompt_mask), Text(answer, answer_mask))
 
 
-def _all_logits(model: Speaker, picture: Tensor, text: Text) -> Tensor:
+def _all_logits(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor:
     embeddings, mask = model.prepend(picture, text)
     return model.model(inputs_embeds=embeddings, attention_mask=mask).logits
 
@@ -79,7 +79,7 @@ decoder_answer_logits = Check(
 # --- An encoder-decoder ---------------------------------------------------------------------------------------------
 
 
-def _t5(model: Speaker, picture: Tensor, prompt: Text, ids: Tensor, mask: Tensor) -> Tensor:
+def _t5(model: TinyLanguageModel, picture: Tensor, prompt: Text, ids: Tensor, mask: Tensor) -> Tensor:
     embeddings, attention = model.prepend(picture, prompt)
     return model.model(
         inputs_embeds=embeddings, attention_mask=attention, decoder_input_ids=ids, decoder_attention_mask=mask.long()
@@ -127,7 +127,7 @@ def _loss_cases() -> list[Case]:
     made = []
     for answers in (((4, 1),), ((4, 5, 6, 1), (6, 1)), ((PAD, 5, 1), (6,))):
         ids, mask = text_of(*answers)
-        speaker = Speaker(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
+        speaker = TinyLanguageModel(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
         nothing = torch.zeros(len(ids), 0, WIDTH)
         prompt = text_of(*[(3,)] * len(ids))
         made.append(

@@ -95,7 +95,7 @@ class Check:
             try:
                 got.append(self._run(answer, case.args))
             except NotImplementedError:
-                return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {where(self.solution)}.")
+                return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
             except Exception as error:  # whatever a student's code does: it becomes a sentence
                 got.append(error)
         same = [equal(ours, theirs, self.tolerance) for ours, theirs in zip(got, expected, strict=True)]
@@ -108,9 +108,9 @@ class Check:
         first = same.index(False)
         message = self._diagnose(got, expected, cases, first)
         if isinstance(got[first], Exception):
-            message = message or _told(got[first], answer)
+            message = message or _error_message(got[first], answer)
             return Verdict(FAILED, self.name, message, f"input: {cases[first].description}")
-        message = message or _difference(got[first], expected[first], self.tolerance)
+        message = message or _describe_difference(got[first], expected[first], self.tolerance)
         show = self.show or _side_by_side
         return Verdict(FAILED, self.name, message, show(cases[first], got[first], expected[first]))
 
@@ -182,18 +182,18 @@ def equal(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
     return type(a) is type(b) and a == b
 
 
-def _difference(got: Any, expected: Any, tolerance: float) -> str:
+def _describe_difference(got: Any, expected: Any, tolerance: float) -> str:
     """In words, for an answer that makes none of the known mistakes."""
     if isinstance(expected, tuple) and not (isinstance(got, tuple | list) and len(got) == len(expected)):
-        return f"Return {len(expected)} things, in this order; yours returns {_kind(got)}."
+        return f"Return {len(expected)} things, in this order; yours returns {_describe(got)}."
     if isinstance(expected, tuple | list) and isinstance(got, tuple | list):
         for i, (ours, theirs) in enumerate(zip(got, expected, strict=False)):
             if not equal(ours, theirs, tolerance):
-                return f"Part {i + 1} of your answer differs. {_difference(ours, theirs, tolerance)}"
+                return f"Part {i + 1} of your answer differs. {_describe_difference(ours, theirs, tolerance)}"
         return f"Your answer has {len(got)} parts, the library's {len(expected)}."
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor):
-            return f"Return a tensor; yours returns {_kind(got)}."
+            return f"Return a tensor; yours returns {_describe(got)}."
         if got.shape != expected.shape:
             turned = " It looks transposed." if sorted(got.shape) == sorted(expected.shape) else ""
             return f"The shape is {list(got.shape)} and should be {list(expected.shape)}.{turned}"
@@ -204,7 +204,7 @@ def _difference(got: Any, expected: Any, tolerance: float) -> str:
     return "The numbers differ; the smallest case where they do:"
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     if isinstance(value, tuple | list):
@@ -213,10 +213,10 @@ def _kind(value: Any) -> str:
 
 
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:
-    return f"input: {case.description}\nyours:\n{small(got)}\nthe library's:\n{small(expected)}"
+    return f"input: {case.description}\nyours:\n{format_value(got)}\nthe library's:\n{format_value(expected)}"
 
 
-def small(value: Any, indent: str = "  ") -> str:
+def format_value(value: Any, indent: str = "  ") -> str:
     """A value in a few lines: small tensors whole, large ones by shape and first numbers."""
     if isinstance(value, Tensor):
         value = value.detach()
@@ -227,7 +227,7 @@ def small(value: Any, indent: str = "  ") -> str:
             return "\n".join(indent + " ".join(_number(x) for x in row) for row in value.tolist())
         return indent + str(_rounded(value.tolist()))
     if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
-        return "\n".join(small(part, indent) for part in value)
+        return "\n".join(format_value(part, indent) for part in value)
     if isinstance(value, dict):
         return "\n".join(f"{indent}{key}: {part}" for key, part in value.items())
     return f"{indent}{value}"
@@ -246,13 +246,13 @@ def _rounded(value: Any) -> Any:
 # --- Sources --------------------------------------------------------------------------------------------------------
 
 
-def where(thing: Callable) -> str:
+def qualified_name(thing: Callable) -> str:
     """`masks.unimodal_mask`: the module without the package, and the name."""
     module = thing.__module__.removeprefix("blip2_lab.")
     return f"{module}.{thing.__qualname__}"
 
 
-def _told(error: Exception, answer: Callable) -> str:
+def _error_message(error: Exception, answer: Callable) -> str:
     """An exception as a sentence, with the line of the student's function where it happened."""
     code = getattr(answer, "__code__", None)
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.name == code.co_name]
@@ -284,4 +284,4 @@ def show_source(thing: Callable) -> Source:
     """The library's own source of a function, method or class, to be unfolded by who wants to see it."""
     if isinstance(thing, Check):
         thing = thing.solution
-    return Source(where(thing), inspect.cleandoc("\n" + inspect.getsource(thing)))
+    return Source(qualified_name(thing), inspect.cleandoc("\n" + inspect.getsource(thing)))

@@ -104,7 +104,7 @@ def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, b
     }
 
 
-def _stop_asking(module: nn.Module) -> nn.Module:
+def _without_grad(module: nn.Module) -> nn.Module:
     return module.requires_grad_(False)
 
 
@@ -122,7 +122,7 @@ def _no_grad(module: nn.Module) -> nn.Module:
     return frozen
 
 
-def _sticky_eval_only(module: nn.Module) -> nn.Module:
+def _frozen_eval_only(module: nn.Module) -> nn.Module:
     module.eval()
     module.train = partial(lambda part, mode=True: part, module)
     return module
@@ -138,11 +138,11 @@ freeze = Check(
     lambda: [Case("a linear layer with dropout, inside a model that trains", ())],
     "No gradients, eval mode that stays, the same weights after a training step, and the gradient passes through.",
     {
-        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too.": _stop_asking,
+        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too.": _without_grad,
         "eval() is undone by the next model.train(): it must stay. (LAVIS replaces the module's `train`; the rest of "
         "its language model keeps dropping out.)": _eval_once,
         "eval() stops dropout, not learning: the weights still ask for gradients.": _eval_only,
-        "eval() stays, but the weights still ask for gradients and change.": _sticky_eval_only,
+        "eval() stays, but the weights still ask for gradients and change.": _frozen_eval_only,
         "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must: in stage 2 the "
         "language model teaches the Q-Former.": _no_grad,
         "It works, but returns nothing. Return the module, so that one can write `encoder = freeze(encoder)`.": (

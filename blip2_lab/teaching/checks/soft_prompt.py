@@ -40,7 +40,7 @@ def text_of(*rows: tuple[int, ...], left: bool = False) -> tuple[Tensor, Tensor]
 # --- Stand-ins ------------------------------------------------------------------------------------------------------
 
 
-class _Bridge(nn.Module):
+class TinyBridge(nn.Module):
     """What `Stage2Model.visual_prompt` uses of a Stage2Model."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _Bridge(nn.Module):
         self.language_projection = nn.Linear(8, WIDTH)
 
 
-class Frozen(nn.Module):
+class TinyTransformer(nn.Module):
     """A language model's body: embeddings, and logits made of a running sum over what may be read."""
 
     def __init__(self) -> None:
@@ -80,14 +80,14 @@ class Frozen(nn.Module):
         return SimpleNamespace(logits=(x.cumsum(dim=1) @ self.head)[:, -logits_to_keep:])
 
 
-class Speaker(nn.Module):
+class TinyLanguageModel(nn.Module):
     """A LanguageModel's face: `model`, `prepend` and, where given, ready-made `answer_logits`."""
 
     prepend = LanguageModel.prepend
 
     def __init__(self, logits: Tensor | None = None) -> None:
         super().__init__()
-        self.model = Frozen()
+        self.model = TinyTransformer()
         self.model.config = SimpleNamespace(decoder_start_token_id=START)
         self.pad_token_id = PAD
         self.logits = logits
@@ -100,7 +100,7 @@ class Speaker(nn.Module):
 
 
 def _bridge_cases() -> list[Case]:
-    return [Case(f"{b} picture(s) of 5 features", (_Bridge(), random(b, 5, 6, seed=b))) for b in (1, 2)]
+    return [Case(f"{b} picture(s) of 5 features", (TinyBridge(), random(b, 5, 6, seed=b))) for b in (1, 2)]
 
 
 def _with_gradient(function: Callable, args: tuple) -> Any:
@@ -109,12 +109,12 @@ def _with_gradient(function: Callable, args: tuple) -> Any:
     return (output, bool(output.requires_grad)) if isinstance(output, Tensor) else output
 
 
-def _query_output(model: _Bridge, image_features: Tensor) -> Tensor:
+def _query_output(model: TinyBridge, image_features: Tensor) -> Tensor:
     return model.qformer(image=model.qformer.read_image(image_features)).query_output
 
 
 @torch.no_grad()
-def _without_gradient(model: _Bridge, image_features: Tensor) -> Tensor:
+def _without_gradient(model: TinyBridge, image_features: Tensor) -> Tensor:
     return Stage2Model.visual_prompt(model, image_features)
 
 
@@ -149,7 +149,9 @@ visual_prompt = Check(
 def _prepend_cases() -> list[Case]:
     texts = (text_of((3, 4)), text_of((3, 4, 5), (6,)), text_of((3,), (4, 5), left=True))
     return [
-        Case(f"{2 + i} soft words, token ids {ids.tolist()}, {PAD} is padding", (Speaker(), prompt, ids, mask))
+        Case(
+            f"{2 + i} soft words, token ids {ids.tolist()}, {PAD} is padding", (TinyLanguageModel(), prompt, ids, mask)
+        )
         for i, (ids, mask) in enumerate(texts)
         for prompt in [random(len(ids), 2 + i, WIDTH, seed=3)]
     ]
@@ -164,7 +166,7 @@ def _on_text(function: Callable, args: tuple) -> Any:
 def _prepend_but(change: Callable[[Tensor, Tensor, Tensor], tuple]) -> Callable:
     """A wrong prepend, from soft words, embedded words and the text's mask (both as the right one has them)."""
 
-    def wrong(model: Speaker, prompt: Tensor, text: Text) -> tuple:
+    def wrong(model: TinyLanguageModel, prompt: Tensor, text: Text) -> tuple:
         return change(prompt, model.model.get_input_embeddings()(text.ids), text.mask.long())
 
     return wrong

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.models.decoding import PAPER, Decoding
+from blip2_lab.models.decoding import PAPER_DECODING, Decoding
 from blip2_lab.models.language_model import DecoderLanguageModel
 from blip2_lab.picturebook import words
 from blip2_lab.training.tasks.base import PicturesTask
@@ -50,7 +50,7 @@ class Stage2Task(PicturesTask):
         """Is each question answered word for word?"""
         # A decoder goes on after its answer ("snow. Question: what …"); the paper's beams and length penalty end it.
         decodes = isinstance(self.model.language_model, DecoderLanguageModel)
-        decoding, right = PAPER if decodes else Decoding(num_beams=1), []
+        decoding, right = PAPER_DECODING if decodes else Decoding(num_beams=1), []
         for start in range(0, len(self.questions), at_once):
             part = self.questions[start : start + at_once]
             prompts = visual_prompts[[number for number, _ in part]]

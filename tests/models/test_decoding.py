@@ -1,4 +1,4 @@
-"""What an answer's settings may be. How answers are chosen by them is in test_language_model.py."""
+"""Valid and invalid settings of decoding. How tokens are chosen is tested in test_language_model.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blip2_lab.models.decoding import MIN_TEMPERATURE, SEED_RANGE, Decoding, che
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty", "repetition_penalty"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_no_setting_is_infinite_or_no_number(name, value):
+def test_settings_must_be_finite(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be a finite number"):
         Decoding(**{name: value})
 
@@ -26,7 +26,7 @@ def test_a_temperature_too_small_to_divide_by_is_refused_and_the_smallest_one_wo
     assert choose_token(logits, [], None, Decoding(do_sample=True, temperature=MIN_TEMPERATURE)) == 2
 
 
-def test_a_seed_is_one_that_torch_takes():
+def test_seeds_outside_torchs_range_raise():
     for seed in SEED_RANGE:
         assert check_seed(seed) == seed
         torch.Generator().manual_seed(seed)

@@ -105,7 +105,7 @@ def test_the_future_of_an_answer_cannot_change_its_past(language, visual_prompt)
     assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-3)
 
 
-def test_the_picture_is_read(language, visual_prompt):
+def test_the_visual_prompt_changes_the_logits(language, visual_prompt):
     same = language.loss(visual_prompt, PROMPTS, ["yes", "yes"])
     assert abs(same - language.loss(visual_prompt.flip(0), PROMPTS, ["yes", "yes"])) > 1e-4
 
@@ -195,7 +195,7 @@ def test_choose_by_hand():
     assert logits.tolist() == [2.0, 1.0, -1.0, 0.0]  # not changed in place
 
 
-def test_words_are_their_pieces_together():
+def test_tokens_merge_into_words():
     tokens = [Token("a", 0.5), Token(" bo", 0.5), Token("at", 0.5), Token(".", 0.1)]
     assert merge_into_words(tokens) == [Token("a", 0.5), Token(" boat.", pytest.approx(0.025))]
     assert merge_into_words([]) == []
@@ -212,7 +212,7 @@ def test_words_are_their_pieces_together():
         (dict(repetition_penalty=0.0), "repetition_penalty is 0.0"),
     ],
 )
-def test_decoding_says_what_is_wrong(wrong, message):
+def test_wrong_settings_raise_with_their_name(wrong, message):
     with pytest.raises(ValueError, match=message):
         Decoding(**wrong)
 
@@ -224,7 +224,7 @@ def test_a_prompt_too_long_is_one_sentence(language, visual_prompt):
         next(language.stream(visual_prompt[:1], "red " * 600))
 
 
-def test_half_a_character_waits_for_its_other_bytes(language, visual_prompt, monkeypatch):
+def test_an_incomplete_character_is_held_back_until_its_last_byte(language, visual_prompt, monkeypatch):
     pieces = {1: "é", 2: "�", 3: "ö", 4: "."}
 
     def decode(ids, skip_special_tokens):
@@ -268,7 +268,7 @@ def test_without_a_tokenizer_text_is_refused():
         language.generate(torch.zeros(1, 2, language.width), ["a"])
 
 
-def test_texts_begin_and_end_even_if_the_tokenizer_forgets(language):
+def test_start_and_end_tokens_are_added_where_the_tokenizer_adds_none(language):
     """Some OPT tokenizers add no beginning of text, and a T5 prompt needs its end."""
     bare = language_model(language.model, SimpleTokenizer())
     rows = bare._encode(["x"])

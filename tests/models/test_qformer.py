@@ -176,7 +176,7 @@ def test_token_by_token_equals_at_once(qformer, image, text):
     assert_close(torch.cat(pieces, dim=1), itg_cached(qformer, image, ids, torch.ones_like(ids)))
 
 
-def test_rows_nobody_reads_can_be_left_out(qformer, image, text):
+def test_unread_rows_of_the_last_layer_can_be_left_out(qformer, image, text):
     ids, mask = text
     joint = bidirectional_mask(8, mask)
     whole = qformer(image=image, input_ids=ids, mask=joint)
@@ -272,7 +272,7 @@ def test_half_precision_features_are_cast_in_one_place(qformer):
 # --- Mistakes
 
 
-def test_mistakes_are_told_in_one_sentence():
+def test_wrong_arguments_raise_one_sentence():
     qformer = QFormer(QFormerConfig(**TINY, max_positions=4))
     ids = torch.ones(1, 5, dtype=torch.long)
     with pytest.raises(ValueError, match="Queries need an image"):

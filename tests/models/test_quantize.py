@@ -1,4 +1,4 @@
-"""8 and 4 bits: which layers, how far off, how many bytes; and weights that stream in one by one."""
+"""Quantization to 8 and 4 bits: which layers, their error, their bytes; and loading one tensor at a time."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_each_row_has_its_own_scale(rows):
 
 @pytest.mark.parametrize("width", [2, 16, 48, 100])
 def test_any_width(width):
-    """torch's own int8 kernel crashes, or gives NaN, where the width is no multiple of 16."""
+    """torch's int8 kernel crashes or gives NaN where the width is not a multiple of 16."""
     layer, weight = Int8Linear(width, 5, bias=False), torch.randn(5, width)
     layer.quantize_weight(weight)
     x = torch.randn(3, width)
@@ -115,7 +115,7 @@ def test_float16_keeps_wo_in_float32(saved):
     assert {p.dtype for p in model.qformer.parameters()} == {torch.float32}
 
 
-def test_nf4_hides_its_bytes_from_t5(saved):
+def test_nf4_wo_has_no_weight_that_t5_could_cast_to(saved):
     config, folder = saved
     model = load.load(folder, quantize="nf4")
     wrapped = [m for m in model.modules() if isinstance(m, NF4Linear)]
@@ -123,8 +123,8 @@ def test_nf4_hides_its_bytes_from_t5(saved):
     assert all(m.weight is None and is_quantized_layer(m.inner) for m in wrapped)
 
 
-def test_loading_holds_one_tensor_at_a_time(saved):
-    """Of the tensors that are handed out, none is kept: quantized, cast or copied, each is let go."""
+def test_loading_keeps_no_tensor_it_was_given(saved):
+    """Each tensor is quantized, cast or copied, and no reference to it is kept."""
     import gc
     import weakref
 
@@ -175,7 +175,7 @@ def test_wrong_options_are_one_sentence(saved, options, message):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "xpu:99", "meta"])
-def test_a_device_that_cannot_compute_here_is_not_replaced_in_silence(saved, device):
+def test_an_unavailable_device_raises(saved, device):
     with pytest.raises(ValueError, match=f"no device {device} here .*; take --device cpu") as caught:
         load.load(saved[1], device=device)
     assert "\n" not in str(caught.value)

@@ -1,14 +1,16 @@
-"""The benchmarks' own annotation files, read as they are published.
+"""The annotation files of the benchmarks, read as they are published.
 
-What is unusual about it:
+One function for each format (`coco_captions`, `vqa`, `refcoco`, …): it takes the files of the official archives and the
+folder of images, and returns an ImageTextList.
 
-* One function for each format: files as they come out of the official zips, and the folder of pictures beside them.
-  Nothing is converted, nothing is written.
-* A picture and all that is said about it are one record, however the file lists them: VQA v2 keeps questions and
-  answers in two files, Visual Genome keeps regions and pictures in two.
-* RefCOCOg comes as a pickle, which could run any program. It is read by an unpickler that knows lists, dictionaries,
-  strings and numbers, and refuses everything else.
-* What the file itself gets wrong (an empty caption, a caption of a picture it does not list) is counted by its cause.
+Notes:
+
+* No file is converted or written.
+* All texts of an image are one record, also where they come from several entries or files (VQA v2: questions and
+  answers; Visual Genome: regions and image data).
+* RefCOCOg is published as a pickle, which could execute code. The unpickler here accepts lists, dictionaries, strings
+  and numbers only.
+* Errors in the files (an empty caption, a caption of an unlisted image) are counted by cause.
 
 Paper: section 3.4 (COCO, Visual Genome), 4.1 (VQA v2, OK-VQA, GQA), 4.2 (NoCaps), 4.4 (COCO, Flickr30K). Notebook: 08.
 """
@@ -41,7 +43,7 @@ def _read_json(path: File, what: str) -> Any:
 
 
 def _entries(content: Any, key: str, keys: Iterable[str], path: File, what: str) -> list[dict]:
-    """The list under `key` (or the content itself for ""), whose first entry must have `keys`."""
+    """The list under `key` ("": the content itself). Raises ValueError unless its first entry has `keys`."""
     found = content.get(key) if key and isinstance(content, dict) else content
     place = f"list {key!r}" if key else "list"
     if not isinstance(found, list):
@@ -54,7 +56,7 @@ def _entries(content: Any, key: str, keys: Iterable[str], path: File, what: str)
 
 
 class _Collector:
-    """Gathers what is said about each picture, in the order in which the pictures first come up."""
+    """Collects the texts of each image, in the order in which the images are added."""
 
     def __init__(self, images: File, name: str) -> None:
         self.folder, self.name = Path(images), name
@@ -64,7 +66,7 @@ class _Collector:
         self.skipped: Counter[str] = Counter()
 
     def add_image(self, key: Any, file: str, domain: str = "") -> None:
-        """`file` below the folder of pictures; a path that leads out of it is skipped."""
+        """Add an image: `file` is relative to the folder of images; a path that leads out of it is skipped."""
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts:
             self.skipped["file outside the folder"] += 1
@@ -75,7 +77,7 @@ class _Collector:
     def add_text(
         self, key: Any, caption: str | None = None, question: AskedQuestion | None = None, box: Box | None = None
     ):
-        """Something said about picture `key`: a caption, a question, or a caption with its box."""
+        """Add a text of image `key`: a caption, a question, or a caption with its box."""
         record = self.records.get(key)
         text = caption if question is None else question.text
         if record is None:
@@ -89,7 +91,7 @@ class _Collector:
             record["boxes"] += [box] if box else []
 
     def image_text_list(self) -> ImageTextList:
-        """Pictures about which nothing is said are counted, not listed."""
+        """All images that have a text; the others are counted."""
         records = []
         for key, found in self.records.items():
             if found["captions"] or found["questions"]:
@@ -101,7 +103,7 @@ class _Collector:
 
 
 def _fractions(x: float, y: float, w: float, h: float, width: float, height: float) -> tuple[float, ...]:
-    """Pixels, corner and size -> (left, top, right, bottom) as fractions, cut at the picture's edges."""
+    """Corner and size in pixels -> (left, top, right, bottom) as fractions, clipped to the image."""
     corners = (x / width, y / height, (x + w) / width, (y + h) / height)
     return tuple(min(1.0, max(0.0, value)) for value in corners)
 
@@ -110,12 +112,12 @@ def _fractions(x: float, y: float, w: float, h: float, width: float, height: flo
 
 
 def coco_captions(annotations: File, images: File) -> ImageTextList:
-    """COCO's captions_train2014.json (2014 or 2017, train or val) and the folder of that split's pictures."""
+    """COCO's captions_train2014.json (2014 or 2017, train or val) and the folder of that split's images."""
     return _coco_like(annotations, images, "COCO's captions")
 
 
 def nocaps(annotations: File, images: File, domain: str = "") -> ImageTextList:
-    """NoCaps' nocaps_val_4500_captions.json; `domain`: "in-domain", "near-domain" or "out-domain" alone."""
+    """NoCaps' nocaps_val_4500_captions.json; `domain`: only "in-domain", "near-domain" or "out-domain"."""
     return _coco_like(annotations, images, "NoCaps' captions", domain)
 
 
@@ -141,7 +143,7 @@ def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> 
 def karpathy(annotations: File, images: File, split: str = "train") -> ImageTextList:
     """Karpathy's dataset_coco.json or dataset_flickr30k.json: `split` train, val or test.
 
-    COCO's "restval", the rest of its validation pictures, trains as well: it is a part of "train" here, as everywhere.
+    COCO's "restval", the rest of its validation images, is included in "train", as is usual.
     """
     what = "Karpathy's splits"
     entries = _entries(_read_json(annotations, what), "images", ("filename", "split", "sentences"), annotations, what)
@@ -180,13 +182,13 @@ def flickr30k(annotations: File, images: File) -> ImageTextList:
 def visual_genome(regions: File, image_data: File, images: File) -> ImageTextList:
     """Visual Genome's region_descriptions.json and image_data.json; below `images` are VG_100K and VG_100K_2.
 
-    A region's phrase is a caption of the whole picture, as in BLIP's and BLIP-2's pre-training, and has its box.
+    A region's phrase is a caption of the whole image, as in BLIP's and BLIP-2's pre-training, and has its box.
     """
     what = "Visual Genome's image data"
     pictures = _entries(_read_json(image_data, what), "", ("image_id", "url", "width", "height"), image_data, what)
     collector, sizes = _Collector(images, str(regions)), {}
     for entry in pictures:
-        # …/VG_100K_2/1.jpg: which of the two folders it is stands in the address only
+        # …/VG_100K_2/1.jpg: only the URL tells which of the two folders the image is in
         collector.add_image(entry["image_id"], str(PurePosixPath(*PurePosixPath(entry["url"]).parts[-2:])))
         sizes[entry["image_id"]] = entry["width"], entry["height"]
     what = "Visual Genome's region descriptions"
@@ -204,7 +206,7 @@ def visual_genome(regions: File, image_data: File, images: File) -> ImageTextLis
 
 def vqa(questions: File, images: File, annotations: File | None = None) -> ImageTextList:
     """VQA v2 and OK-VQA: …_questions.json, …_annotations.json (ten answers each; none for a test set) and COCO's
-    pictures of that split. OK-VQA's answers are its normalized ones, as its evaluation wants them."""
+    images of that split. OK-VQA's answers are the normalized ones, which its evaluation uses."""
     what = "VQA questions"
     content = _read_json(questions, what)
     asked = _entries(content, "questions", ("image_id", "question", "question_id"), questions, what)
@@ -225,7 +227,7 @@ def vqa(questions: File, images: File, annotations: File | None = None) -> Image
         if found is None and annotations is not None:
             collector.skipped["question without an answer"] += 1
             continue
-        # test-dev2015 is a part of test2015, and its pictures are called after that
+        # test-dev2015 is a part of test2015, and its image files are named after test2015
         collector.add_image(key, f"COCO_{split.replace('-dev', '')}_{key:012d}.jpg" if isinstance(key, int) else key)
         words = tuple(str(answer["answer"]) for answer in found["answers"]) if found else ()
         kind = str(found.get("answer_type", "")) if found else ""
@@ -234,9 +236,9 @@ def vqa(questions: File, images: File, annotations: File | None = None) -> Image
 
 
 def gqa(questions: File, images: File) -> ImageTextList:
-    """GQA's …_questions.json, a dictionary by question number; a folder stands for all such files in it.
+    """GQA's …_questions.json, a dictionary by question number; or a folder: all such files in it.
 
-    Pictures are `images/2354786.jpg`. The type is the structural one (verify, query, choose, logical, compare).
+    Images are `images/2354786.jpg`. The type is the structural one (verify, query, choose, logical, compare).
     """
     path, collector = Path(questions), _Collector(images, str(questions))
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -259,26 +261,26 @@ def gqa(questions: File, images: File) -> ImageTextList:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dictionaries, strings, numbers. Everything else needs `find_class`, and that is refused."""
+    """Loads lists, dictionaries, strings and numbers. Everything else needs `find_class`, which raises."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and references are plain data")
 
 
 def refcoco(refs: File, instances: File, images: File, split: str = "train") -> ImageTextList:
-    """RefCOCOg's `refs(umd).p` and instances.json (RefCOCO's and RefCOCO+'s `refs(unc).p` are alike); `split` train,
-    val or test. Pictures are COCO's train2014. Each sentence is a caption with the box it refers to."""
+    """RefCOCOg's `refs(umd).p` and instances.json (`refs(unc).p` of RefCOCO and RefCOCO+ has the same format); `split`
+    train, val or test. The images are COCO's train2014. Each sentence is a caption with the box that it refers to."""
     what = "RefCOCO's instances"
     content = _read_json(instances, what)
     pictures = _entries(content, "images", ("id", "file_name", "width", "height"), instances, what)
     things = _entries(content, "annotations", ("id", "image_id", "bbox"), instances, what)
     try:
         with Path(refs).open("rb") as file:
-            # written by Python 2: its plain strings are bytes of UTF-8
+            # written by Python 2, whose strings are bytes of UTF-8
             references = _PlainUnpickler(file, encoding="utf-8").load()
     except FileNotFoundError:
         raise ValueError(f"there is no file {refs} (RefCOCO's references)") from None
-    except Exception as error:  # on damaged data pickle raises nearly anything
+    except Exception as error:  # on damaged data pickle raises many kinds of exceptions
         raise ValueError(f"{refs} is not a pickle of RefCOCO's references: {error}") from None
     keys = ("image_id", "ann_id", "split", "sentences")
     references = _entries(references, "", keys, refs, "a pickle of RefCOCO's references")
@@ -294,7 +296,7 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
         if picture is None or box is None:
             collector.skipped["reference without a picture" if picture is None else "reference without a box"] += 1
             continue
-        # not the reference's own file_name: it carries the annotation's number, and no picture is called that
+        # not the reference's file_name: it ends in the annotation's number, and no image file has that name
         collector.add_image(entry["image_id"], picture["file_name"])
         place = _fractions(*box, picture["width"], picture["height"])
         for sentence in entry["sentences"]:

@@ -5,7 +5,7 @@
 Notes:
 
 * Nothing is stored: a scene is a function of seed, split and index, and drawing one takes about 0.15 ms.
-* `one_caption(index, turn)` draws a caption; another turn gives another caption of the same scene.
+* `one_caption(index, turn)` samples a caption; another turn gives another caption of the same scene.
 
 Paper: section 3.4 (one of several captions is drawn at each step). Notebooks: 00, 08.
 """
@@ -24,7 +24,7 @@ from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import Scene, sample_scene
 
-#: What the picture book can say about a scene; "caption" mixes "full" and "partial".
+#: The kinds of captions of a scene; "caption" mixes "full" and "partial".
 CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
     "caption": words.caption,
     "full": words.full_caption,
@@ -36,7 +36,7 @@ CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
 
 @dataclass(frozen=True)
 class PictureBook:
-    """The drawn world as a source: endless, no files; example `index` is the same on every machine."""
+    """Drawn scenes as a source: endless, without files; example `index` is the same on every machine."""
 
     seed: int = 0
     split: str = "train"
@@ -54,10 +54,10 @@ class PictureBook:
         return draw(self.scene(index), self.image_size)
 
     def one_caption(self, index: int, turn: int = 0) -> str:
-        """A caption of scene `index`; another `turn`, another caption.
+        """A caption of scene `index`; another `turn` gives another caption.
 
-        Of the kind "caption", even turns tell everything and odd ones a part: captions of one turn are alike in length,
-        so a batch of them is hardly padded.
+        Of the kind "caption", even turns are full captions and odd ones partial: captions of one turn have similar
+        lengths, so a batch of them has little padding.
         """
         kind = ("full", "partial")[turn % 2] if self.caption == "caption" else self.caption
         return CAPTION_KINDS[kind](self.scene(index), Random(f"caption {self.seed} {index} {turn}"))

@@ -1,10 +1,10 @@
-"""Weights on disk: what was released, whether it fits, and other people's names for our tensors.
+"""Checkpoints: the released models, their memory, their files, and the key names of LAVIS and transformers.
 
     catalog      the released models, one table
-    memory       what a model takes in memory, and whether there is room
-    files        weight files: found, fetched, checked, read
-    key_maps     literal two-column tables: LAVIS's and transformers' names beside ours
-    meta_model   a model of a given shape without weights, filled tensor by tensor
+    memory       the memory that a model needs, compared with what is free
+    files        weight files: find, download, check, read
+    key_maps     two-column tables: the keys of LAVIS and of transformers beside ours
+    meta_model   a model on the meta device, without weights, filled tensor by tensor
     lavis        LAVIS's checkpoints
     huggingface  transformers' layout, read and written
     load         `blip2_lab.load` and `blip2_lab.save`
@@ -15,7 +15,7 @@ Paper: section 3.4. Notebooks: 07, 12.
 from importlib import import_module
 from typing import Any
 
-#: name -> module. Imported when asked for: `catalog` is read by commands that load no torch.
+#: name -> module. Imported on first access: `catalog` is used by commands that import no torch.
 _MODULE_OF = {
     "LANGUAGE_MODELS": "catalog",
     "MODELS": "catalog",

@@ -1,12 +1,14 @@
-"""LAVIS's files: a `.pth` (or `.safetensors`) that holds what was trained, and the frozen parts beside it.
+"""LAVIS's checkpoints: a `.pth` (or `.safetensors`) file with the trained parameters, and the frozen models beside it.
 
-What is unusual about it:
+`load_lavis` is where to begin. It takes a file, or the folder of one.
 
-* A LAVIS checkpoint has no config and leaves out what was frozen. Every size is read off the tensors; the image encoder
-  is taken from the file, or from `eva_vit_g.pth` in the same folder; the language model and BERT's tokenizer from
-  folders there (`flan-t5-xxl`, `bert-base-uncased`), or from the hub.
-* What the frozen parts have and BLIP-2 drops is listed in `DROPPED`: EVA-CLIP's last block, its final norm and head.
-* FlanT5 runs with exact gelu and OPT ends at a new line, as in LAVIS.
+Notes:
+
+* A LAVIS checkpoint has no configuration and no frozen parameters. Sizes are inferred from the tensors. The image
+  encoder is read from the file, or from `eva_vit_g.pth` in the same folder; the language model and BERT's tokenizer
+  from folders there (`flan-t5-xxl`, `bert-base-uncased`), or from the hub.
+* `DROPPED` and `EVA_BLOCKS` list the tensors of EVA-CLIP that BLIP-2 does not use: the last block, final norm and head.
+* As in LAVIS, FlanT5 runs with exact gelu, and a newline ends OPT's answers.
 
 Paper: section 3.4. Notebook: 07.
 """
@@ -39,14 +41,14 @@ from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder
 
-DROPPED = ("norm.", "fc_norm.", "head.")  #: and every block from the 40th on: the paper takes the second-to-last layer
-EVA_BLOCKS = 39
-HEAD_WIDTH = 64  #: of every attention head but ViT-g's, which are 88 wide: they leave no trace in the tensors
-NEW_LINE = 50118  #: OPT's token that ends a caption in LAVIS
+DROPPED = ("norm.", "fc_norm.", "head.")
+EVA_BLOCKS = 39  #: of 40: the paper takes the features of the second-to-last layer
+HEAD_WIDTH = 64  #: of all attention heads but ViT-g's (88); it cannot be inferred from the tensors
+NEW_LINE = 50118  #: OPT's newline token, which ends a caption in LAVIS
 
 
 def is_lavis_folder(folder: Path) -> bool:
-    """Is this a folder with one LAVIS checkpoint, frozen parts aside?"""
+    """Whether a folder has exactly one LAVIS checkpoint, not counting the image encoder's file."""
     return folder.is_dir() and not (folder / "config.json").is_file() and len(_checkpoints(folder)) == 1
 
 
@@ -78,7 +80,7 @@ def load_lavis(
         return model.to(device)
     key = next((name for name in ("t5_proj.weight", "opt_proj.weight") if name in state), None)
     if key is None:
-        raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
+        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
     dtype = dtype or memory.default_dtype(key.startswith("t5"), device, quantize)
     for name in _language_models_of_width(key, len(state[key])):  # before anything is fetched
         if (whole := catalog.released(f"Salesforce/blip2-{name}")) is not None:
@@ -91,14 +93,14 @@ def load_lavis(
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     if file.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
-        raise ValueError(f"{file} is no checkpoint: it should end in .pth or .safetensors.")
+        raise ValueError(f"{file} is not a checkpoint: its name should end in .pth or .safetensors.")
     check_complete([file])
     return dict(read_tensors([file]))
 
 
 def _qformer_width(state: dict[str, Tensor], file: Path) -> int:
     if "query_tokens" not in state:
-        raise ValueError(f"{file} is no BLIP-2 of LAVIS: it has no query_tokens.")
+        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens.")
     return state["query_tokens"].shape[-1]
 
 
@@ -120,13 +122,13 @@ def _image_encoder(
     device: torch.device | str,
     quantize: str | None = None,
 ) -> ImageEncoder:
-    """From the checkpoint where it was trained with the rest, else from `eva_vit_g.pth` beside it."""
+    """The image encoder: from the checkpoint where it was fine-tuned, else from `eva_vit_g.pth` beside it."""
     eva = _with_prefix(state, "visual_encoder.")
     if not eva:
         file = next((folder / name for name in (EVA_FILE, "eva_vit_g.safetensors") if (folder / name).is_file()), None)
         if file is None:
             raise ValueError(
-                f"The image encoder is in no file here: LAVIS keeps it apart. Fetch it (2 GB) with `curl -C - -o "
+                f"The image encoder is missing: LAVIS keeps it in another file. Fetch it (2 GB) with `curl -C - -o "
                 f"{folder / EVA_FILE} {EVA_URL}`, or load the whole model from the hub: `blip2-lab models` lists them."
             )
         eva = drop_unused_eva_keys(_read_checkpoint(file))
@@ -134,7 +136,7 @@ def _image_encoder(
 
 
 def drop_unused_eva_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """EVA-CLIP's ViT-g without what BLIP-2 drops."""
+    """EVA-CLIP's ViT-g without the tensors that BLIP-2 does not use."""
 
     def kept(name: str) -> bool:
         block = re.match(r"blocks\.(\d+)\.", name)
@@ -146,7 +148,7 @@ def drop_unused_eva_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def eva_encoder(
     eva: dict[str, Tensor], dtype: torch.dtype, device: torch.device | str, quantize: str | None = None
 ) -> ImageEncoder:
-    """LAVIS's `visual_encoder` as an ImageEncoder. Every size is read off the tensors."""
+    """LAVIS's `visual_encoder` as an ImageEncoder. Sizes are inferred from the tensors."""
     from transformers import Blip2VisionConfig
 
     try:
@@ -155,7 +157,7 @@ def eva_encoder(
         ffn_width = len(eva["blocks.0.mlp.fc1.weight"])
     except KeyError as missing:
         raise ValueError(
-            f"The image encoder has no {missing.args[0]}: it is no EVA-CLIP ViT as LAVIS saves it."
+            f"The image encoder has no {missing.args[0]}: it is not an EVA-CLIP ViT as LAVIS saves it."
         ) from None
     layers = 1 + max(int(match[1]) for name in eva if (match := re.match(r"blocks\.(\d+)\.", name)))
     config = Blip2VisionConfig(
@@ -169,7 +171,9 @@ def eva_encoder(
     with torch.device("meta"):
         encoder = ImageEncoder.from_config(config)
     named = ((f"image_encoder.{name}", tensor) for name, tensor in from_eva(eva).items())
-    holder = torch.nn.ModuleDict({"image_encoder": encoder.model})  # its names say that these tensors take `dtype`
+    holder = torch.nn.ModuleDict(
+        {"image_encoder": encoder.model}
+    )  # the prefix gives its tensors `dtype` (see dtype_of)
     quantize_empty_model(holder, quantize, device, dtype)
     load_tensors(holder, named, device=device, dtype=dtype, layout="The image encoder's weights")
     return encoder
@@ -186,17 +190,21 @@ def _language_model(
     quantize: str | None,
     dtype: torch.dtype,
 ) -> LanguageModel:
-    """From a folder beside the checkpoint, or from the hub; which one, the width of its projection says."""
+    """The language model, from a folder beside the checkpoint or from the hub. The width of the projection tells which
+    one."""
     width = len(state[key])
     folder = _language_folder(file.parent, key, width)
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type == "t5":
-        config.dense_act_fn = "gelu"  # as LAVIS runs FlanT5
+        config.dense_act_fn = "gelu"  # as in LAVIS
     model = empty_language_model(config)
     if model.get_input_embeddings().embedding_dim != width:
-        raise ValueError(f"{file} was trained with a language model of width {width}, and {folder} holds another.")
+        raise ValueError(
+            f"{file} was trained with a language model of width {width}, and the one in {folder} has another: "
+            "put the right folder beside the file."
+        )
     holder = torch.nn.ModuleDict({"language_model": model})
     memory.check_room(model_bytes(holder, quantize, dtype), str(folder), device, "Try --quantize int8 or nf4.")
     quantize_empty_model(holder, quantize, device, dtype)
@@ -216,19 +224,19 @@ def load_language_model_tensors(
     dtype: torch.dtype,
     layout: str,
 ) -> None:
-    """Fill a language model that stands alone."""
+    """Load the tensors of a language model that is not part of a whole model."""
     holder = torch.nn.ModuleDict({"language_model": torch.nn.ModuleDict({"model": model})})
     named = ((f"language_model.model.{language_model_key(name, model)}", tensor) for name, tensor in tensors)
     load_tensors(holder, named, device=device, dtype=dtype, layout=layout)
 
 
 def language_model_key(name: str, model: torch.nn.Module) -> str:
-    """A tensor's name in transformers' model: OPT's own files lack the leading `model.` that transformers saves."""
+    """The key in transformers' model: OPT's released files lack the leading `model.` that transformers saves."""
     return f"model.{name}" if name.startswith("decoder.") and hasattr(model, "model") else name
 
 
 def _language_models_of_width(key: str, width: int) -> list[str]:
-    """Names of the language models (none or one) that a projection of this name and width belongs to."""
+    """Names of the language models (none or one) that a projection with this key and width fits."""
     family = key.partition("_")[0]
     return [name for name, row in catalog.LANGUAGE_MODELS.items() if (row.family, row.width) == (family, width)]
 

@@ -185,7 +185,7 @@ class Mixture:
                 raise ValueError(f"{streams[0].name} is a stream of unknown length: give each source a weight")
             weights = [1.0] if streams else [len(source) for source in sources]
         if not all(isinstance(weight, int | float) and weight > 0 for weight in weights):
-            raise ValueError(f"weights must be numbers above 0, and these are {', '.join(map(str, weights))}")
+            raise ValueError(f"weights must be above 0, and these are {', '.join(map(str, weights))}")
         self.shares = _shares(weights)
         self._cursors: dict[tuple[int, int], _Cursor] = {}
 

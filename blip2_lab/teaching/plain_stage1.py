@@ -1,14 +1,18 @@
-"""Stage 1 as LAVIS computes it, on the weights of a `Stage1Model`: the rival of the benchmark and the oracle of tests.
+"""Stage 1 in the order of the paper and of LAVIS, one pass for each objective, on the weights of a `Stage1Model`.
 
-What it does, and `Stage1Model.losses` does not:
+`plain_losses` is where to begin: ITC, ITM and ITG one after the other. Read it before models/stage1.py, or beside
+`Blip2Qformer.forward` of LAVIS, which has the same order. Tests compare `Stage1Model.losses` with it; a benchmark
+measures both.
 
-* Every pass makes the cross-attention's keys and values anew, from the image's normalized features: once for ITC (ITG
+Notes, on what `Stage1Model.losses` does otherwise:
+
+* Every pass computes the cross-attention keys and values again from the normalized image features: once for ITC (ITG
   reuses its queries), three times for ITM.
-* Every text is 32 tokens long (`max_text_tokens`), whatever it says; every row goes through every layer, the vocabulary
-  included.
-* Negatives are drawn in a Python loop, row by row, and their features copied.
+* Every text is padded to 32 tokens (`max_text_tokens`); padding goes through every layer and through the language
+  modeling head.
+* Negatives are sampled in a Python loop, row by row, and their features are copied.
 
-Read it beside Blip2Qformer.forward of LAVIS: the order is the same.
+Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ def plain_losses(
     negatives: tuple[Tensor, Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Stage1Losses:
-    """image_features [B, N, Dv], texts [B, 32] -> the three losses, each image read four times."""
+    """image_features [B, N, Dv], texts [B, 32] -> the three losses; four passes read each image."""
     config, qformer, size = stage1.config, stage1.qformer, len(input_ids)
     num_queries = qformer.config.num_query_tokens
     image = qformer.image_layer_norm(image_features)
@@ -84,7 +88,7 @@ def plain_losses(
 def draw_negatives(
     text_to_image: Tensor, image_to_text: Tensor, generator: torch.Generator | None
 ) -> tuple[list, list]:
-    """An image for each text, then a text for each image, one multinomial each."""
+    """A wrong image for each text, then a wrong text for each image, one multinomial draw each."""
     drawn = []
     for similarity in (text_to_image, image_to_text):
         weights = similarity.detach().clone()
@@ -113,7 +117,7 @@ def bert_layers(
 ) -> tuple[Tensor, list[KeysValues]]:
     """x [B, L, D], image [B, N, Dv] -> x after all layers, and each layer's self-attention keys and values.
 
-    mask  1 = may be seen, [B, 1, 1 or L, M]
+    mask  1 = may attend, [B, 1, 1 or L, M]
     """
     cache = []
     for i, layer in enumerate(qformer.layers):

@@ -1,4 +1,4 @@
-"""Every released model on the meta device: its parameters, keys and bytes; and what is said where it has no room."""
+"""Every released model on the meta device: its parameters, keys and bytes; and the errors where it does not fit."""
 
 import re
 
@@ -46,7 +46,7 @@ def test_every_parameter_of_a_fine_tuned_model_is_counted(model):
     assert sum(p.numel() for p in own_parameters(empty_model(blip2_config(model))).values()) == model.parameters
 
 
-def test_the_table_says_the_sizes_of_the_released_models():
+def test_the_table_has_the_parameters_of_the_released_models():
     """The four that answer, FlanT5's lm_head counted by itself."""
     counts = {model.name.removeprefix("Salesforce/blip2-"): model.parameters for model in MODELS}
     assert counts["flan-t5-xl"] == 3_942_446_592 and counts["flan-t5-xxl"] == 12_229_596_672
@@ -86,7 +86,7 @@ def test_every_key_of_laviss_layout_is_accounted_for(built):
 
 
 @pytest.mark.parametrize("method", [None, *METHODS])
-def test_few_layers_tell_the_size_of_many(built, method):
+def test_weight_bytes_extrapolates_from_few_layers(built, method):
     released_model, model = built
     dtype = torch.bfloat16
     assert weight_bytes(blip2_config(released_model), method, dtype) == model_bytes(model, method, dtype)
@@ -120,7 +120,7 @@ def test_too_little_memory_names_the_next_smaller_choice(monkeypatch):
     assert "needs 23.0 GiB" in message and "has 2.0 GiB free" in message and '"micro" does' in message
 
 
-def test_enough_memory_is_silence(monkeypatch):
+def test_enough_memory_raises_nothing(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 15 * GIB)
     check_memory(blip2_config(released(XXL)), XXL, "cpu", "int8", torch.bfloat16)
 
@@ -144,7 +144,7 @@ def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_the_catalog_says_what_every_model_weighs(model):
+def test_the_catalog_has_the_bytes_of_every_model(model):
     """Bytes in memory are counted again on the meta device: as they are, and by every method of quantization."""
     config = blip2_config(model)
     if model.language_model is None:  # small, and stays as it is

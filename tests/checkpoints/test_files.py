@@ -1,4 +1,4 @@
-"""Files of a model: cut off, missing, altered, dangerous; downloads that fail, go on, or do not fit."""
+"""Files of a model: cut off, missing, altered, dangerous; downloads that fail, are resumed, or do not fit."""
 
 import hashlib
 import http.server
@@ -82,7 +82,7 @@ class Bomb:
         return (Path("/nonexistent/blip2_lab_was_here").touch, ())
 
 
-def test_a_pickle_runs_no_code(tmp_path):
+def test_a_pickle_executes_no_code(tmp_path):
     torch.save({"model": Bomb()}, tmp_path / "bad.pth")
     with pytest.raises(ValueError, match="bad.pth cannot be read as plain weights.*is not run"):
         read_pickle(tmp_path / "bad.pth")
@@ -171,7 +171,7 @@ def hub(tmp_path, monkeypatch):
     server.shutdown()
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(hub):
+def test_an_interrupted_download_is_resumed(hub):
     assert weights.bytes_to_fetch("owner/model", hub) == sum(map(len, FakeHub.files.values()))
     with pytest.raises(ValueError, match="goes on where it stopped") as caught:
         weights.fetch("owner/model", hub)
@@ -199,7 +199,7 @@ def test_pickles_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
     assert ".bin" not in weights.download_command("Salesforce/blip2-opt-2.7b")
 
 
-def test_no_network_is_one_sentence_with_the_command(monkeypatch):
+def test_without_network_one_sentence_has_the_command(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError) as caught:
         load.find_model("owner/nothing")
@@ -208,7 +208,7 @@ def test_no_network_is_one_sentence_with_the_command(monkeypatch):
     assert "`hf download owner/nothing --include '*.json'" in message
 
 
-def test_room_is_asked_for_before_anything_is_fetched(monkeypatch):
+def test_disk_and_memory_are_checked_before_a_download(monkeypatch):
     monkeypatch.setattr(weights, "fetch", lambda name: pytest.fail("fetched"))
     monkeypatch.setattr(weights, "cached_folder", lambda name: None)
     monkeypatch.setattr(weights, "bytes_to_fetch", lambda name: None)

@@ -1,4 +1,4 @@
-"""LAVIS's files: a checkpoint with its frozen parts beside it, or a sentence that says which is missing."""
+"""LAVIS's checkpoints with the frozen models beside them, and the errors where one is missing."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def folder(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("give", ["file", "folder"])
-def test_stage_2_answers_as_before(model, folder, give):
+def test_stage_2_loads_with_the_same_answers(model, folder, give):
     assert is_lavis_folder(folder)
     again = load.load(folder / "blip2.pth" if give == "file" else folder)
     expected = model.visual_prompt(model.image_encoder(model.image_encoder.preprocess([PICTURE])))
@@ -105,7 +105,7 @@ def test_stage_1_with_its_image_encoder(model, tmp_path):
     )
 
 
-def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
+def test_a_missing_part_raises_with_the_download_command(model, folder, monkeypatch):
     (folder / EVA_FILE).rename(folder / "elsewhere.bin")
     with pytest.raises(ValueError, match=r"`curl -C - -o .*eva_vit_g.pth https://storage.googleapis.com"):
         load.load(folder / "blip2.pth")
@@ -130,7 +130,7 @@ def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
         (folder.parent / "away").rename(folder / "tiny-language-model")
 
 
-def test_files_that_hold_something_else(tmp_path):
+def test_files_of_another_kind_raise(tmp_path):
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="no query_tokens"):
         load.load(tmp_path / "x.pth")
@@ -147,7 +147,7 @@ def test_files_that_hold_something_else(tmp_path):
         load.load(tmp_path / "nowhere.pth")
 
 
-def test_room_for_the_language_model_is_asked_for_before_it_is_fetched(monkeypatch, tmp_path):
+def test_memory_is_checked_before_the_language_model_is_fetched(monkeypatch, tmp_path):
     """The checkpoint alone is small; what it needs from the hub is not."""
     torch.save({"query_tokens": torch.zeros(1, 8, 64), "t5_proj.weight": torch.zeros(4096, 64)}, tmp_path / "xxl.pth")
     monkeypatch.setattr(lavis, "fetch", lambda name: pytest.fail("fetched"))

@@ -1,6 +1,6 @@
-"""Checks of notebook 10, second half: which logits predict an answer, and which of its tokens are learned.
+"""Checks of notebook 10, second half: which logits predict an answer, and which of its tokens have a loss.
 
-The language models are the stand-ins of `bridge`, whose logits depend on everything they may read, in order.
+The language models are those of soft_prompt.py, whose logits depend on every token they may attend to, in order.
 
 Paper: section 3.3, Figure 3. Notebook: 10.
 """
@@ -43,7 +43,7 @@ def _all_logits(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor
 
 
 def _decoder_but(change: Callable[[Tensor, int], Tensor]) -> Callable:
-    """A wrong choice from the logits of all positions, given the answer's length."""
+    """A wrong selection from the logits of all positions, given the answer's length."""
     return lambda model, picture, prompt, answer: change(
         _all_logits(model, picture, prompt.then(answer)), answer.ids.shape[1]
     )

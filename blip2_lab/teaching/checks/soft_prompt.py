@@ -1,8 +1,8 @@
-"""Checks of notebook 10, first half: from query outputs to what a language model reads.
+"""Checks of notebook 10, first half: from query outputs to the input of a language model.
 
-The library's versions are methods; the reader's are functions with the same arguments, so that either can take the
-other's place: `my_prepend(language_model, visual_prompt, text)`. The language models here are stand-ins of a few lines,
-whose logits depend on everything they may read, in order.
+The library's versions are methods; the reader's are functions with the same arguments, so that one can replace the
+other: `my_prepend(language_model, visual_prompt, text)`. The language models here have a few lines, and their logits
+depend on every token they may attend to, in order.
 
 Paper: section 3.3, Figure 3. Notebook: 10.
 """
@@ -37,11 +37,11 @@ def text_of(*rows: tuple[int, ...], left: bool = False) -> tuple[Tensor, Tensor]
     return text.ids, text.mask
 
 
-# --- Stand-ins ------------------------------------------------------------------------------------------------------
+# --- Tiny models ----------------------------------------------------------------------------------------------------
 
 
 class TinyBridge(nn.Module):
-    """What `Stage2Model.visual_prompt` uses of a Stage2Model."""
+    """The parts of a Stage2Model that `Stage2Model.visual_prompt` uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class TinyBridge(nn.Module):
 
 
 class TinyTransformer(nn.Module):
-    """A language model's body: embeddings, and logits made of a running sum over what may be read."""
+    """transformers' model inside a LanguageModel: embeddings, and logits from a running sum over unmasked tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class TinyTransformer(nn.Module):
 
 
 class TinyLanguageModel(nn.Module):
-    """A LanguageModel's face: `model`, `prepend` and, where given, ready-made `answer_logits`."""
+    """The interface of a LanguageModel: `model`, `prepend` and, where given, fixed `answer_logits`."""
 
     prepend = LanguageModel.prepend
 
@@ -104,7 +104,7 @@ def _bridge_cases() -> list[Case]:
 
 
 def _with_gradient(function: Callable, args: tuple) -> Any:
-    """The output, and whether it can teach the bridge."""
+    """The output, and whether the Q-Former and the projection get a gradient from it."""
     output = function(*args)
     return (output, bool(output.requires_grad)) if isinstance(output, Tensor) else output
 
@@ -266,7 +266,7 @@ def _split_cases() -> list[Case]:
 
 
 def _splits(function: Callable, args: tuple) -> Any:
-    """All cuts that occur, whether none is rare, and whether the generator alone decides."""
+    """All splits that occur, whether none is rare, and whether only the generator determines them."""
     (caption,) = args
     found = []
     for _ in range(2):
@@ -284,7 +284,7 @@ def _splits(function: Callable, args: tuple) -> Any:
 
 
 def _split_but(cut: Callable[[list[str], torch.Generator], int]) -> Callable:
-    """A wrong place to cut."""
+    """A split at a wrong position."""
 
     def wrong(caption: str, generator: torch.Generator | None = None) -> tuple[str, str]:
         words = caption.split()

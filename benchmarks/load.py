@@ -16,7 +16,7 @@ import sys
 FIRST = {
     "ours": "import blip2_lab; blip2_lab.load('micro')",
     "transformers": "from transformers import Blip2ForConditionalGeneration as Model;"
-    "from blip2_lab.pretrained import MICRO; Model.from_pretrained(MICRO)",
+    "from blip2_lab.checkpoints.load import MICRO; Model.from_pretrained(MICRO)",
     "the imports alone": "import torch, transformers.modeling_utils",
 }
 AGAIN = {name: f"{code}; start = clock(); {code}" for name, code in FIRST.items() if name != "the imports alone"}

@@ -77,7 +77,7 @@ SLOW = """
 import sys, time
 import torch
 from PIL import Image
-from blip2_lab.features import cached_features
+from blip2_lab.data.feature_cache import cached_features
 
 def encode(images):
     time.sleep(0.05)
@@ -96,8 +96,8 @@ def test_a_killed_cache_is_resumed_and_complete(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    note = json.loads((path / "cache.json").read_text())
-    done = 20 * len(note["sha256"]) + sum(note["rows"].values())
+    state = json.loads((path / "cache.json").read_text())
+    done = 20 * len(state["sha256"]) + sum(state["rows"].values())
     assert 40 <= done < 200
     seen = []
 

@@ -27,16 +27,16 @@ MODULES = {
     "attention": {"attention_weights", "cross_attention_head", "split_heads"},
     "qformer": {"cross_attention_layers", "embed", "qformer_layer"},
     "masks": {"unimodal_mask", "multimodal_causal_mask", "bidirectional_mask"},
-    "losses": {
+    "contrastive_and_matching": {
         "itc_similarity", "contrastive_loss", "negative_weights", "sample_negatives", "itm_pairs", "itm_logits",
     },
-    "writing": {"itg_inputs", "next_word_loss", "text_rows", "cached_step"},
+    "captioning": {"itg_inputs", "next_word_loss", "text_rows", "cached_step"},
     "training": {"learning_rate", "exact_match", "confidence_interval"},
     "grounding": {"rollout", "gradient_weighting", "pointing_game", "mass_inside", "rank_correlation"},
-    "bridge": {"visual_prompt", "prepend", "pad", "split_caption"},
-    "answers": {"decoder_answer_logits", "encoder_decoder_answer_logits", "answer_loss"},
+    "soft_prompt": {"visual_prompt", "prepend", "pad", "split_caption"},
+    "answer_losses": {"decoder_answer_logits", "encoder_decoder_answer_logits", "answer_loss"},
     "decoding": {"nucleus", "penalize_repetition", "best_continuations", "final_score"},
-    "numbers": {"absmax_quantize", "int8_linear", "mixed_linear"},
+    "int8": {"absmax_quantize", "int8_linear", "mixed_linear"},
 }  # fmt: skip
 ALL = {name: value for name, value in vars(checks).items() if isinstance(value, Check)}
 MISTAKES = [(name, message) for name, check in ALL.items() for message in check.mistakes]

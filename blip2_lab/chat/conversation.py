@@ -83,7 +83,7 @@ class Reply:
     """
 
     text: str
-    merge_into_words: tuple[Token, ...]
+    words: tuple[Token, ...]
     prompt: str
     done: bool = False
     searched: int = 0

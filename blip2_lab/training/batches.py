@@ -146,7 +146,7 @@ class PictureFeed:
             print(f"note: batches of {self.batch_size} instead of {batch_size}: there are no more pictures", flush=True)
 
     @property
-    def fingerprint(self) -> str:
+    def identity(self) -> str:
         """A name for the list of examples; a resumed run must find the same."""
         return "-".join(source_fingerprint(source) for source in self.mixture.sources)
 

@@ -21,7 +21,7 @@ import torch
 import blip2_lab
 from benchmarks.measure import heading, take_turns
 from blip2_lab.chat.conversation import Eyes
-from blip2_lab.checkpoints.load import find
+from blip2_lab.checkpoints.load import find_model
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.stage2 import Stage2Model
@@ -197,7 +197,7 @@ def main() -> None:
     quantized, on_cpu = args.quantize != "none", args.device == "cpu"
     rival_bits = None if on_cpu or not quantized else args.quantize.removesuffix("-all")
     dtype = next(p.dtype for n, p in model.image_encoder.named_parameters() if p.is_floating_point() and "norm" in n)
-    rival = Rival(find(args.model), args.device, dtype, rival_bits)
+    rival = Rival(find_model(args.model), args.device, dtype, rival_bits)
     against = f"transformers {rival_bits or str(dtype).removeprefix('torch.')}"
     compiled = ", compiled" if args.compile else ""
     title = f"{args.model}, {args.device}, quantize {args.quantize}{compiled}, {args.tokens} tokens; {against}"

@@ -24,7 +24,7 @@ import torch
 from benchmarks.measure import heading
 from blip2_lab.checkpoints import catalog, load, memory
 from blip2_lab.checkpoints.key_maps import TRANSFORMERS_STAGE1, TRANSFORMERS_STAGE2, transformers_names
-from blip2_lab.checkpoints.meta_model import skeleton
+from blip2_lab.checkpoints.meta_model import empty_model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
@@ -54,7 +54,7 @@ def write_checkpoint(folder: Path, config) -> int:
     _, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
     shards: list[list[tuple[str, torch.Size]]] = [[]]
     room = SHARD
-    for name, parameter in skeleton(config).named_parameters():
+    for name, parameter in empty_model(config).named_parameters():
         if to_theirs(name) is None:
             continue  # ITG's head and the temperature, which the retrieval layout leaves out
         size = 4 * parameter.numel()
@@ -120,7 +120,7 @@ class Peak:
 def load_and_ask(folder: str, device: str, quantize: str, tokens: int, sender) -> None:
     """In a process of its own: -> what was measured."""
     for name in ("opt-2.7b", "flan-t5-xl"):
-        skeleton(config_of(name, 1))  # code is no weights: import it before
+        empty_model(config_of(name, 1))  # code is no weights: import it before
     began = time.perf_counter()
     with Peak(device) as peak:
         model = load.load(folder, device=device, quantize=quantize)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.measure import heading, take_turns
-from blip2_lab.models.quantize import Int8Linear, store
+from blip2_lab.models.quantize import Int8Linear, quantize_weight
 
 SHAPES = {"flan-t5-xl": (2048, 5120), "flan-t5-xxl": (4096, 10240)}
 
@@ -31,8 +31,8 @@ def layers(width: int, ffn_width: int) -> dict[str, nn.Module]:
     half.weight.copy_(exact.weight)
     ours = Int8Linear(width, ffn_width, bias=False)
     theirs = Linear8bitLt(width, ffn_width, bias=False, has_fp16_weights=False, threshold=6.0)
-    store(ours, exact.weight, "cpu")
-    store(theirs, exact.weight, "cpu")
+    quantize_weight(ours, exact.weight, "cpu")
+    quantize_weight(theirs, exact.weight, "cpu")
     return {"float32": exact, "bfloat16": half, "int8 (ours)": ours, "int8 (bitsandbytes)": theirs}
 
 

@@ -160,11 +160,11 @@ def ours_alone(size: Size) -> Stage2Model:
     """Our model without transformers' beside it."""
     from transformers import Blip2Config
 
-    from blip2_lab.checkpoints.meta_model import skeleton
+    from blip2_lab.checkpoints.meta_model import empty_model
 
     with torch.device("meta"):
         config = Blip2Config(**theirs(size).config.to_dict())
-    model = skeleton(config).to_empty(device="cpu")
+    model = empty_model(config).to_empty(device="cpu")
     model.language_model.model.tie_weights()  # `to_empty` gives each name a tensor of its own
     torch.manual_seed(0)
     for parameter in model.parameters():

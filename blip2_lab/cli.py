@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = console.explain(error)
         if args.traceback or sentence is None:
             raise
-        console.say(f"blip2-lab: {sentence}")
+        console.print_progress(f"blip2-lab: {sentence}")
         return 2
     return 0
 
@@ -220,7 +220,7 @@ def _ask(args: argparse.Namespace) -> None:
     model = _load(args)
     notes = _notes(args, model, image)
     for note in notes:
-        console.say(f"note: {note}")
+        console.print_progress(f"note: {note}")
     torch.manual_seed(args.seed)
     tokens = list(model.stream(image, args.prompt, **decoding))
     answer = "".join(token.text for token in tokens).strip()
@@ -270,10 +270,12 @@ def _index(args: argparse.Namespace) -> None:
 
     image_search.pictures(args.folder)  # before the model: a wrong folder is reported at once
     file = args.folder / image_search.FILE
-    console.check_out(file)
+    console.check_writable(file)
     model = _load(args, answers=False)
     previous = image_search.load(file) if file.is_file() else None
-    index = image_search.build(model, args.folder, previous=previous, rerank=not args.no_rerank, say=console.say)
+    index = image_search.build(
+        model, args.folder, previous=previous, rerank=not args.no_rerank, say=console.print_progress
+    )
     image_search.save(index, file)
     print(f"{file}: {len(index)} pictures")
 
@@ -296,7 +298,7 @@ def _search(args: argparse.Namespace) -> None:
 def _models(args: argparse.Namespace) -> None:
     from blip2_lab.checkpoints import catalog
 
-    print(catalog.table())
+    print(catalog.models_table())
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -401,9 +403,9 @@ def _on_pictures(recipe, place: str | None, name: str | None):
 
 
 def _data_check(args: argparse.Namespace) -> None:
-    from blip2_lab.data.mixture import check, open_sources
+    from blip2_lab.data.mixture import check_sources, open_sources
 
-    for line in check(open_sources(args.place)):
+    for line in check_sources(open_sources(args.place)):
         print(line)
 
 
@@ -424,11 +426,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     from blip2_lab.evaluation.natural import Asker
     from blip2_lab.evaluation.scenes import evaluate, scores_table
 
-    console.check_out(args.out)
+    console.check_writable(args.out)
     asker = Asker(conversation.first_prompt, conversation.ANSWERING)  # the prompts and decoding of the app
     scenes = 1000 if args.scenes is None else args.scenes
     options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
-    numbers = evaluate(_load(args), **options, asker=asker, say=console.say)
+    numbers = evaluate(_load(args), **options, asker=asker, say=console.print_progress)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(scores_table(numbers))
@@ -442,7 +444,7 @@ def _grounding(args: argparse.Namespace) -> None:
     rows = args.out and args.out / "scenes.jsonl"
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
-    options = dict(split=args.split, seed=args.book, say=console.say)
+    options = dict(split=args.split, seed=args.book, say=console.print_progress)
     report = grounding.evaluate_grounding(model, methods=methods, scenes=scenes, rows=rows, **options)
     print(grounding.grounding_table(report))
     if args.out:

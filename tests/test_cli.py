@@ -366,11 +366,11 @@ def test_evaluate_checks_its_output_path_first(capsys, no_model, tmp_path):
 
 
 def test_checking_an_output_path_keeps_the_file(tmp_path):
-    from blip2_lab.common.console import check_out
+    from blip2_lab.common.console import check_writable
 
     (tmp_path / "numbers.json").write_text("{}")
-    check_out(tmp_path / "numbers.json")
-    check_out(tmp_path / "new.json")
+    check_writable(tmp_path / "numbers.json")
+    check_writable(tmp_path / "new.json")
     assert (tmp_path / "numbers.json").read_text() == "{}" and not (tmp_path / "new.json").exists()
 
 

@@ -11,7 +11,7 @@ def build_tiny_model(language_model_kind: str = "t5"):
     from transformers import Blip2VisionConfig, OPTConfig, T5Config
 
     from blip2_lab.models.language_model import language_model
-    from blip2_lab.models.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.micro import new_opt, new_t5, padded_vocab_size
     from blip2_lab.models.qformer import QFormerConfig
     from blip2_lab.models.stage1 import Stage1Config, Stage1Model
     from blip2_lab.models.stage2 import Stage2Model
@@ -45,7 +45,7 @@ def build_tiny_model(language_model_kind: str = "t5"):
     heads = Stage1Config(embed_width=32, sep_token_id=bert.sep_token_id, decode_token_id=bert.bos_token_id)
     stage1 = Stage1Model(config, heads, tokenizer=bert)
     tokenizer = build_tokenizer(language_model_kind)
-    vocab_size = room_for_image_token(len(tokenizer))
+    vocab_size = padded_vocab_size(len(tokenizer))
     if language_model_kind == "t5":
         sizes = dict(d_model=64, d_kv=32, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=2)
         ids = dict(pad_token_id=0, eos_token_id=1, bos_token_id=0, decoder_start_token_id=0)

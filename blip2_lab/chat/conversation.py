@@ -31,7 +31,7 @@ from blip2_lab.chat.vocabulary import (
     unknown_words,
     unknown_words_sentence,
 )
-from blip2_lab.models.decoding import Decoding, Token, check_seed, words
+from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
 from blip2_lab.models.stage2 import Stage2Model
@@ -215,9 +215,9 @@ class Conversation:
                 tokens.append(token)
             answer = "".join(token.text for token in tokens).strip()
             self.turns[-1] = Turn(question, answer, stopped=True)
-            yield Reply(answer, tuple(words(tokens)), prompt, searched=searched)
+            yield Reply(answer, tuple(merge_into_words(tokens)), prompt, searched=searched)
         self.turns[-1] = Turn(question, self.turns[-1].answer)
-        yield Reply(self.turns[-1].answer, tuple(words(tokens)), prompt, done=True)
+        yield Reply(self.turns[-1].answer, tuple(merge_into_words(tokens)), prompt, done=True)
 
     def match(self, text: str) -> Match:
         """How well a text fits the picture, by stage 1. Raises ValueError when there is no stage 1 or no text."""

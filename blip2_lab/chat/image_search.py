@@ -29,7 +29,7 @@ from blip2_lab.chat.vocabulary import check, unknown_words, unknown_words_senten
 from blip2_lab.common.images import SUFFIXES, open_image
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
-from blip2_lab.models.retrieval import matcher, pair_scores
+from blip2_lab.models.retrieval import pair_scores, require_stage1
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 
@@ -105,7 +105,7 @@ def build(
 
     rerank  keep the image features too, for ITM (0.7 MB a picture at real size, and 16 KB without)
     """
-    stage1, folder = matcher(model), Path(folder)
+    stage1, folder = require_stage1(model), Path(folder)
     own = fingerprint(stage1)
     usable = previous is not None and previous.model == own and (len(previous.features) > 0 or not rerank)
     known = {stamp: row for row, stamp in enumerate(previous.stamps)} if usable else {}
@@ -138,7 +138,7 @@ def build(
 
 def of_images(model: Stage2Model | Stage1Model, images: dict[str, Image.Image]) -> PictureIndex:
     """An index of pictures in memory, by their names."""
-    stage1 = matcher(model)
+    stage1 = require_stage1(model)
     embeds, features = read_pictures(stage1, list(images.values()))
     return PictureIndex(tuple(Stamp(name, 0, 0) for name in images), embeds, features, fingerprint(stage1))
 
@@ -250,7 +250,7 @@ def search(
 
     readings  from one sentence to the next: pictures that come again are not read again
     """
-    stage1 = matcher(model)
+    stage1 = require_stage1(model)
     _check_model(index, stage1)
     text = check(text, "sentence", "a red boat on the beach.")
     if unknown := unknown_words(stage1.tokenizer, text):
@@ -278,7 +278,7 @@ def search_like(
     model: Stage2Model | Stage1Model, index: PictureIndex, image: str | Path | Image.Image, *, top: int = 10
 ) -> list[Hit]:
     """The pictures most like this one: the mean, over queries, of the cosine of what both pictures gave the query."""
-    stage1 = matcher(model)
+    stage1 = require_stage1(model)
     _check_model(index, stage1)
     embeds, _ = read_pictures(stage1, [open_image(image)], rerank=False)
     cosines = torch.einsum("iqe,qe->iq", index.image_embeds.float(), embeds[0].float()).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Weights on disk: what was released, whether it fits, and other people's names for our tensors.
+"""Checkpoints: the released models, their memory, their files, and the key names of LAVIS and transformers.
 
     catalog      the released models, one table
     names        could there be a model of this name?
@@ -16,7 +16,7 @@ Paper: section 3.4. Notebooks: 07, 12.
 from importlib import import_module
 from typing import Any
 
-#: name -> module. Imported when asked for: `catalog` is read by commands that load no torch.
+#: name -> module. Imported on first access: `catalog` is used by commands that import no torch.
 _MODULE_OF = {
     "LANGUAGE_MODELS": "catalog",
     "MODELS": "catalog",
@@ -27,7 +27,7 @@ _MODULE_OF = {
     "weight_bytes": "memory",
     "from_lavis": "key_maps",
     "to_lavis": "key_maps",
-    "skeleton": "meta_model",
+    "empty_model": "meta_model",
     "from_transformers": "huggingface",
     "to_transformers": "huggingface",
     "read_stage1": "load",

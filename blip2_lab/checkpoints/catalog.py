@@ -1,11 +1,11 @@
-"""Every released BLIP-2 and the frozen models inside, as one table: names, shapes, precisions, sizes, licenses.
+"""The released BLIP-2 models and the frozen models in them: names, shapes, precisions, sizes, licenses.
 
-`MODELS` lists the nine released BLIP-2s, `LANGUAGE_MODELS`, `IMAGE_ENCODERS` and `BERT` what they are built from.
-Recipes, planner and loaders read such facts here. `blip2-lab models` prints the table.
+`MODELS` lists the nine released models; `LANGUAGE_MODELS`, `IMAGE_ENCODERS` and `BERT` list the models they are built
+from. Recipes, planning and loading read these tables; `blip2-lab models` prints `models_table`.
 
 Notes:
 
-* Importing this module loads neither torch nor transformers: `blip2-lab models` and `blip2-lab recipes` answer at once.
+* Importing this module imports neither torch nor transformers, so `blip2-lab models` and `blip2-lab recipes` are fast.
 * `weights` are bytes in memory, counted by `memory.weight_bytes` on the meta device; a test counts them again.
 
 Paper: section 3.4 and Tables 2 and 5 (the models). Notebook: 12.
@@ -23,10 +23,9 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenPart:
-    """A model that BLIP-2 is built from, by its name on the hub. `sizes` are arguments of transformers' configuration.
-
-    `stored_parameters`: how many the hub's file holds, where these are more than BLIP-2 uses.
+class FrozenModel:
+    """A pre-trained model that BLIP-2 is built from. `hub`: its name on the hub; `sizes`: arguments of transformers'
+    configuration; `stored_parameters`: the number in the hub's file, where it is larger than what BLIP-2 uses.
     """
 
     hub: str
@@ -35,13 +34,13 @@ class FrozenPart:
     stored_parameters: int | None = None
 
     def download_bytes(self, parameters: int) -> int:
-        """Bytes to fetch for a part of which BLIP-2 uses so many parameters."""
+        """Bytes to download, for a model of which BLIP-2 uses this number of parameters."""
         return self.bytes_per_parameter * (self.stored_parameters or parameters)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenLanguageModel(FrozenPart):
-    """`family`: "opt" or "t5", the model type in transformers. `precision`: the paper's (section 3.4)."""
+class FrozenLanguageModel(FrozenModel):
+    """`family`: "opt" or "t5", the model type in transformers. `precision`: as in the paper (section 3.4)."""
 
     family: str
     precision: str
@@ -84,24 +83,24 @@ LANGUAGE_MODELS = {
 }
 
 IMAGE_ENCODERS = {
-    "vit-l": FrozenPart(  # CLIP ViT-L/14; the file holds CLIP's text side too (Table 5: 428 M)
+    "vit-l": FrozenModel(  # CLIP ViT-L/14; the file has CLIP's text encoder too (Table 5: 428 M)
         hub="openai/clip-vit-large-patch14",
         sizes=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16),
         bytes_per_parameter=4,
         stored_parameters=428_000_000,
     ),
-    # EVA-CLIP ViT-g/14, which is on no hub: LAVIS serves EVA_FILE. Its sizes: `vision_encoder.eva_vit_g_config`
-    "vit-g": FrozenPart(hub="eva-clip-vit-g-14", bytes_per_parameter=2),
+    # EVA-CLIP ViT-g/14 is not on the hub: LAVIS serves EVA_FILE. Its sizes: `vision_encoder.eva_vit_g_config`
+    "vit-g": FrozenModel(hub="eva-clip-vit-g-14", bytes_per_parameter=2),
 }
 EVA_FILE = "eva_vit_g.pth"
 EVA_URL = f"https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/{EVA_FILE}"
 
-#: What the Q-Former starts from (section 3.1); its sizes are the defaults of `QFormerConfig`.
-BERT = FrozenPart(hub="google-bert/bert-base-uncased", bytes_per_parameter=4, stored_parameters=110_000_000)
+#: Initializes the Q-Former (section 3.1); its sizes are the defaults of `QFormerConfig`.
+BERT = FrozenModel(hub="google-bert/bert-base-uncased", bytes_per_parameter=4, stored_parameters=110_000_000)
 
 
-def frozen_part(hub: str) -> FrozenPart | None:
-    """The row of that name on the hub."""
+def frozen_model(hub: str) -> FrozenModel | None:
+    """The row of a name on the hub, or None."""
     return next((row for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT) if row.hub == hub), None)
 
 
@@ -112,15 +111,15 @@ OPT_LICENSE = "MIT; OPT: research only"
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """A BLIP-2 on the hub. `parameters` is what transformers' layout holds, FlanT5's lm_head counted by itself."""
+    """A BLIP-2 on the hub. `parameters`: the number in transformers' layout, FlanT5's lm_head included."""
 
     name: str
     language_model: str | None  #: key of LANGUAGE_MODELS; None: retrieval
     image_size: int
     parameters: int
-    weights: dict[str, int]  #: bytes in memory, by what the language model is held in (COLUMNS)
+    weights: dict[str, int]  #: bytes in memory, by the precision of the language model (COLUMNS)
     license: str
-    lavis: str  #: the same weights in LAVIS (which has the frozen parts elsewhere)
+    lavis: str  #: LAVIS's file with the same weights, without the frozen models
 
 
 MODELS = (
@@ -209,7 +208,7 @@ MODELS = (
 
 
 def released(name: str) -> Released | None:
-    """The table's row of a hub name."""
+    """The row of a hub name in MODELS, or None."""
     return next((model for model in MODELS if model.name == name), None)
 
 
@@ -217,7 +216,7 @@ def released(name: str) -> Released | None:
 
 
 def blip2_config(model: Released) -> Blip2Config:
-    """transformers' configuration, as in the released folder."""
+    """transformers' configuration of a released model, as in its folder."""
     from transformers import Blip2Config
 
     vision = dict(image_size=model.image_size)
@@ -234,13 +233,13 @@ def language_config(name: str) -> OPTConfig | T5Config:
 
     row = LANGUAGE_MODELS[name]
     if row.family == "opt":
-        # BLIP-2's captions end in a new line (token 50118), not in OPT's end of text
+        # BLIP-2's captions end with a newline (token 50118), not with OPT's end-of-text token
         shared = dict(vocab_size=50272, num_hidden_layers=32, word_embed_proj_dim=row.width, eos_token_id=50118)
         return OPTConfig(**shared, **row.sizes)
     ids = dict(pad_token_id=0, eos_token_id=1, bos_token_id=1, decoder_start_token_id=0)
     layers = dict(num_layers=24, num_decoder_layers=24, d_kv=64, feed_forward_proj="gated-gelu")
     config = T5Config(vocab_size=32128, **layers, **row.sizes, **ids)
-    config.dense_act_fn = "gelu"  # exact, as LAVIS ran FlanT5 and the released folders say; FlanT5's own is gelu_new
+    config.dense_act_fn = "gelu"  # exact, as in LAVIS and in the released folders; FlanT5's is gelu_new
     return config
 
 
@@ -250,8 +249,8 @@ def language_config(name: str) -> OPTConfig | T5Config:
 COLUMNS = ("half", "int8", "int8-all", "nf4")
 
 
-def table() -> str:
-    """What `blip2-lab models` prints."""
+def models_table() -> str:
+    """The text that `blip2-lab models` prints."""
     head = f"{'name':33}{'parameters':>11}{'to fetch':>10}{'GiB:':>6}"
     lines = [head + "".join(f"{column:>9}" for column in COLUMNS) + "   license"]
     lines.append("-" * len(lines[0]))
@@ -260,10 +259,10 @@ def table() -> str:
         line = f"{model.name:33}{model.parameters / 1e9:9.2f} B{4 * model.parameters / 1e9:7.1f} GB{'':6}"
         cells = "".join(f"{size[column]:9.1f}" if column in size else f"{'-':>9}" for column in COLUMNS)
         lines.append(f"{line}{cells}   {model.license}")
-    return "\n".join([*lines, "", *NOTES])
+    return "\n".join([*lines, "", *TABLE_NOTES])
 
 
-NOTES = (
+TABLE_NOTES = (
     "The shipped micro model needs none of this. Add 1 GiB to work in. half: what the paper took, float16 for OPT and",
     "bfloat16 for FlanT5; the Q-Former stays in float32. On a CPU the default is float32: two times half.",
     "A name, a folder in transformers' layout, or a file or folder of LAVIS's can stand here:",

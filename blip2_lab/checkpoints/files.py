@@ -1,13 +1,15 @@
-"""The files of a model: found, fetched, checked to be whole, read tensor by tensor.
+"""The weight files of a model: find them, download them, check that they are complete, read them tensor by tensor.
 
-What is unusual about it:
+`weight_files` and `read_tensors` are for folders, `fetch` is for names on the hub.
 
-* A download that stops goes on where it stopped, with the same command, in the middle of a file too. (The hub's own
-  library begins a file anew, several at once: ten gigabytes each.) What is missing on disk or in memory is said before
-  it begins (checkpoints/memory.py), with the sizes the hub gives or, without it, those of the table.
-* A file is checked before it is read: a shard that ends too early, or is not there, or is none, is named. Files in the
-  hub's cache are named by their own SHA-256; `altered` reads them whole and compares (`blip2-lab doctor` does).
-* Pickles are read with `weights_only=True`, or not at all: a `.pth` can run no code.
+Notes:
+
+* An interrupted download is resumed by the same command, within a file too. (huggingface_hub restarts a file, of up to
+  10 GB.) Disk and memory are checked before the download (checkpoints/memory.py), with the sizes from the hub or, where
+  it cannot be reached, from the catalog.
+* A file is checked before it is read; the error names a shard that is missing, truncated or of another format. Files in
+  the hub's cache are named by their SHA-256; `corrupted_files` compares it with the content (`blip2-lab doctor`).
+* Pickles are read only with `weights_only=True`, so a `.pth` file cannot execute code.
 
 Notebook: 07.
 """
@@ -28,40 +30,40 @@ import torch
 from torch import Tensor
 
 SAFETENSORS = "*.safetensors"
-WHOLE = "model.safetensors"  #: beside which others may lie that are no part of it
+SINGLE_FILE = "model.safetensors"  #: read alone, also where other safetensors files are beside it
 PICKLES = ("pytorch_model*.bin", "*.pth")
-LARGE = 100_000_000  #: bytes of a file worth going on with
-WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: of a repository on the hub
-WANTED_PICKLED = (*WANTED[:-1], PICKLES[0])  #: of one without safetensors, such as facebook/opt-2.7b
+RESUMABLE_BYTES = 100_000_000  #: downloads of larger files can be resumed
+WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: files of a repository that are downloaded
+WANTED_PICKLED = (*WANTED[:-1], PICKLES[0])  #: the same where there are no safetensors, such as facebook/opt-2.7b
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's tensors: safetensors, or else pickles. Raises ValueError when one is missing."""
+    """The files with a folder's tensors: safetensors, or else pickles. Raises ValueError when one is missing."""
     index = sorted(folder.glob("*.index.json"))
     safe = [path for path in index if ".safetensors" in path.name] or index
-    if safe and (names := _listed(safe[0])):
+    if safe and (names := _files_in_index(safe[0])):
         files = [folder / name for name in names]
         if absent := [path.name for path in files if not path.is_file()]:
             raise ValueError(f"{folder} is not complete: {', '.join(absent)} missing. Fetch the same model again.")
         return files
-    for pattern in (WHOLE, SAFETENSORS, *PICKLES):
+    for pattern in (SINGLE_FILE, SAFETENSORS, *PICKLES):
         if files := sorted(folder.glob(pattern)):
             return files
     raise ValueError(f"{folder} holds no weights: there is no {SAFETENSORS} file in it.")
 
 
-def _listed(index: Path) -> list[str]:
+def _files_in_index(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError):
         raise ValueError(f"{index} is damaged: it lists no files. Fetch the same model again.") from None
 
 
-def check_whole(files: Sequence[Path]) -> None:
-    """Raises ValueError that names a file which is cut off or no weights at all. Reads a few kilobytes of each."""
+def check_complete(files: Sequence[Path]) -> None:
+    """Raises ValueError for a file that is truncated or of another format. Reads a few kilobytes of each."""
     for path in files:
         if path.suffix != ".safetensors":
-            if not zipfile.is_zipfile(path):  # its directory is at its end, which a cut takes away
+            if not zipfile.is_zipfile(path):  # the directory of a zip is at its end, so a truncated file has none
                 raise ValueError(f"{path} is cut off, or is no PyTorch file. Fetch it again.")
             continue
         expected = _expected_size(path)
@@ -71,7 +73,7 @@ def check_whole(files: Sequence[Path]) -> None:
 
 
 def _expected_size(path: Path) -> int:
-    """From a safetensors header: 8 bytes of its length, the header, the tensors."""
+    """The file size according to a safetensors header: 8 bytes for its length, the header, the tensors."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length < 100_000_000 else b""
@@ -83,8 +85,8 @@ def _expected_size(path: Path) -> int:
     return 8 + length + max(ends, default=0)
 
 
-def altered(files: Sequence[Path]) -> list[str]:
-    """The files of the hub's cache whose content is not what their name says. Reads everything: seconds a gigabyte."""
+def corrupted_files(files: Sequence[Path]) -> list[str]:
+    """The files of the hub's cache whose SHA-256 is not their name. Reads all bytes: seconds for a gigabyte."""
     wrong = []
     for path in files:
         if re.fullmatch("[0-9a-f]{64}", path.resolve().name):
@@ -96,20 +98,20 @@ def altered(files: Sequence[Path]) -> list[str]:
 
 
 def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every tensor, one at a time. The tensors are views of the files: copy what is to stay."""
+    """(name, tensor) of every tensor, one at a time. The tensors are views of the files: copy those that you keep."""
     for path in files:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  it is no dictionary
+                for name in file.keys():  # noqa: SIM118  it is not a dictionary
                     yield name, file.get_tensor(name)
         else:
             yield from read_pickle(path).items()
 
 
 def tensors_named(files: Sequence[Path], names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """Only those tensors, without reading the others."""
+    """(name, tensor) of the tensors with these names; others are not read."""
     for path in files:
         if path.suffix != ".safetensors":
             yield from ((name, tensor) for name, tensor in read_pickle(path).items() if name in names)
@@ -122,7 +124,7 @@ def tensors_named(files: Sequence[Path], names: Collection[str]) -> Iterator[tup
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """A `.pth` or `.bin`: its tensors, or those under "model". Memory-mapped; no code in it can run."""
+    """The tensors of a `.pth` or `.bin` file, or those under its key "model". Memory-mapped; executes no code."""
     import pickle
 
     try:
@@ -130,8 +132,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:150]
         raise ValueError(
-            f"{path} cannot be read as plain weights ({reason}). It is damaged, or holds more than tensors; "
-            "what it might run is not run."
+            f"{path} cannot be read as plain weights ({reason}). It is damaged, or holds more than tensors: fetch it "
+            "again from a source you trust. Code in it is not run."
         ) from None
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
@@ -144,20 +146,20 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Hub:
-    """Where models come from and where they are kept; by default what HF_ENDPOINT and HF_HOME say."""
+    """The endpoint and the cache folder of the hub; the defaults follow HF_ENDPOINT and HF_HOME."""
 
     endpoint: str | None = None
     cache: Path | None = None
 
     def snapshot(self, name: str, patterns: Sequence[str] = WANTED, **options):
-        """huggingface_hub's own download of the wanted files; `dry_run` and `local_files_only` are its options."""
+        """huggingface_hub's download of the wanted files; `dry_run` and `local_files_only` are its options."""
         from huggingface_hub import snapshot_download
 
         where = dict(cache_dir=self.cache, endpoint=self.endpoint)
         return snapshot_download(name, allow_patterns=list(patterns), **where, **options)
 
     def listing(self, name: str) -> tuple[list, Sequence[str]]:
-        """What a download would bring, and by which patterns: pickles only where there are no safetensors."""
+        """The files of a download and their patterns: pickles only where there are no safetensors."""
         for patterns in (WANTED, WANTED_PICKLED):
             files = self.snapshot(name, patterns, dry_run=True)
             if any(fnmatch(file.filename, patterns[-1]) for file in files):
@@ -171,20 +173,20 @@ class Hub:
         return Path(self.cache or constants.HF_HUB_CACHE)
 
 
-def cached(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  it is frozen
+def cached_folder(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  Hub is frozen
     """The folder of an earlier, complete download, or None."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         folder = Path(hub.snapshot(name, local_files_only=True))
-        check_whole(weight_files(folder))
+        check_complete(weight_files(folder))
     except (LocalEntryNotFoundError, ValueError):
         return None
     return folder if (folder / "config.json").is_file() else None
 
 
 def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
-    """What a download would bring, less what is here already; None when the hub cannot be asked."""
+    """Bytes of a download, without the files that are in the cache; None when the hub cannot be reached."""
     try:
         files, _ = hub.listing(name)
     except (OSError, ValueError, *_network_errors()):
@@ -193,11 +195,11 @@ def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
 
 
 def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
-    """Download a model from the hub, or go on with a download, and check that it came whole. Raises ValueError."""
+    """Download a model from the hub, or resume a download, and check that it is complete. Raises ValueError."""
     try:
         files, patterns = hub.listing(name)
         for file in files:
-            if file.will_download and file.file_size > LARGE:
+            if file.will_download and file.file_size > RESUMABLE_BYTES:
                 _fetch_large(name, file.filename, file.commit_hash, hub)
         folder = Path(hub.snapshot(name, patterns))
     except (OSError, ValueError, *_network_errors()) as error:  # no network, no such name, no permission, or cut off
@@ -205,9 +207,9 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
         raise ValueError(
             f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}). With a "
             "network, the same command fetches it, and goes on where it stopped. "
-            f"Or fetch it elsewhere with {command(name)}, and give that folder."
+            f"Or fetch it elsewhere with {download_command(name)}, and give that folder."
         ) from None
-    if wrong := altered(weight_files(folder)):
+    if wrong := corrupted_files(weight_files(folder)):
         raise ValueError(f"{', '.join(wrong)} of {name} differ from what the hub has: delete them and fetch again.")
     return folder
 
@@ -224,8 +226,8 @@ def _why_not_fetched(error: Exception) -> str:
 
 
 def _fetch_large(name: str, filename: str, commit: str, hub: Hub) -> None:
-    """One file into the hub's cache, under its SHA-256, where `snapshot_download` will find it. A half file stays
-    beside it as `.part`, and is gone on with."""
+    """Download one file into the hub's cache, under its SHA-256, where `snapshot_download` finds it. An incomplete
+    file is kept as `.part` and resumed."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
@@ -235,22 +237,24 @@ def _fetch_large(name: str, filename: str, commit: str, hub: Hub) -> None:
     blob = hub.folder / repo_folder_name(repo_id=name, repo_type="model") / "blobs" / file.etag
     blob.parent.mkdir(parents=True, exist_ok=True)
     part = blob.with_name(f"{blob.name}.part")
-    headers = build_hf_headers() if file.location == url else {}  # another host's address carries its own permission
+    headers = (
+        build_hf_headers() if file.location == url else {}
+    )  # a URL on another host is signed: do not send the token there
     with part.open("ab") as stream:
         http_get(file.location, stream, resume_size=stream.tell(), headers=headers, expected_size=file.size)
     part.replace(blob)
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the hub's library raises when a connection breaks: its own errors and those of the client beneath it."""
+    """The exceptions of huggingface_hub and of its HTTP client when a connection fails."""
     from huggingface_hub.errors import HfHubHTTPError
 
     clients = (sys.modules.get(name) for name in ("httpx", "httpx2"))
     return (HfHubHTTPError, *(client.HTTPError for client in clients if client is not None))
 
 
-def command(name: str) -> str:
-    """The command that fetches a model's files, and only those that are read, into a folder."""
-    patterns = WANTED_PICKLED if name.startswith("facebook/opt-") else WANTED  # Meta's have no safetensors
+def download_command(name: str) -> str:
+    """The command that downloads the files of a model that are read here into a folder."""
+    patterns = WANTED_PICKLED if name.startswith("facebook/opt-") else WANTED  # they have no safetensors
     wanted = " ".join(f"'{pattern}'" for pattern in patterns)
     return f"`hf download {name} --include {wanted} --local-dir {name.split('/')[-1]}`"

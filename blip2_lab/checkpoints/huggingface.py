@@ -4,13 +4,13 @@
 
 Notes:
 
-* What is trained here loads in transformers with the same logits and answers (tested).
+* A model trained here loads in transformers with the same logits and answers (tested).
 * A model is built without weights and filled tensor by tensor (meta_model.py): loading needs the memory of the finished
   model and one tensor, in any precision.
-* Only the language model is quantized (it is 90 % of the parameters, and frozen); the Q-Former stays in float32. Both
-  int8 and NF4 answer on a CPU too; to train through them there, take int8 (bitsandbytes' NF4 has no gradient on a CPU).
-* transformers normalizes image features with the encoder's eps (1e-6), LAVIS trained with 1e-5. The layout has no place
-  for the second: a model converted from LAVIS differs by about 1e-5 in transformers, as Salesforce's own do.
+* Quantization is described in models/quantize.py. int8 and NF4 run on a CPU too; training through them on a CPU needs
+  int8 (bitsandbytes' NF4 has no gradient there).
+* transformers normalizes image features with the encoder's eps (1e-6); LAVIS trained with 1e-5. The layout has no field
+  for the second, so a model converted from LAVIS differs by about 1e-5 in transformers, as Salesforce's models do.
 
 Paper: section 3.4 (frozen models in half precision). Notebook: 07.
 """
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.checkpoints import memory
-from blip2_lab.checkpoints.files import check_whole, read_tensors, weight_files
+from blip2_lab.checkpoints.files import check_complete, read_tensors, weight_files
 from blip2_lab.checkpoints.key_maps import (
     FROZEN,
     TRANSFORMERS_STAGE1,
@@ -35,7 +35,7 @@ from blip2_lab.checkpoints.key_maps import (
     reverse,
     transformers_names,
 )
-from blip2_lab.checkpoints.meta_model import pour, quantized_skeleton
+from blip2_lab.checkpoints.meta_model import empty_quantized_model, load_tensors
 from blip2_lab.models.quantize import is_quantized
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
@@ -57,14 +57,14 @@ def from_transformers(
     """A `Blip2ForConditionalGeneration` folder as Stage2Model, a `Blip2ForImageTextRetrieval` folder as Stage1Model."""
     folder = Path(folder)
     config, files = read_config(folder), weight_files(folder)
-    check_whole(files)
+    check_complete(files)
     retrieval = config.qformer_config.use_qformer_text_input
     if retrieval:
-        quantize, dtype = None, dtype or torch.float32  # no language model, and small: as it is
+        quantize, dtype = None, dtype or torch.float32  # no language model, and small: not quantized
     dtype = memory.choose_dtype(config, str(folder), device, quantize, dtype)
-    model = quantized_skeleton(config, quantize, device, dtype)
+    model = empty_quantized_model(config, quantize, device, dtype)
     to_ours, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
-    pour(
+    load_tensors(
         model,
         read_tensors(files),
         device=device,
@@ -86,7 +86,7 @@ def read_config(folder: Path) -> Blip2Config:
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        raise ValueError(f"{folder / 'config.json'} is damaged: it is no JSON. Fetch the same model again.") from None
+        raise ValueError(f"{folder / 'config.json'} is damaged (not JSON). Fetch the same model again.") from None
     if kind != "blip-2":
         raise ValueError(f'{folder} holds a model of type {kind!r}, not a BLIP-2 ("blip-2").')
     from transformers import Blip2Config
@@ -97,7 +97,7 @@ def read_config(folder: Path) -> Blip2Config:
 def _without_lm_head(
     model: Stage1Model, tokenizer: PreTrainedTokenizerBase | None, device: torch.device | str
 ) -> Stage1Model:
-    """`Blip2ForImageTextRetrieval` retrieves and matches, but cannot write or train."""
+    """`Blip2ForImageTextRetrieval` has ITC and ITM, but no ITG head and no temperature, so it cannot train."""
     model.config.sep_token_id = getattr(tokenizer, "sep_token_id", None) or 102
     model.tokenizer = tokenizer
     model.lm_head = MissingHead()
@@ -106,10 +106,13 @@ def _without_lm_head(
 
 
 class MissingHead(nn.Module):
-    """Stands where transformers' retrieval layout has no language modeling head, and says so."""
+    """Replaces the language modeling head, which transformers' retrieval layout lacks; raises when called."""
 
     def forward(self, *_: Tensor) -> Tensor:
-        raise ValueError("transformers' retrieval layout has no language modeling head: this model cannot write.")
+        raise ValueError(
+            "transformers' retrieval layout has no language modeling head, so this model generates no captions: load "
+            "one that blip2_lab.save or LAVIS wrote."
+        )
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
@@ -131,9 +134,9 @@ def write_transformers(
     max_shard_size: str = "5GB",
 ) -> None:
     """Write transformers' layout: a Stage2Model as `Blip2ForConditionalGeneration`, a Stage1Model with its image
-    encoder as `Blip2ForImageTextRetrieval` (which has no place for its language modeling head and temperature).
+    encoder as `Blip2ForImageTextRetrieval` (which has no field for its language modeling head and temperature).
 
-    dtype  of the file's tensors, by default the model's own. Files of more than `max_shard_size` are split.
+    dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
     from huggingface_hub import save_torch_state_dict
 
@@ -149,10 +152,10 @@ def write_transformers(
 
 
 def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
-    """The model's tensors under transformers' names. A tensor that two names share (tied) is listed once."""
+    """The model's tensors under transformers' keys. A tied tensor is listed once."""
     encoder = model.image_encoder
     if encoder is None:
-        raise ValueError("transformers' layout holds the image encoder too; give the model one before saving it there.")
+        raise ValueError("transformers' layout contains the image encoder: attach one to the model before saving it.")
     check_layout(encoder)
     if is_quantized(model):
         raise ValueError("A quantized language model cannot be saved; load the model without quantize= to save it.")
@@ -171,7 +174,7 @@ def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
 
 
 def check_layout(image_encoder: ImageEncoder) -> None:
-    """Raises ValueError for an image encoder that transformers' layout has no place for."""
+    """Raises ValueError for an image encoder that transformers' layout cannot represent."""
     if image_encoder.model.config.model_type != "blip_2_vision_model":
         raise ValueError("transformers' BLIP-2 layout has ViT-g's shape only; a model on CLIP ViT-L cannot be saved.")
 
@@ -195,13 +198,13 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
         cross_attention_frequency=ours.cross_attention_frequency,
         use_qformer_text_input=ours.has_text,
     )
-    vision = _shape_of(model.image_encoder.model)
+    vision = _config_dict(model.image_encoder.model)
     if isinstance(model, Stage1Model):
         config = Blip2Config(vision_config=vision, qformer_config=qformer, num_query_tokens=ours.num_query_tokens)
         config.image_text_hidden_size = model.config.embed_width
         config.architectures = ["Blip2ForImageTextRetrieval"]
     else:
-        text = _shape_of(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
+        text = _config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
         config = Blip2Config(
             vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=ours.num_query_tokens
         )
@@ -210,15 +213,15 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
     return config
 
 
-def _shape_of(part: PreTrainedModel) -> dict:
-    """Its configuration, without the folder it was once loaded from: that is nobody's business."""
+def _config_dict(part: PreTrainedModel) -> dict:
+    """Its configuration, without `_name_or_path`: the folder it was loaded from is private."""
     return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 
 
 def _save_processor(
     model: Stage2Model | Stage1Model, tokenizer: PreTrainedTokenizerBase, config: Blip2Config, folder: Path
 ) -> None:
-    """transformers' processor: pictures, and Q `<image>` tokens in front of a text (none for retrieval)."""
+    """transformers' processor: image preprocessing, and Q `<image>` tokens before a text (none for retrieval)."""
     from transformers import Blip2Processor
 
     tokenizer = copy.deepcopy(tokenizer)  # the processor adds <image> to it

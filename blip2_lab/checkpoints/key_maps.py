@@ -1,10 +1,12 @@
-"""Other people's names for our parameters, as literal two-column tables.
+"""The keys of LAVIS and of transformers beside ours, as literal two-column tables, and conversion by them.
 
-What is unusual about it:
+`from_lavis` and `to_lavis` convert stage 1, `from_lavis_stage2` stage 2; `transformers_names` is for whole models.
 
-* Every key is accounted for. A key that no row names, a missing key, a shape that differs: an error that lists them.
-* A row names a module (its `weight` and `bias` follow) or a parameter; `{i}` stands for a layer's number.
-* Sizes are read off the tensors; only the number of attention heads leaves no trace in them.
+Notes:
+
+* Every key is accounted for: unknown keys, missing keys and other shapes raise an error that lists them.
+* A row names a module (with its `weight` and `bias`) or a parameter; `{i}` is the index of a layer.
+* Sizes are inferred from the tensors, except the number of attention heads, which is an argument.
 
 Paper: section 3 (the released models). Notebook: 07.
 """
@@ -27,7 +29,7 @@ Table = tuple[tuple[str, str], ...]
 
 
 def renamer(table: Table) -> Callable[[str], str | None]:
-    """A function from a key to its name in the table's right column, None where no row names it."""
+    """A function: key -> its name in the right column of the table, None where no row matches."""
     patterns = (re.escape(left).replace(r"\{i\}", r"(\d+)") + r"(\.weight|\.bias)?" for left, _ in table)
     rows = [(re.compile(pattern), right) for pattern, (_, right) in zip(patterns, table, strict=True)]
 
@@ -44,22 +46,25 @@ def renamer(table: Table) -> Callable[[str], str | None]:
 def rename_keys(state_dict: dict[str, Tensor], table: Table, ignore: Iterable[str] = ()) -> dict[str, Tensor]:
     """The same tensors under the names of the table's right column.
 
-    Keys that start with one of `ignore` are left out; any other key that the table does not name raises ValueError.
+    Keys that start with one of `ignore` are left out; any other key without a row raises ValueError.
     """
     rename = renamer(table)
     names = {key: rename(key) for key in state_dict if not key.startswith(tuple(ignore))}
     if unknown := sorted(key for key, name in names.items() if name is None):
-        raise ValueError(f"Keys that this layout does not have: {', '.join(unknown)}.")
+        raise ValueError(f"The checkpoint has keys that this layout does not have: {', '.join(unknown)}.")
     return {name: state_dict[key] for key, name in names.items()}
 
 
 def reverse(table: Table) -> Table:
-    """The table read from right to left."""
+    """The table with its columns swapped."""
     return tuple((right, left) for left, right in table)
 
 
 def load_strictly(module: torch.nn.Module, state_dict: dict[str, Tensor], ignore: Iterable[str] = ()) -> None:
-    """load_state_dict with one error that names every missing, unknown or misshapen key. `ignore`: prefixes of ours."""
+    """load_state_dict with one error that lists all missing and unknown keys and all keys of another shape.
+
+    `ignore`: prefixes of our keys that the state dict need not have.
+    """
     ours = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(tuple(ignore))}
     problems = {
         "missing": sorted(ours.keys() - state_dict.keys()),
@@ -103,7 +108,7 @@ LAVIS_QFORMER: Table = (
     ("Qformer.bert.encoder.layer.{i}.output_query.LayerNorm", "qformer.layers.{i}.query_ffn.layer_norm"),
 )
 
-#: The whole of stage 1.
+#: Stage 1: the Q-Former and its heads.
 LAVIS_STAGE1: Table = (
     *LAVIS_QFORMER,
     ("Qformer.cls.predictions.transform.dense", "lm_head.dense"),
@@ -121,7 +126,7 @@ LAVIS_TIED: Table = (
     ("Qformer.cls.predictions.decoder.bias", "Qformer.cls.predictions.bias"),
 )
 
-#: A buffer that counts from 0.
+#: A buffer with the numbers 0, 1, 2, …
 LAVIS_IGNORED = ("Qformer.bert.embeddings.position_ids",)
 
 
@@ -135,10 +140,10 @@ def from_lavis(
     """LAVIS's `Blip2Qformer` as a Stage1Model in eval mode, without a tokenizer.
 
     state_dict     as LAVIS saves it (the checkpoint's entry "model", or the whole checkpoint)
-    image_encoder  where the file brings one (fine-tuned models do), it is loaded into this; without it, left out
+    image_encoder  the image encoder of a file that has one (fine-tuned models do) is loaded into this; None: ignored
     """
     state_dict = dict(state_dict.get("model", state_dict))
-    vision = _take(state_dict, "visual_encoder.")
+    vision = _pop_prefix(state_dict, "visual_encoder.")
     if vision and image_encoder is not None:
         load_strictly(image_encoder.model, from_eva(vision))
     for copy, original in LAVIS_TIED:
@@ -159,13 +164,13 @@ def from_lavis(
 
 
 def to_lavis(model: Stage1Model) -> dict[str, Tensor]:
-    """A Stage1Model's parameters under LAVIS's names, the tied ones twice, as LAVIS loads them."""
+    """A Stage1Model's parameters under LAVIS's keys, tied ones twice, as LAVIS loads them."""
     state = rename_keys(model.state_dict(), reverse(LAVIS_STAGE1), ignore=("image_encoder.",))
     return state | {copy: state[original] for copy, original in LAVIS_TIED}
 
 
 def infer_qformer_config(state: dict[str, Tensor], num_attention_heads: int, prefix: str = "qformer.") -> QFormerConfig:
-    """Every size of a Q-Former from its tensors under our names; a missing one raises KeyError."""
+    """The configuration of a Q-Former from its tensors under our names; a missing tensor raises KeyError."""
     _, num_query_tokens, width = state[f"{prefix}query_tokens"].shape
     layers = {int(match[1]) for name in state if (match := re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", name))}
     crossing = sorted(i for i in layers if f"{prefix}layers.{i}.cross_attention.key.weight" in state)
@@ -188,10 +193,10 @@ def infer_qformer_config(state: dict[str, Tensor], num_attention_heads: int, pre
 
 # --- LAVIS, stage 2, and its image encoder --------------------------------------------------------------------------
 
-#: Parts of a Stage2Model that have names of their own in every layout.
+#: The frozen models of a Stage2Model, which have separate keys in every layout.
 FROZEN = ("image_encoder.", "language_model.")
 
-#: `Blip2OPT` and `Blip2T5`. The rest of `LAVIS_QFORMER` is there too, but for the text side.
+#: `Blip2OPT` and `Blip2T5`: `LAVIS_QFORMER` (without its text parts) and the projection.
 LAVIS_STAGE2: Table = (
     *LAVIS_QFORMER,
     ("opt_proj", "language_projection"),
@@ -221,12 +226,12 @@ def from_lavis_stage2(
 ) -> Stage2Model:
     """LAVIS's `Blip2OPT` or `Blip2T5` as a Stage2Model in eval mode.
 
-    Its checkpoints hold what was trained; the frozen parts are given. Where the file brings its own image encoder
-    (fine-tuned models do) or language model, they are loaded too.
+    The checkpoint has the trained parameters; the frozen models are arguments. Where the file has an image encoder
+    (fine-tuned models do) or a language model, it is loaded into them.
     """
     state_dict = dict(state_dict.get("model", state_dict))
-    vision = _take(state_dict, "visual_encoder.")
-    language = {**_take(state_dict, "opt_model."), **_take(state_dict, "t5_model.")}
+    vision = _pop_prefix(state_dict, "visual_encoder.")
+    language = {**_pop_prefix(state_dict, "opt_model."), **_pop_prefix(state_dict, "t5_model.")}
     state = rename_keys(state_dict, LAVIS_STAGE2, ("Qformer.bert.embeddings.position_ids",))
     try:
         config = infer_qformer_config(state, num_attention_heads)
@@ -242,7 +247,8 @@ def from_lavis_stage2(
 
 
 def from_eva(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """EVA-CLIP's ViT (LAVIS's `visual_encoder`) under transformers' names. It has no key bias, transformers' is 0."""
+    """EVA-CLIP's ViT (LAVIS's `visual_encoder`) under transformers' keys. It has no key bias; transformers' is set to
+    0."""
     state = dict(state_dict)
     for name in [name for name in state if name.endswith(".attn.q_bias")]:
         block = name.removesuffix("q_bias")
@@ -278,7 +284,7 @@ TRANSFORMERS_QFORMER: Table = (
     ("qformer.encoder.layer.{i}.output_query.LayerNorm", "qformer.layers.{i}.query_ffn.layer_norm"),
 )
 
-#: Blip2ForConditionalGeneration. The frozen parts keep transformers' names, behind `FROZEN`.
+#: Blip2ForConditionalGeneration. The frozen models keep transformers' keys, with the prefixes `FROZEN`.
 TRANSFORMERS_STAGE2: Table = (*TRANSFORMERS_QFORMER, ("language_projection", "language_projection"))
 
 #: Blip2ForImageTextRetrieval: stage 1 without its language modeling head, and without a temperature.
@@ -290,12 +296,12 @@ TRANSFORMERS_STAGE1: Table = (
 )
 
 
-#: Whole modules that keep transformers' names inside: (transformers' prefix, ours).
+#: Modules whose inner keys are the same in transformers: (transformers' prefix, ours).
 TRANSFORMERS_FROZEN = (("vision_model.", "image_encoder.model."), ("language_model.", "language_model.model."))
 
 
 def transformers_names(table: Table) -> tuple[Callable[[str], str | None], Callable[[str], str | None]]:
-    """(transformers' name -> ours, ours -> transformers'), of a whole model: the table and the frozen parts."""
+    """(transformers' name -> ours, ours -> transformers') for a whole model: the table and the frozen models."""
     return _with_prefixes(table, TRANSFORMERS_FROZEN), _with_prefixes(
         reverse(table), tuple((ours, theirs) for theirs, ours in TRANSFORMERS_FROZEN)
     )
@@ -304,16 +310,16 @@ def transformers_names(table: Table) -> tuple[Callable[[str], str | None], Calla
 def _with_prefixes(table: Table, prefixes: Table) -> Callable[[str], str | None]:
     rename = renamer(table)
 
-    def whole(key: str) -> str | None:
-        name = rename(key)  # first: post_layernorm lies in vision_model, and is the Q-Former's
+    def rename_with_prefixes(key: str) -> str | None:
+        name = rename(key)  # first: post_layernorm has the prefix vision_model, and is part of our Q-Former
         for left, right in prefixes:
             if name is None and key.startswith(left):
                 return right + key.removeprefix(left)
         return name
 
-    return whole
+    return rename_with_prefixes
 
 
-def _take(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove the keys that start with `prefix`, and return them without it."""
+def _pop_prefix(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove the entries whose keys start with `prefix`, and return them without the prefix."""
     return {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}

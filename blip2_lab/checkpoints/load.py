@@ -1,13 +1,12 @@
 """Load a whole model by name or folder, and save one: `blip2_lab.load` and `blip2_lab.save`.
 
-`load` finds the model (shipped, a folder, a LAVIS file, a hub name) and hands it to the module that reads its layout:
+`load` finds the model (shipped, a folder, a LAVIS file, a hub name) and calls the module that reads its layout:
 huggingface.py or lavis.py. `save` writes what `load` reads.
 
 Notes:
 
-* transformers' layout has no place for stage 1. Ours lies beside it, in a sub-folder `stage1`, and comes back as
-  `model.stage1`.
-* A stage-1 model whose image encoder is kept elsewhere (it is frozen) is saved alone, in that same form.
+* transformers' layout has no field for stage 1. It is saved in a sub-folder `stage1` and loaded as `model.stage1`.
+* A stage-1 model without image encoder (which is frozen, and stored elsewhere) is saved alone, in the same form.
 
 Paper: section 3.4. Notebook: 07.
 """
@@ -48,18 +47,18 @@ def load(
 ) -> Stage2Model | Stage1Model:
     """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, or a hub name.
 
-    quantize  "int8", "int8-all" or "nf4" for the language model (models/quantize.py); None or "none": as it is
-    dtype     of the frozen parts; by default float32 on the CPU (bfloat16 where it is quantized), and on a GPU what the
-              paper took: float16 for OPT and bfloat16 for FlanT5 (section 3.4). The Q-Former stays in float32
+    quantize  "int8", "int8-all" or "nf4" for the frozen models (models/quantize.py); None or "none": not quantized
+    dtype     of the frozen models; by default float32 on a CPU (bfloat16 with quantization), and on a GPU as in the
+              paper: float16 for OPT and bfloat16 for FlanT5 (section 3.4). The Q-Former stays in float32
     A folder of a stage-1 model alone (`save` of one without image encoder) gives a Stage1Model without image encoder.
     A folder of transformers' retrieval model gives a Stage1Model; `stage1` inside a folder becomes `model.stage1`, or
-    gives that Stage1Model the heads which transformers has no place for.
-    Raises ValueError, in one sentence, for what cannot be found, fetched, read or held.
+    adds the heads that transformers' retrieval layout lacks.
+    Raises ValueError, in one sentence, for a model that cannot be found, fetched or read, or does not fit in memory.
     """
     quantize, dtype, device = check_method(quantize), check_dtype(dtype), check_device(device)
-    path = find(name_or_path, device=device, quantize=quantize, dtype=dtype)
+    path = find_model(name_or_path, device=device, quantize=quantize, dtype=dtype)
     if path.is_file() or not (path / "config.json").is_file():
-        return lavis.load(path, device=device, quantize=quantize, dtype=dtype)
+        return lavis.load_lavis(path, device=device, quantize=quantize, dtype=dtype)
     if is_stage1_folder(path):
         return read_stage1(path).to(device)
     model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
@@ -72,7 +71,7 @@ def load(
 
 
 def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """A float type by name. Raises ValueError for what is none."""
+    """The torch dtype of a name. Raises ValueError for an unknown one."""
     if dtype is None or dtype in DTYPES.values():
         return dtype
     if dtype not in DTYPES:
@@ -81,20 +80,20 @@ def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Raises ValueError for a device that cannot compute here: nothing is moved to the CPU in silence."""
+    """The torch device. Raises ValueError for one that is not available; there is no fallback to the CPU."""
     try:
         device = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device={str(device)!r} is unknown; choose cpu, cuda, cuda:1, mps or the like.") from None
     try:
         torch.zeros(1, device=device).item()
-    except Exception as error:  # each device has its own: RuntimeError, AssertionError, ModuleNotFoundError
+    except Exception as error:  # depends on the device: RuntimeError, AssertionError, ModuleNotFoundError
         why = str(error).split("\n")[0].split(". ")[0]
         raise ValueError(f"There is no device {device} here that torch can use ({why}); take --device cpu.") from None
     return device
 
 
-def find(
+def find_model(
     name_or_path: str | Path,
     *,
     device: torch.device | str = "cpu",
@@ -103,7 +102,7 @@ def find(
 ) -> Path:
     """The folder (or LAVIS file) of a model: the shipped one, one of yours, or a download from the hub.
 
-    Before a download, disk and memory are asked whether they hold it. Raises ValueError.
+    Before a download, free disk and memory are checked. Raises ValueError.
     """
     if str(name_or_path) == "micro":
         if not (MICRO / "config.json").is_file():
@@ -121,7 +120,7 @@ def find(
     known = released(name)
     if known is not None:
         memory.choose_dtype(blip2_config(known), name, device, quantize, dtype)
-    if (folder := files.cached(name)) is not None:
+    if (folder := files.cached_folder(name)) is not None:
         return folder
     from huggingface_hub import constants
 
@@ -134,26 +133,26 @@ def find(
 
 
 def is_stage1_folder(folder: Path) -> bool:
-    """Does this folder hold a stage-1 model as `save_stage1` writes it, and nothing else?"""
+    """Whether a folder is a stage-1 model as `save_stage1` writes it."""
     try:
         return {"qformer", "stage1"} <= json.loads((folder / "config.json").read_text()).keys()
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        return False  # whoever reads the file says what is wrong with it
+        return False  # `read_config` raises for this file
 
 
 def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None) -> Stage1Model:
-    """What `save_stage1` wrote, in eval mode. Raises ValueError, in one sentence, for a folder that is damaged."""
+    """The model that `save_stage1` wrote, in eval mode. Raises ValueError, in one sentence, for a damaged folder."""
     folder = Path(folder)
     file = folder / "config.json"
     if not file.is_file():
-        raise ValueError(f"{folder} has no config.json: give a folder that blip2_lab.save wrote.")
+        raise ValueError(f"{folder} has no config.json: pass a folder that blip2_lab.save wrote.")
     try:
         config = json.loads(file.read_text())
         model = Stage1Model(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a Stage1Model: {error}.") from None
     paths = files.weight_files(folder)
-    files.check_whole(paths)
+    files.check_complete(paths)
     load_strictly(model, dict(files.read_tensors(paths)))
     model.attach_image_encoder(image_encoder)
     model.tokenizer = read_tokenizer(folder)
@@ -161,8 +160,8 @@ def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None
 
 
 def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-    """config.json, model.safetensors (in `dtype`, by default the model's own) and the tokenizer. The image encoder is
-    kept elsewhere: it is frozen."""
+    """Write config.json, model.safetensors (in `dtype`, by default the model's) and the tokenizer, without the frozen
+    image encoder."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -170,7 +169,7 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
     config = {"qformer": asdict(model.qformer.config), "stage1": asdict(model.config)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.WHOLE)
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.SINGLE_FILE)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
 
@@ -185,13 +184,13 @@ def save(
     dtype: torch.dtype | None = None,
     max_shard_size: str = "5GB",
 ) -> None:
-    """Write a model so that `load(folder)` gives it back, and transformers can read it.
+    """Write a model so that `load(folder)` returns it and transformers can read it.
 
-    A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout; there the language
-    modeling head and the temperature of stage 1 have no place, so `stage1` inside the folder holds the whole stage-1
-    model. A Stage1Model without image encoder is written alone (`save_stage1`).
+    A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout. It has no field for
+    the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
+    Stage1Model without image encoder is written alone (`save_stage1`).
 
-    dtype  of the file's tensors, by default the model's own. Files of more than `max_shard_size` are split.
+    dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
     if isinstance(model, Stage1Model) and model.image_encoder is None:

@@ -1,12 +1,14 @@
-"""A model of a given shape without weights, and the weights poured into it, tensor by tensor.
+"""Models on the meta device, and weights streamed from disk into them.
 
-What is unusual about it:
+`empty_model` builds a model without weights, `load_tensors` fills it, `model_bytes` counts its size.
 
-* The model is built on the meta device, where a tensor has a shape and no bytes. So a 12-billion-parameter model can be
-  counted on any laptop, and loading never holds more than the finished model and one tensor.
-* Each tensor goes from the file to its device, its precision (or its 8 or 4 bits) and its place, and is forgotten.
-  Nothing is offloaded and nothing is initialized at random: a parameter without a tensor is an error with its name.
-* Tied tensors (T5's `shared`, OPT's `lm_head`) exist once, however often the file lists them.
+Notes:
+
+* On the meta device a tensor has a shape and no storage. A model of 12 billion parameters can be counted on a laptop,
+  and loading needs the memory of the finished model and one tensor.
+* Each tensor is read, moved to its device, cast or quantized, and set; no other copy is kept. Nothing is offloaded and
+  nothing is initialized at random: a parameter without a tensor raises an error with its name.
+* Tied tensors (T5's `shared`, OPT's `lm_head`) exist once in memory, also where the file lists them several times.
 
 Paper: section 3.4 (frozen models in half precision). Notebook: 07.
 """
@@ -23,12 +25,12 @@ from torch import Tensor, nn
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.quantize import (
-    chosen_layers,
     is_quantized,
     is_quantized_layer,
+    layers_to_quantize,
     linear_bytes,
-    quantize_skeleton,
-    store,
+    quantize_empty_model,
+    quantize_weight,
 )
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
@@ -37,8 +39,8 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 if TYPE_CHECKING:
     from transformers import Blip2Config, PreTrainedConfig, PreTrainedModel
 
-#: A language model's tensors that are one tensor: (the copy, the original). `lm_head` is its own where the file has one
-#: beside T5's `shared` (FlanT5), and never in OPT.
+#: Tied tensors of a language model: (the copy, the original). T5's `lm_head` is tied only where the file has none
+#: (FlanT5 has one); OPT's always is.
 ALWAYS_TIED = (
     ("encoder.embed_tokens.weight", "shared.weight"),
     ("decoder.embed_tokens.weight", "shared.weight"),
@@ -46,51 +48,52 @@ ALWAYS_TIED = (
 )
 TIED_IF_MISSING = (("lm_head.weight", "shared.weight"),)
 
-FROZEN_PARTS = ("image_encoder.", "language_model.")
+FROZEN_PREFIXES = ("image_encoder.", "language_model.")
 
 
-def skeleton(config: Blip2Config) -> Stage2Model | Stage1Model:
-    """A model of this shape on the meta device: a Stage1Model where the Q-Former reads text, else a Stage2Model."""
-    with _shapes_only():
+def empty_model(config: Blip2Config) -> Stage2Model | Stage1Model:
+    """A model of this shape on the meta device, without weights: a Stage1Model where the Q-Former reads text, else a
+    Stage2Model."""
+    with _without_weights():
         encoder = ImageEncoder.from_config(config.vision_config)
         if config.qformer_config.use_qformer_text_input:
             stage1 = Stage1Config(
                 embed_width=config.image_text_hidden_size, decode_token_id=config.qformer_config.vocab_size - 1
             )
             return Stage1Model(qformer_config(config), stage1, image_encoder=encoder).eval()
-        language = language_model(language_skeleton(config.text_config))
+        language = language_model(empty_language_model(config.text_config))
         return Stage2Model(encoder, QFormer(qformer_config(config)), language).eval()
 
 
 @contextmanager
-def _shapes_only() -> Iterator[None]:
-    """Modules built inside have shapes and no numbers, and no time is spent on drawing those."""
+def _without_weights() -> Iterator[None]:
+    """Modules built inside the block are on the meta device and are not initialized."""
     from transformers.initialization import no_init_weights
 
     with torch.device("meta"), no_init_weights():
         yield
 
 
-def language_skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """An OPT or a T5 on the meta device. T5's lm_head is a tensor of its own, as FlanT5's is."""
+def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """An OPT or a T5 on the meta device, without weights. T5's lm_head is untied, as in FlanT5."""
     from transformers import OPTForCausalLM, T5ForConditionalGeneration
 
     kinds = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration}
     if config.model_type not in kinds:
         raise ValueError(f"The language model is of type {config.model_type!r}; BLIP-2's are OPT and (Flan)T5.")
-    with _shapes_only():
+    with _without_weights():
         model = kinds[config.model_type](config)
         if config.model_type == "t5":
             model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
     for copy, original in ALWAYS_TIED:
-        with suppress(AttributeError):  # a pair of the other kind
+        with suppress(AttributeError):  # a pair of the other model type
             owner, _, leaf = copy.rpartition(".")
             setattr(model.get_submodule(owner), leaf, model.get_parameter(original))
     return model
 
 
 def qformer_config(config: Blip2Config) -> QFormerConfig:
-    """transformers' configuration of a Q-Former, in our words."""
+    """transformers' configuration of a Q-Former -> QFormerConfig."""
     theirs = config.qformer_config
     return QFormerConfig(
         vocab_size=theirs.vocab_size,
@@ -112,26 +115,26 @@ def qformer_config(config: Blip2Config) -> QFormerConfig:
 
 
 def dtype_of(name: str, dtype: torch.dtype, quantized: bool = False) -> torch.dtype:
-    """The type of a parameter (our name) in a model whose frozen parts have `dtype`. The Q-Former's is float32, but
-    bfloat16 among quantized parts: such a model is there to answer."""
-    if not name.startswith(FROZEN_PARTS):
+    """The dtype of a parameter (our name) in a model whose frozen models have `dtype`. The Q-Former has float32, or
+    bfloat16 beside quantized models, which are loaded for inference."""
+    if not name.startswith(FROZEN_PREFIXES):
         return torch.bfloat16 if quantized and dtype == torch.bfloat16 else torch.float32
-    # as in transformers: what T5's wo gives back overflows float16
+    # as in transformers: the output of T5's wo overflows float16
     return torch.float32 if dtype == torch.float16 and ".wo." in name else dtype
 
 
 def model_bytes(model: Stage2Model | Stage1Model, quantize: str | None, dtype: torch.dtype) -> int:
-    """What a model's weights take in memory once loaded so; a skeleton will do."""
-    layers = chosen_layers(model, quantize).values()
+    """The bytes of a model's weights, loaded with these options. `model` may be on the meta device."""
+    layers = layers_to_quantize(model, quantize).values()
     counted = {id(layer.weight) for layer in layers}
     return sum(linear_bytes(layer, quantize) for layer in layers) + sum(
         parameter.numel() * dtype_of(name, dtype, bool(quantize)).itemsize
-        for name, parameter in model.named_parameters()  # each tied one once
+        for name, parameter in model.named_parameters()  # tied parameters once
         if id(parameter) not in counted
     )
 
 
-def pour(
+def load_tensors(
     model: nn.Module,
     tensors: Iterable[tuple[str, Tensor]],
     *,
@@ -142,11 +145,12 @@ def pour(
     optional: tuple[str, ...] = (),
     layout: str = "the weights",
 ) -> None:
-    """Give every parameter of a skeleton its tensor, from (their name, tensor) pairs in any order.
+    """Load (their name, tensor) pairs, in any order, into a model on the meta device.
 
     to_ours    their name -> ours, None where it is unknown; to_theirs is its inverse, for messages
-    optional   prefixes of our names that may stay without a tensor (they stay on the meta device)
-    Raises ValueError with every missing, unexpected or misshapen key. `layout` says in it what was read.
+    optional   prefixes of our names that may have no tensor (these stay on the meta device)
+    layout     names the source in the error message
+    Raises ValueError with all missing and unexpected keys and all keys of another shape.
     """
     waiting = {name: p.shape for name, p in _named_tensors(model)}
     prefix = "language_model.model." if any(name.startswith("language_model.model.") for name in waiting) else ""
@@ -162,7 +166,7 @@ def pour(
         elif waiting[name] != tensor.shape:
             mismatched.append(f"{theirs} {list(tensor.shape)} instead of {list(waiting[name])}")
         else:
-            _put(model, name, tensor, device, dtype_of(name, dtype, quantized))
+            _set_tensor(model, name, tensor, device, dtype_of(name, dtype, quantized))
             filled.add(name)
     ties = copies | {
         prefix + copy: prefix + original
@@ -173,7 +177,7 @@ def pour(
         if copy in waiting and original in filled:
             owner, _, leaf = copy.rpartition(".")
             if is_quantized_layer(module := model.get_submodule(owner)):
-                store(module, model.get_parameter(original), device)
+                quantize_weight(module, model.get_parameter(original), device)
             else:
                 setattr(module, leaf, model.get_parameter(original))
             filled.add(copy)
@@ -185,7 +189,7 @@ def pour(
 
 
 def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """What a file must bring: every parameter under every name it has, quantized weights too, no other buffer."""
+    """The tensors that a file must have: parameters under all their names, and quantized weights; no other buffers."""
     named = list(model.named_parameters(remove_duplicate=False))
     for name, module in model.named_modules():
         if is_quantized_layer(module):
@@ -196,23 +200,23 @@ def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return named
 
 
-def _put(model: nn.Module, name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> None:
+def _set_tensor(model: nn.Module, name: str, tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> None:
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     module = getattr(module, "inner", module)
     if leaf == "weight" and is_quantized_layer(module):
-        store(module, tensor, device)
+        quantize_weight(module, tensor, device)
     else:
-        trains = module._parameters[leaf].requires_grad
-        # a copy, never a view: a view of a memory-mapped file would keep the file open
-        placed = tensor.to(device=device, dtype=dtype, copy=True)
-        setattr(module, leaf, nn.Parameter(placed, requires_grad=trains))
+        requires_grad = module._parameters[leaf].requires_grad
+        # a copy: a view of a memory-mapped file would keep the file open
+        copied = tensor.to(device=device, dtype=dtype, copy=True)
+        setattr(module, leaf, nn.Parameter(copied, requires_grad=requires_grad))
 
 
-def quantized_skeleton(
+def empty_quantized_model(
     config: Blip2Config, quantize: str | None, device: torch.device | str, dtype: torch.dtype
 ) -> Stage2Model | Stage1Model:
-    """`skeleton`, with quantized layers where the language model gets them."""
-    model = skeleton(config)
-    quantize_skeleton(model, quantize, device, dtype)
+    """`empty_model`, with the layers replaced that `quantize` selects."""
+    model = empty_model(config)
+    quantize_empty_model(model, quantize, device, dtype)
     return model

@@ -1,9 +1,9 @@
-"""What every other folder may use: opening pictures, writing files, talking to a console, many processes.
+"""Functions for every other folder: opening images, writing files, console output, distributed training.
 
-    images        open_image: pictures from outside, with limits on format and size
-    files         write_atomically: a file's content is replaced whole or not at all
+    images        open_image: images from users and data sets, with limits on format and size
+    files         write_atomically: a file is replaced completely or not at all
     console       errors in one sentence, progress on stderr, "did you mean"
-    distributed   many processes that train as one: gather, shard, checkpoint layers
+    distributed   gather across ranks, FSDP2 sharding, gradient checkpointing
 
 Import from the modules. This package imports nothing by itself, because `blip2-lab --help` needs `console` alone.
 """

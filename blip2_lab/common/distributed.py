@@ -1,12 +1,15 @@
-"""Many processes that train as one: rows gathered from all ranks with their gradients, parameters shared out.
+"""Distributed training: gather across ranks with gradients, FSDP2 sharding, gradient checkpointing.
 
-What is unusual about it:
+`gather_across_ranks` is where to begin: stage 1 calls it for its in-batch negatives. `shard` is for models that do not
+fit one device.
 
-* A gather is part of the graph. Each rank's loss is a mean over its own rows against everybody's candidates; backward
-  brings home what the other ranks' losses have to say about this rank's rows. The average over ranks is then exactly
-  the loss, and the gradient, of one process with the whole batch. (LAVIS gathers without gradient.)
-* Without a process group a gather is the identity, so the same code runs in one process.
-* Sharding (FSDP2) and gradient checkpointing change where numbers are kept, and no number.
+Notes:
+
+* The gather is differentiable. Each rank's loss is a mean over its own rows against the candidates of all ranks. The
+  backward pass all-reduces gradients, so the average over ranks equals the loss and the gradient of one process with
+  the whole batch. (LAVIS gathers without gradient.)
+* Without a process group the gather is the identity, so the same code runs in one process.
+* Sharding and gradient checkpointing change where tensors are stored, not their values.
 
 Paper: section 3.2 (in-batch negatives). Notebook: 05.
 """
@@ -30,7 +33,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks' rows; backward gives each rank the gradients that all ranks' losses have for its rows."""
+    """All-gather of rows; the backward pass all-reduces gradients and returns those of the rank's own rows."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -47,18 +50,18 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_across_ranks(x: Tensor, with_grad: bool = True) -> Tensor:
-    """x [B, ...] -> [W*B, ...], rank after rank; x itself when there is one process. Every rank needs the same B."""
+    """x [B, ...] -> [W*B, ...], in the order of the ranks; x itself in one process. All ranks need the same B."""
     x = x if with_grad else x.detach()
     return x if rank_and_world()[1] == 1 else _Gather.apply(x)
 
 
 def number_of_processes() -> int:
-    """How many were started (torchrun, accelerate launch), also before they have found each other."""
+    """The number of processes started (torchrun, accelerate launch), also before the process group exists."""
     return max(rank_and_world()[1], int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def sum_across_ranks(x: Tensor) -> Tensor:
-    """The same on every rank; no gradient."""
+    """The sum of x over all ranks, in place; no gradient."""
     if rank_and_world()[1] > 1:
         dist.all_reduce(x)
     return x
@@ -68,40 +71,40 @@ def sum_across_ranks(x: Tensor) -> Tensor:
 
 
 def shard(module: nn.Module, device: torch.device) -> nn.Module:
-    """FSDP2: every rank keeps its share of each parameter, and of its gradient and its optimizer state.
+    """FSDP2: every rank keeps a shard of each parameter, of its gradient and of its optimizer state.
 
-    The blocks of frozen stacks (the language model's, the image encoder's) are fetched one at a time, when it is their
-    turn. What trains is one group, fetched for a whole step: it is small, and the Q-Former reads its layers' key and
-    value matrices before the layers run.
+    The layers of frozen stacks (language model, image encoder) are gathered one at a time, when they run. The trainable
+    parameters are one group, gathered for a whole step: they are few, and the Q-Former uses the key and value matrices
+    of its layers before the layers run.
     """
-    # differs from accelerate: it shards on accelerators only, and we want to test what we ship
+    # differs from accelerate: it shards on accelerators only; this is tested on CPUs, too
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (rank_and_world()[1],))
     module.to(device)
-    for blocks in stacks(module):
+    for blocks in layer_stacks(module):
         if not any(parameter.requires_grad for parameter in blocks.parameters()):
             for block in blocks:
                 fully_shard(block, mesh=mesh)
-    return fully_shard(module, mesh=mesh, ignored_params=set(unsharded(module)))
+    return fully_shard(module, mesh=mesh, ignored_params=set(scalar_parameters(module)))
 
 
-def unsharded(module: nn.Module) -> list[nn.Parameter]:
-    """Single numbers (the temperature) cannot be shared out: every rank keeps them."""
+def scalar_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Trainable scalars (the temperature). FSDP2 cannot shard them, so every rank keeps them."""
     return [parameter for parameter in module.parameters() if parameter.ndim == 0 and parameter.requires_grad]
 
 
-def average_unsharded(module: nn.Module) -> None:
-    """The mean over ranks of their gradients, which `shard` takes of all others."""
-    for parameter in unsharded(module):
+def average_scalar_gradients(module: nn.Module) -> None:
+    """Average the gradients of `scalar_parameters` over ranks; FSDP2 averages those of the sharded parameters."""
+    for parameter in scalar_parameters(module):
         if parameter.grad is not None:
             sum_across_ranks(parameter.grad).div_(rank_and_world()[1])
 
 
 @contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
-    """Inside the block the parameters outside frozen stacks are whole, so that parts of `module` can be called."""
+def full_parameters(module: nn.Module) -> Iterator[None]:
+    """Inside the block the parameters outside frozen stacks are gathered, so that submodules can be called."""
     from torch.distributed.fsdp import FSDPModule
 
     sharded = isinstance(module, FSDPModule)
@@ -112,13 +115,13 @@ def gathered(module: nn.Module) -> Iterator[None]:
         module.reshard()
 
 
-def whole(x: object) -> object:
-    """A sharded tensor in one piece (every rank must ask); everything else as it is."""
+def full_tensor(x: object) -> object:
+    """The full tensor of a sharded one (a collective: every rank must call it); any other object unchanged."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
-def shared_out(x: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `whole`: x shared out as `like` is."""
+def shard_like(x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `full_tensor`: x sharded like `like`."""
     if not hasattr(like, "full_tensor"):
         return x
     from torch.distributed.tensor import distribute_tensor
@@ -126,27 +129,27 @@ def shared_out(x: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
 
 
-def make_whole(module: nn.Module) -> None:
-    """Put every sharded parameter back in one piece, on the CPU: to save the model, not to go on with it."""
+def unshard_to_cpu(module: nn.Module) -> None:
+    """Replace every sharded parameter by its full tensor on the CPU, to save the model. Do not train it afterwards."""
     for owner in module.modules():
         for name, parameter in list(owner._parameters.items()):
             if hasattr(parameter, "full_tensor"):
-                owner._parameters[name] = nn.Parameter(whole(parameter).cpu(), parameter.requires_grad)
+                owner._parameters[name] = nn.Parameter(full_tensor(parameter).cpu(), parameter.requires_grad)
 
 
-def stacks(module: nn.Module) -> list[nn.ModuleList]:
-    """The transformers in a model: lists of layers of one class."""
+def layer_stacks(module: nn.Module) -> list[nn.ModuleList]:
+    """The stacks of transformer layers in a model: lists of at least two layers of one class."""
     lists = [found for found in module.modules() if isinstance(found, nn.ModuleList) and len(found) > 1]
     return [found for found in lists if len({type(layer) for layer in found}) == 1]
 
 
-def recompute_layers(module: nn.Module) -> None:
-    """Gradient checkpointing: every transformer layer keeps its input only, and computes itself again for its gradient.
+def enable_gradient_checkpointing(module: nn.Module) -> None:
+    """Gradient checkpointing: every transformer layer keeps its input only and is recomputed in the backward pass.
 
-    Frozen layers too, where a gradient passes through them. (transformers' own checkpointing needs training mode, and
-    our language models are in eval mode, always.)
+    Frozen layers too, where a gradient flows through them. (transformers' gradient checkpointing needs training mode,
+    and the language models here are always in eval mode.)
     """
-    for layers in stacks(module):
+    for layers in layer_stacks(module):
         for layer in layers:
             if not isinstance(layer.forward, partial):
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

@@ -1,6 +1,6 @@
-"""Write files so that a process killed at any time leaves the old content or the new one, never half of it.
+"""Atomic writing: a process killed at any time leaves the old content of a file or the new content.
 
-`write_atomically` is where to begin; `flush` is for folders and for files that others have written.
+`write_atomically` is where to begin; `flush` is for folders and for files written by other means.
 
 Paper: none. Notebook: 08.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content whole or not at all."""
+    """Replace the content of a file completely or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     flush(temporary)
@@ -20,7 +20,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Ask the system to bring a file, or a folder's list of names, to the disk."""
+    """fsync: write a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

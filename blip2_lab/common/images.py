@@ -1,12 +1,13 @@
-"""Open pictures that come from outside, with limits on format, size and damage.
+"""Open images from users and data sets, with limits on format and size.
 
-`open_image` is where to begin: whatever a user hands over (a path, bytes, a PIL picture) becomes an upright RGB
-picture, or a BrokenSample, whose message is one sentence.
+`open_image` is where to begin: a path, bytes or a PIL image becomes an upright RGB image, or it raises BrokenSample,
+whose message is one sentence.
 
 Notes:
 
-* Only the formats in FORMATS are read, and at most MAX_PIXELS pixels: the size is checked before pixels are decoded.
-* Rotation follows the EXIF tag, animations give their first frame, transparency is put over white.
+* Only the formats in FORMATS are read, and at most MAX_PIXELS pixels. The size is checked before pixels are decoded.
+* Images are rotated by their EXIF tag, animations give their first frame, transparency is composited over white.
+* The messages say *picture*: visitors of the app read them.
 
 Paper: none. Notebook: 08.
 """
@@ -21,12 +22,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")  #: of the files in a folder that are taken for pictures
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")  #: of the files in a folder that are read as images
 MAX_PIXELS = 50_000_000
 
 
 class BrokenSample(ValueError):
-    """An example that cannot be used. `cause` is the same for all that fail alike; the message names this one."""
+    """An example that cannot be used. `cause` names the kind of failure, for counting; the message names the file."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
@@ -34,7 +35,7 @@ class BrokenSample(ValueError):
 
 
 def open_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
-    """A picture from a path, from bytes or from PIL -> RGB, upright, first frame, transparency over white.
+    """An image from a path, from bytes or from PIL -> RGB, upright, first frame, transparency over white.
 
     Raises BrokenSample, a ValueError of one sentence, when it is missing, too large, damaged or of another format.
     """
@@ -47,12 +48,12 @@ def open_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
         raise BrokenSample("too many pixels", f"{name} has {millions}: {limit}")
     try:
         return _to_rgb(image)
-    except Exception as error:  # on damaged data Pillow's readers raise nearly anything
+    except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
         raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
 
 
 def _open(source: str | os.PathLike | bytes, name: str) -> Image.Image:
-    """Read the header only: the pixels come later, after the size is known."""
+    """Read the header only; pixels are decoded after the size has been checked."""
     try:
         data = bytes(source) if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
         return Image.open(io.BytesIO(data), formats=FORMATS)
@@ -77,9 +78,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block; the picture itself is fine
+    except Exception:  # a damaged EXIF block; the image itself is intact
         image = image.copy()
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,14 +1,16 @@
-"""The benchmarks' own annotation files, read as they are published.
+"""The annotation files of the benchmarks, read as they are published.
 
-What is unusual about it:
+One function for each format (`coco_captions`, `vqa`, `refcoco`, …): it takes the files of the official archives and the
+folder of images, and returns an ImageTextList.
 
-* One function for each format: files as they come out of the official zips, and the folder of pictures beside them.
-  Nothing is converted, nothing is written.
-* A picture and all that is said about it are one record, however the file lists them: VQA v2 keeps questions and
-  answers in two files, Visual Genome keeps regions and pictures in two.
-* RefCOCOg comes as a pickle, which could run any program. It is read by an unpickler that knows lists, dictionaries,
-  strings and numbers, and refuses everything else.
-* What the file itself gets wrong (an empty caption, a caption of a picture it does not list) is counted by its cause.
+Notes:
+
+* No file is converted or written.
+* All texts of an image are one record, also where they come from several entries or files (VQA v2: questions and
+  answers; Visual Genome: regions and image data).
+* RefCOCOg is published as a pickle, which could execute code. The unpickler here accepts lists, dictionaries, strings
+  and numbers only.
+* Errors in the files (an empty caption, a caption of an unlisted image) are counted by cause.
 
 Paper: section 3.4 (COCO, Visual Genome), 4.1 (VQA v2, OK-VQA, GQA), 4.2 (NoCaps), 4.4 (COCO, Flickr30K). Notebook: 08.
 """
@@ -23,7 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from blip2_lab.data.examples import AskedQuestion, Box, PictureList, Record
+from blip2_lab.data.examples import AskedQuestion, Box, ImageTextList, Record
 
 File = str | os.PathLike
 
@@ -41,7 +43,7 @@ def _read_json(path: File, what: str) -> Any:
 
 
 def _entries(content: Any, key: str, keys: Iterable[str], path: File, what: str) -> list[dict]:
-    """The list under `key` (or the content itself for ""), whose first entry must have `keys`."""
+    """The list under `key` ("": the content itself). Raises ValueError unless its first entry has `keys`."""
     found = content.get(key) if key and isinstance(content, dict) else content
     place = f"list {key!r}" if key else "list"
     if not isinstance(found, list):
@@ -54,7 +56,7 @@ def _entries(content: Any, key: str, keys: Iterable[str], path: File, what: str)
 
 
 class _Collector:
-    """Gathers what is said about each picture, in the order in which the pictures first come up."""
+    """Collects the texts of each image, in the order in which the images are added."""
 
     def __init__(self, images: File, name: str) -> None:
         self.folder, self.name = Path(images), name
@@ -63,8 +65,8 @@ class _Collector:
         self.records: dict[Any, dict] = {}
         self.skipped: Counter[str] = Counter()
 
-    def picture(self, key: Any, file: str, domain: str = "") -> None:
-        """`file` below the folder of pictures; a path that leads out of it is skipped."""
+    def add_image(self, key: Any, file: str, domain: str = "") -> None:
+        """Add an image: `file` is relative to the folder of images; a path that leads out of it is skipped."""
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts:
             self.skipped["file outside the folder"] += 1
@@ -72,8 +74,10 @@ class _Collector:
         found = {"file": self.folder / path, "captions": [], "questions": [], "boxes": [], "domain": domain}
         self.records.setdefault(key, found)
 
-    def add(self, key: Any, caption: str | None = None, question: AskedQuestion | None = None, box: Box | None = None):
-        """Something said about picture `key`: a caption, a question, or a caption with its box."""
+    def add_text(
+        self, key: Any, caption: str | None = None, question: AskedQuestion | None = None, box: Box | None = None
+    ):
+        """Add a text of image `key`: a caption, a question, or a caption with its box."""
         record = self.records.get(key)
         text = caption if question is None else question.text
         if record is None:
@@ -86,8 +90,8 @@ class _Collector:
             record["captions"].append(" ".join(text.split()))
             record["boxes"] += [box] if box else []
 
-    def done(self) -> PictureList:
-        """Pictures about which nothing is said are counted, not listed."""
+    def image_text_list(self) -> ImageTextList:
+        """All images that have a text; the others are counted."""
         records = []
         for key, found in self.records.items():
             if found["captions"] or found["questions"]:
@@ -95,11 +99,11 @@ class _Collector:
                 records.append(Record(found["file"], **texts, id=str(key), domain=found["domain"]))
             else:
                 self.skipped["picture without a text"] += 1
-        return PictureList(records, self.skipped, self.name)
+        return ImageTextList(records, self.skipped, self.name)
 
 
 def _fractions(x: float, y: float, w: float, h: float, width: float, height: float) -> tuple[float, ...]:
-    """Pixels, corner and size -> (left, top, right, bottom) as fractions, cut at the picture's edges."""
+    """Corner and size in pixels -> (left, top, right, bottom) as fractions, clipped to the image."""
     corners = (x / width, y / height, (x + w) / width, (y + h) / height)
     return tuple(min(1.0, max(0.0, value)) for value in corners)
 
@@ -107,17 +111,17 @@ def _fractions(x: float, y: float, w: float, h: float, width: float, height: flo
 # ----------------------------------------------------------------------------------------------------------- captions
 
 
-def coco_captions(annotations: File, images: File) -> PictureList:
-    """COCO's captions_train2014.json (2014 or 2017, train or val) and the folder of that split's pictures."""
+def coco_captions(annotations: File, images: File) -> ImageTextList:
+    """COCO's captions_train2014.json (2014 or 2017, train or val) and the folder of that split's images."""
     return _coco_like(annotations, images, "COCO's captions")
 
 
-def nocaps(annotations: File, images: File, domain: str = "") -> PictureList:
-    """NoCaps' nocaps_val_4500_captions.json; `domain`: "in-domain", "near-domain" or "out-domain" alone."""
+def nocaps(annotations: File, images: File, domain: str = "") -> ImageTextList:
+    """NoCaps' nocaps_val_4500_captions.json; `domain`: only "in-domain", "near-domain" or "out-domain"."""
     return _coco_like(annotations, images, "NoCaps' captions", domain)
 
 
-def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> PictureList:
+def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> ImageTextList:
     content = _read_json(annotations, what)
     pictures = _entries(content, "images", ("id", "file_name"), annotations, what)
     texts = _entries(content, "annotations", ("image_id", "caption"), annotations, what)
@@ -130,16 +134,16 @@ def _coco_like(annotations: File, images: File, what: str, domain: str = "") -> 
         texts = [entry for entry in texts if entry["image_id"] in kept]
     collector = _Collector(images, str(annotations))
     for entry in pictures:
-        collector.picture(entry["id"], entry["file_name"], entry.get("domain", ""))
+        collector.add_image(entry["id"], entry["file_name"], entry.get("domain", ""))
     for entry in texts:
-        collector.add(entry["image_id"], entry["caption"])
-    return collector.done()
+        collector.add_text(entry["image_id"], entry["caption"])
+    return collector.image_text_list()
 
 
-def karpathy(annotations: File, images: File, split: str = "train") -> PictureList:
+def karpathy(annotations: File, images: File, split: str = "train") -> ImageTextList:
     """Karpathy's dataset_coco.json or dataset_flickr30k.json: `split` train, val or test.
 
-    COCO's "restval", the rest of its validation pictures, trains as well: it is a part of "train" here, as everywhere.
+    COCO's "restval", the rest of its validation images, is included in "train", as is usual.
     """
     what = "Karpathy's splits"
     entries = _entries(_read_json(annotations, what), "images", ("filename", "split", "sentences"), annotations, what)
@@ -151,13 +155,13 @@ def karpathy(annotations: File, images: File, split: str = "train") -> PictureLi
     for number, entry in enumerate(entries):
         if entry["split"] in wanted:
             key = entry.get("cocoid", entry.get("imgid", number))
-            collector.picture(key, str(PurePosixPath(entry.get("filepath", "")) / entry["filename"]))
+            collector.add_image(key, str(PurePosixPath(entry.get("filepath", "")) / entry["filename"]))
             for sentence in entry["sentences"]:
-                collector.add(key, sentence["raw"])
-    return collector.done()
+                collector.add_text(key, sentence["raw"])
+    return collector.image_text_list()
 
 
-def flickr30k(annotations: File, images: File) -> PictureList:
+def flickr30k(annotations: File, images: File) -> ImageTextList:
     """Flickr30k's results_20130124.token: `1000092795.jpg#0`, a tab, the caption."""
     collector = _Collector(images, str(annotations))
     try:
@@ -170,22 +174,22 @@ def flickr30k(annotations: File, images: File) -> PictureList:
         if line.strip() and not (tab and sharp):
             raise ValueError(f"{annotations}, line {number} is not of the form picture.jpg#0, a tab, a caption")
         if line.strip():
-            collector.picture(file, file)
-            collector.add(file, caption)
-    return collector.done()
+            collector.add_image(file, file)
+            collector.add_text(file, caption)
+    return collector.image_text_list()
 
 
-def visual_genome(regions: File, image_data: File, images: File) -> PictureList:
+def visual_genome(regions: File, image_data: File, images: File) -> ImageTextList:
     """Visual Genome's region_descriptions.json and image_data.json; below `images` are VG_100K and VG_100K_2.
 
-    A region's phrase is a caption of the whole picture, as in BLIP's and BLIP-2's pre-training, and has its box.
+    A region's phrase is a caption of the whole image, as in BLIP's and BLIP-2's pre-training, and has its box.
     """
     what = "Visual Genome's image data"
     pictures = _entries(_read_json(image_data, what), "", ("image_id", "url", "width", "height"), image_data, what)
     collector, sizes = _Collector(images, str(regions)), {}
     for entry in pictures:
-        # …/VG_100K_2/1.jpg: which of the two folders it is stands in the address only
-        collector.picture(entry["image_id"], str(PurePosixPath(*PurePosixPath(entry["url"]).parts[-2:])))
+        # …/VG_100K_2/1.jpg: only the URL tells which of the two folders the image is in
+        collector.add_image(entry["image_id"], str(PurePosixPath(*PurePosixPath(entry["url"]).parts[-2:])))
         sizes[entry["image_id"]] = entry["width"], entry["height"]
     what = "Visual Genome's region descriptions"
     for entry in _entries(_read_json(regions, what), "", ("id", "regions"), regions, what):
@@ -193,16 +197,16 @@ def visual_genome(regions: File, image_data: File, images: File) -> PictureList:
             key, phrase = region.get("image_id", entry["id"]), region["phrase"]
             corner = (region["x"], region["y"], region["width"], region["height"])
             box = (phrase, _fractions(*corner, *sizes[key])) if key in sizes else None
-            collector.add(key, phrase, box=box)
-    return collector.done()
+            collector.add_text(key, phrase, box=box)
+    return collector.image_text_list()
 
 
 # ---------------------------------------------------------------------------------------------------------- questions
 
 
-def vqa(questions: File, images: File, annotations: File | None = None) -> PictureList:
+def vqa(questions: File, images: File, annotations: File | None = None) -> ImageTextList:
     """VQA v2 and OK-VQA: …_questions.json, …_annotations.json (ten answers each; none for a test set) and COCO's
-    pictures of that split. OK-VQA's answers are its normalized ones, as its evaluation wants them."""
+    images of that split. OK-VQA's answers are the normalized ones, which its evaluation uses."""
     what = "VQA questions"
     content = _read_json(questions, what)
     asked = _entries(content, "questions", ("image_id", "question", "question_id"), questions, what)
@@ -223,18 +227,18 @@ def vqa(questions: File, images: File, annotations: File | None = None) -> Pictu
         if found is None and annotations is not None:
             collector.skipped["question without an answer"] += 1
             continue
-        # test-dev2015 is a part of test2015, and its pictures are called after that
-        collector.picture(key, f"COCO_{split.replace('-dev', '')}_{key:012d}.jpg" if isinstance(key, int) else key)
+        # test-dev2015 is a part of test2015, and its image files are named after test2015
+        collector.add_image(key, f"COCO_{split.replace('-dev', '')}_{key:012d}.jpg" if isinstance(key, int) else key)
         words = tuple(str(answer["answer"]) for answer in found["answers"]) if found else ()
         kind = str(found.get("answer_type", "")) if found else ""
-        collector.add(key, question=AskedQuestion(entry["question"], words, kind, str(entry["question_id"])))
-    return collector.done()
+        collector.add_text(key, question=AskedQuestion(entry["question"], words, kind, str(entry["question_id"])))
+    return collector.image_text_list()
 
 
-def gqa(questions: File, images: File) -> PictureList:
-    """GQA's …_questions.json, a dictionary by question number; a folder stands for all such files in it.
+def gqa(questions: File, images: File) -> ImageTextList:
+    """GQA's …_questions.json, a dictionary by question number; or a folder: all such files in it.
 
-    Pictures are `images/2354786.jpg`. The type is the structural one (verify, query, choose, logical, compare).
+    Images are `images/2354786.jpg`. The type is the structural one (verify, query, choose, logical, compare).
     """
     path, collector = Path(questions), _Collector(images, str(questions))
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -246,37 +250,37 @@ def gqa(questions: File, images: File) -> PictureList:
         if not isinstance(first, dict) or (content and not {"question", "imageId"} <= first.keys()):
             raise ValueError(f"{file} is not a dictionary of GQA questions, with 'question' and 'imageId' in each")
         for number, entry in content.items():
-            collector.picture(entry["imageId"], f"{entry['imageId']}.jpg")
+            collector.add_image(entry["imageId"], f"{entry['imageId']}.jpg")
             answers = (str(entry["answer"]),) if entry.get("answer") else ()
             kind = entry.get("types", {}).get("structural", "")
-            collector.add(entry["imageId"], question=AskedQuestion(entry["question"], answers, kind, number))
-    return collector.done()
+            collector.add_text(entry["imageId"], question=AskedQuestion(entry["question"], answers, kind, number))
+    return collector.image_text_list()
 
 
 # --------------------------------------------------------------------------------------------- referring expressions
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dictionaries, strings, numbers. Everything else needs `find_class`, and that is refused."""
+    """Loads lists, dictionaries, strings and numbers. Everything else needs `find_class`, which raises."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and references are plain data")
 
 
-def refcoco(refs: File, instances: File, images: File, split: str = "train") -> PictureList:
-    """RefCOCOg's `refs(umd).p` and instances.json (RefCOCO's and RefCOCO+'s `refs(unc).p` are alike); `split` train,
-    val or test. Pictures are COCO's train2014. Each sentence is a caption with the box it refers to."""
+def refcoco(refs: File, instances: File, images: File, split: str = "train") -> ImageTextList:
+    """RefCOCOg's `refs(umd).p` and instances.json (`refs(unc).p` of RefCOCO and RefCOCO+ has the same format); `split`
+    train, val or test. The images are COCO's train2014. Each sentence is a caption with the box that it refers to."""
     what = "RefCOCO's instances"
     content = _read_json(instances, what)
     pictures = _entries(content, "images", ("id", "file_name", "width", "height"), instances, what)
     things = _entries(content, "annotations", ("id", "image_id", "bbox"), instances, what)
     try:
         with Path(refs).open("rb") as file:
-            # written by Python 2: its plain strings are bytes of UTF-8
+            # written by Python 2, whose strings are bytes of UTF-8
             references = _PlainUnpickler(file, encoding="utf-8").load()
     except FileNotFoundError:
         raise ValueError(f"there is no file {refs} (RefCOCO's references)") from None
-    except Exception as error:  # on damaged data pickle raises nearly anything
+    except Exception as error:  # on damaged data pickle raises many kinds of exceptions
         raise ValueError(f"{refs} is not a pickle of RefCOCO's references: {error}") from None
     keys = ("image_id", "ann_id", "split", "sentences")
     references = _entries(references, "", keys, refs, "a pickle of RefCOCO's references")
@@ -292,10 +296,10 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
         if picture is None or box is None:
             collector.skipped["reference without a picture" if picture is None else "reference without a box"] += 1
             continue
-        # not the reference's own file_name: it carries the annotation's number, and no picture is called that
-        collector.picture(entry["image_id"], picture["file_name"])
+        # not the reference's file_name: it ends in the annotation's number, and no image file has that name
+        collector.add_image(entry["image_id"], picture["file_name"])
         place = _fractions(*box, picture["width"], picture["height"])
         for sentence in entry["sentences"]:
             text = sentence.get("raw") or sentence.get("sent", "")
-            collector.add(entry["image_id"], text, box=(" ".join(text.split()), place))
-    return collector.done()
+            collector.add_text(entry["image_id"], text, box=(" ".join(text.split()), place))
+    return collector.image_text_list()

@@ -1,10 +1,11 @@
-"""What happens to a picture before a training step sees it: a random crop, and a flip where the words allow it.
+"""Augmentation of training images: a random resized crop, and a horizontal flip where the texts stay true.
 
-What is unusual about it:
+`Augmentation` is where to begin: it is called with an image, its texts and a random generator.
 
-* A flip makes "left of" false, so a picture whose text names a side is not flipped. (The reference flips under every
-  caption.)
-* The random numbers come from the caller, as a `random.Random`: the same seed, the same crop, on every machine.
+Notes:
+
+* A flip makes "left of" false, so an image whose text names a side is not flipped. (LAVIS flips under every caption.)
+* The caller passes a `random.Random`: the same seed gives the same crop on every machine.
 
 Paper: section 3.4 (224 x 224, random resized crop and horizontal flip). Notebook: 08.
 """
@@ -19,22 +20,22 @@ from random import Random
 
 from PIL import Image
 
-#: Words that a flip makes false: left, leftmost, right-hand, to the right … "Right" meaning "correct" is caught as
-#: well, which costs nothing but a flip.
+#: Words that a flip makes false: left, leftmost, right-hand, to the right … "Right" in the sense of "correct" matches
+#: too; the image is then not flipped.
 SIDES = re.compile(r"\b(left|right)(most|ward|wards|hand|side|y|ies)?\b|\b(anti|counter)?-?clockwise\b", re.IGNORECASE)
 
 
 def names_sides(texts: Iterable[str]) -> bool:
-    """Does a text say left or right? Then its picture must not be flipped."""
+    """Whether a text says left or right; its image must then not be flipped."""
     return any(SIDES.search(text) for text in texts)
 
 
 def random_crop_box(
     width: int, height: int, rng: Random, scale: tuple[float, float], ratio: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a part with `scale` of the area and an aspect within `ratio`, drawn log-evenly.
+    """(left, top, right, bottom) of a crop with `scale` of the area and an aspect within `ratio`, log-uniform.
 
-    Where ten draws do not fit into the picture, the largest middle part of an allowed aspect (torchvision's rule).
+    Where ten draws do not fit into the image, the largest center crop of an allowed aspect (torchvision's rule).
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
@@ -51,9 +52,9 @@ def random_crop_box(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random part of the picture as a square of `size` pixels, flipped half of the time.
+    """A random crop, resized to a square of `size` pixels and flipped with probability 1/2.
 
-    `crop_scale`: the smallest and largest part of the area (LAVIS's blip2_image_train: a half to all of it).
+    `crop_scale`: the smallest and the largest fraction of the area (LAVIS's blip2_image_train: 0.5 to 1).
     """
 
     size: int
@@ -61,10 +62,10 @@ class Augmentation:
     flip: bool = True
 
     def __call__(self, image: Image.Image, texts: Iterable[str], rng: Random) -> Image.Image:
-        """`texts`: all that this view of the picture will be paired with."""
+        """`texts`: all texts that this view of the image is paired with."""
         box = random_crop_box(*image.size, rng, self.crop_scale)
-        flipped = rng.random() < 0.5  # drawn in any case: the words must not change what is drawn later
-        # cropped first: resize(box=…) would let pixels from outside the box bleed in
+        flipped = rng.random() < 0.5  # always drawn: the random numbers that follow must not depend on the texts
+        # cropped first: resize(box=…) would interpolate with pixels outside the box
         view = image.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC)
         if self.flip and flipped and not names_sides(texts):
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

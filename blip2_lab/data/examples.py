@@ -1,14 +1,14 @@
-"""Examples and batches: a picture with its texts, lists of them, and the numbers of a batch's examples.
+"""Examples and batches: an image with its texts, lists of them, and the indices of a batch's examples.
 
-`Example` and `Batch` are where to begin. A data set is anything that gives an Example by index; `PictureList` is one
-that reads files, and scenes.py, image_folder.py, data/annotations.py and data/shards.py make such data sets.
+`Example` and `Batch` are where to begin. A data set returns an Example for an index; `ImageTextList` is one that reads
+files, and scenes.py, image_folder.py, data/annotations.py and data/shards.py make such data sets.
 
 Notes:
 
-* A data set is asked by index, and a batch's indices are a pure function of its number (`batch_indices`): there is no
-  sampler whose state would have to be saved, so resuming is exact.
-* What is written about a picture (`Record`) is known before the picture is opened.
-* A bad example is skipped, counted by its cause and reported (`BrokenSample`).
+* The indices of a batch are a pure function of its number (`batch_indices`). There is no sampler state to save, so a
+  resumed run sees the same batches.
+* The texts of an image (`Record`) are available before the image is opened.
+* An example that cannot be read is skipped, counted by its cause and reported (`BrokenSample`).
 * Texts are raw strings, not token ids: each model owns its tokenizer. This folder imports no model.
 
 Paper: section 3.4 (pre-training data; one of several captions is drawn at each step). Notebook: 08.
@@ -30,13 +30,13 @@ from torch import Tensor
 from blip2_lab.common.images import BrokenSample, open_image
 from blip2_lab.picturebook.words import Question
 
-#: A phrase and the box it is about: (left, top, right, bottom), fractions of the picture's sides.
+#: A phrase and its box: (left, top, right, bottom), as fractions of the image's width and height.
 Box = tuple[str, tuple[float, float, float, float]]
 
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question about a picture and the answers people gave, as often as they gave them (VQA v2: ten)."""
+    """A question about an image and the annotators' answers, with repetitions (VQA v2: ten)."""
 
     text: str
     answers: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class AskedQuestion:
 
     @property
     def answer(self) -> str:
-        """The most frequent answer, the earlier one of equals; "" where there is none (a test set)."""
+        """The most frequent answer, the first of equally frequent ones; "" where there is none (a test set)."""
         return Counter(self.answers).most_common(1)[0][0] if self.answers else ""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what is said about it. `domain`: the part of a benchmark it belongs to (NoCaps: "out-domain")."""
+    """An image and its texts. `domain`: the part of a benchmark that it belongs to (NoCaps: "out-domain")."""
 
     image: Image.Image
     captions: tuple[str, ...]
@@ -63,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Record:
-    """An example before its picture is opened. `file`: a path, the bytes of a file, or the picture itself."""
+    """An example before its image is opened. `file`: a path, the bytes of a file, or an image."""
 
     file: Path | bytes | Image.Image
     captions: tuple[str, ...] = ()
@@ -73,13 +73,13 @@ class Record:
     domain: str = ""
 
     def open(self) -> Example:
-        """Raises BrokenSample when the picture cannot be read."""
+        """Raises BrokenSample when the image cannot be read."""
         return Example(open_image(self.file), self.captions, self.questions, self.boxes, self.id, self.domain)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees: pictures as `pixels` [B,3,S,S] or as `image_features` [B,N,Dv], and raw strings.
+    """The input of a training step: images as `pixels` [B,3,S,S] or `image_features` [B,N,Dv], and raw strings.
 
     Where `questions` are given, `captions` are their answers. Rows of equal id show the same picture. `matches`
     bool[B,B]: is caption m true of picture b? None: of its own picture alone.
@@ -101,13 +101,13 @@ class Batch:
 
 
 def image_ids(ids: Iterable[str]) -> Tensor:
-    """Names of pictures as numbers, long[B]: equal names, equal numbers, on every rank."""
+    """Names of images -> numbers, long[B]: equal names have equal numbers, on every rank."""
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
-class PictureList:
-    """Pictures with what is written about each, by index. `skipped`: what was left out already, cause -> how many."""
+class ImageTextList:
+    """Images with their texts, by index. `skipped`: examples left out so far, cause -> count."""
 
     def __init__(self, records: Sequence[Record], skipped: Counter[str] | None = None, name: str = "") -> None:
         self.records = records
@@ -118,15 +118,15 @@ class PictureList:
         return len(self.records)
 
     def record(self, index: int) -> Record:
-        """What is written about picture `index`; nothing is opened."""
+        """The texts of image `index`; the image is not opened."""
         return self.records[index]
 
     def __getitem__(self, index: int) -> Example:
-        """Example `index`. Raises BrokenSample when its picture cannot be read."""
+        """Example `index`. Raises BrokenSample when its image cannot be read."""
         return self.record(index).open()
 
     def __iter__(self) -> Iterator[Example]:
-        """Every example whose picture can be read; the others are counted."""
+        """All examples whose image can be read; the others are counted."""
         for index in range(len(self)):
             try:
                 example = self[index]
@@ -136,7 +136,7 @@ class PictureList:
             yield example
 
     def report(self) -> str:
-        """What was skipped and why, in one sentence."""
+        """The number of skipped examples by cause, in one sentence."""
         return skip_report(len(self), self.skipped)
 
 
@@ -153,19 +153,21 @@ def skip_report(count: int, skipped: Counter[str]) -> str:
 
 @lru_cache(maxsize=8)
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """long[count]: the numbers 0 .. count - 1 in the order of this epoch."""
+    """long[count]: a permutation of 0 .. count - 1, the order of this epoch."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(count, generator=generator)
 
 
 def batch_indices(batch: int, batch_size: int, count: int, seed: int = 0) -> list[int]:
-    """The examples of batch number `batch` of an endless sequence of shuffled epochs over `count` examples.
+    """The indices of batch number `batch` in an endless sequence of shuffled epochs over `count` examples.
 
-    No example comes twice in an epoch, so none twice in a batch; the rest that fills no batch waits for another epoch.
-    Raises ValueError when the batch is larger than the data.
+    No example occurs twice in an epoch, so none twice in a batch. The remainder of an epoch that fills no batch is
+    dropped. Raises ValueError when the batch is larger than the data.
     """
     per_epoch = count // batch_size
     if per_epoch == 0:
-        raise ValueError(f"a batch of {batch_size} needs at least as many examples; there are {count}")
+        raise ValueError(
+            f"a batch of {batch_size} needs at least as many examples, and there are {count}: make it smaller"
+        )
     epoch, place = divmod(batch, per_epoch)
     return epoch_order(seed, epoch, count)[place * batch_size : (place + 1) * batch_size].tolist()

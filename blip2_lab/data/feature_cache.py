@@ -1,12 +1,15 @@
-"""The frozen image encoder runs once: its features in bf16, in shards on the disk, mapped into memory.
+"""A cache of the frozen image encoder's features: bfloat16, in shards on disk, memory-mapped.
 
-What is unusual about it:
+`cached_features` is where to begin: it computes what is missing and returns `Features`.
 
-* A ViT-g's forward pass (0.52 TFLOP a picture) costs more than the Q-Former's whole training step, and a frozen one
-  gives the same answer every time. So it is asked once for each picture, or for each of several views of it.
-* A kill at any time loses one chunk. The note beside the shards is written after the rows it speaks of are on the disk.
-* Every finished shard has its SHA-256 in the note. A shard that is damaged, cut short or gone is computed again alone.
-* A cache knows whose it is: another encoder, other pictures or another number of them, and it is made anew.
+Notes:
+
+* The forward pass of a ViT-g (0.52 TFLOP an image) costs more than a training step of the Q-Former, and a frozen
+  encoder always returns the same features. They are computed once for each image, or for each of several views of it.
+* A process killed at any time loses at most one chunk: `cache.json` is written after the rows it lists are on disk.
+* `cache.json` has the SHA-256 of every finished shard. A shard that is damaged, truncated or missing is recomputed; the
+  others are kept.
+* The cache stores the fingerprint of encoder and images, and their number. If one of them differs, it is recomputed.
 
     features/NAME/cache.json  00000.bf16  00001.bf16  …
 
@@ -32,16 +35,16 @@ from torch import Tensor
 from blip2_lab.common.files import flush, write_atomically
 
 SHARD_BYTES = 2**30
-NOTE = "cache.json"
+STATE_FILE = "cache.json"
 
 Encode = Callable[[Sequence[Image.Image]], Tensor]
 Images = Callable[[range], list[Image.Image]]
 Say = Callable[[str], None]
 
 
-def cache_bytes(pictures: int, num_features: int, width: int, views: int = 1) -> int:
-    """How large a cache becomes: two bytes for each of `pictures * views * N * Dv` numbers."""
-    return 2 * pictures * views * num_features * width
+def cache_bytes(images: int, num_features: int, width: int, views: int = 1) -> int:
+    """The size of a cache: two bytes for each of `images * views * N * Dv` numbers."""
+    return 2 * images * views * num_features * width
 
 
 class Features:
@@ -54,7 +57,7 @@ class Features:
         return sum(len(part) for part in self.parts)
 
     def __getitem__(self, numbers: int | Sequence[int]) -> Tensor:
-        """One picture's features [N,Dv], or several pictures' [B,N,Dv]."""
+        """The features of one image [N,Dv], or of several [B,N,Dv]."""
         if isinstance(numbers, int):
             part, row = divmod(numbers, len(self.parts[0]))
             return self.parts[part][row]
@@ -74,16 +77,16 @@ def cached_features(
     threads: int = 1,
     say: Say = print,
 ) -> Features:
-    """image_features bf16 [count,N,Dv] of pictures `image(0) .. image(count - 1)`, each encoded once.
+    """image_features bf16 [count,N,Dv] of the images `image(0) .. image(count - 1)`, each encoded once.
 
-    `encode`: pictures -> image_features [B,N,Dv], by a frozen encoder. `path`: the folder to keep them in; without one
-    they stay in memory. `fingerprint` names encoder and pictures; a folder made for another one is made anew.
-    `verify=False` trusts the finished shards instead of reading them all (a terabyte takes a while).
-    `threads` open pictures at the same time; `image` must not mind.
-    Several processes may ask for the same folder: one computes, the others wait for it.
+    `encode`: images -> image_features [B,N,Dv], by a frozen encoder. `path`: the folder of the cache; None keeps the
+    features in memory. `fingerprint` identifies encoder and images; a folder with another fingerprint is recomputed.
+    `verify=False` skips the checksums of finished shards, which needs reading them all.
+    `threads` images are opened at the same time; `image` must be thread-safe.
+    Several processes may use the same folder: one computes, the others wait for it.
     """
     if count == 0:
-        raise ValueError("there is no picture to compute features of")
+        raise ValueError("there is no picture to compute features of: the data set is empty")
     with torch.no_grad():
         shape = tuple(encode([image(0)]).shape[1:])  # (N, Dv)
     if path is None:
@@ -91,37 +94,37 @@ def cached_features(
         say(f"computing the features of {count} pictures, once")
         with ThreadPoolExecutor(threads) as pool:
             for start in range(0, count, chunk):
-                pictures = list(pool.map(image, range(start, min(start + chunk, count))))
-                features[start : start + chunk] = _encode(encode, pictures)
+                images = list(pool.map(image, range(start, min(start + chunk, count))))
+                features[start : start + chunk] = _encode(encode, images)
         return Features([features])
     rows = max(1, shard_bytes // cache_bytes(1, *shape))
     folder = Path(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)  # the lock lies there; the folder itself is made under it
+    folder.parent.mkdir(parents=True, exist_ok=True)  # for the lock file, which is beside the cache's folder
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         shards = _Shards(folder, {"shape": [count, *shape], "rows_per_shard": rows, "fingerprint": fingerprint})
         with ThreadPoolExecutor(threads) as pool:
             return Features(shards.fill(encode, lambda numbers: list(pool.map(image, numbers)), chunk, verify, say))
 
 
-def _encode(encode: Encode, pictures: Sequence[Image.Image]) -> Tensor:
+def _encode(encode: Encode, images: Sequence[Image.Image]) -> Tensor:
     with torch.no_grad():
-        return encode(pictures).to(torch.bfloat16)
+        return encode(images).to(torch.bfloat16)
 
 
 class _Shards:
-    """The files of one cache. `note["sha256"]`: of each finished shard; `note["rows"]`: done in the unfinished ones."""
+    """The files of one cache. `state["sha256"]`: of each finished shard; `state["rows"]`: rows of unfinished shards."""
 
     def __init__(self, folder: Path, about: dict) -> None:
         self.folder = folder
         self.count, *self.shape = about["shape"]
         self.rows_per_shard = about["rows_per_shard"]
-        note = folder / NOTE
-        found = json.loads(note.read_text()) if note.exists() else {}
+        file = folder / STATE_FILE
+        found = json.loads(file.read_text()) if file.exists() else {}
         if {key: found.get(key) for key in about} != about:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             found = {**about, "sha256": {}, "rows": {}}
-        self.note = found
+        self.state = found
 
     def fill(self, encode: Encode, images: Images, chunk: int, verify: bool, say: Say) -> list[Tensor]:
         """Compute what is missing and return the shards as tensors [rows,N,Dv], mapped into memory."""
@@ -133,35 +136,35 @@ class _Shards:
         return [self._fill_shard(shard, done, encode, images, chunk) for shard, done in first_row.items()]
 
     def _rows_done(self, shard: int, verify: bool, say: Say) -> int:
-        """How many rows of this shard need not be computed."""
-        path, digest = self._path(shard), self.note["sha256"].get(str(shard))
+        """The number of rows of this shard that are computed already."""
+        path, digest = self._path(shard), self.state["sha256"].get(str(shard))
         size = path.stat().st_size if path.exists() else 0
         whole = size == cache_bytes(self._length(shard), *self.shape)
         if digest is None:
-            return self.note["rows"].get(str(shard), 0) if whole else 0
+            return self.state["rows"].get(str(shard), 0) if whole else 0
         if whole and (not verify or _sha256(path) == digest):
             return self._length(shard)
         say(f"{path} is damaged: computing it again")
-        del self.note["sha256"][str(shard)]
+        del self.state["sha256"][str(shard)]
         return 0
 
     def _fill_shard(self, shard: int, done: int, encode: Encode, images: Images, chunk: int) -> Tensor:
         path, length = self._path(shard), self._length(shard)
         if done == 0:
             path.unlink(missing_ok=True)
-        # from_file makes the file as large as needed, and leaves one that is large enough as it is
+        # from_file extends the file to this size and keeps its content
         size = math.prod((length, *self.shape))
         features = torch.from_file(str(path), shared=True, size=size, dtype=torch.bfloat16).view(length, *self.shape)
         before = shard * self.rows_per_shard
         for start in range(done, length, chunk):
             end = min(start + chunk, length)
             features[start:end] = _encode(encode, images(range(before + start, before + end)))
-            flush(path)  # before the note says that they are done
-            self.note["rows"][str(shard)] = end
+            flush(path)  # before cache.json lists these rows
+            self.state["rows"][str(shard)] = end
             if end == length:
-                del self.note["rows"][str(shard)]
-                self.note["sha256"][str(shard)] = _sha256(path)
-            write_atomically(self.folder / NOTE, json.dumps(self.note))
+                del self.state["rows"][str(shard)]
+                self.state["sha256"][str(shard)] = _sha256(path)
+            write_atomically(self.folder / STATE_FILE, json.dumps(self.state))
         return features
 
     def _path(self, shard: int) -> Path:

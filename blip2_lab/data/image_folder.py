@@ -1,10 +1,11 @@
-"""A folder of your own pictures as a data set: captions in a table, or in a text file beside each picture.
+"""A folder of your own images as a data set: captions in a table, or in a text file beside each image.
 
-`ImageFolder(folder)` is where to begin; its docstring says how the table looks.
+`ImageFolder(folder)` is where to begin; its docstring describes the table.
 
 Notes:
 
-* The table is read at once, a picture only when it is asked for. What cannot be used is counted by cause (`report`).
+* The table is read when the folder is opened, an image when its index is read. Rows that cannot be used are counted by
+  cause (`report`).
 * A path in the table that leads out of the folder is skipped.
 
 Paper: none. Notebook: 08.
@@ -20,16 +21,16 @@ from collections import Counter
 from pathlib import Path
 
 from blip2_lab.common.images import SUFFIXES
-from blip2_lab.data.examples import PictureList, Record
+from blip2_lab.data.examples import ImageTextList, Record
 from blip2_lab.picturebook.words import Question
 
 
-class ImageFolder(PictureList):
-    """A folder of pictures with `captions.csv` or `captions.jsonl`, or with a text file beside each picture.
+class ImageFolder(ImageTextList):
+    """A folder of images with `captions.csv` or `captions.jsonl`, or with a text file beside each image.
 
     The table has the columns `file` and `caption`; a file with several rows has several captions; `question` and
     `answer` are optional. (Hugging Face's `metadata.csv` with `file_name` and `text` is read as well.) Without a table,
-    `boat.jpg` is described by the lines of `boat.txt`, in this folder and those below it.
+    the captions of `boat.jpg` are the lines of `boat.txt`, in this folder and those below it.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -60,7 +61,7 @@ class ImageFolder(PictureList):
 
 
 def _read_text_files(folder: Path) -> list[dict]:
-    """The same rows from text files: `boat.jpg` is described by the lines of `boat.txt`."""
+    """The same rows from text files: the captions of `boat.jpg` are the lines of `boat.txt`."""
     rows = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
         text = path.with_suffix(".txt")
@@ -76,7 +77,7 @@ def _read_text_files(folder: Path) -> list[dict]:
 
 
 def _read_table(folder: Path) -> list[dict]:
-    """The rows of `captions.jsonl` or `captions.csv`, or none; a ValueError names the line that cannot be read."""
+    """The rows of `captions.jsonl` or `captions.csv`, or none. Raises ValueError with the line that cannot be read."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     names = [f"{stem}.{ending}" for stem in ("captions", "metadata") for ending in ("jsonl", "csv")]

@@ -1,15 +1,16 @@
-"""Everything behind one iterator: any sources, mixed by weights, as batches that are a function of their number.
+"""Mixtures of sources by weights. The examples of a batch are a pure function of its number.
 
-What is unusual about it:
+`open_sources` is where to begin. It opens a folder, shards, an address, `hf:owner/name`, or a `sources.toml` that lists
+several sources with their weights (`FORMATS` has the kinds; the other keys of an entry are arguments of that function).
 
-* `open_sources` takes what you have: a folder, shards, an address, `hf:owner/name`, or a `sources.toml` that lists
-  several with their weights (`FORMATS` names the kinds, each key is an argument of that function).
-* Which example stands where is computed, not drawn along the way: every thousand places hold each source in exactly its
-  share, and each source goes through its own shuffled epochs. Place 10,000,000 costs as much as place 0. Streams alone
-  have to be read from their beginning.
-* A broken sample is counted by its cause and written to `skipped.jsonl`. Its place in the batch is filled by the next
-  good one of the same batch, under that one's id, so the batch keeps its size and nothing depends on what came before.
-  Past the limit the run stops and says what was wrong.
+Notes:
+
+* The example at a position is computed from the position: every BLOCK positions contain each source in exactly its
+  share, and each source has its own shuffled epochs. Position 10,000,000 costs as much as position 0. Only streams have
+  to be read from their beginning.
+* A broken sample is counted by cause and written to `skipped.jsonl`. It is replaced by the next good example of the
+  same batch, with that example's id, so the batch keeps its size and does not depend on earlier batches. Above a limit
+  of broken samples the run stops with a message.
 
 Paper: section 3.4 (six sources, 129 M pairs). Notebook: 08.
 """
@@ -29,20 +30,20 @@ from pathlib import Path
 from random import Random
 from threading import Lock
 
-from blip2_lab.common.console import nearest
+from blip2_lab.common.console import did_you_mean
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
-from blip2_lab.data.examples import PictureList, Record, batch_indices, epoch_order, skip_report
+from blip2_lab.data.examples import ImageTextList, Record, batch_indices, epoch_order, skip_report
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream
 
-BLOCK = 1000  #: places in which each source has exactly its share
-SEEN_AT_LEAST = 1000  #: of a stream, whose length nobody knows, before a share of it means something
+BLOCK = 1000  #: positions in which each source has exactly its share
+MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
 
-class Pages:
-    """The first `pages` of a picture book as a source like any other; each page is drawn when it is opened."""
+class PictureBookPages:
+    """The first `pages` scenes of a picture book as a source; a scene is drawn when its record is read."""
 
     def __init__(self, pages: int, seed: int = 0, split: str = "train", image_size: int = 224) -> None:
         self.book, self.pages = PictureBook(seed, split, image_size), pages
@@ -57,10 +58,10 @@ class Pages:
         return Record(example.image, example.captions, example.questions, example.boxes, example.id)
 
 
-class Part:
-    """Some of a source's examples as a source of their own."""
+class Subset:
+    """A subset of a source's examples, as a source."""
 
-    def __init__(self, source: PictureList | ShardFolder | Pages | Part, numbers: Sequence[int]) -> None:
+    def __init__(self, source: ImageTextList | ShardFolder | PictureBookPages | Subset, numbers: Sequence[int]) -> None:
         self.source, self.numbers = source, numbers
         self.name, self.skipped = source.name, source.skipped
 
@@ -71,16 +72,16 @@ class Part:
         return self.source.record(self.numbers[index])
 
 
-Source = PictureList | ShardFolder | Pages | Part  #: by index
+Source = ImageTextList | ShardFolder | PictureBookPages | Subset  #: by index
 Stream = ShardStream | HubStream  #: in its own order
 
-#: What a `[[source]]` of a sources.toml may be; its other keys are the arguments.
+#: The formats of a `[[source]]` in a sources.toml; its other keys are the arguments.
 FORMATS: dict[str, Callable[..., Source | Stream]] = {
     "folder": ImageFolder,
     "shards": ShardFolder,
     "stream": ShardStream,
     "huggingface": HubStream,
-    "picture-book": Pages,
+    "picture-book": PictureBookPages,
     "coco": coco_captions,
     "karpathy": karpathy,
     "flickr30k": flickr30k,
@@ -90,7 +91,7 @@ FORMATS: dict[str, Callable[..., Source | Stream]] = {
     "gqa": gqa,
     "refcoco": refcoco,
 }
-#: Arguments that are paths, relative to the file that names them.
+#: Arguments that are paths, relative to the sources.toml.
 PATHS = ("folder", "annotations", "images", "questions", "regions", "image_data", "refs", "instances", "data_files")
 
 
@@ -98,7 +99,7 @@ PATHS = ("folder", "annotations", "images", "questions", "regions", "image_data"
 
 
 def open_sources(place: str | os.PathLike) -> Mixture:
-    """What is at `place`, see the module's docstring. Raises ValueError that says what it may be."""
+    """The sources at `place`, see the module's docstring. Raises ValueError that lists what `place` may be."""
     text, path = os.fspath(place), Path(place)
     if path.suffix == ".toml":
         return _from_toml(path)
@@ -109,11 +110,11 @@ def open_sources(place: str | os.PathLike) -> Mixture:
     if path.suffix == ".tar" and ("*" in path.name or path.is_file()):
         files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
         if not files:
-            raise ValueError(f"no file is called {text}")
+            raise ValueError(f"no file is called {text}: check the path")
         return Mixture([ShardFolder(files)])
     if not path.is_dir():
         raise ValueError(
-            f"{text} is nothing to train on: give a folder of pictures with captions.csv, a folder of .tar shards, "
+            f"{text} is nothing to train on: pass a folder of pictures with captions.csv, a folder of .tar shards, "
             "an address of shards, hf:owner/name, or a sources.toml"
         )
     if list(path.glob("*.tar")):
@@ -143,11 +144,11 @@ def _from_toml(path: Path) -> Mixture:
 def _open_entry(entry: dict, where: str, folder: Path) -> Source | Stream:
     kind, arguments = entry.get("format"), {key: value for key, value in entry.items() if key != "format"}
     if kind not in FORMATS:
-        raise ValueError(f"{where}: format {kind!r} is none of {', '.join(FORMATS)}{nearest(str(kind), FORMATS)}")
+        raise ValueError(f"{where}: format {kind!r} is none of {', '.join(FORMATS)}{did_you_mean(str(kind), FORMATS)}")
     known = inspect.signature(FORMATS[kind]).parameters
     for key in arguments:
         if key not in known:
-            raise ValueError(f"{where}: {kind} has no {key!r}{nearest(key, known)}; it has {', '.join(known)}")
+            raise ValueError(f"{where}: {kind} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}")
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments:
             raise ValueError(f"{where}: {kind} needs {key} = …")
@@ -162,18 +163,18 @@ def _open_entry(entry: dict, where: str, folder: Path) -> Source | Stream:
 
 @dataclass(frozen=True)
 class Pick:
-    """Which example stands in a place: number `number` of source `source`; of a stream, its `number`-th draw."""
+    """The example at a position: index `number` of source `source`; of a stream, its `number`-th example."""
 
     source: int
     number: int
 
 
 class Mixture:
-    """Sources and their shares. Without weights each has its share of all examples, as if they were one list."""
+    """Sources and their shares. Without weights the shares are proportional to the lengths, as in one joint list."""
 
     def __init__(self, sources: Sequence[Source | Stream], weights: Sequence[float] | None = None) -> None:
         if not sources:
-            raise ValueError("there is no source: give at least one")
+            raise ValueError("there is no source: pass at least one")
         self.sources = list(sources)
         streams = [source for source in sources if is_stream(source)]
         for source in sources:
@@ -189,15 +190,15 @@ class Mixture:
         self._cursors: dict[tuple[int, int], _Cursor] = {}
 
     def of(self, sources: Sequence[Source | Stream]) -> Mixture:
-        """The same shares of other sources: parts of these."""
+        """A mixture of other sources (subsets of these) with the same shares."""
         return Mixture(sources, self.shares)
 
     def __len__(self) -> int:
-        """Pictures in all; 0 where a stream is among the sources."""
+        """The number of images; 0 where a stream is among the sources."""
         return 0 if any(map(is_stream, self.sources)) else sum(len(source) for source in self.sources)
 
     def picks(self, batch: int, batch_size: int, seed: int) -> list[Pick]:
-        """The examples of batch number `batch`: a pure function of its arguments."""
+        """The examples of batch number `batch`, a pure function of the arguments."""
         if len(self.sources) == 1 and not is_stream(self.sources[0]):
             return [Pick(0, number) for number in batch_indices(batch, batch_size, len(self.sources[0]), seed)]
         return [self._pick(place, seed) for place in range(batch * batch_size, (batch + 1) * batch_size)]
@@ -214,8 +215,8 @@ class Mixture:
         return Pick(source, int(epoch_order(seed + 7919 * source, epoch, count)[row]))
 
     def record(self, pick: Pick, seed: int) -> Record:
-        """What is written about a pick. Raises BrokenSample. Of a stream, picks must come one after another: an
-        earlier one than the last begins the stream again, a later one reads up to it."""
+        """The record of a pick. Raises BrokenSample. A stream is read in order: an earlier pick than the last one
+        restarts it, a later one reads on up to it."""
         source = self.sources[pick.source]
         if not is_stream(source):
             return source.record(pick.number)
@@ -224,19 +225,19 @@ class Mixture:
 
 
 def is_stream(source: Source | Stream) -> bool:
-    """Can it only be read in its own order?"""
+    """Whether it can be read only in its own order."""
     return isinstance(source, ShardStream | HubStream)
 
 
 def _shares(weights: Sequence[float]) -> tuple[int, ...]:
-    """Weights -> whole places of `BLOCK`, at least one each, by largest remainder."""
+    """Weights -> numbers of positions in a `BLOCK`, at least one each, by largest remainder."""
     if len(weights) > BLOCK:
-        raise ValueError(f"at most {BLOCK} sources can be mixed")
+        raise ValueError(f"at most {BLOCK} sources can be mixed, and these are {len(weights)}")
     exact = [BLOCK * weight / sum(weights) for weight in weights]
     shares = [max(1, int(share)) for share in exact]
     while sum(shares) < BLOCK:
         shares[max(range(len(exact)), key=lambda i: exact[i] - shares[i])] += 1
-    while sum(shares) > BLOCK:  # tiny sources were lifted to one place
+    while sum(shares) > BLOCK:  # sources with small weights were raised to one position
         shares[max(range(len(exact)), key=lambda i: shares[i] - exact[i] if shares[i] > 1 else -BLOCK)] -= 1
     return tuple(shares)
 
@@ -249,7 +250,7 @@ def _block_order(shares: tuple[int, ...], seed: int, block: int) -> tuple[int, .
 
 
 class _Cursor:
-    """A place in a stream: draw number `next` comes next, over all epochs."""
+    """A position in a stream: `next` is the number of the next example, counted over all epochs."""
 
     def __init__(self, stream: Stream, seed: int) -> None:
         self.stream, self.seed = stream, seed
@@ -277,23 +278,23 @@ class _Cursor:
         return record
 
 
-def hold_out(source: Source, count: int) -> tuple[Part, Part]:
-    """(the source without `count` examples, those examples): the same ones every time, at most a fifth of it."""
+def split_held_out(source: Source, count: int) -> tuple[Subset, Subset]:
+    """(the source without `count` held-out examples, those examples). The same ones every time, at most a fifth."""
     order = epoch_order(0, 0, len(source)).tolist()
     count = min(count, len(source) // 5)
-    return Part(source, sorted(order[count:])), Part(source, sorted(order[:count]))
+    return Subset(source, sorted(order[count:])), Subset(source, sorted(order[:count]))
 
 
-def identity(source: Source | Stream) -> str:
-    """A name for the list of examples: sixteen hexadecimal digits. Another list would be trained in another order."""
-    if isinstance(source, Part):
-        parts = [identity(source.source), *map(str, source.numbers)]
+def source_fingerprint(source: Source | Stream) -> str:
+    """A hash of the list of examples, sixteen hexadecimal digits. Another list is trained in another order."""
+    if isinstance(source, Subset):
+        parts = [source_fingerprint(source.source), *map(str, source.numbers)]
     elif is_stream(source):
         parts = [source.name]
-    elif isinstance(source, PictureList):
+    elif isinstance(source, ImageTextList):
         parts = [record.id for record in source.records]
     else:
-        names = [source.name] if isinstance(source, Pages) else [path.name for path in source.paths]
+        names = [source.name] if isinstance(source, PictureBookPages) else [path.name for path in source.paths]
         parts = [*names, str(len(source))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -301,12 +302,12 @@ def identity(source: Source | Stream) -> str:
 # ------------------------------------------------------------------------------------------------------------ skipped
 
 
-class Skips:
-    """What could not be used, by cause. `limit`: the largest share of all examples; past it, `add` raises ValueError.
+class SkipLog:
+    """Counts skipped examples by cause. `limit`: the largest share of all examples; above it `add` raises ValueError.
 
-    `mixture` says how many examples there are, and what their sources have left out already.
+    `mixture` gives the number of examples and those that its sources have skipped already.
 
-    `file`: every broken sample is written there once, as a line of JSON; what it holds already is counted.
+    `file`: every broken sample is written there once, as a line of JSON; its existing lines are counted.
     """
 
     def __init__(self, mixture: Mixture, limit: float, file: Path | None = None) -> None:
@@ -338,7 +339,7 @@ class Skips:
             self._check()
 
     def _check(self) -> None:
-        total = self.known or max(self.seen, SEEN_AT_LEAST)
+        total = self.known or max(self.seen, MIN_SEEN)
         if self.causes.total() > self.limit * total:
             raise ValueError(
                 f"{self.causes.total()} of {total} examples cannot be used ({self._list()}), more than data.max_broken="
@@ -349,17 +350,17 @@ class Skips:
         return ", ".join(f"{number} {cause}" for cause, number in self.causes.most_common())
 
     def report(self) -> str:
-        """One sentence for the end of a run."""
+        """The counts in one sentence, for the end of a run."""
         if not self.causes:
             return "nothing was skipped"
         return f"skipped {self.causes.total()} of {self.known or self.seen} examples: {self._list()}"
 
 
-def check(mixture: Mixture) -> Iterator[str]:
-    """Open every picture of every source: one line for each that cannot be used, then a report for each source."""
+def check_sources(mixture: Mixture) -> Iterator[str]:
+    """Open every image of every source: one line for each that cannot be used, then a report for each source."""
     for source in mixture.sources:
         if is_stream(source):
-            raise ValueError(f"{source.name} is a stream: its pictures are checked as they come by")
+            raise ValueError(f"{source.name} is a stream, which cannot be checked before training; download it first")
         if isinstance(source, ShardFolder):
             source.check()
         skipped, good = Counter(source.skipped), 0

@@ -5,7 +5,7 @@
 Notes:
 
 * Nothing is stored: a scene is a function of seed, split and index, and drawing one takes about 0.15 ms.
-* `one_caption(index, turn)` draws a caption; another turn gives another caption of the same scene.
+* `one_caption(index, turn)` samples a caption; another turn gives another caption of the same scene.
 
 Paper: section 3.4 (one of several captions is drawn at each step). Notebooks: 00, 08.
 """
@@ -26,7 +26,7 @@ from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import Scene, sample_scene
 
-#: What the picture book can say about a scene; "caption" mixes "full" and "partial".
+#: The kinds of captions of a scene; "caption" mixes "full" and "partial".
 CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
     "caption": words.caption,
     "full": words.full_caption,
@@ -42,7 +42,7 @@ ALTERNATING = {"caption": ("full", "partial"), "full and search": ("full", "sear
 
 @dataclass(frozen=True)
 class PictureBook:
-    """The drawn world as a source: endless, no files; example `index` is the same on every machine."""
+    """Drawn scenes as a source: endless, without files; example `index` is the same on every machine."""
 
     seed: int = 0
     split: str = "train"

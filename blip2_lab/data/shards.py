@@ -1,14 +1,16 @@
-"""WebDataset shards and Hugging Face data sets: many pictures in few files, here or far away.
+"""WebDataset shards and Hugging Face data sets: many images in few files, on disk or over the network.
 
-What is unusual about it:
+`pack` writes shards, `ShardFolder` reads them from disk by index, `ShardStream` and `HubStream` read from the network.
 
-* A shard is a plain tar file; neighbors of one name belong together (`0007.jpg`, `0007.txt`, `0007.json`). On the disk
-  its table of contents is read once and every picture is fetched by its place: shards are sources by index, like any
-  other, so a batch is still a function of its number.
-* `pack` writes the files' own bytes (nothing is compressed twice) and `shards.json` with counts and checksums. The
-  same pictures give the same bytes. The webdataset library reads what it writes.
-* From the network a shard can only be read from its beginning. A `ShardStream` is therefore an order, fixed by seed and
-  epoch: resuming reads it again up to where it stopped, without decoding a picture.
+Notes:
+
+* A shard is an uncompressed tar file; consecutive files with the same stem are one sample (`0007.jpg`, `0007.txt`,
+  `0007.json`). On disk its index is read once and every image is read at its offset. Shards are therefore sources by
+  index, and a batch is a function of its number.
+* `pack` stores the bytes of the image files unchanged, and `shards.json` with counts and checksums. The same images
+  give the same bytes. The webdataset library can read the result.
+* Over the network a shard can be read only from its beginning. The order of a `ShardStream` is fixed by seed and epoch;
+  resuming reads the stream again up to the position, without decoding images.
 
 Paper: section 3.4 (129 M pairs from the web). Notebook: 08.
 """
@@ -31,24 +33,24 @@ from PIL import Image
 
 from blip2_lab.common.files import flush, write_atomically
 from blip2_lab.common.images import SUFFIXES, BrokenSample, open_image
-from blip2_lab.data.examples import AskedQuestion, Example, PictureList, Record, skip_report
+from blip2_lab.data.examples import AskedQuestion, Example, ImageTextList, Record, skip_report
 
-CONTENTS = "shards.json"
-#: How a shard may be fetched. Not "pipe:", which would run any command that a list of addresses names.
+INDEX_FILE = "shards.json"
+#: Allowed schemes. Not "pipe:", which would execute any command in a list of addresses.
 SCHEMES = ("http", "https", "gs", "hf")
-PICTURE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
+IMAGE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
 
 
 # -------------------------------------------------------------------------------------------------------- one sample
 
 
 def record_of(key: str, files: dict[str, bytes]) -> Record:
-    """The files of one sample, by ending -> a record. Raises BrokenSample when there is no picture or nothing is said.
+    """The files of one sample, by ending -> a record. Raises BrokenSample when there is no image or no text.
 
-    `json` may hold captions, questions, boxes, id and domain as `pack` writes them, or a caption alone; without one of
-    these `txt` is the caption (img2dataset's layout).
+    `json` may have captions, questions, boxes, id and domain as `pack` writes them, or one caption; without a caption
+    there, `txt` is the caption (img2dataset's layout).
     """
-    picture = next((files[ending] for ending in PICTURE_ENDINGS if ending in files), None)
+    picture = next((files[ending] for ending in IMAGE_ENDINGS if ending in files), None)
     if picture is None:
         raise BrokenSample("sample without a picture", f"sample {key!r} of a shard has no picture")
     try:
@@ -79,16 +81,16 @@ def _split_name(name: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------------ packing
 
 
-def pack(source: PictureList, folder: str | os.PathLike, per_shard: int = 1000) -> str:
+def pack(source: ImageTextList, folder: str | os.PathLike, per_shard: int = 1000) -> str:
     """Write `shard-000000.tar` … and `shards.json` into a new or empty folder; returns a report in one sentence.
 
-    Pictures that cannot be read are left out and counted. Raises ValueError when shards are there already.
+    Images that cannot be read are left out and counted. Raises ValueError when the folder has shards already.
     """
     folder = Path(folder)
-    if (folder / CONTENTS).exists() or list(folder.glob("*.tar")):
+    if (folder / INDEX_FILE).exists() or list(folder.glob("*.tar")):
         raise ValueError(f"{folder} holds shards already: choose another folder, or remove them")
     if per_shard < 1:
-        raise ValueError(f"a shard must hold at least 1 picture, not {per_shard}")
+        raise ValueError(f"per_shard is {per_shard}; it must be at least 1 picture")
     folder.mkdir(parents=True, exist_ok=True)
     skipped, shards, samples = Counter(source.skipped), [], []
 
@@ -108,16 +110,16 @@ def pack(source: PictureList, folder: str | os.PathLike, per_shard: int = 1000) 
         close()
     if not shards:
         raise ValueError(f"there is nothing to pack: {skip_report(0, skipped)}")
-    write_atomically(folder / CONTENTS, json.dumps({"shards": shards, "skipped": dict(skipped)}, indent=1) + "\n")
+    write_atomically(folder / INDEX_FILE, json.dumps({"shards": shards, "skipped": dict(skipped)}, indent=1) + "\n")
     count = sum(shard["examples"] for shard in shards)
     return f"{skip_report(count, skipped)}; {len(shards)} shards in {folder}"
 
 
 def _files_of(key: str, record: Record) -> dict[str, bytes]:
-    """The files of one sample by name. Raises BrokenSample when its picture cannot be read."""
+    """The files of one sample, by name. Raises BrokenSample when its image cannot be read."""
     content = record.file if isinstance(record.file, bytes) else _read_bytes(record.file)
     open_image(content)
-    # the content decides the ending: a .jpg may be a PNG
+    # the content determines the ending: a .jpg may be a PNG
     ending = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}[Image.open(io.BytesIO(content)).format]
     questions = [{"text": q.text, "answers": [q.answer], "type": q.type} for q in record.questions]
     for asked, question in zip(questions, record.questions, strict=True):
@@ -141,11 +143,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _write_tar(path: Path, samples: Sequence[dict[str, bytes]]) -> dict[str, Any]:
-    """A tar file of all samples, whole or not there. Returns its size and checksum."""
+    """Write a tar file of all samples, atomically. Returns its size and checksum."""
     temporary = path.with_name(f".{path.name}.tmp")
     with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in sorted((name, content) for files in samples for name, content in files.items()):
-            member = tarfile.TarInfo(name)  # time and owner stay 0: the same pictures, the same bytes
+            member = tarfile.TarInfo(name)  # time and owner stay 0: the same images give the same bytes
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))
     flush(temporary)
@@ -159,21 +161,24 @@ def _write_tar(path: Path, samples: Sequence[dict[str, bytes]]) -> dict[str, Any
 
 
 class ShardFolder:
-    """Shards on the disk as a source by index. Give a folder of .tar files, or a list of them.
+    """Shards on disk as a source by index: a folder of .tar files, or a list of them.
 
-    With `shards.json` beside them a shard is opened when its first picture is wanted; without it all tables of contents
-    are read first. Raises ValueError when a shard is missing, or cut short by an interrupted copy.
+    With `shards.json` beside them a shard is opened when its first sample is read; without it the indices of all shards
+    are read first. Raises ValueError when a shard is missing, or truncated by an interrupted copy.
     """
 
     def __init__(self, folder: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
         listed = [folder] if isinstance(folder, str | os.PathLike) else list(folder)
         self.name = str(listed[0])
         self.skipped: Counter[str] = Counter()
-        self._contents: dict[int, list[tuple[str, dict[str, tuple[int, int]]]]] = {}
-        note = Path(listed[0]) / CONTENTS
-        if len(listed) == 1 and note.is_file():
-            shards = json.loads(note.read_text(encoding="utf-8"))["shards"]
-            self.paths, counts = [note.parent / shard["file"] for shard in shards], [s["examples"] for s in shards]
+        self._indices: dict[int, list[tuple[str, dict[str, tuple[int, int]]]]] = {}
+        index_file = Path(listed[0]) / INDEX_FILE
+        if len(listed) == 1 and index_file.is_file():
+            shards = json.loads(index_file.read_text(encoding="utf-8"))["shards"]
+            self.paths, counts = (
+                [index_file.parent / shard["file"] for shard in shards],
+                [s["examples"] for s in shards],
+            )
             for path, shard in zip(self.paths, shards, strict=True):
                 size = path.stat().st_size if path.is_file() else None
                 if size != shard["bytes"]:
@@ -182,15 +187,15 @@ class ShardFolder:
         else:
             whole = len(listed) == 1 and Path(listed[0]).is_dir()
             self.paths = sorted(Path(listed[0]).glob("*.tar")) if whole else [Path(path) for path in listed]
-            counts = [len(self._table(shard)) for shard in range(len(self.paths))]
+            counts = [len(self._index_of(shard)) for shard in range(len(self.paths))]
         if not sum(counts):
             raise ValueError(f"{self.name} holds no samples: there is no .tar file with pictures in it")
         self._places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
 
-    def _table(self, shard: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
-        """(key, ending -> (offset, size)) of each sample of a shard, in the shard's order."""
-        if shard in self._contents:
-            return self._contents[shard]
+    def _index_of(self, shard: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+        """(key, ending -> (offset, size)) of each sample of a shard, in the order of the shard."""
+        if shard in self._indices:
+            return self._indices[shard]
         path, table = self.paths[shard], []
         try:
             with tarfile.open(path, "r:") as tar:
@@ -205,16 +210,16 @@ class ShardFolder:
             raise ValueError(f"there is no shard {path}") from None
         except (tarfile.TarError, OSError) as error:
             raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}): copy it again") from None
-        self._contents[shard] = table
+        self._indices[shard] = table
         return table
 
     def __len__(self) -> int:
         return len(self._places)
 
     def record(self, index: int) -> Record:
-        """Sample `index`, its files read and its picture not yet decoded. Raises BrokenSample."""
+        """Sample `index`: its files are read, its image is not decoded yet. Raises BrokenSample."""
         shard, row = self._places[index]
-        key, places = self._table(shard)[row]
+        key, places = self._index_of(shard)[row]
         with self.paths[shard].open("rb") as file:
             files = {}
             for ending, (offset, size) in places.items():
@@ -226,21 +231,21 @@ class ShardFolder:
         return self.record(index).open()
 
     def check(self) -> None:
-        """Compare every shard with its checksum, where there is a `shards.json`. Raises ValueError when one differs."""
-        note = self.paths[0].parent / CONTENTS
-        if not note.is_file():
+        """Compare every shard with its checksum in `shards.json`, if there is one. Raises ValueError if one differs."""
+        index_file = self.paths[0].parent / INDEX_FILE
+        if not index_file.is_file():
             return
-        for shard in json.loads(note.read_text(encoding="utf-8"))["shards"]:
-            with (note.parent / shard["file"]).open("rb") as file:
+        for shard in json.loads(index_file.read_text(encoding="utf-8"))["shards"]:
+            with (index_file.parent / shard["file"]).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise ValueError(f"{note.parent / shard['file']} is not what was packed: copy it again")
+                    raise ValueError(f"{index_file.parent / shard['file']} is not what was packed: copy it again")
 
 
 # ------------------------------------------------------------------------------------------------------------ streams
 
 
 class ShardStream:
-    """Shards at addresses, in an order fixed by seed and epoch: shards shuffled, then samples in a window.
+    """Shards at addresses, in an order fixed by seed and epoch: shuffled shards, then samples shuffled in a window.
 
     `urls`: one address or several; `{000..099}` stands for a hundred. A shard that cannot be fetched is counted.
     """
@@ -256,18 +261,18 @@ class ShardStream:
                 raise ValueError(f"{url} is not an address that begins with {', '.join(SCHEMES)}")
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
-        """One pass over all shards; what is broken stands in its place as the error."""
+        """One pass over all shards; a broken sample is yielded as its error."""
         import webdataset
 
         rng, failed = Random(f"{seed} {epoch}"), []
         urls = rng.sample(self.urls, len(self.urls))
 
-        def note_failure(error: Exception) -> bool:
+        def keep_error(error: Exception) -> bool:
             failed.append(error)
             return True
 
         samples = webdataset.WebDataset(
-            urls, shardshuffle=False, handler=note_failure, nodesplitter=None, workersplitter=None, empty_check=False
+            urls, shardshuffle=False, handler=keep_error, nodesplitter=None, workersplitter=None, empty_check=False
         )
         for sample in _shuffled(samples, rng, self.window):
             files = {ending: content for ending, content in sample.items() if not ending.startswith("__")}
@@ -282,7 +287,7 @@ class ShardStream:
 class HubStream:
     """A Hugging Face data set, read as a stream: `name` on the hub, or "parquet", "json" … with `data_files`.
 
-    `image` and `caption` are its columns; a column of lists holds several captions of each picture.
+    `image` and `caption` are its columns; a column of lists has several captions for each image.
     """
 
     def __init__(
@@ -299,17 +304,17 @@ class HubStream:
         self.name, self.image, self.caption, self.window = name, image, caption, window
         try:
             stream = datasets.load_dataset(name, split=split, data_files=data_files, streaming=True)
-        except Exception as error:  # no network, no such name, no such split: the library raises a dozen kinds
+        except Exception as error:  # no network, name or split: the library raises many kinds of exceptions
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the data set {name!r} cannot be opened: {reason}") from None
         columns = set(stream.features or {image, caption})
         if missing := {image, caption} - columns:
             raise ValueError(f"{name} has no column {' and no column '.join(sorted(missing))}: {', '.join(columns)}")
-        # the bytes as they are: our own reader limits formats and sizes
+        # undecoded bytes: `open_image` limits formats and sizes
         self.stream = stream.cast_column(image, datasets.Image(decode=False)).select_columns([image, caption])
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
-        """One pass over the data, shuffled in a window."""
+        """One pass over the data, shuffled in a window; a broken row is yielded as its error."""
         stream = self.stream.shuffle(seed=seed, buffer_size=self.window)
         stream.set_epoch(epoch)
         for number, row in enumerate(stream):
@@ -326,7 +331,7 @@ class HubStream:
 
 
 def _shuffled(items: Iterator[Any], rng: Random, window: int) -> Iterator[Any]:
-    """The same items; each leaves a window of that many at random. With a window of 1 the order stays."""
+    """Shuffle in a window: keep `window` items and yield a random one of them. With a window of 1 the order stays."""
     held: list[Any] = []
     for item in items:
         held.append(item)

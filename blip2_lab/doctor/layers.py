@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.checkpoints.catalog import EVA_FILE
-from blip2_lab.checkpoints.files import altered, check_whole, read_tensors, weight_files
+from blip2_lab.checkpoints.files import check_complete, corrupted_files, read_tensors, weight_files
 from blip2_lab.checkpoints.key_maps import (
     LAVIS_IGNORED,
     LAVIS_STAGE1,
@@ -36,8 +36,8 @@ from blip2_lab.checkpoints.key_maps import (
     renamer,
     transformers_names,
 )
-from blip2_lab.checkpoints.lavis import kept_of_eva, language_name
-from blip2_lab.checkpoints.meta_model import language_skeleton, pour
+from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, language_model_key
+from blip2_lab.checkpoints.meta_model import empty_language_model, load_tensors
 from blip2_lab.doctor.finding import Finding
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.qformer import QFormer
@@ -104,7 +104,7 @@ def files_of(model: Model, path: Path) -> dict[str, list[Path]]:
     else:
         files = _files_of_lavis(model, path)
     for found in files.values():
-        check_whole(found)
+        check_complete(found)
     return files
 
 
@@ -114,7 +114,7 @@ def _files_of_lavis(model: Model, path: Path) -> dict[str, list[Path]]:
         path = next((file for file in found if file.stem != Path(EVA_FILE).stem), path)
     if not path.is_file():
         raise ValueError(f"{path}, from which the model was loaded, does not exist any more.")
-    check_whole([path])
+    check_complete([path])
     names, files = [name for name, _ in read_tensors([path])], {"": [path]}
     if not any(name.startswith(VISION) for name in names):
         eva = [path.with_name(EVA_FILE).with_suffix(suffix) for suffix in (".pth", ".safetensors")]
@@ -136,14 +136,14 @@ def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
         prefix = "" if is_stage1 else "stage1."  # heads of stage 1 that transformers' layout does not contain
         return named | {prefix + name: tensor for name, tensor in files.get("stage1", {}).items()}
     to_ours, state = renamer(LAVIS_STAGE1 if is_stage1 else LAVIS_STAGE2), files[""]
-    eva = kept_of_eva(files["image_encoder"]) if "image_encoder" in files else _with_prefix(state, VISION)
+    eva = drop_unused_eva_keys(files["image_encoder"]) if "image_encoder" in files else _with_prefix(state, VISION)
     language = files.get("language_model") or _with_prefix(state, LANGUAGE)
     own = {name: tensor for name, tensor in state.items() if not name.startswith((*VISION, *LANGUAGE, *COPIES))}
     return {
         **{to_ours(name) or name: tensor for name, tensor in own.items()},
         **{f"image_encoder.model.{name}": tensor for name, tensor in from_eva(eva).items()},
         **{
-            f"language_model.model.{language_name(name, model.language_model.model)}": tensor
+            f"language_model.model.{language_model_key(name, model.language_model.model)}": tensor
             for name, tensor in language.items()
         },
     }
@@ -159,7 +159,7 @@ def files_are_whole(model: Model, path: Path) -> Finding:
         found = [file for part in files_of(model, path).values() for file in part]
     except ValueError as error:
         return bad("files", str(error))
-    if changed := altered(found):
+    if changed := corrupted_files(found):
         return bad(
             "files", f"{', '.join(changed)} changed since the download: delete them and download the model again."
         )
@@ -223,7 +223,7 @@ def layer_by_layer(about: str, model: Model, named: dict[str, Tensor], run: Call
     for name, recorded in calls.items():
         layer = shapes.get_submodule(name)
         found = ((key[len(name) + 1 :], tensor) for key, tensor in named.items() if key.startswith(f"{name}."))
-        pour(layer, found, device=device, dtype=torch.float32, layout=f"The weights of {name}")
+        load_tensors(layer, found, device=device, dtype=torch.float32, layout=f"The weights of {name}")
         for args, kwargs, output in recorded:
             distance = relative_distance(_tensor(output), _tensor(layer(*_float32(args), **_float32(kwargs))))
             if distance >= worst:
@@ -249,7 +249,7 @@ def _shapes_of(model: Model) -> Model:
         encoder = ImageEncoder.from_config(copy.deepcopy(model.image_encoder.model.config))
         if isinstance(model, Stage1Model):
             return Stage1Model(model.qformer.config, model.config, image_encoder=encoder).eval()
-        language = language_model(language_skeleton(copy.deepcopy(model.language_model.model.config)))
+        language = language_model(empty_language_model(copy.deepcopy(model.language_model.model.config)))
         return Stage2Model(encoder, QFormer(model.qformer.config), language).eval()
 
 

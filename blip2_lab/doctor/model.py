@@ -71,7 +71,7 @@ RUN_ERRORS = (AttributeError, RuntimeError, IndexError, TypeError, ValueError)
 def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: str | None) -> tuple[Model, Path]:
     """Load a model of any layout -> the model and its path. Raises ValueError."""
     options = dict(device=load.check_device(device), quantize=check_method(quantize), dtype=load.check_dtype(dtype))
-    path = load.find(name, **options)
+    path = load.find_model(name, **options)
     return load.load(path, **options), path
 
 
@@ -277,11 +277,11 @@ def save_reference(model: Model, folder: Path) -> Path:
 
     if tolerance(model) > TOLERANCE[torch.float32]:
         raise ValueError("A reference is made in float32: load the model without --quantize, with --dtype float32.")
-    weights_have_fixed_names = (folder / files.WHOLE).is_file() or any(folder.glob("*.index.json"))
+    weights_have_fixed_names = (folder / files.SINGLE_FILE).is_file() or any(folder.glob("*.index.json"))
     if not (folder / "config.json").is_file() or not weights_have_fixed_names:
         raise ValueError(
-            f"A reference lies beside {files.WHOLE} in transformers' layout, and in {folder} it would be taken for "
-            "weights: write the model again with `save_pretrained`."
+            f"A reference lies beside {files.SINGLE_FILE} in transformers' layout, and in {folder} it would be taken "
+            "for weights: write the model again with `save_pretrained`."
         )
     save_file(reference_numbers(model), folder / REFERENCE)
     return folder / REFERENCE

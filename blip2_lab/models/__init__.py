@@ -2,14 +2,14 @@
 
     attention, masks           multi-head attention; the three masks of Figure 2
     qformer                    queries and text in one transformer (section 3.1)
-    vision_encoder             frozen image encoders: ViT-g, ViT-L, the miniature's
-    language_model, decoding,  frozen language models; how the next token is chosen
-    beam_search                and the search over whole answers
+    vision_encoder             frozen image encoders: ViT-g, ViT-L, the micro model's
+    language_model, decoding,  frozen language models; how the next token is chosen;
+    beam_search                beam search for the Q-Former's captions
     losses, stage1             section 3.2: ITC, ITM, ITG as functions of tensors, and the model that computes them
     stage2                     section 3.3: the Q-Former's output as a soft prompt
     retrieval                  section 4.4: ITC shortlist, ITM re-ranking
-    quantize, compile          a language model in 8 or 4 bits; a compiled decoder
-    micro                      sizes of the miniature's parts
+    quantize, compile          frozen models in 8 or 4 bits; a compiled decoder
+    micro                      sizes of the micro model
 
 Paper: section 3. Notebooks: 01 to 07, 10.
 """

@@ -1,14 +1,16 @@
-"""Multi-head attention, the one kind the Q-Former needs, twice: over itself and over the image.
+"""Multi-head attention, for the Q-Former's self-attention and for its cross-attention to the image.
 
-What is unusual about it:
+`MultiHeadAttention` is where to begin: `keys_values` projects what is attended to, `forward` attends to it.
 
-* Keys and values are made by `keys_values` and handed to `forward`. So whoever calls decides what is computed once and
-  used often: the image's keys and values (read once for three objectives) and the queries' (ITG's cached prefix).
-* The kernel is fused, except where that is no gain: while somebody hooks `softmax` (so every attention map can be
-  recorded without a flag in `forward`), and for training on CPU. The numbers are the same.
-* A LayerNorm's weight and bias in front of keys and values can be folded into their matrices: W (g x + b) + c is
-  (W g) x + (W b + c). Then no gradient has to flow back over x, where x itself learns nothing.
-* Masks are bool, True = may attend; they become additive here and nowhere else.
+Notes:
+
+* Keys and values are an argument of `forward`, so the caller can compute them once and use them several times: the
+  image's for three objectives, the queries' as the cached prefix of ITG.
+* Attention runs in PyTorch's fused kernel. The eager path runs for training on CPU, where it is faster, and while
+  `softmax` has forward hooks, so that attention maps can be recorded. Both paths compute the same function.
+* The affine part of a LayerNorm in front of keys and values can be folded into their matrices:
+  W (g x + b) + c = (W g) x + (W b + c). Where x needs no gradient, none is computed for it.
+* Masks are bool, True = may attend. They are converted to additive masks here only.
 
 Paper: section 3.1. Notebook: 02.
 """
@@ -21,14 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: What a masked score loses. Finite, as in BERT: a row that may attend to nothing stays a number, not a NaN.
+#: Added to masked scores. Finite, as in BERT: a row that may attend to nothing gets uniform weights, not NaN.
 MASKED = -10000.0
 
 
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention of H heads, without residual and LayerNorm.
 
-    `memory_width` is the width of what is attended to: Dq for self-attention (the default), Dv for cross-attention.
+    `memory_width` is the width of the memory that is attended to: Dq for self-attention (default), Dv for
+    cross-attention.
     """
 
     def __init__(self, width: int, num_heads: int, *, memory_width: int | None = None, dropout: float = 0.0):
@@ -43,18 +46,20 @@ class MultiHeadAttention(nn.Module):
         self.softmax = nn.Softmax(dim=-1)  # a module, so that it can be hooked
         self.output = nn.Linear(width, width)
 
-    def keys_values(self, memory: Tensor, folded: nn.LayerNorm | None = None) -> tuple[Tensor, Tensor]:
+    def keys_values(self, memory: Tensor, layer_norm: nn.LayerNorm | None = None) -> tuple[Tensor, Tensor]:
         """memory [B, M, D] -> keys, values, each [B, H, M, D/H].
 
-        folded  the LayerNorm whose weight and bias `memory` has not seen yet: they are folded into the matrices here.
+        layer_norm  given: `memory` is normalized but not scaled and shifted by this LayerNorm yet; its weight and bias
+                    are folded into the two matrices.
         """
-        if folded is None:
+        if layer_norm is None:
             return self.split(self.key(memory)), self.split(self.value(memory))
-        keys, values = _folded(self.key, folded, memory), _folded(self.value, folded, memory)
+        keys = _linear_after_affine(self.key, layer_norm, memory)
+        values = _linear_after_affine(self.value, layer_norm, memory)
         return self.split(keys).contiguous(), self.split(values).contiguous()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [B, L, D], keys and values [B, H, M, D/H], mask bool[B, 1, L, M] or None (nothing hidden) -> [B, L, D]."""
+        """x [B, L, D], keys and values [B, H, M, D/H], mask bool[B, 1, L, M] or None (no mask) -> [B, L, D]."""
         context = self.attend(self.split(self.query(x)), keys, values, mask)
         return self.output(context.transpose(1, 2).flatten(2))  # [B, H, L, D/H] -> [B, L, D]
 
@@ -62,7 +67,7 @@ class MultiHeadAttention(nn.Module):
         """The kernel: queries [B, H, L, D/H], keys and values [B, H, M, D/H] -> [B, H, L, D/H]."""
         dropout = self.dropout if self.training else 0.0
         bias = None if mask is None else torch.zeros_like(mask, dtype=queries.dtype).masked_fill(~mask, MASKED)
-        if self._watched() or (queries.device.type == "cpu" and torch.is_grad_enabled()):
+        if self._has_hooks() or (queries.device.type == "cpu" and torch.is_grad_enabled()):
             # On CPU the fused kernel's backward is slow: 45 % of a micro training step, against 10 % for these lines.
             scores = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-2, -1)  # [B, H, L, M]
             weights = self.softmax(scores if bias is None else scores + bias)
@@ -73,10 +78,10 @@ class MultiHeadAttention(nn.Module):
         """[B, L, D] -> [B, H, L, D/H]."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
 
-    def _watched(self) -> bool:
+    def _has_hooks(self) -> bool:
         return bool(self.softmax._forward_hooks or self.softmax._forward_pre_hooks)
 
 
-def _folded(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """linear(norm.weight * x + norm.bias), with a product of x and nothing else."""
+def _linear_after_affine(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """linear(norm.weight * x + norm.bias), with weight and bias of `norm` folded into the linear layer."""
     return F.linear(x, linear.weight * norm.weight, F.linear(norm.bias, linear.weight, linear.bias))

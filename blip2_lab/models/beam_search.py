@@ -1,11 +1,13 @@
-"""Beam search, for models that are not transformers' own.
+"""Beam search over a `step` function, used for the captions of the Q-Former.
 
-What is unusual about it:
+`beam_search` is the search, `best_continuations` one step of it, `final_score` the length penalty.
 
-* It knows no model: `step` takes one token for each beam and returns log-probabilities.
-* It gives transformers' result, token for token, including when it stops: a caption that ended is kept, and the search
-  ends when no open beam can still beat the worst of the kept ones.
-* With one beam it is greedy search: it ends at the first end token.
+Notes:
+
+* It is independent of the model: `step` takes one token for each beam and returns log-probabilities.
+* The result equals that of transformers, token for token (tested). Finished sequences are kept; the search ends when no
+  open beam can still score higher than the worst of the kept ones.
+* With one beam it is greedy search and ends at the first end token.
 
 Paper: section 4.2 (captions by beam search). Notebook: 07.
 """
@@ -19,29 +21,29 @@ from torch import Tensor
 
 
 def best_continuations(scores: Tensor, log_probs: Tensor, count: int) -> list[tuple[float, int, int]]:
-    """One step of beam search: the `count` best of all K * V ways to continue K beams, best first.
+    """One step of beam search: the `count` best of all K * V continuations of K beams, best first.
 
     scores [K], each beam's log-probability so far; log_probs [K, V] of its next token -> (new score, beam, token).
     """
     totals = scores[:, None] + log_probs
     best = totals.flatten().topk(count)
     vocab_size = log_probs.shape[-1]
-    ways = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    return [(score, index // vocab_size, index % vocab_size) for score, index in ways]
+    continuations = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [(score, index // vocab_size, index % vocab_size) for score, index in continuations]
 
 
 def final_score(log_probability: float, length: int, length_penalty: float) -> float:
-    """By what finished beams are compared: log-probability / length ** length_penalty.
+    """The score that finished beams are compared by: log-probability / length ** length_penalty.
 
     Log-probabilities are negative, so a *positive* exponent favors long sequences and the paper's -1 favors short ones.
     """
     return log_probability / length**length_penalty
 
 
-class Watched:
-    """A `step` that remembers its beams, for one row: `beam_search(watched, ...)`, then look at `rounds`.
+class BeamRecorder:
+    """A `step` that records the open beams, for one row: `beam_search(recorder, ...)`, then read `rounds`.
 
-    rounds  for each token after the first: (sequence so far, number of its parent beam in the round before, score)
+    rounds  for each token after the first: (sequence so far, index of its parent beam in the round before, score)
     """
 
     def __init__(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -60,10 +62,10 @@ class Watched:
             self.rounds.append(beams)
         self._beams = [(sequence, score) for sequence, _, score in beams]
         self._log_probs = self.step(tokens, parents)
-        return self._log_probs.clone()  # the search forbids the end token in place
+        return self._log_probs.clone()  # the search masks the end token in place
 
     def path(self, sequence: list[int]) -> list[int]:
-        """In each round, the number of the beam that became `sequence`, as far as it was open."""
+        """In each round, the index of the beam that became `sequence`, while it was open."""
         found = []
         for beams in self.rounds:
             opened = [i for i, (so_far, _, _) in enumerate(beams) if so_far == sequence[: len(so_far)]]
@@ -87,9 +89,9 @@ def beam_search(
 ) -> list[list[int]]:
     """The best sequence of each row, from `start_id` to `end_id` (or to `max_length` tokens, which count both).
 
-    step   (tokens long[B*K], parents long[B*K]) -> log-probabilities [B*K, V]. Beam i's token continues the beam that
-           was number `parents[i]` in the call before, so cached keys and values are to be reordered by it. (In the
-           first call there are no beams yet: parents number the rows.)
+    step   (tokens long[B*K], parents long[B*K]) -> log-probabilities [B*K, V]. Beam i continues the beam that had index
+           `parents[i]` in the previous call; reorder cached keys and values by it. (In the first call there are no
+           beams yet, and parents are the indices of the rows.)
     """
     if num_beams < 1 or max_length < 2:
         raise ValueError(f"num_beams is {num_beams} and max_length {max_length}; they must be at least 1 and 2.")
@@ -97,16 +99,16 @@ def beam_search(
     tokens = torch.full_like(parents, start_id)
     sequences = [[[start_id]] * num_beams for _ in range(batch_size)]
     scores = torch.zeros(batch_size, num_beams, device=device)
-    scores[:, 1:] = -1e9  # the beams start equal: let only the first one branch
+    scores[:, 1:] = -1e9  # all beams start with the same token: only the first one may branch
     finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch_size)]
     done = [False] * batch_size
 
-    for length in range(1, max_length):  # so many tokens are generated when this round is over
+    for length in range(1, max_length):  # the number of generated tokens after this round
         log_probs = step(tokens, parents)
         if length < min_length:
             log_probs[:, end_id] = -torch.inf
         by_row = log_probs.view(batch_size, num_beams, -1)
-        # twice as many as beams: enough to go on with, even if every beam ends here
+        # twice as many as beams: K remain open even if every beam ends here
         candidates = [best_continuations(*row, 2 * num_beams) for row in zip(scores, by_row, strict=True)]
         kept = []
         for row in range(batch_size):

@@ -1,14 +1,15 @@
-"""The step from one token to the next through torch.compile: the same answer, sooner.
+"""torch.compile for the decoder's step from one token to the next.
 
-What is unusual about it:
+`compile_decoder` changes a language model in place.
 
-* Compiled is what is repeated: one more token, with the earlier ones in the cache. What an answer needs once (reading
-  the prompt, its first tokens, a likelihood) and what needs gradients runs as written.
-* Whoever watches is not fooled: with a hook anywhere inside, for attention maps or your own, a step runs as written.
-* The compiler runs when it is switched on, for one streamed answer and for beams, and not during a question.
+Notes:
 
-On a CPU the micro model's token costs three quarters of the time; in float32 the ids are the same, in bfloat16 up to
-rounding. A static cache, which CUDA graphs want, is slower on a CPU; on a GPU neither was measured.
+* Only the step with one new token and a cache is compiled, because it is repeated. The prompt, the first tokens, a
+  likelihood, and everything with gradients run on the eager path.
+* With forward hooks registered in the decoder (attention maps, for example), the eager path runs.
+* Compilation happens in `compile_decoder`, for one streamed answer and for beams, so no question waits for it.
+* On a CPU a token of the micro model takes three quarters of the time. In float32 the ids are the same, in bfloat16 up
+  to rounding. A static cache, which CUDA graphs need, is slower on a CPU; neither was measured on a GPU.
 
 Paper: section 4.1 (what is generated). Notebook: 12.
 """
@@ -25,45 +26,46 @@ from blip2_lab.models.language_model import LanguageModel, Text
 
 
 def compile_decoder(language_model: LanguageModel, backend: str | Callable = "inductor") -> None:
-    """Let this language model write with a compiled decoder from now on. Takes a minute, the second time half of it.
+    """Compile the decoder of this language model, in place. Takes a minute, the second time half a minute.
 
-    backend  torch.compile's
-    Raises ValueError when it cannot be compiled here, and leaves it as it was: on a CPU it takes a C++ compiler.
+    backend  of torch.compile
+    Raises ValueError when compilation fails, and leaves the decoder unchanged. On a CPU it needs a C++ compiler.
     """
     decoder = language_model.model.get_decoder()
-    as_written, parts = decoder.forward, list(decoder.modules())
-    compiled = torch.compile(as_written, dynamic=True, backend=backend)
+    eager, modules = decoder.forward, list(decoder.modules())
+    compiled = torch.compile(eager, dynamic=True, backend=backend)
 
-    @wraps(as_written)
+    @wraps(eager)
     def forward(*args, **kwargs):
         ids, past = kwargs.get("input_ids"), kwargs.get("past_key_values")
-        # a cache of one token is a case of its own for the compiler, which is not worth its time
+        # the compiler would specialize on a cache of length 1; one eager step costs less than that compilation
         repeated = ids is not None and ids.shape[1] == 1 and past is not None and past.get_seq_length() > 1
-        watched = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-        return (compiled if repeated and not watched and not torch.is_grad_enabled() else as_written)(*args, **kwargs)
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        return (compiled if repeated and not hooked and not torch.is_grad_enabled() else eager)(*args, **kwargs)
 
     decoder.forward = forward
     try:
-        _write_a_little(language_model)
+        _warm_up(language_model)
     except torch._dynamo.exc.TorchDynamoException as error:
-        decoder.forward = as_written
+        decoder.forward = eager
         cause = getattr(error, "inner_exception", error)
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise ValueError(
-            f"The decoder cannot be compiled here ({reason}). On a CPU that takes a C++ compiler, g++ or clang++; "
-            "without compiling the model works as well."
+            f"The decoder cannot be compiled here ({reason}). On a CPU it needs a C++ compiler: install g++ or "
+            "clang++, or use the model without compiling it."
         ) from None
 
 
-def _write_a_little(language_model: LanguageModel) -> None:
-    """One answer and five at once: to the compiler one and many are two programs, and all other sizes are unknowns.
+def _warm_up(language_model: LanguageModel) -> None:
+    """Generate one answer and five beams, so that torch.compile compiles now.
 
-    (Two sizes that are equal here it would take to be always equal: so picture, text and beams differ in length.)
+    It specializes on size 1 and treats other sizes as dynamic, hence the two runs. It assumes that sizes which are
+    equal here are always equal, hence different lengths for visual prompt, text and beams.
     """
     weight = language_model.model.get_input_embeddings().weight
     visual_prompt = weight.new_zeros(1, 7, language_model.width)
     word = torch.full((1, 1), language_model.end_token_id, device=weight.device)
     prompt, length = Text(word, torch.ones_like(word, dtype=torch.bool)), 4
-    alone, five = (Decoding(num_beams=n, max_new_tokens=length, min_new_tokens=length) for n in (1, 5))
-    list(language_model.stream_ids(visual_prompt, prompt, alone))
-    language_model.generate_ids(visual_prompt, prompt, five)
+    greedy, five_beams = (Decoding(num_beams=n, max_new_tokens=length, min_new_tokens=length) for n in (1, 5))
+    list(language_model.stream_ids(visual_prompt, prompt, greedy))
+    language_model.generate_ids(visual_prompt, prompt, five_beams)

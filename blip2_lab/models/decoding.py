@@ -1,10 +1,13 @@
-"""How an answer is chosen from a language model's logits, and what it is made of.
+"""Decoding: how the next token is chosen from a language model's logits.
 
-What is unusual about it:
+`Decoding` holds the settings and is where to begin; `choose_token` applies them to the logits of one step.
 
-* One rule for all: `choose` follows transformers' `generate` step by step, so a streamed greedy answer is the same ids
-  (tested). Beam search is transformers' own (models/language_model.py) or the Q-Former's (models/beam_search.py).
-* Nothing is added silently: transformers samples among the top 50 whatever top_p says, here top_p alone decides.
+Notes:
+
+* `choose_token` applies the rules of transformers' `generate` in the same order, so a streamed greedy answer has the
+  same ids (tested). Beam search is transformers' own (models/language_model.py) or the Q-Former's
+  (models/beam_search.py).
+* Sampling uses `top_p` alone: the top-50 filter that transformers applies by default is off.
 
 Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebooks: 07, 12.
 """
@@ -18,19 +21,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: The smallest temperature. Long before it the likeliest token has all the probability; far below it a float32 logit
-#: divided by it overflows, and nothing can be drawn.
-COLDEST = 1e-6
-SEEDS = (-(2**63), 2**64 - 1)  #: what torch takes
+#: The smallest temperature. Here the likeliest token already has all the probability; with a much smaller one, logits
+#: divided by it overflow in float32.
+MIN_TEMPERATURE = 1e-6
+SEED_RANGE = (-(2**63), 2**64 - 1)  #: of torch's generators
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer is chosen. The defaults are the paper's for zero-shot VQA: beam search, short answers preferred.
+    """The settings of decoding. The defaults are the paper's for zero-shot VQA: beam search, short answers preferred.
 
     `length_penalty` is the exponent of the length that divides a beam's log-probability: -1 favors short answers.
-    `do_sample` draws tokens from the smallest set that holds `top_p` of the probability, one row, no beams.
-    `repetition_penalty` divides the (positive) logits of tokens generated before; 1 is none.
+    `do_sample` samples tokens from the nucleus, the smallest set that holds `top_p` of the probability; no beams.
+    `repetition_penalty` divides the (positive) logits of tokens generated before; 1 turns it off.
     """
 
     num_beams: int = 5
@@ -54,32 +57,34 @@ class Decoding:
             raise ValueError(f"min_new_tokens is {self.min_new_tokens}; it must be 0 to max_new_tokens.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if self.temperature < COLDEST:
-            raise ValueError(f"temperature is {self.temperature}; it must be {COLDEST} or more, or do not sample.")
+        if self.temperature < MIN_TEMPERATURE:
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be {MIN_TEMPERATURE} or more, or do not sample."
+            )
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0 (1 is none).")
 
 
-PAPER = Decoding()
+PAPER_DECODING = Decoding()
 
 
 def check_seed(seed: int) -> int:
-    """The seed. Raises ValueError for one that torch does not take."""
-    if not SEEDS[0] <= seed <= SEEDS[1]:
-        raise ValueError(f"The seed is {seed}; it must be {SEEDS[0]} to {SEEDS[1]}.")
+    """Returns the seed. Raises ValueError for one outside the range of torch's generators."""
+    if not SEED_RANGE[0] <= seed <= SEED_RANGE[1]:
+        raise ValueError(f"The seed is {seed}; it must be {SEED_RANGE[0]} to {SEED_RANGE[1]}.")
     return seed
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of generated text, and the probability the model gave it. Pieces joined are the text."""
+    """The text of a generated token, and its probability. The texts joined are the answer."""
 
     text: str
     probability: float
 
 
-def words(tokens: Sequence[Token]) -> list[Token]:
-    """Tokens -> words. A word is as probable as its pieces together (their product)."""
+def merge_into_words(tokens: Sequence[Token]) -> list[Token]:
+    """Tokens -> words. The probability of a word is the product of the probabilities of its tokens."""
     merged: list[Token] = []
     for token in tokens:
         if merged and token.text and not token.text[0].isspace():
@@ -90,9 +95,9 @@ def words(tokens: Sequence[Token]) -> list[Token]:
 
 
 def penalize_repetition(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
-    """Make the tokens that were generated before (`seen`) less likely: logits [V] -> logits [V].
+    """Lower the logits of the tokens generated before (`seen`): logits [V] -> logits [V].
 
-    A positive logit is divided by `penalty`, a negative one multiplied: both go down. Seen twice counts once (CTRL).
+    A positive logit is divided by `penalty`, a negative one multiplied. A token seen twice counts once (CTRL).
     """
     repeated = logits[list(seen)]
     penalized = logits.clone()
@@ -101,19 +106,23 @@ def penalize_repetition(logits: Tensor, seen: Sequence[int], penalty: float) -> 
 
 
 def nucleus(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
-    """With what probability each token is drawn: logits [V] -> probabilities [V], 0 outside the nucleus.
+    """The distribution that tokens are sampled from: logits [V] -> probabilities [V], 0 outside the nucleus.
 
     The nucleus is the smallest set of tokens that holds `top_p` of the probability *after* `temperature` has divided
     the logits; the most likely token is always in it.
     """
     ordered, ids = (logits / temperature).softmax(dim=-1).sort(descending=True, stable=True)
-    outside = ordered.cumsum(dim=-1) - ordered >= top_p  # what the tokens before it hold is enough already
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p  # the more likely tokens hold top_p already
     kept = torch.zeros_like(ordered).scatter(-1, ids, ordered.masked_fill(outside, 0))
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def choose(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
-    """One token id from logits [V], by the same rules in the same order as transformers' `generate`."""
+def choose_token(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
+    """The next token id from logits [V]: repetition penalty, `forbidden`, then argmax or nucleus sampling.
+
+    seen       token ids generated before
+    forbidden  a token id that must not be chosen (the end token while the answer is too short), or None
+    """
     logits = logits.clone()
     if decoding.repetition_penalty != 1:
         logits = penalize_repetition(logits, seen, decoding.repetition_penalty)

@@ -1,12 +1,14 @@
-"""Frozen language models: OPT (a decoder) and FlanT5 (an encoder and a decoder), that read pictures as soft prompts.
+"""Frozen language models with a soft visual prompt: OPT (decoder) and FlanT5 (encoder-decoder).
 
-What is unusual about it:
+`LanguageModel` is where to begin; its subclasses implement what differs between the two kinds.
 
-* The picture arrives as `visual_prompt` [B,Q,Dl], in front of the text embeddings, attention 1. It needs no token ids.
-* Frozen and in eval, always. LAVIS leaves the language model's dropout on while it trains the Q-Former; we do not.
-  Gradients flow through the frozen model to the visual prompt, and stop there.
+Notes:
+
+* `visual_prompt` [B,Q,Dl] precedes the text embeddings, with attention mask 1. It has no token ids.
+* The language model is frozen and always in eval mode. Gradients flow through it to the visual prompt. (differs from
+  LAVIS: it keeps the language model's dropout on in training.)
 * OPT pads on the left to generate: [visual prompt][pads][prompt]. T5 pads on the right.
-* The probability of a token is the model's own (temperature 1, no penalties), however the token was chosen.
+* The probability of a token is always the model's (temperature 1, no penalties), for every way of decoding.
 
 Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of width 5, length penalty -1). Notebook: 10.
 """
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blip2_lab.models.decoding import PAPER, Decoding, Token, choose
+from blip2_lab.models.decoding import PAPER_DECODING, Decoding, Token, choose_token
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.vision_encoder import freeze
 
@@ -32,20 +34,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids [B,T] and which of them are real: bool mask [B,T]."""
+    """Token ids [B,T] and bool mask [B,T]: True = token, False = padding."""
 
     ids: Tensor
     mask: Tensor
 
     def then(self, other: Text) -> Text:
-        """Both texts in one row: [B,T1+T2]."""
+        """Both texts, one after the other: [B,T1+T2]."""
         return Text(torch.cat([self.ids, other.ids], dim=1), torch.cat([self.mask, other.mask], dim=1))
 
 
 def pad(
     rows: Sequence[Sequence[int]], pad_token_id: int, *, left: bool = False, device: torch.device | None = None
 ) -> Text:
-    """Rows of token ids of any length -> one rectangle [B,T], padded on the right or on the left."""
+    """Rows of token ids of any length -> one batch [B,T], padded on the right or on the left."""
     length = max(len(row) for row in rows)
     ids = torch.full((len(rows), length), pad_token_id)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -60,12 +62,12 @@ class LanguageModel(nn.Module):
     """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
 
     `model` is transformers' model and `tokenizer` its tokenizer (None where only ids are used). `end_token_id` ends an
-    answer; by default the model's own end-of-text. `max_text_tokens` cuts training texts (LAVIS: 32); prompts to
-    generate from are never cut (differs from LAVIS: a long question would lose its "Short answer:").
-    Use `DecoderLanguageModel` or `EncoderDecoderLanguageModel`, or let `language_model(...)` choose.
+    answer; by default the model's end-of-text token. `max_text_tokens` truncates training texts (LAVIS: 32); prompts
+    for generation are not truncated (differs from LAVIS: a long question would lose its "Short answer:").
+    Use `DecoderLanguageModel` or `EncoderDecoderLanguageModel`, or `language_model(...)`, which selects one.
     """
 
-    question_prompt: str  #: how this kind of model is asked a question: "{}" stands for it
+    question_prompt: str  #: the paper's prompt for a question, which replaces "{}"
 
     def __init__(
         self,
@@ -92,42 +94,43 @@ class LanguageModel(nn.Module):
     def pad_token_id(self) -> int:
         return self.model.config.pad_token_id
 
-    # -- what the two kinds do differently -------------------------------------------------------------------------
+    # -- implemented by the subclasses -----------------------------------------------------------------------------
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         """[B,Q,Dl], prompt ids [B,P], answer ids [B,T] -> [B,T,V]: logits that predict each answer token."""
         raise NotImplementedError
 
     def first_logits(self, visual_prompt: Tensor, prompt: Text) -> tuple[Tensor, tuple]:
-        """-> logits [B,V] of the first answer token, and what `next_logits` needs to go on."""
+        """-> logits [B,V] of the first answer token, and the state for `next_logits`."""
         raise NotImplementedError
 
     def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        """token ids [B,1] -> logits [B,V] of the token after it, reading everything earlier from the cache."""
+        """token ids [B,1] -> logits [B,V] of the next token, with keys and values of earlier tokens from the cache."""
         raise NotImplementedError
 
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
-        """Prompts and answers as padded ids: answers end in `end_token_id`, both cut to `max_tokens` (None: whole)."""
+        """Prompts and answers as padded ids: answers end in `end_token_id`, both truncated to `max_tokens` (None: not
+        truncated)."""
         raise NotImplementedError
 
     def prompt_texts(self, prompts: Sequence[str]) -> Text:
-        """Prompts as padded ids [B,P], as the model wants them to generate: never cut."""
+        """Prompts as padded ids [B,P] for generation, not truncated."""
         raise NotImplementedError
 
-    # -- what they share -------------------------------------------------------------------------------------------
+    # -- shared ----------------------------------------------------------------------------------------------------
 
     def training_texts(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[Text, Text]:
-        """`pair_texts`, both cut to `max_text_tokens`."""
+        """`pair_texts`, both truncated to `max_text_tokens`."""
         return self.pair_texts(prompts, answers, self.max_text_tokens)
 
     @torch.no_grad()
     def log_likelihood(
         self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """How likely each whole answer is, its end included: visual_prompt [B,Q,Dl] -> log-probabilities [B], and the
-        number of tokens [B] that each is the sum of."""
+        """Log-probability [B] of each answer, its end token included, and the number of its tokens [B], given
+        visual_prompt [B,Q,Dl] and prompts."""
         prompt_text, answer_text = self.pair_texts(prompt, answer)
         self.check_length(visual_prompt.shape[1] + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
         logits = self.answer_logits(visual_prompt, prompt_text, answer_text).float().log_softmax(dim=-1)
@@ -135,24 +138,24 @@ class LanguageModel(nn.Module):
         return each.masked_fill(~answer_text.mask, 0).sum(dim=1), answer_text.mask.sum(dim=1)
 
     def loss(self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]) -> Tensor:
-        """Mean cross-entropy of the answers' tokens given picture and prompt. visual_prompt [B,Q,Dl] -> scalar."""
+        """Mean cross-entropy of the answers' tokens given image and prompt. visual_prompt [B,Q,Dl] -> scalar."""
         return self.loss_and_count(visual_prompt, prompt, answer)[0]
 
     def loss_and_count(
         self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """The same, and of how many tokens it is the mean: by that it weighs beside another batch's."""
+        """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
         prompt_text, answer_text = self.training_texts(prompt, answer)
         return self.answer_loss(visual_prompt, prompt_text, answer_text), answer_text.mask.sum()
 
     def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
-        """The same from ids: prompt [B,P], answer [B,T] -> scalar, mean over the batch's answer tokens."""
+        """`loss` from ids: prompt [B,P], answer [B,T] -> scalar, the mean over the answer tokens of the batch."""
         logits = self.answer_logits(visual_prompt, prompt, answer)
         labels = answer.ids.masked_fill(~answer.mask, IGNORE_INDEX)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX)
 
     def prepend(self, visual_prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:
-        """-> embeddings [B,Q+T,Dl] with the picture in front, and their attention mask [B,Q+T] (1 = may attend)."""
+        """-> embeddings [B,Q+T,Dl], the visual prompt first, and their attention mask [B,Q+T] (1 = may attend)."""
         words = self.model.get_input_embeddings()(text.ids)
         embeddings = torch.cat([visual_prompt.to(words.dtype), words], dim=1)
         return embeddings, F.pad(text.mask.long(), (visual_prompt.shape[1], 0), value=1)
@@ -162,13 +165,13 @@ class LanguageModel(nn.Module):
         self,
         visual_prompt: Tensor,
         prompt: Sequence[str],
-        decoding: Decoding = PAPER,
+        decoding: Decoding = PAPER_DECODING,
         *,
         stop: Callable[[], bool] | None = None,
     ) -> list[str]:
-        """Answer each prompt about its picture. visual_prompt [B,Q,Dl] -> B texts.
+        """Generate an answer to each prompt about its image. visual_prompt [B,Q,Dl] -> B texts.
 
-        `stop` is asked after every token; as soon as it says True the answers so far are returned.
+        `stop` is called after every token; when it returns True, the answers so far are returned.
         """
         text = self.prompt_texts(prompt)
         return [self.decode(row) for row in self.generate_ids(visual_prompt, text, decoding, stop=stop)]
@@ -178,11 +181,11 @@ class LanguageModel(nn.Module):
         self,
         visual_prompt: Tensor,
         prompt: Text,
-        decoding: Decoding = PAPER,
+        decoding: Decoding = PAPER_DECODING,
         *,
         stop: Callable[[], bool] | None = None,
     ) -> list[list[int]]:
-        """The same from ids: B rows of new token ids, up to and without the end token."""
+        """`generate` from ids: B rows of new token ids, without the end token."""
         from transformers import GenerationConfig, StoppingCriteriaList
 
         self.check_length(visual_prompt.shape[1] + prompt.ids.shape[1] + decoding.max_new_tokens)
@@ -195,27 +198,27 @@ class LanguageModel(nn.Module):
             length_penalty=decoding.length_penalty if beams > 1 else None,
             do_sample=decoding.do_sample,
             top_p=decoding.top_p if decoding.do_sample else None,
-            top_k=0 if decoding.do_sample else None,  # differs from LAVIS: transformers' hidden top 50 is off
+            top_k=0 if decoding.do_sample else None,  # differs from LAVIS: transformers' default top_k=50 is off
             temperature=decoding.temperature if decoding.do_sample else None,
             repetition_penalty=decoding.repetition_penalty,
             eos_token_id=self.end_token_id,
             pad_token_id=self.pad_token_id,
             decoder_start_token_id=getattr(self.model.config, "decoder_start_token_id", None),
         )
-        criteria = StoppingCriteriaList([partial(_asks, stop)] if stop else [])
+        criteria = StoppingCriteriaList([partial(_stopping_criterion, stop)] if stop else [])
         rows = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
         )
         if self.model.config.is_encoder_decoder:
             rows = rows[:, 1:]  # the decoder's start token
-        return [_until(row, self.end_token_id) for row in rows.tolist()]
+        return [_before_end_token(row, self.end_token_id) for row in rows.tolist()]
 
     @torch.no_grad()
-    def stream(self, visual_prompt: Tensor, prompt: str, decoding: Decoding = PAPER) -> Iterator[Token]:
-        """Answer one prompt about one picture [1,Q,Dl], token by token; the pieces joined are the answer.
+    def stream(self, visual_prompt: Tensor, prompt: str, decoding: Decoding = PAPER_DECODING) -> Iterator[Token]:
+        """Generate an answer about one image [1,Q,Dl] token by token; the texts joined are the answer.
 
-        Computes a token only when asked for it, so closing the generator stops the model. Beam search knows its
-        answer only at the end: all its tokens come at once.
+        Each token is computed when the generator is advanced, so closing it stops the model. Beam search yields all
+        tokens at its end.
         """
         text = self.prompt_texts([prompt])
         if decoding.num_beams > 1 and not decoding.do_sample:
@@ -229,18 +232,19 @@ class LanguageModel(nn.Module):
             ids.append(token_id)
             answer = self.decode(ids)
             if answer.endswith("\N{REPLACEMENT CHARACTER}"):
-                continue  # half a character, which nobody can read: its other bytes are in the next token
+                continue  # an incomplete character: its other bytes are in the next token
             yield Token(answer[len(shown) :], probability)
             shown = answer
 
     @torch.inference_mode()
     def stream_ids(self, visual_prompt: Tensor, prompt: Text, decoding: Decoding) -> Iterator[tuple[int, float]]:
-        """Greedy or nucleus decoding of one row, lazily: (token id, probability). The end token is not yielded."""
+        """Greedy or nucleus decoding of one row, token by token: (token id, probability). The end token is not
+        yielded."""
         logits, state = self.first_logits(visual_prompt, prompt)
         seen = [self.model.config.decoder_start_token_id] if self.model.config.is_encoder_decoder else []
         for step in range(decoding.max_new_tokens):
             may_end = step >= decoding.min_new_tokens
-            token_id = choose(logits[0].float(), seen, None if may_end else self.end_token_id, decoding)
+            token_id = choose_token(logits[0].float(), seen, None if may_end else self.end_token_id, decoding)
             if token_id == self.end_token_id:
                 return
             yield token_id, logits[0].float().softmax(dim=-1)[token_id].item()
@@ -249,7 +253,7 @@ class LanguageModel(nn.Module):
                 logits, state = self.next_logits(logits.new_tensor([[token_id]], dtype=torch.long), state)
 
     def probabilities(self, visual_prompt: Tensor, prompt: Text, ids: list[int]) -> list[float]:
-        """Probability of each of these answer tokens given picture, prompt and the tokens before it (one row)."""
+        """Probability of each of these answer tokens given image, prompt and the tokens before it (one row)."""
         if not ids:
             return []
         answer = pad([ids], self.pad_token_id, device=visual_prompt.device)
@@ -261,8 +265,8 @@ class LanguageModel(nn.Module):
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def check_length(self, length: int) -> None:
-        """A clear sentence when picture, prompt and answer are more tokens than the model can read."""
-        limit = getattr(self.model.config, "max_position_embeddings", None) or 512  # T5 was trained on 512
+        """Raises ValueError when visual prompt, prompt and answer are more tokens than the model has positions."""
+        limit = getattr(self.model.config, "max_position_embeddings", None) or 512  # T5 was trained with 512
         if length > limit:
             raise ValueError(
                 f"Picture, prompt and answer are {length} tokens together and this language model reads {limit}; "
@@ -271,7 +275,7 @@ class LanguageModel(nn.Module):
 
     def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         if self.tokenizer is None:
-            raise ValueError("This language model has no tokenizer; give it one to read text, or use its id methods.")
+            raise ValueError("This language model has no tokenizer: set one, or use the methods that take token ids.")
         return self.tokenizer(list(texts), truncation=max_tokens is not None, max_length=max_tokens)["input_ids"]
 
     @property
@@ -280,14 +284,14 @@ class LanguageModel(nn.Module):
 
 
 class DecoderLanguageModel(LanguageModel):
-    """OPT: continues [visual prompt][beginning-of-text][prompt] with the answer."""
+    """OPT: the decoder reads [visual prompt][beginning-of-text][prompt] and continues with the answer."""
 
     question_prompt = "Question: {} Answer:"  # paper, section 4.1
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         embeddings, mask = self.prepend(visual_prompt, prompt.then(answer))
         length = answer.ids.shape[1]
-        # the vocabulary is large: logits only where they predict an answer token, one position before it
+        # the vocabulary is large: compute logits only at the positions that predict an answer token (one before it)
         output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=length + 1)
         return output.logits[:, :-1]
 
@@ -305,9 +309,9 @@ class DecoderLanguageModel(LanguageModel):
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
-        """Prompt and answer are one text. With an empty prompt the beginning-of-text token is predicted too, from
-        the last query, as LAVIS does."""
-        prompts = [prompt.rstrip() for prompt in prompts]  # the space belongs to the answer's first token
+        """Prompt and answer are tokenized as one text. With an empty prompt the beginning-of-text token is a target
+        too, predicted from the last query, as in LAVIS."""
+        prompts = [prompt.rstrip() for prompt in prompts]  # the space is part of the answer's first token
         joined = [f"{prompt} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)]
         rows = [(row + [self.end_token_id])[:max_tokens] for row in self._encode(joined, max_tokens)]
         starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
@@ -329,7 +333,7 @@ class DecoderLanguageModel(LanguageModel):
 
 
 class EncoderDecoderLanguageModel(LanguageModel):
-    """FlanT5: its encoder reads [visual prompt][prompt], its decoder writes the answer."""
+    """FlanT5: the encoder reads [visual prompt][prompt], the decoder generates the answer."""
 
     question_prompt = "Question: {} Short answer:"  # paper, section 4.1
 
@@ -382,15 +386,15 @@ class EncoderDecoderLanguageModel(LanguageModel):
 def language_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, end_token_id: int | None = None
 ) -> LanguageModel:
-    """Wrap transformers' model in the class of its kind, frozen."""
+    """A frozen LanguageModel of the class that fits this transformers model."""
     kind = EncoderDecoderLanguageModel if model.config.is_encoder_decoder else DecoderLanguageModel
     return kind(model, tokenizer, end_token_id=end_token_id)
 
 
-def _until(ids: list[int], end_token_id: int) -> list[int]:
+def _before_end_token(ids: list[int], end_token_id: int) -> list[int]:
     return ids[: ids.index(end_token_id)] if end_token_id in ids else ids
 
 
-def _asks(stop: Callable[[], bool], ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
+def _stopping_criterion(stop: Callable[[], bool], ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
     """transformers' form of a stopping criterion: one bool for each row of ids [B,T]."""
     return torch.full(ids.shape[:1], stop(), dtype=torch.bool, device=ids.device)

@@ -1,13 +1,14 @@
-"""The three losses of stage 1 as functions of tensors: contrast (ITC), matching (ITM), caption writing (ITG).
+"""The three losses of stage 1 as functions of tensors: image-text contrast (ITC), image-text matching (ITM) and
+image-grounded text generation (ITG).
 
 `itc_loss`, `itm_loss` and `itg_loss` are where to begin; `Stage1Model.losses` (stage1.py) calls them on the outputs of
 the Q-Former.
 
 Notes:
 
-* ITC compares the best of the queries with the text; ITM averages its two logits over the queries, in models/stage1.py.
+* ITC takes the maximum over the queries; ITM averages its two logits over the queries, in models/stage1.py.
 * Negatives for ITM are sampled by ITC similarity: the more similar a wrong pair is, the likelier it is drawn.
-* `chance_levels` says what each loss is worth before anything is learned.
+* `chance_levels` gives the loss of a model that guesses.
 
 Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 """
@@ -36,13 +37,13 @@ class Stage1Losses:
 
     @property
     def total(self) -> Tensor:
-        """The paper weighs the three alike."""
+        """The sum with equal weights, as in the paper."""
         return self.itc + self.itm + self.itg
 
 
 def itc_similarity(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-    """image_embeds [B, Q, E], text_embeds [M, E], both of norm 1 -> cosines of the best query, [B, M]."""
-    # differs from LAVIS, which computes it under autocast: half precision would blur what 1/0.07 magnifies
+    """image_embeds [B, Q, E], text_embeds [M, E], both of norm 1 -> the largest cosine over the queries, [B, M]."""
+    # differs from LAVIS, which computes it under autocast: 1/0.07 would magnify the rounding of half precision
     with torch.autocast(image_embeds.device.type, enabled=False):
         return torch.einsum("bqe,me->bqm", image_embeds.float(), text_embeds.float()).max(dim=1).values
 
@@ -69,19 +70,19 @@ def itc_loss(
 
 
 def negative_weights(similarity: Tensor, positives: Tensor) -> Tensor:
-    """With what weight each candidate is drawn as a row's negative: softmax of ITC without the positives, [B, M]."""
+    """Probability that each candidate is sampled as a row's negative: softmax of ITC without the positives, [B, M]."""
     return similarity.detach().masked_fill(positives, -10000.0).softmax(dim=1)
 
 
 def sample_negatives(similarity: Tensor, positives: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One hard negative for each row: long[B], an index into the M candidates.
 
-    torch.multinomial's draw, number for number. The noise is that of all ranks' rows, of which each rank takes its own.
+    The same numbers as torch.multinomial. Each rank draws the noise for the rows of all ranks and uses its own rows.
     """
     weights = negative_weights(similarity, positives)
     rank, world_size = rank_and_world()
     device = weights.device if generator is None else generator.device
-    # differs from LAVIS, whose ranks draw apart: with one generator everywhere, negatives do not depend on their number
+    # differs from LAVIS, whose ranks draw independently: here negatives do not depend on the number of ranks
     noise = torch.empty(world_size, *weights.shape, device=device).exponential_(generator=generator)
     return (weights / noise[rank].to(weights.device)).argmax(dim=1)
 
@@ -100,7 +101,7 @@ def itm_loss(logits: Tensor, has_negative: Tensor, has_wrong_image: Tensor | Non
 
 
 def itg_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1, reduction: str = "mean") -> Tensor:
-    """Next-token cross-entropy. logits [..., V] and labels long[...], already shifted; IGNORE_INDEX is not counted."""
+    """Next-token cross-entropy. logits [..., V] and labels long[...], already shifted; IGNORE_INDEX is ignored."""
     logits, labels = logits.float().flatten(0, -2), labels.flatten()
     return F.cross_entropy(
         logits, labels, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction=reduction
@@ -108,5 +109,5 @@ def itg_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1, reduc
 
 
 def chance_levels(batch_size: int, vocab_size: int) -> dict[str, float]:
-    """What stage 1's losses are worth before anything is learned: B candidates, 1 of 3 pairs, V words."""
+    """The losses of a model that guesses: uniform over B candidates, 1 of 3 pairs true, uniform over V tokens."""
     return {"itc": math.log(batch_size), "itm": ITM_CHANCE, "itg": math.log(vocab_size)}

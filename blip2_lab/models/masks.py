@@ -1,12 +1,15 @@
-"""Figure 2 (right): the three self-attention masks that make one Q-Former serve three objectives.
+"""The three self-attention masks of Figure 2 (right): one for each objective of stage 1.
 
-What is unusual about it:
+`unimodal_mask` (ITC), `multimodal_causal_mask` (ITG) and `bidirectional_mask` (ITM) take the number of queries and the
+text's padding mask.
 
-* A mask is all that tells ITC, ITG and ITM apart: the same queries, the same text, the same weights.
+Notes:
+
+* ITC, ITG and ITM share queries, text and weights; they differ in the mask.
 * Each mask is bool[B, 1, L, L] over the L = Q + T rows [queries ; text]: row i may read column j where it is True.
-* Padding hides columns, never rows: what stands in a padded row is computed and read by nobody.
-* With `num_query_tokens=0` they are the masks of a text-only pass; rows `[:, :, Q:]` are the mask of a text pass whose
-  queries are cached.
+* Padding masks columns, not rows: the output of a padded row is computed and not used.
+* With `num_query_tokens=0` they are the masks of a text-only pass. Rows `[:, :, Q:]` are the mask of a text pass after
+  cached queries.
 
 In the matrices below: Q = 2 queries (q), T = 3 tokens (t), the last of which is padding (p).
 
@@ -18,11 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = -100  #: the mask of losses: the label that none of them counts
+IGNORE_INDEX = -100  #: the label that losses ignore
 
 
 def unimodal_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
-    """ITC: queries and text do not see each other, so that neither can leak into the other's embedding.
+    """ITC: queries and text do not see each other, so neither leaks into the other's embedding.
 
            q q t t p
         q  1 1 0 0 0
@@ -48,7 +51,7 @@ def multimodal_causal_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
         t  1 1 1 1 0
         p  1 1 1 1 0
 
-    So whatever the text needs to know of the image has to pass through the queries. (UniLM's prefix mask.)
+    The text reads the image only through the queries. (UniLM's prefix mask.)
     text_mask bool[B, T], True = a real token -> bool[B, 1, L, L].
     """
     row, column = _rows_and_columns(num_query_tokens, text_mask)
@@ -56,7 +59,7 @@ def multimodal_causal_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
 
 
 def bidirectional_mask(num_query_tokens: int, text_mask: Tensor) -> Tensor:
-    """ITM: everything sees everything, so that the queries can compare image and text.
+    """ITM: all queries and tokens see each other, so the queries can compare image and text.
 
            q q t t p
         q  1 1 1 1 0

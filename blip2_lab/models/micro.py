@@ -1,9 +1,11 @@
-"""The miniature's four parts, as transformers' configurations: ViT, BERT, T5 and OPT, in two sizes each.
+"""The micro model's configurations in transformers' classes: ViT, BERT, T5 and OPT, in two sizes each.
 
-What is unusual about it:
+Each `micro_…_config` returns one; `SIZES` is the table of their sizes.
 
-* Heads are 64 wide and widths are multiples of 64, as NF4 wants them. Size "S" is what is shipped.
-* Vocabularies have a free row: transformers' BLIP-2 layout needs an id for `<image>`.
+Notes:
+
+* Heads have width 64 and widths are multiples of 64, as NF4 requires. The shipped model has size "S".
+* Vocabularies have a spare row: transformers' BLIP-2 layout needs an id for `<image>`.
 
 Paper: section 3.4 (frozen image encoders and language models). Notebooks: 01, 10.
 """
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
     from transformers import BertConfig, Blip2VisionConfig, OPTConfig, PreTrainedModel, T5Config
 
 SIZES = {
-    "image encoder": {  # counted after the last layer is dropped
+    "image encoder": {  # without the last layer, which BLIP-2 drops
         "S": dict(hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768),
         "M": dict(hidden_size=320, num_hidden_layers=8, num_attention_heads=5, intermediate_size=1280),
     },
-    "BERT": {  # and so of the Q-Former that starts from it
+    "BERT": {  # the Q-Former, initialized from it, has the same sizes
         "S": dict(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768),
         "M": dict(hidden_size=384, num_hidden_layers=8, num_attention_heads=6, intermediate_size=1536),
     },
@@ -37,21 +39,21 @@ SIZES = {
 }
 
 
-def _shape(part: str, size: str) -> dict[str, int]:
+def _size_options(part: str, size: str) -> dict[str, int]:
     if size not in SIZES[part]:
         raise ValueError(f"There is no micro {part} of size {size!r}; choose one of {', '.join(SIZES[part])}.")
     return SIZES[part][size]
 
 
 def micro_vit_config(size: str = "S") -> Blip2VisionConfig:
-    """For pictures of 96 pixels in patches of 12."""
+    """A ViT for images of 96 pixels in patches of 12."""
     from transformers import Blip2VisionConfig
 
     return Blip2VisionConfig(
-        **_shape("image encoder", size),
+        **_size_options("image encoder", size),
         image_size=96,
         patch_size=12,
-        initializer_range=0.02,  # transformers' default is 1e-10: features of a fresh ViT would be 1e-6 small
+        initializer_range=0.02,  # transformers' default, 1e-10, gives a new ViT features of size 1e-6
     )
 
 
@@ -59,7 +61,7 @@ def micro_bert_config(vocab_size: int, size: str = "S") -> BertConfig:
     """A miniature BERT-base."""
     from transformers import BertConfig
 
-    return BertConfig(vocab_size=vocab_size, **_shape("BERT", size), max_position_embeddings=128, pad_token_id=0)
+    return BertConfig(vocab_size=vocab_size, **_size_options("BERT", size), max_position_embeddings=128, pad_token_id=0)
 
 
 def micro_t5_config(vocab_size: int, size: str = "S") -> T5Config:
@@ -67,17 +69,17 @@ def micro_t5_config(vocab_size: int, size: str = "S") -> T5Config:
     from transformers import T5Config
 
     config = T5Config(
-        vocab_size=room_for_image_token(vocab_size),
-        **_shape("T5", size),
+        vocab_size=padded_vocab_size(vocab_size),
+        **_size_options("T5", size),
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
         tie_word_embeddings=False,
         pad_token_id=0,
         eos_token_id=1,
-        bos_token_id=0,  # transformers' Blip2 crashes without a prompt if there is none
+        bos_token_id=0,  # without one, transformers' Blip2 fails on an empty prompt
         decoder_start_token_id=0,
     )
-    # differs from FlanT5, which has gelu_new: the released BLIP-2 checkpoints have exact gelu, and it is faster on CPU
+    # differs from FlanT5 (gelu_new): the released BLIP-2 checkpoints have exact gelu, which is also faster on a CPU
     config.dense_act_fn = "gelu"
     return config
 
@@ -87,8 +89,8 @@ def micro_opt_config(vocab_size: int, size: str = "S") -> OPTConfig:
     from transformers import OPTConfig
 
     return OPTConfig(
-        vocab_size=room_for_image_token(vocab_size),
-        **_shape("OPT", size),
+        vocab_size=padded_vocab_size(vocab_size),
+        **_size_options("OPT", size),
         max_position_embeddings=512,
         dropout=0.0,
         pad_token_id=1,
@@ -97,13 +99,13 @@ def micro_opt_config(vocab_size: int, size: str = "S") -> OPTConfig:
     )
 
 
-def room_for_image_token(vocab_size: int) -> int:
-    """The next multiple of 64 with a free row: transformers' layout needs an `<image>` id, and NF4 likes 64s."""
+def padded_vocab_size(vocab_size: int) -> int:
+    """The next multiple of 64 above `vocab_size`: a spare row for transformers' `<image>`, a multiple of 64 for NF4."""
     return 64 * (vocab_size // 64 + 1)
 
 
 def new_t5(config: T5Config) -> PreTrainedModel:
-    """A freshly initialized T5 whose lm_head is its own tensor, as FlanT5's is (`T5Config` ties it whatever we ask)."""
+    """A randomly initialized T5 with an untied lm_head, as FlanT5 has (`T5Config` does not untie it)."""
     from transformers import T5ForConditionalGeneration
 
     model = T5ForConditionalGeneration(config)
@@ -112,7 +114,7 @@ def new_t5(config: T5Config) -> PreTrainedModel:
 
 
 def new_opt(config: OPTConfig) -> PreTrainedModel:
-    """A freshly initialized OPT. Its lm_head is tied to its word embeddings."""
+    """A randomly initialized OPT. Its lm_head is tied to its word embeddings."""
     from transformers import OPTForCausalLM
 
     return OPTForCausalLM(config)

@@ -1,17 +1,21 @@
-"""The frozen parts in 8 or 4 bits: which of their matrices, in what form, and how many bytes that is.
+"""Quantization of the frozen models to 8 or 4 bits: which layers, in what form, and their size in bytes.
 
-What is unusual about it:
+`quantize_empty_model` replaces linear layers of a model without weights; `quantize_weight` then fills them one by one.
 
-* Only linear layers of frozen parts are quantized: in 8 bits those of language model and image encoder, in 4 bits the
-  language model's. Embeddings and norms keep half precision, and so does the Q-Former, a hundredth of XXL's weights
-  (float32 beside float16, which is too narrow for it). To train the Q-Former through them: `model.qformer.float()`.
-* On a CUDA device int8 is LLM.int8(), by bitsandbytes: outlier columns of the input stay in float16. Elsewhere it is
-  `Int8Linear`: int8 weights with a scale for each row, bfloat16 inputs. bitsandbytes' int8 takes many times as long as
-  float32 on a CPU; this one is at least as fast as bfloat16 for a word of one answer, which costs one reading of the
-  weights (`python -m benchmarks.int8_on_cpu`). For many rows a CPU that multiplies bfloat16 itself is faster in that.
-* `int8` leaves FlanT5's `wo` alone: what enters it has outliers beyond float16, which is what LLM.int8() computes in.
-  transformers keeps `wo` in float32 for the same reason; bfloat16 has float32's range in half the bytes.
-  `int8-all` quantizes it and `lm_head` too, for 2 GiB less (XXL). NF4 computes in bfloat16 and always takes `wo`.
+Notes:
+
+* Only linear layers of frozen models are quantized: to 8 bits those of language model and image encoder, to 4 bits
+  those of the language model. Embeddings, norms and the Q-Former (1 % of XXL's weights) stay in bfloat16, or the
+  Q-Former in float32 where the others are in float16, whose range is too small for it. To train the Q-Former through
+  quantized layers, call `model.qformer.float()`.
+* On a CUDA device int8 is LLM.int8() by bitsandbytes: outlier columns of the input stay in float16. Elsewhere it is
+  `Int8Linear`: int8 weights with a scale for each row, bfloat16 inputs. On a CPU, bitsandbytes' int8 takes many times
+  as long as float32. `Int8Linear` is at least as fast as bfloat16 when one token is generated, where the time is that
+  of reading the weights (`python -m benchmarks.int8_on_cpu`). For many rows, bfloat16 is faster on a CPU with bfloat16
+  matrix instructions.
+* `int8` does not quantize FlanT5's `wo`: its input has outliers beyond the range of float16, in which LLM.int8()
+  computes. transformers keeps `wo` in float32 for the same reason; bfloat16 has float32's range in half the bytes.
+  `int8-all` quantizes `wo` and `lm_head` too and saves 2 GiB (XXL). NF4 computes in bfloat16 and quantizes `wo`.
 
 Paper: section 3.4 (frozen models in half precision); LLM.int8() is arXiv 2208.07339, NF4 is 2305.14314. Notebook: 12.
 """
@@ -24,21 +28,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: name -> what it does, for `--help` and the table of models
+#: name -> description, for `--help` and the table of models
 METHODS = {
     "int8": "image encoder and language model in 8 bits, but for FlanT5's wo and lm_head",
     "int8-all": "those two as well",
     "nf4": "the language model in 4 bits",
 }
-OUTLIER = 6.0  #: LLM.int8(): input columns with a larger value are multiplied in float16
-ROWS = 512  #: quantized at a time
-KERNEL_WIDTH = 16  #: torch's int8 kernel reads so many inputs at a time; other widths crash it or give NaN
-FEW_ROWS = 16  #: up to so many rows, `Int8Linear` multiplies int8 directly; above, unpacking the weights is faster
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  #: a weight, its block's scale in 8 bits, and the scales' own scale
+OUTLIER_THRESHOLD = 6.0  #: LLM.int8(): input columns with a larger value are multiplied in float16
+ROWS_AT_ONCE = 512  #: rows of a weight that are quantized at a time
+KERNEL_WIDTH = 16  #: torch's int8 kernel needs widths that are multiples of this; others crash it or give NaN
+MAX_INT8_ROWS = 16  #: up to this many rows `Int8Linear` multiplies int8 directly; above, converting weights is faster
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  #: for a weight: 4 bits, the 8-bit scale of its block, the scale of scales
 
 
 def check_method(method: str | None) -> str | None:
-    """None for None and "none"; a known name as it is. Raises ValueError for any other."""
+    """None for None and "none"; a known name unchanged. Raises ValueError for any other."""
     if method in (None, "none"):
         return None
     if method not in METHODS:
@@ -46,8 +50,8 @@ def check_method(method: str | None) -> str | None:
     return method
 
 
-def chosen_layers(model: nn.Module, method: str | None) -> dict[str, nn.Linear]:
-    """The linear layers that this method quantizes, by their names in a whole model."""
+def layers_to_quantize(model: nn.Module, method: str | None) -> dict[str, nn.Linear]:
+    """The linear layers that this method quantizes: name in the whole model -> layer."""
     if method is None:
         return {}
     parts = ("language_model.",) if method == "nf4" else ("language_model.", "image_encoder.")
@@ -59,14 +63,14 @@ def chosen_layers(model: nn.Module, method: str | None) -> dict[str, nn.Linear]:
         if isinstance(module, nn.Linear)
         and name.startswith(parts)
         and name.rpartition(".")[2] not in kept
-        and id(module.weight) not in embeddings  # OPT's lm_head: a copy in 8 bits would only add to it
+        and id(module.weight) not in embeddings  # OPT's tied lm_head: an 8-bit copy would need more memory
     }
 
 
 class Int8Linear(nn.Module):
-    """x [..., K] -> [..., N] by int8 weights [N,K], each row with its own scale (absmax / 127): for CPUs.
+    """x [..., K] -> [..., N] with int8 weights [N,K] and one scale for each row (absmax / 127), for CPUs.
 
-    Only the weights are rounded; LLM.int8() rounds the inputs too. Gradients pass to x, not to the weights.
+    Only the weights are rounded; LLM.int8() rounds the inputs too. Gradients flow to x, not to the weights.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool, device: torch.device | str | None = None):
@@ -77,18 +81,20 @@ class Int8Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
 
     @torch.no_grad()
-    def store(self, weight: Tensor) -> None:
-        """Quantize weight [N,K]. The rounded scale is the one divided by, so rounding it costs nothing."""
+    def quantize_weight(self, weight: Tensor) -> None:
+        """Quantize weight [N,K]. It is divided by the bfloat16 scale, so rounding the scale adds no error."""
         self.scale = (weight.norm(p=torch.inf, dim=1).float() / 127).clamp(min=1e-12).to(torch.bfloat16)
         self.weight = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-        pieces = zip(weight.split(ROWS), self.scale.split(ROWS), self.weight.split(ROWS), strict=True)
-        for float_rows, scale, rows in pieces:  # never a second float copy of the whole
+        pieces = zip(
+            weight.split(ROWS_AT_ONCE), self.scale.split(ROWS_AT_ONCE), self.weight.split(ROWS_AT_ONCE), strict=True
+        )
+        for float_rows, scale, rows in pieces:  # in pieces: no second float copy of the whole weight
             rows.copy_((float_rows.float() / scale.float()[:, None]).round_().clamp_(-127, 127))
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).to(torch.bfloat16)
         needs_gradient = x.requires_grad and torch.is_grad_enabled()
-        packed = x.device.type == "cpu" and len(rows) <= FEW_ROWS and self.in_features % KERNEL_WIDTH == 0
+        packed = x.device.type == "cpu" and len(rows) <= MAX_INT8_ROWS and self.in_features % KERNEL_WIDTH == 0
         if packed and not needs_gradient:
             y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
         else:
@@ -97,8 +103,8 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
-class Uncast(nn.Module):
-    """A 4-bit layer in `wo`'s place. T5 casts the input to the dtype of `wo.weight`, and NF4's bytes say uint8."""
+class NF4Linear(nn.Module):
+    """Wraps the 4-bit layer of T5's `wo`, without a `weight`: T5 would cast the input to its dtype, which is uint8."""
 
     weight = None
 
@@ -110,32 +116,39 @@ class Uncast(nn.Module):
         return self.inner(x)
 
 
-def quantize_skeleton(model: nn.Module, method: str | None, device: torch.device | str, dtype: torch.dtype) -> None:
-    """Put quantized layers in the place of a whole model's linear ones. It is on the meta device yet: the weights come
-    later, one by one, through `store`."""
-    for name, module in chosen_layers(model, method).items():
+def quantize_empty_model(model: nn.Module, method: str | None, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Replace linear layers of a model on the meta device by quantized ones. `quantize_weight` fills them later."""
+    for name, module in layers_to_quantize(model, method).items():
         owner, _, last = name.rpartition(".")
-        setattr(model.get_submodule(owner), last, _empty(module, method, torch.device(device), dtype, last == "wo"))
+        setattr(
+            model.get_submodule(owner),
+            last,
+            _quantized_layer(module, method, torch.device(device), dtype, last == "wo"),
+        )
 
 
-def _empty(linear: nn.Linear, method: str, device: torch.device, dtype: torch.dtype, is_wo: bool) -> nn.Module:
+def _quantized_layer(
+    linear: nn.Linear, method: str, device: torch.device, dtype: torch.dtype, is_wo: bool
+) -> nn.Module:
     shape = (linear.in_features, linear.out_features, linear.bias is not None)
     if method != "nf4" and device.type != "cuda":
         return Int8Linear(*shape, device="meta")
     import bitsandbytes
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on the CPU it logs a line for every layer and call
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it logs one line for each layer and call
     if method != "nf4":
-        return bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=OUTLIER, device="meta")
+        return bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=OUTLIER_THRESHOLD, device="meta")
     if linear.in_features % 64:
-        raise ValueError(f"NF4 needs widths that are multiples of 64, and this layer reads {linear.in_features}.")
+        raise ValueError(
+            f"NF4 needs widths that are multiples of 64, and a layer has width {linear.in_features}: take int8."
+        )
     options = dict(compute_dtype=dtype, compress_statistics=True, quant_type="nf4", device="meta")
     layer = bitsandbytes.nn.Linear4bit(*shape, **options)
-    return Uncast(layer) if is_wo else layer
+    return NF4Linear(layer) if is_wo else layer
 
 
 def is_quantized_layer(module: nn.Module) -> bool:
-    """One of the three kinds that stand in for nn.Linear (an `Uncast` is not: its inside is)."""
+    """Is it one of the three quantized layers? (`NF4Linear` is not; its `inner` layer is.)"""
     return isinstance(module, Int8Linear) or type(module).__name__ in ("Linear8bitLt", "Linear4bit")
 
 
@@ -143,16 +156,16 @@ def is_quantized(model: nn.Module) -> bool:
     return any(is_quantized_layer(module) for module in model.modules())
 
 
-def store(layer: nn.Module, weight: Tensor, device: torch.device | str) -> None:
+def quantize_weight(layer: nn.Module, weight: Tensor, device: torch.device | str) -> None:
     """Quantize a weight [N,K] (any float type) into its layer, on `device`."""
     weight = weight.to(device)
     if isinstance(layer, Int8Linear):
-        layer.store(weight)
+        layer.quantize_weight(weight)
         return
     import bitsandbytes
 
     if type(layer).__name__ == "Linear8bitLt":
-        half = weight.to("cpu", torch.float16).contiguous()  # it quantizes on its way to the device
+        half = weight.to("cpu", torch.float16).contiguous()  # bitsandbytes quantizes on transfer to the device
         layer.weight = bitsandbytes.nn.Int8Params(half, requires_grad=False, has_fp16_weights=False).to(device)
         return
     half = weight.to("cpu", layer.compute_dtype).contiguous()
@@ -167,7 +180,7 @@ def linear_bytes(linear: nn.Linear, method: str) -> int:
 
 
 def dequantized(layer: nn.Module) -> Tensor:
-    """The weight [N,K] that a quantized layer multiplies by, in float32."""
+    """The weight [N,K] of a quantized layer in float32, as it enters the product."""
     if isinstance(layer, Int8Linear):
         return layer.weight.float() * layer.scale.float()[:, None]
     import bitsandbytes

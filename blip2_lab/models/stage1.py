@@ -1,16 +1,20 @@
-"""Stage 1, vision-language representation learning: three objectives, one Q-Former, one look at each image.
+"""Stage 1, vision-language representation learning: one Q-Former trained with ITC, ITM and ITG.
 
-What is unusual about it:
+Read teaching/plain_stage1.py first: it computes the same losses in the order of the paper, one pass for each objective.
+`Stage1Model.losses` is where this module begins; the losses themselves are functions in losses.py.
 
-* ITC compares the *best* of the queries with the text; ITM *averages* a two-way verdict over the queries; ITG writes
-  the caption from the queries alone. Only the mask (models/masks.py) decides who sees whom.
-* The image is read once (once more as a negative of another rank or piece). Its keys and values serve ITC, ITG and the
-  three thirds of ITM; the query pass of ITC is the cached prefix of ITG (whose mask hides the text from the queries).
-* Negatives for ITM are drawn from ITC's own opinion: the more similar a wrong pair looks, the likelier it is drawn.
-* What nobody reads is not computed: padding, last-layer rows without a reader, vocabulary logits without a target.
+Notes:
+
+* ITC takes the *maximum* over the queries of their similarity to the text; ITM *averages* its two logits over the
+  queries; ITG predicts the caption, with the image reaching the text only through the queries. The mask
+  (models/masks.py) determines which rows see which.
+* The cross-attention keys and values of an image are computed once (and once more where it is a negative of another
+  rank or piece). They serve ITC, ITG and the three kinds of ITM pairs. The query pass of ITC is the cached prefix of
+  ITG, whose mask hides the text from the queries.
+* Negatives for ITM are sampled by ITC similarity: the more similar a wrong pair, the likelier it is drawn.
+* Not computed: padding, rows of the last layer that no head reads, vocabulary logits without a target.
 * Losses, gradients and negatives are the same for any number of processes (distributed.py) and of pieces (`passes`).
-* The losses are pure functions of tensors (losses.py); `Stage1Model.losses` only calls them. The same in the order of
-  the paper, one pass for each objective: teaching/plain_stage1.py. Read it first; a test holds the two equal.
+* Tested: the losses equal those of teaching/plain_stage1.py and of LAVIS.
 
 Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 """
@@ -36,19 +40,19 @@ from blip2_lab.models.vision_encoder import freeze
 
 @dataclass
 class Stage1Config:
-    """What stage 1 adds to a Q-Former. Token ids are those of bert-base-uncased with [DEC] appended."""
+    """The settings of stage 1 beside the Q-Former's. Token ids are those of bert-base-uncased with [DEC] appended."""
 
     embed_width: int = 256
     max_text_tokens: int = 32
-    temperature: float = 0.07  # where it starts; it is learned. (CLIP's logit_scale is log(1 / temperature).)
-    # differs from the paper: it mentions no label smoothing; LAVIS has 0.1 in ITC and in ITG. 0.0 is the paper's text.
+    temperature: float = 0.07  # initial value; it is learned. (CLIP's logit_scale is log(1 / temperature).)
+    # differs from the paper: it mentions no label smoothing (0.0); LAVIS has 0.1 in ITC and in ITG
     label_smoothing: float = 0.1
     # differs from LAVIS: it gathers without gradient, so image-to-text trains only the image side, text-to-image only
-    # the text side; and it averages ITG over each rank's tokens, then over ranks, so a rank with short captions counts
-    # for more. True: many ranks are one large batch. False is LAVIS's behavior, also in a single process.
+    # the text side; and it averages ITG over each rank's tokens, then over ranks, so tokens of a rank with short
+    # captions weigh more. True: many ranks equal one large batch. False is LAVIS's behavior, also in a single process.
     gather_with_grad: bool = True
     sep_token_id: int = 102
-    decode_token_id: int = 30522  # [DEC], which takes [CLS]'s place to say: write
+    decode_token_id: int = 30522  # [DEC], which replaces [CLS] in ITG
 
 
 # --- Text -----------------------------------------------------------------------------------------------------------
@@ -70,22 +74,24 @@ def trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
 def check_pairs(
     image_features: Tensor, input_ids: Tensor, attention_mask: Tensor, negatives: Sequence[Tensor], candidates: int
 ) -> None:
-    """Raises ValueError for what is no batch of pairs, and would give other losses than meant, or none."""
+    """Raises ValueError for a batch whose shapes, masks or negatives would give wrong losses or an unclear error."""
     count, mask = len(input_ids), attention_mask.bool()
     shapes = ", ".join(str(list(x.shape)) for x in (image_features, input_ids, mask))
     if image_features.dim() != 3 or input_ids.dim() != 2 or mask.shape != input_ids.shape:
         raise ValueError(f"image_features are [B, N, Dv], input_ids and attention_mask [B, T]; these are {shapes}.")
     if len(image_features) != count:
-        raise ValueError(f"{len(image_features)} images and {count} texts: they must come in pairs.")
+        raise ValueError(f"{len(image_features)} images and {count} texts: give one text for each image.")
     if mask.shape[1] < 2 or not mask[:, :2].all() or (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise ValueError("A text has two tokens at least, [CLS] and [SEP], and its padding on the right.")
+        raise ValueError("A text needs at least two tokens, [CLS] and [SEP], and its padding on the right.")
     for index in negatives:
         if index.shape != (count,) or not 0 <= index.min() <= index.max() < candidates:
-            raise ValueError(f"negatives are two long[{count}], numbers below {candidates}; one is {index.tolist()}.")
+            raise ValueError(
+                f"negatives must be two long[{count}] with numbers from 0 to {candidates - 1}; one is {index.tolist()}."
+            )
 
 
-def _run(passes: int, step: Callable, *inputs):
-    """`step(*inputs)`; with several passes it keeps only its results, and is computed again for its gradient."""
+def _maybe_checkpoint(passes: int, step: Callable, *inputs):
+    """`step(*inputs)`; with several passes under gradient checkpointing: recomputed in the backward pass."""
     return step(*inputs) if passes == 1 else checkpoint(step, *inputs, use_reentrant=False)
 
 
@@ -95,8 +101,8 @@ def _run(passes: int, step: Callable, *inputs):
 class Stage1Model(nn.Module):
     """A Q-Former with the heads of its three objectives.
 
-    `image_encoder` (frozen, optional) turns pixels into features; without it, give features. `tokenizer` is BERT's,
-    with [DEC] added; without it, give input_ids.
+    `image_encoder` (frozen, optional) turns pixels into features; without it, pass image_features. `tokenizer` is
+    BERT's, with [DEC] added; without it, pass input_ids.
     """
 
     def __init__(
@@ -120,7 +126,7 @@ class Stage1Model(nn.Module):
         self.tokenizer = tokenizer
 
     def attach_image_encoder(self, image_encoder: nn.Module | None) -> None:
-        """Look at pixels through this image encoder, which is frozen from now on."""
+        """Set the image encoder that turns pixels into features, and freeze it. None removes it."""
         self.image_encoder = None if image_encoder is None else freeze(image_encoder)
 
     @property
@@ -128,7 +134,7 @@ class Stage1Model(nn.Module):
         return self.temperature.device
 
     def init_from_bert(self, bert_state_dict: dict[str, Tensor]) -> None:
-        """Section 3.1's start, and BERT's masked-language-modeling head as ITG's where the state dict has one."""
+        """Initialize the Q-Former from BERT (section 3.1), and the ITG head from BERT's head where there is one."""
         init_from_bert(self.qformer, bert_state_dict)
         head = "cls.predictions."
         if f"{head}transform.dense.weight" in bert_state_dict:
@@ -144,15 +150,15 @@ class Stage1Model(nn.Module):
     def image_features(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, H, W] -> image_features [B, N, Dv]."""
         if self.image_encoder is None:
-            raise ValueError("This Stage1Model has no image encoder: give image_features instead of pixels.")
+            raise ValueError("This Stage1Model has no image encoder: pass image_features instead of pixels.")
         return self.image_encoder(pixels)
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Cleaned captions as `[CLS] … [SEP]`, padded to the longest: input_ids and attention_mask, long[B, T]."""
         if self.tokenizer is None:
-            raise ValueError("This Stage1Model has no tokenizer: give input_ids instead of captions.")
+            raise ValueError("This Stage1Model has no tokenizer: pass input_ids instead of captions.")
         texts = [clean_caption(caption) for caption in captions]
-        # differs from LAVIS, which pads to max_text_tokens: the same losses, padding changes nothing
+        # differs from LAVIS, which pads to max_text_tokens; padding does not change the losses
         length = self.config.max_text_tokens
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
         return tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
@@ -166,7 +172,7 @@ class Stage1Model(nn.Module):
         return F.normalize(self.vision_projection(query_output).float(), dim=-1)
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """input_ids, attention_mask [B, T] -> text_embeds [B, E], of norm 1: what stands at [CLS]."""
+        """input_ids, attention_mask [B, T] -> text_embeds [B, E], of norm 1: the projected output at [CLS]."""
         mask = unimodal_mask(0, attention_mask)
         cls = self.qformer(
             queries=False, input_ids=input_ids, mask=mask, text_mask=attention_mask.bool(), rows=1
@@ -174,9 +180,9 @@ class Stage1Model(nn.Module):
         return F.normalize(self.text_projection(cls).float(), dim=-1)
 
     def itm_logits(self, memory: ImageMemory, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pairs (image b, text b) -> [B, 2], averaged over the queries; class 1 is a match.
+        """Pairs (image b, text b) -> logits [B, 2], averaged over the queries; class 1 is a match.
 
-        S times as many texts as images: text i is compared with image i % B.
+        With S times as many texts as images, text i is compared with image i % B.
         """
         num_queries = self.qformer.config.num_query_tokens
         mask = bidirectional_mask(num_queries, attention_mask)
@@ -192,7 +198,7 @@ class Stage1Model(nn.Module):
     # --- Training
 
     def forward(self, **batch) -> Stage1Losses:
-        """The same as `losses`, under the name by which DistributedDataParallel calls a model."""
+        """`losses`, for DistributedDataParallel, which calls `forward`."""
         return self.losses(**batch)
 
     def losses(
@@ -223,9 +229,9 @@ class Stage1Model(nn.Module):
                    so a piece keeps its results only, and is computed once more when its gradient is there.
         """
         if (image_features is None) == (pixels is None) or (captions is None) == (input_ids is None):
-            raise ValueError("Give the images as image_features or pixels, and the texts as captions or input_ids.")
+            raise ValueError("Pass the images as image_features or pixels, and the texts as captions or input_ids.")
         if pixels is not None:
-            features = [_run(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
+            features = [_maybe_checkpoint(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
             image_features = torch.cat(features)
         if captions is not None:
             input_ids, attention_mask = self.tokenize(captions)
@@ -234,16 +240,20 @@ class Stage1Model(nn.Module):
         with_grad, (_, world_size) = self.config.gather_with_grad, rank_and_world()
         check_pairs(image_features, input_ids, attention_mask, negatives or (), len(input_ids) * world_size)
         if not 1 <= passes <= len(input_ids):
-            raise ValueError(f"{len(input_ids)} pairs cannot be computed in {passes} passes.")
+            raise ValueError(
+                f"{len(input_ids)} pairs cannot be computed in {passes} passes: take 1 to {len(input_ids)}."
+            )
         texts = trim(input_ids, attention_mask)
-        if world_size > 1:  # each rank has its own longest text; what is gathered must be of one length
-            texts = self._widest(*texts)
-        # With one piece, the only look at these images is here. With several, each step of each piece looks for itself.
+        if world_size > 1:  # ranks differ in their longest text, and gathered tensors must have one shape
+            texts = self._pad_to_max_positions(*texts)
+        # One piece: keys and values are computed here, once. Several: each step of each piece computes its own.
         images = [self.qformer.read_image(image_features)] if passes == 1 else image_features.tensor_split(passes)
         ids, masks = (x.tensor_split(passes) for x in texts)
 
-        looks = [_run(passes, self._look, *piece) for piece in zip(images, ids, masks, strict=True)]
-        image_embeds, text_embeds, itg_sums = (list(parts) for parts in zip(*looks, strict=True))
+        outputs = [
+            _maybe_checkpoint(passes, self._itc_itg_step, *piece) for piece in zip(images, ids, masks, strict=True)
+        ]
+        image_embeds, text_embeds, itg_sums = (list(parts) for parts in zip(*outputs, strict=True))
         image_embeds, text_embeds = torch.cat(image_embeds), torch.cat(text_embeds)
 
         image_to_text = itc_similarity(image_embeds, gather_across_ranks(text_embeds, with_grad)) / self.temperature
@@ -264,7 +274,8 @@ class Stage1Model(nn.Module):
             wrong_images = gather_across_ranks(image_features)[image_index].tensor_split(passes)
         wrong_ids, wrong_masks = (gather_across_ranks(x)[text_index].tensor_split(passes) for x in texts)
         pieces = zip(images, wrong_images, ids, masks, wrong_ids, wrong_masks, strict=True)
-        verdicts = torch.cat([_run(passes, self._judge, *piece) for piece in pieces], dim=1)  # [3, B, 2]
+        verdicts = [_maybe_checkpoint(passes, self._itm_step, *piece) for piece in pieces]
+        verdicts = torch.cat(verdicts, dim=1)  # [3, B, 2]
         itm = itm_loss(verdicts.flatten(0, 1), ~positives.all(dim=1), ~text_positives.all(dim=1))
 
         targets = texts[1][:, 1:].sum().float()
@@ -272,16 +283,18 @@ class Stage1Model(nn.Module):
             targets = gather_across_ranks(targets[None]).mean()
         return Stage1Losses(itc=itc, itm=itm, itg=sum(itg_sums) / targets)
 
-    def _look(self, image: ImageMemory | Tensor, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and text apart, then the text after the image: image_embeds [B, Q, E], text_embeds [B, E], and the sum
-        of ITG over the target tokens."""
+    def _itc_itg_step(
+        self, image: ImageMemory | Tensor, input_ids: Tensor, text_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """ITC's unimodal passes, then ITG's pass over the text after the cached queries: image_embeds [B, Q, E],
+        text_embeds [B, E], and the sum of ITG over the target tokens."""
         input_ids, text_mask = trim(input_ids, text_mask)
-        query_pass = self.qformer(image=self._memory(image), use_cache=True)
+        query_pass = self.qformer(image=self._image_memory(image), use_cache=True)
         image_embeds = self.project_queries(query_pass.query_output)
         text_embeds = self.embed_text(input_ids, text_mask)
         return image_embeds, text_embeds, self._itg(query_pass.past, input_ids, text_mask)
 
-    def _judge(
+    def _itm_step(
         self,
         image: ImageMemory | Tensor,
         wrong_image: ImageMemory | Tensor,
@@ -290,29 +303,34 @@ class Stage1Model(nn.Module):
         wrong_ids: Tensor,
         wrong_mask: Tensor,
     ) -> Tensor:
-        """ITM's logits of the pairs true, wrong image, wrong text: [3, B, 2]. An image looks at both of its texts at
-        once."""
-        both = trim(torch.cat([input_ids, wrong_ids]), torch.cat([text_mask, wrong_mask]))
-        true, wrong_text = self.itm_logits(self._memory(image), *both).chunk(2)
-        return torch.stack([true, self.itm_logits(self._memory(wrong_image), *trim(input_ids, text_mask)), wrong_text])
+        """ITM's logits of the true pairs, of those with a wrong image and of those with a wrong text: [3, B, 2].
 
-    def _memory(self, image: ImageMemory | Tensor) -> ImageMemory:
+        The true and the wrong text of an image are matched in one pass.
+        """
+        both = trim(torch.cat([input_ids, wrong_ids]), torch.cat([text_mask, wrong_mask]))
+        true, wrong_text = self.itm_logits(self._image_memory(image), *both).chunk(2)
+        return torch.stack(
+            [true, self.itm_logits(self._image_memory(wrong_image), *trim(input_ids, text_mask)), wrong_text]
+        )
+
+    def _image_memory(self, image: ImageMemory | Tensor) -> ImageMemory:
         return image if isinstance(image, ImageMemory) else self.qformer.read_image(image)
 
     def _positives(self, input_ids: Tensor, image_id: Tensor | None) -> Tensor:
-        """bool[B, W*B]: does this candidate of any rank show the same image as this row?"""
+        """bool[B, W*B]: True where a candidate (of any rank) shows the same image as the row."""
         rank, _ = rank_and_world()
         if image_id is None:
             image_id = torch.arange(len(input_ids), device=input_ids.device) + rank * len(input_ids)
         return image_id[:, None] == gather_across_ranks(image_id)[None, :]
 
-    def _widest(self, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Both [B, T], padded to the longest text there can be."""
+    def _pad_to_max_positions(self, input_ids: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [B, T], padded to `max_positions`, the length of the longest possible text."""
         padding = (0, self.qformer.config.max_positions - input_ids.shape[1])
         return F.pad(input_ids, padding, value=self.qformer.config.pad_token_id), F.pad(text_mask, padding)
 
     def _itg(self, past: tuple, input_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """[DEC] and all but the last token predict all but the first, after the cached queries. The losses' sum."""
+        """Sum of ITG over the targets: after the cached queries, [DEC] and all tokens but the last predict all tokens
+        but the first."""
         num_queries = self.qformer.config.num_query_tokens
         decoder_ids = torch.cat([torch.full_like(input_ids[:, :1], self.config.decode_token_id), input_ids[:, 1:-1]], 1)
         mask = multimodal_causal_mask(num_queries, text_mask[:, :-1])[:, :, num_queries:]
@@ -323,7 +341,7 @@ class Stage1Model(nn.Module):
         logits, labels = self.itg_logits(text_output[is_target]), input_ids[:, 1:][is_target]
         return itg_loss(logits, labels, self.config.label_smoothing, reduction="sum")
 
-    # --- Writing
+    # --- Generating
 
     @torch.no_grad()
     def generate_ids(
@@ -335,10 +353,11 @@ class Stage1Model(nn.Module):
         min_length: int = 10,
         length_penalty: float = 1.0,
     ) -> Tensor:
-        """Captions by the Q-Former alone, long[B, <= max_length], from [DEC] to [SEP], padded. One beam is greedy.
+        """Captions by the Q-Former without a language model, long[B, <= max_length], from [DEC] to [SEP], padded.
 
-        `max_length` and `min_length` count [DEC]. The queries are computed once, and each step adds one token's keys
-        and values. (differs from LAVIS: it recomputes everything at each step, and fails for more than one beam.)
+        One beam is greedy search. `max_length` and `min_length` count [DEC]. The queries are computed once; each step
+        adds the keys and values of one token. (differs from LAVIS: it recomputes everything at each step, and fails
+        for more than one beam.)
         """
         past = self.qformer(image=self.qformer.read_image(image_features), use_cache=True).past
 
@@ -368,6 +387,6 @@ class Stage1Model(nn.Module):
     ) -> list[str]:
         """Captions as text; `decoding` as in `generate_ids`."""
         if self.tokenizer is None:
-            raise ValueError("This Stage1Model has no tokenizer: use generate_ids.")
+            raise ValueError("This Stage1Model has no tokenizer: use generate_ids, which returns token ids.")
         features = self.image_features(pixels) if image_features is None else image_features
         return self.tokenizer.batch_decode(self.generate_ids(features, **decoding), skip_special_tokens=True)

@@ -1,13 +1,16 @@
 """Frozen image encoders: EVA-CLIP ViT-g/14, CLIP ViT-L/14 and the micro ViTs (`models/micro.py`).
 
-What is unusual about it:
+`ImageEncoder` is where to begin: `preprocess` makes pixels of images, `forward` makes features of pixels.
+
+Notes:
 
 * The features are those of the *second-to-last* layer, all tokens, [CLS] first. A ViT-g of 40 blocks keeps 39.
 * There is no final LayerNorm here. The one that follows (LAVIS `ln_vision`, transformers `post_layernorm`) is
-  trainable in both stages, so it belongs to the Q-Former: `QFormer.image_layer_norm`.
-* Frozen means three things, and tests hold us to them: no gradients, `eval()` that stays `eval()` when the model around
-  it is put in training mode, and the same bytes after any number of training steps.
-* Pictures are squashed to a square (bicubic, no crop) and normalized with CLIP's mean and standard deviation.
+  trainable in both stages, so it is part of the Q-Former: `QFormer.image_layer_norm`.
+* Frozen means (tested): no gradients; eval mode, also when the model around it is put in training mode; the same bytes
+  after any number of training steps.
+* Images are resized to a square (bicubic, no crop, aspect ratio not kept) and normalized with CLIP's mean and standard
+  deviation.
 
 Paper: section 3.4 (pre-trained image encoder) and 3.1. Notebook: 01.
 """
@@ -26,9 +29,9 @@ if TYPE_CHECKING:
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Turn gradients off, switch to eval mode, and stay there: `module.train()` does nothing from now on.
+    """Turn gradients off and switch to eval mode for good: `module.train()` has no effect afterwards.
 
-    Gradients still flow *through* a frozen module to its inputs, which is how the language model teaches the Q-Former.
+    Gradients still flow *through* a frozen module to its inputs: the Q-Former of stage 2 trains by them.
     """
     module.requires_grad_(False)
     module.eval()
@@ -54,7 +57,7 @@ def eva_vit_g_config(image_size: int = 224) -> Blip2VisionConfig:
 
 
 class ImageEncoder(nn.Module):
-    """A picture becomes a row of feature vectors.
+    """Pixels -> one feature vector for each patch, and one for [CLS].
 
     `model` is transformers' `Blip2VisionModel` (EVA-CLIP ViT-g and the micro ViTs) or `CLIPVisionModel` (ViT-L),
     already without its last layer (see `drop_last_layer`). The stages freeze it; pre-training does not.
@@ -62,7 +65,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: Blip2VisionModel | CLIPVisionModel) -> None:
         super().__init__()
-        model.post_layernorm = nn.Identity()  # the Q-Former owns it: QFormer.image_layer_norm
+        model.post_layernorm = nn.Identity()  # it is part of the Q-Former: QFormer.image_layer_norm
         self.model = model
 
     @classmethod
@@ -86,7 +89,7 @@ class ImageEncoder(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square picture the position embeddings were made for."""
+        """Side in pixels of the square image that the position embeddings were trained for."""
         return self.model.config.image_size
 
     @property
@@ -97,32 +100,32 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels [B,3,H,W] -> image_features [B,N,Dv], [CLS] first, before `image_layer_norm`.
 
-        Another size than `image_size` is welcome: position embeddings are interpolated (bicubic), as the paper does
-        to fine-tune at 364 pixels.
+        For another size than `image_size` the position embeddings are interpolated (bicubic), as in the paper's
+        fine-tuning at 364 pixels.
         """
         other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
         return self.model(pixel_values=pixels, interpolate_pos_encoding=other_size).last_hidden_state
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """PIL pictures of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
+        """PIL images of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
         return preprocess(images, self.image_size).to(next(self.parameters()).device)
 
 
 def preprocess(images: Sequence[Image.Image], image_size: int) -> Tensor:
-    """PIL pictures -> pixels [B,3,S,S]: RGB, squashed to a square (bicubic), CLIP's mean and standard deviation."""
-    pictures = [image.convert("RGB") for image in images]
-    return image_processor(image_size)(images=pictures, return_tensors="pt")["pixel_values"]
+    """PIL images -> pixels [B,3,S,S]: RGB, resized to a square (bicubic), CLIP's mean and standard deviation."""
+    rgb = [image.convert("RGB") for image in images]
+    return image_processor(image_size)(images=rgb, return_tensors="pt")["pixel_values"]
 
 
 def image_processor(image_size: int):
-    """transformers' image processor of BLIP-2, the PIL one: no torchvision anywhere."""
+    """transformers' image processor of BLIP-2, the PIL version: torchvision is not needed."""
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     return BlipImageProcessorPil(size={"height": image_size, "width": image_size})
 
 
 def drop_last_layer(model: nn.Module) -> nn.Module:
-    """Cut a ViT's last layer off, in place: its output is then the second-to-last layer's (paper, section 3.4)."""
+    """Remove a ViT's last layer, in place: its output is then that of the second-to-last layer (section 3.4)."""
     layers = model.encoder.layers
     model.encoder.layers = layers[:-1]
     model.config.num_hidden_layers = len(layers) - 1

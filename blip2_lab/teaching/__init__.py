@@ -1,8 +1,10 @@
-"""For reading and for exercises: plain twins of fast code, and checks of a reader's answers. Nothing else imports it.
+"""For reading and for exercises: plain versions of fast code, and checks of a reader's answers.
 
     plain_stage1   stage 1 in the order of the paper, one pass for each objective: read it before models/stage1.py
-    int8_by_hand   eight bits in the open: absmax, outliers
+    int8_by_hand   8-bit quantization in a few lines: absmax, outliers
     checks         the exercises' checks, which name the likely mistake
+
+The rest of the package does not import this folder; benchmarks and tests do.
 
 Paper: section 3.2, Figure 4. Notebooks: all with exercises.
 """

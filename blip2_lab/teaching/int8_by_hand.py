@@ -1,13 +1,14 @@
-"""Eight bits instead of thirty-two: what `quantize="int8"` does to a matrix, in the open.
+"""8-bit quantization of a matrix product in plain torch: what `quantize="int8"` does on a GPU.
 
-What is unusual about it:
+`absmax_quantize` quantizes a matrix, `int8_linear` multiplies two, `mixed_linear` is LLM.int8() with outliers.
 
-* bitsandbytes does this in fused kernels (huggingface.py hands it the language model); here are the same sums in a few
-  lines of torch, to be read and measured. No model is run with them.
-* A scale for each row of the input and for each row of the weight, never one for the whole matrix: a single large
-  number spoils only its own row.
-* But outliers of a language model stand in *columns* (a few features are large for every token), so they spoil every
-  row. LLM.int8() multiplies those few columns in full precision and the rest in 8 bits.
+Notes:
+
+* bitsandbytes does this in fused kernels (models/quantize.py); here are the same computations in a few lines, to read
+  and to measure. No model uses them.
+* Each row of the input and each row of the weight has its own scale, so a large entry affects only its own row.
+* Outliers of a language model are in *columns* (a few features are large for every token), so they affect every row.
+  LLM.int8() multiplies those columns in full precision and the others in 8 bits.
 
 Matrices are torch's: `linear(x, weight)` is x [..., D] times weight [O, D] transposed.
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 #: The largest int8 value used; -128 has no counterpart and stays unused.
 LARGEST = 127
-#: From which size on a feature is an outlier (LLM.int8(), section 3.2: alpha = 6.0).
+#: A feature with at least this magnitude is an outlier (LLM.int8(), section 3.2: alpha = 6.0).
 THRESHOLD = 6.0
 
 
@@ -30,7 +31,7 @@ def absmax_quantize(x: Tensor, dim: int | None = -1, top: int = LARGEST) -> tupl
     """x [...] -> values int8 [...] in -top .. top, and scale with x ~ values * scale.
 
     The largest |x| along `dim` becomes `top`. dim=-1: one scale for each row, [..., 1]; None: one for the whole tensor.
-    A row of zeros has scale 1, and stays zeros. Fewer bits than eight: top = 2 ** (bits - 1) - 1.
+    A row of zeros has scale 1 and stays zero. For fewer bits than eight: top = 2 ** (bits - 1) - 1.
     """
     largest = x.abs().max() if dim is None else x.abs().amax(dim=dim, keepdim=True)
     scale = torch.where(largest > 0, largest / top, torch.ones_like(largest))
@@ -38,7 +39,7 @@ def absmax_quantize(x: Tensor, dim: int | None = -1, top: int = LARGEST) -> tupl
 
 
 def dequantize(values: Tensor, scale: Tensor) -> Tensor:
-    """int8 values and their scale -> an approximation of what was quantized, off by half a scale at most."""
+    """int8 values and their scale -> an approximation of the quantized tensor, with an error of at most scale / 2."""
     return values.to(scale.dtype) * scale
 
 
@@ -50,7 +51,7 @@ def int8_linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def outlier_columns(x: Tensor, threshold: float = THRESHOLD) -> Tensor:
-    """x [..., D] -> bool[D]: features that are at least `threshold` large for some row."""
+    """x [..., D] -> bool[D]: features with a magnitude of at least `threshold` in some row."""
     return (x.abs() >= threshold).flatten(0, -2).any(dim=0)
 
 

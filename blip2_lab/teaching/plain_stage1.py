@@ -1,14 +1,18 @@
-"""Stage 1 as LAVIS computes it, on the weights of a `Stage1Model`: the rival of the benchmark and the oracle of tests.
+"""Stage 1 in the order of the paper and of LAVIS, one pass for each objective, on the weights of a `Stage1Model`.
 
-What it does, and `Stage1Model.losses` does not:
+`plain_losses` is where to begin: ITC, ITM and ITG one after the other. Read it before models/stage1.py, or beside
+`Blip2Qformer.forward` of LAVIS, which has the same order. Tests compare `Stage1Model.losses` with it; a benchmark
+measures both.
 
-* Every pass makes the cross-attention's keys and values anew, from the image's normalized features: once for ITC (ITG
+Notes, on what `Stage1Model.losses` does otherwise:
+
+* Every pass computes the cross-attention keys and values again from the normalized image features: once for ITC (ITG
   reuses its queries), three times for ITM.
-* Every text is 32 tokens long (`max_text_tokens`), whatever it says; every row goes through every layer, the vocabulary
-  included.
-* Negatives are drawn in a Python loop, row by row, and their features copied.
+* Every text is padded to 32 tokens (`max_text_tokens`); padding goes through every layer and through the language
+  modeling head.
+* Negatives are sampled in a Python loop, row by row, and their features are copied.
 
-Read it beside Blip2Qformer.forward of LAVIS: the order is the same.
+Paper: section 3.2, Figure 2. Notebooks: 05 to 07.
 """
 
 from __future__ import annotations
@@ -34,15 +38,15 @@ def plain_losses(
     negatives: tuple[Tensor, Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Stage1Losses:
-    """image_features [B, N, Dv], texts [B, 32] -> the three losses, each image read four times."""
+    """image_features [B, N, Dv], texts [B, 32] -> the three losses; four passes read each image."""
     config, qformer, size = stage1.config, stage1.qformer, len(input_ids)
     num_queries = qformer.config.num_query_tokens
     image = qformer.image_layer_norm(image_features)
 
     # ITC: queries alone, text alone
-    queries, past = bert(qformer, embed(qformer, None, size), num_queries, image)
+    queries, past = bert_layers(qformer, embed(qformer, None, size), num_queries, image)
     image_embeds = F.normalize(stage1.vision_projection(queries), dim=-1)
-    text, _ = bert(qformer, embed(qformer, input_ids, 0), 0, mask=attention_mask[:, None, None, :])
+    text, _ = bert_layers(qformer, embed(qformer, input_ids, 0), 0, mask=attention_mask[:, None, None, :])
     text_embeds = F.normalize(stage1.text_projection(text[:, 0]), dim=-1)
     similarity = torch.matmul(image_embeds[:, None], text_embeds[None, :, :, None]).squeeze(-1)  # [B, B, Q]
     image_to_text = similarity.max(dim=-1).values / stage1.temperature
@@ -53,14 +57,14 @@ def plain_losses(
     )
 
     # ITM: three batches, [true; wrong image; wrong text]
-    image_index, text_index = negatives or draw(text_to_image, image_to_text, generator)
+    image_index, text_index = negatives or draw_negatives(text_to_image, image_to_text, generator)
     wrong_images = torch.stack([image[i] for i in image_index])
     wrong_ids = torch.stack([input_ids[i] for i in text_index])
     wrong_mask = torch.stack([attention_mask[i] for i in text_index])
     ids, mask = torch.cat([input_ids, input_ids, wrong_ids]), torch.cat([attention_mask, attention_mask, wrong_mask])
     mask = F.pad(mask, (num_queries, 0), value=1)[:, None, None, :]
     images = torch.cat([image, wrong_images, image])
-    joint, _ = bert(qformer, embed(qformer, ids, 3 * size), num_queries, images, mask=mask)
+    joint, _ = bert_layers(qformer, embed(qformer, ids, 3 * size), num_queries, images, mask=mask)
     logits = stage1.itm_head(joint[:, :num_queries]).mean(dim=1)
     labels = torch.cat([targets.new_ones(size), targets.new_zeros(2 * size)])
     itm = F.cross_entropy(logits, labels)
@@ -71,7 +75,7 @@ def plain_losses(
     length = input_ids.shape[1]
     causal = torch.ones(length, length, device=input_ids.device, dtype=attention_mask.dtype).tril()
     mask = F.pad(causal * attention_mask[:, None, :], (num_queries, 0), value=1)[:, None]
-    text, _ = bert(qformer, embed(qformer, decoder_ids, 0), 0, mask=mask, past=past)
+    text, _ = bert_layers(qformer, embed(qformer, decoder_ids, 0), 0, mask=mask, past=past)
     logits = stage1.lm_head(text, qformer.word_embeddings.weight)[:, :-1]
     labels = decoder_ids.masked_fill(attention_mask == 0, IGNORE_INDEX)[:, 1:]
     itg = F.cross_entropy(
@@ -81,8 +85,10 @@ def plain_losses(
 
 
 @torch.no_grad()
-def draw(text_to_image: Tensor, image_to_text: Tensor, generator: torch.Generator | None) -> tuple[list, list]:
-    """An image for each text, then a text for each image, one multinomial each."""
+def draw_negatives(
+    text_to_image: Tensor, image_to_text: Tensor, generator: torch.Generator | None
+) -> tuple[list, list]:
+    """A wrong image for each text, then a wrong text for each image, one multinomial draw each."""
     drawn = []
     for similarity in (text_to_image, image_to_text):
         weights = similarity.detach().clone()
@@ -100,7 +106,7 @@ def embed(qformer: QFormer, input_ids: Tensor | None, num_samples: int) -> Tenso
     return qformer.dropout(qformer.embedding_layer_norm(torch.cat(parts, dim=1)))
 
 
-def bert(
+def bert_layers(
     qformer: QFormer,
     x: Tensor,
     num_queries: int,
@@ -111,7 +117,7 @@ def bert(
 ) -> tuple[Tensor, list[KeysValues]]:
     """x [B, L, D], image [B, N, Dv] -> x after all layers, and each layer's self-attention keys and values.
 
-    mask  1 = may be seen, [B, 1, 1 or L, M]
+    mask  1 = may attend, [B, 1, 1 or L, M]
     """
     cache = []
     for i, layer in enumerate(qformer.layers):

@@ -33,19 +33,19 @@ from torch import Tensor, nn
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation
-from blip2_lab.data.examples import AskedQuestion, Batch, PictureList, Record, batch_indices
+from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
 from blip2_lab.data.mixture import (
     Mixture,
-    Part,
     Pick,
-    Skips,
+    SkipLog,
     Source,
     Stream,
-    hold_out,
-    identity,
+    Subset,
     is_stream,
     open_sources,
+    source_fingerprint,
+    split_held_out,
 )
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
@@ -136,10 +136,10 @@ class ImageTextBatches:
     ) -> None:
         sources = [_with_text(source, data.text) for source in mixture.sources]
         self.held_out: list[Source] = []
-        self.skips = Skips(mixture.of(sources), data.max_broken, broken_file)
+        self.skips = SkipLog(mixture.of(sources), data.max_broken, broken_file)
         if data.held_out and not any(map(is_stream, sources)):
             share = [data.held_out * len(source) // sum(map(len, sources)) for source in sources]
-            sources, self.held_out = zip(*map(hold_out, sources, share), strict=True)
+            sources, self.held_out = zip(*map(split_held_out, sources, share), strict=True)
         self.mixture = mixture.of(sources)
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip)
@@ -155,7 +155,7 @@ class ImageTextBatches:
     @property
     def identity(self) -> str:
         """A hash of the list of examples; a run resumes only on the same one."""
-        return "-".join(identity(source) for source in self.mixture.sources)
+        return "-".join(source_fingerprint(source) for source in self.mixture.sources)
 
     def batch(self, index: int) -> Batch:
         """Batch number `index`. Raises ValueError if all its examples are broken, or more than `max_broken` of all."""
@@ -268,7 +268,7 @@ class ImageTextBatches:
 
     def texts(self) -> list[str]:
         """All texts of the sources on disk, read without opening an image: to compare their words with a vocabulary."""
-        lists = [source for source in self.mixture.sources if isinstance(source, Part | PictureList)]
+        lists = [source for source in self.mixture.sources if isinstance(source, Subset | ImageTextList)]
         records = (source.record(index) for source in lists for index in range(len(source)))
         if self.data.text == "captions":
             return [caption for record in records for caption in record.captions]
@@ -295,13 +295,13 @@ def _with_text(source: Source | Stream, text: str) -> Source | Stream:
     """The images of a list that have such a text. Raises ValueError if there are none."""
     if text not in ("captions", "questions"):
         raise ValueError(f"data.text={text} is unknown: choose captions or questions")
-    if not isinstance(source, PictureList):
+    if not isinstance(source, ImageTextList):
         return source
     numbers = [i for i, record in enumerate(source.records) if getattr(record, text)]
     if not numbers:
         other = "questions" if text == "captions" else "captions"
         raise ValueError(f"{source.name} has no {text}; to train on its {other}: --set data.text={other}")
-    return source if len(numbers) == len(source) else Part(source, numbers)
+    return source if len(numbers) == len(source) else Subset(source, numbers)
 
 
 def _nan_if_broken(encode: Encode, image_size: int) -> Encode:
@@ -318,11 +318,11 @@ def _nan_if_broken(encode: Encode, image_size: int) -> Encode:
 
 def _cache_key(source: Source, data: ImageTextData, seed: int) -> str:
     """A hash of these images (path, size, modification time) and of the settings of their augmentation."""
-    digest = hashlib.sha256(f"{identity(source)} {seed} {data.image_size} {data.crop_scale}".encode())
+    digest = hashlib.sha256(f"{source_fingerprint(source)} {seed} {data.image_size} {data.crop_scale}".encode())
     digest.update(f"{data.flip} {data.cached_views}".encode())
-    while isinstance(source, Part):
+    while isinstance(source, Subset):
         source = source.source
-    files = [record.file for record in source.records] if isinstance(source, PictureList) else []
+    files = [record.file for record in source.records] if isinstance(source, ImageTextList) else []
     for file in files or getattr(source, "paths", []):
         status = os.stat(file) if os.path.exists(file) else None
         digest.update(f"{file} {status and (status.st_size, status.st_mtime_ns)}\n".encode())

@@ -21,15 +21,15 @@ from random import Random
 import torch
 
 from blip2_lab.checkpoints.catalog import EVA_FILE, EVA_URL, IMAGE_ENCODERS
-from blip2_lab.checkpoints.files import check_whole, read_tensors
+from blip2_lab.checkpoints.files import check_complete, read_tensors
 from blip2_lab.checkpoints.huggingface import MissingHead, check_layout
-from blip2_lab.checkpoints.lavis import eva_encoder, kept_of_eva
-from blip2_lab.checkpoints.load import find, load, read_stage1
+from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, eva_encoder
+from blip2_lab.checkpoints.load import find_model, load, read_stage1
 from blip2_lab.checkpoints.memory import default_dtype
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
 from blip2_lab.models.qformer import QFormerConfig
-from blip2_lab.models.retrieval import matcher
+from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder, freeze, unfreeze
@@ -60,7 +60,7 @@ def resolve(name: str, runs_dir: Path) -> str:
 
 def folder_of(name: str, runs_dir: Path) -> Path:
     """The same as a folder, downloaded from the hub if needed. Raises ValueError."""
-    return find(resolve(name, runs_dir))
+    return find_model(resolve(name, runs_dir))
 
 
 def frozen_dtype(name: str, is_encoder_decoder: bool) -> torch.dtype:
@@ -99,8 +99,8 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
         file = Path(name) if Path(name).suffix == ".pth" else eva_file()
         if not file.is_file():
             raise ValueError(f"there is no image encoder in {file}")
-        check_whole([file])
-        state = kept_of_eva(dict(read_tensors([file])))
+        check_complete([file])
+        state = drop_unused_eva_keys(dict(read_tensors([file])))
         return freeze(eva_encoder(state, dtype, "cpu"))
     folder = folder_of(name, runs_dir)
     with hf_logging_off():
@@ -271,7 +271,7 @@ def _stage1_to_fine_tune(start: str, runs_dir: Path) -> Stage1Model:
         encoder = load_image_encoder(stage1_parts_of(start, runs_dir).image_encoder, runs_dir)
         return read_stage1(resolve(start, runs_dir), image_encoder=encoder)
     with hf_logging_off():
-        return matcher(load(resolve(start, runs_dir)))
+        return require_stage1(load(resolve(start, runs_dir)))
 
 
 def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:

@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from blip2_lab.common.distributed import shared_out, whole
+from blip2_lab.common.distributed import full_tensor, shard_like
 from blip2_lab.common.files import flush, write_atomically
 
 SHIPPED_RUNS = (
@@ -91,7 +91,7 @@ def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
         raise ValueError(f"{checkpoint} belongs to another model ({names} do not match): restart the run")
     with torch.no_grad():
         for name, tensor in stored.items():
-            wanted[name].copy_(shared_out(tensor, wanted[name]))
+            wanted[name].copy_(shard_like(tensor, wanted[name]))
 
 
 # ----------------------------------------------------------------------------------------------------------- folder
@@ -200,7 +200,9 @@ class RunFolder:
         """
         folder = self.path / "checkpoints" / f"step-{step}"
         # cloned: safetensors refuses tensors that share memory
-        weights = {name: whole(tensor).clone().contiguous().cpu() for name, tensor in trained_tensors(model).items()}
+        weights = {
+            name: full_tensor(tensor).clone().contiguous().cpu() for name, tensor in trained_tensors(model).items()
+        }
         if not self.writes:
             return folder
         temporary = folder.with_name(f".{folder.name}.tmp")

@@ -179,7 +179,7 @@ def train(
                 say(_progress_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
-                with accelerator.autocast(), distributed.gathered(module):
+                with accelerator.autocast(), distributed.full_parameters(module):
                     found = _evaluate(task, done, latest[0], accelerator.device)
                 if reference and found:
                     found["reference"] = _nearest_record(reference, done)
@@ -196,7 +196,7 @@ def train(
         batches.close()
     task.model.eval()
     if hasattr(task, "save"):
-        distributed.make_whole(task.model)
+        distributed.unshard_to_cpu(task.model)
         if main:
             task.save(run.path / "model")
         accelerator.wait_for_everyone()
@@ -223,7 +223,7 @@ def _prepare(accelerator: Accelerator, task: Task, optim: OptimConfig) -> tuple[
     if optim.shard and world == 1:
         raise ValueError("optim.shard=true shares a model among processes: start several (torchrun), or leave it out")
     if optim.checkpoint_layers:
-        distributed.recompute_layers(task.model)
+        distributed.enable_gradient_checkpointing(task.model)
     module = _TaskModule(task)
     if not optim.shard:
         return accelerator.prepare(module, _optimizer(task, optim, accelerator.device))
@@ -270,12 +270,12 @@ def _update(
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if optim.shard:
-        distributed.average_unsharded(module)
+        distributed.average_scalar_gradients(module)
     for parameter in parameters:  # from a sum over passes and a mean over processes to the mean over all
         if parameter.grad is not None:
             parameter.grad.mul_(accelerator.num_processes / weight)
     # without clipping, clip at infinity: the norm is logged in any case
-    norm = float(distributed.whole(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf)))
+    norm = float(distributed.full_tensor(accelerator.clip_grad_norm_(parameters, optim.grad_clip or math.inf)))
     if not math.isfinite(norm) and accelerator.scaler is None:  # the fp16 scaler skips such a step
         raise Diverged(f"the gradient became {norm}")
     optimizer.step()
@@ -293,7 +293,7 @@ def _state(
         "step": step,
         "meter": asdict(meter),
         "watch": asdict(watch),
-        "optimizer": tree_map(distributed.whole, optimizer.state_dict()),
+        "optimizer": tree_map(distributed.full_tensor, optimizer.state_dict()),
         "scaler": scaler and scaler.state_dict(),
         "random": gather_object([random_states()]),  # one entry per rank
     }
@@ -309,7 +309,7 @@ def _restore(
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if value.shape == parameter.shape:
-                kept[name] = distributed.shared_out(value, parameter)
+                kept[name] = distributed.shard_like(value, parameter)
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     states = state["random"]  # a dict in checkpoints of older versions

@@ -10,7 +10,7 @@ import blip2_lab
 from blip2_lab import cli
 from blip2_lab.chat import image_search
 from blip2_lab.chat.image_search import Readings, build, load, save, search, search_like
-from blip2_lab.models.retrieval import matcher, read_gallery
+from blip2_lab.models.retrieval import read_gallery, require_stage1
 from blip2_lab.models.retrieval import search as search_gallery
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -142,7 +142,7 @@ def test_a_model_without_stage_1_says_so(tiny_decoder_model):
     tiny_decoder_model.attach_stage1(None)
     try:
         with pytest.raises(ValueError, match="no stage 1"):
-            matcher(tiny_decoder_model)
+            require_stage1(tiny_decoder_model)
     finally:
         tiny_decoder_model.attach_stage1(stage1)
 

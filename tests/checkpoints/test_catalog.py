@@ -1,4 +1,4 @@
-"""Every released model on the meta device: its parameters, keys and bytes; and what is said where it has no room."""
+"""Every released model on the meta device: its parameters, keys and bytes; and the errors where it does not fit."""
 
 import re
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from blip2_lab.checkpoints import memory
-from blip2_lab.checkpoints.catalog import COLUMNS, MODELS, blip2_config, released, table
+from blip2_lab.checkpoints.catalog import COLUMNS, MODELS, blip2_config, models_table, released
 from blip2_lab.checkpoints.key_maps import (
     LAVIS_IGNORED,
     LAVIS_STAGE1,
@@ -19,7 +19,7 @@ from blip2_lab.checkpoints.key_maps import (
     transformers_names,
 )
 from blip2_lab.checkpoints.memory import GIB, check_disk, check_memory, default_dtype, weight_bytes
-from blip2_lab.checkpoints.meta_model import model_bytes, skeleton
+from blip2_lab.checkpoints.meta_model import empty_model, model_bytes
 from blip2_lab.models.quantize import METHODS
 
 PRETRAINED = [model for model in MODELS if model.image_size == 224]
@@ -27,7 +27,7 @@ PRETRAINED = [model for model in MODELS if model.image_size == 224]
 
 @pytest.fixture(scope="module", params=PRETRAINED, ids=lambda model: model.name.split("/")[1])
 def built(request):
-    return request.param, skeleton(blip2_config(request.param))
+    return request.param, empty_model(blip2_config(request.param))
 
 
 def own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -43,10 +43,10 @@ def test_every_parameter_is_counted(built):
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model.image_size == 364], ids=lambda model: model.name)
 def test_every_parameter_of_a_fine_tuned_model_is_counted(model):
-    assert sum(p.numel() for p in own_parameters(skeleton(blip2_config(model))).values()) == model.parameters
+    assert sum(p.numel() for p in own_parameters(empty_model(blip2_config(model))).values()) == model.parameters
 
 
-def test_the_table_says_the_sizes_of_the_released_models():
+def test_the_table_has_the_parameters_of_the_released_models():
     """The four that answer, FlanT5's lm_head counted by itself."""
     counts = {model.name.removeprefix("Salesforce/blip2-"): model.parameters for model in MODELS}
     assert counts["flan-t5-xl"] == 3_942_446_592 and counts["flan-t5-xxl"] == 12_229_596_672
@@ -76,17 +76,17 @@ def own_parameters_all(model: nn.Module) -> set[str]:
 
 def test_every_key_of_laviss_layout_is_accounted_for(built):
     released_model, model = built
-    table = LAVIS_STAGE1 if released_model.language_model is None else LAVIS_STAGE2
+    models_table = LAVIS_STAGE1 if released_model.language_model is None else LAVIS_STAGE2
     frozen = ("image_encoder.", "language_model.")
     names = {name for name, _ in model.named_parameters() if not name.startswith(frozen)}
-    theirs = {name: renamer(reverse(table))(name) for name in names}
+    theirs = {name: renamer(reverse(models_table))(name) for name in names}
     assert None not in theirs.values() and len(set(theirs.values())) == len(names)
-    assert {renamer(table)(key) for key in theirs.values()} == names
-    assert all(renamer(table)(key) is None for key in LAVIS_IGNORED), "a buffer is no parameter"
+    assert {renamer(models_table)(key) for key in theirs.values()} == names
+    assert all(renamer(models_table)(key) is None for key in LAVIS_IGNORED), "a buffer is no parameter"
 
 
 @pytest.mark.parametrize("method", [None, *METHODS])
-def test_few_layers_tell_the_size_of_many(built, method):
+def test_weight_bytes_extrapolates_from_few_layers(built, method):
     released_model, model = built
     dtype = torch.bfloat16
     assert weight_bytes(blip2_config(released_model), method, dtype) == model_bytes(model, method, dtype)
@@ -120,7 +120,7 @@ def test_too_little_memory_names_the_next_smaller_choice(monkeypatch):
     assert "needs 23.0 GiB" in message and "has 2.0 GiB free" in message and '"micro" does' in message
 
 
-def test_enough_memory_is_silence(monkeypatch):
+def test_enough_memory_raises_nothing(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 15 * GIB)
     check_memory(blip2_config(released(XXL)), XXL, "cpu", "int8", torch.bfloat16)
 
@@ -144,7 +144,7 @@ def test_free_disk_of_a_folder_that_is_not_there_yet(tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_the_catalog_says_what_every_model_weighs(model):
+def test_the_catalog_has_the_bytes_of_every_model(model):
     """Bytes in memory are counted again on the meta device: as they are, and by every method of quantization."""
     config = blip2_config(model)
     if model.language_model is None:  # small, and stays as it is
@@ -159,7 +159,7 @@ def test_the_columns_are_the_methods():
 
 
 def test_the_table_has_every_model():
-    text = table()
+    text = models_table()
     for model in MODELS:
         assert re.search(
             rf"^{model.name} +{model.parameters / 1e9:.2f} B +{4 * model.parameters / 1e9:.1f} GB", text, re.M

@@ -1,4 +1,4 @@
-"""Files of a model: cut off, missing, altered, dangerous; downloads that fail, go on, or do not fit."""
+"""Files of a model: cut off, missing, altered, dangerous; downloads that fail, are resumed, or do not fit."""
 
 import hashlib
 import http.server
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from blip2_lab.checkpoints import files as weights
 from blip2_lab.checkpoints import load, memory
-from blip2_lab.checkpoints.files import altered, check_whole, read_pickle, read_tensors, weight_files
+from blip2_lab.checkpoints.files import check_complete, corrupted_files, read_pickle, read_tensors, weight_files
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def sharded(tmp_path):
 
 def test_shards_are_read_one_tensor_at_a_time(sharded):
     files = weight_files(sharded)
-    check_whole(files)
+    check_complete(files)
     assert {name: len(tensor) for name, tensor in read_tensors(files)} == {"a": 1000, "b": 1000}
 
 
@@ -42,14 +42,14 @@ def test_a_truncated_shard_is_named(sharded, keep):
     file = sharded / "model-00001-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ValueError, match="model-00001-of-00002.safetensors is (cut off|damaged)"):
-        check_whole(weight_files(sharded))
+        check_complete(weight_files(sharded))
 
 
 def test_an_altered_header_and_a_damaged_index_are_named(sharded):
     file = sharded / "model-00001-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:8] + b"garbage" + file.read_bytes()[15:])
     with pytest.raises(ValueError, match="00001.*is damaged"):
-        check_whole(weight_files(sharded))
+        check_complete(weight_files(sharded))
     (sharded / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(ValueError, match=r"index.json is damaged"):
         weight_files(sharded)
@@ -61,12 +61,12 @@ def test_one_changed_bit_in_the_cache_is_found(sharded):
     blob = sharded / hashlib.sha256(file.read_bytes()).hexdigest()
     file.rename(blob)
     file.symlink_to(blob)
-    assert altered(weight_files(sharded)) == []
+    assert corrupted_files(weight_files(sharded)) == []
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
-    check_whole(weight_files(sharded))  # its size is right
-    assert altered(weight_files(sharded)) == [file.name]
+    check_complete(weight_files(sharded))  # its size is right
+    assert corrupted_files(weight_files(sharded)) == [file.name]
 
 
 def test_other_safetensors_beside_the_model_are_not_read(tmp_path):
@@ -82,7 +82,7 @@ class Bomb:
         return (Path("/nonexistent/blip2_lab_was_here").touch, ())
 
 
-def test_a_pickle_runs_no_code(tmp_path):
+def test_a_pickle_executes_no_code(tmp_path):
     torch.save({"model": Bomb()}, tmp_path / "bad.pth")
     with pytest.raises(ValueError, match="bad.pth cannot be read as plain weights.*is not run"):
         read_pickle(tmp_path / "bad.pth")
@@ -97,7 +97,7 @@ def test_a_pickle_is_a_state_dict_alone_or_under_model(tmp_path):
         read_pickle(tmp_path / "x.pth")
     (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:-30])
     with pytest.raises(ValueError, match="x.pth is cut off"):
-        check_whole([tmp_path / "x.pth"])
+        check_complete([tmp_path / "x.pth"])
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------
@@ -165,25 +165,25 @@ def hub(tmp_path, monkeypatch):
     FakeHub.whole, FakeHub.asked_from = False, []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(weights, "LARGE", 1_000_000)
+    monkeypatch.setattr(weights, "RESUMABLE_BYTES", 1_000_000)
     monkeypatch.setattr("time.sleep", lambda _: None)  # it waits between attempts
     yield weights.Hub(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache")
     server.shutdown()
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(hub):
+def test_an_interrupted_download_is_resumed(hub):
     assert weights.bytes_to_fetch("owner/model", hub) == sum(map(len, FakeHub.files.values()))
     with pytest.raises(ValueError, match="goes on where it stopped") as caught:
         weights.fetch("owner/model", hub)
     assert "\n" not in str(caught.value) and "hf download owner/model" in str(caught.value)
-    assert weights.cached("owner/model", hub) is None, "half a model is none"
+    assert weights.cached_folder("owner/model", hub) is None, "half a model is none"
     already = max(FakeHub.asked_from)
     assert already > 0, "it went on by itself as far as it could"
     FakeHub.whole, FakeHub.asked_from = True, []
     folder = weights.fetch("owner/model", hub)
     assert (folder / "model.safetensors").read_bytes() == FakeHub.files["model.safetensors"]
     assert min(FakeHub.asked_from) >= already, "what was there was not asked for again"
-    assert weights.cached("owner/model", hub) == folder and weights.bytes_to_fetch("owner/model", hub) == 0
+    assert weights.cached_folder("owner/model", hub) == folder and weights.bytes_to_fetch("owner/model", hub) == 0
 
 
 def test_pickles_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
@@ -195,14 +195,14 @@ def test_pickles_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
     folder = weights.fetch("owner/model", hub)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "pytorch_model.bin"]
     assert dict(read_tensors(weight_files(folder)))["a"].tolist() == [1, 1, 1]
-    assert "'pytorch_model*.bin'" in weights.command("facebook/opt-2.7b")
-    assert ".bin" not in weights.command("Salesforce/blip2-opt-2.7b")
+    assert "'pytorch_model*.bin'" in weights.download_command("facebook/opt-2.7b")
+    assert ".bin" not in weights.download_command("Salesforce/blip2-opt-2.7b")
 
 
-def test_no_network_is_one_sentence_with_the_command(monkeypatch):
+def test_without_network_one_sentence_has_the_command(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError) as caught:
-        load.find("owner/nothing")
+        load.find_model("owner/nothing")
     message = str(caught.value)
     assert "\n" not in message and "owner/nothing is not a folder here and could not be fetched" in message
     assert "`hf download owner/nothing --include '*.json'" in message
@@ -219,14 +219,14 @@ def test_a_hub_that_cannot_be_reached_is_no_dry_run():
     assert weights._why_not_fetched(error) == "TimeoutError: no answer"
 
 
-def test_room_is_asked_for_before_anything_is_fetched(monkeypatch):
+def test_disk_and_memory_are_checked_before_a_download(monkeypatch):
     monkeypatch.setattr(weights, "fetch", lambda name: pytest.fail("fetched"))
-    monkeypatch.setattr(weights, "cached", lambda name: None)
+    monkeypatch.setattr(weights, "cached_folder", lambda name: None)
     monkeypatch.setattr(weights, "bytes_to_fetch", lambda name: None)
     monkeypatch.setattr(memory, "free_memory", lambda device: 3 * memory.GIB)
     with pytest.raises(ValueError, match="needs 7.5 GiB for its weights"):
-        load.find("Salesforce/blip2-opt-6.7b", quantize="int8")
+        load.find_model("Salesforce/blip2-opt-6.7b", quantize="int8")
     monkeypatch.setattr(memory, "free_memory", lambda device: 64 * memory.GIB)
     monkeypatch.setattr(memory, "free_disk", lambda folder: 10**9)
     with pytest.raises(ValueError, match="31.0 GB to fetch"):
-        load.find("Salesforce/blip2-opt-6.7b", quantize="int8")
+        load.find_model("Salesforce/blip2-opt-6.7b", quantize="int8")

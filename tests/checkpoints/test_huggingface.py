@@ -1,4 +1,4 @@
-"""transformers' layout, both ways: golden numbers through our loader, what we save through transformers' classes."""
+"""transformers' layout: golden numbers of models we load, and models we save loaded by transformers' classes."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import blip2_lab
 from blip2_lab.checkpoints.huggingface import from_transformers, to_transformers
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, from_eva, from_lavis_stage2, rename_keys, reverse
-from blip2_lab.checkpoints.load import find, load, save
+from blip2_lab.checkpoints.load import find_model, load, save
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import Text, language_model
 from blip2_lab.models.masks import bidirectional_mask, unimodal_mask
@@ -149,7 +149,7 @@ def test_golden_retrieval(golden_retrieval):
     torch.testing.assert_close(cosines, io["itc.logits_per_image"], **CLOSE)
 
 
-def test_a_retrieval_model_says_that_it_cannot_write(golden_retrieval):
+def test_a_retrieval_model_raises_when_it_should_generate(golden_retrieval):
     model, io = golden_retrieval
     with pytest.raises(ValueError, match="no language modeling head"):
         model.generate_ids(model.image_features(io["in.pixel_values"]))
@@ -169,7 +169,7 @@ def saved(request, tmp_path_factory):
     return model, folder
 
 
-def test_we_load_what_we_saved(saved):
+def test_a_saved_model_loads_with_the_same_tensors(saved):
     model, folder = saved
     again = blip2_lab.load(folder)
     assert again.qformer.config == model.qformer.config
@@ -183,7 +183,7 @@ def test_we_load_what_we_saved(saved):
     assert not again.training and not again.stage1.training
 
 
-def test_transformers_loads_what_we_saved(saved):
+def test_transformers_loads_a_saved_model(saved):
     from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
     model, folder = saved
@@ -249,7 +249,7 @@ def test_transformers_loads_our_stage1_for_retrieval(saved, tmp_path):
     torch.testing.assert_close(again.embed_text(*again.tokenize(PROMPTS)), stage1.embed_text(ids, mask))
 
 
-def test_a_saved_model_does_not_tell_where_its_parts_lay(saved, tmp_path):
+def test_a_saved_model_has_no_path_of_its_parts(saved, tmp_path):
     """A model assembled from folders, as the micro models are, names none of them in its config.json."""
     model, _ = saved
     for part in (model.image_encoder.model, model.language_model.model):
@@ -299,7 +299,7 @@ def test_tied_tensors_are_stored_once(saved):
     assert "language_model.encoder.embed_tokens.weight" not in names
 
 
-def test_loading_says_nothing(saved, caplog, capfd):
+def test_loading_logs_nothing(saved, caplog, capfd):
     with caplog.at_level(logging.WARNING):
         load(saved[1])
     captured = capfd.readouterr()
@@ -317,7 +317,7 @@ def test_loading_says_nothing(saved, caplog, capfd):
         (lambda state: state.pop("vision_model.encoder.layers.0.mlp.fc1.weight"), "missing: vision_model.encoder"),
     ],
 )
-def test_a_key_without_a_partner_is_named(saved, tmp_path, change, message):
+def test_a_key_without_a_counterpart_is_named(saved, tmp_path, change, message):
     folder = tmp_path / "broken"
     shutil.copytree(saved[1], folder, ignore=shutil.ignore_patterns("stage1"))
     state = load_file(folder / "model.safetensors")
@@ -327,7 +327,7 @@ def test_a_key_without_a_partner_is_named(saved, tmp_path, change, message):
         load(folder)
 
 
-def test_a_retrieval_key_without_a_partner_is_named(tmp_path):
+def test_a_retrieval_key_without_a_counterpart_is_named(tmp_path):
     folder = golden_folder("itm", tmp_path)
     state = load_file(folder / "model.safetensors")
     state["itm_tail.weight"] = state.pop("itm_head.weight")
@@ -350,7 +350,7 @@ def test_a_folder_that_is_not_there(name, message):
         load(name)
 
 
-def test_folders_that_hold_something_else(tmp_path):
+def test_folders_of_another_kind_raise(tmp_path):
     with pytest.raises(ValueError, match="no config.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "opt"}')
@@ -361,7 +361,7 @@ def test_folders_that_hold_something_else(tmp_path):
 def test_a_hub_name_without_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="owner/nothing is not a folder here and could not be fetched") as caught:
-        find("owner/nothing")
+        find_model("owner/nothing")
     assert "\n" not in str(caught.value)
 
 

@@ -7,7 +7,7 @@ from blip2_lab.models.stage1 import Stage1Config
 from tests.lavis_golden import batch, numbers, weights
 
 
-def test_every_size_is_read_off_the_tensors():
+def test_sizes_are_inferred_from_the_tensors():
     stage1 = from_lavis(weights(), num_attention_heads=4)
     assert stage1.qformer.config == QFormerConfig(
         vocab_size=200,
@@ -24,7 +24,7 @@ def test_every_size_is_read_off_the_tensors():
     assert not stage1.training
 
 
-def test_there_and_back_again_is_the_same_file():
+def test_to_lavis_inverts_from_lavis():
     back = to_lavis(from_lavis(weights(), num_attention_heads=4))
     assert back.keys() == weights().keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in weights().items())

@@ -1,4 +1,4 @@
-"""LAVIS's files: a checkpoint with its frozen parts beside it, or a sentence that says which is missing."""
+"""LAVIS's checkpoints with the frozen models beside them, and the errors where one is missing."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from blip2_lab.checkpoints import catalog, lavis, load, memory
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
-from blip2_lab.checkpoints.lavis import is_lavis_folder, kept_of_eva
+from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, is_lavis_folder
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from tests.tiny import build_tiny_model, loud
@@ -71,7 +71,7 @@ def folder(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("give", ["file", "folder"])
-def test_stage_2_answers_as_before(model, folder, give):
+def test_stage_2_loads_with_the_same_answers(model, folder, give):
     assert is_lavis_folder(folder)
     again = load.load(folder / "blip2.pth" if give == "file" else folder)
     expected = model.visual_prompt(model.image_encoder(model.image_encoder.preprocess([PICTURE])))
@@ -90,7 +90,9 @@ def test_stage_2_in_8_bits(model, folder):
 
 def test_stage_1_with_its_image_encoder(model, tmp_path):
     stage1 = model.stage1
-    whole = to_lavis(stage1) | {f"visual_encoder.{name}": tensor for name, tensor in kept_of_eva(eva(model)).items()}
+    whole = to_lavis(stage1) | {
+        f"visual_encoder.{name}": tensor for name, tensor in drop_unused_eva_keys(eva(model)).items()
+    }
     save_file({name: tensor.clone().contiguous() for name, tensor in whole.items()}, tmp_path / "stage1.safetensors")
     stage1.tokenizer.save_pretrained(tmp_path / "bert-base-uncased")
     again = load.load(tmp_path / "stage1.safetensors")
@@ -103,7 +105,7 @@ def test_stage_1_with_its_image_encoder(model, tmp_path):
     )
 
 
-def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
+def test_a_missing_part_raises_with_the_download_command(model, folder, monkeypatch):
     (folder / EVA_FILE).rename(folder / "elsewhere.bin")
     with pytest.raises(ValueError, match=r"`curl -C - -o .*eva_vit_g.pth https://storage.googleapis.com"):
         load.load(folder / "blip2.pth")
@@ -128,7 +130,7 @@ def test_what_is_missing_is_said_with_the_command(model, folder, monkeypatch):
         (folder.parent / "away").rename(folder / "tiny-language-model")
 
 
-def test_files_that_hold_something_else(tmp_path):
+def test_files_of_another_kind_raise(tmp_path):
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="no query_tokens"):
         load.load(tmp_path / "x.pth")
@@ -145,11 +147,11 @@ def test_files_that_hold_something_else(tmp_path):
         load.load(tmp_path / "nowhere.pth")
 
 
-def test_room_for_the_language_model_is_asked_for_before_it_is_fetched(monkeypatch, tmp_path):
+def test_memory_is_checked_before_the_language_model_is_fetched(monkeypatch, tmp_path):
     """The checkpoint alone is small; what it needs from the hub is not."""
     torch.save({"query_tokens": torch.zeros(1, 8, 64), "t5_proj.weight": torch.zeros(4096, 64)}, tmp_path / "xxl.pth")
     monkeypatch.setattr(lavis, "fetch", lambda name: pytest.fail("fetched"))
-    monkeypatch.setattr(lavis, "cached", lambda name: None)
+    monkeypatch.setattr(lavis, "cached_folder", lambda name: None)
     monkeypatch.setattr(lavis, "bytes_to_fetch", lambda name: None)
     monkeypatch.setattr(memory, "free_memory", lambda device: 15 * memory.GIB)
     with pytest.raises(ValueError, match=r"xxl.pth in float32 needs 45.* What fits: .*xxl.pth .*--quantize int8\."):

@@ -1,4 +1,4 @@
-"""Two processes (gloo) give the numbers of LAVIS on two ranks."""
+"""Losses and gradients of two processes (gloo) equal those of LAVIS on two ranks."""
 
 import json
 import os
@@ -95,11 +95,11 @@ def test_gradients_of_each_rank_and_averaged_equal_lavis(ranks, rank, ours, thei
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_each_rank_knows_its_own_texts_among_all(ranks, rank):
+def test_each_rank_finds_its_own_texts_among_all(ranks, rank):
     assert ranks[rank]["targets"] == two_ranks()[f"rank{rank}"]["targets"]
 
 
-def test_with_gradient_two_ranks_train_like_one_process(ranks):
+def test_with_gradient_two_ranks_equal_one_process(ranks):
     expected = numbers()["variant_gather_with_grad"]["grad_norms_loss_itc"]
     for result in ranks:
         for name, norm in expected.items():

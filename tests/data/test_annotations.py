@@ -1,4 +1,4 @@
-"""Annotation files exactly as the benchmarks publish them, a few entries long."""
+"""Annotation files in the published formats, with a few entries each."""
 
 import json
 import pickle
@@ -284,7 +284,7 @@ def test_refcocog(tmp_path, coco_pictures, instances, protocol):
         refcoco(path, instances, coco_pictures, "test")
 
 
-def test_strings_that_python_2_wrote(tmp_path, coco_pictures, instances):
+def test_strings_pickled_by_python_2(tmp_path, coco_pictures, instances):
     path = tmp_path / "refs(umd).p"
     text = pickle.dumps(references(), protocol=0)
     # Python 2's str: opcode S and a quoted literal, where Python 3 writes V and unicode
@@ -299,7 +299,7 @@ class Evil:
         return Path.touch, (Path(Evil.target),)
 
 
-def test_a_pickle_that_runs_something_is_refused(tmp_path, coco_pictures, instances):
+def test_a_pickle_with_code_is_refused(tmp_path, coco_pictures, instances):
     Evil.target = str(tmp_path / "ran")
     path = tmp_path / "refs(umd).p"
     path.write_bytes(pickle.dumps([references()[0] | {"sentences": Evil()}]))
@@ -313,7 +313,7 @@ def test_a_pickle_that_runs_something_is_refused(tmp_path, coco_pictures, instan
         refcoco(path, instances, coco_pictures)
 
 
-def test_what_is_not_the_format_is_named(tmp_path, coco_pictures):
+def test_files_of_another_format_raise_with_their_name(tmp_path, coco_pictures):
     with pytest.raises(ValueError, match="there is no file .*none.json"):
         coco_captions(tmp_path / "none.json", coco_pictures)
     (tmp_path / "text.json").write_text("{half")

@@ -1,4 +1,4 @@
-"""Crops and flips: inside the picture, of the size asked for, and never against the words."""
+"""Crops and flips: inside the image, of the requested size, and never against the text."""
 
 from random import Random
 
@@ -19,7 +19,7 @@ def test_a_crop_lies_inside_and_has_an_allowed_area_and_aspect(size):
             assert 0.495 <= area <= 1.0 and 0.74 <= aspect <= 1.345
 
 
-def test_crops_of_a_narrow_picture_fall_back_to_its_middle():
+def test_crops_of_a_narrow_image_fall_back_to_its_center():
     # no part of half the area has an aspect of at least 3:4: torchvision takes the largest allowed one in the middle
     assert random_crop_box(30, 300, Random(0), (0.5, 1.0)) == (0, 130, 30, 170)
     assert random_crop_box(300, 30, Random(0), (0.5, 1.0)) == (130, 0, 170, 30)
@@ -62,7 +62,7 @@ def flipped(image: Image.Image) -> bool:
     return image.getpixel((0, 8))[2] > image.getpixel((15, 8))[2]
 
 
-def test_half_of_the_pictures_are_flipped_but_none_whose_text_names_a_side(halves):
+def test_half_of_the_images_are_flipped_but_none_whose_text_names_a_side(halves):
     augmentation = Augmentation(16, crop_scale=(0.9, 1.0))
     views = [augmentation(halves, ["two halves"], Random(seed)) for seed in range(200)]
     assert all(view.size == (16, 16) for view in views)
@@ -72,7 +72,7 @@ def test_half_of_the_pictures_are_flipped_but_none_whose_text_names_a_side(halve
     assert not any(flipped(off(halves, ["two halves"], Random(seed))) for seed in range(50))
 
 
-def test_the_same_seed_is_the_same_view_whatever_the_words_say(halves):
+def test_the_same_seed_gives_the_same_view_for_any_text(halves):
     augmentation, after = Augmentation(16), []
     for text in ("two halves", "red on the left"):
         rng = Random(5)

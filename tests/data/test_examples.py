@@ -1,4 +1,4 @@
-"""Sources, batches and the feature cache; and everything a stranger may upload instead of a picture."""
+"""Data sets and batches; and `open_image` on valid, damaged and foreign files."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def test_known_formats_from_path_bytes_and_pil(tmp_path, halves, format):
         assert red > 230 and green < 25 and blue < 25
 
 
-def test_rotation_as_the_camera_meant_it(halves):
+def test_rotation_follows_the_exif_tag(halves):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     image = open_image(encoded(halves, "JPEG", exif=exif, quality=95))
@@ -154,7 +154,7 @@ def test_boxes_of_an_example_are_those_of_its_things():
                 assert boxes[thing.kind] == thing.box
 
 
-def test_the_book_knows_its_options():
+def test_unknown_options_of_the_picture_book_raise():
     full = PictureBook(seed=0, caption="full")
     scene = full.scene(0)
     assert all(thing.color in full.one_caption(0, turn) for thing in scene.things for turn in range(5))
@@ -192,7 +192,7 @@ def test_a_folder_with_a_csv(folder):
     (folder / "captions.csv").write_text(CSV)
     source = ImageFolder(folder)
     examples = list(source)
-    assert [e.id for e in examples] == ["a.png", "b.jpg"]  # nobody stands in for the broken one
+    assert [e.id for e in examples] == ["a.png", "b.jpg"]  # the broken one is not replaced
     assert examples[0].captions == ("a red, and a blue half", "two halves") and examples[1].captions == ("a flag",)
     assert examples[0].questions[0].answer == "red"
     causes = {"damaged picture": 1, "missing file": 1, "empty caption": 1}
@@ -275,7 +275,7 @@ def test_the_most_frequent_answer_is_the_answer():
 # -------------------------------------------------------------------------------------------------------------- batches
 
 
-def test_an_epoch_shows_everything_once_and_the_next_in_another_order():
+def test_an_epoch_has_every_example_once_and_the_next_another_order():
     epochs = [[i for batch in range(start, start + 5) for i in batch_indices(batch, 4, 20, seed=7)] for start in (0, 5)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20))
     assert epochs[0] != epochs[1] != list(range(20))

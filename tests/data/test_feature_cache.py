@@ -1,4 +1,4 @@
-"""The feature cache: once, whole, verified, and going on after a kill."""
+"""The feature cache: computed once, complete, verified, and resumed after a kill."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_features_in_memory_and_on_disk_are_the_same(tmp_path):
     assert torch.equal(again[range(10)], memory[range(10)])
 
 
-def test_an_interrupted_cache_goes_on(tmp_path):
+def test_an_interrupted_cache_is_resumed(tmp_path):
     def torn(index):
         if index == 9:
             raise KeyboardInterrupt
@@ -87,7 +87,7 @@ cached_features(encode, lambda i: Image.new("RGB", (1, 1), (i, 0, 0)), 200, chun
 """
 
 
-def test_a_killed_cache_goes_on_and_is_whole(tmp_path):
+def test_a_killed_cache_is_resumed_and_complete(tmp_path):
     path = tmp_path / "f"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", SLOW, str(path)], env=environment, stdout=subprocess.DEVNULL)
@@ -131,7 +131,7 @@ def test_a_damaged_shard_is_computed_again_alone(tmp_path, damage):
     assert "00001.bf16 is damaged" in said[0]
 
 
-def test_trusting_a_cache_does_not_read_it(tmp_path):
+def test_without_verification_the_shards_are_not_read(tmp_path):
     options = dict(path=tmp_path / "f", say=quiet)
     cached_features(Encoder(), picture, 4, **options)
     shard = tmp_path / "f" / "00000.bf16"
@@ -140,7 +140,7 @@ def test_trusting_a_cache_does_not_read_it(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "another encoder"}, {"count": 7}])
-def test_a_cache_of_something_else_is_made_anew(tmp_path, change):
+def test_a_cache_with_another_fingerprint_or_shape_is_recomputed(tmp_path, change):
     arguments = {"count": 8, "fingerprint": "one"}
     options = dict(path=tmp_path / "f", say=quiet)
     cached_features(lambda images: 5 + Encoder()(images), picture, **arguments, **options)
@@ -149,7 +149,7 @@ def test_a_cache_of_something_else_is_made_anew(tmp_path, change):
     assert features[0][0].tolist() == [0, 0, 0] and len(features) == arguments["count"]
 
 
-def test_two_that_want_the_same_cache_compute_it_once(tmp_path):
+def test_two_processes_compute_a_cache_once(tmp_path):
     said, encoders = [], [Encoder(), Encoder()]
     options = dict(path=tmp_path / "f", chunk=2, say=said.append)
 

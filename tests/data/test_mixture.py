@@ -1,4 +1,4 @@
-"""Any sources behind one iterator: opened by their place, mixed by their weights, asked by number."""
+"""Mixtures: sources opened, mixed by weights, and batches as a function of their number."""
 
 import json
 import time
@@ -8,13 +8,24 @@ import pytest
 from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.examples import PictureList, Record
-from blip2_lab.data.mixture import BLOCK, Mixture, Pages, Part, Pick, Skips, check, hold_out, identity, open_sources
+from blip2_lab.data.examples import ImageTextList, Record
+from blip2_lab.data.mixture import (
+    BLOCK,
+    Mixture,
+    Pick,
+    PictureBookPages,
+    SkipLog,
+    Subset,
+    check_sources,
+    open_sources,
+    source_fingerprint,
+    split_held_out,
+)
 from blip2_lab.data.shards import ShardFolder, ShardStream, pack
 
 
-def pictures(count: int, name: str = "x") -> PictureList:
-    return PictureList([Record(b"", (f"{name} {i}",), id=f"{name}{i}") for i in range(count)], name=name)
+def pictures(count: int, name: str = "x") -> ImageTextList:
+    return ImageTextList([Record(b"", (f"{name} {i}",), id=f"{name}{i}") for i in range(count)], name=name)
 
 
 class FakeStream(ShardStream):
@@ -42,9 +53,9 @@ def folder(tmp_path):
     return tmp_path / "own"
 
 
-def test_a_place_is_opened_by_what_is_there(folder, tmp_path):
+def test_the_kind_of_source_is_detected(folder, tmp_path):
     (source,) = open_sources(folder).sources
-    assert isinstance(source, PictureList) and len(source) == 6
+    assert isinstance(source, ImageTextList) and len(source) == 6
     pack(source, tmp_path / "shards", per_shard=4)
     for place in (tmp_path / "shards", str(tmp_path / "shards" / "*.tar")):
         (packed,) = open_sources(place).sources
@@ -102,13 +113,13 @@ def test_a_list_of_sources_with_weights(folder, tmp_path):
         ),
     ],
 )
-def test_mistakes_in_the_list_are_named(tmp_path, text, says):
+def test_mistakes_in_sources_toml_are_named(tmp_path, text, says):
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(ValueError, match=says):
         open_sources(tmp_path / "s.toml")
 
 
-def test_a_place_that_is_nothing(tmp_path):
+def test_a_place_without_a_source_raises(tmp_path):
     for place in (tmp_path / "none", tmp_path / "none.toml", str(tmp_path / "*.tar")):
         with pytest.raises(ValueError, match="nothing to train on|no file"):
             open_sources(place)
@@ -120,7 +131,7 @@ def test_a_place_that_is_nothing(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- mixing
 
 
-def test_each_source_has_its_share_and_goes_through_its_epochs():
+def test_each_source_has_its_share_and_its_epochs():
     mixture = Mixture([pictures(7), pictures(5), pictures(400)], [2, 1, 1])
     picks = [pick for batch in range(200) for pick in mixture.picks(batch, 20, seed=3)]  # four blocks
     assert Counter(pick.source for pick in picks) == {0: 2000, 1: 1000, 2: 1000}
@@ -141,7 +152,7 @@ def test_a_batch_is_a_function_of_its_number():
     assert parts == mixture.picks(5, 16, seed=1)  # the sequence does not depend on the batch's size
 
 
-def test_a_place_far_away_costs_no_more():
+def test_a_distant_batch_costs_as_much_as_the_first():
     mixture = Mixture([pictures(100), pictures(100)])
     start = time.perf_counter()
     mixture.picks(10**9, 100, seed=0)
@@ -154,13 +165,13 @@ def test_one_source_never_comes_twice_in_a_batch():
         assert len({pick.number for pick in mixture.picks(batch, 4, seed=0)}) == 4
 
 
-def test_without_weights_all_examples_are_alike():
+def test_without_weights_all_examples_are_equally_frequent():
     assert Mixture([pictures(300), pictures(100)]).shares == (750, 250)
-    assert Mixture([pictures(1), Pages(10**9)]).shares == (1, 999)  # a tiny source keeps a place
+    assert Mixture([pictures(1), PictureBookPages(10**9)]).shares == (1, 999)  # a tiny source keeps a place
     assert sum(Mixture([pictures(n) for n in (1, 1, 1, 5000, 7000)]).shares) == BLOCK
 
 
-def test_mixtures_that_cannot_be():
+def test_impossible_mixtures_raise():
     with pytest.raises(ValueError, match="no source"):
         Mixture([])
     with pytest.raises(ValueError, match="has no picture"):
@@ -171,7 +182,7 @@ def test_mixtures_that_cannot_be():
         Mixture([pictures(3), pictures(3)], [1, -1])
 
 
-def test_a_stream_goes_on_and_can_be_asked_again():
+def test_a_stream_continues_over_epochs_and_restarts():
     mixture = Mixture([FakeStream(), pictures(5)], [1, 1])
     picks = [pick for batch in range(5) for pick in mixture.picks(batch, 10, seed=0) if pick.source == 0]
     assert [pick.number for pick in picks] == list(range(len(picks)))
@@ -196,20 +207,25 @@ def test_a_stream_without_a_usable_sample_stops():
         mixture.record(Pick(0, 0), seed=0)
 
 
-def test_held_out_pictures_are_not_trained_on():
-    rest, out = hold_out(pictures(50), 8)
+def test_held_out_examples_are_disjoint_from_the_rest():
+    rest, out = split_held_out(pictures(50), 8)
     assert len(rest) == 42 and len(out) == 8 and not set(rest.numbers) & set(out.numbers)
     assert sorted([*rest.numbers, *out.numbers]) == list(range(50))
-    again = hold_out(pictures(50), 8)
+    again = split_held_out(pictures(50), 8)
     assert rest.numbers == again[0].numbers
-    assert len(hold_out(pictures(50), 40)[1]) == 10  # at most a fifth
+    assert len(split_held_out(pictures(50), 40)[1]) == 10  # at most a fifth
     assert rest.record(3).id == f"x{rest.numbers[3]}"
 
 
-def test_another_list_has_another_identity():
-    names = [identity(pictures(5)), identity(pictures(6)), identity(pictures(5, "y")), identity(Part(pictures(5), [1]))]
-    names += [identity(Pages(5)), identity(Pages(5, seed=1))]
-    assert len(set(names)) == len(names) and identity(pictures(5)) == names[0]
+def test_another_list_has_another_fingerprint():
+    names = [
+        source_fingerprint(pictures(5)),
+        source_fingerprint(pictures(6)),
+        source_fingerprint(pictures(5, "y")),
+        source_fingerprint(Subset(pictures(5), [1])),
+    ]
+    names += [source_fingerprint(PictureBookPages(5)), source_fingerprint(PictureBookPages(5, seed=1))]
+    assert len(set(names)) == len(names) and source_fingerprint(pictures(5)) == names[0]
 
 
 # -------------------------------------------------------------------------------------------------------------- skipped
@@ -219,22 +235,22 @@ def broken(cause: str = "missing file") -> BrokenSample:
     return BrokenSample(cause, "it is gone")
 
 
-def test_a_broken_sample_is_counted_once_and_written_down(tmp_path):
+def test_a_broken_sample_is_counted_and_written_once(tmp_path):
     file = tmp_path / "skipped.jsonl"
-    skips = Skips(Mixture([pictures(100)]), 0.1, file)
+    skips = SkipLog(Mixture([pictures(100)]), 0.1, file)
     assert skips.report() == "nothing was skipped"
     for name in ("a", "b", "a"):
         skips.add(name, broken())
     skips.add("c", broken("damaged picture"))
     assert skips.report() == "skipped 3 of 100 examples: 2 missing file, 1 damaged picture"
     assert [json.loads(line)["sample"] for line in file.read_text().splitlines()] == ["a", "b", "c"]
-    resumed = Skips(Mixture([pictures(100)]), 0.1, file)
+    resumed = SkipLog(Mixture([pictures(100)]), 0.1, file)
     resumed.add("a", broken())
     assert resumed.report() == skips.report()
 
 
-def test_past_the_limit_the_run_stops_and_says_why(tmp_path):
-    skips = Skips(Mixture([pictures(20)]), 0.1, tmp_path / "s.jsonl")
+def test_above_the_limit_the_run_stops_with_the_causes(tmp_path):
+    skips = SkipLog(Mixture([pictures(20)]), 0.1, tmp_path / "s.jsonl")
     skips.add("a", broken())
     skips.add("b", broken())
     with pytest.raises(ValueError, match=r"3 of 20 .*3 missing file.*max_broken=0.1 allows; .*s.jsonl names them"):
@@ -242,11 +258,11 @@ def test_past_the_limit_the_run_stops_and_says_why(tmp_path):
     source = pictures(8)
     source.skipped["empty caption"] = 2
     with pytest.raises(ValueError, match="2 of 10 examples cannot be used"):  # rows that were no records count as well
-        Skips(Mixture([source]), 0.1)
+        SkipLog(Mixture([source]), 0.1)
 
 
-def test_of_a_stream_a_share_of_what_was_seen():
-    skips = Skips(Mixture([FakeStream()]), 0.1)
+def test_the_limit_of_a_stream_is_a_share_of_the_examples_seen():
+    skips = SkipLog(Mixture([FakeStream()]), 0.1)
     for number in range(100):
         skips.add(str(number), broken())
     with pytest.raises(ValueError, match="101 of 1000"):
@@ -255,9 +271,9 @@ def test_of_a_stream_a_share_of_what_was_seen():
     skips.add("and another", broken())
 
 
-def test_everything_is_opened_and_named(folder, tmp_path):
+def test_check_sources_opens_every_image(folder, tmp_path):
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:50])
     (folder / "4.txt").unlink()
-    *lines, report = check(open_sources(folder))
+    *lines, report = check_sources(open_sources(folder))
     assert len(lines) == 1 and "3.png" in lines[0]
     assert report.startswith(f"{folder}: 4 pictures; skipped 2:") and "1 empty caption" in report

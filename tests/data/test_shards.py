@@ -1,4 +1,4 @@
-"""Shards: packed and read back, by us and by the webdataset library, from the disk and over the network."""
+"""Shards: packed and read back, by this package and by the webdataset library, from disk and over the network."""
 
 import functools
 import http.server
@@ -13,7 +13,7 @@ from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data import shards
-from blip2_lab.data.examples import AskedQuestion, PictureList, Record
+from blip2_lab.data.examples import AskedQuestion, ImageTextList, Record
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream, pack, record_of
 
@@ -43,7 +43,7 @@ def packed(folder, tmp_path):
     return tmp_path / "shards"
 
 
-def test_what_is_packed_comes_back(folder, tmp_path):
+def test_packed_examples_are_read_back(folder, tmp_path):
     report = pack(ImageFolder(folder), tmp_path / "shards", per_shard=4)
     assert report.startswith("10 pictures; skipped 2:") and "1 not a picture" in report and "1 empty caption" in report
     source = ShardFolder(tmp_path / "shards")
@@ -55,14 +55,14 @@ def test_what_is_packed_comes_back(folder, tmp_path):
     source.check()
 
 
-def test_all_that_is_said_travels(tmp_path):
+def test_all_texts_are_packed(tmp_path):
     asked = AskedQuestion("what?", ("a net", "a net", "mesh"), "other", "17")
     record = Record(encoded(3), ("ein Würfel",), (asked,), (("a cube", (0.0, 0.25, 0.5, 1.0)),), "x/1", "near-domain")
-    pack(PictureList([record]), tmp_path / "out")
+    pack(ImageTextList([record]), tmp_path / "out")
     assert ShardFolder(tmp_path / "out").record(0) == record
 
 
-def test_the_same_pictures_are_the_same_bytes(folder, tmp_path):
+def test_the_same_images_give_the_same_bytes(folder, tmp_path):
     for name in "ab":
         pack(ImageFolder(folder), tmp_path / name, per_shard=4)
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in "ab"]
@@ -71,7 +71,7 @@ def test_the_same_pictures_are_the_same_bytes(folder, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_without_the_note_the_tables_of_contents_are_read(packed):
+def test_without_shards_json_the_tar_files_are_indexed(packed):
     with_note = [ShardFolder(packed).record(number).id for number in range(10)]
     (packed / "shards.json").unlink()
     assert [ShardFolder(packed).record(number).id for number in range(10)] == with_note
@@ -79,7 +79,7 @@ def test_without_the_note_the_tables_of_contents_are_read(packed):
     assert len(two) == 6 and two.record(0).id == "p4.png"
 
 
-def test_the_library_reads_ours(packed):
+def test_the_webdataset_library_reads_our_shards(packed):
     webdataset = pytest.importorskip("webdataset")
     urls = [str(path) for path in sorted(packed.glob("*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("png", "txt", "json"))
@@ -87,7 +87,7 @@ def test_the_library_reads_ours(packed):
     assert samples[7][0].getpixel((0, 0)) == (7, 0, 0) and samples[7][2]["captions"] == ["picture 7", "number 7"]
 
 
-def test_ours_reads_the_librarys(tmp_path):
+def test_shards_of_the_webdataset_library_are_read(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     with webdataset.TarWriter(str(tmp_path / "00000.tar")) as writer:  # as img2dataset writes them
         for number in range(3):
@@ -146,7 +146,7 @@ def test_packing_mistakes(folder, packed, tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
         pack(ImageFolder(folder), tmp_path / "new", per_shard=0)
     with pytest.raises(ValueError, match="nothing to pack"):
-        pack(PictureList([Record(tmp_path / "none.png", ("x",))]), tmp_path / "new")
+        pack(ImageTextList([Record(tmp_path / "none.png", ("x",))]), tmp_path / "new")
     with pytest.raises(ValueError, match="holds no samples"):
         ShardFolder(folder)
 
@@ -252,7 +252,7 @@ def test_a_data_set_that_is_not_there_or_has_other_columns(parquet, monkeypatch)
         HubStream("parquet", data_files=parquet + "x")
 
 
-def test_pictures_of_a_data_set_pass_our_own_reader(tmp_path, parquet):
+def test_images_of_a_hugging_face_data_set_are_opened_by_open_image(tmp_path, parquet):
     datasets = pytest.importorskip("datasets")
     rows = {"image": [{"bytes": b"no picture", "path": None}], "caption": ["x"]}
     datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(tmp_path / "bad.parquet")

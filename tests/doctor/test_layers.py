@@ -12,7 +12,7 @@ from blip2_lab import cli
 from blip2_lab.checkpoints import lavis, load
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
-from blip2_lab.checkpoints.lavis import kept_of_eva
+from blip2_lab.checkpoints.lavis import drop_unused_eva_keys
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.doctor.layers import tensors_of
 from blip2_lab.doctor.model import diagnose_model, fixed_pixels, model_report, save_reference, stage1_outputs
@@ -50,7 +50,7 @@ def write(kind: str, folder, patch):
         load.save(model.stage1, folder)
         return folder
     if kind == "lavis-stage1":
-        vision = {f"visual_encoder.{name}": tensor for name, tensor in kept_of_eva(eva(model)).items()}
+        vision = {f"visual_encoder.{name}": tensor for name, tensor in drop_unused_eva_keys(eva(model)).items()}
         state = {name: tensor.clone().contiguous() for name, tensor in (to_lavis(model.stage1) | vision).items()}
         save_file(state, folder / "blip2.safetensors")
         model.stage1.tokenizer.save_pretrained(folder / "bert-base-uncased")

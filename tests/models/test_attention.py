@@ -29,7 +29,7 @@ def test_a_sharp_score_copies_one_value():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_fused_watched_and_training_form_agree(masked):
+def test_fused_hooked_and_training_paths_agree(masked):
     torch.manual_seed(0)
     attention = MultiHeadAttention(24, 3, memory_width=10).eval()
     x, memory = torch.randn(4, 5, 24), torch.randn(4, 7, 10)
@@ -52,7 +52,7 @@ def test_fused_watched_and_training_form_agree(masked):
         assert weights[visible.expand_as(weights)].max() == 0
 
 
-def test_a_row_that_may_see_nothing_is_no_nan():
+def test_a_fully_masked_row_is_not_nan():
     torch.manual_seed(0)
     attention = MultiHeadAttention(8, 2)
     x, mask = torch.randn(1, 2, 8), torch.zeros(1, 1, 2, 2, dtype=torch.bool)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from blip2_lab.models.beam_search import Watched, beam_search, best_continuations, final_score
+from blip2_lab.models.beam_search import BeamRecorder, beam_search, best_continuations, final_score
 
 START, END = 0, 1
 
@@ -12,7 +12,7 @@ def markov(table):
     return lambda tokens, parents: log_probs[tokens].clone()
 
 
-def test_greedy_takes_the_likeliest_token_and_ends_at_the_end():
+def test_greedy_takes_the_likeliest_token_and_stops_at_the_end_token():
     step = markov([[0.0, 0.1, 0.6, 0.3], [0.25] * 4, [0.0, 0.3, 0.1, 0.6], [0.0, 0.9, 0.05, 0.05]])
     search = dict(batch_size=2, start_id=START, end_id=END, num_beams=1)
     assert beam_search(step, **search, max_length=9) == [[0, 2, 3, 1]] * 2
@@ -20,7 +20,7 @@ def test_greedy_takes_the_likeliest_token_and_ends_at_the_end():
     assert beam_search(step, **search, max_length=9, min_length=4) != [[0, 2, 3, 1]] * 2
 
 
-def test_beams_find_what_greed_misses():
+def test_beams_find_a_likelier_sequence_than_greedy_search():
     """Greedy: 0.6 * 0.4 * 1; the better way begins with the less likely 3: 0.4 * 0.9 * 1."""
     step = markov(
         [[0.0, 0.0, 0.6, 0.4, 0.0], [0.2] * 5, [0.0, 0.1, 0.25, 0.25, 0.4], [0.0, 0.9, 0, 0, 0.1], [0, 1, 0, 0, 0]]
@@ -50,12 +50,12 @@ def test_a_length_penalty_is_an_exponent():
     assert [final_score(-2.0, 4, penalty) for penalty in (-1.0, 0.0, 1.0)] == [-8.0, -2.0, -0.5]
 
 
-def test_a_watched_search_finds_the_same_and_remembers_its_beams():
+def test_recording_beams_does_not_change_the_search():
     step = markov(
         [[0.0, 0.0, 0.6, 0.4, 0.0], [0.2] * 5, [0.0, 0.1, 0.25, 0.25, 0.4], [0.0, 0.9, 0, 0, 0.1], [0, 1, 0, 0, 0]]
     )
     search = dict(batch_size=1, start_id=START, end_id=END, num_beams=2, max_length=4, length_penalty=0.0)
-    watched = Watched(step)
+    watched = BeamRecorder(step)
     assert beam_search(watched, **search) == beam_search(step, **search) == [[0, 3, 1]]
     sequences, parents, scores = zip(*watched.rounds[0], strict=True)
     assert sequences == ([0, 2], [0, 3]) and parents == (0, 0)
@@ -64,7 +64,7 @@ def test_a_watched_search_finds_the_same_and_remembers_its_beams():
     assert watched.path([0, 3, 1]) == [1], "beam 1 of the first round ended in the next"
 
 
-def test_no_beam_or_no_room_is_refused():
+def test_too_few_beams_or_tokens_raise():
     for settings in (dict(num_beams=0, max_length=5), dict(num_beams=2, max_length=1)):
         with pytest.raises(ValueError, match="at least 1 and 2"):
             beam_search(None, batch_size=1, start_id=START, end_id=END, **settings)

@@ -1,4 +1,4 @@
-"""A compiled decoder: the same ids, and everybody who looks inside sees it as it is written."""
+"""A compiled decoder: the same ids; with hooks or gradients the eager path runs."""
 
 import shutil
 
@@ -18,7 +18,7 @@ BEAMS = Decoding(num_beams=3, max_new_tokens=8, min_new_tokens=8)
 
 
 class Counting:
-    """A backend that compiles nothing, and counts how often what it was given runs."""
+    """A backend that compiles nothing and counts how often the compiled function runs."""
 
     def __init__(self):
         self.runs = 0
@@ -46,7 +46,7 @@ def answers(language):
 
 
 def maps(language):
-    """What the decoder read at each step of one answer."""
+    """The decoder's inputs at each step of one answer."""
     with record_attention(language) as found:
         list(language.stream_ids(visual_prompt(language), language.prompt_texts([PROMPT]), GREEDY))
     return found.steps("language_decoder", "self")
@@ -59,7 +59,7 @@ def tiny(kind):
 
 @pytest.fixture(scope="module", params=["t5", "opt"])
 def case(request):
-    """A compiled language model, its backend, and what the same one said before."""
+    """A compiled language model, its backend, and its answers before compilation."""
     language, backend = tiny(request.param), Counting()
     before = answers(language), maps(language)
     compile_decoder(language, backend)
@@ -74,14 +74,14 @@ def test_the_same_ids_by_compiled_steps(case):
     assert backend.runs >= 3 * steps
 
 
-def test_attention_maps_are_recorded_in_spite_of_it(case):
+def test_attention_maps_are_recorded_with_a_compiled_decoder(case):
     language, backend, _, expected = case
     backend.runs = 0
     torch.testing.assert_close(maps(language), expected)
     assert backend.runs == 0
 
 
-def test_gradients_and_likelihoods_run_as_written(case):
+def test_gradients_and_likelihoods_run_on_the_eager_path(case):
     language, backend, *_ = case
     backend.runs = 0
     language.log_likelihood(visual_prompt(language), [PROMPT], ["the boat is red"])
@@ -90,7 +90,7 @@ def test_gradients_and_likelihoods_run_as_written(case):
     assert seen.grad.abs().sum() > 0 and backend.runs == 0
 
 
-def test_without_a_compiler_it_says_so_and_goes_on():
+def test_without_a_compiler_an_error_is_raised_and_the_decoder_is_unchanged():
     def broken(graph, inputs):
         raise RuntimeError("no compiler here")
 

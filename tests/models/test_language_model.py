@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from blip2_lab.models.decoding import Decoding, Token, choose, words
+from blip2_lab.models.decoding import Decoding, Token, choose_token, merge_into_words
 from blip2_lab.models.language_model import Text, language_model, pad
 from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
 from tests.tiny import build_tiny_model, loud
@@ -105,7 +105,7 @@ def test_the_future_of_an_answer_cannot_change_its_past(language, visual_prompt)
     assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-3)
 
 
-def test_the_picture_is_read(language, visual_prompt):
+def test_the_visual_prompt_changes_the_logits(language, visual_prompt):
     same = language.loss(visual_prompt, PROMPTS, ["yes", "yes"])
     assert abs(same - language.loss(visual_prompt.flip(0), PROMPTS, ["yes", "yes"])) > 1e-4
 
@@ -184,21 +184,21 @@ def test_nucleus_of_one_token_is_greedy(language, visual_prompt):
 
 def test_choose_by_hand():
     logits = torch.tensor([2.0, 1.0, -1.0, 0.0])
-    assert choose(logits, [], None, GREEDY) == 0
-    assert choose(logits, [], 0, GREEDY) == 1  # 0 may not come yet
+    assert choose_token(logits, [], None, GREEDY) == 0
+    assert choose_token(logits, [], 0, GREEDY) == 1  # 0 may not come yet
     penalty = Decoding(num_beams=1, repetition_penalty=2.5)
-    assert choose(logits, [0, 0], None, penalty) == 1  # 2 / 2.5 < 1
+    assert choose_token(logits, [0, 0], None, penalty) == 1  # 2 / 2.5 < 1
     probabilities = logits.softmax(dim=0)
     assert probabilities[0] < 0.7 < probabilities[0] + probabilities[1]
-    drawn = {choose(logits, [], None, Decoding(do_sample=True, top_p=0.7)) for _ in range(60)}
+    drawn = {choose_token(logits, [], None, Decoding(do_sample=True, top_p=0.7)) for _ in range(60)}
     assert drawn == {0, 1}
     assert logits.tolist() == [2.0, 1.0, -1.0, 0.0]  # not changed in place
 
 
-def test_words_are_their_pieces_together():
+def test_tokens_merge_into_words():
     tokens = [Token("a", 0.5), Token(" bo", 0.5), Token("at", 0.5), Token(".", 0.1)]
-    assert words(tokens) == [Token("a", 0.5), Token(" boat.", pytest.approx(0.025))]
-    assert words([]) == []
+    assert merge_into_words(tokens) == [Token("a", 0.5), Token(" boat.", pytest.approx(0.025))]
+    assert merge_into_words([]) == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_words_are_their_pieces_together():
         (dict(repetition_penalty=0.0), "repetition_penalty is 0.0"),
     ],
 )
-def test_decoding_says_what_is_wrong(wrong, message):
+def test_wrong_settings_raise_with_their_name(wrong, message):
     with pytest.raises(ValueError, match=message):
         Decoding(**wrong)
 
@@ -224,7 +224,7 @@ def test_a_prompt_too_long_is_one_sentence(language, visual_prompt):
         next(language.stream(visual_prompt[:1], "red " * 600))
 
 
-def test_half_a_character_waits_for_its_other_bytes(language, visual_prompt, monkeypatch):
+def test_an_incomplete_character_is_held_back_until_its_last_byte(language, visual_prompt, monkeypatch):
     pieces = {1: "é", 2: "�", 3: "ö", 4: "."}
 
     def decode(ids, skip_special_tokens):
@@ -268,7 +268,7 @@ def test_without_a_tokenizer_text_is_refused():
         language.generate(torch.zeros(1, 2, language.width), ["a"])
 
 
-def test_texts_begin_and_end_even_if_the_tokenizer_forgets(language):
+def test_start_and_end_tokens_are_added_where_the_tokenizer_adds_none(language):
     """Some OPT tokenizers add no beginning of text, and a T5 prompt needs its end."""
     bare = language_model(language.model, SimpleTokenizer())
     rows = bare._encode(["x"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.models.qformer import ImageMemory, QFormer, QFormerConfig, Rows, init_from_bert
+from blip2_lab.models.qformer import ImageMemory, PackedRows, QFormer, QFormerConfig, init_from_bert
 from blip2_lab.models.stage1 import Stage1Model
 from tests.lavis_golden import assert_close, model, tensors
 
@@ -176,7 +176,7 @@ def test_token_by_token_equals_at_once(qformer, image, text):
     assert_close(torch.cat(pieces, dim=1), itg_cached(qformer, image, ids, torch.ones_like(ids)))
 
 
-def test_rows_nobody_reads_can_be_left_out(qformer, image, text):
+def test_unread_rows_of_the_last_layer_can_be_left_out(qformer, image, text):
     ids, mask = text
     joint = bidirectional_mask(8, mask)
     whole = qformer(image=image, input_ids=ids, mask=joint)
@@ -190,14 +190,14 @@ def test_rows_nobody_reads_can_be_left_out(qformer, image, text):
 
 def test_rows_are_queries_then_tokens():
     rectangle = torch.arange(1.0, 11).view(2, 5, 1)  # 2 queries and 3 tokens; the last token of the first is padding
-    rows = Rows(2, 2, 3, tokens=torch.tensor([0, 1, 3, 4, 5]))
-    collected = rows.collect(rectangle)
+    rows = PackedRows(2, 2, 3, tokens=torch.tensor([0, 1, 3, 4, 5]))
+    collected = rows.pack(rectangle)
     assert collected.flatten().tolist() == [1, 2, 6, 7, 3, 4, 8, 9, 10]
     assert rows.queries(collected).flatten().tolist() == [1, 2, 6, 7]
-    assert rows.spread(collected).flatten().tolist() == [1, 2, 3, 4, 0, 6, 7, 8, 9, 10]
-    assert Rows(2, 2, 3).collect(rectangle).flatten().tolist() == [1, 2, 6, 7, 3, 4, 5, 8, 9, 10]
+    assert rows.unpack(collected).flatten().tolist() == [1, 2, 3, 4, 0, 6, 7, 8, 9, 10]
+    assert PackedRows(2, 2, 3).pack(rectangle).flatten().tolist() == [1, 2, 6, 7, 3, 4, 5, 8, 9, 10]
     assert (rows.first(2).num_queries, rows.first(2).text_length) == (2, 0)
-    assert (Rows(2, 0, 3).first(1).num_queries, Rows(2, 0, 3).first(1).text_length) == (0, 1)
+    assert (PackedRows(2, 0, 3).first(1).num_queries, PackedRows(2, 0, 3).first(1).text_length) == (0, 1)
 
 
 @pytest.mark.parametrize("with_queries", [True, False])
@@ -272,7 +272,7 @@ def test_half_precision_features_are_cast_in_one_place(qformer):
 # --- Mistakes
 
 
-def test_mistakes_are_told_in_one_sentence():
+def test_wrong_arguments_raise_one_sentence():
     qformer = QFormer(QFormerConfig(**TINY, max_positions=4))
     ids = torch.ones(1, 5, dtype=torch.long)
     with pytest.raises(ValueError, match="Queries need an image"):

@@ -1,4 +1,4 @@
-"""8 and 4 bits: which layers, how far off, how many bytes; and weights that stream in one by one."""
+"""Quantization to 8 and 4 bits: which layers, their error, their bytes; and loading one tensor at a time."""
 
 import pytest
 import torch
@@ -7,8 +7,15 @@ from torch.nn import functional as F
 
 from blip2_lab.checkpoints import files, huggingface, load
 from blip2_lab.checkpoints.load import save
-from blip2_lab.checkpoints.meta_model import model_bytes, pour, quantized_skeleton, skeleton
-from blip2_lab.models.quantize import FEW_ROWS, Int8Linear, Uncast, chosen_layers, dequantized, is_quantized_layer
+from blip2_lab.checkpoints.meta_model import empty_model, empty_quantized_model, load_tensors, model_bytes
+from blip2_lab.models.quantize import (
+    MAX_INT8_ROWS,
+    Int8Linear,
+    NF4Linear,
+    dequantized,
+    is_quantized_layer,
+    layers_to_quantize,
+)
 from tests.tiny import build_tiny_model
 
 
@@ -17,19 +24,19 @@ def small_linear() -> tuple[nn.Linear, Int8Linear]:
     linear = nn.Linear(128, 64).requires_grad_(False)
     linear.weight *= torch.logspace(-3, 2, 64)[:, None]  # rows of very different size
     ours = Int8Linear(128, 64, bias=True)
-    ours.store(linear.weight)
+    ours.quantize_weight(linear.weight)
     ours.bias = linear.bias
     return linear, ours
 
 
 def test_by_hand():
     layer = Int8Linear(2, 2, bias=False)
-    layer.store(torch.tensor([[127.0, -64.0], [0.0, 0.0]]))
+    layer.quantize_weight(torch.tensor([[127.0, -64.0], [0.0, 0.0]]))
     assert layer.weight.tolist() == [[127, -64], [0, 0]] and layer.scale[0] == 1
     assert layer(torch.tensor([[1.0, 1.0]])).tolist() == [[63.0, 0.0]]
 
 
-@pytest.mark.parametrize("rows", [1, FEW_ROWS, FEW_ROWS + 1, 40])
+@pytest.mark.parametrize("rows", [1, MAX_INT8_ROWS, MAX_INT8_ROWS + 1, 40])
 def test_each_row_has_its_own_scale(rows):
     linear, ours = small_linear()
     x = torch.randn(rows, 128)
@@ -43,17 +50,17 @@ def test_each_row_has_its_own_scale(rows):
 
 @pytest.mark.parametrize("width", [2, 16, 48, 100])
 def test_any_width(width):
-    """torch's own int8 kernel crashes, or gives NaN, where the width is no multiple of 16."""
+    """torch's int8 kernel crashes or gives NaN where the width is not a multiple of 16."""
     layer, weight = Int8Linear(width, 5, bias=False), torch.randn(5, width)
-    layer.store(weight)
+    layer.quantize_weight(weight)
     x = torch.randn(3, width)
     torch.testing.assert_close(layer(x), x @ weight.T, rtol=0.1, atol=0.1)
 
 
 def test_few_and_many_rows_agree_and_gradients_pass():
     _, ours = small_linear()
-    x = torch.randn(FEW_ROWS + 1, 128)
-    few, many = ours(x[:FEW_ROWS]), ours(x)[:FEW_ROWS]
+    x = torch.randn(MAX_INT8_ROWS + 1, 128)
+    few, many = ours(x[:MAX_INT8_ROWS]), ours(x)[:MAX_INT8_ROWS]
     torch.testing.assert_close(few, many, rtol=0.02, atol=0.02 * few.abs().max().item())
     x = x[:2].requires_grad_()
     ours(x).sum().backward()
@@ -73,9 +80,9 @@ def saved(request, tmp_path_factory):
 def test_which_layers(saved):
     config, _ = saved
     is_t5 = config.text_config.model_type == "t5"
-    model = skeleton(config)
-    names = {method: set(chosen_layers(model, method)) for method in ("int8", "int8-all", "nf4")}
-    assert chosen_layers(model, None) == {}
+    model = empty_model(config)
+    names = {method: set(layers_to_quantize(model, method)) for method in ("int8", "int8-all", "nf4")}
+    assert layers_to_quantize(model, None) == {}
     assert not any(name.startswith(("qformer", "language_projection")) for n in names.values() for name in n)
     lasts = {name.rpartition(".")[2] for name in names["int8-all"] - names["int8"]}
     assert lasts == ({"wo", "lm_head"} if is_t5 else set()), "OPT's lm_head is its word embeddings"
@@ -95,7 +102,7 @@ def test_bytes_are_what_the_planner_says(saved, method):
         state = getattr(tensor, "quant_state", None)
         held += tensor.numel() * tensor.element_size() + (state.absmax.numel() * 5 // 4 if state else 0)
     assert held == pytest.approx(
-        model_bytes(skeleton(config), method, dtype), rel=0.02
+        model_bytes(empty_model(config), method, dtype), rel=0.02
     )  # the planner counts a little more for scales
     assert not any(p.is_meta for p in [*model.parameters(), *model.buffers()])
 
@@ -108,16 +115,16 @@ def test_float16_keeps_wo_in_float32(saved):
     assert {p.dtype for p in model.qformer.parameters()} == {torch.float32}
 
 
-def test_nf4_hides_its_bytes_from_t5(saved):
+def test_nf4_wo_has_no_weight_that_t5_could_cast_to(saved):
     config, folder = saved
     model = load.load(folder, quantize="nf4")
-    wrapped = [m for m in model.modules() if isinstance(m, Uncast)]
+    wrapped = [m for m in model.modules() if isinstance(m, NF4Linear)]
     assert bool(wrapped) == (config.text_config.model_type == "t5")
     assert all(m.weight is None and is_quantized_layer(m.inner) for m in wrapped)
 
 
-def test_loading_holds_one_tensor_at_a_time(saved):
-    """Of the tensors that are handed out, none is kept: quantized, cast or copied, each is let go."""
+def test_loading_keeps_no_tensor_it_was_given(saved):
+    """Each tensor is quantized, cast or copied, and no reference to it is kept."""
     import gc
     import weakref
 
@@ -133,8 +140,8 @@ def test_loading_holds_one_tensor_at_a_time(saved):
             assert sum(ref() is not None for ref in alive) <= 2
 
     to_ours, _ = huggingface.transformers_names(huggingface.TRANSFORMERS_STAGE2)
-    model = quantized_skeleton(config, "int8", "cpu", torch.bfloat16)
-    pour(model, handed_out(), device="cpu", dtype=torch.bfloat16, to_ours=to_ours)
+    model = empty_quantized_model(config, "int8", "cpu", torch.bfloat16)
+    load_tensors(model, handed_out(), device="cpu", dtype=torch.bfloat16, to_ours=to_ours)
     gc.collect()
     assert alive and not any(ref() is not None for ref in alive)
 
@@ -150,8 +157,8 @@ def test_a_layer_of_another_shape_is_named(saved):
     with pytest.raises(
         ValueError, match=r"of another shape: language_projection.weight \[63, 64\] instead of \[64, 64\]"
     ):
-        model = quantized_skeleton(config, "int8", "cpu", torch.bfloat16)
-        pour(model, cut(), device="cpu", dtype=torch.bfloat16, to_ours=to_ours, to_theirs=to_theirs)
+        model = empty_quantized_model(config, "int8", "cpu", torch.bfloat16)
+        load_tensors(model, cut(), device="cpu", dtype=torch.bfloat16, to_ours=to_ours, to_theirs=to_theirs)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,7 @@ def test_wrong_options_are_one_sentence(saved, options, message):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "xpu:99", "meta"])
-def test_a_device_that_cannot_compute_here_is_not_replaced_in_silence(saved, device):
+def test_an_unavailable_device_raises(saved, device):
     with pytest.raises(ValueError, match=f"no device {device} here .*; take --device cpu") as caught:
         load.load(saved[1], device=device)
     assert "\n" not in str(caught.value)

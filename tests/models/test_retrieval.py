@@ -47,7 +47,7 @@ def test_pairs_are_ranked_by_one_of_three_scores():
         pair_scores(logits, itc, 0.1, "ITM")
 
 
-def test_itc_is_added_to_what_itm_judged_only(lavis, gallery, texts):
+def test_itc_is_added_to_reranked_pairs_only(lavis, gallery, texts):
     alone, both = (retrieve(lavis, gallery, *texts, shortlist=4, rank_by=by) for by in ("itm", "both"))
     listed = alone.image_to_text != NOT_RERANKED
     assert not listed.all() and ((both.image_to_text != NOT_RERANKED) == listed).all()
@@ -61,7 +61,7 @@ def test_an_unknown_ranking_is_refused_before_anything_is_matched(lavis, gallery
 
 
 def test_a_perfect_itm_and_a_perfect_itc_add_up():
-    """The log-odds of true pairs against negatives that ITC drew: with ITC's logit the true ratio is back."""
+    """ITM's optimal log-odds against negatives sampled by ITC, plus ITC's logit, are the true log-odds."""
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(4, 6, generator=generator, dtype=torch.float64) + 0.05
     joint /= joint.sum()
@@ -93,7 +93,7 @@ def test_a_shortlist_longer_than_the_gallery_is_the_gallery(lavis, gallery, text
     assert_close(scores.image_to_text, scores.text_to_image.T)
 
 
-def test_each_picture_is_read_once(lavis, texts, monkeypatch):
+def test_each_image_is_encoded_once(lavis, texts, monkeypatch):
     read, keys_values = [], MultiHeadAttention.keys_values
     cross = lavis.qformer.layers[0].cross_attention
 

@@ -36,7 +36,7 @@ def lavis():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """BERT's way with the toy vocabulary of the golden numbers: word "w{i}" is 9 + i, [DEC] 199."""
+    """BERT's tokenizer with the toy vocabulary of the golden numbers: word "w{i}" is 9 + i, [DEC] 199."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -174,8 +174,8 @@ def test_generated_ids_equal_lavis(lavis, num_beams, golden):
 # --- The image is read once
 
 
-def test_the_plain_form_is_lavis():
-    """The oracle of the tests below, and the benchmark's rival."""
+def test_plain_losses_equal_lavis():
+    """`plain_losses` is the reference of the tests below and of the benchmark."""
     lavis = model()
     losses, expected = plain_losses(lavis, **batch()), numbers()["loss"]
     for loss, name in ((losses.itc, "loss_itc"), (losses.itm, "loss_itm"), (losses.itg, "loss_lm")):
@@ -184,7 +184,7 @@ def test_the_plain_form_is_lavis():
     assert_norms(gradients(lavis), numbers()["variant_gather_with_grad"]["grad_norms_total"])
 
 
-def test_sharing_gives_the_losses_and_gradients_of_the_plain_form():
+def test_shared_passes_have_the_losses_and_gradients_of_plain_losses():
     data = batch()
     data["input_ids"] = F.pad(data["input_ids"], (0, 5))  # columns that are padding everywhere
     data["attention_mask"] = F.pad(data["attention_mask"], (0, 5))
@@ -202,7 +202,7 @@ def assert_same_gradients(one, other):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_the_plain_form_draws_the_same_negatives():
+def test_plain_losses_draw_the_same_negatives():
     data = batch()
     del data["negatives"]
     ours, plain = (
@@ -213,7 +213,7 @@ def test_the_plain_form_draws_the_same_negatives():
 
 
 @pytest.mark.parametrize("passes", [2, 4, 6])  # of 6 pairs: even, uneven, one by one
-def test_a_batch_in_pieces_is_the_batch_in_one(passes):
+def test_losses_do_not_depend_on_the_number_of_passes(passes):
     whole, pieces, data = model(), model(), batch()
     del data["negatives"]
     results = []
@@ -227,7 +227,7 @@ def test_a_batch_in_pieces_is_the_batch_in_one(passes):
         whole.losses(**data, passes=7)
 
 
-def test_pieces_keep_less(monkeypatch):
+def test_more_passes_keep_fewer_activations(monkeypatch):
     def kept(passes):
         sizes, data = {}, batch()
         with torch.autograd.graph.saved_tensors_hooks(
@@ -239,8 +239,8 @@ def test_pieces_keep_less(monkeypatch):
     assert kept(6)[0] < 0.5 * kept(1)[0]
 
 
-def test_dropout_in_pieces_is_drawn_once():
-    """A piece is computed again for its gradient, with the same dropout: else the gradient would be of another loss."""
+def test_recomputation_repeats_the_dropout_mask():
+    """A piece is recomputed in the backward pass with the same dropout mask; another mask would be another loss."""
     stage1, data = tiny(), dict(image_features=torch.randn(4, 5, 12), input_ids=torch.randint(4, 40, (4, 6)))
     for module in stage1.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -349,7 +349,7 @@ def test_negatives_do_not_depend_on_the_number_of_ranks(monkeypatch):
 
 
 def test_all_rows_at_once_draw_what_row_by_row_draws():
-    """LAVIS draws in a Python loop: all images, then all texts."""
+    """LAVIS samples in a Python loop: first all images, then all texts."""
     weights = torch.rand(6, 6, generator=torch.Generator().manual_seed(1))
     nothing = torch.zeros(6, 6, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
@@ -380,7 +380,7 @@ def test_negatives_are_drawn_images_first(lavis, monkeypatch):
     assert len(others) > 1
 
 
-def test_itm_averages_the_verdict_over_the_queries():
+def test_itm_averages_the_logits_over_the_queries():
     stage1 = tiny()
     memory = stage1.qformer.read_image(torch.randn(2, 5, 12))
     ids = torch.randint(4, 40, (2, 6))
@@ -404,7 +404,7 @@ def test_itg_ignores_padding():
 
 
 def test_a_batch_of_one_has_itc_itm_and_itg():
-    """LAVIS fails here: it squeezes the only row away."""
+    """LAVIS fails here: it squeezes the batch dimension away."""
     data = batch(slice(0, 1))
     del data["negatives"]
     stage1 = model()
@@ -527,7 +527,7 @@ class Flatten(torch.nn.Module):
 
 
 class Encoder(Flatten):
-    """The same, with weights to spoil."""
+    """The same, with weights, to test that they stay frozen."""
 
     def __init__(self):
         super().__init__()
@@ -547,7 +547,7 @@ def test_pixels_pass_through_the_image_encoder():
     assert by_pixels.total == by_features.total
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path, tokenizer):
+def test_saving_and_loading_keeps_every_tensor(tmp_path, tokenizer):
     lavis = model()
     lavis.tokenizer = tokenizer
     lavis.image_encoder = torch.nn.Linear(2, 2)
@@ -571,7 +571,7 @@ def test_an_unknown_configuration_key_is_refused(tmp_path):
         read_stage1(tmp_path / "nowhere")
 
 
-def test_a_damaged_folder_is_told_in_one_sentence(tmp_path):
+def test_a_damaged_folder_raises_one_sentence(tmp_path):
     stage1 = tiny()
     for name, damage, message in (
         ("config.json", lambda file: file.write_text("{"), "config.json does not describe a Stage1Model"),
@@ -591,8 +591,8 @@ def test_a_damaged_folder_is_told_in_one_sentence(tmp_path):
         read_stage1(tmp_path)
 
 
-def test_an_image_encoder_is_frozen_however_it_comes(tmp_path):
-    """A step of training through pixels leaves its bytes alone, and `train()` leaves it in eval mode."""
+def test_an_image_encoder_is_frozen_whichever_way_it_is_attached(tmp_path):
+    """A training step from pixels does not change its bytes, and `train()` leaves it in eval mode."""
     save_stage1(tiny(), tmp_path)
     encoders = [Encoder() for _ in range(3)]
     attached = tiny()
@@ -612,7 +612,7 @@ def test_an_image_encoder_is_frozen_however_it_comes(tmp_path):
     assert not any(x.requires_grad for x in lavis.image_encoder.parameters())
 
 
-def test_bert_starts_the_language_modeling_head_too():
+def test_bert_initializes_the_language_modeling_head_too():
     from transformers import BertConfig, BertForMaskedLM
 
     sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -629,7 +629,7 @@ def test_bert_starts_the_language_modeling_head_too():
         assert torch.isfinite(logits[..., 49]).all()
 
 
-def test_mistakes_are_told_in_one_sentence():
+def test_wrong_arguments_raise_one_sentence():
     stage1, features, ids = tiny(), torch.randn(2, 5, 12), torch.ones(2, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="image_features or pixels"):
         stage1.losses(input_ids=ids)
@@ -642,10 +642,10 @@ def test_mistakes_are_told_in_one_sentence():
         r"\[B, N, Dv\]": dict(image_features=torch.randn(2, 12)),
         r"these are .*\[2, 3\]": dict(attention_mask=torch.ones(2, 3)),
         "padding on the right": dict(attention_mask=torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])),
-        "two tokens at least": dict(input_ids=ids[:, :1], attention_mask=torch.ones(2, 1)),
+        "at least two tokens": dict(input_ids=ids[:, :1], attention_mask=torch.ones(2, 1)),
         "CLS": dict(attention_mask=torch.zeros(2, 4)),
-        r"numbers below 2; one is \[1\]": dict(negatives=(torch.tensor([1]), torch.tensor([1, 0]))),
-        r"numbers below 2; one is \[1, 2\]": dict(negatives=(torch.tensor([1, 0]), torch.tensor([1, 2]))),
+        r"numbers from 0 to 1; one is \[1\]": dict(negatives=(torch.tensor([1]), torch.tensor([1, 0]))),
+        r"numbers from 0 to 1; one is \[1, 2\]": dict(negatives=(torch.tensor([1, 0]), torch.tensor([1, 2]))),
         r"one is \[-1, 0\]": dict(negatives=(torch.tensor([-1, 0]), torch.tensor([1, 0]))),
     }
     for message, change in wrong.items():

@@ -1,4 +1,4 @@
-"""Stage 2: what trains, what does not, how a caption is cut, and how pictures and prompts pair up."""
+"""Stage 2: which parameters train, how a caption is split, how images and prompts are paired."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ def calm_model(request):
 
 @pytest.fixture(scope="module")
 def model(calm_model):
-    """The same, but what it answers depends on the picture."""
+    """The same, with answers that depend on the image."""
     model = copy.deepcopy(calm_model)
     loud(model)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_loss_is_prefix_language_modeling_or_language_modeling(model):
     torch.testing.assert_close(loss, expected)
 
 
-def test_prompts_are_given_and_not_learned(model):
+def test_prompt_tokens_have_no_loss(model):
     loss = model.loss(image_features=features(model), captions=["red"] * 3, prompts=["what color is the boat?"] * 3)
     visual_prompt = model.visual_prompt(features(model))
     torch.testing.assert_close(
@@ -80,12 +80,12 @@ def test_pixels_and_features_give_the_same_loss(model):
         for name, value in (("pixels", pixels), ("image_features", features(model)))
     ]
     torch.testing.assert_close(*losses)
-    with pytest.raises(ValueError, match="pictures once"):
+    with pytest.raises(ValueError, match="images once"):
         model.loss(captions=CAPTIONS)
 
 
-def test_only_the_bridge_trains(calm_model):
-    """After training steps: frozen parts byte for byte the same, Q-Former and projection all different, loss lower."""
+def test_only_qformer_and_projection_train(calm_model):
+    """After training steps: frozen models byte for byte the same, Q-Former and projection changed, loss lower."""
     model = copy.deepcopy(calm_model)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in trainable} == {"qformer", "language_projection"}
@@ -127,7 +127,7 @@ def test_one_or_many(model, tmp_path):
     assert model.generate(tmp_path / "scene.png", prompt) == model.generate(str(tmp_path / "scene.png"), prompt) == one
 
 
-def test_a_picture_is_encoded_once(model):
+def test_an_image_is_encoded_once(model):
     seen = []
     hook = model.image_encoder.register_forward_hook(lambda *_: seen.append(1))
     try:
@@ -152,10 +152,10 @@ def test_streaming_is_greedy_unless_told_otherwise(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(prompt="a"), "picture once"),
-        (dict(image=PICTURES[0], visual_prompt=torch.zeros(1, 8, 64), prompt="a"), "picture once"),
-        (dict(image=PICTURES[:2], prompt=["a", "b", "c"]), "2 pictures and 3 prompts"),
-        (dict(image=[], prompt="a"), "no picture in the list"),
+        (dict(prompt="a"), "image once"),
+        (dict(image=PICTURES[0], visual_prompt=torch.zeros(1, 8, 64), prompt="a"), "image once"),
+        (dict(image=PICTURES[:2], prompt=["a", "b", "c"]), "2 images and 3 prompts"),
+        (dict(image=[], prompt="a"), "list of images is empty"),
         (dict(image=torch.zeros(2, 96, 96), prompt="a"), "Pixels have the shape"),
         (dict(image="nowhere.png", prompt="a"), "there is no file"),
     ],
@@ -168,7 +168,7 @@ def test_wrong_arguments_are_one_sentence(model, arguments, message):
 def test_unknown_decoding_option_raises(model):
     with pytest.raises(TypeError, match="beams"):
         model.generate(PICTURES[0], "a", beams=3)
-    with pytest.raises(ValueError, match="one picture at a time"):
+    with pytest.raises(ValueError, match="one image at a time"):
         model.stream(PICTURES, "a")
 
 
@@ -186,7 +186,7 @@ def test_from_stage1_keeps_the_queries_and_drops_the_text():
     assert stage1.qformer.query_tokens.abs().sum() > 0
 
 
-def test_stage1_is_a_guest(model):
+def test_stage1_is_outside_parameters_and_state_dict(model):
     assert model.stage1 is not None
     assert not any(name.startswith("stage1") for name in model.state_dict())
     assert not any(p is q for p in model.parameters() for q in model.stage1.qformer.parameters())
@@ -198,12 +198,12 @@ def test_widths_must_fit(model):
         Stage2Model(model.image_encoder, other, model.language_model)
 
 
-def test_pictures_of_any_mode_and_size(model):
+def test_images_of_any_mode_and_size(model):
     for mode, size in (("L", (5, 500)), ("RGBA", (300, 2)), ("P", (48, 48))):
         assert isinstance(model.generate(Image.new(mode, size), "a", max_new_tokens=2), str)
 
 
-def test_visual_prompts_begin_as_long_as_words(calm_model):
+def test_scaled_visual_prompts_have_the_norm_of_word_embeddings(calm_model):
     model = copy.deepcopy(calm_model)
     before = model.language_projection.weight.clone()
     factor = model.match_embeddings()
@@ -219,7 +219,7 @@ def test_visual_prompts_begin_as_long_as_words(calm_model):
 
 
 def test_candidates_are_ranked_by_their_whole_likelihood(model):
-    """Against token by token: every token after the ones before it, the end included."""
+    """Compared with the log-probabilities token by token, the end token included."""
     prompt, candidates = "question: what color is the boat? short answer:", ["red", "two trees", "a blue boat"]
     language, seen = model.language_model, model.encode_image(PICTURES[0])
     expected = {}
@@ -244,7 +244,7 @@ def test_ranking_per_token_divides_by_the_length(model):
     assert mean[candidates[1]].log_likelihood == total[candidates[1]].log_likelihood
 
 
-def test_ranking_reads_the_picture_once(model, monkeypatch):
+def test_ranking_encodes_the_image_once(model, monkeypatch):
     reads, forward = [], model.image_encoder.forward
     monkeypatch.setattr(model.image_encoder, "forward", lambda pixels: (reads.append(len(pixels)), forward(pixels))[1])
     model.rank(PICTURES[0], "a", ["red", "blue", "green"])
@@ -255,5 +255,5 @@ def test_ranking_reads_the_picture_once(model, monkeypatch):
 def test_nothing_to_rank_is_one_sentence(model, candidates):
     with pytest.raises(ValueError, match="at least one candidate"):
         model.rank(PICTURES[0], "a", candidates)
-    with pytest.raises(ValueError, match="one picture at a time; 3 were given"):
+    with pytest.raises(ValueError, match="one image at a time; 3 were given"):
         model.rank(PICTURES, "a", ["red"])

@@ -1,4 +1,4 @@
-"""Image encoders: which layer they give, what frozen means, what happens to a picture on its way in."""
+"""Image encoders: which layer the features are from, what frozen means, how images are preprocessed."""
 
 import copy
 import sys
@@ -93,7 +93,7 @@ def test_white_becomes_clips_white():
     torch.testing.assert_close(pixels[0].amin((1, 2)), (1 - mean) / std)
 
 
-def test_pictures_are_squashed_never_cropped():
+def test_images_are_resized_to_a_square_and_not_cropped():
     wide = Image.new("RGB", (200, 50), "black")
     wide.paste("white", (0, 0, 100, 50))
     pixels = preprocess([wide], 40)[0, 0]

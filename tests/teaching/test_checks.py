@@ -1,6 +1,6 @@
-"""The exercises' checks: the library's answer passes, and what students really write is told by name.
+"""The exercises' checks: the library's function passes, and typical wrong answers fail with the right message.
 
-The wrong answers here are written as a student would, not as the checks write their known mistakes.
+The wrong answers are written as a student would, not as the checks write their known mistakes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from blip2_lab.models.attention import MultiHeadAttention
 from blip2_lab.models.losses import itg_loss, negative_weights
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks import attention as attention_room
+from blip2_lab.teaching.checks import attention as attention_checks
 from blip2_lab.teaching.checks import captioning, contrastive_and_matching, encoders, qformer
 from blip2_lab.teaching.checks import check as report
 from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 
-ROOMS = {
+MODULES = {
     "encoders": {"num_features", "second_to_last", "freeze"},
     "attention": {"attention_weights", "cross_attention_head", "split_heads"},
     "qformer": {"cross_attention_layers", "embed", "qformer_layer"},
@@ -60,7 +60,7 @@ def test_every_known_mistake_fails_with_its_own_message_and_an_example(name, mes
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_not_attempted_says_with_what_it_goes_on(name):
+def test_not_attempted_names_the_librarys_function(name):
     def stub(*args, **options):
         raise NotImplementedError
 
@@ -71,22 +71,22 @@ def test_not_attempted_says_with_what_it_goes_on(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_nonsense_fails_in_words(name):
+def test_wrong_types_fail_with_a_message(name):
     for nonsense in (lambda *args: None, lambda *args: "boat", lambda: 1, lambda *args: 1 / 0):
         verdict = ALL[name](nonsense)
         assert verdict.status == FAILED and len(verdict.message) > 10, verdict
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_its_checks_and_each_knows_four_mistakes(room):
-    here = {name: value for name, value in vars(getattr(checks, room)).items() if isinstance(value, Check)}
-    assert here.keys() == ROOMS[room]
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_its_checks_and_each_knows_four_mistakes(module):
+    here = {name: value for name, value in vars(getattr(checks, module)).items() if isinstance(value, Check)}
+    assert here.keys() == MODULES[module]
     assert all(check.name == name and len(check.mistakes) >= 4 for name, check in here.items())
     assert here.items() <= ALL.items() and here.keys() <= set(checks.__all__)
 
 
-def test_every_check_stands_in_a_room():
-    assert ALL.keys() == set().union(*ROOMS.values())
+def test_every_check_is_listed_with_its_module():
+    assert ALL.keys() == set().union(*MODULES.values())
 
 
 # --- What students write --------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def _turned(num_queries, text_mask):
     return masks.multimodal_causal_mask(num_queries, text_mask).mT
 
 
-def test_a_mistake_by_no_book_is_shown_by_its_cell():
+def test_an_unknown_mistake_is_shown_by_its_cells():
     def only_one_cell(num_queries, text_mask):
         mask = masks.bidirectional_mask(num_queries, text_mask).clone()
         mask[:, :, 0, 0] = False
@@ -259,7 +259,7 @@ def _without_looking(part, x, num_queries, mask):
     return torch.cat([part.query_ffn(x[:, :num_queries]), part.text_ffn(x[:, num_queries:])], dim=1)
 
 
-def test_contrast():
+def test_contrastive():
     assert "mean over the queries" in said("itc_similarity", lambda i, t: (i @ t.mT).mean(dim=1))
     assert "first query" in said("itc_similarity", lambda i, t: i[:, 0] @ t.mT)
     assert "turn it" in said("itc_similarity", lambda i, t: torch.einsum("bqe,me->mbq", i, t).max(-1).values)
@@ -329,7 +329,7 @@ def test_matching():
     assert "sum" in said("itm_logits", lambda head, z: sum(head(z).unbind(1)))
 
 
-def test_writing():
+def test_captioning():
     ignore = masks.IGNORE_INDEX
 
     def inputs(dec=True, shift=True, hide=True):
@@ -400,26 +400,26 @@ def test_writing():
 # --- The slow forms are the library's -------------------------------------------------------------------------------
 
 
-def test_slow_attention_is_the_librarys():
+def test_slow_attention_equals_the_librarys():
     torch.manual_seed(0)
     attention = MultiHeadAttention(6, 2, memory_width=5).eval()
     x, memory = torch.randn(1, 3, 6), torch.randn(1, 4, 5)
     keys, values = attention.keys_values(memory)
-    heads = attention_room.split_into_heads(attention.query(x), 2)
+    heads = attention_checks.split_into_heads(attention.query(x), 2)
     mask = torch.rand(3, 4) > 0.3
-    weights = [attention_room.weights_of(heads[0, h], keys[0, h], mask) for h in range(2)]
+    weights = [attention_checks.weights_of(heads[0, h], keys[0, h], mask) for h in range(2)]
     mixed = torch.cat([weights[h] @ values[0, h] for h in range(2)], dim=-1)
     assert torch.allclose(attention.output(mixed)[None], attention(x, keys, values, mask[None, None]), atol=1e-5)
     first = [layer.weight[:3].T for layer in (attention.query, attention.key, attention.value)]
     for layer in (attention.query, attention.key, attention.value):
         nn.init.zeros_(layer.bias)
     keys, values = attention.keys_values(memory)
-    expected = attention.attend(attention_room.split_into_heads(attention.query(x), 2), keys, values)[0, 0]
-    assert torch.allclose(attention_room.one_cross_attention_head(x[0], memory[0], *first), expected, atol=1e-5)
+    expected = attention.attend(attention_checks.split_into_heads(attention.query(x), 2), keys, values)[0, 0]
+    assert torch.allclose(attention_checks.one_cross_attention_head(x[0], memory[0], *first), expected, atol=1e-5)
 
 
 @torch.no_grad()
-def test_slow_layers_make_the_librarys_qformer():
+def test_slow_layers_equal_the_librarys_qformer():
     model: QFormer = qformer.tiny_qformer()
     ids, text_mask = torch.tensor([[4, 7, 2], [1, 5, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool()
     mask = masks.multimodal_causal_mask(3, text_mask)
@@ -433,7 +433,7 @@ def test_slow_layers_make_the_librarys_qformer():
     assert crosses == qformer.layers_with_cross_attention(2, 2)
 
 
-def test_slow_counting_is_the_librarys(tiny_model):
+def test_slow_counting_equals_the_librarys(tiny_model):
     encoder = tiny_model.image_encoder
     assert encoders.count_features(48, 12) == encoder.num_features
     z = torch.randn(2, 8, 64)
@@ -444,7 +444,7 @@ def test_slow_counting_is_the_librarys(tiny_model):
 
 
 @torch.no_grad()
-def test_the_itg_parts_make_the_librarys_loss(tiny_model):
+def test_the_itg_functions_give_the_librarys_loss(tiny_model):
     model = tiny_model.stage1
     ids, attention_mask = model.tokenize(["a red boat", "a boat and a red house"])
     features = torch.randn(2, 17, 64)
@@ -501,7 +501,7 @@ def test_equal_compares_kinds_and_parts():
     assert report.equal(torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))
 
 
-def test_differences_are_told():
+def test_differences_are_described():
     check = Check("twice", lambda x: 2 * x, lambda: [Case("1, 2", (torch.tensor([1.0, 2.0]),))], "Twice.")
     assert "should be [2]" in check(lambda x: x.sum()).message
     assert "Return a tensor" in check(lambda x: 4).message
@@ -511,7 +511,7 @@ def test_differences_are_told():
     assert "numbers differ" in verdict.message and "[3.0, 6.0]" in verdict.example and "[2.0, 4.0]" in verdict.example
 
 
-def test_source_is_folded_in_a_notebook_and_plain_in_print():
+def test_source_is_folded_in_a_notebook_and_printed_in_full():
     source = checks.show_source(masks.unimodal_mask)
     assert str(source).startswith("def unimodal_mask") and "masks.unimodal_mask" in repr(source)
     assert source._repr_html_().startswith("<details>") and "def unimodal_mask" in source._repr_html_()

@@ -7,7 +7,7 @@ import torch
 from blip2_lab.teaching.checks import grounding
 
 
-def test_right_answers_in_another_hand_pass():
+def test_right_answers_written_differently_pass():
     def my_rollout(weights):
         result = None
         for layer in weights:

@@ -1,6 +1,6 @@
-"""What students really write in notebooks 08 to 12, wrong in their own way: each mistake is told by name.
+"""Wrong answers to the exercises of notebooks 08 to 12, as students write them: each fails with the right message.
 
-The mistakes that the checks know by themselves are tested in test_checks.py.
+The known mistakes of the checks are tested in test_checks.py.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_training_and_measuring():
     assert_named(training.confidence_interval, textbook, "The textbook's normal interval")
 
 
-def test_before_the_language_model():
+def test_soft_prompt():
     def picture_last(language_model, visual_prompt, text):
         words = language_model.model.get_input_embeddings()(text.ids)
         ones = torch.ones(len(words), visual_prompt.shape[1])
@@ -84,7 +84,7 @@ def test_before_the_language_model():
     assert_named(soft_prompt.split_caption, may_end_empty, "The suffix may be empty")
 
 
-def test_after_the_language_model():
+def test_answer_losses():
     def not_shifted(language_model, visual_prompt, prompt, answer):
         embeddings, mask = language_model.prepend(visual_prompt, prompt.then(answer))
         logits = language_model.model(inputs_embeds=embeddings, attention_mask=mask).logits

@@ -11,7 +11,7 @@ def test_absmax_by_hand():
     assert scale.flatten().tolist() == pytest.approx([2 / 127, 1.0])
 
 
-def test_what_comes_back_is_off_by_half_a_scale_at_most():
+def test_the_error_is_at_most_half_a_scale():
     x = torch.randn(20, 33, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 20)[:, None]
     for dim in (-1, 0, None):
         values, scale = int8_by_hand.absmax_quantize(x, dim)
@@ -19,7 +19,7 @@ def test_what_comes_back_is_off_by_half_a_scale_at_most():
         assert ((int8_by_hand.dequantize(values, scale) - x).abs() <= scale / 2 * 1.001).all()
 
 
-def test_rows_do_not_disturb_each_other():
+def test_rows_are_quantized_independently():
     x = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
     alone = int8_by_hand.absmax_quantize(x[:1])[0]
     assert torch.equal(int8_by_hand.absmax_quantize(x * torch.tensor([[1.0], [1e4]]))[0][:1], alone)

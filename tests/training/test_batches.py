@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.examples import AskedQuestion, Batch, PictureList, Record
+from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record
 from blip2_lab.data.mixture import Mixture, open_sources
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.picturebook.scene import Scene, Thing
@@ -270,7 +270,7 @@ def test_questions_come_with_one_of_their_answers():
     unanswered = AskedQuestion("and this?")
     record = Record(Image.new("RGB", (8, 8)), ("a net",), (unanswered, asked), id="x")
     examples = ImageTextBatches(
-        Mixture([PictureList([record] * 4)]), ImageTextData(image_size=8, text="questions"), batch_size=4, seed=0
+        Mixture([ImageTextList([record] * 4)]), ImageTextData(image_size=8, text="questions"), batch_size=4, seed=0
     )
     batches = [examples.batch(index) for index in range(50)]
     assert {question for batch in batches for question in batch.questions} == {"what is it?"}

@@ -271,8 +271,8 @@ def test_gradient_checkpointing_saves_memory_and_keeps_gradients():
     def backward(recompute):
         task = TinyStage1Task(replace(OPTIM, batch_size=8))
         if recompute:
-            distributed.recompute_layers(task.model)
-            distributed.recompute_layers(task.model)  # twice is once
+            distributed.enable_gradient_checkpointing(task.model)
+            distributed.enable_gradient_checkpointing(task.model)  # twice is once
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
             total = task.compute_losses(task.batch(0))["total"]
@@ -293,4 +293,4 @@ def test_stacks_are_lists_of_equal_layers():
             "single": nn.ModuleList([nn.Linear(1, 1)]),
         }
     )
-    assert distributed.stacks(model) == [model["layers"]]
+    assert distributed.layer_stacks(model) == [model["layers"]]

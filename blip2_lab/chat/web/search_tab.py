@@ -56,7 +56,7 @@ class Search:
         if self.index is None:
             self.index = image_search.of_images(self.model, self.drawn)
         if self.readings is None:
-            self.readings = image_search.Readings(retrieval.matcher(self.model).qformer, self.index.features)
+            self.readings = image_search.Readings(retrieval.require_stage1(self.model).qformer, self.index.features)
         if isinstance(wanted, str):
             return image_search.search(self.model, self.index, wanted, top=top, readings=self.readings)
         return image_search.search_like(self.model, self.index, wanted, top=top)

@@ -1,18 +1,18 @@
-"""The exercises' checks: `checks.unimodal_mask(my_mask)` says what was verified, or names the likely mistake.
+"""The exercises' checks: `checks.unimodal_mask(my_mask)` reports what was verified, or names the likely mistake.
 
-Nothing in the library imports the checks. They import the library, whose function is the solution.
+The library does not import the checks. They import the library, whose function is the solution.
 
-    check                     what they share: Check, Case, Verdict, prediction, show_source
-    encoders                  01      how many vectors, which layer, what frozen means
-    attention                 02      who looks where; one head across to the image; several heads
-    qformer                   03      what goes in, where the image comes in, one layer
+    check                     shared: Check, Case, Verdict, prediction, show_source
+    encoders                  01      the number of features, their layer, frozen modules
+    attention                 02      attention weights; a cross-attention head; several heads
+    qformer                   03      input embeddings, layers with cross-attention, one layer
     masks                     04      the three masks
-    contrastive_and_matching  05, 06  contrast; hard negatives; matching
-    captioning                07      what is read and what is written; its loss, its mask, its cache
-    training                  08, 11  the learning rate of a step; what a measured share is worth
-    grounding                 09      rollout, gradient weighting; a map scored; is it the weights?
-    soft_prompt               10      from query outputs to what a language model reads
-    answer_losses             10      which logits predict an answer, which tokens are learned
+    contrastive_and_matching  05, 06  ITC; hard negatives; ITM
+    captioning                07      ITG: inputs and labels, loss, mask, cache
+    training                  08, 11  the learning rate of a step; the confidence interval of an accuracy
+    grounding                 09      rollout, gradient weighting; scores of a map; the sanity check
+    soft_prompt               10      from query outputs to the input of a language model
+    answer_losses             10      the logits that predict an answer, the tokens with a loss
     decoding                  12      how the next token is chosen
     int8                      12      a matrix in 8 bits
 

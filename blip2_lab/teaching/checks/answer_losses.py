@@ -1,6 +1,6 @@
-"""Checks of notebook 10, second half: which logits predict an answer, and which of its tokens are learned.
+"""Checks of notebook 10, second half: which logits predict an answer, and which of its tokens have a loss.
 
-The language models are the stand-ins of `bridge`, whose logits depend on everything they may read, in order.
+The language models are those of soft_prompt.py, whose logits depend on every token they may attend to, in order.
 
 Paper: section 3.3, Figure 3. Notebook: 10.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching.checks.check import Case, Check
-from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, Speaker, random, text_of
+from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, TinyLanguageModel, random, text_of
 
 # --- A decoder ------------------------------------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ def _answer_cases(encoder_decoder: bool) -> list[Case]:
         prompt, answer = text_of(*prompts, left=not encoder_decoder), text_of(*answers)
         picture = random(len(prompts), 2, WIDTH, seed=5 + i)
         description = f"2 soft words, prompt {prompt[0].tolist()}, answer {answer[0].tolist()}"
-        made.append(Case(description, (Speaker(), picture, *prompt, *answer)))
+        made.append(Case(description, (TinyLanguageModel(), picture, *prompt, *answer)))
     return made
 
 
@@ -37,13 +37,13 @@ def _on_texts(function: Callable, args: tuple) -> Any:
     return function(model, picture, Text(prompt, prompt_mask), Text(answer, answer_mask))
 
 
-def _all_logits(model: Speaker, picture: Tensor, text: Text) -> Tensor:
+def _all_logits(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor:
     embeddings, mask = model.prepend(picture, text)
     return model.model(inputs_embeds=embeddings, attention_mask=mask).logits
 
 
 def _decoder_but(change: Callable[[Tensor, int], Tensor]) -> Callable:
-    """A wrong choice from the logits of all positions, given the answer's length."""
+    """A wrong selection from the logits of all positions, given the answer's length."""
     return lambda model, picture, prompt, answer: change(
         _all_logits(model, picture, prompt.then(answer)), answer.ids.shape[1]
     )
@@ -79,7 +79,7 @@ decoder_answer_logits = Check(
 # --- An encoder-decoder ---------------------------------------------------------------------------------------------
 
 
-def _t5(model: Speaker, picture: Tensor, prompt: Text, ids: Tensor, mask: Tensor) -> Tensor:
+def _t5(model: TinyLanguageModel, picture: Tensor, prompt: Text, ids: Tensor, mask: Tensor) -> Tensor:
     embeddings, attention = model.prepend(picture, prompt)
     return model.model(
         inputs_embeds=embeddings, attention_mask=attention, decoder_input_ids=ids, decoder_attention_mask=mask.long()
@@ -127,7 +127,7 @@ def _loss_cases() -> list[Case]:
     made = []
     for answers in (((4, 1),), ((4, 5, 6, 1), (6, 1)), ((PAD, 5, 1), (6,))):
         ids, mask = text_of(*answers)
-        speaker = Speaker(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
+        speaker = TinyLanguageModel(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
         nothing = torch.zeros(len(ids), 0, WIDTH)
         prompt = text_of(*[(3,)] * len(ids))
         made.append(

@@ -1,7 +1,6 @@
-"""Checks of notebook 02: attention by hand, across to the image, in several heads.
+"""Checks of notebook 02: attention weights, a cross-attention head, several heads.
 
-The functions here are the slow and obvious forms of `attention.MultiHeadAttention`, one step at a time; a test holds
-them to it.
+The functions here are the steps of `attention.MultiHeadAttention` in a slow and obvious form; a test compares them.
 
 Paper: section 3.1. Notebook: 02.
 """
@@ -22,7 +21,7 @@ def _random(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-# --- Who looks where ------------------------------------------------------------------------------------------------
+# --- Attention weights ----------------------------------------------------------------------------------------------
 
 
 def weights_of(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -79,13 +78,13 @@ attention_weights = Check(
     },
 )
 
-# --- One head, across ------------------------------------------------------------------------------------------------
+# --- One cross-attention head ---------------------------------------------------------------------------------------
 
 
 def one_cross_attention_head(
     x: Tensor, image_features: Tensor, to_query: Tensor, to_key: Tensor, to_value: Tensor
 ) -> Tensor:
-    """x [Q, Dq] asks, image_features [N, Dv] answers -> [Q, Dh].
+    """x [Q, Dq] makes the queries, image_features [N, Dv] the keys and values -> [Q, Dh].
 
     to_query [Dq, Dh], to_key and to_value [Dv, Dh]: matrices to multiply with from the right.
     """
@@ -136,7 +135,7 @@ cross_attention_head = Check(
 
 
 def split_into_heads(x: Tensor, num_heads: int) -> Tensor:
-    """x [B, L, D] -> [B, H, L, D/H]: head h takes the h-th stretch of D/H numbers of every row."""
+    """x [B, L, D] -> [B, H, L, D/H]: head h takes the h-th block of D/H numbers of every row."""
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 

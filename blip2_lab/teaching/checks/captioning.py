@@ -18,13 +18,13 @@ from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import KeysValues
 from blip2_lab.teaching.checks.check import Case, Check
 
-# --- What is read, and what is to be written ------------------------------------------------------------------------
+# --- Inputs and labels ----------------------------------------------------------------------------------------------
 
 PAD, CLS, SEP, DEC = 0, 2, 3, 9
 
 
 def inputs_and_labels(input_ids: Tensor, text_mask: Tensor, decode_token_id: int) -> tuple[Tensor, Tensor]:
-    """[CLS] a boat [SEP] -> what is read: [DEC] a boat, and what is to be written: a boat [SEP].
+    """[CLS] a boat [SEP] -> input: [DEC] a boat, and labels: a boat [SEP].
 
     input_ids long[B, T], text_mask bool[B, T] -> decoder_ids and labels, long[B, T - 1]; padding is IGNORE_INDEX.
     """
@@ -91,7 +91,7 @@ def _loss_cases() -> list[Case]:
 
 
 def _each(logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss at every place, [B, T], 0 where nothing is to be written."""
+    """The loss at every position, [B, T], 0 where the label is ignored."""
     return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
 
 
@@ -126,7 +126,7 @@ next_word_loss = Check(
 
 
 def rows_after_queries(num_query_tokens: int, text_mask: Tensor) -> Tensor:
-    """text_mask bool[B, T] -> bool[B, 1, T, Q + T]: who may be read by the text, with the queries' keys in front."""
+    """text_mask bool[B, T] -> bool[B, 1, T, Q + T]: the mask of the text rows, with the queries' columns first."""
     return masks.multimodal_causal_mask(num_query_tokens, text_mask)[:, :, num_query_tokens:]
 
 

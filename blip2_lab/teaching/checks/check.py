@@ -1,12 +1,15 @@
-"""What an exercise's check says: passed, failed with the likely mistake in words, or not attempted.
+"""The check of an exercise: passed, failed with the likely mistake in words, or not attempted.
 
-What is unusual about it:
+`Check` is where to begin: calling it with a student's function returns a `Verdict`.
 
-* A check is a table: the library's own answer, a few small cases, and the mistakes students make, each written as the
-  wrong function it is. An answer that behaves like one of them is told so; any other wrong answer gets the smallest
-  case on which it differs.
-* Cases are made anew for every run, so a function that changes its input in place harms nobody and is told.
-* `check.solution` is the library's function. `show_source(check.solution)` shows it, folded, so it cannot drift.
+Notes:
+
+* A check has the library's function, a few small cases, and typical mistakes, each written as a wrong function. An
+  answer that behaves like one of them gets its message; any other wrong answer gets the smallest case on which it
+  differs.
+* Cases are made anew for every run, so a function that changes its input in place is detected and does no harm.
+* `check.solution` is the library's function, and `show_source(check.solution)` shows its source, folded: the solution
+  is always the current code.
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -25,12 +28,12 @@ from torch import Tensor
 
 PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
 _SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…"}
-_COLORS = {PASSED: "#0072B2", FAILED: "#D55E00", NOT_ATTEMPTED: "#999999"}  # told apart by the color-blind, too
+_COLORS = {PASSED: "#0072B2", FAILED: "#D55E00", NOT_ATTEMPTED: "#999999"}  # distinguishable with color blindness
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found. `example` is a small matrix or a few lines, printed with equal spacing."""
+    """The result of a check. `example` is a small matrix or a few lines, shown in a monospaced font."""
 
     status: str
     name: str
@@ -57,7 +60,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """One small input: what it is, in words, and the arguments."""
+    """One small input: its description in words, and the arguments."""
 
     description: str
     args: tuple
@@ -67,14 +70,14 @@ class Case:
 class Check:
     """Called with a student's function, returns a Verdict.
 
-    solution   the library's answer
-    cases      makes the inputs, smallest first, the same at every call
-    verified   what a pass has shown, one sentence
+    solution   the library's function
+    cases      returns the inputs, smallest first, the same at every call
+    verified   what a passed check has verified, one sentence
     mistakes   message -> a function that makes this mistake
     rules      further diagnoses: (case, got, expected) -> message or None
     show       (case, got, expected) -> the counterexample in a few lines
-    run        (function, args) -> what is compared; by default what the function returns
-    tolerance  how far numbers may be apart
+    run        (function, args) -> the value that is compared; by default the return value
+    tolerance  absolute and relative tolerance of numbers
     """
 
     name: str
@@ -95,8 +98,8 @@ class Check:
             try:
                 got.append(self._run(answer, case.args))
             except NotImplementedError:
-                return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {where(self.solution)}.")
-            except Exception as error:  # whatever a student's code does: it becomes a sentence
+                return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
+            except Exception as error:  # any error of the student's code becomes a sentence
                 got.append(error)
         same = [equal(ours, theirs, self.tolerance) for ours, theirs in zip(got, expected, strict=True)]
         if all(same):
@@ -108,9 +111,9 @@ class Check:
         first = same.index(False)
         message = self._diagnose(got, expected, cases, first)
         if isinstance(got[first], Exception):
-            message = message or _told(got[first], answer)
+            message = message or _error_message(got[first], answer)
             return Verdict(FAILED, self.name, message, f"input: {cases[first].description}")
-        message = message or _difference(got[first], expected[first], self.tolerance)
+        message = message or _describe_difference(got[first], expected[first], self.tolerance)
         show = self.show or _side_by_side
         return Verdict(FAILED, self.name, message, show(cases[first], got[first], expected[first]))
 
@@ -120,7 +123,7 @@ class Check:
             return self.run(function, args)
 
     def _diagnose(self, got: list, expected: list, cases: Sequence[Case], first: int) -> str | None:
-        """The known mistake that explains every answer, or what a rule says; None where nobody knows."""
+        """The message of the mistake that gives the same answers, or of the first rule that applies, or None."""
         if got[first] is None:
             return "Your function returns nothing: is there a `return`?"
         for message, wrong in self.mistakes.items():
@@ -129,11 +132,11 @@ class Check:
                 return message
         if isinstance(got[first], Exception):
             return None
-        said = (rule(cases[first], got[first], expected[first]) for rule in self.rules)
-        return next((message for message in said if message), None)
+        messages = (rule(cases[first], got[first], expected[first]) for rule in self.rules)
+        return next((message for message in messages if message), None)
 
     def _attempt(self, wrong: Callable, args: tuple) -> Any:
-        """A mistake may stop with an error on some case, as the student's function then does."""
+        """A mistake may raise an error on a case, as the student's function then does."""
         try:
             return self._run(wrong, args)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -141,11 +144,11 @@ class Check:
 
 
 def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any, str] | None = None) -> Verdict:
-    """What was predicted before running, against what came out.
+    """Compare a prediction, made before running, with the result.
 
     guess     None: not attempted
-    because   why the truth is the truth, one sentence
-    tempting  wrong answer -> what thought leads there
+    because   the reason for the result, one sentence
+    tempting  wrong answer -> the reasoning that leads to it
     """
     name, shown = "prediction", f"{truth:.4g}" if isinstance(truth, float) else f"{truth}"
     if guess is None:
@@ -164,7 +167,7 @@ def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any,
 
 
 def equal(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    """Equal shapes and kinds (bool or number) and close values; tuples, lists and dicts part by part."""
+    """Equal shapes and kinds (bool or number) and close values; tuples, lists and dicts element by element."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if a.shape != b.shape or (a.dtype == torch.bool) != (b.dtype == torch.bool):
             return False
@@ -176,24 +179,24 @@ def equal(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
     if isinstance(a, Exception) and isinstance(b, Exception):
         return type(a) is type(b)
     if isinstance(a, torch.Generator | torch.nn.Module):
-        return True  # a generator moves on when it is used; modules are compared by what they do
+        return True  # the state of a generator changes with use; modules are compared by their outputs
     if isinstance(a, int | float) and isinstance(b, int | float) and isinstance(a, bool) == isinstance(b, bool):
         return abs(a - b) <= tolerance * max(1.0, abs(b))
     return type(a) is type(b) and a == b
 
 
-def _difference(got: Any, expected: Any, tolerance: float) -> str:
-    """In words, for an answer that makes none of the known mistakes."""
+def _describe_difference(got: Any, expected: Any, tolerance: float) -> str:
+    """The difference in words, for an answer that makes none of the known mistakes."""
     if isinstance(expected, tuple) and not (isinstance(got, tuple | list) and len(got) == len(expected)):
-        return f"Return {len(expected)} things, in this order; yours returns {_kind(got)}."
+        return f"Return {len(expected)} things, in this order; yours returns {_describe(got)}."
     if isinstance(expected, tuple | list) and isinstance(got, tuple | list):
         for i, (ours, theirs) in enumerate(zip(got, expected, strict=False)):
             if not equal(ours, theirs, tolerance):
-                return f"Part {i + 1} of your answer differs. {_difference(ours, theirs, tolerance)}"
+                return f"Part {i + 1} of your answer differs. {_describe_difference(ours, theirs, tolerance)}"
         return f"Your answer has {len(got)} parts, the library's {len(expected)}."
     if isinstance(expected, Tensor):
         if not isinstance(got, Tensor):
-            return f"Return a tensor; yours returns {_kind(got)}."
+            return f"Return a tensor; yours returns {_describe(got)}."
         if got.shape != expected.shape:
             turned = " It looks transposed." if sorted(got.shape) == sorted(expected.shape) else ""
             return f"The shape is {list(got.shape)} and should be {list(expected.shape)}.{turned}"
@@ -204,7 +207,7 @@ def _difference(got: Any, expected: Any, tolerance: float) -> str:
     return "The numbers differ; the smallest case where they do:"
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     if isinstance(value, tuple | list):
@@ -213,11 +216,11 @@ def _kind(value: Any) -> str:
 
 
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:
-    return f"input: {case.description}\nyours:\n{small(got)}\nthe library's:\n{small(expected)}"
+    return f"input: {case.description}\nyours:\n{format_value(got)}\nthe library's:\n{format_value(expected)}"
 
 
-def small(value: Any, indent: str = "  ") -> str:
-    """A value in a few lines: small tensors whole, large ones by shape and first numbers."""
+def format_value(value: Any, indent: str = "  ") -> str:
+    """A value in a few lines: small tensors in full, large ones by shape and first numbers."""
     if isinstance(value, Tensor):
         value = value.detach()
         if value.numel() > 64:
@@ -227,7 +230,7 @@ def small(value: Any, indent: str = "  ") -> str:
             return "\n".join(indent + " ".join(_number(x) for x in row) for row in value.tolist())
         return indent + str(_rounded(value.tolist()))
     if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
-        return "\n".join(small(part, indent) for part in value)
+        return "\n".join(format_value(part, indent) for part in value)
     if isinstance(value, dict):
         return "\n".join(f"{indent}{key}: {part}" for key, part in value.items())
     return f"{indent}{value}"
@@ -246,14 +249,14 @@ def _rounded(value: Any) -> Any:
 # --- Sources --------------------------------------------------------------------------------------------------------
 
 
-def where(thing: Callable) -> str:
+def qualified_name(thing: Callable) -> str:
     """`masks.unimodal_mask`: the module without the package, and the name."""
     module = thing.__module__.removeprefix("blip2_lab.")
     return f"{module}.{thing.__qualname__}"
 
 
-def _told(error: Exception, answer: Callable) -> str:
-    """An exception as a sentence, with the line of the student's function where it happened."""
+def _error_message(error: Exception, answer: Callable) -> str:
+    """An exception as a sentence, with the line of the student's function that raised it."""
     code = getattr(answer, "__code__", None)
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.name == code.co_name]
     line = f" in the line `{here[-1].line}`" if here and here[-1].line else ""
@@ -281,7 +284,7 @@ class Source:
 
 
 def show_source(thing: Callable) -> Source:
-    """The library's own source of a function, method or class, to be unfolded by who wants to see it."""
+    """The source of a function, method or class of the library, folded in a notebook."""
     if isinstance(thing, Check):
         thing = thing.solution
-    return Source(where(thing), inspect.cleandoc("\n" + inspect.getsource(thing)))
+    return Source(qualified_name(thing), inspect.cleandoc("\n" + inspect.getsource(thing)))

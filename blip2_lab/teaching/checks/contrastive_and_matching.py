@@ -1,6 +1,6 @@
 """Checks of notebooks 05 and 06: image-text contrastive learning, and image-text matching with hard negatives.
 
-The solutions are `stage1`'s functions where they have the exercise's form; the others are written out here with them.
+The solutions are the functions of models/losses.py where these have the form of the exercise; the others are here.
 
 Paper: section 3.2. Notebooks: 05, 06.
 """
@@ -165,7 +165,7 @@ DRAWS = 400
 
 
 def _frequencies(function: Callable, args: tuple) -> Tensor | object:
-    """How often each candidate is drawn by each row, [B, M]; or what was returned, if that is no long[B]."""
+    """How often each row draws each candidate, [B, M]; or the return value, if it is not a long[B]."""
     similarity, positives = args
     generator = torch.Generator().manual_seed(1)
     draws = [function(similarity.clone(), positives.clone(), generator) for _ in range(DRAWS)]
@@ -263,7 +263,7 @@ itm_pairs = Check(
 
 
 def logits_over_queries(itm_head: nn.Module, query_output: Tensor) -> Tensor:
-    """query_output [B, Q, D] -> [B, 2]: each query gives its verdict, and the verdicts are averaged."""
+    """query_output [B, Q, D] -> [B, 2]: the logits of each query, averaged over the queries."""
     return itm_head(query_output).mean(dim=1)
 
 

@@ -1,6 +1,6 @@
 """Checks of notebook 12, first half: how the next token is chosen.
 
-Logits are small and made by hand, so that a counterexample can be followed on paper.
+Logits are small and made by hand, so that a counterexample can be computed on paper.
 
 Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Notebook: 12.
 """

@@ -1,6 +1,7 @@
-"""Checks of notebook 01: what a frozen image encoder gives, and what frozen means.
+"""Checks of notebook 01: the features of a frozen image encoder, and what frozen means.
 
-The functions here are the slow and obvious forms of `vision`: `ImageEncoder.num_features`, `drop_last_layer`, `freeze`.
+The functions here are slow and obvious forms of those in models/vision_encoder.py: `ImageEncoder.num_features`,
+`drop_last_layer`, `freeze`.
 
 Paper: section 3.4. Notebook: 01.
 """
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 from blip2_lab.models import vision_encoder
 from blip2_lab.teaching.checks.check import Case, Check
 
-# --- How many vectors -----------------------------------------------------------------------------------------------
+# --- The number of features -----------------------------------------------------------------------------------------
 
 
 def count_features(image_size: int, patch_size: int) -> int:
-    """N: one feature vector for each patch of a square picture, and [CLS]. (`ImageEncoder.num_features`)"""
+    """N: one feature vector for each patch of a square image, and [CLS]. (`ImageEncoder.num_features`)"""
     return (image_size // patch_size) ** 2 + 1
 
 
@@ -47,7 +48,7 @@ num_features = Check(
 
 
 def pick_second_to_last(hidden_states: tuple[Tensor, ...]) -> Tensor:
-    """(embeddings, after layer 1, ..., after layer n), each [B, N, Dv] -> what the second-to-last layer gives.
+    """(embeddings, after layer 1, ..., after layer n), each [B, N, Dv] -> the output of the second-to-last layer.
 
     `vision_encoder.drop_last_layer` never computes the last one.
     """
@@ -80,7 +81,7 @@ second_to_last = Check(
 
 
 def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, bool]:
-    """Freeze the first of two layers, then train the model around it for one step, and look."""
+    """Freeze a module between two layers, train the model for one step, and report what changed."""
     torch.manual_seed(0)
     part = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
     before = part[0].weight.detach().clone()
@@ -104,7 +105,7 @@ def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, b
     }
 
 
-def _stop_asking(module: nn.Module) -> nn.Module:
+def _without_grad(module: nn.Module) -> nn.Module:
     return module.requires_grad_(False)
 
 
@@ -122,7 +123,7 @@ def _no_grad(module: nn.Module) -> nn.Module:
     return frozen
 
 
-def _sticky_eval_only(module: nn.Module) -> nn.Module:
+def _frozen_eval_only(module: nn.Module) -> nn.Module:
     module.eval()
     module.train = partial(lambda part, mode=True: part, module)
     return module
@@ -138,11 +139,11 @@ freeze = Check(
     lambda: [Case("a linear layer with dropout, inside a model that trains", ())],
     "No gradients, eval mode that stays, the same weights after a training step, and the gradient passes through.",
     {
-        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too.": _stop_asking,
+        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too.": _without_grad,
         "eval() is undone by the next model.train(): it must stay. (LAVIS replaces the module's `train`; the rest of "
         "its language model keeps dropping out.)": _eval_once,
         "eval() stops dropout, not learning: the weights still ask for gradients.": _eval_only,
-        "eval() stays, but the weights still ask for gradients and change.": _sticky_eval_only,
+        "eval() stays, but the weights still ask for gradients and change.": _frozen_eval_only,
         "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must: in stage 2 the "
         "language model teaches the Q-Former.": _no_grad,
         "It works, but returns nothing. Return the module, so that one can write `encoder = freeze(encoder)`.": (

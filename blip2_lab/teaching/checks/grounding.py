@@ -1,6 +1,6 @@
 """Checks of notebook 09: attention followed through layers, weighted by its gradient, and scored.
 
-The maps here are a few numbers, so that every answer can be worked out by hand.
+The maps have a few entries, so that every answer can be computed by hand.
 
 Paper: none (Abnar and Zuidema, 2020; Chefer et al., 2021; Zhang et al., 2016; Adebayo et al., 2018). Notebook: 09.
 """

@@ -1,6 +1,6 @@
 """Checks of notebook 12, second half: a matrix in 8 bits.
 
-Numbers are chosen so that nothing lies halfway between two integers: rounding up or to even makes no difference.
+No value is halfway between two integers, so rounding half up and rounding half to even agree.
 
 Paper: LLM.int8() (Dettmers et al. 2022). Notebook: 12.
 """

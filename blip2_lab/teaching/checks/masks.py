@@ -46,7 +46,7 @@ def _matrices(case: Case, got: Tensor, expected: Tensor) -> str:
 
 
 def _region(case: Case, got: Tensor, expected: Tensor) -> str | None:
-    """Which block of the matrix is wrong, for a mask that makes none of the mistakes by the book."""
+    """Which block of the matrix is wrong, for a mask that makes none of the known mistakes."""
     num_query_tokens, text_mask = case.args
     if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
         return None
@@ -61,7 +61,7 @@ def _without_padding(mask: Callable) -> Callable:
 
 
 def _mistakes(mask: Callable) -> dict[str, Callable]:
-    """What can go wrong with every mask."""
+    """Mistakes that apply to all three masks."""
     return {
         "Padding is forgotten: columns of padding must be hidden from every row.": _without_padding(mask),
         "Rows and columns are swapped: rows are who reads, columns are who is read.": (

@@ -1,7 +1,7 @@
-"""Checks of notebook 03: where cross-attention sits, what goes into the first layer, and one layer of the Q-Former.
+"""Checks of notebook 03: the layers with cross-attention, the input of the first layer, and one layer of the Q-Former.
 
-The functions here are the slow and obvious forms of `qformer.QFormer` and `qformer.QFormerLayer`, which compute nothing
-for padding; a test holds them to it.
+The functions here are slow and obvious forms of `qformer.QFormer` and `qformer.QFormerLayer`, which skip padding; a
+test compares them.
 
 Paper: section 3.1, Figure 2 (left). Notebook: 03.
 """
@@ -24,7 +24,7 @@ TINY = QFormerConfig(
 
 
 def tiny_qformer() -> QFormer:
-    """A Q-Former of two layers whose every parameter matters: as initialized, most would hardly be noticed."""
+    """A Q-Former of two layers with large random parameters: as initialized, most would barely change the output."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         qformer = QFormer(TINY).eval()
@@ -34,7 +34,7 @@ def tiny_qformer() -> QFormer:
     return qformer
 
 
-# --- Where the image comes in ---------------------------------------------------------------------------------------
+# --- Layers with cross-attention ------------------------------------------------------------------------------------
 
 
 def layers_with_cross_attention(num_layers: int, frequency: int) -> list[int]:
@@ -67,7 +67,7 @@ cross_attention_layers = Check(
 
 
 def embed_queries_and_text(qformer: QFormer, input_ids: Tensor) -> Tensor:
-    """input_ids [B, T] -> [queries ; text], [B, Q + T, D]: what the first layer gets."""
+    """input_ids [B, T] -> [queries ; text], [B, Q + T, D]: the input of the first layer."""
     queries = qformer.query_tokens.expand(len(input_ids), -1, -1)
     text = qformer.word_embeddings(input_ids) + qformer.position_embeddings.weight[: input_ids.shape[1]]
     return qformer.embedding_layer_norm(torch.cat([queries, text], dim=1))

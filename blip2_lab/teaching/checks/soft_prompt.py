@@ -1,8 +1,8 @@
-"""Checks of notebook 10, first half: from query outputs to what a language model reads.
+"""Checks of notebook 10, first half: from query outputs to the input of a language model.
 
-The library's versions are methods; the reader's are functions with the same arguments, so that either can take the
-other's place: `my_prepend(language_model, visual_prompt, text)`. The language models here are stand-ins of a few lines,
-whose logits depend on everything they may read, in order.
+The library's versions are methods; the reader's are functions with the same arguments, so that one can replace the
+other: `my_prepend(language_model, visual_prompt, text)`. The language models here have a few lines, and their logits
+depend on every token they may attend to, in order.
 
 Paper: section 3.3, Figure 3. Notebook: 10.
 """
@@ -37,11 +37,11 @@ def text_of(*rows: tuple[int, ...], left: bool = False) -> tuple[Tensor, Tensor]
     return text.ids, text.mask
 
 
-# --- Stand-ins ------------------------------------------------------------------------------------------------------
+# --- Tiny models ----------------------------------------------------------------------------------------------------
 
 
-class _Bridge(nn.Module):
-    """What `Stage2Model.visual_prompt` uses of a Stage2Model."""
+class TinyBridge(nn.Module):
+    """The parts of a Stage2Model that `Stage2Model.visual_prompt` uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class _Bridge(nn.Module):
         self.language_projection = nn.Linear(8, WIDTH)
 
 
-class Frozen(nn.Module):
-    """A language model's body: embeddings, and logits made of a running sum over what may be read."""
+class TinyTransformer(nn.Module):
+    """transformers' model inside a LanguageModel: embeddings, and logits from a running sum over unmasked tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,14 +80,14 @@ class Frozen(nn.Module):
         return SimpleNamespace(logits=(x.cumsum(dim=1) @ self.head)[:, -logits_to_keep:])
 
 
-class Speaker(nn.Module):
-    """A LanguageModel's face: `model`, `prepend` and, where given, ready-made `answer_logits`."""
+class TinyLanguageModel(nn.Module):
+    """The interface of a LanguageModel: `model`, `prepend` and, where given, fixed `answer_logits`."""
 
     prepend = LanguageModel.prepend
 
     def __init__(self, logits: Tensor | None = None) -> None:
         super().__init__()
-        self.model = Frozen()
+        self.model = TinyTransformer()
         self.model.config = SimpleNamespace(decoder_start_token_id=START)
         self.pad_token_id = PAD
         self.logits = logits
@@ -100,21 +100,21 @@ class Speaker(nn.Module):
 
 
 def _bridge_cases() -> list[Case]:
-    return [Case(f"{b} picture(s) of 5 features", (_Bridge(), random(b, 5, 6, seed=b))) for b in (1, 2)]
+    return [Case(f"{b} picture(s) of 5 features", (TinyBridge(), random(b, 5, 6, seed=b))) for b in (1, 2)]
 
 
 def _with_gradient(function: Callable, args: tuple) -> Any:
-    """The output, and whether it can teach the bridge."""
+    """The output, and whether the Q-Former and the projection get a gradient from it."""
     output = function(*args)
     return (output, bool(output.requires_grad)) if isinstance(output, Tensor) else output
 
 
-def _query_output(model: _Bridge, image_features: Tensor) -> Tensor:
+def _query_output(model: TinyBridge, image_features: Tensor) -> Tensor:
     return model.qformer(image=model.qformer.read_image(image_features)).query_output
 
 
 @torch.no_grad()
-def _without_gradient(model: _Bridge, image_features: Tensor) -> Tensor:
+def _without_gradient(model: TinyBridge, image_features: Tensor) -> Tensor:
     return Stage2Model.visual_prompt(model, image_features)
 
 
@@ -149,7 +149,9 @@ visual_prompt = Check(
 def _prepend_cases() -> list[Case]:
     texts = (text_of((3, 4)), text_of((3, 4, 5), (6,)), text_of((3,), (4, 5), left=True))
     return [
-        Case(f"{2 + i} soft words, token ids {ids.tolist()}, {PAD} is padding", (Speaker(), prompt, ids, mask))
+        Case(
+            f"{2 + i} soft words, token ids {ids.tolist()}, {PAD} is padding", (TinyLanguageModel(), prompt, ids, mask)
+        )
         for i, (ids, mask) in enumerate(texts)
         for prompt in [random(len(ids), 2 + i, WIDTH, seed=3)]
     ]
@@ -164,7 +166,7 @@ def _on_text(function: Callable, args: tuple) -> Any:
 def _prepend_but(change: Callable[[Tensor, Tensor, Tensor], tuple]) -> Callable:
     """A wrong prepend, from soft words, embedded words and the text's mask (both as the right one has them)."""
 
-    def wrong(model: Speaker, prompt: Tensor, text: Text) -> tuple:
+    def wrong(model: TinyLanguageModel, prompt: Tensor, text: Text) -> tuple:
         return change(prompt, model.model.get_input_embeddings()(text.ids), text.mask.long())
 
     return wrong
@@ -264,7 +266,7 @@ def _split_cases() -> list[Case]:
 
 
 def _splits(function: Callable, args: tuple) -> Any:
-    """All cuts that occur, whether none is rare, and whether the generator alone decides."""
+    """All splits that occur, whether none is rare, and whether only the generator determines them."""
     (caption,) = args
     found = []
     for _ in range(2):
@@ -282,7 +284,7 @@ def _splits(function: Callable, args: tuple) -> Any:
 
 
 def _split_but(cut: Callable[[list[str], torch.Generator], int]) -> Callable:
-    """A wrong place to cut."""
+    """A split at a wrong position."""
 
     def wrong(caption: str, generator: torch.Generator | None = None) -> tuple[str, str]:
         words = caption.split()

@@ -1,4 +1,4 @@
-"""Checks of notebooks 08 and 11: the learning rate of a step, and what a measured share is worth.
+"""Checks of notebooks 08 and 11: the learning rate of a step, and the confidence interval of an accuracy.
 
 Paper: section 3.4 (warm-up and cosine), 4.1 (zero-shot VQA). Notebooks: 08, 11.
 """
@@ -29,7 +29,7 @@ def _rate_but(
     fall: Callable[[float], float] = lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
     least: Callable[[OptimConfig], float] = lambda o: o.min_lr,
 ) -> Callable:
-    """The schedule with one part of it done in another way."""
+    """The schedule with one part done differently."""
 
     def wrong(optim: OptimConfig, step: int) -> float:
         if step < optim.warmup_steps:
@@ -113,7 +113,7 @@ exact_match = Check(
     },
 )
 
-# --- How sure is a share? -------------------------------------------------------------------------------------------
+# --- The confidence interval ----------------------------------------------------------------------------------------
 
 
 def _interval_cases() -> list[Case]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from blip2_lab.checkpoints.catalog import frozen_part
+from blip2_lab.checkpoints.catalog import frozen_model
 from blip2_lab.data.feature_cache import cache_bytes
 from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, work_by_part
 from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters
@@ -181,7 +181,7 @@ def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
         names[start.model.language_model] = model.language
     else:
         names[model.stage1.bert] = model.qformer
-    rows = {name: frozen_part(name) for name in names}
+    rows = {name: frozen_model(name) for name in names}
     return {name: float(row.download_bytes(count_parameters(names[name]))) for name, row in rows.items() if row}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blip2_lab.common.console import nearest
+from blip2_lab.common.console import did_you_mean
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
 from blip2_lab.training.recipes.schema import FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
@@ -20,7 +20,9 @@ RECIPES: dict[str, Recipe] = {r.name: r for r in (*MICRO, OWN, *LAPTOP, *A100, *
 def get(name: str) -> Recipe:
     """The recipe of that name. Raises ValueError that suggests the nearest name."""
     if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}{nearest(name, RECIPES)}; `blip2-lab recipes` lists them all")
+        raise ValueError(
+            f"there is no recipe {name!r}{did_you_mean(name, RECIPES)}; `blip2-lab recipes` lists them all"
+        )
     return RECIPES[name]
 
 

@@ -18,7 +18,7 @@ import types
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from blip2_lab.common.console import nearest
+from blip2_lab.common.console import did_you_mean
 
 SEE_PLAN = "see blip2-lab plan"  #: the cost of a recipe without a measurement
 
@@ -228,7 +228,7 @@ def override(config: Config, setting: str) -> Config:
     known = settings(config)
     key = key.strip()
     if key not in known:
-        raise ValueError(f"recipe {config.name} has no setting {key!r}{nearest(key, known)}")
+        raise ValueError(f"recipe {config.name} has no setting {key!r}{did_you_mean(key, known)}")
     return _replace(config, key.split("."), text.strip(), key)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.models.decoding import PAPER, Decoding
+from blip2_lab.models.decoding import PAPER_DECODING, Decoding
 from blip2_lab.models.language_model import DecoderLanguageModel
 from blip2_lab.picturebook import words
 from blip2_lab.training.tasks.base import ImageTask
@@ -54,7 +54,7 @@ class Stage2Task(ImageTask):
         """Whether each answer is an exact match."""
         # A decoder continues after its answer ("snow. Question: what …"); the paper's beams and length penalty stop it.
         is_decoder = isinstance(self.model.language_model, DecoderLanguageModel)
-        decoding, right = PAPER if is_decoder else Decoding(num_beams=1), []
+        decoding, right = PAPER_DECODING if is_decoder else Decoding(num_beams=1), []
         for start in range(0, len(self.questions), at_once):
             chunk = self.questions[start : start + at_once]
             prompts = visual_prompts[[number for number, _ in chunk]]

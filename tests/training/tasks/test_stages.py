@@ -42,7 +42,7 @@ def parts(tmp_path_factory) -> Path:
     """Run folders with random micro-vit, micro-bert, micro-t5 and micro-opt, as their recipes would leave them."""
     from transformers import BertConfig, BertForMaskedLM, Blip2VisionConfig, OPTConfig, T5Config
 
-    from blip2_lab.models.micro import new_opt, new_t5, room_for_image_token
+    from blip2_lab.models.micro import new_opt, new_t5, padded_vocab_size
     from blip2_lab.models.vision_encoder import ImageEncoder
     from blip2_lab.picturebook.tokenizer import build_tokenizer
 
@@ -53,7 +53,7 @@ def parts(tmp_path_factory) -> Path:
     ImageEncoder.from_config(vision).model.save_pretrained(runs / "micro-vit" / "model")
     for family in ("bert", "t5", "opt"):
         folder, tokenizer = runs / f"micro-{family}" / "model", build_tokenizer(family)
-        rows = room_for_image_token(len(tokenizer))
+        rows = padded_vocab_size(len(tokenizer))
         if family == "bert":
             model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes, max_position_embeddings=64))
         elif family == "t5":

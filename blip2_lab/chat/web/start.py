@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if (sentence := console.explain(error)) is None:
             raise
-        console.say(f"app.py: {sentence}")
+        console.print_progress(f"app.py: {sentence}")
         sys.exit(2)
 
 

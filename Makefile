@@ -10,12 +10,13 @@ SAY := @printf '\n== %s\n'
 INSTALL = @$(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt --editable $(1) \
   | awk '/^ *(Downloading|Using cached|Building|Installing)/ { print substr($$0, 1, 100); fflush() }'
 
-.PHONY: help demo test lab notebooks setup clean
+.PHONY: help demo test check lab notebooks setup clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
 	@echo "make demo    starts the chat and prints its address (the first time it builds the environment: some minutes)"
 	@echo "make test    runs the tests                PYTEST='-k qformer -x' hands options to pytest"
+	@echo "make check   checks style and formatting with ruff; changes nothing"
 	@echo "make lab     opens JupyterLab on the notebooks"
 	@echo "make notebooks   runs them all again and keeps what came out     ARGS='04 05' chooses"
 	@echo "make setup   builds the whole environment and stops there"
@@ -56,6 +57,11 @@ demo: .venv/ready-demo  ## the chat
 test: .venv/ready-dev  ## the tests, in two processes of one thread each
 	$(SAY) "Running the tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+
+check: .venv/ready-dev  ## style and formatting, without changing a file
+	$(SAY) "Checking style and formatting"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 
 # in a container one is often root, as whom Jupyter does not start without being told
 lab: .venv/ready-lab  ## the notebooks

@@ -19,7 +19,7 @@ import torch
 
 import blip2_lab
 from benchmarks.full_size import PROMPT, write_checkpoint
-from benchmarks.measure import heading
+from benchmarks.measure import heading, largest
 from blip2_lab.checkpoints import catalog
 from blip2_lab.interpret.attention_maps import AttentionMaps, record_attention
 from blip2_lab.picturebook.draw import draw
@@ -33,7 +33,7 @@ def describe(maps: AttentionMaps) -> None:
     for part, kind in sorted({(m.part, m.kind) for m in maps}):
         some = maps.select(part, kind)
         layers, calls = {m.layer for m in some}, {m.call for m in some}
-        off = max((m.weights.float().sum(dim=-1) - 1).abs().max().item() for m in some)
+        off = largest((m.weights.float().sum(dim=-1) - 1).abs().max().item() for m in some)
         shape = "x".join(map(str, some[0].weights.shape))
         counted = f"{len(layers):3} layers {len(calls):3} calls"
         print(f"  {part:17}{kind:6} {counted}   first {shape:17} rows off 1 by {off:.0e}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import platform
@@ -9,7 +10,7 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -47,6 +48,15 @@ def _numbers(index: Tensor | None) -> list[Tensor | None]:
 def _ghosts():
     with _Ghost(), patch.object(torch, "autocast", lambda *_, **__: nullcontext()):  # there is none for meta tensors
         yield
+
+
+def largest(differences: Iterable[float]) -> float:
+    """Their maximum, NaN if one is NaN: Python's `max` drops a NaN that is not the first. Raises ValueError if there
+    are none."""
+    differences = list(differences)
+    if not differences:
+        raise ValueError("nothing was compared")
+    return math.nan if any(map(math.isnan, differences)) else max(differences)
 
 
 def flops(step: Callable[[], object]) -> int:

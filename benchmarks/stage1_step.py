@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from benchmarks.measure import flops, heading, kept_bytes, own_clock, peak_memory, take_turns
+from benchmarks.measure import flops, heading, kept_bytes, largest, own_clock, peak_memory, take_turns
 from blip2_lab.models.losses import Stage1Losses
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
@@ -106,10 +106,10 @@ def disagreement(size: Size) -> tuple[float, float]:
             ([losses.itc.item(), losses.itm.item(), losses.itg.item()], [p.grad for p in model.parameters()])
         )
     (a, grads_a), (b, grads_b) = results
-    scale = max(grad.abs().max().item() for grad in grads_a)
+    scale = largest(grad.abs().max().item() for grad in grads_a)
     return (
-        max(abs(x - y) for x, y in zip(a, b, strict=True)),
-        max((x - y).abs().max().item() for x, y in zip(grads_a, grads_b, strict=True)) / scale,
+        largest(abs(x - y) for x, y in zip(a, b, strict=True)),
+        largest((x - y).abs().max().item() for x, y in zip(grads_a, grads_b, strict=True)) / scale,
     )
 
 

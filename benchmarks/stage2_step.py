@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import heading, own_clock, peak_memory, take_turns
+from benchmarks.measure import heading, largest, own_clock, peak_memory, take_turns
 from blip2_lab.checkpoints.huggingface import from_transformers
 from blip2_lab.models.language_model import IGNORE_INDEX, Text
 from blip2_lab.models.stage2 import Stage2Model
@@ -187,7 +187,7 @@ def disagreement(models: dict[str, nn.Module], size: Size) -> tuple[float, float
     data = batch(size)
     a, b = (step(model, data, name).item() for name, model in models.items())
     pairs = list(zip(*(trained_gradients(model) for model in models.values()), strict=True))
-    return abs(a - b), max(((x - y).abs().max() / x.abs().max()).item() for x, y in pairs)
+    return abs(a - b), largest(((x - y).abs().max() / x.abs().max()).item() for x, y in pairs)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The benchmarks count what they say, compare equal things, and their scripts run (at a small size)."""
 
+import math
 import time
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import data_speed, load, retrieval, stage1_step, stage2_step
-from benchmarks.measure import flops, kept_bytes, own_clock, peak_memory, take_turns
+from benchmarks.measure import flops, kept_bytes, largest, own_clock, peak_memory, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.models.retrieval import read_gallery, search
 
@@ -72,6 +73,17 @@ def test_a_search_is_lavis_search(tiny_model):
     with torch.no_grad():
         ours = search(stage1, read_gallery(stage1, [features]), ids, mask, shortlist=3, rank_by="lavis")
     torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_a_difference_is_not_hidden_by_nan():
+    """Python's `max` drops a NaN that is not the first; the -inf of pairs that were not re-ranked make one."""
+    assert largest([1.0, 3.0, 2.0]) == 3 and math.isnan(largest([1.0, float("nan"), 2.0]))
+    with pytest.raises(ValueError, match="nothing"):
+        largest([])
+    one, none = torch.tensor([[1.0, -torch.inf], [-torch.inf, 2.0]]), torch.full((2, 2), -torch.inf)
+    assert retrieval.apart(one, one) == 0 and retrieval.apart(one + 0.5, one) == 0.5
+    assert retrieval.apart(one.flip(1), one) == retrieval.apart(none, none) == torch.inf
+    assert math.isnan(retrieval.apart(one.where(one != 2, torch.nan), one))
 
 
 def test_steps_take_turns():

@@ -117,7 +117,8 @@ def _numbers(run: Run) -> list[Finding]:
         says = f"no gradient arrives: its norm is {max(norms):.1g}"
         causes = ("what should train is frozen", "the loss is computed from detached tensors", "the learning is over")
         return [Finding("total", "bad", says, causes)]
-    best, now = min(run.records, key=lambda record: record["total"]), run.value("total")
+    finite = [record for record in run.records if math.isfinite(record["total"])]  # beside NaN nothing rises
+    best, now = min(finite, key=lambda record: record["total"]), run.value("total")
     as_expected = now < 1.15 * (run.expected("total") or 0)  # a curriculum raises the loss on purpose
     if not run.early and not as_expected and now > 1.15 * best["total"] and best["step"] < 0.9 * run.step:
         says = f"the loss was {best['total']:.3g} at step {best['step']} and is {now:.3g} now: it rises"
@@ -185,7 +186,7 @@ def _objective(run: Run, name: str) -> Finding:
 
 
 def _total(run: Run, now: float, expected: float | None, beside: str) -> Finding:
-    first = run.records[0]["total"]
+    first = next(record["total"] for record in run.records if math.isfinite(record["total"]))
     if run.early:
         return Finding("total", "wait", f"the loss is {now:.3g} after {run.step} steps: too few to judge{beside}")
     if now > 0.97 * first:

@@ -142,6 +142,16 @@ def test_a_curriculum_is_no_rise(diagnose):
     assert "it rises" not in diagnose(lines, reference=lines)["total"].says
 
 
+@pytest.mark.parametrize(
+    ("total", "says"), [(lambda step: 0.1 if step < 500 else 0.5, "rises"), (lambda step: 2.0, "fall")]
+)
+def test_a_first_loss_of_nan_hides_nothing(diagnose, total, says):
+    lines = stage2(total=total)
+    lines[0]["total"] = math.nan
+    found = diagnose(lines)["total"]
+    assert found.state == "bad" and says in found.says, found
+
+
 def test_a_loss_that_is_not_finite(diagnose):
     lines = stage2()
     lines[-1]["total"] = math.nan

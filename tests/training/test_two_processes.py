@@ -145,6 +145,8 @@ def run_rank(rank: int, world: int, port: int, folder: str, names: list[str]) ->
                     quietly(TinyStage1Task(optim, 0.3, broken_from), optim, runs / f"{name}-cut", save_every=2)
                 except OSError:
                     assert broken_from == 3
+                else:
+                    assert broken_from == 1000, "it was not cut, so nothing is resumed"
             quietly(TinyStage1Task(optim, 0.3), optim, runs / f"{name}-whole", save_every=2)
     optim = replace(OPTIM, precision="bf16")
     quietly(TinyStage1Task(optim), optim, runs / "bf16")
@@ -193,11 +195,13 @@ def test_two_processes_equal_one(two, reference, name):
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_two_processes_resume_bitwise(two, name):
     cut, whole = weights(two / f"{name}-cut"), weights(two / f"{name}-whole")
-    assert all(torch.equal(cut[key], tensor) for key, tensor in whole.items())
+    assert cut.keys() == whole.keys() and all(torch.equal(cut[key], tensor) for key, tensor in whole.items())
+    assert len(losses(two / f"{name}-whole")) == 5
     assert losses(two / f"{name}-cut") == losses(two / f"{name}-whole")
 
 
 def test_two_processes_in_bf16_stay_close(two, reference):
+    assert len(losses(reference / "stage1")) == 5
     for ours, exact in zip(losses(two / "bf16"), losses(reference / "stage1"), strict=True):
         assert ours[0] == pytest.approx(exact[0], rel=0.05)
 

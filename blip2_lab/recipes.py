@@ -122,8 +122,8 @@ MICRO = (
         "t5",
         OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SeedData(lessons=(100, 300, 850, 1200), piles_from=1500),
-        eval_every=1000,
+        SeedData(sentences_from=800),
+        eval_every=500,
     ),
     Recipe(
         "micro-stage1",
@@ -187,6 +187,8 @@ MICRO += (_sequence("micro-all", MICRO_MODEL, "89 min on two cores", MICRO),)
 #: Longer runs of the same parts: the weights in the package are what `blip2-lab train shipped` makes.
 SHIPPED_STEPS = {
     "micro-vit": 2500,
+    "micro-bert": 1000,
+    "micro-t5": 4000,
 }
 
 

@@ -271,12 +271,10 @@ def _position_check(scene: Scene, rng: Random) -> Asked:
 
 def _counted(scene: Scene, rng: Random) -> tuple[str, str, int]:
     """A group of things in the singular and the plural, and how many of them there are."""
-    by = pick(rng, ("all", "kind", "kind", "kind", "color", "both", "category", "size", "absent", "colors"))
+    by = pick(rng, ("all", "kind", "kind", "kind", "color", "both", "category", "size", "absent"))
     if by == "all":
         noun = pick(rng, ("thing", "thing", "object", "item"))
         return noun, plural_of(noun), len(scene.things)
-    if by == "colors":
-        return "color", "different colors" if rng.random() < 0.5 else "colors", len({t.color for t in scene.things})
     if by == "absent":
         noun = pick(rng, ABSENT) if rng.random() < 0.9 else UNKNOWN
         return noun, plural_of(noun), 0
@@ -301,6 +299,8 @@ def _counted(scene: Scene, rng: Random) -> tuple[str, str, int]:
 
 
 def _count(scene: Scene, rng: Random) -> Asked:
+    if rng.random() < 0.05:
+        return wording(rng, "color count"), NUMBERS[len({t.color for t in scene.things})]
     singular, several, count = _counted(scene, rng)
     return wording(rng, "count", plural=several, a=a(singular), singular=singular), NUMBERS[count]
 

@@ -107,6 +107,10 @@ FILLERS: dict[str, str] = {
 #: Wordings of each intention. Slots: {ref} "the red boat", {a} "a red boat", {plural} "red boats", {kind}, {color} …
 WORDINGS: dict[str, tuple[str, ...]] = {
     "color": (
+        "what [hue|shade|tint|tone|coloring] [is|has|does] {ref}[ have|]",
+        "{ref} comes in [what|which] color",
+        "which [shade|color] [was|did they] [used|use] for {ref}",
+        "[specify|state|indicate|mention] the color of {ref}",
         "what color [is|has] {ref}",
         "[which|what] color does {ref} have",
         "[what is|tell me|name|give me|say] the color of {ref}",
@@ -145,6 +149,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "do you think {ref} is {a}",
     ),
     "what": (
+        "what [exactly |actually |]is {ref} [showing|meant to be|likely to be|]",
+        "how would you [name|describe|call|classify] {ref}",
+        "[classify|determine|specify|guess] what {ref} is",
+        "what [figure|shape|element|subject] is {ref}",
+        "what is the [name|kind|type|identity] of {ref}",
         "what [is|could|might] {ref}[ be|]",
         "what do you call {ref}",
         "[what|which] [kind|sort|type] of {thing} is {ref}",
@@ -169,6 +178,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is there something {attribute}, and what is it",
     ),
     "what by position": (
+        "what [sits|lies|appears|is situated|is positioned|is standing|is sitting|is lying] {where}",
+        "which [figure|shape|element] is {where}",
+        "[describe|mention|state] the {thing} {where}",
+        "what have you got {where}",
+        "what occupies the [part|area|region|space] {where}",
         "[what|which {thing}] is {where}[ of the {picture}|]",
         "what [do you see|can you see|is there|stands|is shown|is drawn|is located|is placed|can be seen] {where}",
         "what is {where} part of the {picture}",
@@ -181,6 +195,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "which {thing} is found {where}",
     ),
     "size": (
+        "what are the dimensions of {ref}",
+        "is {ref} [rather|more|quite] {large} or {small}",
+        "how [wide|high|sized] is {ref}",
+        "is it a {large} or a {small} one, {ref}",
+        "[state|specify|mention|guess] the size of {ref}",
         "is {ref} [{large} or {small}|{small} or {large}]",
         "what [size|is the size of] {ref}",
         "what size [is|has] {ref}",
@@ -204,6 +223,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is it true that {ref} is {size}",
     ),
     "position": (
+        "where [exactly |precisely |]is {ref} [situated|positioned|located|standing|sitting|lying|found|visible]",
+        "in [what|which] [direction|half|quarter|portion|zone|spot] is {ref}",
+        "[which|what] [part|corner|side|area] of the {picture} [contains|holds|has|shows] {ref}",
+        "whereabouts is {ref}",
+        "[state|specify|mention|indicate|describe] [where {ref} is|the position of {ref}|the location of {ref}]",
         "where is {ref}[ {here}|]",
         "where [do you see|can you see|can i see|do i find|can i find|could i find|is placed|is located] {ref}",
         "where {here} is {ref}",
@@ -242,6 +266,13 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "can you find {ref} {where}",
     ),
     "count": (
+        "what [amount|quantity] of {plural} [is there|do you see|can you see]",
+        "how many {plural} altogether",
+        "[state|specify|mention|determine|guess] [how many {plural} there are|the number of {plural}]",
+        "how many different {plural} {seen}",
+        "there are how many {plural}",
+        "what is the total number of {plural}",
+        "how many pieces of {singular}",
         "how many {plural} {seen}[ {here}|]",
         "[what is|tell me|give me|say] the number of {plural}[ {here}|]",
         "[count|please count|can you count|could you count|try to count] [the |all |all the |]{plural}[ {here}|]",
@@ -259,6 +290,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "how many {plural} did the artist draw",
         "what is the count of {plural}",
     ),
+    "color count": (
+        "how many [different |]colors {seen}",
+        "[count|tell me the number of] the [different |]colors",
+        "in how many colors are the {things}",
+    ),
     "count check": (
         "{are_there} {number} {plural}[ {here}|]",
         "are there exactly {number} {plural}",
@@ -273,6 +309,19 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "do you see several {plural}",
     ),
     "existence": (
+        "[is|was] {a} [included|contained|to be seen|to be found|among the {things}|on display|located here]",
+        "are you able to see {a}",
+        "can i see {a} [somewhere|anywhere|{here}|]",
+        "do we have {a}",
+        "does {a} exist [{here}|]",
+        "have you got {a} {here}",
+        "is there at least one {singular}",
+        "can you [locate|detect|recognize|identify|notice] {a}",
+        "[does|would] the {picture} include {a}",
+        "might there be {a}",
+        "is there possibly {a}",
+        "has the {picture} got {a}",
+        "there is no {singular}, or is there",
         "{is_there} {a}[ {here}|]",
         "{is_there} [any|some] {singular}[ {here}|]",
         "{are_there} [any |some |]{plural}[ {here}|]",
@@ -292,6 +341,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is {a} part of the {picture}",
     ),
     "something": (
+        "is there [something|anything] that [is|looks|seems] {attribute}",
+        "[does|would] anything [appear|seem|look] {attribute}",
         "{is_there} [something|anything|any {thing}|some {thing}|a {thing} that is] {attribute}[ {here}|]",
         "is [something|anything|any of the {things}|one of the {things}|any {thing}] {attribute}[ {here}|]",
         "are there any {attribute} {things}",
@@ -299,6 +350,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "do you see [something|anything] {attribute}",
     ),
     "relation": (
+        "what [sits|lies|appears|is situated|is positioned|is standing] {relation} {ref}",
+        "which [figure|shape|element] is {relation} {ref}",
+        "who or what is {relation} {ref}",
+        "[describe|mention|state] the {thing} {relation} {ref}",
         "what is {relation} {ref}",
         "[which|what] {thing} is {relation} {ref}",
         "what [do you see|can you see|is there|stands|is shown|can be seen|is located|is placed] {relation} {ref}",
@@ -318,6 +373,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "does {first} stand {relation} {ref}",
     ),
     "place": (
+        "what [environment|surroundings|area|region|world|spot|scenario] is [this|it|shown]",
+        "[where|in which place] [is it|is the {picture}] [situated|located|playing]",
+        "[which|what] [environment|surroundings|terrain|scene] [do you see|is shown|is depicted]",
+        "are we [outside|outdoors], and where",
+        "[state|specify|guess] the [place|location|setting]",
+        "where are the {things} [located|standing|situated]",
         "what place is [this|it|that|shown|shown here|in the {picture}]",
         "which place [is shown|is this|do you see|does the {picture} show|is it|is depicted]",
         "where [was|is] this {picture} [made|taken|from|set|painted|drawn|shot]",
@@ -350,6 +411,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "are we {place} or {other_place}",
     ),
     "time": (
+        "is it [morning or evening|noon or midnight], day or night",
+        "[state|specify|guess] the time of day",
+        "which [part|half] of the day [is it|is this|is shown]",
+        "is it day there or night",
+        "what [moment|time] of the day [is it|do you see]",
+        "is the [sun or the moon|moon or the sun] out",
         "is it [day or night|night or day|daytime or nighttime|nighttime or daytime|dark or light]",
         "what time [is it|of day is it|of day is shown|of day is this|of the day is it|of day does the {picture} show]",
         "[when|at what time|at what time of day] [was|is] this [{picture} |][made|taken|drawn|painted|set|happening]",
@@ -363,6 +430,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "[time of day|day or night]",
     ),
     "day check": (
+        "is it [noon|a bright day|a sunny day|morning|afternoon]",
+        "do you see daylight",
+        "is the sky [bright|blue|light]",
+        "are we in daylight",
+        "does the {picture} show [daytime|a day]",
         "is it [day|daytime|day time|light|bright|light outside|bright outside|sunny|still day|during the day]",
         "is this [by day|during the day|at daytime|a day {picture}]",
         "does the sun shine",
@@ -372,6 +444,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is it day [now|here|already|there|in the {picture}]",
     ),
     "night check": (
+        "is it [midnight|evening|a dark night|pitch dark]",
+        "do you see [moonlight|the moon|stars]",
+        "is the sky [dark|black]",
+        "does the {picture} show [nighttime|a night]",
         "is it [night|nighttime|night time|dark|dark outside|late|already night|already dark|at night]",
         "is this [by night|during the night|at night|a night {picture}]",
         "does the moon shine",
@@ -395,6 +471,19 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "[name|list|tell me] [the|all|all the] {categories}",
     ),
     "inventory": (
+        "what [elements|subjects|contents|stuff|figures|shapes] [are there|do you see|can you see|are shown|are visible]",
+        "what stuff is [there|here|in it]",
+        "what [makes up|is included in|appears in|is contained in] the {picture}",
+        "[summarize|mention|enumerate|identify] [the contents|what is there|the {things}|all {things}]",
+        "what all can you [see|find|spot|notice|recognize|identify]",
+        "[tell|show] me [each|every] [{thing}|single {thing}]",
+        "what are the [contents|main {things}|elements|subjects] of the {picture}",
+        "what is the {picture} made of",
+        "walk me through the {things}",
+        "what does it [show|contain|depict]",
+        "whatever you see, name it",
+        "what is the [subject|content|topic] of [the|this] {picture}",
+        "what am i looking at",
         "what is [in the {picture}|in this {picture}|on the {picture}|shown|here|there|visible|to see|depicted|drawn]",
         "what [do you see|can you see|do you notice|can you find|can you spot|can be seen|could you see][ {here}|]",
         "what [things|objects|items] [are there|do you see|can you see|are in the {picture}|are shown|are visible]",
@@ -425,6 +514,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "[name|list|tell me] [the|all|all the] colors[ of the {things}|]",
     ),
     "use": (
+        "what [function|job|task] does {ref} have",
+        "what does {ref} serve for",
+        "what [would|could] {ref} be [useful|used|needed] for",
+        "what do people [typically|commonly|usually|normally] do with {ref}",
+        "what is the [function|usage|job] of {ref}",
+        "for what is {ref} used",
         "what is {ref} used for",
         "what [do you|do people|can you|can one|would you|could i|does one] [do with|use] {ref}[ for|]",
         "what is [the purpose|the use] of {ref}",
@@ -436,6 +531,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "how do [you|people|we] use {ref}",
     ),
     "can do": (
+        "what [ability|abilities|skill] does {ref} have",
+        "what [would|could] {ref} do",
+        "what does {ref} [typically|commonly|normally|usually|like to] do",
+        "what is the [function|job|ability] of {ref}",
+        "how does {ref} spend its time",
         "what can {ref} do",
         "what does {ref} do[ usually| all day| normally|]",
         "what is {ref} able to do",
@@ -446,6 +546,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what is {ref} used for",
     ),
     "home": (
+        "what is the [natural|usual|normal|typical] [place|home|habitat|location] of {ref}",
+        "where does {ref} [typically|commonly|usually|normally] [live|stay|stand|belong]",
+        "where would {ref} be [kept|stored|found|seen|placed]",
+        "in what kind of place does {ref} [live|belong|stay]",
         "where does {ref} [belong|live|come from|go|normally belong|usually belong]",
         "where [do|would|could|can] [you|one|people] [usually |normally |]find {ref}[ in real life| usually|]",
         "where [would|do] [you|people] [keep|put|look for] {ref} [usually|normally|in real life]",
@@ -456,6 +560,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what place is right for {ref}",
     ),
     "part": (
+        "what [component|feature|piece|detail|element] does {ref} have",
+        "does {ref} have a part, and which",
+        "which [component|piece|feature] [is part of|belongs to] {ref}",
+        "what is {ref} equipped with",
+        "what part can you name of {ref}",
         "what part[s|] does {ref} have",
         "what does {ref} have[ as a part|]",
         "[name|tell me] [a|one] part of {ref}",
@@ -466,6 +575,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "{tell} [a|one] part of {ref}",
     ),
     "description": (
+        "[summarize|summarise] the {picture}",
+        "[provide|write|offer] a description",
+        "what would you say about [the|this] {picture}",
+        "explain the {picture}[ to me|]",
+        "walk me through the {picture}",
+        "how would you describe [it|the {picture}|this]",
         "describe the {picture}",
         "describe this {picture}",
         "please describe [the {picture}|what you see|everything|the scene|it]",
@@ -531,6 +646,27 @@ AFTER = (
     "in the {picture}, please", "that you can see", "really", "overall", "actually", "now", "would you say",
 )  # fmt: skip
 
+#: Words that a question may have in it anywhere and that change nothing in its answer.
+ANYWHERE = tuple(
+    """actually really perhaps maybe possibly currently basically clearly simply just also again still honestly roughly
+    probably certainly surely definitely sir dear buddy mate friend folks guys quickly kindly precisely
+    specifically generally usually lovely nice cute funny pretty beautiful great wonderful strange whole entire
+    main given following mentioned very quite rather too much will shall should must may might be been being got
+    get let us our your my his her their because since while although though always sometimes often soon later
+    today tomorrow yesterday sure correct answer reply respond question word words sentence english model
+    machine test try check help need want like love hope think guess believe suppose imagine remember understand
+    know wonder mean means feel ask asked asking wanted thanks cheers cool awesome amazing super fine good bad
+    better best new old young some close far away""".split()
+)
+
+#: Words that people use and no template has: known, so that a question with one of them is not refused.
+KNOWN = tuple(
+    """not no never only above little between beside near next inside outside front behind together first second third
+    last middle side edge half quarter upper lower leftmost rightmost topmost uppermost lowest highest bigger
+    smaller larger taller any other another else every each same both either neither alone why when who whose
+    whom yes wrong computer right end start begin around across along through""".split()
+)
+
 #: Small words that people leave out when they type in a hurry.
 DROPPED = frozenset("the a an is are do you does can there of in me".split())
 
@@ -563,6 +699,10 @@ def as_typed(rng: Random, text: str) -> str:
         text = f"{expand(rng, pick(rng, BEFORE))} {text}"
     elif rng.random() < 0.2:
         text = f"{text} {expand(rng, pick(rng, AFTER))}"
+    if rng.random() < 0.12:
+        words = text.split()
+        words.insert(int(rng.random() * (len(words) + 1)), pick(rng, ANYWHERE if rng.random() < 0.85 else KNOWN))
+        text = " ".join(words)
     if rng.random() < 0.08:
         words = text.split()
         small = [i for i, word in enumerate(words) if word in DROPPED]
@@ -575,7 +715,7 @@ def as_typed(rng: Random, text: str) -> str:
 @cache
 def words_of_wordings() -> frozenset[str]:
     """Every word of every template and table above, without slots and punctuation."""
-    texts = [text for texts in WORDINGS.values() for text in texts] + [*FILLERS.values(), *BEFORE, *AFTER, *ABSENT]
+    texts = [text for texts in WORDINGS.values() for text in texts] + [*FILLERS.values(), *BEFORE, *AFTER, *ABSENT, *ANYWHERE, *KNOWN]
     texts += [text for texts in (*SYNONYMS.values(), *SCENERY.values()) for text in texts] + ["sky"]
     found = re.sub(r"\{\w+\}|[\[\]|.,:?!]", " ", " ".join(texts)).split()
     return frozenset(found)

@@ -422,10 +422,17 @@ def _category(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "category", category=other_word(rng, category, 0.15)), kind
 
 
-def _category_list(scene: Scene, rng: Random) -> Asked:
-    category = pick(rng, scene.things).category if rng.random() < 0.8 else pick(rng, tuple(CATEGORIES))
-    found = [t for t in reading_order(scene) if t.category == category]
-    return wording(rng, "category list", categories=plural_of(other_word(rng, category, 0.15))), listed(found)
+def _some_listed(scene: Scene, rng: Random) -> Asked:
+    """The things of one category, kind, color or size."""
+    name = pick(rng, ("category", "category", "kind", "color", "color", "size"))
+    values = {"category": tuple(CATEGORIES), "kind": KINDS, "color": COLORS, "size": SIZES}[name]
+    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, values)
+    found = [t for t in reading_order(scene) if getattr(t, name) == value]
+    if name in ("category", "kind"):
+        several = plural_of(other_word(rng, value, 0.15))
+    else:
+        several = f"{other_word(rng, value)} {pick(rng, ('things', 'things', 'objects', 'items'))}"
+    return wording(rng, "some listed", plural=several), listed(found)
 
 
 def _inventory(scene: Scene, rng: Random) -> Asked:
@@ -478,8 +485,8 @@ INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "position": (_attribute("position", "position"), 6),
     "side": (_side, 2),
     "position check": (_position_check, 2),
-    "count": (_count, 14),
-    "count check": (_count_check, 3),
+    "count": (_count, 28),
+    "count check": (_count_check, 4),
     "existence": (_existence, 10),
     "something": (_something, 2),
     "relation": (_relation, 6),
@@ -490,7 +497,7 @@ INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "time": (_time, 2),
     "time check": (_time_check, 2),
     "category": (_category, 2),
-    "category list": (_category_list, 2),
+    "some listed": (_some_listed, 8),
     "inventory": (_inventory, 12),
     "colors": (_colors, 1),
     "use": (_use, 2),

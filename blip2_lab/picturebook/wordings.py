@@ -466,9 +466,13 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what is the {category}[ {here}|]",
         "the {category}, what is it",
     ),
-    "category list": (
-        "[which|what] {categories} [are there|do you see|can you see|are shown|are in the {picture}]",
-        "[name|list|tell me] [the|all|all the] {categories}",
+    "some listed": (
+        "[which|what] {plural} [are there|do you see|can you see|are shown|are in the {picture}|are here|can you find]",
+        "[name|list|tell me|show me|enumerate|mention] [the|all|all the] {plural}[ {here}|]",
+        "what {plural} does the {picture} show",
+        "{tell} which {plural} [you see|are there]",
+        "what are the {plural}[ {here}|]",
+        "what are [all |]the {plural} in the {picture}",
     ),
     "inventory": (
         "what [elements|subjects|contents|stuff|figures|shapes] [are there|do you see|can you see|are shown|are visible]",

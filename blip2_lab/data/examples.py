@@ -81,7 +81,8 @@ class Record:
 class Batch:
     """What a training step sees: pictures as `pixels` [B,3,S,S] or as `image_features` [B,N,Dv], and raw strings.
 
-    Where `questions` are given, `captions` are their answers. Rows of equal id show the same picture.
+    Where `questions` are given, `captions` are their answers. Rows of equal id show the same picture. `matches`
+    bool[B,B]: is caption m true of picture b? None: of its own picture alone.
     """
 
     captions: list[str]
@@ -89,12 +90,14 @@ class Batch:
     image_features: Tensor | None = None
     ids: list[str] = field(default_factory=list)
     questions: list[str] | None = None
+    matches: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
         pixels = None if self.pixels is None else self.pixels.to(device)
         features = None if self.image_features is None else self.image_features.to(device)
-        return replace(self, pixels=pixels, image_features=features)
+        matches = None if self.matches is None else self.matches.to(device)
+        return replace(self, pixels=pixels, image_features=features, matches=matches)
 
 
 def image_ids(ids: Iterable[str]) -> Tensor:

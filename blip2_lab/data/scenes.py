@@ -12,12 +12,14 @@ Paper: section 3.4 (one of several captions is drawn at each step). Notebooks: 0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from blip2_lab.data.examples import Example
 from blip2_lab.picturebook import words
@@ -31,7 +33,11 @@ CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
     "ordered": partial(words.full_caption, ordered=True),
     "partial": words.partial_caption,
     "short": words.short_caption,
+    "search": lambda scene, rng: words.search_phrase(scene, rng).text,
 }
+#: Kinds that alternate: even turns tell everything, odd ones a part. Captions of one turn are alike in length, so that
+#: a batch of them is hardly padded.
+ALTERNATING = {"caption": ("full", "partial"), "full and search": ("full", "search")}
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,9 @@ class PictureBook:
     caption: str = "caption"
 
     def __post_init__(self) -> None:
-        if self.caption not in CAPTION_KINDS:
-            raise ValueError(f"caption {self.caption!r} is unknown: choose one of {', '.join(CAPTION_KINDS)}")
+        known = CAPTION_KINDS | ALTERNATING
+        if self.caption not in known:
+            raise ValueError(f"caption {self.caption!r} is unknown: choose one of {', '.join(known)}")
 
     def scene(self, index: int) -> Scene:
         return sample_scene(self.seed, index, self.split)
@@ -54,20 +61,30 @@ class PictureBook:
         return draw(self.scene(index), self.image_size)
 
     def one_caption(self, index: int, turn: int = 0) -> str:
-        """A caption of scene `index`; another `turn`, another caption.
+        """A caption of scene `index`; another `turn`, another caption (see `ALTERNATING`)."""
+        return CAPTION_KINDS[self.kind(turn)](self.scene(index), self._rng(index, turn))
 
-        Of the kind "caption", even turns tell everything and odd ones a part: captions of one turn are alike in length,
-        so a batch of them is hardly padded.
-        """
-        kind = ("full", "partial")[turn % 2] if self.caption == "caption" else self.caption
-        return CAPTION_KINDS[kind](self.scene(index), Random(f"caption {self.seed} {index} {turn}"))
+    def kind(self, turn: int) -> str:
+        """The kind of a turn's captions, a key of `CAPTION_KINDS`."""
+        return ALTERNATING[self.caption][turn % 2] if self.caption in ALTERNATING else self.caption
+
+    def matches(self, numbers: Sequence[int], turn: int) -> Tensor | None:
+        """bool[B,B]: is caption m of this turn true of scene b? None where a caption belongs to its own scene alone."""
+        if self.kind(turn) != "search":
+            return None
+        scenes = [self.scene(number) for number in numbers]
+        phrases = [words.search_phrase(s, self._rng(n, turn)) for s, n in zip(scenes, numbers, strict=True)]
+        return torch.tensor([[phrase.is_true_of(scene) for phrase in phrases] for scene in scenes])
+
+    def _rng(self, index: int, turn: int) -> Random:
+        return Random(f"caption {self.seed} {index} {turn}")
 
     def __getitem__(self, index: int) -> Example:
         scene, rng = self.scene(index), Random(f"example {self.seed} {index}")
         boxes = {text: thing.box for thing in scene.things for text in words.references(scene, thing)}
         return Example(
             image=draw(scene, self.image_size),
-            captions=tuple(CAPTION_KINDS[self.caption](scene, rng) for _ in range(3)),
+            captions=tuple(CAPTION_KINDS[self.kind(turn)](scene, rng) for turn in (0, 1, 2)),
             questions=tuple(words.questions(scene, rng)),
             boxes=tuple(boxes.items()),
             id=f"{self.split}-{self.seed}-{index}",

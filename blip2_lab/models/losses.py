@@ -47,14 +47,24 @@ def itc_similarity(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         return torch.einsum("bqe,me->bqm", image_embeds.float(), text_embeds.float()).max(dim=1).values
 
 
-def itc_loss(image_to_text: Tensor, text_to_image: Tensor, positives: Tensor, label_smoothing: float = 0.1) -> Tensor:
+def itc_loss(
+    image_to_text: Tensor,
+    text_to_image: Tensor,
+    positives: Tensor,
+    label_smoothing: float = 0.1,
+    text_positives: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy in both directions, averaged.
 
     Similarities [B, M], divided by the temperature; M counts the candidates of all ranks. positives bool[B, M]: the
-    same image; where an image has several captions among the candidates, they share the target evenly.
+    candidates that match a row; they share the target evenly. text_positives bool[B, M]: those of the second direction,
+    where they are others (a text that is true of several images).
     """
-    targets = positives.float() / positives.sum(dim=1, keepdim=True)
-    losses = [F.cross_entropy(sim, targets, label_smoothing=label_smoothing) for sim in (image_to_text, text_to_image)]
+    losses = []
+    for similarity, true in ((image_to_text, positives), (text_to_image, text_positives)):
+        true = positives if true is None else true
+        targets = true.float() / true.sum(dim=1, keepdim=True)
+        losses.append(F.cross_entropy(similarity, targets, label_smoothing=label_smoothing))
     return sum(losses) / 2
 
 
@@ -76,13 +86,16 @@ def sample_negatives(similarity: Tensor, positives: Tensor, generator: torch.Gen
     return (weights / noise[rank].to(weights.device)).argmax(dim=1)
 
 
-def itm_loss(logits: Tensor, has_negative: Tensor) -> Tensor:
+def itm_loss(logits: Tensor, has_negative: Tensor, has_wrong_image: Tensor | None = None) -> Tensor:
     """Matched or not, for the 3B pairs [true; wrong image; wrong text]. Class 1 is a match.
 
-    logits [3B, 2]. has_negative bool[B]: False where the batch holds nothing but that row's own image (a batch of one).
+    logits [3B, 2]. has_negative bool[B]: False where the batch holds nothing but matches of that row (a batch of one).
+    has_wrong_image bool[B]: the same for the rows' texts, where it differs.
     """
-    wrong = torch.where(has_negative, 0, IGNORE_INDEX)  # differs from LAVIS: it calls such a row's own pair wrong
-    labels = torch.cat([torch.ones_like(wrong), wrong, wrong])
+    # differs from LAVIS: it calls such a row's own pair wrong
+    wrong_text = torch.where(has_negative, 0, IGNORE_INDEX)
+    wrong_image = wrong_text if has_wrong_image is None else torch.where(has_wrong_image, 0, IGNORE_INDEX)
+    labels = torch.cat([torch.ones_like(wrong_text), wrong_image, wrong_text])
     return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX)
 
 

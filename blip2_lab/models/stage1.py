@@ -204,6 +204,7 @@ class Stage1Model(nn.Module):
         attention_mask: Tensor | None = None,
         negatives: tuple[Tensor, Tensor] | None = None,
         image_id: Tensor | None = None,
+        matches: Tensor | None = None,
         generator: torch.Generator | None = None,
         passes: int = 1,
     ) -> Stage1Losses:
@@ -214,6 +215,8 @@ class Stage1Model(nn.Module):
         negatives  (image_index, text_index), long[B] each, over all ranks' samples: the wrong image for text b, the
                    wrong text for image b. Drawn when not given: first all images, then all texts, by `generator`.
         image_id   long[B]: rows of equal id show the same image and are no negatives of each other (COCO retrieval).
+        matches    bool[B, B]: is text m true of image b? For texts that tell a part and are true of several images:
+                   all of these are positives (differs from the paper, where a text belongs to one image). One process.
         passes     compute the batch in so many pieces, one after the other: the same losses and gradients with the
                    memory of one piece, for a third more work. ITC needs all embeddings before anything can flow back,
                    so a piece keeps its results only, and is computed once more when its gradient is there.
@@ -244,11 +247,14 @@ class Stage1Model(nn.Module):
 
         image_to_text = itc_similarity(image_embeds, gather_across_ranks(text_embeds, with_grad)) / self.temperature
         text_to_image = itc_similarity(gather_across_ranks(image_embeds, with_grad), text_embeds).T / self.temperature
-        positives = self._positives(input_ids, image_id)
-        itc = itc_loss(image_to_text, text_to_image, positives, self.config.label_smoothing)
+        if matches is not None and (world_size > 1 or matches.shape != (len(input_ids), len(input_ids))):
+            raise ValueError(f"matches are bool[B, B] of one process's B pairs; these are {list(matches.shape)}.")
+        positives = self._positives(input_ids, image_id) if matches is None else matches
+        text_positives = positives if matches is None else matches.T
+        itc = itc_loss(image_to_text, text_to_image, positives, self.config.label_smoothing, text_positives)
 
         if negatives is None:
-            image_index = sample_negatives(text_to_image, positives, generator)
+            image_index = sample_negatives(text_to_image, text_positives, generator)
             negatives = image_index, sample_negatives(image_to_text, positives, generator)
         image_index, text_index = negatives
         if passes == world_size == 1:
@@ -258,7 +264,7 @@ class Stage1Model(nn.Module):
         wrong_ids, wrong_masks = (gather_across_ranks(x)[text_index].tensor_split(passes) for x in texts)
         pieces = zip(images, wrong_images, ids, masks, wrong_ids, wrong_masks, strict=True)
         verdicts = torch.cat([_run(passes, self._judge, *piece) for piece in pieces], dim=1)  # [3, B, 2]
-        itm = itm_loss(verdicts.flatten(0, 1), ~positives.all(dim=1))
+        itm = itm_loss(verdicts.flatten(0, 1), ~positives.all(dim=1), ~text_positives.all(dim=1))
 
         targets = texts[1][:, 1:].sum().float()
         if with_grad:

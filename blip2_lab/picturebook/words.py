@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import permutations
 from random import Random
 
 from .facts import FACTS
@@ -180,6 +181,60 @@ def caption(scene: Scene, rng: Random) -> str:
     """One caption, as a web page would have it: half of them tell everything, the others a part."""
     draw = rng.random()
     return full_caption(scene, rng) if draw < 0.5 else _partial_caption(scene, rng, 2 * draw - 1)
+
+
+@dataclass(frozen=True)
+class SearchPhrase:
+    """What somebody types to find a picture: `text`, and what must be so in a picture that it fits.
+
+    `things`: one set of (attribute, value) for each thing named, each to be met by a thing of its own.
+    """
+
+    text: str
+    things: tuple[frozenset[tuple[str, str]], ...]
+    place: str | None = None
+    time: str | None = None
+
+    def is_true_of(self, scene: Scene) -> bool:
+        if (self.place or scene.place) != scene.place or (self.time or scene.time) != scene.time:
+            return False
+        return any(
+            all(_meets(thing, wanted) for thing, wanted in zip(chosen, self.things, strict=True))
+            for chosen in permutations(scene.things, len(self.things))
+        )
+
+
+def _meets(thing: Thing, wanted: frozenset[tuple[str, str]]) -> bool:
+    return all(getattr(thing, attribute) == value for attribute, value in wanted)
+
+
+#: What a search phrase says of a thing, the usual twice or more often.
+SEARCHED = (
+    ("color", "kind"), ("color", "kind"), ("color", "kind"), ("kind",), ("kind",), ("size", "kind"),
+    ("size", "color", "kind"), ("color", "kind", "position"), ("kind", "position"), ("color",),
+)  # fmt: skip
+
+
+def search_phrase(scene: Scene, rng: Random) -> SearchPhrase:
+    """One or two things of the scene in a few words, now and then with place or time: `"a red boat on the beach."`"""
+    number = 2 if len(scene.things) > 1 and rng.random() < 0.25 else 1
+    nouns, wanted = [], []
+    for thing in shuffled(rng, scene.things)[:number]:
+        form = pick(rng, SEARCHED)
+        noun = " ".join(getattr(thing, name) for name in ("size", "color", "kind") if name in form)
+        noun = with_article(noun if "kind" in form else f"{noun} {pick(rng, ('thing', 'object'))}")
+        nouns.append(f"{noun} {at(thing.position)}" if "position" in form else noun)
+        wanted.append(frozenset((name, getattr(thing, name)) for name in form))
+    draw = rng.random()
+    place = scene.place if draw < 0.2 else None
+    time = scene.time if 0.15 < draw < 0.3 else None
+    where = [PLACE_PHRASES[place]] if place else []
+    when = [pick(rng, TIME_PHRASES[time])] if time else []
+    lead = pick(rng, ("", "", "", "", "a picture of ", "there is "))
+    text = f"{lead}{' '.join([join(nouns), *where, *when])}."
+    if number == 1 and not lead and rng.random() < 0.25:
+        text = text.split(" ", 1)[1]  # as people type: "red boat"
+    return SearchPhrase(text, tuple(wanted), place, time)
 
 
 # ---------------------------------------------------------------------------------------------------- references

@@ -112,7 +112,8 @@ class SceneFeed:
     def batch(self, index: int) -> Batch:
         numbers = self.numbers(index)
         captions = [self.book.one_caption(number, turn=index) for number in numbers]
-        return Batch(captions=captions, image_features=self.features[numbers])
+        matches = self.book.matches(numbers, turn=index)
+        return Batch(captions=captions, image_features=self.features[numbers], matches=matches)
 
 
 class Row(NamedTuple):

@@ -82,11 +82,10 @@ class FineTuneParts:
 
 @dataclass(frozen=True)
 class SeedData:
-    """Endless examples, numbered: the pre-training of the parts. The two others: see `pretraining.T5Task`."""
+    """Endless examples, numbered: the pre-training of the parts. `sentences_from`: see `pretraining.T5Task`."""
 
     seed: int = 0
-    lessons: tuple[int, int, int, int] = (0, 0, 0, 0)
-    piles_from: int | None = None
+    sentences_from: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Stage1Task(PicturesTask):
             **self.seen(batches),
             captions=[caption for batch in batches for caption in batch.captions],
             image_id=image_ids(ids).to(self.model.device) if ids else None,
+            matches=batches[0].matches if len(batches) == 1 else None,
             generator=self.generator,
             passes=len(batches),
         )

@@ -1,0 +1,552 @@
+"""Questions about a scene in a visitor's many words, each with its one right answer.
+
+`ask(scene, rng, intention)` gives a `Question` of one of the `INTENTIONS`, in one of the wordings of wordings.py, or
+None where the scene allows no unambiguous question of that kind. `words.question` asks the same in the few fixed forms
+that the zero-shot table is measured with.
+
+Notes:
+
+* An answer is short, as the paper's "Short answer:" asks: a word, a number, a list of the things in reading order.
+* A question about a thing that is not there is answered by saying so.
+* `UNKNOWN` stands for any word that the vocabulary lacks; whatever it names is not in the scene.
+
+Paper: sections 3.4 and 4.1. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from random import Random
+
+from .facts import FACTS
+from .scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, pick, shuffled
+from .wordings import ABSENT, SCENERY, SYNONYMS, as_typed, wording
+from .words import (
+    NUMBERS,
+    PLACE_PHRASES,
+    RELATIONS,
+    Question,
+    at,
+    groups,
+    holds,
+    join,
+    plural,
+    reading_order,
+    with_article,
+)
+
+UNKNOWN = "wug"  #: in no vocabulary
+IRREGULAR = {
+    "man": "men", "woman": "women", "person": "people", "child": "children", "foot": "feet", "mouse": "mice",
+    "sheep": "sheep", "aircraft": "aircraft", "goldfish": "goldfish", "grass": "grass", "sky": "sky", "food": "food",
+    "means of transport": "means of transport", "winter": "winter", "lightning": "lightning", "knife": "knives",
+    "shelf": "shelves", "leaf": "leaves",
+}  # fmt: skip
+MASS = frozenset(  # said without an article
+    """grass water sand waves ice winter asphalt rocks peaks cliffs sunshine sunlight daylight clouds stars moonlight
+    darkness bread cheese salad soup lightning""".split()
+)
+THE = frozenset("sea shore coast sun moon sky".split())  # said with "the"
+OTHER_RELATIONS = {
+    "to the left of": ("to the left of", "left of", "on the left of", "on the left side of"),
+    "to the right of": ("to the right of", "right of", "on the right of", "on the right side of"),
+    "above": ("above", "over", "higher than", "on top of"),
+    "below": ("below", "under", "beneath", "lower than", "underneath"),
+}
+OTHER_PLACES = {
+    "meadow": ("meadow", "field", "green meadow"),
+    "beach": ("beach", "seaside"),
+    "snow": ("snow", "snowy place", "winter landscape"),
+    "street": ("street", "road", "city street"),
+    "mountains": ("mountains", "mountain", "mountain landscape"),
+}
+Asked = tuple[str, str] | None
+
+
+def plural_of(noun: str) -> str:
+    """The plural of any noun of the tables: `"kitty"` -> `"kitties"`, `"thing to eat"` -> `"things to eat"`."""
+    if noun in KINDS:
+        return plural(noun)
+    if noun in IRREGULAR or noun in MASS:
+        return IRREGULAR.get(noun, noun)
+    for joint in (" to ", " of "):
+        if joint in noun:
+            head, tail = noun.split(joint, 1)
+            return f"{plural_of(head)}{joint}{tail}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def a(noun: str) -> str:
+    """`"a boat"`, `"an apple"`, `"water"`, `"the sun"`."""
+    if noun in MASS:
+        return noun
+    return f"the {noun}" if noun in THE else with_article(noun)
+
+
+def other_word(rng: Random, word: str, share: float = 0.25) -> str:
+    """The word, or one of its synonyms in a `share` of cases."""
+    return pick(rng, SYNONYMS[word]) if word in SYNONYMS and rng.random() < share else word
+
+
+def noun_phrase(rng: Random, kind: str, **attributes: str) -> str:
+    """`"little red ship"`: size and color, where given, before the kind, each perhaps by another word."""
+    given = [attributes[name] for name in ("size", "color") if attributes.get(name)]
+    return " ".join([*(other_word(rng, word) for word in given), other_word(rng, kind)])
+
+
+#: What is said of a thing to point at it.
+FORMS = (
+    ("kind",), ("kind",), ("kind",), ("color", "kind"), ("color", "kind"), ("size", "kind"), ("color",), ("size",),
+    ("size", "color"), ("size", "color", "kind"), ("position",), ("kind", "position"), ("color", "position"),
+)  # fmt: skip
+
+
+def refer(scene: Scene, rng: Random, avoid: str = "") -> tuple[str, Thing] | None:
+    """A thing of the scene and words that fit it alone and do not say its attribute `avoid`; None if there are none."""
+    for thing in shuffled(rng, scene.things):
+        fitting = [form for form in FORMS if avoid not in form and _fits_one(scene, thing, form)]
+        if fitting:
+            return "the " + _words_for(scene, rng, thing, pick(rng, fitting)), thing
+    return None
+
+
+def _fits_one(scene: Scene, thing: Thing, form: Sequence[str]) -> bool:
+    return sum(all(getattr(t, name) == getattr(thing, name) for name in form) for t in scene.things) == 1
+
+
+def _words_for(scene: Scene, rng: Random, thing: Thing, form: Sequence[str]) -> str:
+    noun = other_word(rng, thing.kind) if "kind" in form else pick(rng, ("thing", "thing", "object", "one", "item"))
+    said = [other_word(rng, getattr(thing, name)) for name in ("size", "color") if name in form]
+    where = [somewhere(rng, pick(rng, positions(scene, thing)))] if "position" in form else []
+    return " ".join([*said, noun, *where])
+
+
+def positions(scene: Scene, thing: Thing) -> list[str]:
+    """Where the thing is, and no other: its cell, and its side of the picture where it is alone there."""
+    found = [thing.position]
+    if thing.column != 1 and sum(t.column == thing.column for t in scene.things) == 1:
+        found.append(("left", "", "right")[thing.column])
+    if thing.row != 1 and sum(t.row == thing.row for t in scene.things) == 1:
+        found.append(("top", "", "bottom")[thing.row])
+    return found
+
+
+def somewhere(rng: Random, position: str) -> str:
+    """`"at the top left"`, `"in the upper left corner"`."""
+    forms = [at(position), at(position)]
+    if position in ("left", "right"):
+        forms.append(f"on the {position} side")
+    elif position == "middle":
+        forms += ["in the center", "in the centre"]
+    elif position in ("top", "bottom"):
+        forms.append({"top": "up at the top", "bottom": "down at the bottom"}[position])
+    else:
+        row, column = position.split()
+        upper = {"top": "upper", "bottom": "lower"}[row]
+        forms += [f"in the {row} {column} corner", f"in the {upper} {column}", f"in the {upper} {column} corner"]
+    return pick(rng, forms)
+
+
+def listed(things: Sequence[Thing]) -> str:
+    """`"two red boats and a blue fish"`, in the order given; `"nothing"` for no thing."""
+    return join(groups(list(things), "color")) if things else "none"
+
+
+def yes_no(true: bool) -> str:
+    return "yes" if true else "no"
+
+
+def another(rng: Random, values: Sequence[str], than: str) -> str:
+    return pick(rng, [value for value in values if value != than])
+
+
+# --------------------------------------------------------------------------------------------------------- one by one
+
+
+def _attribute(attribute: str, intention: str) -> Callable[[Scene, Random], Asked]:
+    def ask_it(scene: Scene, rng: Random) -> Asked:
+        found = refer(scene, rng, attribute)
+        if found is None:
+            return None
+        slots = dict(large=other_word(rng, "large", 0.4), small=other_word(rng, "small", 0.4))
+        return wording(rng, intention, ref=found[0], **slots), getattr(found[1], attribute)
+
+    return ask_it
+
+
+def _color_choice(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "color")
+    if found is None:
+        return None
+    first, second = shuffled(rng, (found[1].color, another(rng, COLORS, found[1].color)))
+    return wording(rng, "color choice", ref=found[0], color=first, other=second), found[1].color
+
+
+def _color_check(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "color")
+    if found is None:
+        return None
+    true = rng.random() < 0.5
+    others = sorted({t.color for t in scene.things} - {found[1].color})
+    wrong = pick(rng, others) if others and rng.random() < 0.6 else another(rng, COLORS, found[1].color)
+    color = found[1].color if true else wrong
+    return wording(rng, "color check", ref=found[0], color=other_word(rng, color)), yes_no(true)
+
+
+def _kind_check(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "kind")
+    if found is None:
+        return None
+    true = rng.random() < 0.5
+    others = sorted({t.kind for t in scene.things} - {found[1].kind})
+    wrong = pick(rng, others) if others and rng.random() < 0.6 else another(rng, KINDS, found[1].kind)
+    kind = a(other_word(rng, found[1].kind if true else wrong))
+    return wording(rng, "kind check", ref=found[0], a=kind), yes_no(true)
+
+
+def _size_check(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "size")
+    if found is None:
+        return None
+    true = rng.random() < 0.5
+    size = found[1].size if true else another(rng, SIZES, found[1].size)
+    return wording(rng, "size check", ref=found[0], size=other_word(rng, size, 0.5)), yes_no(true)
+
+
+def _what_by_attribute(scene: Scene, rng: Random) -> Asked:
+    for thing in shuffled(rng, scene.things):
+        for name in shuffled(rng, ("color", "size")):
+            if _fits_one(scene, thing, (name,)):
+                attribute = other_word(rng, getattr(thing, name), 0.35)
+                return wording(rng, "what by attribute", attribute=attribute), thing.kind
+    return None
+
+
+def _what_by_position(scene: Scene, rng: Random) -> Asked:
+    thing = pick(rng, scene.things)
+    where = somewhere(rng, pick(rng, positions(scene, thing)))
+    return wording(rng, "what by position", where=where), thing.kind
+
+
+def _largest(scene: Scene, rng: Random) -> Asked:
+    for size in shuffled(rng, SIZES):
+        alone = [t for t in scene.things if t.size == size]
+        if len(alone) == 1 and len(scene.things) > 1:
+            most = pick(rng, {"large": ("largest", "biggest"), "small": ("smallest", "tiniest")}[size])
+            noun = pick(rng, ("thing", "object", "item"))
+            return wording(rng, "what", ref=f"the {most} {noun}"), alone[0].kind
+    return None
+
+
+def _side(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "position")
+    if found is None:
+        return None
+    column, row = found[1].column, found[1].row
+    if column != 1 and (row == 1 or rng.random() < 0.5):
+        return wording(rng, "side", ref=found[0]), ("left", "", "right")[column]
+    if row != 1:
+        return wording(rng, "height", ref=found[0]), ("top", "", "bottom")[row]
+    return None
+
+
+def _position_check(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "position")
+    if found is None:
+        return None
+    thing, true = found[1], rng.random() < 0.5
+    inside = {
+        "left": thing.column == 0,
+        "right": thing.column == 2,
+        "top": thing.row == 0,
+        "bottom": thing.row == 2,
+        "middle": thing.position == "middle",
+    }
+    where = pick(rng, [name for name, holds_there in inside.items() if holds_there == true])
+    return wording(rng, "position check", ref=found[0], where=somewhere(rng, where)), yes_no(true)
+
+
+def _counted(scene: Scene, rng: Random) -> tuple[str, str, int]:
+    """A group of things in the singular and the plural, and how many of them there are."""
+    by = pick(rng, ("all", "kind", "kind", "kind", "color", "both", "category", "size", "absent"))
+    if by == "all":
+        noun = pick(rng, ("thing", "thing", "object", "item"))
+        return noun, plural_of(noun), len(scene.things)
+    if by == "absent":
+        noun = pick(rng, ABSENT) if rng.random() < 0.9 else UNKNOWN
+        return noun, plural_of(noun), 0
+    names = {"both": ("color", "kind"), "kind": ("kind",)}.get(by, (by,))
+    counts: dict[tuple[str, ...], int] = {}
+    for thing in scene.things:
+        value = tuple(getattr(thing, name) for name in names)
+        counts[value] = counts.get(value, 0) + 1
+    repeated = sorted((count, value) for value, count in counts.items() if count > 1)
+    draw = rng.random()
+    if repeated and draw < 0.55:
+        _, value = repeated[-1] if draw < 0.35 else pick(rng, repeated)
+    elif draw < 0.8:
+        value = pick(rng, sorted(counts))
+    else:
+        values = {"kind": KINDS, "color": COLORS, "category": tuple(CATEGORIES), "size": SIZES}
+        value = tuple(pick(rng, values[name]) for name in names)
+    count, thing = counts.get(value, 0), pick(rng, ("thing", "thing", "object", "item"))
+    noun = other_word(rng, value[-1]) if by in ("kind", "both", "category") else thing
+    said = [other_word(rng, word) for word in (value if by in ("color", "size") else value[:-1])]
+    return " ".join([*said, noun]), " ".join([*said, plural_of(noun)]), count
+
+
+def _count(scene: Scene, rng: Random) -> Asked:
+    if rng.random() < 0.05:
+        return wording(rng, "color count"), NUMBERS[len({t.color for t in scene.things})]
+    singular, several, count = _counted(scene, rng)
+    return wording(rng, "count", plural=several, a=a(singular), singular=singular), NUMBERS[count]
+
+
+def _count_check(scene: Scene, rng: Random) -> Asked:
+    singular, several, count = _counted(scene, rng)
+    if rng.random() < 0.4:
+        return wording(rng, "more than one", plural=several, singular=singular), yes_no(count > 1)
+    number = count if rng.random() < 0.5 else pick(rng, [n for n in (1, 2, 3, 4) if n != count])
+    if number < 2:
+        return f"is there {pick(rng, ('only one', 'exactly one', 'just one'))} {singular}", yes_no(count == 1)
+    return wording(rng, "count check", plural=several, number=NUMBERS[number]), yes_no(count == number)
+
+
+def _existence(scene: Scene, rng: Random) -> Asked:
+    thing, yes, by = pick(rng, scene.things), rng.random() < 0.5, rng.random()
+    if by < 0.35:  # the kind alone
+        kind = thing.kind if yes else another(rng, KINDS, thing.kind)
+        noun, true = other_word(rng, kind), any(t.kind == kind for t in scene.things)
+    elif by < 0.6:  # with its color
+        kind, color = thing.kind, thing.color
+        if not yes:  # a near miss: the color of another thing, another color, another kind
+            near = [(kind, t.color) for t in scene.things] + [(t.kind, color) for t in scene.things]
+            far = [(kind, another(rng, COLORS, color)), (another(rng, KINDS, kind), color)]
+            kind, color = pick(rng, near if rng.random() < 0.5 else far)
+        noun = noun_phrase(rng, kind, color=color)
+        true = any((t.kind, t.color) == (kind, color) for t in scene.things)
+    elif by < 0.7:  # with its size
+        size = thing.size if yes else another(rng, SIZES, thing.size)
+        noun = noun_phrase(rng, thing.kind, size=size)
+        true = any((t.kind, t.size) == (thing.kind, size) for t in scene.things)
+    elif by < 0.8:
+        category = thing.category if yes else pick(rng, tuple(CATEGORIES))
+        noun, true = other_word(rng, category), any(t.category == category for t in scene.things)
+    elif by < 0.9:
+        noun, true = (pick(rng, ABSENT) if rng.random() < 0.9 else UNKNOWN), False
+    else:
+        if yes:
+            noun, true = pick(rng, (*SCENERY[scene.place], *SCENERY[scene.time], "sky")), True
+        else:
+            noun = pick(rng, [n for key, ns in SCENERY.items() if key not in (scene.place, scene.time) for n in ns])
+            true = False
+    return wording(rng, "existence", a=a(noun), singular=noun, plural=plural_of(noun)), yes_no(true)
+
+
+def _something(scene: Scene, rng: Random) -> Asked:
+    thing, yes = pick(rng, scene.things), rng.random() < 0.5
+    sizes = {t.size for t in scene.things}
+    if rng.random() < 0.3 and (yes or len(sizes) == 1):
+        value = thing.size if yes else another(rng, SIZES, thing.size)
+    else:
+        absent = [color for color in COLORS if all(t.color != color for t in scene.things)]
+        value = thing.color if yes else pick(rng, absent)
+    return wording(rng, "something", attribute=other_word(rng, value)), yes_no(yes)
+
+
+def _relation(scene: Scene, rng: Random) -> Asked:
+    for anchor in shuffled(rng, scene.things):
+        for relation in shuffled(rng, RELATIONS):
+            found = [t for t in scene.things if holds(relation, t, anchor)]
+            forms = [form for form in FORMS if "position" not in form and _fits_one(scene, anchor, form)]
+            if len(found) == 1 and forms:
+                ref = "the " + _words_for(scene, rng, anchor, pick(rng, forms))
+                return wording(rng, "relation", relation=pick(rng, OTHER_RELATIONS[relation]), ref=ref), found[0].kind
+    return None
+
+
+def _relation_check(scene: Scene, rng: Random) -> Asked:
+    forms = FORMS[:10]
+    things = [t for t in scene.things if any(_fits_one(scene, t, form) for form in forms)]
+    if len(things) < 2:
+        return None
+    one, two = shuffled(rng, things)[:2]
+    true = [relation for relation in RELATIONS if holds(relation, one, two)]
+    relation = pick(rng, true) if rng.random() < 0.5 else pick(rng, [r for r in RELATIONS if r not in true])
+    one_form, two_form = (pick(rng, [f for f in forms if _fits_one(scene, t, f)]) for t in (one, two))
+    first, ref = (f"the {_words_for(scene, rng, t, f)}" for t, f in ((one, one_form), (two, two_form)))
+    said = wording(rng, "relation check", first=first, relation=pick(rng, OTHER_RELATIONS[relation]), ref=ref)
+    return said, yes_no(holds(relation, one, two))
+
+
+def _place(scene: Scene, rng: Random) -> Asked:
+    return wording(rng, "place"), scene.place
+
+
+def _a_place(rng: Random, place: str) -> str:
+    name = pick(rng, OTHER_PLACES[place])
+    return name if name in ("snow", "mountains") else with_article(name)
+
+
+def _place_check(scene: Scene, rng: Random) -> Asked:
+    true = rng.random() < 0.5
+    place = scene.place if true else another(rng, PLACES, scene.place)
+    return wording(rng, "place check", place=PLACE_PHRASES[place], a_place=_a_place(rng, place)), yes_no(true)
+
+
+def _place_choice(scene: Scene, rng: Random) -> Asked:
+    first, second = shuffled(rng, (scene.place, another(rng, PLACES, scene.place)))
+    slots = dict(place=PLACE_PHRASES[first], other_place=PLACE_PHRASES[second])
+    slots |= dict(a_place=_a_place(rng, first), another_place=_a_place(rng, second))
+    return wording(rng, "place choice", **slots), scene.place
+
+
+def _time(scene: Scene, rng: Random) -> Asked:
+    return wording(rng, "time"), scene.time
+
+
+def _time_check(scene: Scene, rng: Random) -> Asked:
+    time = pick(rng, TIMES)
+    return wording(rng, f"{time} check"), yes_no(time == scene.time)
+
+
+def _category(scene: Scene, rng: Random) -> Asked:
+    alone = [c for c in CATEGORIES if len({t.kind for t in scene.things if t.category == c}) == 1]
+    if not alone:
+        return None
+    category = pick(rng, alone)
+    kind = next(t.kind for t in scene.things if t.category == category)
+    return wording(rng, "category", category=other_word(rng, category, 0.15)), kind
+
+
+def _some_listed(scene: Scene, rng: Random) -> Asked:
+    """The things of one category, kind, color or size."""
+    name = pick(rng, ("category", "category", "kind", "color", "color", "size"))
+    values = {"category": tuple(CATEGORIES), "kind": KINDS, "color": COLORS, "size": SIZES}[name]
+    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, values)
+    found = [t for t in reading_order(scene) if getattr(t, name) == value]
+    if name in ("category", "kind"):
+        several = plural_of(other_word(rng, value, 0.15))
+    else:
+        several = f"{other_word(rng, value)} {pick(rng, ('things', 'things', 'objects', 'items'))}"
+    return wording(rng, "some listed", plural=several), listed(found)
+
+
+def _inventory(scene: Scene, rng: Random) -> Asked:
+    return wording(rng, "inventory"), listed(reading_order(scene))
+
+
+def _colors(scene: Scene, rng: Random) -> Asked:
+    return wording(rng, "colors"), join(list(dict.fromkeys(t.color for t in reading_order(scene))))
+
+
+def _use(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "kind" if rng.random() < 0.5 else "")
+    if found is None:
+        return None
+    facts = FACTS[found[1].kind]
+    return wording(rng, "can do" if facts.agent else "use", ref=found[0]), facts.use
+
+
+def _fact(name: str) -> Callable[[Scene, Random], Asked]:
+    def ask_it(scene: Scene, rng: Random) -> Asked:
+        found = refer(scene, rng, "kind" if rng.random() < 0.5 else "")
+        return found and (wording(rng, name, ref=found[0]), getattr(FACTS[found[1].kind], name))
+
+    return ask_it
+
+
+def _nothing_there(scene: Scene, rng: Random) -> Asked:
+    """A question about a thing that the scene does not have: the answer says so."""
+    missing = [kind for kind in KINDS if all(t.kind != kind for t in scene.things)]
+    draw = rng.random()
+    kind = pick(rng, missing) if draw < 0.75 else pick(rng, ABSENT) if draw < 0.97 else UNKNOWN
+    intention = pick(rng, ("color", "size", "position", "color check", "position check", "relation"))
+    slots = dict(large="large", small="small", color=pick(rng, COLORS), where=at("left"), relation=pick(rng, RELATIONS))
+    said = wording(rng, intention, ref=f"the {other_word(rng, kind) if kind in KINDS else kind}", **slots)
+    return said, f"there is no {kind}" if kind != UNKNOWN else "there is no such thing"
+
+
+#: Every kind of question, and how often the corpus asks it.
+INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
+    "color": (_attribute("color", "color"), 6),
+    "color choice": (_color_choice, 1),
+    "color check": (_color_check, 3),
+    "kind check": (_kind_check, 2),
+    "what": (_attribute("kind", "what"), 4),
+    "what by attribute": (_what_by_attribute, 3),
+    "what by position": (_what_by_position, 3),
+    "largest": (_largest, 1),
+    "size": (_attribute("size", "size"), 4),
+    "size check": (_size_check, 2),
+    "position": (_attribute("position", "position"), 6),
+    "side": (_side, 2),
+    "position check": (_position_check, 2),
+    "count": (_count, 28),
+    "count check": (_count_check, 4),
+    "existence": (_existence, 10),
+    "something": (_something, 2),
+    "relation": (_relation, 6),
+    "relation check": (_relation_check, 2),
+    "place": (_place, 3),
+    "place check": (_place_check, 2),
+    "place choice": (_place_choice, 1),
+    "time": (_time, 2),
+    "time check": (_time_check, 2),
+    "category": (_category, 2),
+    "some listed": (_some_listed, 8),
+    "inventory": (_inventory, 12),
+    "colors": (_colors, 1),
+    "use": (_use, 2),
+    "home": (_fact("home"), 2),
+    "part": (_fact("part"), 2),
+    "nothing there": (_nothing_there, 3),
+}
+
+
+def ask(scene: Scene, rng: Random, intention: str) -> Question | None:
+    """A question of this intention in one of its wordings, or None if the scene allows none."""
+    asked = INTENTIONS[intention][0](scene, rng)
+    return asked and Question(intention, as_typed(rng, asked[0]), asked[1])
+
+
+def ask_anything(scene: Scene, rng: Random, among: Sequence[str] = tuple(INTENTIONS)) -> Question:
+    """A question of any intention, each as often as `INTENTIONS` says."""
+    weights = [INTENTIONS[name][1] for name in among]
+    draw = rng.random() * sum(weights)
+    chosen = next(name for name, total in zip(among, accumulate(weights), strict=True) if draw < total)
+    return ask(scene, rng, chosen) or ask(scene, rng, "inventory")
+
+
+def follow_up(scene: Scene, rng: Random) -> list[Question] | None:
+    """A question that names a thing, and one that says "it"; None where no words fit one thing alone."""
+    found = refer(scene, rng, "kind") if rng.random() < 0.5 else refer(scene, rng)
+    if found is None:
+        return None
+    ref, thing = found
+    facts = FACTS[thing.kind]
+    if thing.kind not in ref.split() and rng.random() < 0.7:
+        first = wording(rng, "what", ref=ref), thing.kind
+    else:
+        noun = ref.removeprefix("the ")
+        asked = wording(rng, "existence", a=with_article(noun), singular=noun, plural=noun)
+        first = pick(rng, ((asked, "yes"), (wording(rng, "position", ref=ref), thing.position)))
+    wrong, size = another(rng, COLORS, thing.color), pick(rng, SIZES)
+    shown = thing.color if rng.random() < 0.5 else wrong
+    second = pick(
+        rng,
+        (
+            (wording(rng, "color", ref="it"), thing.color),
+            (wording(rng, "color check", ref="it", color=shown), yes_no(shown == thing.color)),
+            (wording(rng, "size", ref="it", large=pick(rng, ("large", "big")), small="small"), thing.size),
+            (wording(rng, "size check", ref="it", size=other_word(rng, size)), yes_no(size == thing.size)),
+            (wording(rng, "position", ref="it"), thing.position),
+            (wording(rng, "can do" if facts.agent else "use", ref="it"), facts.use),
+            (wording(rng, "home", ref="it"), facts.home),
+            (wording(rng, "part", ref="it"), facts.part),
+        ),
+    )
+    return [Question("follow-up", as_typed(rng, text), answer) for text, answer in (first, second)]

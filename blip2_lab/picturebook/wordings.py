@@ -475,7 +475,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what are [all |]the {plural} in the {picture}",
     ),
     "inventory": (
-        "what [elements|subjects|contents|stuff|figures|shapes] [are there|do you see|can you see|are visible]",
+        "what [elements|subjects|contents|stuff|figures|shapes] "
+        "[are there|do you see|can you see|are shown|are visible]",
         "what stuff is [there|here|in it]",
         "what [makes up|is included in|appears in|is contained in] the {picture}",
         "[summarize|mention|enumerate|identify] [the contents|what is there|the {things}|all {things}]",

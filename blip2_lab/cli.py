@@ -235,7 +235,7 @@ def _notes(args: argparse.Namespace, model, image) -> list[str]:
             notes.append(out_of_distribution.outside_sentence(distance, familiar.limit))
     tokenizer = model.language_model.tokenizer
     if unknown := vocabulary.unknown_words(tokenizer, args.prompt):
-        notes.append(vocabulary.unknown_words_sentence(tokenizer, unknown))
+        notes.append(vocabulary.Reading(args.prompt, unknown=tuple(unknown)).note)
     return notes
 
 

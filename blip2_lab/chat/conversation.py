@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat.vocabulary import check, knows_whole_words_only, unknown_words, unknown_words_sentence
+from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read
 from blip2_lab.models.decoding import Decoding, Token, check_seed, words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
@@ -66,19 +66,28 @@ HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
 
 
+#: What a miniature is greeted with, and what it says: it was trained on questions and would answer with a thing.
+GREETINGS = frozenset("hi hello hey hallo greetings good morning evening afternoon day there".split())
+THANKS = frozenset("thanks thank you thx cheers bye goodbye great ok okay nice cool very much so a lot".split())
+HELLO = 'Hello! Ask me about the picture, for example "what is in the picture?" or "where is the red thing?"'
+WELCOME = "You are welcome. Ask me more about the picture, or choose another one."
+
+
 @dataclass(frozen=True)
 class Turn:
-    """A question as it was typed, and what the model said."""
+    """A question as it was typed, and what the model said. `note`: words that were read otherwise or not at all."""
 
     question: str
     answer: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Reply:
     """An answer so far: its text, its words with their probabilities, and the prompt the language model was given.
 
-    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far.
+    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far. `note` tells which
+    words of the question were read otherwise or not at all (`vocabulary.Reading`).
     """
 
     text: str
@@ -86,6 +95,7 @@ class Reply:
     prompt: str
     done: bool = False
     searched: int = 0
+    note: str = ""
 
 
 #: Which of the two scores to use; the app shows it.
@@ -182,38 +192,50 @@ class Conversation:
         """
         if seed is not None:
             check_seed(seed)
-        prompt = self.prompt(text)
-        if unknown := unknown_words(self.model.language_model.tokenizer, text):
-            raise ValueError(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
-        return self._answer(text.strip(), prompt, decoding or Decoding(num_beams=1, max_new_tokens=60), seed)
+        text = check(text)
+        if (said := small_talk(text)) and knows_whole_words_only(self.model.language_model.tokenizer):
+            return self._say(text, said)
+        reading = read(self.model.language_model.tokenizer, text)
+        prompt = self.prompt(reading.text)
+        return self._answer(text, prompt, decoding or Decoding(num_beams=1, max_new_tokens=60), seed, reading.note)
 
-    def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
+    def _say(self, question: str, said: str) -> Iterator[Reply]:
+        self.turns.append(Turn(question, said))
+        yield Reply(said, (), "", done=True)
+
+    def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None, note: str) -> Iterator[Reply]:
         if seed is not None:
             torch.manual_seed(seed)
         tokens: list[Token] = []
-        self.turns.append(Turn(question, ""))
+        self.turns.append(Turn(question, "", note))
         for token in stream(self.model.language_model, self.seen.visual_prompt, prompt, decoding):
             searched = token if isinstance(token, int) else 0
             if isinstance(token, Token):
                 tokens.append(token)
             answer = "".join(token.text for token in tokens).strip()
-            self.turns[-1] = Turn(question, answer)
-            yield Reply(answer, tuple(words(tokens)), prompt, searched=searched)
-        yield Reply(self.turns[-1].answer, tuple(words(tokens)), prompt, done=True)
+            self.turns[-1] = Turn(question, answer, note)
+            yield Reply(answer, tuple(words(tokens)), prompt, searched=searched, note=note)
+        yield Reply(self.turns[-1].answer, tuple(words(tokens)), prompt, done=True, note=note)
 
     def match(self, text: str) -> Match:
         """How well a text fits the picture, by stage 1. Raises ValueError when there is no stage 1 or no text."""
         if self.model.stage1 is None:
             raise ValueError("This model was loaded without stage 1, which matches pictures and texts.")
-        text = check(text)
-        if unknown := unknown_words(self.model.stage1.tokenizer, text):
-            raise ValueError(unknown_words_sentence(self.model.stage1.tokenizer, unknown))
+        text = for_stage1(self.model.stage1.tokenizer, check(text))
         with torch.no_grad():
             itc, itm = score_pairs(self.model.stage1, self.seen.image_features, *self.model.stage1.tokenize([text]))
         return Match(itc.item(), itm.item())
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts
+
+
+def small_talk(text: str) -> str | None:
+    """The reply to a text that is nothing but a greeting or thanks, else None."""
+    said = set(re.findall(r"\w+", text.lower()))
+    if said <= GREETINGS and said & {"hi", "hello", "hey", "hallo", "greetings", "good"}:
+        return HELLO
+    return WELCOME if said <= THANKS and said & {"thanks", "thank", "thx", "cheers", "bye", "goodbye"} else None
 
 
 def is_question(text: str) -> bool:

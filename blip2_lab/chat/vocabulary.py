@@ -1,11 +1,12 @@
-"""Is a text fit to be asked? Its length, and the words that a small tokenizer does not know.
+"""Can a text be asked? Its length, and the words that a small tokenizer does not know.
 
-`check` and `unknown_words` are where to begin; chat and image search call both before a model is asked.
+`check` and `read` are where to begin; chat and image search call both before a model is asked.
 
 Notes:
 
-* The miniature's tokenizers know whole words only, so an unknown word is lost entirely: the error names it and the
-  nearest word that is known. Tokenizers of real models spell any word out and lack none.
+* The miniature's tokenizers know whole words only. A misspelled word is read as the nearest known one, and the visitor
+  is told; a word that is near to none becomes the unknown token. Tokenizers of real models spell any word out.
+* Stage 1 of the miniature has read captions, which call each thing by one name: `canonical` replaces the other names.
 
 Paper: none. Notebook: 12.
 """
@@ -13,11 +14,41 @@ Paper: none. Notebook: 12.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from blip2_lab.picturebook.asking import plural_of
+from blip2_lab.picturebook.wordings import SYNONYMS
 
 MAX_CHARACTERS = 2000  #: of one question
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
+SHORTEST_CORRECTED = 4  #: letters; in a shorter word only swapped letters are corrected ("teh")
+LONG_WORD = 7  #: letters from which on two slips of the keyboard are forgiven
+HELP = (
+    "Ask about the things in the picture, their number, colors, sizes and places, for example "
+    '"what is in the picture?", "how many boats are there?" or "where is the cat?"'
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as a small tokenizer can read it, the words that were corrected (typed, read), and the unknown ones."""
+
+    text: str
+    corrected: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """`I read "waht" as "what". I do not know the word "zebra".`, or nothing where all words are known."""
+        notes = []
+        if self.corrected:
+            read_as = ", ".join(f'"{_short(typed)}" as "{word}"' for typed, word in self.corrected)
+            notes.append(f"I read {read_as}.")
+        if self.unknown:
+            notes.append(f"I do not know the word{'s' if len(self.unknown) > 1 else ''} {_listed(self.unknown)}.")
+        return " ".join(notes)
 
 
 def check(text: str) -> str:
@@ -43,13 +74,76 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
 
 
-def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
-    """ "I do not know the word 'colour'; did you mean 'color'?" """
-    known = [piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")]
-    names = ", ".join(f"'{word[:30]}'" for word in unknown[:4]) + (", …" if len(unknown) > 4 else "")
-    close = [match for word in unknown[:4] for match in get_close_matches(word.lower()[:30], known, n=1, cutoff=0.75)]
-    if close:
-        help = f"did you mean {' and '.join(repr(word) for word in close)}?"
-    else:
-        help = f"I know {len(known)} words: things such as boat, cat and house, their colors, places and uses."
-    return f"I do not know the word{'s' if len(unknown) > 1 else ''} {names}; {help}"
+def read(tokenizer, text: str) -> Reading:
+    """The text with misspelled words corrected. Raises ValueError where half of its words are unknown."""
+    unknown = unknown_words(tokenizer, text)
+    if not unknown:
+        return Reading(text)
+    known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
+    nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
+    for typed, word in nearest.items():
+        text = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", word, text)
+    left = tuple(word for word in unknown if word not in nearest)
+    words = re.findall(r"[^\s.,:?!]+", text)
+    if len(left) == len(words) or (len(left) > 1 and 2 * len(left) >= len(words)):
+        raise ValueError(f"I do not know the word{'s' if len(left) > 1 else ''} {_listed(left)}. {HELP}")
+    return Reading(text, tuple(nearest.items()), left)
+
+
+def for_stage1(tokenizer, text: str) -> str:
+    """The text as the tokenizer of stage 1 can read it. Raises ValueError where a word is unknown to it: a match of
+    the rest would be that of another text."""
+    if not knows_whole_words_only(tokenizer):
+        return text
+    reading = read(tokenizer, canonical(text))
+    if reading.unknown:
+        raise ValueError(f"{reading.note} Captions name the things of the picture, for example \"a red boat.\"")
+    return reading.text
+
+
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
+    """The known word that differs by one slip of the keyboard (a long word: by two), or None.
+
+    A slip is a letter too many, a letter missing, a wrong letter, or two letters in each other's place.
+    """
+    known = set(known)
+    if len(word) < SHORTEST_CORRECTED:
+        return _first_known(_swaps(word), known)
+    found = _first_known(_slips(word), known)
+    if found is None and len(word) >= LONG_WORD:
+        found = _first_known((twice for once in _slips(word) for twice in _slips(once)), known)
+    return found
+
+
+def _first_known(candidates: Iterator[str], known: set[str]) -> str | None:
+    return next((word for word in candidates if len(word) > 2 and word in known), None)
+
+
+def _slips(word: str) -> Iterator[str]:
+    """All words one slip away, the likeliest slips first: swapped letters, one missing, one doubled, a wrong one."""
+    cuts = range(len(word) + 1)
+    yield from _swaps(word)
+    yield from (word[:i] + letter + word[i:] for i in cuts for letter in LETTERS)
+    yield from (word[:i] + word[i + 1 :] for i in cuts[:-1])
+    yield from (word[:i] + letter + word[i + 1 :] for i in reversed(cuts[:-1]) for letter in LETTERS)
+
+
+def _swaps(word: str) -> Iterator[str]:
+    return (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1))
+
+
+def canonical(text: str) -> str:
+    """The text in the words of captions: `"a little ship"` -> `"a small boat"`."""
+    for word, others in SYNONYMS.items():
+        for other in others:
+            text = re.sub(rf"\b{plural_of(other)}\b", plural_of(word), text, flags=re.IGNORECASE)
+            text = re.sub(rf"\b{other}\b", word, text, flags=re.IGNORECASE)
+    return text
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(f'"{_short(word)}"' for word in words[:4]) + (", …" if len(words) > 4 else "")
+
+
+def _short(word: str) -> str:
+    return word[:30]

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 PUNCTUATION = tuple(".,:?!")
 #: What people type and the vocabulary does not know, as (pattern, replacement), in order.
 SPELLINGS = (
-    (r"[’']s\b", " is"),  # what's, where's
+    (r"[’`´]", "'"),
+    (r"\bcan'?t\b|\bcannot\b", "can not"),
+    *((rf"\b{verb}n'?t\b", f"{verb} not") for verb in "is are do does did was has would could".split()),
+    *((rf"\b{word}'?s\b", f"{word} is") for word in "what where there that who how here when".split()),
+    (r"'s\b", " is"),  # it's, the boat's
+    *((rf"'{end}\b", f" {word}") for end, word in (("re", "are"), ("m", "am"), ("d", "would"), ("ll", "will"))),
+    (r"'ve\b", " have"),
+    (r"\b(pls|plz)\b", "please"),
+    (r"\b(pics|pix)\b", "pictures"),
+    (r"\b(thx|tnx)\b", "thanks"),
+    (r"\bu\b", "you"),
+    (r"\bur\b", "your"),
+    *((rf"\b{digit}\b", word) for digit, word in zip("1234", ("one", "two", "three", "four"), strict=True)),
     (r"\bcolour", "color"),
     (r"\bgrey\b", "gray"),
     (r"[^\w\s.,:?!]", " "),  # quotes, hyphens, brackets

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from blip2_lab.chat import conversation
-from blip2_lab.chat.conversation import Conversation, Eyes, Turn, is_question, question_mark, stream
+from blip2_lab.chat.conversation import (
+    HELLO,
+    WELCOME,
+    Conversation,
+    Eyes,
+    Turn,
+    is_question,
+    question_mark,
+    small_talk,
+    stream,
+)
 from blip2_lab.chat.vocabulary import unknown_words
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
@@ -97,13 +107,29 @@ def test_a_very_long_question_is_refused_in_one_sentence(talk):
         talk.ask("boat cat " * 1333 + "cat")
 
 
-def test_unknown_words_are_named_and_a_near_word_is_offered(talk, tiny_model):
-    assert unknown_words(tiny_model.language_model.tokenizer, "is there a Red BOAT, or a zebra? zebra!") == ["zebra"]
-    with pytest.raises(ValueError, match="the words 'housse', 'zebra'; did you mean 'house'?"):
-        talk.ask("is there a housse, or a zebra?")
-    with pytest.raises(ValueError, match="the word 'xylophone'; I know [0-9]+ words"):
-        talk.ask("is there a xylophone?")
+def test_a_misspelled_word_is_read_as_the_nearest_and_the_visitor_is_told(talk):
+    replies = list(talk.ask("is there a hoouse?", SHORT))
+    assert replies[-1].prompt == "Question: is there a house? Short answer:"
+    assert {reply.note for reply in replies} == {'I read "hoouse" as "house".'}
+    assert talk.turns[-1].question == "is there a hoouse?" and talk.turns[-1].note == replies[-1].note
+
+
+def test_an_unknown_word_is_named_and_the_rest_is_asked(talk, tiny_model):
+    assert unknown_words(tiny_model.language_model.tokenizer, "is there a Red BOAT, or a blicket?") == ["blicket"]
+    assert list(talk.ask("is there a red boat or a blicket?", SHORT))[-1].note == 'I do not know the word "blicket".'
+
+
+def test_a_text_of_unknown_words_is_refused_with_what_can_be_asked(talk):
+    with pytest.raises(ValueError, match='do not know the words "quorx", "blicket".*what is in the picture'):
+        talk.ask("quorx is blicket?")
     assert talk.turns == [], "a refused question is no turn"
+
+
+@pytest.mark.parametrize(("said", "reply"), [("hi", HELLO), ("Hello there!", HELLO), ("Thanks a lot.", WELCOME)])
+def test_a_greeting_is_answered_without_the_model(talk, said, reply):
+    (only,) = talk.ask(said)
+    assert only.text == reply and only.words == () and only.done
+    assert small_talk("hi, what is this?") is None and small_talk("is there a day?") is None
 
 
 def test_every_one_click_instruction_of_the_micro_model_is_in_its_vocabulary(tiny_model):
@@ -229,7 +255,7 @@ def test_the_match_meter_agrees_with_stage_1(talk, tiny_model):
 
 
 def test_the_match_meter_needs_stage_1_and_known_words(talk, tiny_model):
-    with pytest.raises(ValueError, match="'zebra'"):
+    with pytest.raises(ValueError, match='"zebra"'):
         talk.match("a zebra.")
     stage1 = tiny_model.stage1
     tiny_model.attach_stage1(None)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from blip2_lab.evaluation import metrics
+from blip2_lab.evaluation.search import search_scores
 from blip2_lab.models import retrieval
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel
@@ -86,6 +87,8 @@ def evaluate(
     if model.stage1 is not None:
         say(f"searching among {scenes} pictures and captions")
         report["retrieval"] = retrieval_scores(model.stage1, features, book, seed, batch_size)
+        say("searching by phrases")
+        report["search"] = search_scores(model.stage1, features, book, seed)
     return report
 
 
@@ -318,6 +321,18 @@ def table(report: dict) -> str:
         lines += [f"| {label} | {_share(found['itm_accuracy' + name], count)} |" for label, name in rows.items()]
         lines.append(f"| true and mined, weighted alike (no picture: 0.500) | {found['itm_accuracy_mined']:.3f} |")
         lines.append(f"| true and hardest, weighted alike (no picture: 0.500) | {found['itm_accuracy_hardest']:.3f} |")
+    if found := report.get("search"):
+        where = f"{found['phrases']} phrases such as \"a red boat.\" among {found['gallery']} pictures of several things"
+        lines += ["", f"| {where} | share |", "|---|---|"]
+        rows = {
+            "the first five that fit, ITC's shortlist in ITM's order": "precision_at_5_itm",
+            "the same in the order of ITM's log-odds plus ITC's logit": "precision_at_5_both",
+            "the same in any order": "precision_at_5_random",
+            "ITM says match to a picture that fits": "itm_true",
+            "ITM says no match to one that does not": "itm_false",
+            "the same where color and kind are there, not together": "itm_false_hard",
+        }
+        lines += [f"| {label} | {_share(found[name], found.get(f'{name}_count'))} |" for label, name in rows.items()]
     return "\n".join(lines)
 
 

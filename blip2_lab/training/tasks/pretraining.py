@@ -272,12 +272,12 @@ def text_question_accuracy(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     asked: Sequence[Told],
-    loud: float = 0.0,
+    noise: float = 0.0,
     batch_size: int = 128,
 ) -> dict[str, float]:
     """Exact-match accuracy of a text-to-text model, in total and by type: the ceiling of all that comes after.
 
-    loud  how far up `piles.NOISE` goes on descriptions as piles
+    noise  on descriptions as piles, in lengths of a word embedding
     """
     right: dict[str, list[bool]] = {}
     for start in range(0, len(asked), batch_size):
@@ -287,7 +287,7 @@ def text_question_accuracy(
         if any("+" in prompt for prompt in prompts):
             piles = piles_of(prompts, tokens.attention_mask)
             embeddings = model.get_input_embeddings()(tokens.input_ids)
-            embeddings = add_up(embeddings, piles, torch.Generator().manual_seed(start), loud)
+            embeddings = add_up(embeddings, piles, torch.Generator().manual_seed(start), noise=noise)
             tokens = dict(inputs_embeds=embeddings, attention_mask=piles.mask)
         ids = model.generate(**tokens, max_new_tokens=40, do_sample=False)
         for (question, _), answer in zip(part, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):

@@ -63,10 +63,13 @@ def piles_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_of: i
     return Piles(place, mask, piled)
 
 
-def add_up(words: Tensor, piles: Piles, generator: torch.Generator, loud: float = 1.0) -> Tensor:
+def add_up(
+    words: Tensor, piles: Piles, generator: torch.Generator, loud: float = 1.0, noise: float | None = None
+) -> Tensor:
     """Word embeddings [B,T,D] -> [B,P,D]: piles summed to the length of one word, with `NOISE` and `SPREAD`.
 
-    loud  how far up `NOISE` goes: 0 for the least always, 1 for all of it
+    loud   how far up `NOISE` goes: 0 for the least always, 1 for all of it
+    noise  noise of exactly this length, in lengths of a word embedding, and no `SPREAD`: to measure
     """
     batch, _, width = words.shape
     size = (batch, piles.mask.shape[1] + 1, width)
@@ -75,8 +78,12 @@ def add_up(words: Tensor, piles: Piles, generator: torch.Generator, loud: float 
     counts = words.new_zeros(size[:2]).scatter_add(1, piles.place, ones)[:, :-1].clamp_min(1)
     summed = summed / counts.sqrt()[:, :, None]
     word = words.detach().norm(dim=-1).mean()
-    least, most = NOISE
-    loudness = least * (most / least) ** (loud * torch.rand(batch, 1, 1, generator=generator))
-    noise = torch.randn(summed.shape, generator=generator) * loudness * word / width**0.5
-    stretch = (torch.randn(summed.shape[:2], generator=generator) * SPREAD).exp()[:, :, None]
-    return torch.where(piles.piled[:, :, None], (summed + noise) * stretch, summed)
+    if noise is None:
+        least, most = NOISE
+        length = least * (most / least) ** (loud * torch.rand(batch, 1, 1, generator=generator))
+        spread = SPREAD
+    else:
+        length, spread = noise, 0.0
+    added = torch.randn(summed.shape, generator=generator) * length * word / width**0.5
+    stretch = (torch.randn(summed.shape[:2], generator=generator) * spread).exp()[:, :, None]
+    return torch.where(piles.piled[:, :, None], (summed + added) * stretch, summed)

@@ -322,7 +322,7 @@ def table(report: dict) -> str:
         lines.append(f"| true and mined, weighted alike (no picture: 0.500) | {found['itm_accuracy_mined']:.3f} |")
         lines.append(f"| true and hardest, weighted alike (no picture: 0.500) | {found['itm_accuracy_hardest']:.3f} |")
     if found := report.get("search"):
-        where = f"{found['phrases']} phrases such as \"a red boat.\" among {found['gallery']} pictures of several things"
+        where = f'{found["phrases"]} phrases as "a red boat." among {found["gallery"]} pictures of several things'
         lines += ["", f"| {where} | share |", "|---|---|"]
         rows = {
             "the first five that fit, ITC's shortlist in ITM's order": "precision_at_5_itm",

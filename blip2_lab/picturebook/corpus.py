@@ -1,11 +1,12 @@
-"""What the frozen language models read before they ever meet a picture: text, and nothing but text.
+"""The text that the frozen language models are trained on, before any picture: `instruction`, `plain_text`, captions.
 
-What is unusual about it:
+Notes:
 
-* Three libraries in miniature: `plain_text` (for the OPT: sentences about scenes and facts, some questions),
-  `instruction` (for the FlanT5: tasks with their answers) and plain captions (for the BERT).
-* An instruction's context is a *description* of a scene. Later the Q-Former's soft prompts stand in its place, and
-  nobody will have told the language model how to read them: that is stage 2.
+* `instruction` is for the FlanT5 (tasks with their answers), `plain_text` for the OPT (sentences about scenes and
+  facts, some questions), plain captions are for the BERT.
+* An instruction begins with a description of a scene, in sentences (`full_caption`) or as `piles`. In stage 2 the
+  Q-Former's soft prompt takes the description's place.
+* Questions come in a visitor's many words (asking.py) and in the few forms of words.py.
 * Example `index` of a corpus is a function of `(seed, index)`, like a scene.
 
 Paper: section 3.4 (OPT: unsupervised, FlanT5: instruction-trained), Figure 4. Notebook: 12.
@@ -13,23 +14,35 @@ Paper: section 3.4 (OPT: unsupervised, FlanT5: instruction-trained), Figure 4. N
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from random import Random
 
+from .asking import UNKNOWN, ask_anything, follow_up, listed, plural_of
 from .facts import FACTS
-from .scene import CATEGORIES, CATEGORY_OF, COLORS, KINDS, Scene, Thing, pick, sample_scene, shuffled
+from .scene import (
+    CATEGORIES,
+    CATEGORY_OF,
+    COLORS,
+    KINDS,
+    PLACES,
+    SIZES,
+    TIMES,
+    Scene,
+    Thing,
+    pick,
+    sample_scene,
+    shuffled,
+)
+from .wordings import ABSENT, SYNONYMS, as_typed, wording, words_of_wordings
 from .words import (
     KNOWLEDGE_QUESTIONS,
     NUMBERS,
     PLACE_PHRASES,
     VISUAL_QUESTIONS,
     Question,
-    at,
     caption,
     dialogue,
     full_caption,
-    groups,
-    join,
     phrase,
     question,
     reading_order,
@@ -40,8 +53,6 @@ from .words import (
 )
 
 QUESTION_PROMPTS = ("Question: {} Short answer:", "Question: {} Answer:")
-#: What lessons ask about; what is hard comes twice.
-LESSON_TYPES = (*VISUAL_QUESTIONS, *KNOWLEDGE_QUESTIONS, "color", "what", "count", "existence", "relation")
 
 
 def fact_sentences(kind: str) -> list[str]:
@@ -82,12 +93,12 @@ def _story(scene: Scene, rng: Random) -> str:
     return f"once upon a time, {setting(scene, rng)}, {wish}."
 
 
-#: Instructions besides questions: Figure 4 of the paper in miniature. Each maps (scene, rng) to its answer.
+#: Instructions besides questions: Figure 4 of the paper in miniature. A name in `WORDINGS` -> the answer's function.
 INSTRUCTIONS = {
-    "Describe the picture.": full_caption,
-    "Write a caption.": short_caption,
-    "Tell a story.": _story,
-    "Write a message that goes with this picture.": lambda scene, rng: (
+    "description": partial(full_caption, ordered=True),
+    "caption": short_caption,
+    "story": _story,
+    "message": lambda scene, rng: (
         f"greetings {PLACE_PHRASES[scene.place]}! {pick(rng, fact_sentences(pick(rng, scene.things).kind))}"
     ),
 }
@@ -95,32 +106,31 @@ INSTRUCTIONS = {
 
 def inventory(scene: Scene) -> Question:
     """`what is in the picture?`, answered in reading order."""
-    return Question("inventory", "what is in the picture?", join(groups(reading_order(scene), "color")))
+    return Question("inventory", "what is in the picture?", listed(reading_order(scene)))
 
 
-PILES = 16  #: in every `piles`, as many as a micro Q-Former has queries
+PILES = 16  #: at most, as many as a micro Q-Former has queries
 
 
 def piles(scene: Scene, rng: Random) -> str:
-    """The same as `full_caption` without grammar: words that belong together joined by "+", in any order.
+    """The same as `full_caption` without grammar: one pile of words a thing, joined by "+", in any order.
 
-    `"night red+boat+top+left + large+top+left snow + ..."`: a reader who adds the words of a pile up gets one
-    embedding for each. A pile says a thing, or some of it with its position, or the setting, or nothing.
+    `"snow+night large+red+boat+top+left + small+blue+fish+middle +"`: a reader who adds the words of a pile up gets one
+    embedding for each. A pile says everything about one thing, or the setting, or nothing.
     """
-    told = [scene.place, scene.time] if rng.random() < 0.5 else [f"{scene.place}+{scene.time}"]
-    for thing in scene.things:
-        words, where = shuffled(rng, (thing.size, thing.color, thing.kind)), thing.position.split()
-        cuts = pick(rng, ((0,), (0,), (0, 1), (0, 2), (0, 1, 2)))
-        told += ["+".join(words[start:end] + where) for start, end in zip(cuts, (*cuts[1:], 3), strict=True)]
-    return " ".join(shuffled(rng, told + ["+"] * (PILES - len(told))))
+    told = ["+".join([thing.size, thing.color, thing.kind, *thing.position.split()]) for thing in scene.things]
+    told.append(f"{scene.place}+{scene.time}")
+    room = PILES - len(told)
+    empty = room if rng.random() < 0.15 else int(rng.random() * min(room, 5))
+    return " ".join(shuffled(rng, told + ["+"] * empty))
 
 
-def _context(scene: Scene, rng: Random, piled: bool = False) -> str:
-    """A description that tells everything, sometimes with a second caption before or after it; or `piles`."""
+def description(scene: Scene, rng: Random, piled: bool = False) -> str:
+    """A text that tells everything, sometimes with a second caption before or after it; or `piles`."""
     if piled:
         return piles(scene, rng)
     parts = [full_caption(scene, rng)]
-    if rng.random() < 0.25:
+    if rng.random() < 0.1:
         parts = shuffled(rng, [*parts, caption(scene, rng)])
     return " ".join(parts)
 
@@ -138,93 +148,69 @@ def corpus_scene(rng: Random, most: int = 4) -> Scene:
     return Scene(scene.things[:most], scene.place, scene.time)
 
 
-def first_question(seed: int, index: int) -> tuple[str, str]:
-    """The shortest question that needs binding: two things, color asked by kind or kind by color."""
-    rng = Random(f"first question {seed} {index}")
-    kinds, colors = shuffled(rng, KINDS)[:2], shuffled(rng, COLORS)[:2]
-    text = join([with_article(f"{color} {kind}") for kind, color in zip(kinds, colors, strict=True)])
-    chosen = int(rng.random() * 2)
-    if rng.random() < 0.5:
-        asked, answer = f"what color is the {kinds[chosen]}?", colors[chosen]
-    else:
-        asked, answer = f"what is the {colors[chosen]} thing?", kinds[chosen]
-    return f"{text}. {QUESTION_PROMPTS[0].format(asked)}", answer
+def crowded_scene(rng: Random, most: int = 4) -> Scene:
+    """A scene whose things are much alike, so that all numbers up to four are there to be counted."""
+    kinds = shuffled(rng, KINDS)[: pick(rng, (1, 2, 2))]
+    colors = shuffled(rng, COLORS)[: pick(rng, (1, 2, 2))]
+    count = min(most, pick(rng, (1, 2, 3, 3, 4, 4)))
+    things = []
+    for cell in shuffled(rng, range(9))[:count]:
+        row, column = divmod(cell, 3)
+        kind = pick(rng, kinds) if rng.random() < 0.9 else pick(rng, KINDS)
+        color = pick(rng, colors) if rng.random() < 0.8 else pick(rng, COLORS)
+        things.append(Thing(kind, color, pick(rng, SIZES), (column + 0.5) / 3, (row + 0.5) / 3))
+    return Scene(tuple(things), pick(rng, PLACES), pick(rng, TIMES))
 
 
-def lesson(
-    seed: int,
-    index: int,
-    most: int,
-    types: tuple[str, ...] = LESSON_TYPES,
-    described: float = 0.4,
-    piled: bool = False,
-) -> tuple[str, str]:
-    """A short task about a description of at most that many things: one of them to be told in full (a share of
-    `described`; color, size, kind and position must be bound, four lessons in one), or a question of one of the types.
-    Unlike retelling everything, where the decoder copies the description's phrases, it makes the *encoder* bind."""
-    rng = Random(f"lesson {seed} {index} {most}")
-    scene = corpus_scene(rng, most)
-    context = piles if piled else full_caption
-    if rng.random() < described:
-        about = reference(scene, rng)
-        return f"{context(scene, rng)} Describe {about.text}.", describe(about.thing)
-    asked = [question(scene, rng, type) for type in shuffled(rng, types)]
-    asked = next(filter(None, asked), inventory(scene))
-    return f"{context(scene, rng)} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+def prompt(question: str, rng: Random) -> str:
+    """The question in one of the paper's two forms, or as it is."""
+    form = rng.random()
+    if form < 0.25:
+        return question
+    return (QUESTION_PROMPTS[0] if form < 0.85 else QUESTION_PROMPTS[1]).format(question)
 
 
-def retelling(seed: int, index: int, piled: bool = False) -> tuple[str, str]:
-    """All that a description tells, told once more in a full caption; of half of them the beginning is given.
-
-    From `piles` nothing can be copied, and who tells everything must know what has been told: all that lies before the
-    last thing told, since they are told in reading order.
-    """
-    rng = Random(f"retelling {seed} {index}")
-    scene = corpus_scene(rng)
-    told, retold = _context(scene, rng, piled), full_caption(scene, rng, ordered=True)
-    prefix, suffix = split_text(retold, rng) if rng.random() < 0.5 else ("", retold)
-    return f"{told} {prefix}".strip(), suffix
+def any_question(scene: Scene, rng: Random) -> Question:
+    """A question in a visitor's words, or (a third) in one of the fixed forms of words.py."""
+    if rng.random() < 0.67:
+        return ask_anything(scene, rng)
+    types = VISUAL_QUESTIONS if rng.random() < 0.85 else KNOWLEDGE_QUESTIONS
+    return question(scene, rng, pick(rng, tuple(types))) or inventory(scene)
 
 
-def describe(thing: Thing) -> str:
-    """`"a large red boat at the top left."`"""
-    return f"{with_article(phrase(thing, 'size', 'color'))} {at(thing.position)}."
-
-
-def instruction(seed: int, index: int, piled: bool = False) -> tuple[str, str]:
-    """`(input, target)`: one task for the instruction-trained model, text to text; `piled`: about `piles`."""
+def instruction(seed: int, index: int, piled: bool = False, most: int = 4) -> tuple[str, str]:
+    """`(input, target)`: one task for the instruction-trained model, text to text, about a scene of at most `most`
+    things; `piled`: the scene is told as `piles`."""
     rng = Random(f"instruction {seed} {index}")
-    scene = corpus_scene(rng)
+    scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, most)
+    told = description(scene, rng, piled)
     task = rng.random()
-    if task < 0.50:
-        types = VISUAL_QUESTIONS if rng.random() < 0.75 else KNOWLEDGE_QUESTIONS
-        asked = question(scene, rng, pick(rng, tuple(types))) or inventory(scene)
-        return f"{_context(scene, rng, piled)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
-    if task < 0.62:
-        *before, last = dialogue(scene, rng, turns=pick(rng, (2, 2, 3)))
-        prompt = QUESTION_PROMPTS[0]
-        history = [f"{prompt.format(q.text)} {q.answer}." for q in before]
-        return " ".join([_context(scene, rng, piled), *history, prompt.format(last.text)]), last.answer
-    if task < 0.80:
+    if task < 0.66:
+        asked = any_question(scene, rng)
+        return f"{told} {prompt(asked.text, rng)}", asked.answer
+    if task < 0.71:
+        turns = follow_up(scene, rng) if rng.random() < 0.6 else None
+        *before, last = turns or dialogue(scene, rng, turns=pick(rng, (2, 2, 3)))
+        history = [f"{QUESTION_PROMPTS[0].format(q.text)} {q.answer}." for q in before]
+        return " ".join([told, *history, QUESTION_PROMPTS[0].format(last.text)]), last.answer
+    if task < 0.81:
         prefix, suffix = split_text(caption(scene, rng), rng)
-        return f"{_context(scene, rng, piled)} {prefix}".strip(), suffix
-    if task < 0.84:
-        prefix, suffix = split_text(caption(scene, rng), rng)
-        return prefix, suffix
-    if task < 0.90:
+        return f"{told} {prefix}".strip(), suffix
+    if task < 0.89:
+        retold = full_caption(scene, rng, ordered=True)
+        prefix, suffix = split_text(retold, rng) if rng.random() < 0.5 else ("", retold)
+        return f"{told} {prefix}".strip(), suffix
+    if task < 0.94:
         named = pick(rng, tuple(INSTRUCTIONS))
-        return f"{_context(scene, rng, piled)} {named}", INSTRUCTIONS[named](scene, rng)
-    if task < 0.93:
-        asked = inventory(scene)
-        return f"{_context(scene, rng, piled)} {pick(rng, QUESTION_PROMPTS).format(asked.text)}", asked.answer
+        return f"{told} {prompt(as_typed(rng, wording(rng, named)), rng)}", INSTRUCTIONS[named](scene, rng)
     if task < 0.96:
         about = reference(scene, rng)
         facts = " ".join(shuffled(rng, fact_sentences(about.thing.kind))[:2])
-        return f"{_context(scene, rng, piled)} Write down the facts that you know about {about.text}.", facts
+        return f"{told} {prompt(as_typed(rng, wording(rng, 'facts', ref=about.text)), rng)}", facts
     if task < 0.98:
         asked = fact_question(rng)
         return pick(rng, QUESTION_PROMPTS).format(asked.text), asked.answer
-    return split_text(pick(rng, fact_sentences(pick(rng, KINDS))), rng)
+    return split_text(pick(rng, (caption(scene, rng), *fact_sentences(pick(rng, KINDS)))), rng)
 
 
 def plain_text(seed: int, index: int) -> str:
@@ -243,10 +229,12 @@ def plain_text(seed: int, index: int) -> str:
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """Every word of every text, sorted. Generated text that covers all templates many times over, and the tables."""
-    texts = [" ".join(instruction(0, i)) for i in range(6000)] + [plain_text(0, i) for i in range(2000)]
+    """Every word of every text, sorted: of all tables and templates, and of generated texts that cover the rest."""
+    texts = [" ".join(instruction(0, i)) for i in range(3000)] + [plain_text(0, i) for i in range(2000)]
     texts += [s for kind in KINDS for s in fact_sentences(kind)] + list(NUMBERS)
+    nouns = [*KINDS, *CATEGORIES, *ABSENT, *(other for others in SYNONYMS.values() for other in others)]
+    texts += [plural_of(noun) for noun in nouns] + list(words_of_wordings())
     separated = " ".join(texts).lower()
     for mark in ".,:?!":
         separated = separated.replace(mark, " ")
-    return tuple(sorted(set(separated.split())))
+    return tuple(sorted(set(separated.split()) - {UNKNOWN, plural_of(UNKNOWN)}))

@@ -11,7 +11,7 @@ Paper: section 3, in miniature. Notebooks: 08, 11.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from blip2_lab.training.recipes.schema import (
     SEE_PLAN,
@@ -56,8 +56,8 @@ MICRO = (
         "t5",
         OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SyntheticTextData(lessons=(100, 300, 850, 1200), piles_from=1500),
-        eval_every=1000,
+        SyntheticTextData(sentences_from=800),
+        eval_every=500,
     ),
     Recipe(
         "micro-stage1",
@@ -86,7 +86,7 @@ MICRO = (
         "retrieval",
         OptimConfig(lr=3e-4, warmup_steps=50, steps=600, batch_size=64),
         FineTuneParts("micro-stage1", max_text_tokens=64, train_image_encoder=False),
-        SceneData(hard_batches_from=0),
+        SceneData(caption="full and search", hard_batches_from=0),
         eval_every=250,
     ),
     Recipe(
@@ -118,6 +118,36 @@ def _sequence(name: str, summary: str, cost: str, parts: tuple[Recipe, ...]) -> 
 MICRO_MODEL = "everything above, from nothing, and the finished model exported"
 MICRO += (_sequence("micro-all", MICRO_MODEL, "89 min on two cores", MICRO),)
 
+#: The same parts with more steps: the weights in the package are what `blip2-lab train shipped` makes.
+SHIPPED_STEPS = {
+    "micro-vit": 2500,
+    "micro-bert": 1000,
+    "micro-t5": 4000,
+    "micro-stage1": 2000,
+    "micro-stage2": 1600,
+    "micro-retrieval": 1500,
+}
+
+
+def _renamed(recipe: Recipe, prefix: str) -> Recipe:
+    """The recipe under another first word, built from parts of that name: micro-stage2 -> shipped-stage2."""
+    named = {
+        field.name: value.replace("micro-", f"{prefix}-")
+        for field in fields(recipe.model)
+        if isinstance(value := getattr(recipe.model, field.name), str)
+    }
+    return replace(recipe, name=recipe.name.replace("micro-", f"{prefix}-"), model=replace(recipe.model, **named))
+
+
+def _shipped(recipe: Recipe) -> Recipe:
+    steps = replace(recipe.optim, steps=SHIPPED_STEPS[recipe.name])
+    return replace(_renamed(recipe, "shipped"), cost=SEE_PLAN, optim=steps)
+
+
+SHIPPED = tuple(_shipped(recipe) for recipe in MICRO if recipe.name in SHIPPED_STEPS)
+SHIPPED_MODEL = "the model in the package, from nothing, and exported"
+SHIPPED += (_sequence("shipped", SHIPPED_MODEL, SEE_PLAN, SHIPPED),)
+
 #: What `blip2-lab train --on FOLDER` trains.
 OWN = Recipe(
     "micro-captions",
@@ -133,20 +163,14 @@ OWN = Recipe(
 )
 
 #: The same one size up ("M"), for a night on a laptop: as many steps, with wider and deeper parts.
-LARGER = {
-    "micro-vit": {"size": "M"},
-    "micro-t5": {"size": "M"},
-    "micro-bert": {"size": "M"},
-    "micro-stage1": {"image_encoder": "laptop-vit", "bert": "laptop-bert"},
-    "micro-stage2": {"stage1": "laptop-stage1", "language_model": "laptop-t5"},
-    "micro-retrieval": {"start": "laptop-stage1"},
-}
+LARGER = ("micro-vit", "micro-t5", "micro-bert", "micro-stage1", "micro-stage2", "micro-retrieval")
 
 
 def _larger(recipe: Recipe) -> Recipe:
-    name = recipe.name.replace("micro", "laptop")
-    model = replace(recipe.model, **LARGER[recipe.name])
-    return replace(recipe, name=name, summary=f"{recipe.name} with larger parts", cost=SEE_PLAN, model=model)
+    larger = _renamed(recipe, "laptop")
+    if isinstance(larger.model, MicroPart):
+        larger = replace(larger, model=replace(larger.model, size="M"))
+    return replace(larger, summary=f"{recipe.name} with larger parts", cost=SEE_PLAN)
 
 
 LAPTOP = tuple(_larger(recipe) for recipe in MICRO if recipe.name in LARGER)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blip2_lab.common.console import did_you_mean
-from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN
+from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN, SHIPPED
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
 from blip2_lab.training.recipes.schema import FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*MICRO, OWN, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS)}
+RECIPES: dict[str, Recipe] = {r.name: r for r in (*MICRO, *SHIPPED, OWN, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS)}
 
 
 def get(name: str) -> Recipe:

@@ -83,12 +83,11 @@ class FineTuneParts:
 
 @dataclass(frozen=True)
 class SyntheticTextData:
-    """Unlimited numbered examples from the picture book, to pre-train the frozen models. For `lessons` and
-    `piles_from`, see `pretraining.T5Task`."""
+    """Unlimited numbered examples from the picture book, to pre-train the frozen models. For `sentences_from`, see
+    `pretraining.T5Task`."""
 
     seed: int = 0
-    lessons: tuple[int, int, int, int] = (0, 0, 0, 0)
-    piles_from: int | None = None
+    sentences_from: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ What is unusual about it:
   of place are relative biases, which Adam moves by one learning rate a step), one finds the boat of the question among
   the words of the description. By chance that takes thousands of steps, so a few heads start out that way
   (`look_around`), and the biases learn 30 times faster than the rest.
-* It learns in courses, from the shortest question that needs binding ("a red boat and a blue fish. what color is the
-  boat?") over short descriptions to everything: left to the full mixture it stays for thousands of steps where "what
-  color is the boat?" is answered with any color of the scene.
+* It reads piles first, one vector a thing, where binding is easy, and then sentences (`T5Task`).
 
 Paper: section 3.4 (pre-trained image encoder and LLM), 3.1 (BERT initialization). Notebooks: 01, 10.
 """
@@ -21,7 +19,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -42,9 +39,9 @@ from blip2_lab.models.micro import (
 )
 from blip2_lab.models.stage1 import clean_caption
 from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, preprocess
-from blip2_lab.picturebook import corpus, words
+from blip2_lab.picturebook import asking, corpus, words
 from blip2_lab.picturebook.draw import draw, masks
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, pick, sample_scene
+from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.training.tasks.word_sums import Piles, add_up, piles_of
 
@@ -80,7 +77,7 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
             model.lm_head.weight.mul_(0.05)
             model.shared.weight.mul_(0.05)
         look_around(model)
-        return T5Task(model, tokenizer, batch_size, seed, recipe.data.lessons, recipe.data.piles_from)
+        return T5Task(model, tokenizer, batch_size, seed, recipe.data.sentences_from)
     if recipe.task == "opt":
         model = new_opt(micro_opt_config(len(tokenizer), size))
         model.set_attn_implementation("eager")
@@ -145,34 +142,18 @@ class TextTask:
         self.tokenizer.save_pretrained(folder)
 
 
-#: Types of questions that need several things compared: the hardest to learn.
-COMPARING = ("existence", "count", "relation", "color", "what")
-#: What the T5 learns before the full mixture, in this order; `SyntheticTextData.lessons` says until which batch each
-#: one goes.
-COURSES = (
-    corpus.first_question,
-    partial(corpus.lesson, most=2),
-    partial(corpus.lesson, most=3),
-    partial(corpus.lesson, most=4, types=COMPARING, described=0.1),
-)
-#: What is learned last: to count (the plural "boats" is another word than "boat") and how things stand to one another.
-REVIEW = partial(corpus.lesson, most=4, types=("count", "relation"), described=0.1)
-REVIEW_SHARE = 0.35  # of the full mixture
-# Of what is asked about piles: to bind is to be learned once more there, and who tells all of them binds everything.
-PILED_LESSONS, PILED_RETELLINGS = 0.3, 0.45
-LOUD_AFTER = 1500  # batches with piles: until then their noise grows
+SENTENCES = 0.35  # the share of descriptions in sentences, once these begin
+SHORT_SENTENCES = 600  # batches in which sentences tell of two things at most
+NOISE_GROWS = 1500  # batches from the first until the noise on piles is at its largest
 
 
 class T5Task(TextTask):
-    """The instruction-trained encoder-decoder: our FlanT5. It begins with binding alone and widens from there.
+    """The instruction-trained encoder-decoder: our FlanT5. It reads descriptions as `corpus.piles` and as sentences.
 
-    `lessons`: the batches at which each of `COURSES` ends; then comes the full mixture. A T5 that starts with the full
-    mixture answers at random between the things of a scene, for thousands of steps.
-    `piles_from`: from this batch on half of the descriptions are `corpus.piles`, whose words are added up to one noisy
-    embedding a pile. Still text and text alone, but no longer a sentence: a T5 of this size that has read nothing but
-    sentences answers no question from an input that is none, and a visual prompt is none. Their noise grows for the
-    first `LOUD_AFTER` of these batches.
-    # differs from FlanT5, which is large enough to make sense of soft prompts without this
+    `sentences_from`: until this batch every description is a list of piles, in which binding is easy: the words of a
+    thing are one vector. Sentences follow, first short ones; left to sentences alone from the start, a T5 of this size
+    stays for thousands of steps where "what color is the boat?" is answered with any color of the scene.
+    # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
 
     def __init__(
@@ -181,28 +162,17 @@ class T5Task(TextTask):
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         seed: int,
-        lessons: tuple[int, ...] = (0,) * len(COURSES),
-        piles_from: int | None = None,
+        sentences_from: int = 0,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
-        self.lessons = lessons
-        self.piles_from = piles_from
+        self.sentences_from = sentences_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
-        for end, make in zip(self.lessons, COURSES, strict=True):
-            if index < end:
-                return make(self.seed, number)
-        rng = Random(f"mix {self.seed} {number}")
-        make = REVIEW if rng.random() < REVIEW_SHARE else corpus.instruction
-        piled = self.piles_from is not None and index >= self.piles_from and rng.random() < 0.5
-        if piled:
-            draw = rng.random()
-            if draw < PILED_LESSONS:
-                make = partial(corpus.lesson, most=pick(rng, (2, 3, 4)))
-            elif draw < PILED_LESSONS + PILED_RETELLINGS:
-                make = corpus.retelling
-        return make(self.seed, number, piled=piled)
+        since = index - self.sentences_from
+        piled = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
+        most = 4 if piled or since >= SHORT_SENTENCES else 2
+        return corpus.instruction(self.seed, number, piled=piled, most=most)
 
     def batch(self, index: int) -> list[dict[str, Tensor]]:
         """The batch in parts of examples alike in length: a third of the work would be padding otherwise."""
@@ -211,7 +181,7 @@ class T5Task(TextTask):
         examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, len(pair[0].split()), pair))
         size = -(-len(examples) // PARTS)
         starts = range(0, len(examples), size)
-        loud = min(1.0, (index - (self.piles_from or 0)) / LOUD_AFTER)
+        loud = min(1.0, index / NOISE_GROWS)
         return [self.part(examples[start : start + size], index * PARTS + n, loud) for n, start in enumerate(starts)]
 
     def part(self, examples: list[tuple[str, str]], number: int, loud: float) -> dict[str, Tensor]:
@@ -231,19 +201,26 @@ class T5Task(TextTask):
         }
 
     def compute_losses(self, batch: list[dict]) -> dict[str, Tensor]:
-        """The mean over all target tokens, whatever part they are in."""
-        counts = [(part["labels"] != IGNORE_INDEX).sum() for part in batch]
-        losses = [self.loss(**part) * count for part, count in zip(batch, counts, strict=True)]
-        return {"total": sum(losses) / sum(counts)}
+        """The mean over all target tokens, whatever part they are in, those of an answer of n tokens weighted by
+        1/sqrt(n): unweighted, the captions' many tokens leave little to the answers of one word."""
+        sums, weights = zip(*(self.loss(**part) for part in batch), strict=True)
+        return {"total": sum(sums) / sum(weights)}
 
     def loss(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, piles: Piles | None, seed: int, loud: float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the cross-entropies of one part's target tokens, and the sum of the weights."""
         if piles is None:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
-        words = self.model.get_input_embeddings()(input_ids)
-        embeddings = add_up(words, piles, torch.Generator().manual_seed(seed), loud)
-        return self.model(inputs_embeds=embeddings, attention_mask=piles.mask, labels=labels).loss
+            read = dict(input_ids=input_ids, attention_mask=attention_mask)
+        else:
+            words = self.model.get_input_embeddings()(input_ids)
+            embeddings = add_up(words, piles, torch.Generator().manual_seed(seed), loud)
+            read = dict(inputs_embeds=embeddings, attention_mask=piles.mask)
+        logits = self.model(**read, labels=labels).logits.float()
+        each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
+        target = labels != IGNORE_INDEX
+        weight = target / target.sum(dim=1, keepdim=True).sqrt()
+        return (each.view_as(weight) * weight).sum(), weight.sum()
 
     no_decay = ("relative_attention_bias",)
 
@@ -251,23 +228,42 @@ class T5Task(TextTask):
         return T5_LR_SCALES
 
     def evaluate(self, step: int) -> dict[str, float]:
-        told = text_question_accuracy(self.model, self.tokenizer, text_questions(60))
-        piled = text_question_accuracy(self.model, self.tokenizer, text_questions(60, piled=True))
-        return told | {f"piled {name}": share for name, share in piled.items()}
+        """Accuracy from sentences, from piles, and from piles for questions in a visitor's words."""
+        found = {
+            "": text_questions(25),
+            "piled ": text_questions(25, piled=True),
+            "asked ": visitors_questions(25),
+        }
+        return {
+            f"{label}{name}": share
+            for label, asked in found.items()
+            for name, share in text_question_accuracy(self.model, self.tokenizer, asked).items()
+        }
 
 
 Told = tuple[words.Question, str]  #: a question, and the prompt: a description with the question
 
 
 def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False) -> list[Told]:
-    """Held-out questions, each with a true description of its scene and the question as one prompt."""
+    """Held-out questions in the forms of words.py, each with a true description of its scene."""
     describe = corpus.piles if piled else words.full_caption
     asked = []
     for index in range(scenes):
         scene, rng = sample_scene(seed, index, "in"), Random(f"text questions {seed} {index}")
-        for question in words.questions(scene, rng):
+        for question in [*words.questions(scene, rng), corpus.inventory(scene)]:
             prompt = corpus.QUESTION_PROMPTS[0].format(question.text)
             asked.append((question, f"{describe(scene, rng)} {prompt}"))
+    return asked
+
+
+def visitors_questions(scenes: int, seed: int = VALIDATION_BOOK) -> list[Told]:
+    """Held-out questions in the wordings of wordings.py, one of every intention, each with `piles` of its scene."""
+    asked = []
+    for index in range(scenes):
+        scene, rng = sample_scene(seed, index, "in"), Random(f"visitors {seed} {index}")
+        for intention in asking.INTENTIONS:
+            if question := asking.ask(scene, rng, intention):
+                asked.append((question, f"{corpus.piles(scene, rng)} {corpus.prompt(question.text, rng)}"))
     return asked
 
 
@@ -276,12 +272,12 @@ def text_question_accuracy(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     asked: Sequence[Told],
-    noise: float | None = None,
+    noise: float = 0.0,
     batch_size: int = 128,
 ) -> dict[str, float]:
     """Exact-match accuracy of a text-to-text model, in total and by type: the ceiling of all that comes after.
 
-    noise  on descriptions as piles, in lengths of a word embedding; None: as in training
+    noise  on descriptions as piles, in lengths of a word embedding
     """
     right: dict[str, list[bool]] = {}
     for start in range(0, len(asked), batch_size):

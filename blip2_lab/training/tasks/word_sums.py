@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NOISE = (0.3, 2.0)  #: from least to most length of the noise on a text's piles, in lengths of a word embedding
+NOISE = (0.1, 1.0)  #: from least to most length of the noise on a text's piles, in lengths of a word embedding
 SPREAD = 0.3  #: of the logarithm of a pile's length
 
 

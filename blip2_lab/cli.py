@@ -210,6 +210,7 @@ def _ask(args: argparse.Namespace) -> None:
     image = open_image(args.picture)  # before the model: errors in the options are reported at once
     import torch
 
+    from blip2_lab.chat.vocabulary import read
     from blip2_lab.models.decoding import Decoding, check_seed
 
     decoding = dict(num_beams=args.beams, max_new_tokens=args.max_tokens, length_penalty=args.length_penalty)
@@ -218,11 +219,12 @@ def _ask(args: argparse.Namespace) -> None:
     Decoding(**decoding)
     check_seed(args.seed)
     model = _load(args)
-    notes = _notes(args, model, image)
+    reading = read(model.language_model.tokenizer, args.prompt)
+    notes = [note for note in (_outside(args, model, image), reading.note) if note]
     for note in notes:
         console.print_progress(f"note: {note}")
     torch.manual_seed(args.seed)
-    tokens = list(model.stream(image, args.prompt, **decoding))
+    tokens = list(model.stream(image, reading.text, **decoding))
     answer = "".join(token.text for token in tokens).strip()
     if args.json:
         token_list = [{"text": token.text, "probability": round(token.probability, 4)} for token in tokens]
@@ -232,19 +234,14 @@ def _ask(args: argparse.Namespace) -> None:
         print(answer)
 
 
-def _notes(args: argparse.Namespace, model, image) -> list[str]:
-    """The warnings that the app shows, too: an image outside the model's domain, words outside its vocabulary."""
-    from blip2_lab.chat import out_of_distribution, vocabulary
+def _outside(args: argparse.Namespace, model, image) -> str | None:
+    """What the app says about a picture that is like none the model has seen."""
+    from blip2_lab.chat import out_of_distribution
 
-    notes = []
-    if (familiar := out_of_distribution.load(args.model)) is not None:
-        distance = out_of_distribution.distances_of(familiar, model.image_encoder, [image]).item()
-        if distance > familiar.limit:
-            notes.append(out_of_distribution.outside_sentence(distance, familiar.limit))
-    tokenizer = model.language_model.tokenizer
-    if unknown := vocabulary.unknown_words(tokenizer, args.prompt):
-        notes.append(vocabulary.unknown_words_sentence(tokenizer, unknown))
-    return notes
+    if (familiar := out_of_distribution.load(args.model)) is None:
+        return None
+    distance = out_of_distribution.distances_of(familiar, model.image_encoder, [image]).item()
+    return out_of_distribution.outside_sentence(distance, familiar.limit) if distance > familiar.limit else None
 
 
 def _draw(args: argparse.Namespace) -> None:

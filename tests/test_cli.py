@@ -215,12 +215,12 @@ def test_a_photograph_and_an_unknown_word_are_noted_and_the_answer_comes(capsys,
     code, out, err = run(capsys, "ask", scene, "Question: what is in the picture? Short answer:", "--beams", "1")
     assert code == 0 and out.strip() and err == "", "nothing is strange here"
     code, out, err = run(
-        capsys, "ask", photograph, "Question: is there a zebra? Short answer:", "--beams", "1", "--json"
+        capsys, "ask", photograph, "Question: is there a quorx? Short answer:", "--beams", "1", "--json"
     )
     answer = json.loads(out)
     assert code == 0 and answer["answer"], "it answers all the same"
     strange, unknown = answer["warnings"]
-    assert "outside the drawn world" in strange and "'zebra'" in unknown
+    assert "outside the drawn world" in strange and '"quorx"' in unknown
     assert err == f"note: {strange}\nnote: {unknown}\n"
 
 

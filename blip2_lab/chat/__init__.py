@@ -1,7 +1,7 @@
 """Talking about pictures: conversations, search in a folder, and what an answer rests on. The web page is in chat/web.
 
     conversation         prompts, earlier turns, streamed answers, how well a text fits
-    vocabulary           words that a small tokenizer does not know
+    vocabulary           slips of the keyboard, and words that a small tokenizer does not know
     small_talk           a greeting, or the bare name of a thing: what the model is not asked
     image_search         a folder of pictures, searched by a sentence or a picture
     out_of_distribution  is a picture like those the model was trained on?
@@ -27,7 +27,7 @@ _MODULE_OF = {
     "origin": "word_origin",
     "search": "image_search",
     "search_like": "image_search",
-    "unknown_words": "vocabulary",
+    "read": "vocabulary",
 }
 __all__ = [*_MODULE_OF]  # noqa: PLE0604  the keys are strings
 

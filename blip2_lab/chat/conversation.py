@@ -6,7 +6,7 @@ What is unusual about it:
 * A conversation is text: earlier questions and answers stand in front of the new question, in the same form.
   BLIP-2 was never trained to converse; the frozen language model brings that along.
 * Stopping works: a token is computed when it is asked for, and beam search asks after every token whether to go on.
-* A language model of 300 words says which word it does not know, instead of answering something else.
+* A language model of a thousand words corrects a slip of the keyboard and names a word that it does not know.
 
 Paper: section 4.1, Figure 4 (instructed zero-shot generation). Notebook: 12.
 """
@@ -24,13 +24,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat.vocabulary import (
-    UnknownWords,
-    check,
-    knows_whole_words_only,
-    unknown_words,
-    unknown_words_sentence,
-)
+from blip2_lab.chat import small_talk
+from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
@@ -75,23 +70,25 @@ ANSWERING = Decoding(num_beams=1, max_new_tokens=60)  #: how a question is answe
 
 @dataclass(frozen=True)
 class Turn:
-    """A question as it was typed, and what the model said.
+    """A question as it was typed, and the answer.
 
-    stopped  the answer has not come to its end
-    note     not the model answered, but the page: it was not asked (an unknown word, a greeting)
+    stopped   the answer has not come to its end
+    by_model  False: the model was not asked (a greeting, unknown words); the answer is the lab's own
+    note      words of the question that were read otherwise or not at all (`vocabulary.Reading`)
     """
 
     question: str
     answer: str
     stopped: bool = False
-    note: bool = False
+    by_model: bool = True
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Reply:
     """An answer so far: its text, its words with their probabilities, and the prompt the language model was given.
 
-    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far.
+    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far. `note`: see `Turn`.
     """
 
     text: str
@@ -99,6 +96,7 @@ class Reply:
     prompt: str
     done: bool = False
     searched: int = 0
+    note: str = ""
 
 
 #: Which of the two scores to use; the app shows it.
@@ -165,7 +163,7 @@ class Conversation:
         return cls(model, Eyes(model).see(image))
 
     def prompt(self, text: str) -> str:
-        """What the language model reads. Raises ValueError for a text it should not be given (see `check`).
+        """What the language model reads. Raises ValueError for a text it should not be given (see `check` and `read`).
 
         A question takes the paper's form, after the last turns that were questions too, so that "it" has a meaning:
             Question: which city is this? Short answer: singapore. Question: why do you think so? Short answer:
@@ -174,58 +172,63 @@ class Conversation:
         that explains an "it", see MICRO_HISTORY (differs from the paper's conversations).
         An instruction ("Describe the picture.") and a text that brings its own form ("Question: …") go as they are.
         """
-        text = check(text)
+        tokenizer = self.model.language_model.tokenizer
+        text = read(tokenizer, check(text)).text
         if not is_question(text):
             return text
         form = self.model.language_model.question_prompt
         asked = form.format(question_mark(text))
-        turns = [t for t in self.turns if t.answer.strip() and not t.note and is_question(t.question)]
-        if MICRO_HISTORY == "named" and knows_whole_words_only(self.model.language_model.tokenizer):
+        turns = [t for t in self.turns if t.answer.strip() and t.by_model and is_question(t.question)]
+        if MICRO_HISTORY == "named" and knows_whole_words_only(tokenizer):
             turns = named_before(turns, text)
-        past = [f"{form.format(question_mark(turn.question))} {turn.answer.strip().rstrip('.')}." for turn in turns]
-        past = past[-self.history_turns :] if self.history_turns else []
+        turns = turns[-self.history_turns :] if self.history_turns else []
+        asked_before = [question_mark(read(tokenizer, turn.question).text) for turn in turns]
+        past = [
+            f"{form.format(question)} {turn.answer.strip().rstrip('.')}."
+            for question, turn in zip(asked_before, turns, strict=True)
+        ]
         while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:
             past = past[1:]
         return " ".join([*past, asked])
 
-    def known_prompt(self, text: str) -> str:
-        """The same as `prompt`. Raises ValueError also for a text with words that the language model does not know."""
-        prompt = self.prompt(text)
-        if unknown := unknown_words(self.model.language_model.tokenizer, text):
-            raise UnknownWords(unknown_words_sentence(self.model.language_model.tokenizer, unknown))
-        return prompt
-
     def ask(self, text: str, decoding: Decoding | None = None, *, seed: int | None = None) -> Iterator[Reply]:
         """The growing answer. Close the iterator to stop the model. Greedy by default: it streams best.
 
-        `seed` makes sampling repeatable. Raises ValueError before the first reply when the text cannot be asked.
+        `seed` makes sampling repeatable. A miniature is not asked small talk (`small_talk.reply`). Raises ValueError
+        before the first reply when the text cannot be asked.
         """
         if seed is not None:
             check_seed(seed)
-        return self._answer(text.strip(), self.known_prompt(text), decoding or ANSWERING, seed)
+        question = check(text)
+        if knows_whole_words_only(self.model.language_model.tokenizer) and (said := small_talk.reply(question)):
+            return self._say(question, said)
+        note = read(self.model.language_model.tokenizer, question).note
+        return self._answer(question, self.prompt(question), decoding or ANSWERING, seed, note)
 
-    def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
+    def _say(self, question: str, said: str) -> Iterator[Reply]:
+        self.turns.append(Turn(question, said, by_model=False))
+        yield Reply(said, (), "", done=True)
+
+    def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None, note: str) -> Iterator[Reply]:
         if seed is not None:
             torch.manual_seed(seed)
         tokens: list[Token] = []
-        self.turns.append(Turn(question, "", stopped=True))
+        self.turns.append(Turn(question, "", stopped=True, note=note))
         for token in stream(self.model.language_model, self.seen.visual_prompt, prompt, decoding):
             searched = token if isinstance(token, int) else 0
             if isinstance(token, Token):
                 tokens.append(token)
             answer = "".join(token.text for token in tokens).strip()
-            self.turns[-1] = Turn(question, answer, stopped=True)
-            yield Reply(answer, tuple(merge_into_words(tokens)), prompt, searched=searched)
-        self.turns[-1] = Turn(question, self.turns[-1].answer)
-        yield Reply(self.turns[-1].answer, tuple(merge_into_words(tokens)), prompt, done=True)
+            self.turns[-1] = Turn(question, answer, stopped=True, note=note)
+            yield Reply(answer, tuple(merge_into_words(tokens)), prompt, searched=searched, note=note)
+        self.turns[-1] = Turn(question, self.turns[-1].answer, note=note)
+        yield Reply(self.turns[-1].answer, tuple(merge_into_words(tokens)), prompt, done=True, note=note)
 
     def match(self, text: str) -> Match:
         """How well a text fits the picture, by stage 1. Raises ValueError when there is no stage 1 or no text."""
         if self.model.stage1 is None:
             raise ValueError("This model was loaded without stage 1, which matches pictures and texts.")
-        text = check(text, "sentence", "a red boat on the beach.")
-        if unknown := unknown_words(self.model.stage1.tokenizer, text):
-            raise ValueError(unknown_words_sentence(self.model.stage1.tokenizer, unknown))
+        text = for_stage1(self.model.stage1.tokenizer, check(text, "sentence", "a red boat on the beach."))
         with torch.no_grad():
             itc, itm = score_pairs(self.model.stage1, self.seen.image_features, *self.model.stage1.tokenize([text]))
         return Match(itc.item(), itm.item())
@@ -240,7 +243,7 @@ def first_prompt(model: Stage2Model, text: str) -> str:
     Raises ValueError as `Conversation.ask` does.
     """
     no_picture = torch.empty(0)
-    return Conversation(model, Seen(no_picture, no_picture)).known_prompt(text)
+    return Conversation(model, Seen(no_picture, no_picture)).prompt(text)
 
 
 def is_question(text: str) -> bool:

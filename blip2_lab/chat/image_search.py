@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat.vocabulary import check, unknown_words, unknown_words_sentence
+from blip2_lab.chat.vocabulary import check, for_stage1
 from blip2_lab.common.images import SUFFIXES, open_image
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
@@ -252,9 +252,7 @@ def search(
     """
     stage1 = require_stage1(model)
     _check_model(index, stage1)
-    text = check(text, "sentence", "a red boat on the beach.")
-    if unknown := unknown_words(stage1.tokenizer, text):
-        raise ValueError(unknown_words_sentence(stage1.tokenizer, unknown))
+    text = for_stage1(stage1.tokenizer, check(text, "sentence", "a red boat on the beach."))
     ids, mask = stage1.tokenize([text])
     itc = itc_similarity(index.image_embeds.to(stage1.device).float(), stage1.embed_text(ids, mask))[:, 0].cpu()
     listed = itc.topk(min(shortlist if len(index.features) else top, len(index))).indices

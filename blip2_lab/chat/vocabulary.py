@@ -1,11 +1,13 @@
 """Is a text fit to be asked? Its length, and the words that a small tokenizer does not know.
 
-`check` and `unknown_words` are where to begin; chat and image search call both before a model is asked.
+`check` and `read` are where to begin; chat and image search call both before a model is asked.
 
 Notes:
 
-* The miniature's tokenizers know whole words only, so an unknown word is lost entirely: the error names it and the
-  nearest word that is known. Tokenizers of real models spell any word out and lack none.
+* The miniature's tokenizers know whole words only. A misspelled word is read as the nearest known one, and the visitor
+  is told; a word that is near to none becomes the unknown token. Tokenizers of real models spell any word out.
+* Stage 1 of the miniature has read captions of the picture book, which call each thing by one name: `canonical`
+  replaces the other names.
 
 Paper: none. Notebook: 12.
 """
@@ -13,14 +15,46 @@ Paper: none. Notebook: 12.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from blip2_lab.picturebook.asking import plural_of
+from blip2_lab.picturebook.scene import KINDS
+from blip2_lab.picturebook.wordings import SYNONYMS
 
 MAX_CHARACTERS = 2000  #: of one question
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
+SHORTEST_CORRECTED = 4  #: letters; in a shorter word only swapped letters are corrected ("teh")
+LONG_WORD = 7  #: letters from which on two slips of the keyboard are forgiven
+HELP = (
+    "Ask about the things in the picture, their number, colors, sizes and places, for example "
+    '"what is in the picture?" or "how many things are there?"'
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class UnknownWords(ValueError):
-    """The model does not know a word of what it is asked; the message names it."""
+    """The model does not know the words of a text; the message names them and says what can be asked."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as a small tokenizer can read it, the words that were corrected (typed, read), and the unknown ones."""
+
+    text: str
+    corrected: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """`I read "waht" as "what". I do not know the word "zebra".`, or nothing where all words are known."""
+        notes = []
+        if self.corrected:
+            read_as = ", ".join(f'"{_short(typed)}" as "{word}"' for typed, word in self.corrected)
+            notes.append(f"I read {read_as}.")
+        if self.unknown:
+            notes.append(f"I do not know the word{'s' if len(self.unknown) > 1 else ''} {_listed(self.unknown)}.")
+        return " ".join(notes)
 
 
 def check(text: str | None, kind: str = "question", example: str = "what is in the picture?") -> str:
@@ -51,28 +85,77 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
 
 
-def is_typo(word: str, meant: str) -> bool:
-    """Is it the same word with one letter too many, too few or wrong, or with two neighbours exchanged?
+def read(tokenizer, text: str) -> Reading:
+    """The text with misspelled words corrected. Raises UnknownWords where half of its words are unknown."""
+    unknown = unknown_words(tokenizer, text)
+    if not unknown:
+        return Reading(text)
+    known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
+    nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
+    for typed, word in nearest.items():
+        text = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", word, text)
+    left = tuple(word for word in unknown if word not in nearest)
+    words = re.findall(r"[^\s.,:?!]+", text)
+    if len(left) == len(words) or (len(left) > 1 and 2 * len(left) >= len(words)):
+        raise UnknownWords(f"I do not know the word{'s' if len(left) > 1 else ''} {_listed(left)}. {HELP}")
+    return Reading(text, tuple(nearest.items()), left)
 
-    Short words are too near to each other: "next" does not mean "nest", nor "dog" "do".
+
+def for_stage1(tokenizer, text: str) -> str:
+    """The text as the tokenizer of stage 1 can read it.
+
+    Raises UnknownWords where a word is unknown to it: a match of the rest would be that of another text.
     """
-    if word[:1] != meant[:1] or min(len(word), len(meant)) < 4 or abs(len(word) - len(meant)) > 1:
-        return False
-    if len(word) == len(meant):
-        wrong = [i for i, (a, b) in enumerate(zip(word, meant, strict=True)) if a != b]
-        exchanged = len(wrong) == 2 and word[wrong[0] : wrong[1] + 1] == meant[wrong[0] : wrong[1] + 1][::-1]
-        return exchanged or (len(wrong) == 1 and len(word) > 4)
-    longer, shorter = sorted((word, meant), key=len, reverse=True)
-    return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
+    drawn = knows_whole_words_only(tokenizer) and not unknown_words(tokenizer, " ".join(KINDS))
+    reading = read(tokenizer, canonical(text) if drawn else text)
+    if reading.unknown:
+        raise UnknownWords(f'{reading.note} Captions name the things of the picture, for example "a red boat."')
+    return reading.text
 
 
-def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
-    """ "I do not know the word 'colour'; did you mean 'color'?" """
-    known = [piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")]
-    names = ", ".join(f"'{word[:30]}'" for word in unknown[:4]) + (", …" if len(unknown) > 4 else "")
-    close = [right for word in unknown[:4] if (right := next((k for k in known if is_typo(word.lower(), k)), None))]
-    if close:
-        help = f"did you mean {' and '.join(repr(word) for word in close)}?"
-    else:
-        help = f"I know {len(known)} words: things such as boat, cat and house, their colors, places and uses."
-    return f"I do not know the word{'s' if len(unknown) > 1 else ''} {names}; {help}"
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
+    """The known word that differs by one slip of the keyboard (a long word: by two), or None.
+
+    A slip is a letter too many, a letter missing, a wrong letter, or two letters in each other's place.
+    """
+    known = set(known)
+    if len(word) < SHORTEST_CORRECTED:
+        return _first_known(_swaps(word), known)
+    found = _first_known(_slips(word), known)
+    if found is None and len(word) >= LONG_WORD:
+        found = _first_known((twice for once in _slips(word) for twice in _slips(once)), known)
+    return found
+
+
+def _first_known(candidates: Iterator[str], known: set[str]) -> str | None:
+    return next((word for word in candidates if len(word) > 2 and word in known), None)
+
+
+def _slips(word: str) -> Iterator[str]:
+    """All words one slip away, the likeliest slips first: swapped letters, one missing, one doubled, a wrong one."""
+    cuts = range(len(word) + 1)
+    yield from _swaps(word)
+    yield from (word[:i] + letter + word[i:] for i in cuts for letter in LETTERS)
+    yield from (word[:i] + word[i + 1 :] for i in cuts[:-1])
+    yield from (word[:i] + letter + word[i + 1 :] for i in reversed(cuts[:-1]) for letter in LETTERS)
+
+
+def _swaps(word: str) -> Iterator[str]:
+    return (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1))
+
+
+def canonical(text: str) -> str:
+    """The text in the words of the picture book's captions: "a little ship" -> "a small boat"."""
+    for word, others in SYNONYMS.items():
+        for other in others:
+            for form in (plural_of, str):
+                text = re.sub(rf"\b{form(other)}\b", form(word), text, flags=re.IGNORECASE)
+    return text
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(f'"{_short(word)}"' for word in words[:4]) + (", …" if len(words) > 4 else "")
+
+
+def _short(word: str) -> str:
+    return word[:30]

@@ -59,7 +59,7 @@ def last_prompt(model: Stage2Model, seen: Seen, turns: list[Turn]) -> str:
 
 def words_of(model: Stage2Model, seen: Seen, turns: list[Turn]) -> list[str]:
     """The words of the last answer; none before there is one, and none where the page spoke in the model's place."""
-    if not turns or turns[-1].note or not turns[-1].answer.strip():
+    if not turns or not turns[-1].by_model or not turns[-1].answer.strip():
         return []
     found = answer_words(model.language_model, last_prompt(model, seen, turns), turns[-1].answer)
     return [word for word, _ in found]

@@ -178,6 +178,27 @@ def any_question(scene: Scene, rng: Random) -> Question:
     return question(scene, rng, pick(rng, tuple(types))) or inventory(scene)
 
 
+#: What a lesson asks about, as often as it stands here; "retell" is a full caption, things in order.
+LESSON = (
+    *("color", "what", "position", "relation", "retell"),
+    *("existence",) * 2,
+    *("inventory",) * 3,
+    *("count",) * 3,
+)
+
+
+def lesson(seed: int, index: int) -> tuple[str, str]:
+    """`(input, target)`: `piles` of a scene and a question in one fixed form, each kind of question that needs the
+    words of a thing bound together."""
+    rng = Random(f"lesson {seed} {index}")
+    scene = (crowded_scene if rng.random() < 0.5 else corpus_scene)(rng)
+    told, kind = piles(scene, rng), pick(rng, LESSON)
+    if kind == "retell":
+        return told, full_caption(scene, rng, ordered=True)
+    asked = (None if kind == "inventory" else question(scene, rng, kind)) or inventory(scene)
+    return f"{told} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
+
+
 def instruction(seed: int, index: int, piled: bool = False, most: int = 4) -> tuple[str, str]:
     """`(input, target)`: one task for the instruction-trained model, text to text, about a scene of at most `most`
     things; `piled`: the scene is told as `piles`."""

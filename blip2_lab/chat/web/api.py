@@ -20,10 +20,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from blip2_lab.chat import small_talk
 from blip2_lab.chat.conversation import Conversation, Eyes, Turn
 from blip2_lab.chat.out_of_distribution import DrawnWorld, outside_sentence
-from blip2_lab.chat.vocabulary import check, knows_whole_words_only
+from blip2_lab.chat.vocabulary import check
 from blip2_lab.chat.web.components import (
     KEPT,
     LOST,
@@ -91,7 +90,6 @@ class Api:
 
     def __init__(self, model: Stage2Model, eyes: Eyes, familiar: DrawnWorld | None = None) -> None:
         self.model, self.eyes, self.familiar = model, eyes, familiar
-        self.miniature = knows_whole_words_only(model.language_model.tokenizer)
 
     def look(self, picture):
         """A picture to talk about -> "" or, where it is like none the model has seen, a sentence that says so."""
@@ -125,8 +123,6 @@ class Api:
     ):
         """A question about the picture -> the answer, and its words with their probabilities."""
         check(question)
-        if self.miniature and (said := small_talk.reply(question)):
-            raise ValueError(said)
         if not isinstance(image, Image.Image):
             raise ValueError(NO_PICTURE)
         decoding = decoding_from_controls(

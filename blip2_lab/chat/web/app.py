@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -23,7 +24,7 @@ import gradio as gr
 from PIL import Image
 
 import blip2_lab
-from blip2_lab.chat import out_of_distribution, small_talk, word_origin
+from blip2_lab.chat import out_of_distribution, word_origin
 from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
 from blip2_lab.chat.vocabulary import UnknownWords, knows_whole_words_only
 from blip2_lab.chat.web.api import Api, build_api
@@ -109,7 +110,8 @@ def bubbles(turns: list[Turn]) -> list[dict]:
 
 
 def _answer(turn: Turn) -> str:
-    return f"{turn.answer} (stopped)".strip() if turn.stopped else turn.answer
+    answer = f"{turn.answer} (stopped)".strip() if turn.stopped else turn.answer
+    return f"{answer}\n({turn.note})" if turn.note else answer
 
 
 def forget() -> tuple[list, list, str]:
@@ -171,18 +173,15 @@ class App:
 
     def ask(self, text: str, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
-        if self.miniature and (said := small_talk.reply(text or "")):
-            noted = [*turns, Turn(text.strip(), said, note=True)]
-            yield "", bubbles(noted), noted, gr.skip()
-            return
         try:
             talk = Conversation(self.model, self.eyes.see(chosen(image)), list(turns))
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
-                growing = Turn(talk.turns[-1].question, reply.text or waiting(reply))
-                yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), confidence_html(reply.words)
+                growing = replace(talk.turns[-1], answer=reply.text or waiting(reply), stopped=False)
+                sure = confidence_html(reply.words) if growing.by_model else gr.skip()
+                yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), sure
         except UnknownWords as error:  # the question stays in the box, to be mended
-            noted = [*turns, Turn(text.strip(), sentence(str(error)), note=True)]
-            yield text, bubbles(noted), noted, gr.skip()
+            refused = [*turns, Turn(text.strip(), sentence(str(error)), by_model=False)]
+            yield text, bubbles(refused), refused, gr.skip()
         except ValueError as error:
             warn(str(error))
             yield text, bubbles(turns), turns, gr.skip()

@@ -83,10 +83,11 @@ class FineTuneParts:
 
 @dataclass(frozen=True)
 class SyntheticTextData:
-    """Unlimited numbered examples from the picture book, to pre-train the frozen models. For `sentences_from`, see
-    `pretraining.T5Task`."""
+    """Unlimited numbered examples from the picture book, to pre-train the frozen models. For `lessons_until` and
+    `sentences_from`, see `pretraining.T5Task`."""
 
     seed: int = 0
+    lessons_until: int = 0
     sentences_from: int = 0
 
 

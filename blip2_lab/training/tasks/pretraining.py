@@ -77,7 +77,7 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
             model.lm_head.weight.mul_(0.05)
             model.shared.weight.mul_(0.05)
         look_around(model)
-        return T5Task(model, tokenizer, batch_size, seed, recipe.data.sentences_from)
+        return T5Task(model, tokenizer, batch_size, seed, recipe.data.lessons_until, recipe.data.sentences_from)
     if recipe.task == "opt":
         model = new_opt(micro_opt_config(len(tokenizer), size))
         model.set_attn_implementation("eager")
@@ -144,15 +144,19 @@ class TextTask:
 
 SENTENCES = 0.35  # the share of descriptions in sentences, once these begin
 SHORT_SENTENCES = 600  # batches in which sentences tell of two things at most
-NOISE_GROWS = 1500  # batches from the first until the noise on piles is at its largest
+NOISE_IN_LESSONS, NOISE_GROWS = 0.3, 1000  # how far up `word_sums.NOISE` goes, and batches after them until all the way
 
 
 class T5Task(TextTask):
     """The instruction-trained encoder-decoder: our FlanT5. It reads descriptions as `corpus.piles` and as sentences.
 
-    `sentences_from`: until this batch every description is a list of piles, in which binding is easy: the words of a
-    thing are one vector. Sentences follow, first short ones; left to sentences alone from the start, a T5 of this size
-    stays for thousands of steps where "what color is the boat?" is answered with any color of the scene.
+    lessons_until   until this batch it reads `corpus.lesson`: few forms of questions, so that binding (which color
+                    belongs to the boat?) is learned in hundreds of batches. The full mixture, with its thousands of
+                    wordings, had not taught it after 1,000.
+    sentences_from  until this batch every description is a list of piles: the words of a thing are one vector.
+                    Sentences follow, first short ones. Left to sentences alone from the start, a T5 of this size stays
+                    for thousands of steps where "what color is the boat?" is answered with any color of the scene.
+
     # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
 
@@ -162,13 +166,17 @@ class T5Task(TextTask):
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         seed: int,
+        lessons_until: int = 0,
         sentences_from: int = 0,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
+        self.lessons_until = lessons_until
         self.sentences_from = sentences_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
+        if index < self.lessons_until:
+            return corpus.lesson(self.seed, number)
         since = index - self.sentences_from
         piled = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
         most = 4 if piled or since >= SHORT_SENTENCES else 2
@@ -181,7 +189,8 @@ class T5Task(TextTask):
         examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, len(pair[0].split()), pair))
         size = -(-len(examples) // PARTS)
         starts = range(0, len(examples), size)
-        loud = min(1.0, index / NOISE_GROWS)
+        grown = max(0, index - self.lessons_until) / NOISE_GROWS
+        loud = min(1.0, NOISE_IN_LESSONS + (1 - NOISE_IN_LESSONS) * grown)
         return [self.part(examples[start : start + size], index * PARTS + n, loud) for n, start in enumerate(starts)]
 
     def part(self, examples: list[tuple[str, str]], number: int, loud: float) -> dict[str, Tensor]:

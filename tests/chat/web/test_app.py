@@ -209,7 +209,7 @@ def test_bad_questions_get_one_sentence_and_stay_in_the_box(handlers, warnings, 
 @pytest.mark.parametrize(
     ("text", "kept", "said"),
     [
-        ("is there a zebra?", "is there a zebra?", "I do not know the word 'zebra'; "),
+        ("quorx blicket?", "quorx blicket?", 'I do not know the words "quorx", "blicket". '),
         ("drum", "", "What would you like to know about the drum? Ask for example “where is the drum?”"),
         ("hi!", "", "Hello! Ask me about the picture"),
     ],
@@ -218,9 +218,16 @@ def test_what_the_model_is_not_asked_is_answered_in_the_chat(handlers, warnings,
     image = handlers.look(picture)[2]
     ((box, chat, turns, confidence),) = handlers.ask(text, image, [], 0, *CONTROLS)
     assert box == kept and [message["role"] for message in chat] == ["user", "assistant"] and warnings == []
-    assert chat[1]["content"].startswith(said) and turns[0].note
+    assert chat[1]["content"].startswith(said) and not turns[0].by_model
     assert confidence == gr.skip(), "the confidence of the last answer stays"
     assert handlers.offer(image, turns)[0].visible is False, "there are no words of the model to be clicked"
+
+
+def test_a_misspelled_question_is_answered_and_the_visitor_is_told(handlers, warnings, picture):
+    image = handlers.look(picture)[2]
+    *_, (box, chat, turns, _) = handlers.ask("waht is it?", image, [], 0, *CONTROLS)
+    assert box == "" and warnings == [] and turns[0].by_model and turns[0].note == 'I read "waht" as "what".'
+    assert chat[1]["content"] == f'{turns[0].answer}\n(I read "waht" as "what".)'
 
 
 def test_a_stopped_answer_says_so(handlers, picture):
@@ -276,7 +283,7 @@ def test_a_refused_other_answer_leaves_the_one_before(handlers, warnings, pictur
     image = handlers.look(picture)[2]
     *_, (_, chat, turns, _) = handlers.ask("what is it?", image, [], 0, *CONTROLS)
     controls = (*CONTROLS[:2], 0.0, *CONTROLS[3:]) if wrong == "decoding" else CONTROLS  # top p 0
-    before = [Turn("is it a zebra?", "no")] if wrong == "word" else turns
+    before = [Turn("quorx blicket?", "no")] if wrong == "word" else turns
     shown = None if wrong == "picture" else image
     seed = 2**64 - 1 if wrong == "seed" else 5  # the next one is none
     ((_, chat_after, turns_after, _, seed_after),) = handlers.again(shown, before, seed, *controls)
@@ -287,8 +294,8 @@ def test_a_refused_other_answer_leaves_the_one_before(handlers, warnings, pictur
 def test_the_match_meter(handlers, warnings, picture):
     image = handlers.look(picture)[2]
     assert "ITC" in handlers.match("a red boat.", image) and warnings == []
-    assert handlers.match("a zebra.", image) == "" and handlers.match("a boat.", None) == ""
-    assert "zebra" in warnings[0] and "no picture" in warnings[1]
+    assert handlers.match("a quorx.", image) == "" and handlers.match("a boat.", None) == ""
+    assert "quorx" in warnings[0] and "no picture" in warnings[1]
 
 
 # ----------------------------------------------------------------------------------------------------- looking inside

@@ -32,7 +32,7 @@ def test_a_folder_is_searched_and_its_index_kept(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "sentence"), [("", "no sentence yet"), ("a zebra", "zebra"), (None, "no picture yet")]
+    ("wanted", "sentence"), [("", "no sentence yet"), ("a quorx", "quorx"), (None, "no picture yet")]
 )
 def test_what_cannot_be_searched_for_is_a_warning(tiny_model, monkeypatch, wanted, sentence):
     warnings: list[str] = []

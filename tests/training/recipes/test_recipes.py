@@ -8,7 +8,7 @@ from torch import nn
 
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.optim import parameter_groups, vit_lr_scales
-from blip2_lab.training.recipes.micro import LAPTOP, MICRO
+from blip2_lab.training.recipes.micro import LAPTOP, MICRO, SHIPPED
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER, PAPER_PAIRS
 from blip2_lab.training.recipes.registry import RECIPES, get, needs, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import override, settings
@@ -16,7 +16,7 @@ from blip2_lab.training.recipes.schema import override, settings
 
 def test_names_are_unique():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
-    groups = (MICRO, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS)
+    groups = (MICRO, SHIPPED, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS)
     assert len(RECIPES) == 1 + sum(map(len, groups))  # and the one for your pictures
 
 

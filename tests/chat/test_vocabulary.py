@@ -1,0 +1,84 @@
+"""What a small vocabulary makes of a text: slips of the keyboard, unknown words, other names of things."""
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Metaspace
+from transformers import PreTrainedTokenizerFast
+
+from blip2_lab.chat.vocabulary import Reading, UnknownWords, canonical, for_stage1, nearest_word, read
+from blip2_lab.picturebook.tokenizer import build_tokenizer
+
+KNOWN = {"what", "boat", "boats", "picture", "umbrella", "the", "many", "hat", "is"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer("t5")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("waht", "what"),  # swapped
+        ("boaat", "boat"),  # one too many
+        ("baot", "boat"),
+        ("umbrela", "umbrella"),  # one missing
+        ("pitcure", "picture"),
+        ("boaz", "boat"),  # a wrong one
+        ("umbrlela", "umbrella"),
+        ("umbrlla", "umbrella"),
+        ("unbrela", "umbrella"),  # two slips, in a long word
+        ("teh", "the"),
+        ("bxyt", None),
+        ("th", None),  # a short word is near to too many others
+        ("hax", None),
+        ("zebra", None),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_forgiven(typed, meant):
+    assert nearest_word(typed, KNOWN) == meant
+
+
+def test_what_was_read_is_told(tokenizer):
+    reading = read(tokenizer, "waht is teh BAOT, a quorx?")
+    assert reading.text == "what is the boat, a quorx?"
+    assert reading.corrected == (("waht", "what"), ("teh", "the"), ("BAOT", "boat")) and reading.unknown == ("quorx",)
+    assert reading.note == 'I read "waht" as "what", "teh" as "the", "BAOT" as "boat". I do not know the word "quorx".'
+    assert read(tokenizer, "what is this?") == Reading("what is this?") and Reading("boat").note == ""
+
+
+def test_a_word_inside_another_is_left_alone(tokenizer):
+    assert read(tokenizer, "is the baot among the baots there?").text == "is the boat among the boats there?"
+
+
+@pytest.mark.parametrize("typed", ["What's this?", "whats this", "ISN'T there a boat", "where’s the cat", "2 boats?"])
+def test_contractions_and_digits_are_known(tokenizer, typed):
+    assert read(tokenizer, typed).note == ""
+
+
+@pytest.mark.parametrize("typed", ["quorx", "quorx blicket?", "wie viele autos siehst du"])
+def test_what_cannot_be_read_is_refused_in_one_sentence(tokenizer, typed):
+    with pytest.raises(UnknownWords, match="I do not know the words? .* Ask about the things in the picture"):
+        read(tokenizer, typed)
+
+
+def test_captions_call_each_thing_by_one_name():
+    typed = "Two little ships and a big violet mug beside a steamship"
+    assert canonical(typed) == "Two small boats and a large purple cup beside a steamship"
+
+
+def test_in_another_world_every_name_stays():
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"<unk>": 0, "▁a": 1, "▁mug": 2, "▁cup": 3}, unk_token="<unk>")),
+        unk_token="<unk>",
+    )
+    own.backend_tokenizer.pre_tokenizer = Metaspace()
+    assert for_stage1(own, "a mug") == "a mug"
+
+
+def test_stage_1_refuses_a_word_that_it_does_not_know():
+    bert = build_tokenizer("bert")
+    assert for_stage1(bert, "a tiny ship and a pruple kite.") == "a small boat and a purple kite."
+    with pytest.raises(UnknownWords, match='do not know the word "quorx".*a red boat'):
+        for_stage1(bert, "a red boat and a quorx.")

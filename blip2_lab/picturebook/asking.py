@@ -8,7 +8,7 @@ Notes:
 
 * An answer is short, as the paper's "Short answer:" asks: a word, a number, a list of the things in reading order.
 * A question about a thing that is not there is answered by saying so.
-* `UNKNOWN` stands for any word that the vocabulary lacks; whatever it names is not in the scene.
+* `UNKNOWN` stands for any word that the vocabulary lacks; what it names is not in the scene.
 
 Paper: sections 3.4 and 4.1. Notebook: 12.
 """
@@ -21,7 +21,7 @@ from random import Random
 
 from .facts import FACTS
 from .scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, pick, shuffled
-from .wordings import ABSENT, SCENERY, SYNONYMS, as_typed, wording
+from .wordings import ABSENT, SCENERY, SYNONYMS, UNKNOWN, as_typed, wording
 from .words import (
     NUMBERS,
     PLACE_PHRASES,
@@ -36,7 +36,6 @@ from .words import (
     with_article,
 )
 
-UNKNOWN = "wug"  #: in no vocabulary
 IRREGULAR = {
     "man": "men", "woman": "women", "person": "people", "child": "children", "foot": "feet", "mouse": "mice",
     "sheep": "sheep", "aircraft": "aircraft", "goldfish": "goldfish", "grass": "grass", "sky": "sky", "food": "food",
@@ -74,6 +73,9 @@ def plural_of(noun: str) -> str:
         if joint in noun:
             head, tail = noun.split(joint, 1)
             return f"{plural_of(head)}{joint}{tail}"
+    if " " in noun:
+        before, last = noun.rsplit(" ", 1)
+        return f"{before} {plural_of(last)}"
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
@@ -231,11 +233,14 @@ def _what_by_position(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "what by position", where=where), thing.kind
 
 
+SUPERLATIVES = {"large": ("largest", "biggest"), "small": ("smallest", "tiniest")}
+
+
 def _largest(scene: Scene, rng: Random) -> Asked:
     for size in shuffled(rng, SIZES):
         alone = [t for t in scene.things if t.size == size]
         if len(alone) == 1 and len(scene.things) > 1:
-            most = pick(rng, {"large": ("largest", "biggest"), "small": ("smallest", "tiniest")}[size])
+            most = pick(rng, SUPERLATIVES[size])
             noun = pick(rng, ("thing", "object", "item"))
             return wording(rng, "what", ref=f"the {most} {noun}"), alone[0].kind
     return None
@@ -459,6 +464,9 @@ def _fact(name: str) -> Callable[[Scene, Random], Asked]:
     return ask_it
 
 
+NOTHING_OF_THE_KIND = "there is no such thing"
+
+
 def _nothing_there(scene: Scene, rng: Random) -> Asked:
     """A question about a thing that the scene does not have: the answer says so."""
     missing = [kind for kind in KINDS if all(t.kind != kind for t in scene.things)]
@@ -467,7 +475,7 @@ def _nothing_there(scene: Scene, rng: Random) -> Asked:
     intention = pick(rng, ("color", "size", "position", "color check", "position check", "relation"))
     slots = dict(large="large", small="small", color=pick(rng, COLORS), where=at("left"), relation=pick(rng, RELATIONS))
     said = wording(rng, intention, ref=f"the {other_word(rng, kind) if kind in KINDS else kind}", **slots)
-    return said, f"there is no {kind}" if kind != UNKNOWN else "there is no such thing"
+    return said, f"there is no {kind}" if kind != UNKNOWN else NOTHING_OF_THE_KIND
 
 
 #: Every kind of question, and how often the corpus asks it.

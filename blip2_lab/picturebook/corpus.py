@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import cache, partial
 from random import Random
 
-from .asking import UNKNOWN, ask_anything, follow_up, listed, plural_of
+from .asking import NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
 from .facts import FACTS
 from .scene import (
     CATEGORIES,
@@ -33,7 +33,7 @@ from .scene import (
     sample_scene,
     shuffled,
 )
-from .wordings import ABSENT, SYNONYMS, as_typed, wording, words_of_wordings
+from .wordings import ABSENT, SCENERY, SYNONYMS, UNKNOWN, as_typed, wording, words_of_wordings
 from .words import (
     KNOWLEDGE_QUESTIONS,
     NUMBERS,
@@ -253,8 +253,9 @@ def vocabulary() -> tuple[str, ...]:
     """Every word of every text, sorted: of all tables and templates, and of generated texts that cover the rest."""
     texts = [" ".join(instruction(0, i)) for i in range(3000)] + [plain_text(0, i) for i in range(2000)]
     texts += [s for kind in KINDS for s in fact_sentences(kind)] + list(NUMBERS)
-    nouns = [*KINDS, *CATEGORIES, *ABSENT, *(other for others in SYNONYMS.values() for other in others)]
-    texts += [plural_of(noun) for noun in nouns] + list(words_of_wordings())
+    names = [name for table in (SYNONYMS, SCENERY) for others in table.values() for name in others]
+    texts += [plural_of(noun) for noun in (*KINDS, *CATEGORIES, *ABSENT, *names)] + list(words_of_wordings())
+    texts += [NOTHING_OF_THE_KIND, *(word for both in SUPERLATIVES.values() for word in both)]
     separated = " ".join(texts).lower()
     for mark in ".,:?!":
         separated = separated.replace(mark, " ")

@@ -672,6 +672,8 @@ KNOWN = tuple(
     whom yes wrong computer right end start begin around across along through""".split()
 )
 
+UNKNOWN = "wug"  #: stands for any word that the vocabulary lacks
+
 #: Small words that people leave out when they type in a hurry.
 DROPPED = frozenset("the a an is are do you does can there of in me".split())
 
@@ -706,7 +708,9 @@ def as_typed(rng: Random, text: str) -> str:
         text = f"{text} {expand(rng, pick(rng, AFTER))}"
     if rng.random() < 0.12:
         words = text.split()
-        words.insert(int(rng.random() * (len(words) + 1)), pick(rng, ANYWHERE if rng.random() < 0.85 else KNOWN))
+        draw = rng.random()
+        word = UNKNOWN if draw < 0.25 else pick(rng, ANYWHERE if draw < 0.9 else KNOWN)
+        words.insert(int(rng.random() * (len(words) + 1)), word)
         text = " ".join(words)
     if rng.random() < 0.08:
         words = text.split()

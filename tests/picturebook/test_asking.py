@@ -147,7 +147,7 @@ def test_anything_is_asked_as_often_as_the_table_says():
 @pytest.mark.parametrize(
     ("noun", "several"),
     [("boat", "boats"), ("fish", "fish"), ("kitty", "kitties"), ("thing to eat", "things to eat"), ("bus", "buses"),
-     ("box", "boxes"), ("person", "people"), ("toy", "toys"), ("means of transport", "means of transport")],
+     ("box", "boxes"), ("person", "people"), ("green aircraft", "green aircraft"), ("toy", "toys"), ("means of transport", "means of transport")],
 )  # fmt: skip
 def test_plurals(noun, several):
     assert plural_of(noun) == several

@@ -666,10 +666,10 @@ ANYWHERE = tuple(
 
 #: Words that people use and no template has: known, so that a question with one of them is not refused.
 KNOWN = tuple(
-    """not no never only above little between beside near next inside outside front behind together first second third
+    """not no never only above between beside near next inside outside front behind together first second third
     last middle side edge half quarter upper lower leftmost rightmost topmost uppermost lowest highest bigger
     smaller larger taller any other another else every each same both either neither alone why when who whose
-    whom yes wrong computer right end start begin around across along through""".split()
+    whom yes wrong right end start begin around across along through""".split()
 )
 
 UNKNOWN = "wug"  #: stands for any word that the vocabulary lacks

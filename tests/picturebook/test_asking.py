@@ -102,7 +102,15 @@ def test_a_question_about_what_is_not_there_is_answered_by_saying_so():
     for scene, question in asked("nothing there"):
         noun = question.answer.removeprefix("there is no ")
         assert noun == "such thing" or all(t.kind != noun for t in scene.things)
-        assert (UNKNOWN in question.text) == (noun == "such thing")
+        assert UNKNOWN in question.text or noun != "such thing"
+
+
+def test_an_unknown_word_is_a_thing_that_is_not_there_or_changes_nothing():
+    answers = Counter(q.answer for _, q in asked("color", range(6000)) if UNKNOWN in q.text)
+    assert answers.total() > 30 and set(answers) <= set(COLORS)
+    named = re.compile(rf"(the|an?|any|some) ({UNKNOWN}|{plural_of(UNKNOWN)})\b")
+    there = [q for _, q in asked("existence", range(6000)) if named.search(q.text)]
+    assert len(there) > 30 and sum(q.answer == "no" for q in there) > 0.8 * len(there)
 
 
 def test_a_referring_phrase_fits_one_thing():
@@ -147,7 +155,8 @@ def test_anything_is_asked_as_often_as_the_table_says():
 @pytest.mark.parametrize(
     ("noun", "several"),
     [("boat", "boats"), ("fish", "fish"), ("kitty", "kitties"), ("thing to eat", "things to eat"), ("bus", "buses"),
-     ("box", "boxes"), ("person", "people"), ("green aircraft", "green aircraft"), ("toy", "toys"), ("means of transport", "means of transport")],
+     ("box", "boxes"), ("person", "people"), ("toy", "toys"),
+     ("means of transport", "means of transport"), ("green aircraft", "green aircraft")],
 )  # fmt: skip
 def test_plurals(noun, several):
     assert plural_of(noun) == several

@@ -30,7 +30,7 @@ def tokenizers() -> dict:
 def texts() -> list[str]:
     """5,000 examples that the vocabulary was not made from, from every source of text, unseen splits too."""
     found = [" ".join(corpus.instruction(5, i)).strip() for i in range(2000)]
-    found = [text for text in found if not re.search(rf"\\b{asking.UNKNOWN}s?\\b", text)]
+    found = [text for text in found if not re.search(rf"\b{asking.UNKNOWN}s?\b", text)]
     found += [corpus.plain_text(5, i) for i in range(1000)]
     found += [" ".join(corpus.lesson(5, i)).replace("+", " ") for i in range(500)]
     for i in range(1500):

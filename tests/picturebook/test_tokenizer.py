@@ -32,7 +32,7 @@ def texts() -> list[str]:
     found = [" ".join(corpus.instruction(5, i)).strip() for i in range(2000)]
     found = [text for text in found if not re.search(rf"\b{asking.UNKNOWN}s?\b", text)]
     found += [corpus.plain_text(5, i) for i in range(1000)]
-    found += [" ".join(corpus.lesson(5, i)).replace("+", " ") for i in range(500)]
+    found += [" ".join(" ".join(corpus.lesson(5, i)).replace("+", " ").split()) for i in range(500)]
     for i in range(1500):
         scene, rng = sample_scene(5, i, SPLITS[i % 4]), Random(f"{i}")
         asked = words.question(scene, rng, tuple(words.QUESTION_TYPES)[i % 13])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from functools import partial
 from random import Random
 from types import SimpleNamespace
 
@@ -306,32 +305,25 @@ def told_and_asked(t, parts: list[dict[str, Tensor]]) -> list[tuple[str, str]]:
     return sorted(pairs)
 
 
-def test_t5_learns_in_courses_and_then_the_mixture(t5_tokenizer):
-    task = T5Task(None, t5_tokenizer, 8, seed=4, lessons=(2, 3, 5, 6))
-    two, three = (partial(corpus.lesson, most=most) for most in (2, 3))
-    last = partial(corpus.lesson, most=4, types=("count", "relation"), described=0.1)
-    compared = partial(corpus.lesson, most=4, types=("existence", "count", "relation", "color", "what"), described=0.1)
-    for index, make in enumerate([corpus.first_question] * 2 + [two] + [three] * 2 + [compared]):
-        expected = [make(4, number) for number in range(8 * index, 8 * index + 8)]
-        assert told_and_asked(t5_tokenizer, task.batch(index)) == sorted((p.lower(), target) for p, target in expected)
-    review = 0
-    for number in range(48, 848):
-        example = task.example(number, number // 8)
-        is_review = example == last(4, number)
-        assert is_review or example == corpus.instruction(4, number)
-        review += is_review
-    assert 0.3 < review / 800 < 0.4, "some lessons stay in the mixture"
+def test_t5_learns_in_lessons_then_from_piles_and_then_from_sentences_too(t5_tokenizer):
+    task = T5Task(None, t5_tokenizer, 8, seed=4, lessons_until=2, sentences_from=3)
+    for index in range(2):
+        assert [task.example(n, index) for n in task.numbers(index)] == [
+            corpus.lesson(4, n) for n in task.numbers(index)
+        ]
+    for number in range(16, 24):
+        assert task.example(number, 2) == corpus.instruction(4, number, piled=True)
+    piled = [task.example(n, 3) == corpus.instruction(4, n, piled=True) for n in range(400)]
+    assert 0.55 < sum(piled) / 400 < 0.75
+    short = [corpus.instruction(4, n, most=2) for n in range(400) if not piled[n]]
+    assert [task.example(n, 3) for n in range(400) if not piled[n]] == short, "sentences of two things at first"
+    later = 3 + pretraining.SHORT_SENTENCES
+    full = [corpus.instruction(4, n) for n in range(400) if not piled[n]]
+    assert [task.example(n, later) for n in range(400) if not piled[n]] == full
 
 
-def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
-    """From `piles_from` on half of the descriptions; the same batch has the same noise, another batch another."""
-    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, piles_from=2)
-    assert not any(part["piles"] for part in task.batch(1))
-    told = [task.example(number, 2)[0] for number in range(400)]
-    piled = [number for number in range(400) if "+" in told[number]]
-    assert 0.4 < len(piled) / len(told) < 0.55, "half, but for tasks without a description"
-    again = sum(task.example(number, 2) == corpus.retelling(4, number, piled=True) for number in piled)
-    assert 0.35 < again / len(piled) < 0.55, "some piles are told again"
+def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):
+    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts = task.batch(2)
     assert any(part["piles"] for part in parts)
     loss, again = task.compute_losses(parts)["total"], task.compute_losses(task.batch(2))["total"]
@@ -341,11 +333,11 @@ def test_t5_reads_piles_when_it_can_read_sentences(t5_tokenizer):
     assert not torch.equal(task.compute_losses(parts)["total"], loss)
 
 
-def test_piles_get_louder_while_the_t5_learns(t5_tokenizer):
-    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, piles_from=2)
-    half, end = 2 + pretraining.LOUD_AFTER // 2, 2 + pretraining.LOUD_AFTER
-    loud = [{part["loud"] for part in task.batch(index)} for index in (2, half, end, end + 500)]
-    assert loud == [{0.0}, {0.5}, {1.0}, {1.0}]
+def test_piles_get_louder_after_the_lessons(t5_tokenizer):
+    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, lessons_until=2)
+    least, half, end = pretraining.NOISE_IN_LESSONS, 2 + pretraining.NOISE_GROWS // 2, 2 + pretraining.NOISE_GROWS
+    loud = [part["loud"] for index in (0, 2, half, end, end + 500) for part in task.batch(index)[:1]]
+    assert loud == pytest.approx([least, least, (1 + least) / 2, 1.0, 1.0])
     parts = task.batch(end)
     loss = task.compute_losses(parts)["total"]
     for part in parts:
@@ -355,7 +347,7 @@ def test_piles_get_louder_while_the_t5_learns(t5_tokenizer):
 
 def test_a_pile_takes_one_place_of_a_batch(t5_tokenizer):
     """Examples are sorted by places, not words, first the short answers; a part's are rounded, for few shapes."""
-    task = T5Task(None, t5_tokenizer, 64, seed=4, piles_from=0)
+    task = T5Task(None, t5_tokenizer, 64, seed=4)
     for index in range(6):
         masks = [part["piles"].mask if part["piles"] else part["attention_mask"] for part in task.batch(index)]
         assert all(mask.shape[1] % 8 == 0 for mask in masks)
@@ -367,7 +359,7 @@ def test_a_pile_takes_one_place_of_a_batch(t5_tokenizer):
 def test_piles_can_be_asked_about_too(t5_tokenizer):
     asked = pretraining.text_questions(3, piled=True)
     assert [question for question, _ in asked] == [question for question, _ in pretraining.text_questions(3)]
-    assert all(prompt.split("Question:")[0].count(" ") == corpus.PILES for _, prompt in asked)
+    assert all("+" in prompt.split("Question:")[0] for _, prompt in asked)
     shares = pretraining.text_question_accuracy(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, asked)
     assert 0 <= shares["accuracy"] <= 1
 
@@ -387,7 +379,8 @@ def test_t5_labels_are_the_target_and_its_end_and_ignore_padding(t5_tokenizer):
     assert ignored and padded, "texts of one length would test nothing"
 
 
-def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_tokenizer):
+def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_tokenizer, monkeypatch):
+    monkeypatch.setattr(pretraining, "SENTENCES", 1.0)  # piles have noise of their own in each part
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts, again = task.batch(1), task.batch(1)
     tensors = ("input_ids", "attention_mask", "labels")
@@ -395,7 +388,7 @@ def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_toke
     whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0, loud=1.0)
     with torch.no_grad():
         total, loss = task.compute_losses(parts)["total"].item(), task.compute_losses([whole])["total"].item()
-    assert total == pytest.approx(loss, rel=1e-4), "every target token must weigh the same"
+    assert total == pytest.approx(loss, rel=1e-4), "a target token must weigh the same in every part"
     assert sum(part["input_ids"].numel() for part in parts) < 0.9 * whole["input_ids"].numel()
 
 
@@ -500,7 +493,7 @@ def solutions() -> dict[str, words.Question]:
 def test_an_oracle_scores_one_in_every_type(t5_tokenizer, solutions):
     oracle = Oracle(t5_tokenizer, lambda prompt: solutions[prompt].answer)
     scores = text_question_accuracy(oracle, t5_tokenizer, text_questions(20), batch_size=32)
-    assert scores == {name: 1.0 for name in ("accuracy", *words.QUESTION_TYPES)}
+    assert scores == {name: 1.0 for name in ("accuracy", "inventory", *words.QUESTION_TYPES)}
 
 
 def test_a_silly_model_scores_nothing_and_a_guesser_what_it_deserves(t5_tokenizer, solutions):
@@ -517,7 +510,7 @@ def test_a_silly_model_scores_nothing_and_a_guesser_what_it_deserves(t5_tokenize
 def test_text_questions_come_with_a_true_description(solutions):
     """The ceiling is fair only if the description tells what is asked. That it is true, `test_words.py` proves."""
     asked = text_questions(20)
-    assert len(asked) > 20 * 11 and {question.type for question, _ in asked} == set(words.QUESTION_TYPES)
+    assert len(asked) > 20 * 11 and {question.type for question, _ in asked} == {"inventory", *words.QUESTION_TYPES}
     assert asked == text_questions(20) and len(solutions) == len(asked)
     for question, prompt in asked:
         assert prompt.endswith(f" Question: {question.text} Short answer:")

@@ -84,7 +84,7 @@ def test_piles_say_what_the_scene_is():
     for index in range(300):
         scene = sample_scene(3, index, "train")
         told = corpus.piles(scene, Random(f"piles {index}")).split(" ")
-        assert len(told) == corpus.PILES
+        assert len(told) <= corpus.PILES
         said = [word for pile in told for word in pile.split("+") if word]
         assert said.count(scene.place) == 1 and said.count(scene.time) == 1
         for thing in scene.things:

@@ -20,7 +20,7 @@ import torch
 
 import blip2_lab
 from benchmarks.measure import heading, take_turns
-from blip2_lab.chat.conversation import Eyes
+from blip2_lab.chat.conversation import ImageCache
 from blip2_lab.checkpoints.load import find_model
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import Text
@@ -112,12 +112,12 @@ def measure(model: Stage2Model, rival: Rival, device: str, tokens: int, rounds: 
     texts = [language.prompt_texts([question]) for question in QUESTIONS]
     eight = language.prompt_texts([QUESTIONS[i % 2] for i in range(8)])
     decoding = Decoding(num_beams=1, max_new_tokens=tokens, min_new_tokens=tokens)
-    eyes = Eyes(model)
+    image_cache = ImageCache(model)
 
     def ours(text: Text, fresh: bool, first_only: bool = False) -> list[int]:
         if fresh:
-            eyes._seen.clear()
-        steps = language.stream_ids(eyes.see(picture).visual_prompt, text, decoding)
+            image_cache._encoded.clear()
+        steps = language.stream_ids(image_cache.encode(picture).visual_prompt, text, decoding)
         return [next(steps)[0]] if first_only else [token for token, _ in steps]
 
     @torch.no_grad()

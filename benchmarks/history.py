@@ -16,7 +16,7 @@ import torch
 
 import blip2_lab
 from blip2_lab.chat import conversation
-from blip2_lab.chat.conversation import Conversation, Seen, Turn
+from blip2_lab.chat.conversation import Conversation, EncodedImage, Turn
 from blip2_lab.evaluation import metrics
 from blip2_lab.evaluation.scenes import image_features
 from blip2_lab.models.decoding import Decoding
@@ -55,13 +55,13 @@ def measure(model, scenes: int) -> tuple[dict[str, float], dict[str, str]]:
             if len(asked) < 2:
                 continue
             first, second = random.sample(asked, 2)
-            seen = Seen(features[number : number + 1], model.visual_prompt(features[number : number + 1]))
+            encoded = EncodedImage(features[number : number + 1], model.visual_prompt(features[number : number + 1]))
             for name in SETTINGS:
                 conversation.MICRO_HISTORY = "all" if name == "all" else "named"
                 turns = [] if name == "nothing" else [Turn(first.text, first.answer)]
-                prompts[name] = Conversation(model, seen, turns).prompt(second.text)
+                prompts[name] = Conversation(model, encoded, turns).prompt(second.text)
                 (answer,) = model.language_model.generate(
-                    seen.visual_prompt, [prompts[name]], Decoding(num_beams=1, max_new_tokens=12)
+                    encoded.visual_prompt, [prompts[name]], Decoding(num_beams=1, max_new_tokens=12)
                 )
                 hits[name].append(metrics.exact_match(answer, second.answer))
     finally:

@@ -1,11 +1,13 @@
 """Talking about a picture: prompts, conversation, streaming, the confidence of each word, the match meter.
 
-What is unusual about it:
+`Conversation` is where to begin.
 
-* A picture is encoded once (`Eyes`), however many questions follow. Another question costs the language model alone.
-* A conversation is text: earlier questions and answers stand in front of the new question, in the same form.
-  BLIP-2 was never trained to converse; the frozen language model brings that along.
-* Stopping works: a token is computed when it is asked for, and beam search asks after every token whether to go on.
+Notes:
+
+* A picture is encoded once (`ImageCache`). A further question about it runs the language model alone.
+* A conversation is text: earlier questions and answers stand in front of the new question, in the same form. BLIP-2 was
+  never trained on conversations; the frozen language model can follow them.
+* An answer can be stopped: a token is computed when it is asked for, and beam search asks after each token.
 * A language model of a thousand words corrects a slip of the keyboard and names a word that it does not know.
 
 Paper: section 4.1, Figure 4 (instructed zero-shot generation). Notebook: 12.
@@ -17,7 +19,8 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import torch
@@ -115,34 +118,34 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A picture as the model has read it: image_features [1,N,Dv] and visual_prompt [1,Q,Dl]."""
+class EncodedImage:
+    """An encoded picture: image_features [1,N,Dv] and visual_prompt [1,Q,Dl]."""
 
     image_features: Tensor
     visual_prompt: Tensor
 
 
-class Eyes:
-    """Encodes each picture once. Pictures are known by their pixels, and the last `capacity` are remembered."""
+class ImageCache:
+    """Encodes each picture once. Pictures are identified by their pixels; the last `capacity` used are kept."""
 
     def __init__(self, model: Stage2Model, capacity: int = 16) -> None:
         self.model = model
         self.capacity = capacity
-        self._seen: OrderedDict[bytes, Seen] = OrderedDict()
+        self._encoded: OrderedDict[bytes, EncodedImage] = OrderedDict()
         self._one_at_a_time = threading.Lock()
 
     @torch.no_grad()
-    def see(self, image: Image.Image) -> Seen:
-        """The picture's image features and visual prompt, from memory if it was seen before."""
+    def encode(self, image: Image.Image) -> EncodedImage:
+        """The picture's image features and visual prompt, from the cache where they are in it."""
         key = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).digest()
         with self._one_at_a_time:
-            if key not in self._seen:
+            if key not in self._encoded:
                 features = self.model.image_encoder(self.model.image_encoder.preprocess([image]))
-                self._seen[key] = Seen(features, self.model.visual_prompt(features))
-            self._seen.move_to_end(key)
-            while len(self._seen) > self.capacity:
-                self._seen.popitem(last=False)
-            return self._seen[key]
+                self._encoded[key] = EncodedImage(features, self.model.visual_prompt(features))
+            self._encoded.move_to_end(key)
+            while len(self._encoded) > self.capacity:
+                self._encoded.popitem(last=False)
+            return self._encoded[key]
 
 
 @dataclass
@@ -153,14 +156,14 @@ class Conversation:
     """
 
     model: Stage2Model
-    seen: Seen
+    encoded: EncodedImage
     turns: list[Turn] = field(default_factory=list)
     history_turns: int = HISTORY_TURNS
 
     @classmethod
     def about(cls, model: Stage2Model, image: Image.Image) -> Conversation:
         """Begin to talk about a picture."""
-        return cls(model, Eyes(model).see(image))
+        return cls(model, ImageCache(model).encode(image))
 
     def prompt(self, text: str) -> str:
         """What the language model reads. Raises ValueError for a text it should not be given (see `check` and `read`).
@@ -214,7 +217,7 @@ class Conversation:
             torch.manual_seed(seed)
         tokens: list[Token] = []
         self.turns.append(Turn(question, "", stopped=True, note=note))
-        for token in stream(self.model.language_model, self.seen.visual_prompt, prompt, decoding):
+        for token in stream(self.model.language_model, self.encoded.visual_prompt, prompt, decoding):
             searched = token if isinstance(token, int) else 0
             if isinstance(token, Token):
                 tokens.append(token)
@@ -230,7 +233,7 @@ class Conversation:
             raise ValueError("This model was loaded without stage 1, which matches pictures and texts.")
         text = for_stage1(self.model.stage1.tokenizer, check(text, "sentence", "a red boat on the beach."))
         with torch.no_grad():
-            itc, itm = score_pairs(self.model.stage1, self.seen.image_features, *self.model.stage1.tokenize([text]))
+            itc, itm = score_pairs(self.model.stage1, self.encoded.image_features, *self.model.stage1.tokenize([text]))
         return Match(itc.item(), itm.item())
 
 
@@ -243,7 +246,7 @@ def first_prompt(model: Stage2Model, text: str) -> str:
     Raises ValueError as `Conversation.ask` does.
     """
     no_picture = torch.empty(0)
-    return Conversation(model, Seen(no_picture, no_picture)).prompt(text)
+    return Conversation(model, EncodedImage(no_picture, no_picture)).prompt(text)
 
 
 def is_question(text: str) -> bool:
@@ -284,7 +287,7 @@ def stream(
     """The answer's tokens about one picture [1,Q,Dl]; close the iterator and the model stops within a token.
 
     Beam search knows its answer only at the end: until then the number of tokens it has tried comes every `heartbeat`
-    seconds, so that whoever listens sees progress and can stop in between.
+    seconds, so that a caller can show progress and stop in between.
     """
     if decoding.do_sample or decoding.num_beams == 1:
         yield from language_model.stream(visual_prompt, prompt, decoding)
@@ -297,13 +300,13 @@ def stream(
         searched += 1
         return stop.is_set()
 
-    search = _Background(lambda: language_model.generate_ids(visual_prompt, text, decoding, stop=asked))
-    try:
-        while not search.finished.wait(heartbeat):
-            yield searched
-    finally:
-        stop.set()
-        search.finished.wait()
+    with ThreadPoolExecutor(1) as background:
+        search = background.submit(language_model.generate_ids, visual_prompt, text, decoding, stop=asked)
+        try:
+            while not wait([search], heartbeat).done:
+                yield searched
+        finally:
+            stop.set()
     (ids,) = search.result()
     shown = ""
     for i, probability in enumerate(language_model.probabilities(visual_prompt, text, ids)):
@@ -312,25 +315,3 @@ def stream(
             continue  # half a character: its other bytes are in the next token
         yield Token(answer[len(shown) :], probability)
         shown = answer
-
-
-class _Background:
-    """A function's call in a thread of its own; `result()` is what it returned, or raises what it raised."""
-
-    def __init__(self, function: Callable) -> None:
-        self.finished = threading.Event()
-        self._function, self._value, self._error = function, None, None
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._value = self._function()
-        except BaseException as error:  # noqa: BLE001  it is raised again in the thread that asks for the result
-            self._error = error
-        finally:
-            self.finished.set()
-
-    def result(self):
-        if self._error is not None:
-            raise self._error
-        return self._value

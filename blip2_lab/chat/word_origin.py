@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.chat.conversation import Conversation, Seen, Turn
+from blip2_lab.chat.conversation import Conversation, EncodedImage, Turn
 from blip2_lab.interpret.attribution import METHODS
 from blip2_lab.interpret.targets import ItcScore, ItmScore, WordScore, answer_words
 from blip2_lab.models.stage2 import Stage2Model
@@ -52,33 +52,33 @@ def method_of(name: str) -> str:
     return chosen if chosen in METHODS else QUICK
 
 
-def last_prompt(model: Stage2Model, seen: Seen, turns: list[Turn]) -> str:
+def last_prompt(model: Stage2Model, encoded: EncodedImage, turns: list[Turn]) -> str:
     """What the language model was given for the last answer."""
-    return Conversation(model, seen, list(turns[:-1])).prompt(turns[-1].question)
+    return Conversation(model, encoded, list(turns[:-1])).prompt(turns[-1].question)
 
 
-def words_of(model: Stage2Model, seen: Seen, turns: list[Turn]) -> list[str]:
+def words_of(model: Stage2Model, encoded: EncodedImage, turns: list[Turn]) -> list[str]:
     """The words of the last answer; none before there is one, and none where the page spoke in the model's place."""
     if not turns or not turns[-1].by_model or not turns[-1].answer.strip():
         return []
-    found = answer_words(model.language_model, last_prompt(model, seen, turns), turns[-1].answer)
+    found = answer_words(model.language_model, last_prompt(model, encoded, turns), turns[-1].answer)
     return [word for word, _ in found]
 
 
 def origin(
-    model: Stage2Model, seen: Seen, image: Image.Image, turns: list[Turn], word: int, method: str = QUICK
+    model: Stage2Model, encoded: EncodedImage, image: Image.Image, turns: list[Turn], word: int, method: str = QUICK
 ) -> Origin:
     """Where word number `word` of the last answer came from. Raises ValueError when there is no such word."""
     if not turns:
         raise ValueError("There is no answer yet: ask something about the picture first.")
-    score = WordScore(model, last_prompt(model, seen, turns), turns[-1].answer, word)
+    score = WordScore(model, last_prompt(model, encoded, turns), turns[-1].answer, word)
     pixels = model.image_encoder.preprocess([image])
     explanation = METHODS[method](score, pixels)
     rows = explanation.map
     if len(rows) == 1:  # this method knows no queries: their rows come from the quick one
         rows = METHODS[QUICK](score, pixels).map
     with torch.no_grad():
-        probability = score.probability(score.of_visual_prompt(seen.visual_prompt)).item()
+        probability = score.probability(score.of_visual_prompt(encoded.visual_prompt)).item()
     return Origin(score.word, probability, overlay(image, explanation.total, size=SIZE), _gallery(image, rows))
 
 
@@ -90,9 +90,9 @@ def _gallery(image: Image.Image, rows: Tensor) -> tuple[tuple[Image.Image, str],
     return tuple((overlay(image, rows[i], size=SMALL), f"q {i}: {shares[i]:.0%}") for i in order)
 
 
-def matches(model: Stage2Model, seen: Seen, text: str) -> tuple[Tensor, Tensor]:
+def matches(model: Stage2Model, encoded: EncodedImage, text: str) -> tuple[Tensor, Tensor]:
     """What each query says of a text: ITC's cosines [Q], of which the best counts, and ITM's verdicts [Q], averaged."""
     with torch.no_grad():
-        features = seen.image_features
+        features = encoded.image_features
         itc, itm = ItcScore(model.stage1, text), ItmScore(model.stage1, text)
         return itc.by_query(features)[0], itm.by_query(features)[0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2_lab.chat import conversation
-from blip2_lab.chat.conversation import Conversation, Eyes, Turn, is_question, question_mark, stream
+from blip2_lab.chat.conversation import Conversation, ImageCache, Turn, is_question, question_mark, stream
 from blip2_lab.chat.vocabulary import UnknownWords, unknown_words
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
@@ -166,7 +166,7 @@ def test_each_word_has_the_models_own_probability(talk, tiny_model):
     *_, last = talk.ask("what is it?", SHORT)
     model = tiny_model.language_model
     ids = model.tokenizer(last.text, add_special_tokens=False)["input_ids"]
-    expected = model.probabilities(talk.seen.visual_prompt, model.prompt_texts([last.prompt]), ids)
+    expected = model.probabilities(talk.encoded.visual_prompt, model.prompt_texts([last.prompt]), ids)
     torch.testing.assert_close([w.probability for w in last.words], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -209,7 +209,7 @@ def test_closing_the_stream_stops_beam_search(tiny_model, talk):
 
     tiny_model.language_model.generate_ids = counted
     try:
-        tokens = stream(tiny_model.language_model, talk.seen.visual_prompt, "Tell a story.", long, heartbeat=0.01)
+        tokens = stream(tiny_model.language_model, talk.encoded.visual_prompt, "Tell a story.", long, heartbeat=0.01)
         assert isinstance(next(tokens), int)
         tokens.close()
     finally:
@@ -234,13 +234,13 @@ def test_a_picture_is_encoded_once(tiny_model, image, monkeypatch):
     reads = []
     forward = tiny_model.image_encoder.forward
     monkeypatch.setattr(tiny_model.image_encoder, "forward", lambda pixels: (reads.append(1), forward(pixels))[1])
-    eyes = Eyes(tiny_model, capacity=2)
-    first = eyes.see(image)
-    assert eyes.see(image.copy()) is first and len(reads) == 1
+    image_cache = ImageCache(tiny_model, capacity=2)
+    first = image_cache.encode(image)
+    assert image_cache.encode(image.copy()) is first and len(reads) == 1
     for index in (4, 5):
-        eyes.see(draw(sample_scene(7, index)))
+        image_cache.encode(draw(sample_scene(7, index)))
     assert len(reads) == 3
-    eyes.see(image)
+    image_cache.encode(image)
     assert len(reads) == 4, "the oldest picture was forgotten"
 
 
@@ -249,9 +249,9 @@ def test_the_match_meter_agrees_with_stage_1(talk, tiny_model):
     stage1 = tiny_model.stage1
     ids, mask = stage1.tokenize(["a red boat."])
     with torch.no_grad():
-        image_embeds = stage1.embed_image(talk.seen.image_features)
+        image_embeds = stage1.embed_image(talk.encoded.image_features)
         itc = (image_embeds @ stage1.embed_text(ids, mask)[0]).max().item()
-        logits = stage1.itm_logits(stage1.qformer.read_image(talk.seen.image_features), ids, mask)
+        logits = stage1.itm_logits(stage1.qformer.read_image(talk.encoded.image_features), ids, mask)
     assert match.itc == pytest.approx(itc, abs=1e-5)
     assert match.itm == pytest.approx(logits.softmax(-1)[0, 1].item(), abs=1e-5)
     assert -1 <= match.itc <= 1 and 0 <= match.itm <= 1

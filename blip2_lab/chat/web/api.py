@@ -20,7 +20,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from blip2_lab.chat.conversation import Conversation, Eyes, Turn
+from blip2_lab.chat.conversation import Conversation, ImageCache, Turn
 from blip2_lab.chat.out_of_distribution import DrawnWorld, outside_sentence
 from blip2_lab.chat.vocabulary import check
 from blip2_lab.chat.web.components import (
@@ -88,8 +88,8 @@ def scene_of(place: str, time: str, things: Any) -> Scene:
 class Api:
     """What a program can ask of the app. Each method yields what its endpoint gives."""
 
-    def __init__(self, model: Stage2Model, eyes: Eyes, familiar: DrawnWorld | None = None) -> None:
-        self.model, self.eyes, self.familiar = model, eyes, familiar
+    def __init__(self, model: Stage2Model, image_cache: ImageCache, familiar: DrawnWorld | None = None) -> None:
+        self.model, self.image_cache, self.familiar = model, image_cache, familiar
 
     def look(self, picture):
         """A picture to talk about -> "" or, where it is like none the model has seen, a sentence that says so."""
@@ -98,7 +98,7 @@ class Api:
         image = open_image(picture)
         image, note = scaled(image, min(KEPT, max(image.size))), ""
         if self.familiar is not None:
-            distance = self.familiar.distance(self.eyes.see(image).image_features).item()
+            distance = self.familiar.distance(self.image_cache.encode(image).image_features).item()
             note = outside_sentence(distance, self.familiar.limit) if distance > self.familiar.limit else ""
         yield note, image, []
 
@@ -128,7 +128,7 @@ class Api:
         decoding = decoding_from_controls(
             method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty
         )
-        talk = Conversation(self.model, self.eyes.see(image), list(turns))
+        talk = Conversation(self.model, self.image_cache.encode(image), list(turns))
         for reply in talk.ask(question, decoding, seed=int(seed or 0)):  # a client that goes away stops the model
             yield reply.text, words_and_probabilities(reply.words), list(talk.turns)
 
@@ -137,7 +137,7 @@ class Api:
         check(sentence, "sentence", "a red boat on the beach.")
         if not isinstance(image, Image.Image):
             raise ValueError(NO_PICTURE)
-        score = Conversation(self.model, self.eyes.see(image)).match(sentence)
+        score = Conversation(self.model, self.image_cache.encode(image)).match(sentence)
         yield round(score.itc, 4), round(score.itm, 4)
 
 

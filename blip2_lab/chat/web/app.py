@@ -25,7 +25,7 @@ from PIL import Image
 
 import blip2_lab
 from blip2_lab.chat import out_of_distribution, word_origin
-from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, Eyes, Reply, Turn
+from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, ImageCache, Reply, Turn
 from blip2_lab.chat.vocabulary import UnknownWords, knows_whole_words_only
 from blip2_lab.chat.web.api import Api, build_api
 from blip2_lab.chat.web.components import (
@@ -133,7 +133,7 @@ class App:
     ) -> None:
         self.model = model
         self.method = method  # shows where a word came from
-        self.eyes = Eyes(model)
+        self.image_cache = ImageCache(model)
         self.miniature = knows_whole_words_only(model.language_model.tokenizer)
         self.familiar = familiar
 
@@ -164,9 +164,9 @@ class App:
             return tuple(gr.skip() for _ in range(6))
 
     def _show(self, image: Image.Image):
-        seen, note = self.eyes.see(image), ""
+        encoded, note = self.image_cache.encode(image), ""
         if self.familiar is not None:
-            distance = self.familiar.distance(seen.image_features).item()
+            distance = self.familiar.distance(encoded.image_features).item()
             if distance > self.familiar.limit:
                 note = outside_html(distance, self.familiar.limit)
         return scaled(image, SHOWN), note, image, *forget()
@@ -174,7 +174,7 @@ class App:
     def ask(self, text: str, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
         try:
-            talk = Conversation(self.model, self.eyes.see(chosen(image)), list(turns))
+            talk = Conversation(self.model, self.image_cache.encode(chosen(image)), list(turns))
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
                 growing = replace(talk.turns[-1], answer=reply.text or waiting(reply), stopped=False)
                 sure = confidence_html(reply.words) if growing.by_model else gr.skip()
@@ -206,9 +206,9 @@ class App:
     def match(self, text: str, image: Image.Image | Missing | None) -> str:
         """How well a sentence fits the picture."""
         try:
-            seen = self.eyes.see(chosen(image, "There is no picture yet to compare the text with."))
-            score = Conversation(self.model, seen).match(text)
-            by_query = word_origin.matches(self.model, seen, text)
+            encoded = self.image_cache.encode(chosen(image, "There is no picture yet to compare the text with."))
+            score = Conversation(self.model, encoded).match(text)
+            by_query = word_origin.matches(self.model, encoded, text)
         except ValueError as error:
             warn(str(error))
             return ""
@@ -216,7 +216,11 @@ class App:
 
     def offer(self, image: Image.Image | Missing | None, turns: list[Turn]):
         """The words of the last answer, to be clicked: -> menu of words, what stands below it."""
-        words = word_origin.words_of(self.model, self.eyes.see(image), turns) if isinstance(image, Image.Image) else []
+        words = (
+            word_origin.words_of(self.model, self.image_cache.encode(image), turns)
+            if isinstance(image, Image.Image)
+            else []
+        )
         menu = gr.Radio([(word, i) for i, word in enumerate(words)], value=None, visible=bool(words))
         return menu, ORIGIN_NOTE if words else NO_WORDS
 
@@ -225,7 +229,9 @@ class App:
         if word is None or image is None:
             return NO_WORDS
         try:
-            found = word_origin.origin(self.model, self.eyes.see(chosen(image)), image, turns, int(word), self.method)
+            found = word_origin.origin(
+                self.model, self.image_cache.encode(chosen(image)), image, turns, int(word), self.method
+            )
         except ValueError as error:
             warn(str(error))
             return NO_WORDS
@@ -316,7 +322,7 @@ def build(
                     with gr.Tab("Search"):
                         search_tab(Search(model, folder), image)
 
-        build_api(Api(model, app.eyes, familiar), controls, seed)
+        build_api(Api(model, app.image_cache, familiar), controls, seed)
         private = NOT_API
         shown = [picture, note, image, turns, chat, confidence]
         answered = [box, chat, turns, confidence]

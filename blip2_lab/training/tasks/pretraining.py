@@ -240,7 +240,7 @@ class T5Task(TextTask):
         """Accuracy from sentences, from piles, and from piles for questions in a visitor's words."""
         found = {
             "": text_questions(25),
-            "piled ": text_questions(25, piled=True),
+            "summed ": text_questions(25, piled=True),
             "asked ": visitors_questions(25),
         }
         return {

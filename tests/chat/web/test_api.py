@@ -71,8 +71,10 @@ def test_every_parameter_has_a_name_and_is_documented(client):
 
 
 def test_the_model_is_shown_what_was_uploaded(client, picture, monkeypatch):
-    seen, see = [], chat_app.Eyes.see
-    monkeypatch.setattr(chat_app.Eyes, "see", lambda eyes, image: (seen.append(image), see(eyes, image))[1])
+    encoded, encode = [], chat_app.ImageCache.encode
+    monkeypatch.setattr(
+        chat_app.ImageCache, "encode", lambda image_cache, image: (encoded.append(image), encode(image_cache, image))[1]
+    )
     assert client.predict(picture=gradio_client.handle_file(picture), api_name="/look") == ""
     answer, words = client.predict(question="what is it?", max_tokens=4, api_name="/ask")
     assert isinstance(answer, str) and " ".join(word["word"] for word in words) == answer
@@ -80,7 +82,7 @@ def test_the_model_is_shown_what_was_uploaded(client, picture, monkeypatch):
     itc, itm = client.predict(sentence="a red boat.", api_name="/match")
     assert -1 <= itc <= 1 and 0 <= itm <= 1
     uploaded = Image.open(picture)
-    assert len(seen) == 2 and all(image.tobytes() == uploaded.tobytes() for image in seen)
+    assert len(encoded) == 2 and all(image.tobytes() == uploaded.tobytes() for image in encoded)
 
 
 def test_a_scene_is_drawn_and_found(client):

@@ -368,7 +368,7 @@ def test_a_bug_gets_a_message_and_the_chat_stays_in_sight(tab, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(chat_app.Eyes, "see", broken)
+    monkeypatch.setattr(chat_app.ImageCache, "encode", broken)
     ask(tab, "what place is this?")
     playwright.expect(tab.get_by_text("a bug")).to_be_visible()
     playwright.expect(tab.locator("#chat .error")).to_have_count(1)  # gradio's own, over the whole chat
@@ -437,13 +437,13 @@ def test_another_question_ends_the_answer_before_and_leaves_what_it_said(tab, st
 def test_a_question_asked_while_a_picture_is_being_looked_at_is_answered(tab, tiny_model, monkeypatch, tmp_path):
     ask(tab, "what place is this?")  # a chat that the new picture clears
     playwright.expect(tab.locator("#word label").first).to_be_visible()  # the answer has ended
-    see = chat_app.Eyes.see
+    encode = chat_app.ImageCache.encode
 
-    def slow(eyes, image):
+    def slow(image_cache, image):
         time.sleep(2)
-        return see(eyes, image)
+        return encode(image_cache, image)
 
-    monkeypatch.setattr(chat_app.Eyes, "see", slow)
+    monkeypatch.setattr(chat_app.ImageCache, "encode", slow)
     path = tmp_path / "scene.png"
     draw(sample_scene(7, 4), 256).save(path)
     upload(tab, path)

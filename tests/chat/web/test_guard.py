@@ -606,14 +606,14 @@ def test_a_search_page_tells_it_too(search):
 @pytest.fixture
 def held(chat, monkeypatch):
     """The model looks at nothing until it is let go -> what was begun, and what lets it go."""
-    begun, let_go, see = [], threading.Event(), chat_app.Eyes.see
+    begun, let_go, encode = [], threading.Event(), chat_app.ImageCache.encode
 
-    def waiting(eyes, image):
+    def waiting(image_cache, image):
         begun.append(1)
         let_go.wait(60)
-        return see(eyes, image)
+        return encode(image_cache, image)
 
-    monkeypatch.setattr(chat_app.Eyes, "see", waiting)
+    monkeypatch.setattr(chat_app.ImageCache, "encode", waiting)
     yield begun, let_go
     let_go.set()
 

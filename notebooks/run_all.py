@@ -1,6 +1,6 @@
 """Run notebooks from top to bottom and keep their outputs: `python notebooks/run_all.py [NAME ...]` (`make notebooks`).
 
-What is unusual about it:
+Notes:
 
 * A notebook is its own source. This script changes nothing but outputs: it executes in a fresh kernel and stores what
   came out, without execution times, widget state or paths of this machine.

@@ -1,6 +1,6 @@
 """A folder of pictures, searched by a sentence or by another picture.
 
-What is unusual about it:
+Notes:
 
 * The folder is read once and kept in one file beside the pictures: ITC's vectors, and the frozen image features that
   ITM needs. A second `index` reads only what is new or has changed.

@@ -1,6 +1,6 @@
 """Is this picture from the drawn world? A distance that lets the micro model say "I have never seen such a thing".
 
-What is unusual about it:
+Notes:
 
 * It costs nothing: it looks at the image features that were computed anyway.
 * A picture is summed up by the mean and the spread of its patches' features; its distance is Mahalanobis', to the cloud

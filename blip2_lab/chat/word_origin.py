@@ -1,6 +1,6 @@
 """What the app shows of the inside of an answer: where a word came from, which queries brought it, who matched.
 
-What is unusual about it:
+Notes:
 
 * The method is not a matter of taste: it is the one that pointed best among those that can be trusted and are quick
   (`grounding.json` beside the model's weights, as `blip2-lab evaluate grounding` writes it).

@@ -4,7 +4,7 @@ Notes:
 
 * `instruction` is for the FlanT5 (tasks with their answers), `plain_text` for the OPT (sentences about scenes and
   facts, some questions), plain captions are for the BERT.
-* An instruction begins with a description of a scene, in sentences (`full_caption`) or as `piles`. In stage 2 the
+* An instruction begins with a description of a scene, in sentences (`full_caption`) or as `word_sums`. In stage 2 the
   Q-Former's soft prompt takes the description's place.
 * Questions come in a visitor's many words (asking.py) and in the few forms of words.py.
 * Example `index` of a corpus is a function of `(seed, index)`, like a scene.
@@ -109,26 +109,26 @@ def inventory(scene: Scene) -> Question:
     return Question("inventory", "what is in the picture?", listed(reading_order(scene)))
 
 
-PILES = 16  #: at most, as many as a micro Q-Former has queries
+MAX_WORD_SUMS = 16  #: at most, as many as a micro Q-Former has queries
 
 
-def piles(scene: Scene, rng: Random) -> str:
-    """The same as `full_caption` without grammar: one pile of words a thing, joined by "+", in any order.
+def word_sums(scene: Scene, rng: Random) -> str:
+    """The same as `full_caption` without grammar: the words of a thing joined by "+", in any order.
 
-    `"snow+night large+red+boat+top+left + small+blue+fish+middle +"`: a reader who adds the words of a pile up gets one
-    embedding for each. A pile says everything about one thing, or the setting, or nothing.
+    `"snow+night large+red+boat+top+left + small+blue+fish+middle +"`: `training.tasks.word_sums`
+    adds the embeddings of joined words up. Each sum says everything about one thing, or the setting, or nothing.
     """
     told = ["+".join([thing.size, thing.color, thing.kind, *thing.position.split()]) for thing in scene.things]
     told.append(f"{scene.place}+{scene.time}")
-    room = PILES - len(told)
+    room = MAX_WORD_SUMS - len(told)
     empty = room if rng.random() < 0.15 else int(rng.random() * min(room, 5))
     return " ".join(shuffled(rng, told + ["+"] * empty))
 
 
-def description(scene: Scene, rng: Random, piled: bool = False) -> str:
-    """A text that tells everything, sometimes with a second caption before or after it; or `piles`."""
-    if piled:
-        return piles(scene, rng)
+def description(scene: Scene, rng: Random, summed: bool = False) -> str:
+    """A text that tells everything, sometimes with a second caption before or after it; or `word_sums`."""
+    if summed:
+        return word_sums(scene, rng)
     parts = [full_caption(scene, rng)]
     if rng.random() < 0.1:
         parts = shuffled(rng, [*parts, caption(scene, rng)])
@@ -188,23 +188,23 @@ LESSON = (
 
 
 def lesson(seed: int, index: int) -> tuple[str, str]:
-    """`(input, target)`: `piles` of a scene and a question in one fixed form, each kind of question that needs the
+    """`(input, target)`: `word_sums` of a scene and a question in one fixed form, each kind of question that needs the
     words of a thing bound together."""
     rng = Random(f"lesson {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.5 else corpus_scene)(rng)
-    told, kind = piles(scene, rng), pick(rng, LESSON)
+    told, kind = word_sums(scene, rng), pick(rng, LESSON)
     if kind == "retell":
         return told, full_caption(scene, rng, ordered=True)
     asked = (None if kind == "inventory" else question(scene, rng, kind)) or inventory(scene)
     return f"{told} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
 
 
-def instruction(seed: int, index: int, piled: bool = False, most: int = 4) -> tuple[str, str]:
+def instruction(seed: int, index: int, summed: bool = False, most: int = 4) -> tuple[str, str]:
     """`(input, target)`: one task for the instruction-trained model, text to text, about a scene of at most `most`
-    things; `piled`: the scene is told as `piles`."""
+    things; `summed`: the scene is described as `word_sums`."""
     rng = Random(f"instruction {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, most)
-    told = description(scene, rng, piled)
+    told = description(scene, rng, summed)
     task = rng.random()
     if task < 0.66:
         asked = any_question(scene, rng)

@@ -1,6 +1,6 @@
 """The picture-book world: what a scene looks like.
 
-What is unusual about it:
+Notes:
 
 * A thing is drawn once for each (kind, color, pixels, style, time) and kept; afterwards a picture is a copied
   background with a few pasted sprites. So training draws tens of thousands of pictures a second.

@@ -1,6 +1,6 @@
 """What everybody knows about the kinds of things, and no picture shows.
 
-What is unusual about it:
+Notes:
 
 * These facts enter the *text* corpus alone (`corpus.py`). No caption ever states one, so when the chat answers
   "what is the red thing used for?" about a picture, the language model's knowledge met the picture's content:

@@ -1,6 +1,6 @@
 """The picture-book world: how each kind of thing is drawn.
 
-What is unusual about it:
+Notes:
 
 * Every kind is one small function in unit coordinates. To add a kind: write its function, add it to `DRAW_KIND`
   and name it in `scene.py`.

@@ -1,6 +1,6 @@
 """The picture-book world: colors, light and the pen that draws them.
 
-What is unusual about it:
+Notes:
 
 * The pen works in unit coordinates, on a canvas several times too large that is scaled down at the end: that is all
   the anti-aliasing there is, and a drawing is the same at any resolution.

@@ -1,6 +1,6 @@
 """The picture-book world: what a scene is.
 
-What is unusual about it:
+Notes:
 
 * A scene is a function of `(seed, index)`: no files, no end, the same on every machine. Only `Random.random()` is
   used, the one method whose stream Python promises never to change.

@@ -1,6 +1,6 @@
 """The micro models' tokenizers: one word, one token, over the closed vocabulary of the picture-book world.
 
-What is unusual about it:
+Notes:
 
 * Three tokenizers over the same words, each with the special tokens and ids of the model it stands for.
 * Like T5's, a token carries the space before it (`▁boat`), so decoding gives back the text, punctuation included.

@@ -1,6 +1,6 @@
 """The picture-book world in words: captions, questions with their answers, referring expressions.
 
-What is unusual about it:
+Notes:
 
 * Everything said is true of the scene and says only what can be seen (facts live in `facts.py`).
 * A question is asked only where it has exactly one answer; a type that cannot be asked of a scene gives None.

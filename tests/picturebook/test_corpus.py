@@ -279,11 +279,11 @@ def test_both_question_prompts_and_every_answer_type(instructions):
     assert targets >= {"yes", "no", "none", "four", "top left", *KINDS, *COLORS, *(f.use for f in FACTS.values())}
 
 
-def things_told(piles: list[str]) -> Scene:
-    """The scene that `corpus.piles` tells."""
+def things_told(sums: list[str]) -> Scene:
+    """The scene that `corpus.word_sums` tells."""
     things, setting = [], None
-    for pile in piles:
-        words = [word for word in pile.split("+") if word]
+    for word_sum in sums:
+        words = [word for word in word_sum.split("+") if word]
         if len(words) == 2:
             assert setting is None, "the setting is told once"
             setting = words
@@ -306,7 +306,7 @@ def test_a_lesson_asks_in_one_form_what_its_piles_tell():
         else:
             assert described(target) == scene.__class__(tuple(reading(scene)), scene.place, scene.time)
             types["retell"] += 1
-        assert len(told) <= corpus.PILES
+        assert len(told) <= corpus.MAX_WORD_SUMS
     assert set(types) == set(corpus.LESSON)
     for kind in ("count", "existence", "retell"):
         share = corpus.LESSON.count(kind) / len(corpus.LESSON)

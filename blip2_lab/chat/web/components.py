@@ -1,6 +1,6 @@
 """What the pages of the app are made of: the frame, uploads, warnings, pieces of HTML, and the server.
 
-What is unusual about it:
+Notes:
 
 * Nothing comes from the network: no fonts, no analytics, no share link; doors a chat does not need are closed, and
   guard.py stands before the others.

@@ -1,6 +1,6 @@
 """Pictures found by a sentence, or by another picture, in the browser: a tab of the chat, or a page of its own.
 
-What is unusual about it:
+Notes:
 
 * A retrieval model (stage 1 alone) has no language model: it gets a page that searches and does not chat.
 * Without a folder the picture book's gallery is searched. It is read when somebody asks, so the page opens at once.

@@ -1,6 +1,6 @@
 """Questions as a visitor asks them, in words that the training texts were not made from, and how many are answered.
 
-What is unusual about it:
+Notes:
 
 * `scenes.questions` asks with the templates that the language model learned. Here the wordings are others: hundreds
   of them, with synonyms, contractions, British spelling, capitals, greetings and slips of the finger.

@@ -1,6 +1,6 @@
 """Is an answer to a natural question right? A judge that is lenient in form and strict in content.
 
-What is unusual about it:
+Notes:
 
 * An answer is checked against the scene, not against one string: "yes, there are two" is as right as "yes" if there
   are two, and wrong if there are three.

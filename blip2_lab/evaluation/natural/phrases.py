@@ -1,6 +1,6 @@
 """How visitors phrase their questions: wordings by group, ways to name a thing, and habits of typing.
 
-What is unusual about it:
+Notes:
 
 * These wordings were written without a look at the templates of the corpus: they are what a model was not trained on.
   Who adds templates to the corpus must not take them from here, or the measure is worth nothing.

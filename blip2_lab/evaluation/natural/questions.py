@@ -1,6 +1,6 @@
 """What to ask about a scene, as a visitor would: six questions for each, of eighteen groups, with their truth.
 
-What is unusual about it:
+Notes:
 
 * Only what has exactly one right answer is asked: a phrase fits one thing alone, and what people could disagree about
   (is a tent a building? are the houses behind the street "houses"?) is left out.

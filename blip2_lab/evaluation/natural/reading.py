@@ -1,6 +1,6 @@
 """Reads an answer about a drawn scene: which things, numbers, colors, sizes, positions, places and times it states.
 
-What is unusual about it:
+Notes:
 
 * The reader knows English word order, not the templates of the corpus: "the boat is red", "a red one" and "red, at the
   top left" are read as well as "a red boat".

@@ -1,6 +1,6 @@
 """Words of the natural questions and of their answers: what people call the things of the picture book.
 
-What is unusual about it:
+Notes:
 
 * Every list here was written from the world alone (scene.py and the drawings), not from the corpus's templates.
 * Questions are typed with these words (phrases.py), and answers are read with them (reading.py).

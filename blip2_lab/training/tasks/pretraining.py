@@ -1,16 +1,18 @@
-"""How the frozen parts are made: a ViT from pictures alone, a T5, an OPT and a BERT from text alone.
+"""Pre-training of the frozen models: a ViT on images alone, a T5, an OPT and a BERT on text alone.
 
-What is unusual about it:
+`build_task` is where to begin.
 
-* BLIP-2 harvests models that others trained. Here they are trained, in minutes, on one modality each; none of them
-  sees a picture and a word together. That is what makes "zero-shot" mean something later.
-* The ViT learns what lies under each patch (kind, color, size), where the patch is, and the setting from [CLS]. It is
-  trained with one layer more than it ships, since BLIP-2 reads the second-to-last layer; the labels are read from both.
-* A T5 must find two circuits before it can bind red to boat in "a red boat": one reads the word before (its only sense
-  of place are relative biases, which Adam moves by one learning rate a step), one finds the boat of the question among
-  the words of the description. By chance that takes thousands of steps, so a few heads start out that way
-  (`look_around`), and the biases learn 30 times faster than the rest.
-* It reads piles first, one vector a thing, where binding is easy, and then sentences (`T5Task`).
+Notes:
+
+* BLIP-2 takes its frozen models from others. Here they are trained, in minutes, on one modality each: none of them sees
+  a picture together with a word. Without that, "zero-shot" would mean nothing later.
+* The ViT learns what each patch shows (kind, color, size) and where it is, and from [CLS] the setting. It is trained
+  with one layer more than it ships, since BLIP-2 uses the second-to-last layer; the labels are read from both.
+* To bind red to boat in "a red boat" a T5 needs two circuits: one attends to the previous word (its only positions are
+  relative biases, which Adam moves by one learning rate a step), one finds the boat of the question among the words of
+  the description. From a random start that takes thousands of steps, so a few heads start that way
+  (`init_copy_heads`), and the biases learn 30 times faster than the rest.
+* It reads word sums first, one vector a thing, where binding is easy, and then sentences (`T5Task`).
 
 Paper: section 3.4 (pre-trained image encoder and LLM), 3.1 (BERT initialization). Notebooks: 01, 10.
 """
@@ -43,7 +45,7 @@ from blip2_lab.picturebook import asking, corpus, words
 from blip2_lab.picturebook.draw import draw, masks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
-from blip2_lab.training.tasks.word_sums import Piles, add_up, piles_of
+from blip2_lab.training.tasks.word_sums import WordSums, add_up, word_sums_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,7 +78,7 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
             # T5's own start has embeddings of size 1, which Adam needs 1,000 steps to move, and first logits of +-16
             model.lm_head.weight.mul_(0.05)
             model.shared.weight.mul_(0.05)
-        look_around(model)
+        init_copy_heads(model)
         return T5Task(model, tokenizer, batch_size, seed, recipe.data.lessons_until, recipe.data.sentences_from)
     if recipe.task == "opt":
         model = new_opt(micro_opt_config(len(tokenizer), size))
@@ -92,7 +94,7 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
 
 
 @torch.no_grad()
-def look_around(model: nn.Module) -> None:
+def init_copy_heads(model: nn.Module) -> None:
     """Let a new T5's first head attend to the previous word and, in the encoder, the second to the next one and two
     more to the same word elsewhere.
 
@@ -144,16 +146,18 @@ class TextTask:
 
 SENTENCES = 0.35  # the share of descriptions in sentences, once these begin
 SHORT_SENTENCES = 600  # batches in which sentences tell of two things at most
-NOISE_IN_LESSONS, NOISE_GROWS = 0.3, 1000  # how far up `word_sums.NOISE` goes, and batches after them until all the way
+SCALE_IN_LESSONS = 0.3  # how far up the noise on word sums goes in lessons (`add_up`)
+NOISE_GROWS = 1000  # batches after the lessons until it goes all the way
 
 
 class T5Task(TextTask):
-    """The instruction-trained encoder-decoder: our FlanT5. It reads descriptions as `corpus.piles` and as sentences.
+    """The instruction-trained encoder-decoder: our FlanT5. It reads descriptions as `corpus.word_sums` and as
+    sentences.
 
     lessons_until   until this batch it reads `corpus.lesson`: few forms of questions, so that binding (which color
                     belongs to the boat?) is learned in hundreds of batches. The full mixture, with its thousands of
                     wordings, had not taught it after 1,000.
-    sentences_from  until this batch every description is a list of piles: the words of a thing are one vector.
+    sentences_from  until this batch every description is a list of word sums, one vector a thing.
                     Sentences follow, first short ones. Left to sentences alone from the start, a T5 of this size stays
                     for thousands of steps where "what color is the boat?" is answered with any color of the scene.
 
@@ -178,35 +182,37 @@ class T5Task(TextTask):
         if index < self.lessons_until:
             return corpus.lesson(self.seed, number)
         since = index - self.sentences_from
-        piled = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
-        most = 4 if piled or since >= SHORT_SENTENCES else 2
-        return corpus.instruction(self.seed, number, piled=piled, most=most)
+        summed = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
+        most = 4 if summed or since >= SHORT_SENTENCES else 2
+        return corpus.instruction(self.seed, number, summed=summed, most=most)
 
     def batch(self, index: int) -> list[dict[str, Tensor]]:
         """The batch in parts of examples alike in length: a third of the work would be padding otherwise."""
         examples = [self.example(number, index) for number in self.numbers(index)]
-        # a pile is read as one word
+        # a word sum takes one place
         examples.sort(key=lambda pair: (len(pair[1].split()) > LONG_ANSWER, len(pair[0].split()), pair))
         size = -(-len(examples) // PARTS)
         starts = range(0, len(examples), size)
         grown = max(0, index - self.lessons_until) / NOISE_GROWS
-        loud = min(1.0, NOISE_IN_LESSONS + (1 - NOISE_IN_LESSONS) * grown)
-        return [self.part(examples[start : start + size], index * PARTS + n, loud) for n, start in enumerate(starts)]
+        noise_scale = min(1.0, SCALE_IN_LESSONS + (1 - SCALE_IN_LESSONS) * grown)
+        return [
+            self.part(examples[start : start + size], index * PARTS + n, noise_scale) for n, start in enumerate(starts)
+        ]
 
-    def part(self, examples: list[tuple[str, str]], number: int, loud: float) -> dict[str, Tensor]:
+    def part(self, examples: list[tuple[str, str]], number: int, noise_scale: float) -> dict[str, Tensor]:
         sources, targets = zip(*examples, strict=True)
         input_ids, attention_mask = self.tokens([source.replace("+", " ") for source in sources])
-        piled = any("+" in source for source in sources)
-        piles = piles_of(sources, attention_mask, pad_to_multiple_of=8) if piled else None  # see `tokens`
+        summed = any("+" in source for source in sources)
+        sums = word_sums_of(sources, attention_mask, pad_to_multiple_of=8) if summed else None  # see `tokens`
         target_ids, target_mask = self.tokens(list(targets))
         labels = target_ids.masked_fill(target_mask == 0, IGNORE_INDEX)
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "labels": labels,
-            "piles": piles,
+            "sums": sums,
             "seed": number,
-            "loud": loud,
+            "noise_scale": noise_scale,
         }
 
     def compute_losses(self, batch: list[dict]) -> dict[str, Tensor]:
@@ -216,15 +222,21 @@ class T5Task(TextTask):
         return {"total": sum(sums) / sum(weights)}
 
     def loss(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, piles: Piles | None, seed: int, loud: float
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        sums: WordSums | None,
+        seed: int,
+        noise_scale: float,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the cross-entropies of one part's target tokens, and the sum of the weights."""
-        if piles is None:
+        if sums is None:
             read = dict(input_ids=input_ids, attention_mask=attention_mask)
         else:
             words = self.model.get_input_embeddings()(input_ids)
-            embeddings = add_up(words, piles, torch.Generator().manual_seed(seed), loud)
-            read = dict(inputs_embeds=embeddings, attention_mask=piles.mask)
+            embeddings = add_up(words, sums, torch.Generator().manual_seed(seed), noise_scale)
+            read = dict(inputs_embeds=embeddings, attention_mask=sums.mask)
         logits = self.model(**read, labels=labels).logits.float()
         each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
         target = labels != IGNORE_INDEX
@@ -237,10 +249,10 @@ class T5Task(TextTask):
         return T5_LR_SCALES
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Accuracy from sentences, from piles, and from piles for questions in a visitor's words."""
+        """Accuracy from sentences, from word sums, and from word sums for questions in a visitor's words."""
         found = {
             "": text_questions(25),
-            "summed ": text_questions(25, piled=True),
+            "summed ": text_questions(25, summed=True),
             "asked ": visitors_questions(25),
         }
         return {
@@ -253,9 +265,9 @@ class T5Task(TextTask):
 Told = tuple[words.Question, str]  #: a question, and the prompt: a description with the question
 
 
-def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False) -> list[Told]:
+def text_questions(scenes: int, seed: int = VALIDATION_BOOK, summed: bool = False) -> list[Told]:
     """Held-out questions in the forms of words.py, each with a true description of its scene."""
-    describe = corpus.piles if piled else words.full_caption
+    describe = corpus.sums if summed else words.full_caption
     asked = []
     for index in range(scenes):
         scene, rng = sample_scene(seed, index, "in"), Random(f"text questions {seed} {index}")
@@ -266,13 +278,13 @@ def text_questions(scenes: int, seed: int = VALIDATION_BOOK, piled: bool = False
 
 
 def visitors_questions(scenes: int, seed: int = VALIDATION_BOOK) -> list[Told]:
-    """Held-out questions in the wordings of wordings.py, one of every intention, each with `piles` of its scene."""
+    """Held-out questions in the wordings of wordings.py, one of every intention, each with `word_sums` of its scene."""
     asked = []
     for index in range(scenes):
         scene, rng = sample_scene(seed, index, "in"), Random(f"visitors {seed} {index}")
         for intention in asking.INTENTIONS:
             if question := asking.ask(scene, rng, intention):
-                asked.append((question, f"{corpus.piles(scene, rng)} {corpus.prompt(question.text, rng)}"))
+                asked.append((question, f"{corpus.word_sums(scene, rng)} {corpus.prompt(question.text, rng)}"))
     return asked
 
 
@@ -286,7 +298,7 @@ def text_question_accuracy(
 ) -> dict[str, float]:
     """Exact-match accuracy of a text-to-text model, in total and by type: the ceiling of all that comes after.
 
-    noise  on descriptions as piles, in lengths of a word embedding
+    noise  on descriptions as word sums, in lengths of a word embedding
     """
     right: dict[str, list[bool]] = {}
     for start in range(0, len(asked), batch_size):
@@ -294,10 +306,10 @@ def text_question_accuracy(
         prompts = [prompt for _, prompt in part]
         tokens = tokenizer([prompt.replace("+", " ") for prompt in prompts], padding=True, return_tensors="pt")
         if any("+" in prompt for prompt in prompts):
-            piles = piles_of(prompts, tokens.attention_mask)
+            sums = word_sums_of(prompts, tokens.attention_mask)
             embeddings = model.get_input_embeddings()(tokens.input_ids)
-            embeddings = add_up(embeddings, piles, torch.Generator().manual_seed(start), noise=noise)
-            tokens = dict(inputs_embeds=embeddings, attention_mask=piles.mask)
+            embeddings = add_up(embeddings, sums, torch.Generator().manual_seed(start), noise=noise)
+            tokens = dict(inputs_embeds=embeddings, attention_mask=sums.mask)
         ids = model.generate(**tokens, max_new_tokens=40, do_sample=False)
         for (question, _), answer in zip(part, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
             right.setdefault(question.type, []).append(answer.strip() == question.answer)

@@ -1,13 +1,15 @@
-"""Words added up: descriptions of which a language model reads one embedding a thing, as it will read a visual prompt.
+"""Word sums: descriptions that a language model reads as one embedding a thing, as it will read a visual prompt.
 
-What is unusual about it:
+`word_sums_of` and `add_up` are where to begin.
 
-* Text and nothing but text, but no sentences: `corpus.piles` joins words that belong together with "+", and here the
-  embeddings of a pile's words become one vector, a little longer or shorter than a word's and with noise on top: a
-  visual prompt in training is close to no word (cosines of 0.3), and what is said so softly must be heard.
-* The noise grows while a language model learns: what must be heard through the loudest is first learned in the quiet.
-* differs from the paper, whose language models never do this: one of a few million parameters that has read nothing but
-  sentences makes captions of a visual prompt and answers no question about it. One of billions is not so narrow.
+Notes:
+
+* `corpus.word_sums` joins the words of a thing with "+". Here their embeddings become one vector, of about a word's
+  length, with noise: a visual prompt has a cosine of about 0.3 to its nearest word embedding, so the language model is
+  trained with noise.
+* The noise grows during training: what can be read with little noise is learned first.
+* differs from the paper, whose language models are never trained so: a language model of a few million parameters that
+  has read nothing but sentences makes captions of a visual prompt and answers no question about it.
 
 Paper: section 3.3 (soft visual prompts). Notebook: 10.
 """
@@ -21,30 +23,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NOISE = (0.1, 1.0)  #: from least to most length of the noise on a text's piles, in lengths of a word embedding
-SPREAD = 0.3  #: of the logarithm of a pile's length
+NOISE = (0.1, 1.0)  #: from least to most length of the noise on word sums, in lengths of a word embedding
+SPREAD = 0.3  #: of the logarithm of a word sum's length
 
 
 @dataclass(frozen=True)
-class Piles:
+class WordSums:
     """Where the tokens of B texts go: `place` long[B,T] (P for padding), of P places in the longest text.
 
-    `mask` long[B,P] is 1 where there is something to read, `piled` bool[B,P] where it is a pile.
+    `mask` long[B,P] is 1 where there is something to read, `summed` bool[B,P] where it is a word sum.
     """
 
     place: Tensor
     mask: Tensor
-    piled: Tensor
+    summed: Tensor
 
 
-def piles_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_of: int = 1) -> Piles:
-    """`["red+boat snow."]` -> places 0 0 1 2 3: a pile, a word, a mark, the end.
+def word_sums_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_of: int = 1) -> WordSums:
+    """`["red+boat snow."]` -> places 0 0 1 2 3: a word sum, a word, a mark, the end.
 
     attention_mask long[B,T] is that of the texts' tokens with " " for "+", one a word and one a mark, the end added.
     """
     rows = []
     for text in texts:
-        sizes = []  # of each place: how many tokens, and is it a pile?
+        sizes = []  # of each place: how many tokens, and is it a word sum?
         for chunk in text.split():
             tokens = re.findall(r"\w+|[^\w\s+]", chunk)
             sizes += [(len(tokens), True)] if "+" in chunk else [(1, False)] * len(tokens)
@@ -52,38 +54,38 @@ def piles_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_of: i
     most = -(-max(len(sizes) for sizes in rows) // pad_to_multiple_of) * pad_to_multiple_of
     place = torch.full(attention_mask.shape, most)
     mask = torch.zeros(len(rows), most, dtype=torch.long)
-    piled = torch.zeros(len(rows), most, dtype=torch.bool)
+    summed = torch.zeros(len(rows), most, dtype=torch.bool)
     for row, sizes in enumerate(rows):
         places = [at for at, (count, _) in enumerate(sizes) for _ in range(count)]
         if len(places) != attention_mask[row].sum():
             raise ValueError(f"{texts[row]!r} has {attention_mask[row].sum()} tokens, and its words are {len(places)}.")
         place[row, : len(places)] = torch.tensor(places)
         mask[row, : len(sizes)] = 1
-        piled[row, : len(sizes)] = torch.tensor([pile for _, pile in sizes])
-    return Piles(place, mask, piled)
+        summed[row, : len(sizes)] = torch.tensor([word_sum for _, word_sum in sizes])
+    return WordSums(place, mask, summed)
 
 
 def add_up(
-    words: Tensor, piles: Piles, generator: torch.Generator, loud: float = 1.0, noise: float | None = None
+    words: Tensor, sums: WordSums, generator: torch.Generator, noise_scale: float = 1.0, noise: float | None = None
 ) -> Tensor:
-    """Word embeddings [B,T,D] -> [B,P,D]: piles summed to the length of one word, with `NOISE` and `SPREAD`.
+    """Word embeddings [B,T,D] -> [B,P,D]: joined words summed to the length of one word, with `NOISE` and `SPREAD`.
 
-    loud   how far up `NOISE` goes: 0 for the least always, 1 for all of it
-    noise  noise of exactly this length, in lengths of a word embedding, and no `SPREAD`: to measure
+    noise_scale  how far up `NOISE` goes: 0 for the least always, 1 for all of it
+    noise        noise of exactly this length, in lengths of a word embedding, and no `SPREAD`: to measure
     """
     batch, _, width = words.shape
-    size = (batch, piles.mask.shape[1] + 1, width)
-    summed = words.new_zeros(size).scatter_add(1, piles.place[:, :, None].expand_as(words), words)[:, :-1]
-    ones = words.new_ones(piles.place.shape)
-    counts = words.new_zeros(size[:2]).scatter_add(1, piles.place, ones)[:, :-1].clamp_min(1)
+    size = (batch, sums.mask.shape[1] + 1, width)
+    summed = words.new_zeros(size).scatter_add(1, sums.place[:, :, None].expand_as(words), words)[:, :-1]
+    ones = words.new_ones(sums.place.shape)
+    counts = words.new_zeros(size[:2]).scatter_add(1, sums.place, ones)[:, :-1].clamp_min(1)
     summed = summed / counts.sqrt()[:, :, None]
     word = words.detach().norm(dim=-1).mean()
     if noise is None:
         least, most = NOISE
-        length = least * (most / least) ** (loud * torch.rand(batch, 1, 1, generator=generator))
+        length = least * (most / least) ** (noise_scale * torch.rand(batch, 1, 1, generator=generator))
         spread = SPREAD
     else:
         length, spread = noise, 0.0
     added = torch.randn(summed.shape, generator=generator) * length * word / width**0.5
     stretch = (torch.randn(summed.shape[:2], generator=generator) * spread).exp()[:, :, None]
-    return torch.where(piles.piled[:, :, None], (summed + added) * stretch, summed)
+    return torch.where(sums.summed[:, :, None], (summed + added) * stretch, summed)

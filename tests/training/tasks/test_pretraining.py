@@ -312,20 +312,20 @@ def test_t5_learns_in_lessons_then_from_piles_and_then_from_sentences_too(t5_tok
             corpus.lesson(4, n) for n in task.numbers(index)
         ]
     for number in range(16, 24):
-        assert task.example(number, 2) == corpus.instruction(4, number, piled=True)
-    piled = [task.example(n, 3) == corpus.instruction(4, n, piled=True) for n in range(400)]
-    assert 0.55 < sum(piled) / 400 < 0.75
-    short = [corpus.instruction(4, n, most=2) for n in range(400) if not piled[n]]
-    assert [task.example(n, 3) for n in range(400) if not piled[n]] == short, "sentences of two things at first"
+        assert task.example(number, 2) == corpus.instruction(4, number, summed=True)
+    summed = [task.example(n, 3) == corpus.instruction(4, n, summed=True) for n in range(400)]
+    assert 0.55 < sum(summed) / 400 < 0.75
+    short = [corpus.instruction(4, n, most=2) for n in range(400) if not summed[n]]
+    assert [task.example(n, 3) for n in range(400) if not summed[n]] == short, "sentences of two things at first"
     later = 3 + pretraining.SHORT_SENTENCES
-    full = [corpus.instruction(4, n) for n in range(400) if not piled[n]]
-    assert [task.example(n, later) for n in range(400) if not piled[n]] == full
+    full = [corpus.instruction(4, n) for n in range(400) if not summed[n]]
+    assert [task.example(n, later) for n in range(400) if not summed[n]] == full
 
 
 def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts = task.batch(2)
-    assert any(part["piles"] for part in parts)
+    assert any(part["sums"] for part in parts)
     loss, again = task.compute_losses(parts)["total"], task.compute_losses(task.batch(2))["total"]
     assert torch.equal(loss, again) and loss.isfinite()
     for part in parts:
@@ -333,31 +333,31 @@ def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenize
     assert not torch.equal(task.compute_losses(parts)["total"], loss)
 
 
-def test_piles_get_louder_after_the_lessons(t5_tokenizer):
+def test_noise_grows_after_the_lessons(t5_tokenizer):
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, lessons_until=2)
-    least, half, end = pretraining.NOISE_IN_LESSONS, 2 + pretraining.NOISE_GROWS // 2, 2 + pretraining.NOISE_GROWS
-    loud = [part["loud"] for index in (0, 2, half, end, end + 500) for part in task.batch(index)[:1]]
-    assert loud == pytest.approx([least, least, (1 + least) / 2, 1.0, 1.0])
+    least, half, end = pretraining.SCALE_IN_LESSONS, 2 + pretraining.NOISE_GROWS // 2, 2 + pretraining.NOISE_GROWS
+    noise_scale = [part["noise_scale"] for index in (0, 2, half, end, end + 500) for part in task.batch(index)[:1]]
+    assert noise_scale == pytest.approx([least, least, (1 + least) / 2, 1.0, 1.0])
     parts = task.batch(end)
     loss = task.compute_losses(parts)["total"]
     for part in parts:
-        part["loud"] = 0.0
+        part["noise_scale"] = 0.0
     assert not torch.equal(task.compute_losses(parts)["total"], loss), "the task must hand it on"
 
 
-def test_a_pile_takes_one_place_of_a_batch(t5_tokenizer):
+def test_a_word_sum_takes_one_place_of_a_batch(t5_tokenizer):
     """Examples are sorted by places, not words, first the short answers; a part's are rounded, for few shapes."""
     task = T5Task(None, t5_tokenizer, 64, seed=4)
     for index in range(6):
-        masks = [part["piles"].mask if part["piles"] else part["attention_mask"] for part in task.batch(index)]
+        masks = [part["sums"].mask if part["sums"] else part["attention_mask"] for part in task.batch(index)]
         assert all(mask.shape[1] % 8 == 0 for mask in masks)
         lengths = torch.cat([mask.sum(dim=1) for mask in masks])
         marks = 12  # "?", ":", ",": places of their own, which a count of words leaves out
         assert (lengths.diff() < -marks).sum() == 1, "from the longest of the short answers to the first of the others"
 
 
-def test_piles_can_be_asked_about_too(t5_tokenizer):
-    asked = pretraining.text_questions(3, piled=True)
+def test_word_sums_can_be_asked_about_too(t5_tokenizer):
+    asked = pretraining.text_questions(3, summed=True)
     assert [question for question, _ in asked] == [question for question, _ in pretraining.text_questions(3)]
     assert all("+" in prompt.split("Question:")[0] for _, prompt in asked)
     shares = pretraining.text_question_accuracy(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, asked)
@@ -380,12 +380,12 @@ def test_t5_labels_are_the_target_and_its_end_and_ignore_padding(t5_tokenizer):
 
 
 def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_tokenizer, monkeypatch):
-    monkeypatch.setattr(pretraining, "SENTENCES", 1.0)  # piles have noise of their own in each part
+    monkeypatch.setattr(pretraining, "SENTENCES", 1.0)  # word sums have noise of their own in each part
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts, again = task.batch(1), task.batch(1)
     tensors = ("input_ids", "attention_mask", "labels")
     assert all(torch.equal(a[name], b[name]) for a, b in zip(parts, again, strict=True) for name in tensors)
-    whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0, loud=1.0)
+    whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0, noise_scale=1.0)
     with torch.no_grad():
         total, loss = task.compute_losses(parts)["total"].item(), task.compute_losses([whole])["total"].item()
     assert total == pytest.approx(loss, rel=1e-4), "a target token must weigh the same in every part"
@@ -541,7 +541,7 @@ def test_recipes_build_a_task_that_starts_knowing_nothing(name, tmp_path):
 def test_the_t5_starts_with_heads_that_look_at_the_neighbors_and_at_the_same_word():
     """Without them "the red boat" cannot bind red to boat, nor the boat asked about to the one described."""
     model = tiny_t5(64)
-    pretraining.look_around(model)
+    pretraining.init_copy_heads(model)
     stacks = {name: getattr(model, name).block[0].layer[0].SelfAttention for name in ("encoder", "decoder")}
     with torch.no_grad():
         bias = {name: module.compute_bias(6, 6)[0] for name, module in stacks.items()}

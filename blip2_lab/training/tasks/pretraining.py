@@ -267,7 +267,7 @@ Told = tuple[words.Question, str]  #: a question, and the prompt: a description 
 
 def text_questions(scenes: int, seed: int = VALIDATION_BOOK, summed: bool = False) -> list[Told]:
     """Held-out questions in the forms of words.py, each with a true description of its scene."""
-    describe = corpus.sums if summed else words.full_caption
+    describe = corpus.word_sums if summed else words.full_caption
     asked = []
     for index in range(scenes):
         scene, rng = sample_scene(seed, index, "in"), Random(f"text questions {seed} {index}")

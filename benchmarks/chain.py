@@ -80,7 +80,7 @@ def main() -> None:
     t5, tokenizer = model.language_model.model, model.language_model.tokenizer
     columns = {"sentences": text_question_accuracy(t5, tokenizer, told(words.full_caption))}
     for noise in NOISES:
-        columns[f"sums, noise {noise}"] = text_question_accuracy(t5, tokenizer, told(corpus.sums), noise=noise)
+        columns[f"sums, noise {noise}"] = text_question_accuracy(t5, tokenizer, told(corpus.word_sums), noise=noise)
     columns["picture"] = from_pictures(model, book, asked)
     print(table(columns))
 

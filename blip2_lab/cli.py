@@ -420,6 +420,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.benchmark == "grounding":
         return _grounding(args)
     from blip2_lab.chat import conversation
+    from blip2_lab.evaluation import calibration
     from blip2_lab.evaluation.natural import Asker
     from blip2_lab.evaluation.scenes import evaluate, scores_table
 
@@ -427,6 +428,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     asker = Asker(conversation.first_prompt, conversation.ANSWERING)  # the prompts and decoding of the app
     scenes = 1000 if args.scenes is None else args.scenes
     options = dict(scenes=scenes, split=args.split, seed=args.book, num_beams=args.beams)
+    options |= dict(calibration=calibration.load(args.model))
     numbers = evaluate(_load(args), **options, asker=asker, say=console.print_progress)
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

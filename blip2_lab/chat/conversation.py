@@ -16,6 +16,7 @@ Paper: section 4.1, Figure 4 (instructed zero-shot generation). Notebook: 12.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from blip2_lab.chat import small_talk
 from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read
+from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
@@ -78,6 +80,7 @@ class Turn:
     stopped   the answer has not come to its end
     by_model  False: the model was not asked (a greeting, unknown words); the answer is the lab's own
     note      words of the question that were read otherwise or not at all (`vocabulary.Reading`)
+    unsure    an answer of this confidence is more often wrong than right (`evaluation.calibration`)
     """
 
     question: str
@@ -85,13 +88,15 @@ class Turn:
     stopped: bool = False
     by_model: bool = True
     note: str = ""
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
 class Reply:
     """An answer so far: its text, its words with their probabilities, and the prompt the language model was given.
 
-    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far. `note`: see `Turn`.
+    Beam search shows nothing before its end; `searched` says how many tokens it has tried so far. `note`, `unsure`: see
+    `Turn`; whether it is unsure is known at the end.
     """
 
     text: str
@@ -100,6 +105,7 @@ class Reply:
     done: bool = False
     searched: int = 0
     note: str = ""
+    unsure: bool = False
 
 
 #: Which of the two scores to use; the app shows it.
@@ -153,17 +159,19 @@ class Conversation:
     """Questions about one picture, each with the earlier turns in front of it.
 
     `turns` grows while an answer streams: an answer that was stopped halfway stays, as far as it got.
+    `calibration` says which answers are unsure; without it none is.
     """
 
     model: Stage2Model
     encoded: EncodedImage
     turns: list[Turn] = field(default_factory=list)
     history_turns: int = HISTORY_TURNS
+    calibration: Calibration | None = None
 
     @classmethod
-    def about(cls, model: Stage2Model, image: Image.Image) -> Conversation:
+    def about(cls, model: Stage2Model, image: Image.Image, calibration: Calibration | None = None) -> Conversation:
         """Begin to talk about a picture."""
-        return cls(model, ImageCache(model).encode(image))
+        return cls(model, ImageCache(model).encode(image), calibration=calibration)
 
     def prompt(self, text: str) -> str:
         """What the language model reads. Raises ValueError for a text it should not be given (see `check` and `read`).
@@ -224,8 +232,11 @@ class Conversation:
             answer = "".join(token.text for token in tokens).strip()
             self.turns[-1] = Turn(question, answer, stopped=True, note=note)
             yield Reply(answer, tuple(merge_into_words(tokens)), prompt, searched=searched, note=note)
-        self.turns[-1] = Turn(question, self.turns[-1].answer, note=note)
-        yield Reply(self.turns[-1].answer, tuple(merge_into_words(tokens)), prompt, done=True, note=note)
+        confidence = math.prod(token.probability for token in tokens)
+        unsure = self.calibration is not None and self.calibration.is_unsure(confidence)
+        self.turns[-1] = Turn(question, self.turns[-1].answer, note=note, unsure=unsure)
+        found = tuple(merge_into_words(tokens))
+        yield Reply(self.turns[-1].answer, found, prompt, done=True, note=note, unsure=unsure)
 
     def match(self, text: str) -> Match:
         """How well a text fits the picture, by stage 1. Raises ValueError when there is no stage 1 or no text."""

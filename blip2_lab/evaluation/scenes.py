@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from blip2_lab.evaluation import metrics, natural
+from blip2_lab.evaluation.calibration import Calibration, calibration_scores
 from blip2_lab.evaluation.search import search_scores
 from blip2_lab.models import retrieval
 from blip2_lab.models.decoding import Decoding
@@ -55,12 +56,14 @@ def evaluate(
     batch_size: int = 128,
     num_beams: int = 1,
     asker: natural.Asker | None = None,
+    calibration: Calibration | None = None,
     say: Say = lambda _: None,
 ) -> dict:
     """All measurements as one dictionary, ready for JSON. `say` gets progress messages.
 
     num_beams  of the answers; captions use `CAPTIONS`
     asker      prompts and decoding of the natural questions (`num_beams` does not apply); None: leave them out
+    calibration  that of the model, to be measured on the natural questions
 
     Raises ValueError if `scenes` is below 2: shuffling needs two images.
     """
@@ -85,7 +88,7 @@ def evaluate(
         say(f"writing {scenes} captions: {name.replace('_', ' ')}")
         report["captions"][name] = caption_scores(model, prompts, book, batch_size)
     if asker is not None:
-        report["natural"] = natural_report(model, conditions, book, asker, seed, batch_size, say)
+        report["natural"] = natural_report(model, conditions, book, asker, calibration, seed, batch_size, say)
     if isinstance(model.language_model, EncoderDecoderLanguageModel):
         say("asking the language model alone, about descriptions in words")
         described = [(i, q, f"{words.full_caption(book[i], Random(f'described {seed} {i}'))} ") for i, q, _ in asked]
@@ -153,6 +156,7 @@ def natural_report(
     conditions: dict[str, Tensor],
     book: Sequence[Scene],
     asker: natural.Asker,
+    calibration: Calibration | None,
     seed: int,
     batch_size: int,
     say: Say,
@@ -163,6 +167,12 @@ def natural_report(
         say(f"asking {len(asked)} questions as a visitor does: {name.replace('_', ' ')}")
         answers = natural.ask_all(model, book, asked, asker, visual_prompts=prompts, batch_size=batch_size)
         scores[name] = natural.natural_scores(answers, asked, book)
+        if name == "picture":
+            right, confidences = natural.verdicts(answers, asked, book), [answer.confidence for answer in answers]
+            answered = [i for i, answer in enumerate(answers) if not answer.refused]
+            scores[name]["calibration"] = calibration_scores(
+                [confidences[i] for i in answered], [right[i] for i in answered], calibration
+            )
     return scores
 
 
@@ -373,6 +383,11 @@ def natural_table(found: dict[str, dict]) -> list[str]:
     lines.append(f"| **as a visitor asks, all groups** | {' | '.join(cells)} | {first['refused']:.3f} |")
     answered = [f"{scores['of_answered']:.3f}" for scores in found.values()]
     lines.append(f"| of those that are answered | {' | '.join(answered)} | – |")
+    if "error" in (sure := first.get("calibration", {})):
+        lines.append(f"| not sure, by its calibrated confidence | {sure['unsure']:.3f} | " + "– | " * len(found))
+        if sure["right_sure"] is not None:
+            lines.append(f"| right, where it is sure | {sure['right_sure']:.3f} | " + "– | " * len(found))
+        lines.append(f"| expected calibration error | {sure['error']:.3f} | " + "– | " * len(found))
     for group, about in first["groups"].items():
         groups = [scores["groups"][group] for scores in found.values()]
         cells = [_share(scores["right"], scores["count"]) for scores in groups]

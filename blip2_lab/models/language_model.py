@@ -177,6 +177,21 @@ class LanguageModel(nn.Module):
         return [self.decode(row) for row in self.generate_ids(visual_prompt, text, decoding, stop=stop)]
 
     @torch.no_grad()
+    def generate_with_probability(
+        self, visual_prompt: Tensor, prompt: Sequence[str], decoding: Decoding = PAPER_DECODING
+    ) -> list[tuple[str, float]]:
+        """`generate`, each text with its probability: the product of its tokens', the end token left out."""
+        text = self.prompt_texts(prompt)
+        rows = self.generate_ids(visual_prompt, text, decoding)
+        answer = pad(rows, self.pad_token_id, device=visual_prompt.device)
+        probabilities = torch.ones(len(rows))
+        if answer.ids.shape[1]:
+            log_probabilities = self.answer_logits(visual_prompt, text, answer).float().log_softmax(dim=-1)
+            each = log_probabilities.gather(2, answer.ids[:, :, None]).squeeze(2)
+            probabilities = each.masked_fill(~answer.mask, 0).sum(dim=1).exp()
+        return list(zip([self.decode(row) for row in rows], probabilities.tolist(), strict=True))
+
+    @torch.no_grad()
     def generate_ids(
         self,
         visual_prompt: Tensor,

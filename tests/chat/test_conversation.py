@@ -11,6 +11,7 @@ import torch
 from blip2_lab.chat import conversation
 from blip2_lab.chat.conversation import Conversation, ImageCache, Turn, is_question, question_mark, stream
 from blip2_lab.chat.vocabulary import UnknownWords, unknown_words
+from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
@@ -120,6 +121,15 @@ def test_a_greeting_is_answered_without_the_model(talk):
     (only,) = talk.ask("Hi!")
     assert only.text.startswith("Hello! Ask me about the picture") and only.words == () and only.done
     assert talk.turns == [Turn("Hi!", only.text, by_model=False)]
+
+
+def test_an_answer_that_is_mostly_wrong_at_its_confidence_is_unsure(tiny_model, image):
+    for offset, unsure in ((-1000.0, True), (1000.0, False)):
+        talk = Conversation.about(tiny_model, image, Calibration(0.0, offset))
+        *growing, last = talk.ask("what color is the boat?", SHORT)
+        assert last.unsure is unsure and talk.turns[-1].unsure is unsure
+        assert not any(reply.unsure for reply in growing), "it is known at the end"
+    assert not list(Conversation.about(tiny_model, image).ask("what is it?", SHORT))[-1].unsure, "never measured"
 
 
 def test_what_the_lab_said_is_no_history(talk):

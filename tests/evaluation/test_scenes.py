@@ -32,6 +32,9 @@ class Reader:
         numbers = [int(row.flatten()[0]) if row.numel() else None for row in visual_prompt]
         return [self.knows(number, prompt) for number, prompt in zip(numbers, prompts, strict=True)]
 
+    def generate_with_probability(self, visual_prompt, prompts, decoding):
+        return [(text, 0.9) for text in self.generate(visual_prompt, prompts, decoding)]
+
 
 class Model:
     def __init__(self, knows):

@@ -56,6 +56,8 @@ from blip2_lab.chat.web.components import (
     warn,
 )
 from blip2_lab.chat.web.search_tab import Search, build_search, search_tab
+from blip2_lab.evaluation import calibration
+from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
@@ -103,6 +105,9 @@ def waiting(reply: Reply) -> str:
     return f"… beam search: {reply.searched} tokens tried" if reply.searched else "…"
 
 
+UNSURE = "I am not sure."  #: under an answer that is more often wrong than right
+
+
 def bubbles(turns: list[Turn]) -> list[dict]:
     """The chat's messages: what was asked and what was answered, as text."""
     said = [message for turn in turns for message in (("user", turn.question), ("assistant", _answer(turn)))]
@@ -111,7 +116,9 @@ def bubbles(turns: list[Turn]) -> list[dict]:
 
 def _answer(turn: Turn) -> str:
     answer = f"{turn.answer} (stopped)".strip() if turn.stopped else turn.answer
-    return f"{answer}\n({turn.note})" if turn.note else answer
+    notes = [turn.note] if turn.note else []
+    notes += [UNSURE] if turn.unsure and not turn.stopped else []
+    return f"{answer}\n({' '.join(notes)})" if notes else answer
 
 
 def forget() -> tuple[list, list, str]:
@@ -130,12 +137,14 @@ class App:
         model: Stage2Model,
         familiar: out_of_distribution.DrawnWorld | None = None,
         method: str = word_origin.QUICK,
+        calibration: Calibration | None = None,
     ) -> None:
         self.model = model
         self.method = method  # shows where a word came from
         self.image_cache = ImageCache(model)
         self.miniature = knows_whole_words_only(model.language_model.tokenizer)
         self.familiar = familiar
+        self.calibration = calibration
 
     def look(self, file: str | bytes | None = None):
         """A picture came (or went): -> picture to show, note, image, turns, chat, confidence."""
@@ -174,7 +183,8 @@ class App:
     def ask(self, text: str, image: Image.Image | Missing | None, turns: list[Turn], seed: float, *controls):
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
         try:
-            talk = Conversation(self.model, self.image_cache.encode(chosen(image)), list(turns))
+            encoded = self.image_cache.encode(chosen(image))
+            talk = Conversation(self.model, encoded, list(turns), calibration=self.calibration)
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
                 growing = replace(talk.turns[-1], answer=reply.text or waiting(reply), stopped=False)
                 sure = confidence_html(reply.words) if growing.by_model else gr.skip()
@@ -246,10 +256,15 @@ def build(
     *,
     name: str = "micro",
     familiar: out_of_distribution.DrawnWorld | None = None,
+    calibration: Calibration | None = None,
     folder: Path | None = None,
 ) -> gr.Blocks:
-    """The page around a model. `familiar` knows what the model has seen; None: never say that a picture is strange."""
-    app = App(model, familiar, word_origin.method_of(name))
+    """The page around a model.
+
+    familiar     knows what the model has seen; None: never say that a picture is strange
+    calibration  knows which answers are unsure; None: never say so
+    """
+    app = App(model, familiar, word_origin.method_of(name), calibration)
     miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
@@ -452,7 +467,13 @@ def run(args: argparse.Namespace) -> None:
     if isinstance(model, Stage1Model):
         page = build_search(Search(model, args.gallery), name=args.model)
     else:
-        page = build(model, name=args.model, familiar=out_of_distribution.load(args.model), folder=args.gallery)
+        page = build(
+            model,
+            name=args.model,
+            familiar=out_of_distribution.load(args.model),
+            calibration=calibration.load(args.model),
+            folder=args.gallery,
+        )
     port = args.port or free_port(args.host)
     serve(page, host=args.host, port=port, auth=args.auth, names=args.public_name, block=False)
     host = f"[{args.host}]" if ":" in args.host else args.host

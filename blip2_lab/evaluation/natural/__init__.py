@@ -10,7 +10,7 @@
 Paper: section 4.1. Notebook: 11.
 """
 
-from blip2_lab.evaluation.natural.ask import Answer, Asker, ask_all, natural_scores, see_all
+from blip2_lab.evaluation.natural.ask import Answer, Asker, ask_all, natural_scores, see_all, verdicts
 from blip2_lab.evaluation.natural.judge import NaturalQuestion, is_right
 from blip2_lab.evaluation.natural.questions import GROUPS, natural_questions
 
@@ -24,4 +24,5 @@ __all__ = [
     "natural_questions",
     "natural_scores",
     "see_all",
+    "verdicts",
 ]

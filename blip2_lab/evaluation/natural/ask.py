@@ -47,10 +47,15 @@ class Asker:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the visitor reads. `refused`: the question was not asked, and `text` says why."""
+    """What the visitor reads.
+
+    refused     the question was not asked, and `text` says why
+    confidence  the product of the probabilities of its tokens
+    """
 
     text: str
     refused: bool = False
+    confidence: float = 0.0
 
 
 @torch.no_grad()
@@ -81,9 +86,9 @@ def ask_all(
     for start in range(0, len(by_length), batch_size):
         part = by_length[start : start + batch_size]
         visual = visual_prompts[[questions[i].scene for i in part]]
-        texts = model.language_model.generate(visual, [prompts[i] for i in part], asker.decoding)
-        for i, text in zip(part, texts, strict=True):
-            answers[i] = Answer(text, refused=refuses(text))
+        given = model.language_model.generate_with_probability(visual, [prompts[i] for i in part], asker.decoding)
+        for i, (text, probability) in zip(part, given, strict=True):
+            answers[i] = Answer(text, refuses(text), probability)
     return answers
 
 
@@ -95,6 +100,14 @@ def see_all(model: Stage2Model, book: Sequence[Scene]) -> Tensor:
     return torch.cat([model.visual_prompt(encoder(picture)) for picture in pictures])
 
 
+def verdicts(answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene]) -> list[bool]:
+    """Which answers are right. A refusal is no answer, so it is wrong."""
+    return [
+        not answer.refused and is_right(question, answer.text, book[question.scene])
+        for answer, question in zip(answers, questions, strict=True)
+    ]
+
+
 def natural_scores(
     answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene]
 ) -> dict[str, float | int | dict]:
@@ -104,8 +117,7 @@ def natural_scores(
     """
     right: dict[str, list[bool]] = {}
     refused: dict[str, list[bool]] = {}
-    for answer, question in zip(answers, questions, strict=True):
-        hit = not answer.refused and is_right(question, answer.text, book[question.scene])
+    for answer, question, hit in zip(answers, questions, verdicts(answers, questions, book), strict=True):
         right.setdefault(question.group, []).append(hit)
         refused.setdefault(question.group, []).append(answer.refused)
     groups = {

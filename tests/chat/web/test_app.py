@@ -230,6 +230,11 @@ def test_a_misspelled_question_is_answered_and_the_visitor_is_told(handlers, war
     assert chat[1]["content"] == f'{turns[0].answer}\n(I read "waht" as "what".)'
 
 
+def test_an_unsure_answer_says_so():
+    turns = [Turn("what is it?", "a boat", unsure=True), Turn("and?", "a", stopped=True, unsure=True)]
+    assert [m["content"] for m in chat_app.bubbles(turns)[1::2]] == ["a boat\n(I am not sure.)", "a (stopped)"]
+
+
 def test_a_stopped_answer_says_so(handlers, picture):
     image = handlers.look(picture)[2]
     steps = handlers.ask("what is it?", image, [], 0, "beam search", 2, 0.9, 1.0, 100, -1.0, 1.0)

@@ -1,5 +1,8 @@
 """All questions are asked in batches as the chat asks them, and refusals count as wrong."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -30,6 +33,7 @@ def test_answers_are_those_of_the_chat(tiny_model):
     """Batched, with the same refusals and the same texts as one conversation after the other."""
     book = BOOK[:5]
     asked = natural_questions(book, seed=1)
+    asked += [replace(asked[0], text="quorx blicket?")]
     prompts = natural.see_all(tiny_model, book)
     answers = natural.ask_all(tiny_model, book, asked, ASKER, batch_size=5)
     assert len(answers) == len(asked) and {answer.refused for answer in answers} == {True, False}
@@ -37,11 +41,13 @@ def test_answers_are_those_of_the_chat(tiny_model):
     for q, answer in zip(asked, answers, strict=True):
         talk = Conversation.about(tiny_model, draw(book[q.scene], tiny_model.image_encoder.image_size))
         try:
-            said = [reply.text for reply in talk.ask(q.text)][-1]
+            *_, reply = talk.ask(q.text)
+            said = reply.text
+            assert math.prod(word.probability for word in reply.words) == pytest.approx(answer.confidence, rel=1e-3)
         except ValueError as refusal:
             assert answer == Answer(str(refusal), refused=True)
             continue
-        assert not answer.refused
+        assert not answer.refused and 0 <= answer.confidence <= 1
         same += said == answer.text
     assert same == sum(not answer.refused for answer in answers)
     blind = natural.ask_all(tiny_model, book, asked, ASKER, visual_prompts=prompts[:, :0])

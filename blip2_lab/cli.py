@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     ask = command("ask", _ask, "ask a question about a picture")
-    ask.add_argument("picture", metavar="PICTURE", help="PNG, JPEG, WebP or GIF")
+    ask.add_argument("picture", metavar="PICTURE", help="PNG, JPEG, WebP, GIF, BMP or TIFF")
     ask.add_argument("prompt", metavar="PROMPT", help='for example "Question: what color is the boat? Short answer:"')
     _model_options(ask)
     ask.add_argument("--beams", type=int, default=5, metavar="N", help="width of the search; 1: greedy (default 5)")
@@ -139,6 +140,8 @@ def parser() -> argparse.ArgumentParser:
     shards.set_defaults(run=_data_shards)
     for action, verb in ((check, "check"), (shards, "pack")):
         action.add_argument("place", metavar="PLACE", help=f"what to {verb}, in any form that train --on takes")
+        named = "also write everything that is left out there, with its cause, as lines of JSON"
+        action.add_argument("--out" if action is check else "--left-out", type=Path, metavar="FILE", help=named)
     shards.add_argument("out", type=Path, metavar="OUT", help="a new folder for shard-000000.tar … and shards.json")
     shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures in a shard (default 1000)")
 
@@ -287,7 +290,7 @@ def _search(args: argparse.Namespace) -> None:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
     index = image_search.load(args.folder / image_search.FILE)
     model = _load(args, answers=False)
-    find = image_search.search_like if Path(args.query).is_file() else image_search.search
+    find = image_search.search_like if os.path.isfile(args.query) else image_search.search
     hits = find(model, index, args.query, top=args.top)
     if args.json:
         console.print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
@@ -403,20 +406,39 @@ def _on_pictures(recipe, place: str | None, name: str | None):
 
 
 def _data_check(args: argparse.Namespace) -> None:
-    from blip2_lab.data.mixture import check_sources, open_sources
+    from contextlib import nullcontext
 
-    for line in check_sources(open_sources(args.place)):
-        print(line)
+    from blip2_lab.data.mixture import check_sources, find_sources
+
+    console.check_writable(args.out)
+    sources, _ = find_sources(args.place)
+    with args.out.open("w", encoding="utf-8") if args.out else nullcontext() as out:
+        for line in check_sources(sources, out):
+            print(line)
 
 
 def _data_shards(args: argparse.Namespace) -> None:
-    from blip2_lab.data.mixture import is_stream, open_sources
+    from dataclasses import asdict
+
+    from blip2_lab.data.mixture import SHOWN, find_sources, is_stream
     from blip2_lab.data.shards import pack
 
-    sources = open_sources(args.place).sources
+    console.check_writable(args.left_out)
+    sources, _ = find_sources(args.place)
     if len(sources) > 1 or is_stream(sources[0]):
         raise ValueError(f"{args.place} is not one folder of pictures: pack each folder by itself")
-    print(pack(sources[0], args.out, args.per_shard))
+    left_out = []
+    try:
+        report = pack(sources[0], args.out, args.per_shard, left_out.append)
+    finally:
+        for one in left_out[:SHOWN]:
+            console.print_progress(f"{one.cause}: {one.message}")
+        if left_out[SHOWN:] and not args.left_out:
+            console.print_progress(f"{len(left_out) - SHOWN} more; --left-out FILE writes all of them")
+        if args.left_out:
+            lines = [json.dumps({"source": sources[0].name, **asdict(one)}) + "\n" for one in left_out]
+            args.left_out.write_text("".join(lines), encoding="utf-8")
+    print(report)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

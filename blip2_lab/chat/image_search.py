@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat.vocabulary import check, unknown_words, unknown_words_sentence
-from blip2_lab.common.images import SUFFIXES, open_image
+from blip2_lab.common.images import SUFFIXES, image_files, open_image
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
 from blip2_lab.models.retrieval import pair_scores, require_stage1
@@ -86,7 +86,7 @@ def pictures(folder: Path) -> list[Path]:
     """Every picture in a folder and below it, in order. Raises ValueError when there is none."""
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder} to search in.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = image_files(folder)
     if not found:
         raise ValueError(f"{folder} holds no picture: nothing in it ends in {', '.join(SUFFIXES)}.")
     return found

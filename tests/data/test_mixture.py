@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.examples import ImageTextList, Record
+from blip2_lab.data.examples import ImageTextList, LeftOut, Record
 from blip2_lab.data.mixture import (
     BLOCK,
     Mixture,
@@ -256,7 +256,8 @@ def test_above_the_limit_the_run_stops_with_the_causes(tmp_path):
     with pytest.raises(ValueError, match=r"3 of 20 .*3 missing file.*max_broken=0.1 allows; .*s.jsonl names them"):
         skips.add("c", broken())
     source = pictures(8)
-    source.skipped["empty caption"] = 2
+    source.left_out = [LeftOut(f"row {n}", "empty caption", "it is empty") for n in range(2)]
+    source.left_out.append(LeftOut("z.png", "picture without a row", "no row"))  # nobody asked for it
     with pytest.raises(ValueError, match="2 of 10 examples cannot be used"):  # rows that were no records count as well
         SkipLog(Mixture([source]), 0.1)
 
@@ -275,5 +276,5 @@ def test_check_sources_opens_every_image(folder, tmp_path):
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:50])
     (folder / "4.txt").unlink()
     *lines, report = check_sources(open_sources(folder))
-    assert len(lines) == 1 and "3.png" in lines[0]
+    assert len(lines) == 2 and "4.png" in lines[0] and "3.png" in lines[1]
     assert report.startswith(f"{folder}: 4 pictures; skipped 2:") and "1 empty caption" in report

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat.vocabulary import (
@@ -31,6 +30,7 @@ from blip2_lab.chat.vocabulary import (
     unknown_words,
     unknown_words_sentence,
 )
+from blip2_lab.common.images import ImageSource, open_image
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
@@ -134,8 +134,12 @@ class Eyes:
         self._one_at_a_time = threading.Lock()
 
     @torch.no_grad()
-    def see(self, image: Image.Image) -> Seen:
-        """The picture's image features and visual prompt, from memory if it was seen before."""
+    def see(self, image: ImageSource) -> Seen:
+        """The picture's image features and visual prompt, from memory if it was seen before.
+
+        image  anything that `open_image` reads, read as `Stage2Model.generate` reads it
+        """
+        image = open_image(image)
         key = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).digest()
         with self._one_at_a_time:
             if key not in self._seen:
@@ -160,7 +164,7 @@ class Conversation:
     history_turns: int = HISTORY_TURNS
 
     @classmethod
-    def about(cls, model: Stage2Model, image: Image.Image) -> Conversation:
+    def about(cls, model: Stage2Model, image: ImageSource) -> Conversation:
         """Begin to talk about a picture."""
         return cls(model, Eyes(model).see(image))
 
@@ -202,7 +206,8 @@ class Conversation:
         """
         if seed is not None:
             check_seed(seed)
-        return self._answer(text.strip(), self.known_prompt(text), decoding or ANSWERING, seed)
+        prompt = self.known_prompt(text)
+        return self._answer(text.strip(), prompt, decoding or ANSWERING, seed)
 
     def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
         if seed is not None:

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat.vocabulary import check, unknown_words, unknown_words_sentence
+from blip2_lab.common.files import make_readable
 from blip2_lab.common.images import SUFFIXES, image_files, open_image
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
@@ -182,6 +183,7 @@ def save(index: PictureIndex, file: str | Path) -> None:
     file = Path(file)
     fresh = file.with_suffix(".part")  # so that a stopped `index` leaves the old one whole
     save_file({"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata)
+    make_readable(fresh)
     fresh.replace(file)
 
 

@@ -84,14 +84,21 @@ def from_transformers(
 def read_config(folder: Path) -> Blip2Config:
     """config.json of a BLIP-2 in transformers' layout. Raises ValueError for any other."""
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{folder / 'config.json'} is damaged (not JSON). Fetch the same model again.") from None
     if kind != "blip-2":
         raise ValueError(f'{folder} holds a model of type {kind!r}, not a BLIP-2 ("blip-2").')
     from transformers import Blip2Config
 
-    return Blip2Config.from_pretrained(folder)
+    try:
+        return Blip2Config.from_pretrained(folder)
+    except Exception as error:  # values of another type: the library raises many kinds of exceptions
+        raise ValueError(f"{folder / 'config.json'} does not describe a BLIP-2: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _without_lm_head(
@@ -120,7 +127,12 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         return None
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a damaged or missing file: the library raises many kinds of exceptions
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be read ({_one_line(error)}): copy all of its files again"
+        ) from None
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ def is_lavis_folder(folder: Path) -> bool:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
+    if (folder / "adapter_config.json").is_file():  # peft's: the adapter is no whole model
+        return []
     files = [*folder.glob("*.pth"), *folder.glob("*.safetensors")]
     return [path for path in files if path.stem != Path(EVA_FILE).stem]
 
@@ -80,7 +82,10 @@ def load_lavis(
         return model.to(device)
     key = next((name for name in ("t5_proj.weight", "opt_proj.weight") if name in state), None)
     if key is None:
-        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
+        raise ValueError(
+            f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj. If it is a model in "
+            "transformers' layout, copy its config.json and the tokenizer's files beside it."
+        )
     dtype = dtype or memory.default_dtype(key.startswith("t5"), device, quantize)
     for name in _language_models_of_width(key, len(state[key])):  # before anything is fetched
         if (whole := catalog.released(f"Salesforce/blip2-{name}")) is not None:

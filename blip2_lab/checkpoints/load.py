@@ -113,7 +113,7 @@ def find_model(
         return path
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
+            raise ValueError(files.why_no_model(path))
         return path
     check_name(name_or_path)
     name = str(name_or_path)
@@ -190,11 +190,14 @@ def save(
     the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
     Stage1Model without image encoder is written alone (`save_stage1`).
 
+    The files of an older model in the folder are replaced as a whole (`files.model_folder`).
+
     dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
-    if isinstance(model, Stage1Model) and model.image_encoder is None:
-        return save_stage1(model, folder, dtype=dtype)
-    write_transformers(model, folder, dtype=dtype, max_shard_size=max_shard_size)
-    if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
-        save_stage1(stage1, Path(folder) / "stage1", dtype=dtype)
+    with files.model_folder(Path(folder)) as fresh:
+        if isinstance(model, Stage1Model) and model.image_encoder is None:
+            return save_stage1(model, fresh, dtype=dtype)
+        write_transformers(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
+        if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
+            save_stage1(stage1, fresh / files.STAGE1, dtype=dtype)

@@ -29,7 +29,7 @@ from typing import Any
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, Box, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import PictureFinder
-from blip2_lab.data.text_files import captions_in, lines_of, parse_json, printable, read_text
+from blip2_lab.data.text_files import captions_in, lines_of, parse_json, printable, read_text, texts_in
 
 File = str | os.PathLike
 
@@ -150,7 +150,7 @@ class _Collector:
         record = self._record(key, place)
         if record is None:
             return
-        if not isinstance(text, str) or captions_in(text)[1]:
+        if not isinstance(text, str) or texts_in(text)[1]:
             cause = "empty question" if text is None or (isinstance(text, str) and not text.strip()) else "no text"
             self.leave_out(
                 place, cause, "the question is empty" if cause == "empty question" else "the question is no text"
@@ -160,7 +160,7 @@ class _Collector:
         for answer in answers:
             if isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer):
                 answer = str(answer)
-            good, problems = captions_in(answer) if not isinstance(answer, list) else ([], ["is a list in a list"])
+            good, problems = texts_in(answer) if not isinstance(answer, list) else ([], ["is a list in a list"])
             known += good
             for problem in problems:
                 self.leave_out(place, "answer is no text", f"an answer {problem}")

@@ -23,7 +23,7 @@ from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, wal
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import Found, PictureFinder, identity
 from blip2_lab.data.tables import ENDINGS, Row, read_table
-from blip2_lab.data.text_files import captions_in, lines_of, printable, read_text
+from blip2_lab.data.text_files import captions_in, lines_of, printable, read_text, texts_in
 from blip2_lab.picturebook.words import Question
 
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
@@ -178,8 +178,8 @@ class ImageFolder(ImageTextList):
 
 def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[str, str]]]:
     """The question of a row, and what of its question and answer cannot be used: (cause, message)."""
-    asked, not_text = captions_in(row.question)
-    given, bad_answers = captions_in(str(row.answer) if _is_number(row.answer) else row.answer)
+    asked, not_text = texts_in(row.question)
+    given, bad_answers = texts_in(str(row.answer) if _is_number(row.answer) else row.answer)
     problems = [("question is no text", f"the question {one}") for one in not_text if one != "is empty"]
     problems += [("answer is no text", f"the answer {one}") for one in bad_answers if one != "is empty"]
     if len(asked) > 1:

@@ -55,16 +55,16 @@ class PictureFinder:
         """The file of this name. Raises BrokenSample: "file outside the folder", or "missing file"."""
         candidates = [name, name.replace("\\", "/")] if "\\" in name else [name]
         inside = [relative for one in candidates if (relative := self._inside(one)) is not None]
-        if not inside:
+        for relative in inside:
+            for known in (relative, self._as_written_here(relative)):
+                if known is not None and (found := identity(path := self.folder / known)) is not None:
+                    return Found(known, path, found)
+        if len(inside) < len(candidates):
             raise BrokenSample(
                 "file outside the folder",
                 f"{name!r} leads out of {self.folder}: name files relative to the folder (a link in it may point "
                 "anywhere)",
             )
-        for relative in inside:
-            for known in (relative, self._as_written_here(relative)):
-                if known is not None and (found := identity(path := self.folder / known)) is not None:
-                    return Found(known, path, found)
         raise BrokenSample(
             "missing file", f"there is no file {str(self.folder / inside[-1])!r}{self._hint(inside[-1])}"
         )

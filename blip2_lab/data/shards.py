@@ -48,7 +48,7 @@ from blip2_lab.data.examples import (
     skip_report,
 )
 from blip2_lab.data.tables import COLUMNS
-from blip2_lab.data.text_files import captions_in, decode_text, parse_json, printable, read_text
+from blip2_lab.data.text_files import captions_in, decode_text, parse_json, printable, read_text, texts_in
 
 INDEX_FILE = "shards.json"
 #: Allowed schemes. Not "pipe:", which would execute any command in a list of addresses.
@@ -133,8 +133,8 @@ def _questions_in(value: Any, unread: list[str]) -> tuple[AskedQuestion, ...]:
         text, given = asked.get("text", asked.get("question")), asked.get("answers", asked.get("answer"))
         given = given if isinstance(given, list | tuple) else [] if given is None else [given]
         answers = [str(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in given]
-        good, bad = captions_in(answers) if answers else ([], [])
-        if not isinstance(text, str) or captions_in(text)[1] or bad:
+        good, bad = texts_in(answers) if answers else ([], [])
+        if not isinstance(text, str) or texts_in(text)[1] or bad:
             unread.append(f"a question has another form: {json.dumps(one)[:60]}")
             continue
         kind, number = (asked.get(name, "") for name in ("type", "id"))

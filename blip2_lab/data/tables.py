@@ -26,7 +26,7 @@ from typing import Any
 
 from blip2_lab.common.images import SUFFIXES
 from blip2_lab.data.examples import LeftOut
-from blip2_lab.data.text_files import MISSING, lines_of, parse_json, read_text
+from blip2_lab.data.text_files import lines_of, parse_json, read_text
 
 #: What a column holds -> the names it may have; the first one that a table has counts.
 COLUMNS = {
@@ -110,7 +110,7 @@ def _folded(name: object) -> str:
 
 
 def _ignored(path: Path, found: Sequence[str], used: set[str]) -> list[str]:
-    rest = [str(name).strip() for name in dict.fromkeys(found) if _folded(name) not in used and str(name).strip()]
+    rest = [str(name).strip() or "one without a name" for name in dict.fromkeys(found) if _folded(name) not in used]
     return [f"{path}: columns that are not read: {', '.join(rest[:20])}"] if rest else []
 
 
@@ -250,9 +250,7 @@ class _Csv:
 
 
 def _value(cell: str) -> Any:
-    """A cell's text; a list if another program wrote one ("['a boat', 'a ship']"), None for its missing value."""
-    if cell.casefold() in MISSING:
-        return None
+    """A cell's text, or a list if another program wrote one: "['a boat', 'a ship']"."""
     if cell[0] + cell[-1] in ("[]", "()", "{}"):
         try:
             return ast.literal_eval(cell)

@@ -1,7 +1,7 @@
 """Text that others wrote: UTF-8 files, their lines, JSON, and the captions in a JSON value.
 
 `read_text` is where to begin. Nothing is guessed: what is not UTF-8 is refused with its line, and a value that is no
-text is named (`captions_in`) instead of being converted to one.
+text is named (`texts_in`) instead of being converted to one.
 
 Notes:
 
@@ -21,7 +21,7 @@ from typing import Any
 
 #: The keys under which an object in a list of captions has its text: those of Karpathy, BLIP and the hub's data sets.
 TEXT_KEYS = ("raw", "caption", "text", "sentence")
-#: What programs write for a missing value.
+#: What programs write for a missing value. An answer may be "none".
 MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -99,33 +99,41 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def captions_in(value: Any) -> tuple[list[str], list[str]]:
-    """A JSON value -> (its captions, without the spaces around them; what in it is no caption, in words).
+    """`texts_in`, where a text such as "nan" or "None" is no caption but a missing value (`MISSING`)."""
+    captions, problems = texts_in(value)
+    kept = [caption for caption in captions if caption.casefold() not in MISSING]
+    missing = [one for one in captions if one.casefold() in MISSING]
+    return kept, problems + [f"is {one!r}, which programs write for a missing value" for one in missing]
 
-    A text is one caption, a list several; in a list or alone, an object with one of `TEXT_KEYS` has the text there.
+
+def texts_in(value: Any) -> tuple[list[str], list[str]]:
+    """A JSON value -> (its texts, without the spaces around them; what in it is no text, in words).
+
+    A text is one, a list several; in a list or alone, an object with one of `TEXT_KEYS` has the text there.
     """
     if isinstance(value, str):
-        caption = value.strip()
-        if not caption:
+        text = value.strip()
+        if not text:
             return [], ["is empty"]
-        if not is_text(caption):
+        if not is_text(text):
             return [], ["has half a character (a lone surrogate)"]
-        return [caption], []
+        return [text], []
     if isinstance(value, dict):
         texts = [value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)]
         if len(texts) == 1:
-            return captions_in(texts[0])
-        keys = ", ".join(map(repr, list(value)[:5])) or "none"
+            return texts_in(texts[0])
+        keys = ", ".join(repr(key)[:20] for key in list(value)[:5]) or "none"
         return [], [f"is an object with the keys {keys}, and a text is wanted"]
     if isinstance(value, list | tuple):
         if not value:
             return [], ["is empty"]
-        captions: list[str] = []
+        found: list[str] = []
         problems: list[str] = []
         for one in value:
-            good, bad = ([], ["is a list in a list"]) if isinstance(one, list | tuple) else captions_in(one)
-            captions += good
+            good, bad = ([], ["is a list in a list"]) if isinstance(one, list | tuple) else texts_in(one)
+            found += good
             problems += bad
-        return captions, problems
+        return found, problems
     if value is None or value != value:  # NaN
         return [], ["is empty"]
     return [], [f"is {json.dumps(value, default=str)[:40]}, which is no text"]

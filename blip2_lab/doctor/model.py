@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from blip2_lab.checkpoints import files, load
 from blip2_lab.checkpoints.key_maps import FROZEN
+from blip2_lab.common.files import make_readable
 from blip2_lab.doctor.finding import Finding
 from blip2_lab.doctor.layers import (
     TOLERANCE,
@@ -284,6 +285,7 @@ def save_reference(model: Model, folder: Path) -> Path:
             "for weights: write the model again with `save_pretrained`."
         )
     save_file(reference_numbers(model), folder / REFERENCE)
+    make_readable(folder / REFERENCE)
     return folder / REFERENCE
 
 

@@ -58,12 +58,28 @@ def pad(
     return Text(ids.to(device), mask.to(device))
 
 
+def check_texts(texts: Sequence[str], what: str) -> list[str]:
+    """The texts as a list. Raises ValueError for a single string, which would be read letter by letter, and for what is
+    no text. `what`: what they are, for the message."""
+    if isinstance(texts, str | bytes):
+        raise ValueError(f"A list of {what}s is wanted, and this is a single text: put it in a list, [{texts[:40]!r}].")
+    try:
+        texts = list(texts)
+    except TypeError:
+        raise ValueError(f"A {what} is text, and this is {texts!r:.60}.") from None
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"A {what} is text, and this is {text!r:.60}.")
+    return texts
+
+
 class LanguageModel(nn.Module):
     """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
 
     `model` is transformers' model and `tokenizer` its tokenizer (None where only ids are used). `end_token_id` ends an
     answer; by default the model's end-of-text token. `max_text_tokens` truncates training texts (LAVIS: 32); prompts
-    for generation are not truncated (differs from LAVIS: a long question would lose its "Short answer:").
+    for generation are not truncated (differs from LAVIS: a long question would lose its "Short answer:"), and neither
+    are a decoder's prompts in training (they would leave no room for the answer).
     Use `DecoderLanguageModel` or `EncoderDecoderLanguageModel`, or `language_model(...)`, which selects one.
     """
 
@@ -146,6 +162,8 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
         prompt_text, answer_text = self.training_texts(prompt, answer)
+        if prompt_text.ids.shape[1] > self.max_text_tokens:
+            self.check_length(visual_prompt.shape[1] + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
         return self.answer_loss(visual_prompt, prompt_text, answer_text), answer_text.mask.sum()
 
     def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
@@ -275,7 +293,10 @@ class LanguageModel(nn.Module):
 
     def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         if self.tokenizer is None:
-            raise ValueError("This language model has no tokenizer: set one, or use the methods that take token ids.")
+            raise ValueError(
+                "This language model has no tokenizer: its folder has no tokenizer_config.json. Copy the tokenizer's "
+                "files of the model that it was made from into the folder, or set `model.language_model.tokenizer`."
+            )
         return self.tokenizer(list(texts), truncation=max_tokens is not None, max_length=max_tokens)["input_ids"]
 
     @property
@@ -310,11 +331,13 @@ class DecoderLanguageModel(LanguageModel):
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
         """Prompt and answer are tokenized as one text. With an empty prompt the beginning-of-text token is a target
-        too, predicted from the last query, as in LAVIS."""
+        too, predicted from the last query, as in LAVIS. `max_tokens` is the limit of the answer: a prompt is whole."""
         prompts = [prompt.rstrip() for prompt in prompts]  # the space is part of the answer's first token
         joined = [f"{prompt} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)]
-        rows = [(row + [self.end_token_id])[:max_tokens] for row in self._encode(joined, max_tokens)]
         starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
+        # differs from LAVIS: it cuts both together, and a long prompt leaves an answer of no token, whose loss is NaN
+        ends = [None if max_tokens is None else start + max_tokens for start in starts]
+        rows = [[*row, self.end_token_id][:end] for row, end in zip(self._encode(joined), ends, strict=True)]
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
         answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
         return (

@@ -157,6 +157,8 @@ class Stage1Model(nn.Module):
         """Cleaned captions as `[CLS] … [SEP]`, padded to the longest: input_ids and attention_mask, long[B, T]."""
         if self.tokenizer is None:
             raise ValueError("This Stage1Model has no tokenizer: pass input_ids instead of captions.")
+        if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+            raise ValueError(f"Captions are a list of texts, and these are {captions!r:.60}.")
         texts = [clean_caption(caption) for caption in captions]
         # differs from LAVIS, which pads to max_text_tokens; padding does not change the losses
         length = self.config.max_text_tokens

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from torch import Tensor, nn
+
+from blip2_lab.common.images import ImageSource, image_list, open_image
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
@@ -101,19 +102,24 @@ class ImageEncoder(nn.Module):
         """pixels [B,3,H,W] -> image_features [B,N,Dv], [CLS] first, before `image_layer_norm`.
 
         For another size than `image_size` the position embeddings are interpolated (bicubic), as in the paper's
-        fine-tuning at 364 pixels.
+        fine-tuning at 364 pixels. Raises ValueError for integers, which are not normalized.
         """
+        if not pixels.is_floating_point():
+            raise ValueError(f"Pixels are normalized floats, as `preprocess` makes them; these are {pixels.dtype}.")
         other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
         return self.model(pixel_values=pixels, interpolate_pos_encoding=other_size).last_hidden_state
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """PIL images of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
+    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
+        """Images of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
         return preprocess(images, self.image_size).to(next(self.parameters()).device)
 
 
-def preprocess(images: Sequence[Image.Image], image_size: int) -> Tensor:
-    """PIL images -> pixels [B,3,S,S]: RGB, resized to a square (bicubic), CLIP's mean and standard deviation."""
-    rgb = [image.convert("RGB") for image in images]
+def preprocess(images: ImageSource | Sequence[ImageSource], image_size: int) -> Tensor:
+    """Images -> pixels [B,3,S,S]: RGB, resized to a square (bicubic), CLIP's mean and standard deviation.
+
+    An image is anything that `images.open_image` reads. One image gives B = 1.
+    """
+    rgb = [open_image(image) for image in image_list(images)]
     return image_processor(image_size)(images=rgb, return_tensors="pt")["pixel_values"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blip2_lab.models.decoding import Decoding, Token, choose_token, merge_into_words
-from blip2_lab.models.language_model import Text, language_model, pad
+from blip2_lab.models.language_model import Text, check_texts, language_model, pad
 from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
 from tests.tiny import build_tiny_model, loud
 
@@ -49,9 +49,25 @@ def test_prompts_and_answers_as_ids(language):
 def test_training_texts_are_cut_and_prompts_are_not(language):
     long = "red " * 60
     prompt, answer = language.training_texts([long], [long])
-    assert prompt.ids.shape[1] == language.max_text_tokens
+    is_decoder = not language.model.config.is_encoder_decoder
+    assert prompt.ids.shape[1] == (61 if is_decoder else language.max_text_tokens)
     assert language.prompt_texts([long]).ids.shape[1] == 61
-    assert answer.ids.shape[1] in (0, language.max_text_tokens)  # a decoder's prompt has used up all room
+    assert answer.ids.shape[1] == language.max_text_tokens
+    assert language.training_texts([""], [long])[1].ids.shape[1] == language.max_text_tokens
+
+
+def test_a_prompt_of_any_length_leaves_room_for_the_answer(language):
+    """A decoder's prompt and answer were cut together: no token of the answer was left, and the loss was NaN."""
+    visual_prompt = torch.randn(2, 2, language.width, generator=torch.Generator().manual_seed(0))
+    loss, count = language.loss_and_count(visual_prompt, ["red " * 40, "a"], ["tree", "boat"])
+    assert loss.isfinite() and count == language.loss_and_count(visual_prompt, ["a", "a"], ["tree", "boat"])[1]
+
+
+@pytest.mark.parametrize("texts", ["a boat", b"a boat", [5], None, ["a", float("nan")]])
+def test_texts_are_a_list_of_texts(texts):
+    with pytest.raises(ValueError, match="caption"):
+        check_texts(texts, "caption")
+    assert check_texts(("a", "b"), "caption") == ["a", "b"]
 
 
 def test_a_space_after_the_prompt_belongs_to_the_answer():

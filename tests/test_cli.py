@@ -444,3 +444,20 @@ def test_data_shards_packs_and_data_check_reports(capsys, own, tmp_path):
     assert code == 0 and "3 pictures, nothing skipped" in out
     assert "holds shards already" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "out"))
     assert "nothing to train on" in complaint(capsys, "data", "check", str(tmp_path / "none"))
+
+
+def test_data_check_and_data_shards_write_what_is_left_out(capsys, own, tmp_path):
+    code, *_ = run(capsys, "data", "check", str(own), "--out", str(tmp_path / "a.jsonl"))
+    (line,) = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert code == 0 and json.loads(line)["cause"] == "not a picture" and json.loads(line)["source"] == str(own)
+    places = str(tmp_path / "out"), "--left-out", str(tmp_path / "b.jsonl")
+    code, _, notes = run(capsys, "data", "shards", str(own), *places)
+    assert code == 0 and (tmp_path / "b.jsonl").read_text() == line + "\n" and notes.startswith("not a picture: ")
+    assert "No such file" in complaint(capsys, "data", "check", str(own), "--out", str(tmp_path / "no" / "a.jsonl"))
+    assert "is a file" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "a.jsonl"))
+
+
+def test_data_check_fails_where_nothing_can_be_used_and_names_all(capsys, own):
+    (own / "captions.csv").write_text("file,caption\nx.png,a\ny.png,b\n")
+    code, out, complaints = run(capsys, "data", "check", str(own))
+    assert code == 2 and out.count("missing file: ") == 2 and "no picture with a text that can be used" in complaints

@@ -82,10 +82,7 @@ def load_lavis(
         return model.to(device)
     key = next((name for name in ("t5_proj.weight", "opt_proj.weight") if name in state), None)
     if key is None:
-        raise ValueError(
-            f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj. If it is a model in "
-            "transformers' layout, copy its config.json and the tokenizer's files beside it."
-        )
+        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
     dtype = dtype or memory.default_dtype(key.startswith("t5"), device, quantize)
     for name in _language_models_of_width(key, len(state[key])):  # before anything is fetched
         if (whole := catalog.released(f"Salesforce/blip2-{name}")) is not None:
@@ -105,7 +102,10 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 def _qformer_width(state: dict[str, Tensor], file: Path) -> int:
     if "query_tokens" not in state:
-        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens.")
+        raise ValueError(
+            f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens. If it is a model in transformers' layout, copy "
+            "its config.json and the tokenizer's files beside it."
+        )
     return state["query_tokens"].shape[-1]
 
 

@@ -19,11 +19,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blip2_lab.common import console
+from blip2_lab.common import console, threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    threads.wait_passively()
     commands = parser()
     args, rest = commands.parse_known_args(argv)
     if rest and args.command != "app":
@@ -192,6 +193,10 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
     import blip2_lab
 
     model = blip2_lab.load(args.model, **_options(args))
+    if not answers and getattr(model, "image_encoder", ...) is None:
+        raise ValueError(
+            f"{args.model} is a stage 1 without its image encoder, which is kept elsewhere: it cannot read"
+        )
     if answers and not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
@@ -368,13 +373,32 @@ def _train(args: argparse.Namespace) -> None:
     from blip2_lab.training import pipeline
 
     pipeline.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
-    if args.on and chosen[0].task != "stage1":  # stage 1 has no language model
-        model = args.runs / chosen[0].name / "model"
-        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
+    if args.on:
+        _say_what_was_learned(chosen[0], args.runs / chosen[0].name, args.on)
     if len(chosen) > 1:
         finished = next(recipe.name for recipe in chosen if recipe.task == "stage2")
         folder = export(args.runs, stage2=finished)
         print(f"the finished model is in {folder}: blip2-lab ask PICTURE PROMPT --model {folder}")
+
+
+def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
+    """What the evaluation on held-out pictures found, and what the model can be used for, if it learned anything."""
+    import shlex
+
+    from blip2_lab.doctor.own_images import outcome
+
+    found, model = outcome(folder), shlex.quote(str(folder / "model"))
+    print(f"on held-out pictures: {found.says}")
+    if found.learned is False:
+        print(
+            f"the model is in {model}, but it did not learn from the pictures: blip2-lab doctor {folder} names causes"
+        )
+    elif recipe.task in ("stage1", "retrieval"):  # no language model
+        pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
+        search = f"blip2-lab search SENTENCE --folder {pictures} --model {model}"
+        print(f"the finished model is in {model}: blip2-lab index {pictures} --model {model}, then {search}")
+    else:
+        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
 
 
 def _on_pictures(recipe, place: str | None, name: str | None):

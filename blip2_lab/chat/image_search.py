@@ -182,6 +182,7 @@ def save(index: PictureIndex, file: str | Path) -> None:
     file = Path(file)
     fresh = file.with_suffix(".part")  # so that a stopped `index` leaves the old one whole
     save_file({"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata)
+    fresh.chmod(file.parent.stat().st_mode & 0o666)  # safetensors writes files that only their owner can read
     fresh.replace(file)
 
 

@@ -14,6 +14,7 @@ Paper: section 3.4. Notebook: 07.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,9 +22,16 @@ import torch
 
 from blip2_lab.checkpoints import files, lavis, memory
 from blip2_lab.checkpoints.catalog import blip2_config, released
-from blip2_lab.checkpoints.huggingface import MissingHead, from_transformers, read_tokenizer, write_transformers
+from blip2_lab.checkpoints.huggingface import (
+    MissingHead,
+    as_loaded,
+    from_transformers,
+    read_tokenizer,
+    write_transformers,
+)
 from blip2_lab.checkpoints.key_maps import load_strictly
 from blip2_lab.checkpoints.names import check_name
+from blip2_lab.common.files import share
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.quantize import check_method
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
@@ -31,6 +39,8 @@ from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder
 
 MICRO = Path(__file__).parents[1] / "assets" / "micro"
+#: Written beside a model about its weights, by chat/out_of_distribution.py, doctor/model.py and training/run_folder.py.
+SIDE_FILES = ("novelty.json", "drawn_world.safetensors", "doctor.safetensors", "training.json")
 DTYPES = {
     **dict.fromkeys(("float32", "fp32"), torch.float32),
     **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
@@ -112,6 +122,8 @@ def find_model(
     if path.is_file() or lavis.is_lavis_folder(path):
         return path
     if path.is_dir():
+        if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+            return path / "model"  # the folder of a training run
         if not (path / "config.json").is_file():
             raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
         return path
@@ -171,7 +183,8 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.SINGLE_FILE)
     if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
+        as_loaded(model.tokenizer).save_pretrained(folder)
+    share(folder)
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
@@ -188,13 +201,18 @@ def save(
 
     A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout. It has no field for
     the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
-    Stage1Model without image encoder is written alone (`save_stage1`).
+    Stage1Model without image encoder is written alone (`save_stage1`). What describes an earlier model in the same
+    folder (its stage 1, `SIDE_FILES`) is removed.
 
     dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
     if isinstance(model, Stage1Model) and model.image_encoder is None:
         return save_stage1(model, folder, dtype=dtype)
+    for name in SIDE_FILES:
+        (Path(folder) / name).unlink(missing_ok=True)
+    shutil.rmtree(Path(folder) / "stage1", ignore_errors=True)
     write_transformers(model, folder, dtype=dtype, max_shard_size=max_shard_size)
+    share(Path(folder))
     if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
         save_stage1(stage1, Path(folder) / "stage1", dtype=dtype)

@@ -141,17 +141,24 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy of the answers' tokens given image and prompt. visual_prompt [B,Q,Dl] -> scalar."""
         return self.loss_and_count(visual_prompt, prompt, answer)[0]
 
+    def targets(self, answer: Text) -> Tensor:
+        """bool[B,T]: the answer tokens that are learned. An unknown token is not: it stands for any word."""
+        # differs from LAVIS and transformers: there a model with a small vocabulary learns to write <unk>
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        ends = (self.end_token_id, self.pad_token_id, self.model.config.eos_token_id)  # OPT's unknown token is its end
+        return answer.mask if unknown is None or unknown in ends else answer.mask & (answer.ids != unknown)
+
     def loss_and_count(
         self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
         prompt_text, answer_text = self.training_texts(prompt, answer)
-        return self.answer_loss(visual_prompt, prompt_text, answer_text), answer_text.mask.sum()
+        return self.answer_loss(visual_prompt, prompt_text, answer_text), self.targets(answer_text).sum()
 
     def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         """`loss` from ids: prompt [B,P], answer [B,T] -> scalar, the mean over the answer tokens of the batch."""
         logits = self.answer_logits(visual_prompt, prompt, answer)
-        labels = answer.ids.masked_fill(~answer.mask, IGNORE_INDEX)
+        labels = answer.ids.masked_fill(~self.targets(answer), IGNORE_INDEX)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX)
 
     def prepend(self, visual_prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:
@@ -310,13 +317,20 @@ class DecoderLanguageModel(LanguageModel):
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
         """Prompt and answer are tokenized as one text. With an empty prompt the beginning-of-text token is a target
-        too, predicted from the last query, as in LAVIS."""
+        too, predicted from the last query, as in LAVIS. Raises ValueError for a prompt that leaves no token for its
+        answer: a mean over no token is NaN."""
         prompts = [prompt.rstrip() for prompt in prompts]  # the space is part of the answer's first token
         joined = [f"{prompt} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)]
         rows = [(row + [self.end_token_id])[:max_tokens] for row in self._encode(joined, max_tokens)]
         starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
         answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
+        for prompt, start, row in zip(prompts, starts, answer_rows, strict=True):
+            if not row:
+                raise ValueError(
+                    f"The prompt {prompt[:60]!r} has {start} tokens and max_text_tokens is {max_tokens}, so no token "
+                    f"is left for its answer: shorten it, or raise max_text_tokens above {start}."
+                )
         return (
             pad(prompt_rows, self.pad_token_id, left=True, device=self._device),
             pad(answer_rows, self.pad_token_id, device=self._device),

@@ -5,6 +5,7 @@ and an `OptimConfig` (how it is trained).
 
 Notes:
 
+* A value out of its range raises ValueError when the dataclass is made (`require`), before anything is computed.
 * `override` converts text to the annotated type of the field, without evaluating code. An unknown name is an error that
   suggests the nearest one.
 * This module does not import torch: `blip2-lab recipes` answers at once.
@@ -14,6 +15,7 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
+import math
 import types
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,6 +23,23 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from blip2_lab.common.console import did_you_mean
 
 SEE_PLAN = "see blip2-lab plan"  #: the cost of a recipe without a measurement
+
+
+def require(
+    config: Any, *names: str, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """Raises ValueError for a field (or a member of a tuple) out of its range; None is allowed where it is a value."""
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is None:
+                continue
+            right = math.isfinite(number) and (least is None or number >= least)
+            if not (right and (above is None or number > above) and (most is None or number <= most)):
+                limits = [f"at least {least:g}"] if least is not None else []
+                limits += [f"above {above:g}"] if above is not None else []
+                limits += [f"at most {most:g}"] if most is not None else []
+                raise ValueError(f"{name} is {number}; it must be {' and '.join(limits)}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,11 @@ class Stage1Parts:
     max_text_tokens: int = 32
     gather_with_grad: bool = True  # see Stage1Config; LAVIS: False
 
+    def __post_init__(self) -> None:
+        require(self, "num_query_tokens", "cross_attention_frequency", "embed_width", least=1)
+        require(self, "max_text_tokens", least=3)  # [CLS], a word, [SEP]
+        require(self, "dropout", least=0, most=0.9)
+
 
 @dataclass(frozen=True)
 class Stage2Parts:
@@ -61,6 +85,9 @@ class Stage2Parts:
     pretrained: bool = True
     max_text_tokens: int = 32
     match_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        require(self, "max_text_tokens", least=3)
 
 
 @dataclass(frozen=True)
@@ -80,6 +107,10 @@ class FineTuneParts:
     max_text_tokens: int = 32
     train_image_encoder: bool = True
 
+    def __post_init__(self) -> None:
+        require(self, "max_text_tokens", least=3)
+        require(self, "layer_decay", above=0, most=1)
+
 
 @dataclass(frozen=True)
 class SyntheticTextData:
@@ -89,6 +120,9 @@ class SyntheticTextData:
     seed: int = 0
     lessons: tuple[int, int, int, int] = (0, 0, 0, 0)
     piles_from: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self, "seed", "lessons", "piles_from", least=0)
 
 
 @dataclass(frozen=True)
@@ -105,6 +139,11 @@ class SceneData:
     held_out: int = 200
     hard_batches_from: int | None = None
 
+    def __post_init__(self) -> None:
+        require(self, "seed", "hard_batches_from", least=0)
+        require(self, "scenes", least=1)
+        require(self, "held_out", least=2)  # an evaluation compares scenes
+
 
 @dataclass(frozen=True)
 class ImageTextData:
@@ -118,6 +157,7 @@ class ImageTextData:
     max_broken    the share of unusable examples at which the run stops
     cached_views  0: encode images at each step; else cache the features of this many views of each image
     verify_cache  compare the cached features with their checksums at each start
+    unknown_words the largest share of running words that a tokenizer may not know; 1 trains on any text
     threads       number of threads that open images
     """
 
@@ -132,7 +172,18 @@ class ImageTextData:
     max_broken: float = 0.1
     cached_views: int = 0
     verify_cache: bool = True
+    unknown_words: float = 0.1
     threads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.text not in ("captions", "questions"):
+            raise ValueError(f"data.text={self.text} is unknown: choose captions or questions")
+        require(self, "image_size", "threads", least=1)
+        require(self, "held_out", "cached_views", least=0)
+        require(self, "max_broken", "unknown_words", least=0, most=1)
+        require(self, "crop_scale", above=0, most=1)
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale is {self.crop_scale}; the smaller share of the area comes first")
 
 
 @dataclass(frozen=True)
@@ -164,8 +215,10 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision {self.precision!r} is unknown: choose auto, bf16, fp16 or fp32")
-        if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
-            raise ValueError("steps, batch_size and accumulate must be at least 1")
+        require(self, "steps", "batch_size", "accumulate", least=1)
+        require(self, "warmup_steps", "min_lr", "weight_decay", least=0)
+        require(self, "lr", "grad_clip", above=0)
+        require(self, "betas", least=0, most=0.9999)
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} passes")
 
@@ -182,6 +235,7 @@ class Recipe:
     """One training run. `task`: vit, t5, opt, bert (tasks/pretraining.py), stage1, stage2, caption, vqa, retrieval
     (fine-tuning), or sequence. Fine-tuning with the question in the Q-Former can be planned, not yet trained.
 
+    `save_every`, `eval_every`: steps between two checkpoints, and between two evaluations (0: none).
     `sequence`: the recipes of which this one is made, in order. (For what a recipe needs, see `registry.needs`.)
     `curve`: the recipe whose shipped log its losses are compared with, if its own name is another.
     """
@@ -198,6 +252,11 @@ class Recipe:
     eval_every: int = 500
     sequence: tuple[str, ...] = ()
     curve: str = ""
+
+    def __post_init__(self) -> None:
+        require(self, "save_every", least=1)
+        require(self, "eval_every", least=0)
+        require(self, "seed", least=0, most=2**32 - 1)  # numpy's limit
 
 
 # --------------------------------------------------------------------------------------------------- changing one value

@@ -127,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
     train.add_argument("--jobs", type=int, metavar="N", help="recipes of micro-all at a time (on a CPU 2, else 1)")
+    train.format_help = lambda: _help_with_settings(train)
     start = train.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
@@ -168,6 +169,15 @@ _ON_HELP = (
 _SET_HELP = (
     "change a value: optim.lr=5e-5; in every recipe of micro-all, or in one: micro-vit/optim.steps=9; repeatable"
 )
+
+
+def _help_with_settings(train: argparse.ArgumentParser) -> str:
+    """The help of `train`, followed by every setting of the recipes."""
+    from blip2_lab.training.recipes.schema import settings_help
+
+    options = argparse.ArgumentParser.format_help(train)
+    intro = "settings, for --set (a recipe may have other values than the defaults; recipe.json of its run has all)"
+    return f"{options}\n{intro}:\n\n{settings_help()}\n"
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ from blip2_lab.training.builders import build_task, check_recipe, hf_logging_off
 from blip2_lab.training.identity import Identity
 from blip2_lab.training.recipes.registry import needs
 from blip2_lab.training.recipes.schema import ImageTextData, Recipe
-from blip2_lab.training.run_folder import WORDS_FILE, checkpoints, only_process, reference_log
+from blip2_lab.training.run_folder import WORDS_FILE, RunFolder, checkpoints, only_process, reference_log
 from blip2_lab.training.trainer import final_numbers, train
 
 EXAMPLES_FILE = "examples.json"  #: the identity of a run's data, in its folder
@@ -72,7 +72,7 @@ def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress
     identity = batches.identity if batches else None
     if batches and started and (note := _check_examples(folder, identity, batches.listed)):
         say(f"note: {note}", flush=True)
-    if started and _is_finished(folder, recipe.optim.steps) and not changed:
+    if started and RunFolder(folder).finished_step == recipe.optim.steps and not changed:
         say(f"{folder} finished at step {recipe.optim.steps}: nothing was trained (--restart begins anew)", flush=True)
         return final_numbers(folder)
     for change in changed:
@@ -113,11 +113,6 @@ def _write(folder: Path, recipe: Recipe, changed: list[dict], identity: Identity
         about = {"path": recipe.data.path, **identity.to_dict()}
         write_atomically(folder / EXAMPLES_FILE, json.dumps(about) + "\n")
         write_atomically(folder / WORDS_FILE, json.dumps(words, indent=1, ensure_ascii=False) + "\n")
-
-
-def _is_finished(folder: Path, steps: int) -> bool:
-    last = checkpoints(folder)[-1]
-    return last.name == f"step-{steps}" and any((folder / "model").glob("*"))
 
 
 def _stored(file: Path, kind: type[Identity]) -> Identity | None:

@@ -45,6 +45,7 @@ SHIPPED_RUNS = (
 )  #: recipe and log of each run behind the shipped model
 KEPT_CHECKPOINTS = 2
 WORDS_FILE = "words.json"  #: what tokenizers know of a run's texts (vocabulary.Coverage), in its folder
+FINISHED_FILE = "finished.json"  #: at which step `model` was written
 TRAINING_FILE = "training.json"  #: in a finished model's folder: evaluations and unknown words of its training
 #: Settings that determine which samples a step sees; a resumed run must have the same.
 SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate", "processes")
@@ -168,6 +169,13 @@ class RunFolder:
         file = self.path / "checkpoints" / "best" / "best.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
+    @property
+    def finished_step(self) -> int | None:
+        """The step at which the finished model was written; None if there is none, or if an older version wrote it."""
+        file = self.path / FINISHED_FILE
+        written = file.is_file() and (self.path / "model").is_dir()
+        return json.loads(file.read_text(encoding="utf-8"))["step"] if written else None
+
     def remove_best(self) -> None:
         if self.writes:
             shutil.rmtree(self.path / "checkpoints" / "best", ignore_errors=True)
@@ -178,7 +186,7 @@ class RunFolder:
             return
         for name in ("checkpoints", "model", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("log.jsonl", "run.json"):
+        for name in ("log.jsonl", "run.json", FINISHED_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def open(self, settings: dict[str, Any]) -> list[str]:
@@ -269,8 +277,8 @@ class RunFolder:
         size = sum(x.nbytes for x in weights.values())
         self._write(self.path / "checkpoints" / "best", write, size, "the best weights")
 
-    def save_model(self, save: Callable[[Path], None], model: nn.Module) -> None:
-        """Write `model/` by `save(folder)`, complete or not at all. `model`: whose size it has, about."""
+    def save_model(self, save: Callable[[Path], None], model: nn.Module, step: int) -> None:
+        """Write `model/` of this step by `save(folder)`, complete or not at all. `model`: whose size it has, about."""
         size = sum(x.nbytes for x in model.parameters())
 
         def write(temporary: Path) -> None:
@@ -280,6 +288,7 @@ class RunFolder:
                 (temporary / TRAINING_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
         self._write(self.path / "model", write, size, "the finished model")
+        write_atomically(self.path / FINISHED_FILE, json.dumps({"step": step}) + "\n")
 
     def about_training(self) -> dict[str, Any]:
         """What `doctor` says about a finished model: the evaluations on held-out images, and its unknown words.

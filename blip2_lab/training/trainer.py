@@ -233,8 +233,8 @@ def _train(
         distributed.unshard_to_cpu(task.model)
         if main:
             _load_best(run, task.model, optim.steps, say)
-            if start < optim.steps or not (run.path / "model").is_dir():
-                run.save_model(task.save, task.model)
+            if run.finished_step != optim.steps or start < optim.steps:
+                run.save_model(task.save, task.model, optim.steps)
         accelerator.wait_for_everyone()
     return final_numbers(run_dir)
 

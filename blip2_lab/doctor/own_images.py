@@ -1,7 +1,7 @@
 """What a run on your own images has learned, from its evaluations on held-out images and from its words.
 
 `outcome` is what `blip2-lab train --on` says at its end. `unknown_words`, `overfitting` and `what_it_learned` are
-findings for the doctor of a run (run.py) and of a finished model (model.py), which has `training.json` beside it.
+findings for the doctor of a run (run.py) and of a finished model (model.py), which has a `TRAINING_FILE` beside it.
 
 Notes:
 
@@ -73,7 +73,7 @@ def _of_the_model(about: dict) -> dict:
 
 
 def unknown_words(words: dict) -> list[Finding]:
-    """Findings about the words that a tokenizer does not know. `words`: the content of a run's `words.json`."""
+    """Findings about the words that a tokenizer does not know. `words`: the content of a run's `WORDS_FILE`."""
     found = []
     for part, known in words.items():
         if known["share"] <= 0.01:
@@ -103,7 +103,7 @@ def overfitting(about: dict, training_loss: float | None = None) -> list[Finding
 
 
 def what_it_learned(model: Path) -> list[Finding]:
-    """Findings about the training of a finished model, if it has `training.json` beside it: for people who were not
+    """Findings about the training of a finished model, if it has a `TRAINING_FILE` beside it: for people who were not
     there when it was trained. An overfitted run keeps its best weights, so this is a warning."""
     file = model / TRAINING_FILE
     if not file.is_file():

@@ -514,20 +514,13 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     return book, features
 
 
-def require_data_path(recipe: Recipe) -> None:
-    """Raises ValueError if the recipe has no `data.path`. Called before any download."""
-    data = recipe.data
-    if isinstance(data, ImageTextData) and not data.path:
-        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
-
-
 def open_batches(recipe: Recipe, runs_dir: Path) -> ImageTextBatches:
     """The recipe's image-text data. Nothing is encoded yet: its identity and its words can be checked first."""
     return ImageTextBatches(
         open_sources(recipe.data.path),
         recipe.data,
         batch_size=recipe.optim.pass_size,
-        parts=recipe.optim.batch_size // recipe.optim.pass_size,
+        parts=recipe.optim.parts,
         seed=recipe.seed,
         broken_file=runs_dir / recipe.name / SKIPPED,
     )
@@ -544,8 +537,9 @@ def scene_batches(
 ) -> SceneBatches:
     """Batches of the recipe's scenes."""
     book, features = scene_features(image_encoder, recipe.data, runs_dir)
-    size = recipe.optim.pass_size
-    return SceneBatches(book, features, size, recipe.seed, hard_batches_from, parts=recipe.optim.batch_size // size)
+    return SceneBatches(
+        book, features, recipe.optim.pass_size, recipe.seed, hard_batches_from, parts=recipe.optim.parts
+    )
 
 
 def held_out_scenes(image_encoder: ImageEncoder, count: int) -> Batch:

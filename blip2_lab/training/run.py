@@ -36,6 +36,8 @@ RECIPE_FILE = "recipe.json"
 #: Settings that describe a recipe or its speed; a resumed run may have others.
 FREE = ("name", "summary", "cost", "sequence", "curve", "save_every", "eval_every", "data.path", "data.source")
 FREE += ("data.pairs", "data.threads", "data.verify_cache", "data.max_broken", "data.unknown_words")
+#: Settings of the optimizer that decide which examples a step sees.
+FIXED = ("optim.batch_size", "optim.accumulate")
 
 
 def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: bool = True) -> dict[str, float]:
@@ -122,7 +124,7 @@ def _stored(file: Path, kind: type[Identity]) -> Identity | None:
 
 
 def _check_examples(folder: Path, identity: Identity, listed: str) -> str | None:
-    """A note, or None. Raises ValueError if the run was started on other data. `listed`: see `batches.listed`."""
+    """A note, or None. Raises ValueError if the run was started on other data. `listed`: see `ImageTextBatches.listed`."""
     file = folder / EXAMPLES_FILE
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     before = _stored(file, Identity)
@@ -154,11 +156,14 @@ def _changed_settings(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     for setting, value in now.items():
         if setting not in before or before[setting] == value:  # an older version did not have it, or nothing changed
             continue
-        if setting not in FREE and not setting.startswith("optim.") and setting != "seed":
+        may_change = setting in FREE or (setting.startswith("optim.") and setting not in FIXED)
+        if not may_change:
             raise ValueError(
                 f"{folder} was started with {setting}={before[setting]}, not {value}: resume with the same value, use "
                 "--restart to start over, or give the run another --name"
             )
+        if setting == "optim.steps" and value < step:
+            raise ValueError(f"{folder} is at step {step}, and optim.steps is {value}: give more steps, or --restart")
         if setting.startswith("optim.") or setting in ("save_every", "eval_every", "data.max_broken"):
             changed.append({"step": step, "setting": setting, "was": before[setting], "now": value})
     return changed

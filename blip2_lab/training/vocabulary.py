@@ -111,7 +111,7 @@ class Coverage:
         )
 
     def to_dict(self) -> dict:
-        """For `words.json` in a run's folder."""
+        """For `run_folder.WORDS_FILE`."""
         return {
             "words": self.words,
             "different": self.different,

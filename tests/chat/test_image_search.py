@@ -1,6 +1,9 @@
 """A folder that is read once and searched: the same scores as retrieval's, only what changed read again."""
 
+import copy
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,16 @@ from PIL import Image
 import blip2_lab
 from blip2_lab import cli
 from blip2_lab.chat import image_search
-from blip2_lab.chat.image_search import Readings, build, load, save, search, search_like
+from blip2_lab.chat.image_search import (
+    Readings,
+    build,
+    encoder_fingerprint,
+    load,
+    same_encoder,
+    save,
+    search,
+    search_like,
+)
 from blip2_lab.models.retrieval import read_gallery, require_stage1
 from blip2_lab.models.retrieval import search as search_gallery
 from blip2_lab.picturebook.draw import draw
@@ -125,6 +137,21 @@ def test_what_cannot_be_searched_is_one_sentence(tiny_model, folder, tmp_path):
     finally:
         with torch.no_grad():
             tiny_model.stage1.itm_head.weight -= 1
+    norm = next(p for name, p in tiny_model.image_encoder.named_parameters() if name.endswith("norm1.weight"))
+    old = replace(index, encoder=())  # of an older version, which did not know the image encoder
+    with torch.no_grad():
+        norm *= 1.1
+    try:
+        with pytest.raises(ValueError, match="another model"):
+            search(tiny_model, index, "a red boat")
+        assert search(tiny_model, old, "a red boat")
+    finally:
+        with torch.no_grad():
+            norm /= 1.1
+    save(index, tmp_path / "kept")
+    assert load(tmp_path / "kept").encoder == index.encoder and len(index.encoder) > 4
+    half = encoder_fingerprint(SimpleNamespace(image_encoder=copy.deepcopy(tiny_model.image_encoder).bfloat16()))
+    assert half != index.encoder and same_encoder(half, index.encoder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no picture"):
         build(tiny_model, tmp_path / "empty")

@@ -255,11 +255,16 @@ class OptimConfig:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} passes")
 
     @property
-    def pass_size(self) -> int:
-        """Examples of one forward and backward pass of one process: what `task.batch` returns."""
+    def parts(self) -> int:
+        """Passes of one update, over all processes."""
         from blip2_lab.common.distributed import number_of_processes  # imports torch
 
-        return self.batch_size // (self.accumulate * number_of_processes())
+        return self.accumulate * number_of_processes()
+
+    @property
+    def pass_size(self) -> int:
+        """Examples of one forward and backward pass of one process: what `task.batch` returns."""
+        return self.batch_size // self.parts
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,36 @@ def test_both_stages_train_on_images(trained, own, capsys):
     assert (trained / "micro-stage1-own" / "model").is_dir() and (trained / "micro-stage2-own" / "model").is_dir()
 
 
+def test_a_run_can_stand_wherever_a_trained_part_is_asked_for(trained, own, tmp_path):
+    """By its name, its path, its model's path; from another folder of runs, too. It has its image encoder."""
+    from blip2_lab.chat import image_search
+
+    run_module.run(on(own, "micro-stage1"), trained, progress=False)
+    run, queries = trained / "micro-stage1-own", None
+    for name in ("micro-stage1-own", str(run), str(run / "model")):
+        stage1 = builders.load_stage1(name, tmp_path if "/" in name else trained)
+        queries = stage1.qformer.query_tokens if queries is None else queries
+        assert torch.equal(stage1.qformer.query_tokens, queries)
+        assert fingerprint(stage1.image_encoder) == fingerprint(load_image_encoder("micro-vit", trained))
+    language = f"model.language_model={trained / 'micro-t5'}"
+    stage2 = builders.build_task(on(own, "micro-stage2", f"model.stage1={run}", language), trained)
+    assert torch.equal(stage2.model.qformer.query_tokens, queries)
+    retrieval = builders.build_task(on(own, "micro-retrieval", "model.start=micro-stage1-own"), trained)
+    assert torch.equal(retrieval.model.qformer.query_tokens, queries)
+    scenes = builders.load_stage1(str(trained / "micro-stage1"), tmp_path)  # saved without its image encoder
+    assert fingerprint(scenes.image_encoder) == fingerprint(stage1.image_encoder)
+    (own / "sub").mkdir()
+    shutil.copyfile(own / "0.jpg", own / "sub" / "0.jpg")
+    assert len(image_search.build(blip2_lab.load(str(run)), own / "sub")) == 1
+    shutil.rmtree(own / "sub")
+    with pytest.raises(ValueError, match="there is no recipe, run or model 'micro-stge1'; did you mean 'micro-stage1'"):
+        builders.resolve("micro-stge1", trained)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="half is a run without a finished model"):
+        builders.resolve("half", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["micro-stage1", "micro-stage2"])
 def test_training_from_the_cache_gives_the_same_losses(trained, own, name):
     """Of a square picture, a crop of all of it is the picture: then live and cached batches show the same."""

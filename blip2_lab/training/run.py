@@ -124,7 +124,7 @@ def _stored(file: Path, kind: type[Identity]) -> Identity | None:
 
 
 def _check_examples(folder: Path, identity: Identity, listed: str) -> str | None:
-    """A note, or None. Raises ValueError if the run was started on other data. `listed`: see `ImageTextBatches.listed`."""
+    """A note, or None. Raises ValueError if the run was started on other data. `listed`: `ImageTextBatches.listed`."""
     file = folder / EXAMPLES_FILE
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     before = _stored(file, Identity)

@@ -398,7 +398,7 @@ def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
     from blip2_lab.doctor.own_images import outcome
 
     found, model = outcome(folder), shlex.quote(str(folder / "model"))
-    print(f"on held-out pictures: {found.says}")
+    print(f"what it learned: {found.says}")
     if found.learned is False:
         print(
             f"the model is in {model}, but it did not learn from the pictures: blip2-lab doctor {folder} names causes"

@@ -448,7 +448,7 @@ def test_train_ends_with_what_it_learned_and_proposes_what_the_model_can_do(
     monkeypatch.setattr(own_images, "outcome", lambda folder: own_images.Outcome(learned, f"found in {folder.name}"))
     code, out, _ = run(capsys, "train", recipe, "--on", str(own), "--runs", str(tmp_path))
     assert code == 0 and says in out and not_says not in out
-    assert f"on held-out pictures: found in {recipe}-my-pictures" in out
+    assert f"what it learned: found in {recipe}-my-pictures" in out
     if "index" in says:  # the folder's name has a space
         assert f"blip2-lab index '{own}' --model" in out
 

@@ -47,11 +47,40 @@ def test_prompts_and_answers_as_ids(language):
 
 
 def test_training_texts_are_cut_and_prompts_are_not(language):
-    long = "red " * 60
-    prompt, answer = language.training_texts([long], [long])
-    assert prompt.ids.shape[1] == language.max_text_tokens
+    long, limit = "red " * 60, language.max_text_tokens
     assert language.prompt_texts([long]).ids.shape[1] == 61
-    assert answer.ids.shape[1] in (0, language.max_text_tokens)  # a decoder's prompt has used up all room
+    assert language.training_texts(["a"], [long])[1].ids.shape[1] == (limit if is_t5(language) else limit - 2)
+    if is_t5(language):
+        assert [text.ids.shape[1] for text in language.training_texts([long], [long])] == [limit, limit]
+        return
+    with pytest.raises(ValueError, match=f"has 61 tokens and max_text_tokens is {limit}, so no token is left for its"):
+        language.training_texts(["a", long], ["red", "red"])  # its loss would be a mean over no token: NaN
+
+
+def is_t5(language) -> bool:
+    return language.model.config.is_encoder_decoder
+
+
+def test_an_unknown_token_is_no_target(language, visual_prompt):
+    unknown = language.tokenizer.unk_token_id
+    prompt, answer = language.training_texts(["a"] * 2, ["red zebra boat", "tree"])
+    assert unknown in answer.ids.tolist()[0]
+    targets = language.targets(answer)
+    assert torch.equal(targets, answer.mask & (answer.ids != unknown)) and targets.sum() == answer.mask.sum() - 1
+    loss, count = language.loss_and_count(visual_prompt, ["a"] * 2, ["red zebra boat", "tree"])
+    assert count == targets.sum()
+    each = torch.nn.functional.cross_entropy(
+        language.answer_logits(visual_prompt, prompt, answer).flatten(0, 1), answer.ids.flatten(), reduction="none"
+    )
+    assert loss == pytest.approx(each[targets.flatten()].mean().item(), rel=1e-5)
+
+
+def test_opts_unknown_token_is_its_end_and_stays_a_target(language, monkeypatch):
+    monkeypatch.setattr(
+        language.tokenizer, "unk_token", language.tokenizer.convert_ids_to_tokens(language.end_token_id)
+    )
+    _, answer = language.training_texts(["a"], ["tree"])
+    assert language.targets(answer).all()
 
 
 def test_a_space_after_the_prompt_belongs_to_the_answer():

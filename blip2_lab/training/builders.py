@@ -274,6 +274,8 @@ def check_words(
 
     Raises ValueError if too many words are unknown; `ways_out` says what to do about it.
     """
+    if tokenizer is None:
+        raise ValueError(f"{part} that training starts from has no tokenizer, so it cannot read texts")
     first = is_first_process()
     coverage = word_coverage(tokenizer, batches.texts(), max_text_tokens)
     note = check_coverage(coverage, part, batches.data.unknown_words, ways_out)

@@ -82,7 +82,7 @@ def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress
             setting, was, now = change["setting"], change["was"], change["now"]
             say(f"note: {setting} was {was!r} when {folder} was started, now it is {now!r}")
     task = build_task(recipe, runs_dir, batches)
-    if batches and started and batches.left_out and not _stored(folder / EXAMPLES_FILE, Identity):
+    if batches and started and batches.left_out and not _stored(folder / EXAMPLES_FILE):
         raise ValueError(
             f"{folder} was started by an older version, which trained on texts that are left out now: use --restart to "
             "start over, or give the run another --name"
@@ -117,17 +117,17 @@ def _write(folder: Path, recipe: Recipe, changed: list[dict], identity: Identity
         write_atomically(folder / WORDS_FILE, json.dumps(words, indent=1, ensure_ascii=False) + "\n")
 
 
-def _stored(file: Path, kind: type[Identity]) -> Identity | None:
+def _stored(file: Path) -> Identity | None:
     """The identity of the data that a run was started on; None if an older version started it."""
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return kind.from_dict(content) if "texts" in content else None
+    return Identity.from_dict(content) if "texts" in content else None
 
 
 def _check_examples(folder: Path, identity: Identity, listed: str) -> str | None:
     """A note, or None. Raises ValueError if the run was started on other data. `listed`: `ImageTextBatches.listed`."""
     file = folder / EXAMPLES_FILE
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    before = _stored(file, Identity)
+    before = _stored(file)
     if before is not None:
         different = ", ".join(identity.differences(before))
     else:

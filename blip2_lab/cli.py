@@ -20,11 +20,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blip2_lab.common import console
+from blip2_lab.common import console, threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    threads.wait_passively()
     commands = parser()
     args, rest = commands.parse_known_args(argv)
     if rest and args.command != "app":
@@ -127,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
     train.add_argument("--jobs", type=int, metavar="N", help="recipes of micro-all at a time (on a CPU 2, else 1)")
+    train.format_help = lambda: _help_with_settings(train)
     start = train.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
@@ -172,6 +174,15 @@ _SET_HELP = (
 )
 
 
+def _help_with_settings(train: argparse.ArgumentParser) -> str:
+    """The help of `train`, followed by every setting of the recipes."""
+    from blip2_lab.training.recipes.schema import settings_help
+
+    options = argparse.ArgumentParser.format_help(train)
+    intro = "settings, for --set (a recipe may have other values than the defaults; recipe.json of its run has all)"
+    return f"{options}\n{intro}:\n\n{settings_help()}\n"
+
+
 def _model_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", default="micro", help='"micro" (shipped), a folder or a hub name (default micro)')
     _precision_options(sub)
@@ -195,6 +206,10 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
     import blip2_lab
 
     model = blip2_lab.load(args.model, **_options(args))
+    if not answers and getattr(model, "image_encoder", ...) is None:
+        raise ValueError(
+            f"{args.model} is a stage 1 without its image encoder, which is kept elsewhere: it cannot read"
+        )
     if answers and not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
@@ -371,13 +386,32 @@ def _train(args: argparse.Namespace) -> None:
     from blip2_lab.training import pipeline
 
     pipeline.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
-    if args.on and chosen[0].task != "stage1":  # stage 1 has no language model
-        model = args.runs / chosen[0].name / "model"
-        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
+    if args.on:
+        _say_what_was_learned(chosen[0], args.runs / chosen[0].name, args.on)
     if len(chosen) > 1:
         finished = next(recipe.name for recipe in chosen if recipe.task == "stage2")
         folder = export(args.runs, stage2=finished)
         print(f"the finished model is in {folder}: blip2-lab ask PICTURE PROMPT --model {folder}")
+
+
+def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
+    """What the evaluation on held-out pictures found, and what the model can be used for, if it learned anything."""
+    import shlex
+
+    from blip2_lab.doctor.own_images import outcome
+
+    found, model = outcome(folder), shlex.quote(str(folder / "model"))
+    print(f"what it learned: {found.says}")
+    if found.learned is False:
+        print(
+            f"the model is in {model}, but it did not learn from the pictures: blip2-lab doctor {folder} names causes"
+        )
+    elif recipe.task in ("stage1", "retrieval"):  # no language model
+        pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
+        search = f"blip2-lab search SENTENCE --folder {pictures} --model {model}"
+        print(f"the finished model is in {model}: blip2-lab index {pictures} --model {model}, then {search}")
+    else:
+        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
 
 
 def _on_pictures(recipe, place: str | None, name: str | None):

@@ -1,6 +1,7 @@
 """The command line: quick, truthful JSON, and one sentence for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -425,6 +426,67 @@ def test_train_on_a_folder_has_its_own_recipe_and_run(capsys, monkeypatch, own, 
     run(capsys, "train", "micro-stage2", "--runs", str(tmp_path), "--name", "mine")
     assert (calls[2].name, calls[2].curve) == ("mine", "micro-stage2")  # the same data: compared with the same log
     assert not calls[1].curve
+
+
+@pytest.mark.parametrize(
+    ("recipe", "learned", "says", "not_says"),
+    [
+        ("micro-captions", True, "blip2-lab ask PICTURE PROMPT --model", "did not learn"),
+        ("micro-captions", False, "did not learn from the pictures: blip2-lab doctor", "ask"),
+        ("micro-retrieval", True, "blip2-lab index", "ask"),
+        ("micro-retrieval", False, "did not learn from the pictures", "blip2-lab index"),
+        ("micro-stage1", None, "blip2-lab search SENTENCE", "ask"),
+    ],
+)
+def test_train_ends_with_what_it_learned_and_proposes_what_the_model_can_do(
+    capsys, monkeypatch, own, tmp_path, recipe, learned, says, not_says
+):
+    from blip2_lab.doctor import own_images
+    from blip2_lab.training import run as run_module
+
+    monkeypatch.setattr(run_module, "run", lambda *_, **__: None)
+    monkeypatch.setattr(own_images, "outcome", lambda folder: own_images.Outcome(learned, f"found in {folder.name}"))
+    code, out, _ = run(capsys, "train", recipe, "--on", str(own), "--runs", str(tmp_path))
+    assert code == 0 and says in out and not_says not in out
+    assert f"what it learned: found in {recipe}-my-pictures" in out
+    if "index" in says:  # the folder's name has a space
+        assert f"blip2-lab index '{own}' --model" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("save_every=0", "save_every is 0; it must be at least 1"),
+        ("eval_every=-1", "eval_every is -1; it must be at least 0"),
+        ("optim.lr=nan", "lr is nan; it must be above 0"),
+        ("optim.lr=-1", "lr is -1.0; it must be above 0"),
+        ("optim.betas=0.9,1.5", "betas is 1.5; it must be at least 0 and at most 0.9999"),
+        ("optim.steps=0", "steps is 0; it must be at least 1"),
+        ("optim.warmup_steps=-2", "warmup_steps is -2"),
+        ("optim.grad_clip=0", "grad_clip is 0.0; it must be above 0"),
+        ("data.held_out=-1", "held_out is -1; it must be at least 0"),
+        ("data.threads=0", "threads is 0"),
+        ("data.crop_scale=1.0,0.5", "the smaller share of the area comes first"),
+        ("data.unknown_words=2", "unknown_words is 2.0; it must be at least 0 and at most 1"),
+        ("model.layer_decay=0", "layer_decay is 0.0; it must be above 0 and at most 1"),
+        ("model.max_text_tokens=1", "max_text_tokens is 1"),
+        ("seed=-1", "seed is -1"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_a_sentence(capsys, own, tmp_path, setting, sentence):
+    said = complaint(capsys, "train", "--on", str(own), "--runs", str(tmp_path / "runs"), "--set", setting)
+    assert sentence in said and not (tmp_path / "runs").exists()
+
+
+def test_help_of_train_lists_every_setting_with_its_meaning(capsys):
+    from blip2_lab.training.recipes.schema import settings
+
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    listed = dict(re.findall(r"^  ([a-z0-9_.]+)  (\S.*)$", capsys.readouterr().out, re.MULTILINE))
+    known = {key for recipe in RECIPES.values() for key in settings(recipe)}
+    assert known <= listed.keys(), known - listed.keys()
+    assert listed["optim.steps"] == "number of updates (given by the recipe)"
 
 
 def test_train_on_mistakes(capsys, own, tmp_path):

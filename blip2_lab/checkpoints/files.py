@@ -150,7 +150,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
 
-#: The files of a saved model: transformers', and those that chat and doctor put beside it.
+#: The files of a saved model: transformers', and those that other commands of the lab put beside it about its weights.
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -171,6 +171,9 @@ MODEL_FILES = (
     "chat_template.*",
     "drawn_world.safetensors",
     "doctor.safetensors",
+    "training.json",
+    "grounding.json",
+    "calibration.json",
 )
 STAGE1 = "stage1"  #: the sub-folder of a model's stage 1
 

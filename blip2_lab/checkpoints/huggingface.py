@@ -138,6 +138,16 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
 # --- Saving ---------------------------------------------------------------------------------------------------------
 
 
+def as_loaded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy without the truncation and padding of the last call, which would be written to tokenizer.json."""
+    tokenizer = copy.deepcopy(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # slow tokenizers have none
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return tokenizer
+
+
 def write_transformers(
     model: Stage2Model | Stage1Model,
     folder: str | Path,
@@ -236,7 +246,7 @@ def _save_processor(
     """transformers' processor: image preprocessing, and Q `<image>` tokens before a text (none for retrieval)."""
     from transformers import Blip2Processor
 
-    tokenizer = copy.deepcopy(tokenizer)  # the processor adds <image> to it
+    tokenizer = as_loaded(tokenizer)  # the processor adds <image> to this copy
     generates = isinstance(model, Stage2Model)
     if generates and not model.language_model.model.config.is_encoder_decoder:
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = (

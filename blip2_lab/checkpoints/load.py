@@ -21,7 +21,13 @@ import torch
 
 from blip2_lab.checkpoints import files, lavis, memory
 from blip2_lab.checkpoints.catalog import blip2_config, released
-from blip2_lab.checkpoints.huggingface import MissingHead, from_transformers, read_tokenizer, write_transformers
+from blip2_lab.checkpoints.huggingface import (
+    MissingHead,
+    as_loaded,
+    from_transformers,
+    read_tokenizer,
+    write_transformers,
+)
 from blip2_lab.checkpoints.key_maps import load_strictly
 from blip2_lab.checkpoints.names import check_name
 from blip2_lab.models.qformer import QFormerConfig
@@ -112,6 +118,8 @@ def find_model(
     if path.is_file() or lavis.is_lavis_folder(path):
         return path
     if path.is_dir():
+        if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+            return path / "model"  # the folder of a training run
         if not (path / "config.json").is_file():
             raise ValueError(files.why_no_model(path))
         return path
@@ -171,7 +179,7 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.SINGLE_FILE)
     if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
+        as_loaded(model.tokenizer).save_pretrained(folder)
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
@@ -190,7 +198,7 @@ def save(
     the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
     Stage1Model without image encoder is written alone (`save_stage1`).
 
-    The files of an older model in the folder are replaced as a whole (`files.model_folder`).
+    The files of an older model in the folder, and what describes it, are replaced as a whole (`files.model_folder`).
 
     dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """

@@ -51,6 +51,7 @@ from blip2_lab.doctor.layers import (
     tolerance,
     unchecked,
 )
+from blip2_lab.doctor.own_images import what_it_learned
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import pad
 from blip2_lab.models.quantize import check_method, is_quantized_layer
@@ -83,6 +84,7 @@ def diagnose_model(model: Model, path: Path | None = None) -> list[Finding]:
     findings = [versions(), precision(model), finite_weights(model), layer_norms(model), query_tokens(model)]
     if path is not None:
         findings.insert(2, files_are_whole(model, path))
+        findings += what_it_learned(path)
     try:
         findings.append(finite_activations(model, pixels))
     except RUN_ERRORS as error:

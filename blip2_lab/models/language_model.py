@@ -157,6 +157,13 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy of the answers' tokens given image and prompt. visual_prompt [B,Q,Dl] -> scalar."""
         return self.loss_and_count(visual_prompt, prompt, answer)[0]
 
+    def targets(self, answer: Text) -> Tensor:
+        """bool[B,T]: the answer tokens that are learned. An unknown token is not: it stands for any word."""
+        # differs from LAVIS and transformers: there a model with a small vocabulary learns to write <unk>
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        ends = (self.end_token_id, self.pad_token_id, self.model.config.eos_token_id)  # OPT's unknown token is its end
+        return answer.mask if unknown is None or unknown in ends else answer.mask & (answer.ids != unknown)
+
     def loss_and_count(
         self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
@@ -164,12 +171,12 @@ class LanguageModel(nn.Module):
         prompt_text, answer_text = self.training_texts(prompt, answer)
         if prompt_text.ids.shape[1] > self.max_text_tokens:
             self.check_length(visual_prompt.shape[1] + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
-        return self.answer_loss(visual_prompt, prompt_text, answer_text), answer_text.mask.sum()
+        return self.answer_loss(visual_prompt, prompt_text, answer_text), self.targets(answer_text).sum()
 
     def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         """`loss` from ids: prompt [B,P], answer [B,T] -> scalar, the mean over the answer tokens of the batch."""
         logits = self.answer_logits(visual_prompt, prompt, answer)
-        labels = answer.ids.masked_fill(~answer.mask, IGNORE_INDEX)
+        labels = answer.ids.masked_fill(~self.targets(answer), IGNORE_INDEX)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX)
 
     def prepend(self, visual_prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:

@@ -68,6 +68,28 @@ def test_texts_are_a_list_of_texts(texts):
     with pytest.raises(ValueError, match="caption"):
         check_texts(texts, "caption")
     assert check_texts(("a", "b"), "caption") == ["a", "b"]
+def test_an_unknown_token_is_no_target(language, visual_prompt):
+    unknown = language.tokenizer.unk_token_id
+    prompt, answer = language.training_texts(["a"] * 2, ["red zebra boat", "tree"])
+    assert unknown in answer.ids.tolist()[0]
+    targets = language.targets(answer)
+    assert torch.equal(targets, answer.mask & (answer.ids != unknown)) and targets.sum() == answer.mask.sum() - 1
+    loss, count = language.loss_and_count(visual_prompt, ["a"] * 2, ["red zebra boat", "tree"])
+    assert count == targets.sum()
+    each = torch.nn.functional.cross_entropy(
+        language.answer_logits(visual_prompt, prompt, answer).flatten(0, 1), answer.ids.flatten(), reduction="none"
+    )
+    assert loss == pytest.approx(each[targets.flatten()].mean().item(), rel=1e-5)
+
+
+def test_opts_unknown_token_is_its_end_and_stays_a_target(language):
+    tokenizer, answer = language.tokenizer, language.training_texts(["a"], ["tree"])[1]
+    before = tokenizer.unk_token
+    try:
+        tokenizer.unk_token = tokenizer.convert_ids_to_tokens(language.end_token_id)
+        assert language.targets(answer).all()
+    finally:
+        tokenizer.unk_token = before
 
 
 def test_a_space_after_the_prompt_belongs_to_the_answer():

@@ -31,8 +31,9 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
     if isinstance(recipe.model, Stage1Parts):
         return tuple(name for name in (recipe.model.image_encoder, recipe.model.bert) if name in RECIPES)
     if isinstance(recipe.model, Stage2Parts):
-        stage1 = get(recipe.model.stage1)
-        names = (*needs(stage1), *([stage1.name] if recipe.model.pretrained else ()), recipe.model.language_model)
+        stage1 = RECIPES.get(recipe.model.stage1)  # else a run's folder or a model, which has all of its parts
+        names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))
+        names += (recipe.model.language_model,)
         return tuple(name for name in names if name in RECIPES)
     if isinstance(recipe.model, FineTuneParts):
         return tuple(name for name in (recipe.model.start,) if name in RECIPES)

@@ -19,7 +19,6 @@ from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks import attention as attention_checks
 from blip2_lab.teaching.checks import captioning, contrastive_and_matching, encoders, qformer
-from blip2_lab.teaching.checks import check as report
 from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 
 MODULES = {

@@ -5,10 +5,11 @@
     ptb_tokenizer  the Penn Treebank tokenizer that caption scores are defined on
     vqa            VQA accuracy by both official rules
     scenes         questions, captions and retrieval on held-out scenes of the picture book
+    own_pictures   captions, questions and retrieval on a folder or file of one's own
     search         phrases such as "a red boat", as somebody searches with them
     natural        questions in a visitor's own words, and a judge of the answers
 
-Begin with `evaluate`, which `blip2-lab evaluate` calls.
+Begin with `evaluate`, which `blip2-lab evaluate` calls; `blip2-lab evaluate --on` calls `own_pictures.evaluate_on`.
 
 Paper: section 4. Notebooks: 09, 11.
 """

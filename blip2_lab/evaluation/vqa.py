@@ -13,7 +13,7 @@ Notes:
 * Two slips of both scripts are kept, because scores contain them: `(?!<=d)` for digits d was meant to look behind and
   does nothing; a flag stands where the number of replacements belongs, so that only the first 32 full stops go.
 
-Sources: https://github.com/GT-Vision-Lab/VQA (vqaEval.py); LAVIS, lavis/common/vqa_tools/vqa_eval.py.
+Sources: https://github.com/GT-Vision-Lab/VQA, its evaluation tools; LAVIS, its VQA tools.
 Paper: section 4.1, Tables 2 and 4. Notebook: none.
 """
 

@@ -444,11 +444,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _evaluate_on(args: argparse.Namespace) -> None:
     if args.benchmark == "grounding":
         raise ValueError("grounding needs scenes whose truth is known, so it cannot be measured --on other pictures")
-    from blip2_lab.evaluation.own_pictures import evaluate_on, own_table
+    from blip2_lab.evaluation.own_pictures import draw_pictures, evaluate_on, own_table
 
     console.check_writable(args.out)
-    options = dict(pictures=args.pictures, num_beams=args.beams)
-    report = evaluate_on(_load(args, answers=False), args.on, **options, say=console.print_progress)
+    drawn = draw_pictures(args.on, args.pictures)  # before the model: a wrong place is reported at once
+    report = evaluate_on(_load(args, answers=False), drawn, num_beams=args.beams, say=console.print_progress)
     if args.out:
         args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(own_table(report))

@@ -97,7 +97,7 @@ def box_iou(one: Corners, other: Corners) -> float:
 
 
 def accuracy_at_iou(predicted: Sequence[Corners], true: Sequence[Corners], threshold: float = 0.5) -> float:
-    """Acc@IoU, the measure of referring expressions (RefCOCOg): the share of boxes with an IoU of at least `threshold`."""
+    """Acc@IoU, the measure of referring expressions (RefCOCOg): the share of boxes with an IoU >= `threshold`."""
     return accuracy([box_iou(p, t) >= threshold for p, t in zip(predicted, true, strict=True)])
 
 

@@ -1,6 +1,6 @@
 """A model measured on pictures of one's own: captions, questions and retrieval, each beside its baselines.
 
-`evaluate_on` is where to begin; `own_table` prints its result.
+`draw_pictures` and `evaluate_on` are where to begin; `own_table` prints the result.
 
     blip2-lab evaluate --on my_pictures/ --model runs/my_pictures/model
 
@@ -9,7 +9,8 @@ Notes:
 * The baselines are the same texts without a picture (blind), with another picture (shuffled), the answer that is most
   frequent among these questions (majority), and retrieval at random (chance).
 * Intervals are 95 %, by drawing *pictures* with replacement (bootstrap): texts of one picture are not independent.
-  BLEU-4 has none, because it is of the corpus. CIDEr's word weights stay those of all pictures. Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture.
+  BLEU-4 has none, because it is of the corpus. CIDEr's word weights stay those of all pictures.
+* Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture.
 * A complete BLIP-2 may carry a stage 1 that its training did not change: fine-tuning on captions keeps the one that it
   started from. Retrieval by the shipped stage 1 is left out, with a sentence, because it is no result of that training.
 * Pictures that the model was trained on are not told apart. Keep some in a folder of their own to measure with.
@@ -31,7 +32,7 @@ from blip2_lab.checkpoints import files
 from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, epoch_order, skip_report
-from blip2_lab.data.mixture import is_stream, open_sources
+from blip2_lab.data.mixture import Source, is_stream, open_sources
 from blip2_lab.evaluation import captioning, metrics, vqa
 from blip2_lab.evaluation.scenes import CAPTION_PROMPT, CAPTIONS
 from blip2_lab.models import retrieval
@@ -51,6 +52,16 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Pictures to measure on, not yet opened: (source, number), of how many, and what its sources left out."""
+
+    place: str
+    rows: list[tuple[Source, int]]
+    count: int
+    skipped: Counter[str]
+
+
+@dataclass(frozen=True)
 class OwnPictures:
     """Pictures that could be opened, encoded, with their texts. `note`: how many there are, and what was left out."""
 
@@ -62,22 +73,20 @@ class OwnPictures:
 
 def evaluate_on(
     model: Stage2Model | Stage1Model,
-    place: str | os.PathLike,
+    drawn: Drawn,
     *,
-    pictures: int = 1000,
     num_beams: int = 1,
     batch_size: int = 32,
     say: Say = lambda _: None,
 ) -> dict:
-    """All measurements on what `data.mixture.open_sources` finds at `place`, as one dictionary, ready for JSON.
+    """All measurements on pictures that `draw_pictures` drew, as one dictionary, ready for JSON.
 
-    pictures   at most so many, drawn at random and always the same ones
     num_beams  of the answers; captions use `scenes.CAPTIONS`
 
-    Raises ValueError for a place that cannot be read by index, and if fewer than two pictures can be opened.
+    Raises ValueError if fewer than two pictures can be opened.
     """
-    own = read_pictures(model, place, pictures, batch_size, say)
-    report: dict = {"place": os.fspath(place), "pictures": len(own.features), "read": own.note, "notes": []}
+    own = read_pictures(model, drawn, batch_size, say)
+    report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": []}
     if isinstance(model, Stage2Model):
         prompts = torch.cat([model.visual_prompt(chunk) for chunk in own.features.split(batch_size)])
         conditions = {"picture": prompts, "no_picture": prompts[:, :0], "shuffled_picture": prompts.roll(1, dims=0)}
@@ -102,25 +111,32 @@ def evaluate_on(
     return report
 
 
-@torch.no_grad()
-def read_pictures(
-    model: Stage2Model | Stage1Model, place: str | os.PathLike, most: int, batch_size: int, say: Say = lambda _: None
-) -> OwnPictures:
-    """Open and encode at most `most` pictures of a place. Pictures that cannot be opened are counted by cause."""
+def draw_pictures(place: str | os.PathLike, most: int = 1000) -> Drawn:
+    """Draw at most `most` pictures from what `data.mixture.open_sources` finds at a place; none is opened yet.
+
+    Raises ValueError for fewer than two, and for a place that cannot be read by index.
+    """
     if most < 2:
         raise ValueError(f"--pictures is {most}; at least 2 are needed, or there is no other picture to shuffle in")
-    encoder = model.image_encoder
-    if encoder is None:
-        raise ValueError("this stage-1 model has no image encoder, which reads pictures: load one that has")
     sources = open_sources(place).sources
     for source in sources:
         if is_stream(source):
             raise ValueError(f"{source.name} is a stream, which cannot be drawn from at random: download it first")
     rows = [(source, number) for source in sources for number in range(len(source))]
-    skipped = sum((Counter(source.skipped) for source in sources), Counter())
     order = epoch_order(0, 0, len(rows)).tolist()
-    chosen = [rows[i] for i in sorted(order[:most])]
-    say(f"reading {len(chosen)} of {len(rows)} pictures")
+    skipped = sum((Counter(source.skipped) for source in sources), Counter())
+    return Drawn(os.fspath(place), [rows[i] for i in sorted(order[:most])], len(rows), skipped)
+
+
+@torch.no_grad()
+def read_pictures(
+    model: Stage2Model | Stage1Model, drawn: Drawn, batch_size: int, say: Say = lambda _: None
+) -> OwnPictures:
+    """Open and encode the pictures. Those that cannot be opened are counted by cause."""
+    encoder, skipped = model.image_encoder, Counter(drawn.skipped)
+    if encoder is None:
+        raise ValueError("this stage-1 model has no image encoder, which reads pictures: load one that has")
+    say(f"reading {len(drawn.rows)} of {drawn.count} pictures")
     features, captions, questions, waiting = [], [], [], []
 
     def encode() -> None:
@@ -128,7 +144,7 @@ def read_pictures(
             features.append(encoder(encoder.preprocess(waiting)))
             waiting.clear()
 
-    for source, number in chosen:
+    for source, number in drawn.rows:
         try:
             example = source.record(number).open()
         except BrokenSample as broken:
@@ -143,9 +159,9 @@ def read_pictures(
     encode()
     note = skip_report(len(captions), skipped)
     if len(captions) < 2:
-        raise ValueError(f"{os.fspath(place)}: {note}; at least 2 pictures are needed to shuffle them")
+        raise ValueError(f"{drawn.place}: {note}; at least 2 pictures are needed to shuffle them")
     if not any(captions) and not any(questions):
-        raise ValueError(f"{os.fspath(place)} has no caption and no answered question to measure with")
+        raise ValueError(f"{drawn.place} has no caption and no answered question to measure with")
     return OwnPictures(torch.cat(features), captions, questions, note)
 
 

@@ -84,7 +84,7 @@ def _lower(token: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- shape
 
-_SIGMA = re.compile(r"Σ(?=.*[^\W\d_])")
+_SIGMA = re.compile(r"Σ(?=[-_.'’]?[^\W\d_])")
 _LINE_BREAKS = re.compile("\r?\n|[\r\x0b\x0c\u2028\u2029]")
 
 #: Characters that a rule names are kept. Others are replaced by the one that stands for their kind.

@@ -152,6 +152,9 @@ def parser() -> argparse.ArgumentParser:
     what = "scenes: answers, captions, retrieval (default); grounding: are its attention and attribution maps right?"
     evaluate.add_argument("benchmark", nargs="?", default="scenes", choices=("scenes", "grounding"), help=what)
     _model_options(evaluate)
+    evaluate.add_argument("--on", metavar="PLACE", help="measure on your own pictures, in any form of train --on")
+    most = "with --on: at most so many, drawn at random (default 1000)"
+    evaluate.add_argument("--pictures", type=int, default=1000, metavar="N", help=most)
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
     evaluate.add_argument("--book", type=int, default=1, metavar="SEED", help="which scenes (default 1, the card's)")
@@ -543,6 +546,8 @@ def _class_marks(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    if args.on is not None:
+        return _evaluate_on(args)
     if args.benchmark == "grounding":
         return _grounding(args)
     from blip2_lab.chat import conversation
@@ -557,6 +562,19 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(scores_table(numbers))
+
+
+def _evaluate_on(args: argparse.Namespace) -> None:
+    if args.benchmark == "grounding":
+        raise ValueError("grounding needs scenes whose truth is known, so it cannot be measured --on other pictures")
+    from blip2_lab.evaluation.own_pictures import draw_pictures, evaluate_on, own_table
+
+    console.check_writable(args.out)
+    drawn = draw_pictures(args.on, args.pictures)  # before the model: a wrong place is reported at once
+    report = evaluate_on(_load(args, answers=False), drawn, num_beams=args.beams, say=console.print_progress)
+    if args.out:
+        args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(own_table(report))
 
 
 def _grounding(args: argparse.Namespace) -> None:

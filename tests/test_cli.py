@@ -346,6 +346,28 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     assert json.loads(out.read_text()) == expected
 
 
+def test_evaluate_on_own_pictures_draws_them_before_the_model_and_writes_the_numbers(
+    capsys, model, monkeypatch, own, tmp_path
+):
+    from blip2_lab.evaluation import own_pictures
+
+    def measure(asked, drawn, *, num_beams, say):
+        return {"is it the model": asked is model, "drawn": len(drawn.rows), "of": drawn.count, "num_beams": num_beams}
+
+    monkeypatch.setattr(own_pictures, "evaluate_on", measure)
+    monkeypatch.setattr(own_pictures, "own_table", lambda report: f"a table of {report['drawn']}")
+    out = tmp_path / "numbers.json"
+    argv = ["evaluate", "--on", str(own), "--pictures", "3", "--beams", "2", "--out", str(out)]
+    assert run(capsys, *argv)[:2] == (0, "a table of 3\n")
+    assert json.loads(out.read_text()) == {"is it the model": True, "drawn": 3, "of": 4, "num_beams": 2}
+
+
+def test_evaluate_on_a_wrong_place_is_told_before_a_model_is_loaded(capsys, no_model, own, tmp_path):
+    assert "nothing" in complaint(capsys, "evaluate", "--on", str(tmp_path / "nowhere"))
+    assert "at least 2 are needed" in complaint(capsys, "evaluate", "--on", str(own), "--pictures", "1")
+    assert "grounding needs scenes" in complaint(capsys, "evaluate", "grounding", "--on", str(own))
+
+
 def test_grounding_uses_the_given_book(capsys, model, monkeypatch, tmp_path):
     from blip2_lab.interpret import grounding, query_probes
     from blip2_lab.interpret import report as findings

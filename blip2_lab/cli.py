@@ -96,7 +96,8 @@ def parser() -> argparse.ArgumentParser:
     _model_options(search)
 
     command("models", _models, "list the released models: their sizes, licenses, and the memory each needs")
-    command("recipes", _recipes, "list what can be trained, and what it costs")
+    recipes = command("recipes", _recipes, "list what can be trained, and what it costs; or show one recipe whole")
+    recipes.add_argument("recipe", metavar="RECIPE", nargs="?", help="its settings, expected losses and command")
 
     plan = command("plan", _plan, "show what a recipe needs, without a download: parameters, memory, FLOPs, hours")
     plan.add_argument("recipe", metavar="RECIPE", help="a name from `blip2-lab recipes`, for example a100-stage1")
@@ -354,7 +355,12 @@ def _models(args: argparse.Namespace) -> None:
 def _recipes(args: argparse.Namespace) -> None:
     from blip2_lab.training.recipes import registry
 
-    print(registry.recipes_table())
+    if args.recipe:
+        from blip2_lab.training.recipes.describe import describe
+
+        print(describe(registry.get(args.recipe)))
+    else:
+        print(registry.recipes_table())
 
 
 def _plan(args: argparse.Namespace) -> None:

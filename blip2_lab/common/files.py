@@ -52,6 +52,8 @@ def make_readable(*paths: Path) -> None:
             (probe / "new").unlink(missing_ok=True)
             probe.rmdir()
         path.chmod(mode)
+
+
 def replace_folder(finished: Path, folder: Path) -> None:
     """Put a finished folder in the place of another, which is removed. Both are on one disk.
 

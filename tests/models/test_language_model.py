@@ -68,6 +68,8 @@ def test_texts_are_a_list_of_texts(texts):
     with pytest.raises(ValueError, match="caption"):
         check_texts(texts, "caption")
     assert check_texts(("a", "b"), "caption") == ["a", "b"]
+
+
 def test_an_unknown_token_is_no_target(language, visual_prompt):
     unknown = language.tokenizer.unk_token_id
     prompt, answer = language.training_texts(["a"] * 2, ["red zebra boat", "tree"])

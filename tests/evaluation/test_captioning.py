@@ -35,6 +35,8 @@ def test_bleu_penalizes_a_short_caption():
 def test_bleu_compares_with_the_closest_reference_and_the_shorter_of_two():
     """4 words; references of 3 and 5 are equally close: 3 counts, and there is no penalty."""
     assert bleu(["a b c d"], [["a b c", "a b c d e"]])[0].corpus == pytest.approx(1)
+    # references of 1 and 5: 5 is closer, and 4 words are penalized by exp(1 - 5/4)
+    assert bleu(["a b c d"], [["a", "a b c d e"]])[0].corpus == pytest.approx(math.exp(-0.25))
 
 
 def test_bleu_of_a_corpus_is_no_mean_of_images():

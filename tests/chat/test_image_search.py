@@ -157,3 +157,12 @@ def test_the_commands(tiny_model, folder, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0].endswith("c.png")
     assert cli.main(["search", "a red boat", "--folder", str(folder / "below")]) == 2
     assert "blip2-lab index" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_searched_nevertheless(monkeypatch, tmp_path):
+    """A gallery that others share is often read-only."""
+    index, said = image_search.PictureIndex((), torch.empty(0), torch.empty(0), "x"), []
+    monkeypatch.setattr(image_search, "build", lambda *_, **__: index)
+    (tmp_path / image_search.FILE).with_suffix(".part").mkdir()  # stands in the way, as a missing permission would
+    assert image_search.open_folder(None, tmp_path, said.append) is index
+    assert len(said) == 1 and "cannot be kept" in said[0]

@@ -179,8 +179,10 @@ def test_tables(pictures, tmp_path, rounds):
         whole = rng.random() < 0.3
         header, inserts = text.index("\n") + 1, ('"', mark, mark + " ", '""', "'", " ", mark * 3, '"' + mark)
         for _ in range(0 if whole else rng.randint(1, 2)):
-            place = rng.randrange(header, len(text) - 1)  # not behind the last row
-            text = text[:place] + rng.choice(inserts) + text[place:]
+            place, insert = rng.randrange(header, len(text) - 1), rng.choice(inserts)  # not behind the last row
+            if rng.random() < 0.3:  # a quote that opens a cell, and may swallow the rows below
+                place, insert = text.index(mark, rng.randrange(header, text.rindex(mark) + 1)) + 1, '"'
+            text = text[:place] + insert + text[place:]
         (tmp_path / "captions.csv").write_text(text, encoding="utf-8", newline="")
         source = attempt(lambda: ImageFolder(tmp_path), f"round {round}: {text!r}")
         if source is None:

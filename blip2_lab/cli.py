@@ -26,6 +26,8 @@ from blip2_lab.common import console, threads
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     threads.wait_passively()
+    if hasattr(sys.stdout, "reconfigure"):  # a file's name may not be UTF-8, and a terminal may know ASCII only
+        sys.stdout.reconfigure(errors="backslashreplace")
     commands = parser()
     args, rest = commands.parse_known_args(argv)
     if rest and args.command != "app":

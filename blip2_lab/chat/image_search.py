@@ -174,7 +174,10 @@ def open_folder(model: Stage2Model | Stage1Model, folder: Path, say: Say = lambd
     """The folder's index, read anew where pictures came or changed, and kept beside them."""
     file = folder / FILE
     index = build(model, folder, previous=load(file) if file.is_file() else None, say=say)
-    save(index, file)
+    try:
+        save(index, file)
+    except OSError as error:  # a folder that others share may be read-only
+        say(f"the index cannot be kept, so the folder is read again next time: {error}")
     return index
 
 
@@ -202,13 +205,21 @@ def read_pictures(
 
 
 def save(index: PictureIndex, file: str | Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     stamps = [[stamp.file, stamp.bytes, stamp.changed] for stamp in index.stamps]
     metadata = {"model": index.model, "pictures": json.dumps(stamps), "encoder": json.dumps(index.encoder)}
     file = Path(file)
     fresh = file.with_suffix(".part")  # so that a stopped `index` leaves the old one whole
-    save_file({"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata)
+    fresh.open("ab").close()  # where this is not allowed, the error names the file
+    try:
+        save_file(
+            {"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata
+        )
+    except SafetensorError as error:  # a full disk
+        fresh.unlink(missing_ok=True)
+        raise OSError(f"{file} cannot be written ({error})") from None
     make_readable(fresh)
     fresh.replace(file)
 
@@ -220,6 +231,7 @@ def load(file: str | Path) -> PictureIndex:
     file = Path(file)
     if not file.is_file():
         raise ValueError(f"There is no index {file}; make it with `blip2-lab index {file.parent}`.")
+    file.open("rb").close()  # safetensors says "no such file" of one that may not be read
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}

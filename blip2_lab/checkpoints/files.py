@@ -183,8 +183,10 @@ def model_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to save a model in; at the end, its files replace those of an older model in `folder`.
 
     The old config.json is removed first and the new one comes last, so a folder whose replacement was interrupted is no
-    model. An error inside leaves the older model as it was.
+    model. An error inside leaves the older model as it was. Raises OSError where it cannot be written.
     """
+    from safetensors import SafetensorError
+
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / ".saving"
     shutil.rmtree(fresh, ignore_errors=True)  # of an interrupted save
@@ -195,8 +197,10 @@ def model_folder(folder: Path) -> Iterator[Path]:
         make_readable(*saved)
         for path in saved:
             flush(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # a full disk
+            raise OSError(f"the model cannot be written to {folder} ({error}); what was there is unchanged") from None
         raise
     (folder / "config.json").unlink(missing_ok=True)
     for old in [path for pattern in MODEL_FILES for path in folder.glob(pattern)]:

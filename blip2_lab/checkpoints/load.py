@@ -14,6 +14,7 @@ Paper: section 3.4. Notebook: 07.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def find_model(
 
     Before a download, free disk and memory are checked. Raises ValueError.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"A model is a name or a folder, and this is of type {type(name_or_path).__name__}.")
     if str(name_or_path) == "micro":
         if not (MICRO / "config.json").is_file():
             raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")

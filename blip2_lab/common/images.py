@@ -203,6 +203,8 @@ def image_list(images: Any) -> list:
 def walk_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Every file in a folder and below it, in order; linked folders included, each folder once.
 
+    Hidden files and folders (`.git`, macOS's `._boat.jpg`) are not looked at.
+
     `on_error` is called for a folder that cannot be read; without it, the error is raised.
     """
 
@@ -218,8 +220,8 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None] | None = None) 
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
-        yield from (Path(place) / name for name in sorted(names))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 
 def image_files(folder: Path) -> list[Path]:

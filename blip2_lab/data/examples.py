@@ -76,6 +76,10 @@ class Record:
     domain: str = ""
     unread: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.captions, str | bytes):
+            raise ValueError(f"captions is a single text, and a tuple of texts is wanted: ({self.captions[:40]!r},)")
+
     def open(self) -> Example:
         """Raises BrokenSample when the image cannot be read."""
         return Example(open_image(self.file), self.captions, self.questions, self.boxes, self.id, self.domain)

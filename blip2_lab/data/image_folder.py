@@ -149,7 +149,9 @@ class ImageFolder(ImageTextList):
                 message = f"{name!r} has the format {kind}, which is not read: convert it to JPEG or PNG"
                 self._leave_out(name, "not a picture", message)
             elif found is None:
-                self._leave_out(name, "missing file", f"{name!r} is a link to a file that is not there")
+                self._leave_out(
+                    name, "missing file", f"{name!r} is a link to a file that is not there, or is no regular file"
+                )
             elif text is None:
                 wanted = Path(name).with_suffix(".txt")
                 self._leave_out(name, "empty caption", f"{name!r} has no text: there is no {str(wanted)!r} beside it")
@@ -202,7 +204,7 @@ def _is_number(value: Any) -> bool:
 def _table_of(folder: Path) -> Path | None:
     """The table of a folder, or None. Raises ValueError where there are two: one of them would not be read."""
     wanted = {f"{stem}{ending}" for stem in TABLES for ending in ENDINGS}
-    found = sorted(path for path in folder.iterdir() if path.name.lower() in wanted and path.is_file())
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in wanted and not path.is_dir())
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise ValueError(f"{folder} has {names}: which one is meant? Rename or move the others")

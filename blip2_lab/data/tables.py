@@ -118,7 +118,7 @@ def _ignored(path: Path, found: Sequence[str], used: set[str]) -> list[str]:
 
 
 def _json_lines(text: str, path: Path) -> Table:
-    table, keys = Table(), {}
+    table, keys, used = Table(), {}, set()
     for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
@@ -130,13 +130,14 @@ def _json_lines(text: str, path: Path) -> Table:
             raise ValueError(f"{place} has a key twice that differs in case or spaces only: remove one")
         keys |= dict.fromkeys(row)
         columns = _columns(list(folded))
+        used |= set(columns.values())
         value = {kind: folded[name] for kind, name in columns.items()}
         captions = (value["caption"],) if "caption" in value else ()
         table.rows.append(Row(place, value.get("file"), captions, value.get("question"), value.get("answer")))
     columns = _columns([_folded(key) for key in keys])
     if table.rows and not _is_usable(columns):
         raise _no_columns(path, list(keys))
-    table.notes = _ignored(path, list(keys), {name for names in COLUMNS.values() for name in names})
+    table.notes = _ignored(path, list(keys), used)
     return table
 
 
@@ -223,7 +224,7 @@ class _Csv:
             first_line, *others = cell.split("\n")
             for line in [*others, *([first_line] if others and self.mark in first_line else [])]:
                 parts = [part.strip().strip('"').lower() for part in line.split(self.mark)]
-                if len(parts) > 1 and any(part.endswith(SUFFIXES) for part in parts):
+                if any(part.endswith(SUFFIXES) for part in parts):
                     raise ValueError(
                         f"{self.path}, line {first + 1} has a quote that spans other rows ({line.strip()[:60]!r}): "
                         'close it, or write "" for a quote within a quoted cell'

@@ -70,6 +70,8 @@ def check_texts(texts: Sequence[str], what: str) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"A {what} is text, and this is {text!r:.60}.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"A {what} has half a character (a lone surrogate): {text!r:.60}.")
     return texts
 
 

@@ -189,3 +189,12 @@ def test_an_index_of_another_image_encoder_is_refused(tiny_model, tmp_path):
     assert load(tmp_path / "kept").encoder == index.encoder and len(index.encoder) > 4
     half = encoder_fingerprint(SimpleNamespace(image_encoder=copy.deepcopy(tiny_model.image_encoder).bfloat16()))
     assert half != index.encoder and same_encoder(half, index.encoder)
+
+
+def test_a_folder_that_cannot_be_written_is_searched_nevertheless(monkeypatch, tmp_path):
+    """A gallery that others share is often read-only."""
+    index, said = image_search.PictureIndex((), torch.empty(0), torch.empty(0), "x"), []
+    monkeypatch.setattr(image_search, "build", lambda *_, **__: index)
+    (tmp_path / image_search.FILE).with_suffix(".part").mkdir()  # stands in the way, as a missing permission would
+    assert image_search.open_folder(None, tmp_path, said.append) is index
+    assert len(said) == 1 and "cannot be kept" in said[0]

@@ -100,7 +100,17 @@ def test_one_image_or_several():
 
 
 def test_the_images_of_a_folder_and_of_linked_ones(tmp_path):
-    for name in ("own/a.PNG", "own/b.jfif", "own/c.tif", "own/d.bmp", "own/notes.md", "own/deep/e.jpeg", "far/f.webp"):
+    for name in (
+        "own/._a.PNG",
+        "own/.trash/x.png",
+        "own/a.PNG",
+        "own/b.jfif",
+        "own/c.tif",
+        "own/d.bmp",
+        "own/notes.md",
+        "own/deep/e.jpeg",
+        "far/f.webp",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "own" / "far").symlink_to(tmp_path / "far")

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from blip2_lab.data.examples import AskedQuestion
+from blip2_lab.data.examples import AskedQuestion, Record
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import open_sources
 from blip2_lab.picturebook.words import Question
@@ -160,3 +160,15 @@ def test_where_nothing_can_be_used_the_first_cause_is_told(folder):
     (folder / "captions.csv").write_text("file,caption\nx.png,a boat\ny.png,a ship\n")
     with pytest.raises(ValueError, match="2 missing file.*line 2: there is no file.*data check` names all"):
         open_sources(folder)
+
+
+def test_one_caption_given_for_a_tuple_is_not_read_letter_by_letter(folder):
+    with pytest.raises(ValueError, match="a tuple of texts is wanted"):
+        Record(folder / "a.png", "a boat")
+
+
+def test_a_table_that_is_a_link_to_nothing_is_not_passed_over(folder):
+    (folder / "a.txt").write_text("a boat")
+    (folder / "captions.csv").symlink_to("nowhere.csv")
+    with pytest.raises(ValueError, match="there is no file .*captions.csv"):
+        ImageFolder(folder)

@@ -79,6 +79,7 @@ def test_several_captions(tmp_path):
     [
         ('file,caption\na.png,"a boat\nb.png,a cat\n', "line 2 has a quote that is never closed"),
         ('file,caption\na.png,"a boat\nb.png,a cat"\nc.png,x\n', "line 2 has a quote that spans other rows"),
+        ('file,n,caption\na.png,"0.5,a\nb.png",0.5,b\n', "line 2 has a quote that spans other rows"),
         ('caption,file\n"a boat,a.png\na cat",b.png\n', "line 2 has a quote that spans other rows"),
         ('file,caption\na.png,a boat\nb.png,"a "red" cat"\n', "line 3 has a quote in the middle of a quoted cell"),
         (f"file,caption\na.png,a boat\nb.png,{'x' * 140_000}\n", "line 3 has a cell of more than 131,072 characters"),

@@ -19,8 +19,6 @@ import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
-KEPT_FREE = 20_000_000  #: bytes of a disk that are left to logs and other small files
-
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace the content of a file completely or not at all."""
@@ -71,7 +69,7 @@ def require_space(folder: Path, size: int, what: str, help: str = "make room") -
     """Raises ValueError, in one sentence, where `size` more bytes do not fit on the disk of `folder`."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if size + min(size, KEPT_FREE) > free:
+    if size > free:
         raise ValueError(
             f"not enough space for {what}: {size_text(size)} in {folder}, and {size_text(free)} are free on its disk; "
             f"{help}"

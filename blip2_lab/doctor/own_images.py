@@ -25,6 +25,7 @@ from blip2_lab.training.run_folder import TRAINING_FILE, RunFolder
 MIN_SHUFFLED_RISE = 0.02  #: if shuffled images raise a loss by less than this share, it does not depend on the image
 MANY_UNKNOWN = 0.1  #: the share of unknown running words above which they are a likely cause of a failure
 OVERFITTED = 1.03  #: a loss on held-out images that has risen so far above its lowest value
+MIN_GALLERY = 10  #: held-out pictures below which retrieval is not judged
 MIN_FOUND = 3  #: pictures that must be found first; by chance it is one
 
 OVERFITTING_CAUSES = (
@@ -35,7 +36,7 @@ OVERFITTING_CAUSES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """`learned`: whether the model uses the images; None where nothing was held out. `says`: one sentence."""
+    """`learned`: whether the model uses the images; None where too little was held out. `says`: one sentence."""
 
     learned: bool | None
     says: str
@@ -56,11 +57,13 @@ def _outcome(about: dict) -> Outcome:
         return Outcome(learned, f"it {'looks' if learned else 'does not look'} at the pictures: {pair}")
     count = evaluation["pictures"]
     found = [evaluation["text_to_image_r1"], evaluation["image_to_text_r1"]]
-    learned = sum(found) / 2 * count > MIN_FOUND
     says = (
         f"of {count:.0f} held-out pictures {found[0]:.1%} are found first by their caption, and {found[1]:.1%} of the "
         f"captions by their picture (by chance {1 / count:.1%})"
     )
+    if count < MIN_GALLERY:
+        return Outcome(None, f"{says}: too few pictures to judge")
+    learned = sum(found) / 2 * count > MIN_FOUND
     return Outcome(learned, says if learned else f"it finds hardly more than chance: {says}")
 
 

@@ -147,10 +147,18 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
         state = drop_unused_eva_keys(dict(read_tensors([file])))
         return freeze(eva_encoder(state, dtype, "cpu"))
     folder = folder_of(name, runs_dir)
+    if _is_blip2(folder):  # a whole model: its image encoder
+        with hf_logging_off():
+            return freeze(load(folder).image_encoder.to(dtype))
     with hf_logging_off():
         if "clip-vit" in name:
             return freeze(ImageEncoder.from_clip(folder).to(dtype))
         return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(folder, dtype=dtype)))
+
+
+def _is_blip2(folder: Path) -> bool:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder.is_dir() else {}
+    return config.get("model_type") == "blip-2"
 
 
 def eva_file() -> Path:
@@ -174,6 +182,13 @@ def load_language_model(name: str, runs_dir: Path, max_text_tokens: int = 32) ->
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     path = folder_of(name, runs_dir)
+    if _is_blip2(path):  # a whole model: its language model
+        with hf_logging_off():
+            language_model = getattr(load(path), "language_model", None)
+        if language_model is None:
+            raise ValueError(f"{name} has no language model: give a BLIP-2 that generates, or a language model")
+        language_model.max_text_tokens = max_text_tokens
+        return language_model
     with hf_logging_off():
         tokenizer = AutoTokenizer.from_pretrained(path)
         is_encoder_decoder = AutoConfig.from_pretrained(path).is_encoder_decoder

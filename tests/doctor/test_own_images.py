@@ -51,11 +51,12 @@ def test_it_is_the_evaluation_of_the_model_that_was_kept(folder):
 
 
 def test_whether_it_finds_pictures(folder):
-    def about(text_to_image, image_to_text):
+    def about(text_to_image, image_to_text, pictures=140.0):
         numbers = {"text_to_image_r1": text_to_image, "image_to_text_r1": image_to_text}
-        return outcome(folder({"held_out": 3.0, "pictures": 140.0, **numbers}))
+        return outcome(folder({"held_out": 3.0, "pictures": pictures, **numbers}))
 
     assert about(0.007, 0.014).learned is False and "by chance 0.7%" in about(0.007, 0.014).says
+    assert about(1.0, 1.0, pictures=2.0).learned is None and "too few" in about(1.0, 1.0, pictures=2.0).says
     assert about(0.2, 0.1).learned and "20.0% are found first by their caption" in about(0.2, 0.1).says
 
 

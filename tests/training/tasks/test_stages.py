@@ -283,6 +283,11 @@ def test_a_run_can_stand_wherever_a_trained_part_is_asked_for(trained, own, tmp_
     assert torch.equal(stage2.model.qformer.query_tokens, queries)
     retrieval = builders.build_task(on(own, "micro-retrieval", "model.start=micro-stage1-own"), trained)
     assert torch.equal(retrieval.model.qformer.query_tokens, queries)
+    complete = trained / "micro-stage2"  # of a whole model, the part that is asked for
+    language = load_language_model(str(complete), tmp_path, max_text_tokens=20)
+    assert fingerprint(language) == fingerprint(load_language_model("micro-t5", trained))
+    assert language.max_text_tokens == 20
+    assert fingerprint(load_image_encoder(str(complete), tmp_path)) == fingerprint(stage1.image_encoder)
     scenes = builders.load_stage1(str(trained / "micro-stage1"), tmp_path)  # saved without its image encoder
     assert fingerprint(scenes.image_encoder) == fingerprint(stage1.image_encoder)
     (own / "sub").mkdir()

@@ -66,6 +66,14 @@ def test_a_wrong_guess_fails_and_is_told_the_truth(guess, truth):
     assert verdict.status == FAILED and "The reason." in verdict.message and "It is " in verdict.message
 
 
+def test_a_cell_prints_what_it_measures_only_after_a_guess(capsys):
+    checks.print_after(guess=None)("63 of 64")
+    checks.print_after(guess=" ")("63 of 64")
+    assert capsys.readouterr().out == ""
+    checks.print_after(guess=0)("63", "of 64")
+    assert capsys.readouterr().out == "63 of 64\n"
+
+
 def test_a_tempting_answer_gets_its_reasoning():
     tempting = {32: "That counts queries.", 1 / 32: "That is the probability."}
     assert "That counts queries." in checks.prediction("32", 257, "16 x 16 + 1.", tempting).message

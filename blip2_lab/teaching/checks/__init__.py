@@ -46,7 +46,7 @@ from blip2_lab.teaching.checks.grounding import (
 )
 from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_linear
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.teaching.checks.predictions import prediction
+from blip2_lab.teaching.checks.predictions import prediction, print_after
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
 from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate
@@ -90,6 +90,7 @@ __all__ = [
     "pointing_game",
     "prediction",
     "prepend",
+    "print_after",
     "qformer_layer",
     "rank_correlation",
     "rollout",

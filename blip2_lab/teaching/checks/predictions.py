@@ -13,7 +13,7 @@ Paper: none. Notebooks: all with predictions.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any,
     tempting  wrong answer -> the reasoning that leads to it
     """
     guess, truth = _plain(guess), _plain(truth)
-    if guess is None or (isinstance(guess, str) and not guess.strip()) or guess == []:
+    if not _is_made(guess):
         return graded(Verdict(NOT_ATTEMPTED, NAME, "Write your guess into the cell above first, then run this one."))
     unreadable = _unreadable(guess, truth)
     if unreadable:
@@ -47,6 +47,15 @@ def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any,
     thought = next((text for answer, text in (tempting or {}).items() if matches(guess, answer, 0.01)), "")
     parts = (f"It is {shown}, not {guess}.", thought, because)
     return graded(Verdict(FAILED, NAME, " ".join(part for part in parts if part)))
+
+
+def print_after(guess: Any) -> Callable[..., None]:
+    """`print` once there is a guess, and nothing before: for what a prediction's cell measures."""
+    return print if _is_made(_plain(guess)) else lambda *values, **options: None
+
+
+def _is_made(guess: Any) -> bool:
+    return not (guess is None or (isinstance(guess, str) and not guess.strip()) or guess == [])
 
 
 def matches(guess: Any, truth: Any, close: float = CLOSE) -> bool:

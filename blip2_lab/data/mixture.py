@@ -408,7 +408,6 @@ class SkipLog:
         self.names: set[str] = set()
         self.seen = 0
         self._lock = Lock()
-        self._read()
         left_out = [
             (f"{source.name}: {one.sample}", one)
             for source in mixture.sources
@@ -416,27 +415,32 @@ class SkipLog:
             if one.cause not in UNLISTED
         ]
         self.known += len(left_out)
+        self.causes.update(count_causes(one for _, one in left_out))
+        written = self._read()
         if rank_and_world()[0] == 0:
-            self._write([(name, one) for name, one in left_out if name not in self.names])
-        self.causes.update(count_causes(one for name, one in left_out if name not in self.names))
-        self.names |= {name for name, _ in left_out}
+            self._write([(name, one) for name, one in left_out if (name, one.cause) not in written], opened=True)
         self._check()
 
-    def _read(self) -> None:
-        """Count the lines of the file. A line that a kill has cut is left out: its sample will be found again."""
+    def _read(self) -> set[tuple[str, str]]:
+        """Count the lines of the file, and return (sample, cause) of those that were written when sources were opened:
+        what is left out now, the sources say. A line that a kill has cut is passed over; its sample is found again."""
+        opened: set[tuple[str, str]] = set()
         if self.file is None or not self.file.exists():
-            return
+            return opened
         for line in lines_of(self.file.read_text(encoding="utf-8", errors="replace")):
             try:
                 entry = json.loads(line)
-                name, one = entry["sample"], LeftOut(entry["sample"], entry["cause"], entry["message"])
+                name, cause = entry["sample"], entry["cause"]
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
-            if name not in self.names:
-                self.causes.update(count_causes([one]))
-            self.names.add(name)
+            if entry.get("opened"):
+                opened.add((name, cause))
+            elif name not in self.names:
+                self.causes[cause] += 1
+                self.names.add(name)
+        return opened
 
-    def _write(self, entries: Sequence[tuple[str, LeftOut]]) -> None:
+    def _write(self, entries: Sequence[tuple[str, LeftOut]], opened: bool = False) -> None:
         if self.file is None or not entries:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -446,7 +450,8 @@ class SkipLog:
                 if file.read(1) != b"\n":  # a line that a kill has cut
                     file.write(b"\n")
             for name, one in entries:
-                file.write((json.dumps(asdict(one) | {"sample": name}) + "\n").encode())
+                line = asdict(one) | {"sample": name} | ({"opened": True} if opened else {})
+                file.write((json.dumps(line) + "\n").encode())
 
     def add(self, name: str, broken: BrokenSample) -> None:
         """Count a broken sample, once."""
@@ -461,7 +466,7 @@ class SkipLog:
     def _check(self) -> None:
         total = self.known or max(self.seen, MIN_SEEN)
         if self.causes.total() > self.limit * total:
-            names = f"; {self.file} names them" if self.names and self.file else ""
+            names = f"; {self.file} names them" if self.file else ""
             raise ValueError(
                 f"{self.causes.total()} of {total} examples cannot be used ({list_causes(self.causes)}), more than "
                 f"data.max_broken={self.limit:g} allows{names}"

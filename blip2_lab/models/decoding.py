@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -85,13 +86,13 @@ class Decoding:
 
     def __post_init__(self) -> None:
         for name in ("num_beams", "max_new_tokens", "min_new_tokens"):
-            if not isinstance(getattr(self, name), int) or isinstance(getattr(self, name), bool):
+            if not isinstance(getattr(self, name), Integral) or isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
         if not isinstance(self.do_sample, bool):
             raise ValueError(f"do_sample is {self.do_sample!r}; it must be True or False.")
         for name in ("length_penalty", "top_p", "temperature", "repetition_penalty"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool):
+            if not isinstance(value, Real) or isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}; it must be a number.")
             if not math.isfinite(value):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number.")

@@ -89,7 +89,8 @@ RIGHT = [
         (q @ k.T).div(math.sqrt(k.size(-1))) + (0 if m is None else (~m) * -1e9), dim=1)),
     ("cross_attention_head", lambda x, i, q, k, v: F.scaled_dot_product_attention(x @ q, i @ k, i @ v)),
     ("split_heads", lambda x, h: x.reshape(*x.shape[:2], h, -1).permute(0, 2, 1, 3)),
-    ("cross_attention_layers", lambda n, f: range(0, n, f)), ("cross_attention_layers", lambda n, f: tuple(range(0, n, f))),
+    ("cross_attention_layers", lambda n, f: range(0, n, f)),
+    ("cross_attention_layers", lambda n, f: tuple(range(0, n, f))),
     ("itc_similarity", loop_similarity),
     ("itc_similarity", lambda i, t: F.cosine_similarity(i[:, :, None], t[None, None], dim=-1).amax(1)),
     ("contrastive_loss", log_sum_loss),
@@ -100,12 +101,15 @@ RIGHT = [
         (torch.arange(len(i)), i, torch.arange(len(i))), (torch.arange(len(i)), torch.arange(len(i)), t),
         (torch.ones(len(i)).long(), torch.zeros(2 * len(i)).long()))]),
     ("itm_logits", lambda head, z: torch.stack([head(q) for q in z.unbind(1)]).mean(0)),
-    ("next_word_loss", lambda x, y: -x.log_softmax(-1)[y != -100][torch.arange((y != -100).sum()), y[y != -100]].mean()),
-    ("learning_rate", lambda o, s: o.lr * (s + 1) / o.warmup_steps if s < o.warmup_steps else o.min_lr + (o.lr - o.min_lr)
+    ("next_word_loss", lambda x, y:
+        -x.log_softmax(-1)[y != -100][torch.arange((y != -100).sum()), y[y != -100]].mean()),
+    ("learning_rate", lambda o, s: o.lr * (s + 1) / o.warmup_steps if s < o.warmup_steps
+        else o.min_lr + (o.lr - o.min_lr)
         * math.cos(math.pi / 2 * (s - o.warmup_steps) / (o.steps - o.warmup_steps)) ** 2),
     ("exact_match", lambda p, a: p.strip().removesuffix(".").strip().casefold() == a.casefold()),
     ("confidence_interval", lambda p, n, z=1.96: np.clip(
-        (p + z * z / 2 / n + np.array([-1, 1]) * z * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n)) / (1 + z * z / n), 0, 1)),
+        (p + z * z / 2 / n + np.array([-1, 1]) * z * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n))
+        / (1 + z * z / n), 0, 1)),
     ("pointing_game", lambda h, b: bool(
         b[0] <= (int(h.argmax()) % h.shape[1] + 0.5) / h.shape[1] <= b[2]
         and b[1] <= (int(h.argmax()) // h.shape[1] + 0.5) / h.shape[0] <= b[3])),
@@ -174,14 +178,15 @@ def float_ids(rows, pad_token_id, *, left=False):
 WRONG = [
     ("attention_weights", divides_in_place, "in place"),
     ("attention_weights", lambda q, k, m=None: (
-        q @ k.T / q.shape[1] ** 0.5 - (0 if m is None else 12.0 * ~m)).softmax(-1), "weight"),
+        q @ k.T / q.shape[1] ** 0.5 - (0 if m is None else 12.0 * ~m)).softmax(-1), "low enough"),
     ("attention_weights", lambda q, k, m=None: S["attention_weights"](k, q, None if m is None else m.T), "shape"),
     ("attention_weights", lambda q, k, m=None: S["attention_weights"](q, k, m).round(), "sum to 1"),
     ("cross_attention_head", lambda x, i, q, k, v: S["cross_attention_head"](x, i, q, k, v).relu(), "mixtures"),
     ("cross_attention_head", lambda x, i, q, k, v: S["attention_weights"](x @ q, i @ v) @ (i @ v), "keys"),
     ("split_heads", lambda x, h: x.view(-1, h, x.shape[1], x.shape[2] // h), "Rows are mixed"),
     ("itc_similarity", detached("itc_similarity"), "no gradient"),
-    ("itc_similarity", lambda i, t: torch.tensor([[max(float(a @ b) for a in q) for b in t] for q in i]), "no gradient"),
+    ("itc_similarity", lambda i, t: torch.tensor(
+        [[max(float(a @ b) for a in q) for b in t] for q in i]), "no gradient"),
     ("contrastive_loss", detached("contrastive_loss"), "no gradient"),
     ("contrastive_loss", lambda i, t, x: S["contrastive_loss"](i.detach(), t, x), "image embeddings"),
     ("contrastive_loss", lambda i, t, x: torch.tensor(float(log_sum_loss(i, t, x))), "no gradient"),
@@ -230,7 +235,8 @@ def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
 
 
 NONSENSE = [
-    "boat", 1, 2.5, True, [], {}, (1, 2), [[1], [2, 3]], torch.zeros(0), torch.zeros(2, 3), torch.ones(3, dtype=torch.long),
+    "boat", 1, 2.5, True, [], {}, (1, 2), [[1], [2, 3]], torch.zeros(0), torch.zeros(2, 3),
+    torch.ones(3, dtype=torch.long),
     torch.full((2, 2), torch.nan), torch.ones(2, dtype=torch.cfloat), torch.ones(2, 2, device="meta"), np.ones(3),
     (torch.zeros(2), None), Text(torch.zeros(1), torch.zeros(1)), Text(None, "x"), object(), Ellipsis, 10**400,
 ]  # fmt: skip

@@ -103,6 +103,8 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
         return None
     if all(isinstance(value, tuple) for value in expected):
         return _swapped_parts(got, expected, tolerance)
+    if any(isinstance(a, Tensor) != isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
+        return None
     pairs = [(_as_tensor(a), _as_tensor(b)) for a, b in zip(got, expected, strict=True)]
     if any(a is None or b is None or kind_of(b) != "float" or kind_of(a) == "bool" for a, b in pairs):
         return None

@@ -5,7 +5,7 @@ Notes:
 * Each notebook is one assignment, named as its file, so that each week can have its own date.
 * nbgrader would replace an exercise's cell by "YOUR CODE HERE". Here the stub is the exercise, with its signature,
   docstring and permitted answers, so nothing is cleared but outputs.
-* `nbgrader_config.py` in the course holds all settings, so that the command `nbgrader` and its pages in JupyterLab
+* The file `CONFIG` in the course holds all settings, so that the command `nbgrader` and its pages in JupyterLab
   work on the same course.
 
 Paper: none. Notebooks: all with exercises.

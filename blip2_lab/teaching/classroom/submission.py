@@ -1,4 +1,4 @@
-"""One submission, graded in a child process: `python -m blip2_lab.teaching.classroom.submission COURSE …`.
+"""One submission, graded in a child process: `main`, started by grading.py.
 
 The process limits its memory and the size of the files it writes, so that the notebook's kernel inherits the limits,
 and grades into a gradebook of its own.

@@ -169,7 +169,7 @@ def deletes_cells(notebook: NotebookNode) -> None:
         for cell in notebook.cells
         if not cell.metadata.get("nbgrader", {}).get("grade")
         and cell is not last
-        and "import checks" not in cell.source
+        and ("nbgrader" in cell.metadata or "import checks" not in cell.source)
     ]
 
 

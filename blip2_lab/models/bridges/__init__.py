@@ -25,7 +25,15 @@ from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.bridges.resampler import Resampler
 from blip2_lab.models.bridges.wide_qformer import wide_qformer_config
 
+#: The bridges that `blip2_lab.save` stores under their own names: name -> (configuration, class). A Q-Former, wide or not,
+#: is stored in transformers' BLIP-2 layout.
+BRIDGES = {
+    "linear": (LinearConfig, LinearBridge),
+    "gated_cross_attention": (GatedCrossAttentionConfig, GatedCrossAttention),
+}
+
 __all__ = [
+    "BRIDGES",
     "Bridge",
     "DualEncoder",
     "DualEncoderConfig",

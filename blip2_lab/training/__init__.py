@@ -3,6 +3,7 @@
     recipes      what is trained, as data: the miniature's recipes and the paper's; no torch
     pipeline     several recipes in parallel processes, each started when its inputs are trained
     run          one recipe in its run folder
+    bridge_parts from the sizes in a recipe to a new bridge
     builders     from a recipe to its task: frozen models loaded, new ones built
     batches      batches of drawn scenes, of image-text data, of cached features
     tasks        what is trained, its losses and its evaluation

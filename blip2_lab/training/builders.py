@@ -27,12 +27,17 @@ from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, eva_encoder
 from blip2_lab.checkpoints.load import find_model, load, read_stage1
 from blip2_lab.checkpoints.memory import default_dtype
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.language_model import (
+    DecoderLanguageModel,
+    EncoderDecoderLanguageModel,
+    LanguageModel,
+    decoder_layers,
+)
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.models.vision_encoder import ImageEncoder, freeze, unfreeze
+from blip2_lab.models.vision_encoder import ImageEncoder, at_resolution, freeze, unfreeze
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.training.batches import (
@@ -44,8 +49,16 @@ from blip2_lab.training.batches import (
     scene_features,
     train_and_held_out,
 )
+from blip2_lab.training.bridge_parts import bridge_of
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, Recipe, Stage1Parts, Stage2Parts
+from blip2_lab.training.recipes.schema import (
+    BridgeParts,
+    FineTuneParts,
+    ImageTextData,
+    Recipe,
+    Stage1Parts,
+    Stage2Parts,
+)
 from blip2_lab.training.tasks import pretraining
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
@@ -189,7 +202,8 @@ def build_task(recipe: Recipe, runs_dir: str | Path) -> Task:
     if recipe.task == "stage1":
         return build_stage1(recipe, Path(runs_dir))
     if recipe.task == "stage2":
-        return build_stage2(recipe, Path(runs_dir))
+        build = build_bridge if isinstance(recipe.model, BridgeParts) else build_stage2
+        return build(recipe, Path(runs_dir))
     if recipe.task in ("caption", "vqa", "retrieval"):
         return build_fine_tuning(recipe, Path(runs_dir))
     return pretraining.build_task(recipe, Path(runs_dir))
@@ -213,12 +227,39 @@ def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
         stage1 = read_stage1(resolve(parts.stage1, runs_dir))
     else:
         stage1 = new_stage1(stage1_parts, image_encoder.width, runs_dir)
-    language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
-    if not torch.cuda.is_available():  # on a CPU, the backward of fused attention makes a step a third slower
-        language_model.model.set_attn_implementation("eager")
+    language_model = _language_model_to_train_through(parts, runs_dir)
     model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
     if parts.pretrained:
         model.attach_stage1(stage1)  # saved with the model, for matching and retrieval
+    return _stage2_task(recipe, model, runs_dir)
+
+
+def build_bridge(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
+    """Stage 2 with another bridge than a Q-Former from stage 1."""
+    require_data_path(recipe)
+    parts: BridgeParts = recipe.model
+    if parts.train_language_model or parts.train_vision_layers:
+        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
+        raise ValueError(f"{what}; a bridge is trained here with both models frozen")
+    image_encoder = load_image_encoder(parts.image_encoder, runs_dir)
+    check_layout(image_encoder)
+    if parts.image_size is not None:
+        image_encoder = at_resolution(image_encoder, parts.image_size)
+    language_model = _language_model_to_train_through(parts, runs_dir)
+    layers = len(decoder_layers(language_model.model))
+    bridge = bridge_of(parts, image_encoder.width, language_model.width, layers)
+    return _stage2_task(recipe, Stage2Model(image_encoder, bridge, language_model), runs_dir)
+
+
+def _language_model_to_train_through(parts: Stage2Parts | BridgeParts, runs_dir: Path) -> LanguageModel:
+    language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
+    if not torch.cuda.is_available():  # on a CPU, the backward of fused attention makes a step a third slower
+        language_model.model.set_attn_implementation("eager")
+    return language_model
+
+
+def _stage2_task(recipe: Recipe, model: Stage2Model, runs_dir: Path) -> Stage2Task | CaptionTask:
+    image_encoder = model.image_encoder
     if isinstance(recipe.data, ImageTextData):
         batches = image_text_batches(recipe, image_encoder, runs_dir)
         return CaptionTask(model, batches, image_encoder, prompt=None, held_out=batches.validation())
@@ -284,7 +325,7 @@ def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
     model.language_model.max_text_tokens = parts.max_text_tokens
     if device == "cpu":
         model.language_model.model.set_attn_implementation("eager")  # see build_stage2
-    trained = [model.qformer, model.language_projection]
+    trained = [model.bridge]
     if parts.train_image_encoder:
         trained.append(unfreeze(model.image_encoder))
     for module in trained:  # small AdamW updates are rounded away in 16 bits; autocast still computes in 16 bits

@@ -2,6 +2,7 @@
 
     schema    the dataclasses of a recipe, and `override`, which changes one value: `optim.lr=5e-5`
     micro     the miniature, for a laptop
+    bridges   the miniature with other bridges than the Q-Former
     paper     the paper's recipes, the released code's, and versions for one GPU
     registry  all of them by name
 
@@ -12,6 +13,7 @@ Paper: section 3.4, Tables 1, 2 and 7 to 9. Notebook: 08.
 
 from blip2_lab.training.recipes.registry import RECIPES, get, needs, pretraining_recipe, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import (
+    BridgeParts,
     FineTuneParts,
     ImageTextData,
     MicroPart,
@@ -27,6 +29,7 @@ from blip2_lab.training.recipes.schema import (
 
 __all__ = [
     "RECIPES",
+    "BridgeParts",
     "FineTuneParts",
     "MicroPart",
     "OptimConfig",

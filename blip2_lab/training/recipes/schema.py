@@ -64,6 +64,37 @@ class Stage2Parts:
 
 
 @dataclass(frozen=True)
+class BridgeParts:
+    """The parts of a model whose bridge (models/bridges/) is trained without a stage 1. Names as in `Stage1Parts`.
+
+    bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
+    image_size            resolution, by interpolated position embeddings; None: what the image encoder was trained with
+    num_visual_tokens     of a pooled projector, a Q-Former, or a resampler; None: all features (Q-Former: 32)
+    width, num_layers     of a wide Q-Former
+    every, ffn_width      gated blocks before every k-th layer; the width of their feed-forward networks (None: none)
+    num_blocks, num_codes fusion blocks of a dual encoder; its patch ids (None: continuous features)
+    train_language_model  the language model is trained, too
+    train_vision_layers   so many of the image encoder's last layers are trained, too
+    """
+
+    bridge: str = "linear"
+    image_encoder: str = "micro-vit"
+    language_model: str = "micro-t5"
+    image_size: int | None = None
+    num_visual_tokens: int | None = None
+    width: int = 768
+    num_layers: int = 12
+    every: int = 1
+    ffn_width: int | None = None
+    num_blocks: int = 2
+    num_codes: int | None = None
+    max_text_tokens: int = 32
+    match_embeddings: bool = False
+    train_language_model: bool = False
+    train_vision_layers: int = 0
+
+
+@dataclass(frozen=True)
 class FineTuneParts:
     """What fine-tuning starts from: a recipe's name (its run folder), "micro", a folder, or a hub name.
 
@@ -191,7 +222,7 @@ class Recipe:
     cost: str
     task: str
     optim: OptimConfig | None = None
-    model: MicroPart | Stage1Parts | Stage2Parts | FineTuneParts | None = None
+    model: MicroPart | Stage1Parts | Stage2Parts | BridgeParts | FineTuneParts | None = None
     data: SyntheticTextData | SceneData | ImageTextData | None = None
     seed: int = 0
     save_every: int = 200

@@ -9,8 +9,8 @@ Notes:
   LAVIS: it keeps the language model's dropout on in training.)
 * OPT pads on the left to generate: [visual prompt][pads][prompt]. T5 pads on the right.
 * The probability of a token is always the model's (temperature 1, no penalties), for every way of decoding.
-* With deep fusion (`with_deep_fusion`), `visual_prompt` is not in front of the text: blocks between the layers attend to
-  it (models/bridges/gated_cross_attention.py). It takes up no position.
+* With deep fusion (`with_deep_fusion`), `visual_prompt` is not in front of the text: blocks between the layers attend
+  to it (models/bridges/gated_cross_attention.py). It takes up no position.
 
 Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of width 5, length penalty -1). Notebook: 10.
 """

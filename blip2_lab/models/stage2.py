@@ -4,9 +4,9 @@
 
 Notes:
 
-* Only the bridge trains, in the paper the Q-Former and one linear layer. The gradient passes through the frozen language
-  model to the visual prompt. Other bridges (models/bridges/) can take the Q-Former's place: a linear projector, or gated
-  cross-attention, whose visual prompt is what the language model's layers attend to.
+* Only the bridge trains, in the paper the Q-Former and one linear layer. The gradient passes through the frozen
+  language model to the visual prompt. Other bridges (models/bridges/) can take the Q-Former's place: a linear
+  projector, or gated cross-attention, whose visual prompt is what the language model's layers attend to.
 * A decoder language model (OPT) is trained with the language modeling loss of the caption after the visual prompt. An
   encoder-decoder (FlanT5) is trained with prefix language modeling: the caption is split before a random word, the
   encoder reads visual prompt and prefix, the decoder predicts the suffix. (differs from LAVIS: its release splits no
@@ -106,8 +106,8 @@ class Stage2Model(nn.Module):
     # -- training --------------------------------------------------------------------------------------------------
 
     def visual_prompt(self, image_features: Tensor) -> Tensor:
-        """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt; with deep fusion the memory
-        [B,M,Dv] that the language model's layers attend to."""
+        """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt; with deep fusion the
+        memory [B,M,Dv] that the language model's layers attend to."""
         return self.bridge(image_features)
 
     @property

@@ -9,8 +9,8 @@
     dual_encoder            two encoders and fusion blocks; matches, retrieves, ranks; generates no text
 
 Early fusion: the image becomes tokens in front of the text, a soft prompt (`linear`, `qformer`, `wide_qformer`). Deep
-fusion: the layers of the language model attend to the image (`gated_cross_attention`). A dual encoder has no decoder, so
-it is not a bridge of a Stage2Model.
+fusion: the layers of the language model attend to the image (`gated_cross_attention`). A dual encoder has no decoder,
+so it is not a bridge of a Stage2Model.
 
 Begin with `bridge.Bridge`.
 
@@ -25,8 +25,8 @@ from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.bridges.resampler import Resampler
 from blip2_lab.models.bridges.wide_qformer import wide_qformer_config
 
-#: The bridges that `blip2_lab.save` stores under their own names: name -> (configuration, class). A Q-Former, wide or not,
-#: is stored in transformers' BLIP-2 layout.
+#: The bridges that `blip2_lab.save` stores under their own names: name -> (configuration, class). A Q-Former, wide or
+#: not, is stored in transformers' BLIP-2 layout.
 BRIDGES = {
     "linear": (LinearConfig, LinearBridge),
     "gated_cross_attention": (GatedCrossAttentionConfig, GatedCrossAttention),

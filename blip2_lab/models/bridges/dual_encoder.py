@@ -1,6 +1,7 @@
 """A dual encoder with fusion: one encoder for images, one for texts, cross-attention between them, no decoder.
 
-`DualEncoder` is where to begin: `losses` trains it, `match` and `rank` use it, `embed_images` and `embed_texts` retrieve.
+`DualEncoder` is where to begin: `losses` trains it, `match` and `rank` use it, `embed_images` and `embed_texts`
+retrieve.
 
 Notes:
 
@@ -9,12 +10,13 @@ Notes:
 * The fusion blocks stand on top of the text encoder: every token attends to the image, in `GatedBlock`s of
   gated_cross_attention.py. Their gates start at 0. The logits of ITM are averaged over the tokens, as BLIP-2 averages
   them over its queries.
-* One vocabulary for patches and words: a codebook of `num_codes` vectors replaces each image feature by its nearest one,
-  and patch ids follow the word ids (`patch_ids`), as in Chameleon (arXiv 2405.09818). What this loses against continuous
-  features is measured by `quantization_error`. `num_codes=None` keeps the continuous features.
-* It generates no text: there is no decoder after the fusion. It can match, retrieve, and answer by ranking given candidates.
-* What it shares with the Q-Former: ITC and ITM, by the same functions (models/losses.py). What it lacks: ITG, queries, and
-  a language model that answers.
+* One vocabulary for patches and words: a codebook of `num_codes` vectors replaces each image feature by its nearest
+  one, and patch ids follow the word ids (`patch_ids`), as in Chameleon (arXiv 2405.09818). What this loses against
+  continuous features is measured by `quantization_error`. `num_codes=None` keeps the continuous features.
+* It generates no text: there is no decoder after the fusion. It can match, retrieve, and answer by ranking given
+  candidates.
+* What it shares with the Q-Former: ITC and ITM, by the same functions (models/losses.py). What it lacks: ITG, queries,
+  and a language model that answers.
 
 Paper: arXiv 2107.07651 (ALBEF), section 3; arXiv 2112.04482 (FLAVA). Notebook: 10.
 """
@@ -29,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
-from blip2_lab.models.language_model import DecoderLanguageModel
+from blip2_lab.models.language_model import DecoderLanguageModel, Text
 from blip2_lab.models.losses import itc_loss, itm_loss, sample_negatives
 from blip2_lab.models.vision_encoder import ImageEncoder, freeze
 
@@ -132,11 +134,13 @@ class DualEncoder(nn.Module):
 
     # -- texts -----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def text_states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """B texts -> the states [B,T,Dl] of the frozen text encoder, and their mask bool[B,T]; padded on the left, so
-        that the last column is every text's last token."""
-        text = self.language_model.prompt_texts(texts)
+        """B texts -> the states [B,T,Dl] of the text encoder, and their mask bool[B,T]; padded on the left, so that the
+        last column is every text's last token."""
+        return self.states_of(self.language_model.prompt_texts(texts))
+
+    def states_of(self, text: Text) -> tuple[Tensor, Tensor]:
+        """`text_states` from ids: text [B,T], padded on the left."""
         decoder = self.language_model.model.get_decoder()
         states = decoder(input_ids=text.ids, attention_mask=text.mask.long(), use_cache=False).last_hidden_state
         return states.to(self.text_layer_norm.weight.dtype), text.mask
@@ -158,12 +162,13 @@ class DualEncoder(nn.Module):
     def losses(
         self,
         image_features: Tensor,
-        captions: Sequence[str],
+        captions: Sequence[str] | Text,
         generator: torch.Generator | None = None,
         matches: Tensor | None = None,
     ) -> DualEncoderLosses:
         """ITC and ITM of B pairs. matches bool[B,B]: captions that are true of an image; None: only its own."""
-        (states, mask), tokens = self.text_states(captions), self.image_tokens(image_features)
+        text = captions if isinstance(captions, Text) else self.language_model.prompt_texts(captions)
+        (states, mask), tokens = self.states_of(text), self.image_tokens(image_features)
         image_embeds = F.normalize(self.image_projection(tokens.mean(dim=1)), dim=-1)
         similarity = image_embeds @ self.embed_texts(states).T / self.temperature
         true = torch.eye(len(states), dtype=torch.bool, device=states.device) if matches is None else matches

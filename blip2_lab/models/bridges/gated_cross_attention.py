@@ -5,17 +5,18 @@
 Notes:
 
 * Before every k-th layer of the language model a block adds tanh(gate) times what its tokens read from the image, then
-  tanh(gate) times a feed-forward network. Gates start at 0: the model then *is* the text model, logit for logit (tested).
+  tanh(gate) times a feed-forward network. Gates start at 0: the model then *is* the text model, logit for logit
+  (tested).
 * What it shares with the Q-Former: cross-attention to the same frozen features, under the same LayerNorm. What differs:
-  the text's tokens are the queries, so no soft prompt takes up room in the context; and the new weights stand inside the
-  language model, at its width, a hundred times as many for a large one.
+  the text's tokens are the queries, so no soft prompt takes up room in the context; and the new weights stand inside
+  the language model, at its width, a hundred times as many for a large one.
 * The language model itself is not changed: `attending` puts hooks before its layers for the time of one call, in the
   thread that calls, and removes them. So one frozen model may serve several bridges, and is stored under its own names.
 * Keys and values of an image are computed once for all tokens of an answer (`keys_values`). With beams, the rows of one
   image share them.
 * In an encoder-decoder the blocks are in the decoder, which exists for every prompt, the empty one too.
-* transformers' `IdeficsGatedCrossAttentionLayer` computes the same with RMSNorm and SwiGLU (tested: with its norms and its
-  network replaced by ours, same weights, same output). It applies no cache of the image, and cannot be recorded.
+* transformers' `IdeficsGatedCrossAttentionLayer` computes the same with RMSNorm and SwiGLU (tested: with its norms and
+  its network replaced by ours, same weights, same output). It applies no cache of the image, and cannot be recorded.
 * differs from Flamingo: biases, exact GELU instead of squared ReLU, and LayerNorm on the features without a resampler.
 
 Paper: arXiv 2204.14198 (Flamingo), section 2.2 and appendix A.1.2. Notebook: 10.

@@ -7,11 +7,13 @@ Notes:
 * With one matrix it is LLaVA's first projector (arXiv 2304.08485, section 4.1); with `hidden_width` it is the two-layer
   one of LLaVA-1.5 (arXiv 2310.03744), transformers' `LlavaMultiModalProjector` (tested: same weights, same output).
   transformers' class has no linear form and no pooling, so the ten lines stand here.
-* `num_visual_tokens` pools the grid of patches to that many tokens by averages, so that a projector and a Q-Former can be
-  compared at the same length of the soft prompt. [CLS] is left out then.
+* `num_visual_tokens` pools the grid of patches to that many tokens by averages, so that a projector and a Q-Former can
+  be compared at the same length of the soft prompt. [CLS] is left out then.
 * What it shares with the Q-Former: the LayerNorm on the image features, the projection to the language model's width,
-  and early fusion. What it lacks: queries, attention, and stage 1. Each of its tokens depends on one place of the image.
-* differs from LLaVA: it has no LayerNorm on the features. BLIP-2 has one in front of the Q-Former; all bridges here have.
+  and early fusion. What it lacks: queries, attention, and stage 1. Each of its tokens depends on one place of the
+  image.
+* differs from LLaVA: it has no LayerNorm on the features. BLIP-2 has one in front of the Q-Former; all bridges here
+  have.
 
 Paper: arXiv 2304.08485, section 4.1; BLIP-2, section 3.3. Notebook: 10.
 """
@@ -73,7 +75,8 @@ class LinearBridge(Bridge):
 
 
 def pool_patches(image_features: Tensor, count: int) -> Tensor:
-    """image_features [B,1+G*G,Dv], [CLS] first -> averages over `count` regions of the grid [B,count,Dv], without [CLS].
+    """image_features [B,1+G*G,Dv], [CLS] first -> averages over `count` regions of the grid [B,count,Dv], without
+    [CLS].
 
     The regions form the grid of rows x columns = count that is nearest to a square: 16 are 4 x 4, 32 are 4 x 8.
     """

@@ -4,12 +4,12 @@
 
 Notes:
 
-* It shares with the Q-Former that learned vectors cross-attend to the patches. Unlike the Q-Former it has pre-LayerNorm,
-  attends in one step to [patches ; latents] instead of alternating self- and cross-attention, works in the image's width,
-  reads no text, and has no training of its own.
-* The computation is Flamingo's, and that of transformers' `IdeficsPerceiverResampler` (tested: same weights, same output).
-  It is written out here because transformers' takes its sizes from a whole Idefics configuration, and its weights cannot
-  be recorded.
+* It shares with the Q-Former that learned vectors cross-attend to the patches. Unlike the Q-Former it has
+  pre-LayerNorm, attends in one step to [patches ; latents] instead of alternating self- and cross-attention, works in
+  the image's width, reads no text, and has no training of its own.
+* The computation is Flamingo's, and that of transformers' `IdeficsPerceiverResampler` (tested: same weights, same
+  output). It is written out here because transformers' takes its sizes from a whole Idefics configuration, and its
+  weights cannot be recorded.
 * differs from Flamingo: the projections have biases, as everywhere in this package.
 
 Paper: arXiv 2204.14198 (Flamingo), section 2.1 and appendix A.1.1. Notebook: 10.

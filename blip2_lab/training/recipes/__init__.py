@@ -4,6 +4,7 @@
     micro     the miniature, for a laptop
     bridges   the miniature with other bridges than the Q-Former
     paper     the paper's recipes, the released code's, and versions for one GPU
+    relatives four descriptions of BLIP-2's relatives, from 4 to 81 billion parameters, to plan
     registry  all of them by name
 
 Begin with `get(name)`; `blip2-lab recipes` lists the names.

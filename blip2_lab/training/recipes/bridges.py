@@ -1,4 +1,5 @@
-"""Recipes of the miniature with other bridges than the Q-Former: same features, same frozen language model, same captions.
+"""Recipes of the miniature with other bridges than the Q-Former: same features, same frozen language model, same
+captions.
 
 `MICRO_BRIDGES` lists them. Each is trained as `micro-stage2` is, from random weights, with the frozen T5; for the OPT:
 

@@ -13,9 +13,12 @@ from blip2_lab.common.console import did_you_mean
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
+from blip2_lab.training.recipes.relatives import RELATIVES
 from blip2_lab.training.recipes.schema import BridgeParts, FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*MICRO, OWN, *MICRO_BRIDGES, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS)}
+RECIPES: dict[str, Recipe] = {
+    r.name: r for r in (*MICRO, OWN, *MICRO_BRIDGES, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS, *RELATIVES)
+}
 
 
 def get(name: str) -> Recipe:

@@ -88,7 +88,9 @@ def test_the_gated_block_is_idefics_but_for_its_norms_and_its_network():
     zero_biases(ours)
     attention = ours.cross_attention
     for name in ("query", "key", "value"):
-        getattr(attention, name).load_state_dict(getattr(theirs.cross_attn, f"{name[0]}_proj").state_dict(), strict=False)
+        getattr(attention, name).load_state_dict(
+            getattr(theirs.cross_attn, f"{name[0]}_proj").state_dict(), strict=False
+        )
     attention.output.load_state_dict(theirs.cross_attn.o_proj.state_dict(), strict=False)
     theirs.input_layernorm, theirs.post_attention_layernorm = ours.attention_layer_norm, ours.ffn_layer_norm
     theirs.mlp = nn.Sequential(ours.expand, nn.GELU(), ours.contract)

@@ -1,0 +1,200 @@
+"""Two layers of each described model at full width really run on a CPU: forward, backward, one step of AdamW.
+
+Layers, widths and numbers of tokens are those of the plan; the vocabulary is small (a lookup table and one matrix), and
+the large parts have 16 bits. The text encoder of the dual encoder is frozen here: its optimizer would need 13 GB.
+"""
+
+import os
+import socket
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from blip2_lab.checkpoints.memory import free_memory
+from blip2_lab.common import distributed
+from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig
+from blip2_lab.models.language_model import Text, decoder_layers, language_model
+from blip2_lab.models.qformer import QFormer
+from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.vision_encoder import ImageEncoder, eva_vit_g_config
+from blip2_lab.training.bridge_parts import bridge_of, num_heads
+from blip2_lab.training.planning.bridges import bridge_blueprint
+from blip2_lab.training.planning.large_models import large_vit, llama
+from blip2_lab.training.planning.parameters import blueprint, build_language_model, count_parameters
+from blip2_lab.training.recipes.registry import get
+
+pytestmark = pytest.mark.slow
+LAYERS, VOCABULARY, EXAMPLES, TOKENS = 2, 1000, 2, 12
+
+
+@contextmanager
+def dtype(wanted: torch.dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(wanted)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def ids(rows: int = EXAMPLES, count: int = TOKENS) -> Text:
+    drawn = torch.randint(3, VOCABULARY, (rows, count), generator=torch.Generator().manual_seed(0))
+    return Text(drawn, torch.ones(rows, count, dtype=torch.bool))
+
+
+def images(model: nn.Module) -> torch.Tensor:
+    size = model.image_encoder.image_size
+    return torch.randn(EXAMPLES, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def flant5_xl() -> Stage2Model:
+    from transformers import T5Config
+
+    from blip2_lab.models.micro import new_t5
+
+    planned = build_language_model("google/flan-t5-xl").config
+    vision = eva_vit_g_config()
+    vision.num_hidden_layers = LAYERS
+    with dtype(torch.bfloat16):
+        encoder = ImageEncoder.from_config(vision)
+        shape = planned.to_dict() | dict(num_layers=LAYERS, num_decoder_layers=LAYERS, vocab_size=VOCABULARY)
+        language = language_model(new_t5(T5Config(**shape)))
+    config = replace(blueprint(get("flant5-xl-stage2")).qformer.config, num_layers=LAYERS)
+    return Stage2Model(encoder, QFormer(config), language)
+
+
+def decoder_with_bridge(name: str, trained: torch.dtype) -> Stage2Model:
+    parts = get(name).model
+    with dtype(torch.bfloat16):
+        encoder = large_vit(parts.image_encoder, parts.image_size or 224, layers=LAYERS)
+        language = language_model(llama(parts.language_model, LAYERS, VOCABULARY))
+    with dtype(trained):
+        layers = replace(parts, num_layers=LAYERS)
+        bridge = bridge_of(layers, encoder.width, language.width, LAYERS)
+    model = Stage2Model(encoder, bridge, language)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key.endswith("_gate"):
+                parameter.fill_(0.5)  # at 0 nothing behind a gate has a gradient
+    return model
+
+
+def answer_loss(model: Stage2Model) -> torch.Tensor:
+    model.train()
+    with torch.no_grad():
+        features = model.image_encoder(images(model).to(torch.bfloat16))
+    prompt = model.visual_prompt(features)
+    assert prompt.shape == (EXAMPLES, model.num_visual_tokens, prompt.shape[-1])
+    return model.language_model.answer_loss(prompt, ids(count=3), ids())
+
+
+def step(model: nn.Module, loss: torch.Tensor) -> None:
+    """Backward and one step of AdamW: every trained parameter has a finite gradient and moves, no frozen one does."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    frozen = [(p, p.flatten()[:8].clone()) for p in model.parameters() if not p.requires_grad]
+    before = {name: p.detach().flatten()[:64].clone() for name, p in trained.items()}
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained.values())
+    torch.optim.AdamW(trained.values(), lr=1e-2).step()
+    assert all(torch.isfinite(p).all() for p in trained.values())
+    still = [name for name, p in trained.items() if torch.equal(p.detach().flatten()[:64], before[name])]
+    assert all(name.endswith("key.bias") for name in still), still  # softmax does not depend on it
+    assert all(torch.equal(p.flatten()[:8], value) for p, value in frozen)
+
+
+def need(gigabytes: float) -> None:
+    if free_memory("cpu") < (gigabytes + 2) * 1e9:
+        pytest.skip(f"two layers at full width need {gigabytes} GB of free memory")
+
+
+def same_layers(small: nn.Module, planned: nn.Module) -> None:
+    assert count_parameters(small[0]) == count_parameters(planned[0])
+
+
+def test_flant5_xl():
+    need(3)
+    model, planned = flant5_xl(), blueprint(get("flant5-xl-stage2"))
+    same_layers(model.image_encoder.model.encoder.layers, planned.image_encoder.model.encoder.layers)
+    same_layers(model.qformer.layers, planned.qformer.layers)
+    same_layers(decoder_layers(model.language_model.model)[1:], decoder_layers(planned.language)[1:])
+    assert (model.num_visual_tokens, model.language_model.width) == (32, 2048)
+    step(model, answer_loss(model))
+
+
+def test_adapter_xl():
+    need(7)
+    model, planned = decoder_with_bridge("adapter-xl", torch.float32), bridge_blueprint(get("adapter-xl"))
+    same_layers(model.image_encoder.model.encoder.layers, planned.image_encoder.model.encoder.layers)
+    same_layers(model.qformer.layers, planned.parts["Q-Former"].layers)
+    same_layers(decoder_layers(model.language_model.model), decoder_layers(planned.language))
+    assert (model.image_encoder.num_features, model.num_visual_tokens, model.qformer.config.width) == (1370, 32, 2048)
+    step(model, answer_loss(model))
+
+
+def test_gated_65b():
+    need(10)
+    model, planned = decoder_with_bridge("gated-65b", torch.bfloat16), bridge_blueprint(get("gated-65b"))
+    same_layers(model.image_encoder.model.encoder.layers, planned.image_encoder.model.encoder.layers)
+    same_layers(model.bridge.blocks, planned.parts["bridge"].blocks)
+    same_layers(decoder_layers(model.language_model.model), decoder_layers(planned.language))
+    assert len(planned.parts["bridge"].blocks) == 20 and len(model.bridge.blocks) == 1
+    assert (model.image_encoder.num_features, model.language_model.width) == (257, 8192)
+    step(model, answer_loss(model))
+
+
+def test_dual_70b():
+    need(6)
+    parts, planned = get("dual-70b").model, bridge_blueprint(get("dual-70b"))
+    with dtype(torch.bfloat16):
+        encoder = large_vit(parts.image_encoder, layers=LAYERS)
+        language = language_model(llama(parts.language_model, LAYERS, VOCABULARY))
+        config = DualEncoderConfig(encoder.width, language.width, num_heads(language.width), num_blocks=LAYERS)
+        model = DualEncoder(config, encoder, language)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention_gate.fill_(0.5)
+    same_layers(model.image_encoder.model.encoder.layers, planned.image_encoder.model.encoder.layers)
+    same_layers(model.blocks, planned.parts["fusion blocks"])
+    same_layers(decoder_layers(model.language_model.model), decoder_layers(planned.language))
+    features = model.image_encoder(images(model).to(torch.bfloat16))
+    assert features.shape == (EXAMPLES, 257, 1280) and len(planned.parts["fusion blocks"]) == 22
+    step(model, model.losses(features, ids(), torch.Generator().manual_seed(0)).total)
+
+
+def _sharded_step(rank: int, world: int, port: int) -> None:
+    """One rank: the model under FSDP2, one step, its share of the memory."""
+    os.environ |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    model = decoder_with_bridge("adapter-xl", torch.float32)
+    whole = sum(p.numel() for p in model.parameters())
+    distributed.shard(model, torch.device("cpu"))
+    own = sum(p.to_local().numel() for p in model.parameters())
+    assert own == pytest.approx(whole / world, rel=0.01)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    with distributed.full_parameters(model):
+        loss = answer_loss(model)
+        loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and torch.isfinite(p.grad.to_local()).all() for p in trained)
+    before = [p.to_local().clone() for p in trained]
+    optimizer.step()
+    moved = sum(not torch.equal(p.to_local(), old) for p, old in zip(trained, before, strict=True))
+    assert moved > 0.9 * len(trained) and all(torch.isfinite(p.to_local()).all() for p in trained)
+    torch.distributed.destroy_process_group()
+
+
+def test_adapter_xl_under_fsdp2():
+    """The text trains with FSDP: two gloo processes, each with half of every parameter."""
+    need(13)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_sharded_step, args=(2, port), nprocs=2)

@@ -97,8 +97,8 @@ class LanguageModel(nn.Module):
         fused = copy.copy(self)
         # not a submodule: the bridge is trained, saved and frozen apart from the language model
         object.__setattr__(fused, "deep_fusion", bridge)
-        with fused.fused_with(None):  # raises for another number of layers
-            return fused
+        bridge.check_layers(decoder_layers(self.model))
+        return fused
 
     @property
     def width(self) -> int:

@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.augmentation import Augmentation
+from blip2_lab.data.augmentation import Augmentation, names_colors
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
 from blip2_lab.data.mixture import (
@@ -142,7 +142,15 @@ class ImageTextBatches:
             sources, self.held_out = zip(*map(split_held_out, sources, share), strict=True)
         self.mixture = mixture.of(sources)
         self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip)
+        self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip, data.color_jitter)
+        if data.color_jitter and not any(map(is_stream, sources)):
+            texts = self.texts()
+            named = sum(names_colors([text]) for text in texts)
+            if named:
+                print(
+                    f"note: {named} of {len(texts)} texts name a color; color jitter leaves their pictures as they are",
+                    flush=True,
+                )
         self.pool = ThreadPoolExecutor(max(1, data.threads))
         self.features: list[Features] = []
         if 0 < len(self.mixture) < batch_size and len(self.mixture.sources) == 1:
@@ -320,6 +328,8 @@ def _cache_key(source: Source, data: ImageTextData, seed: int) -> str:
     """A hash of these images (path, size, modification time) and of the settings of their augmentation."""
     digest = hashlib.sha256(f"{source_fingerprint(source)} {seed} {data.image_size} {data.crop_scale}".encode())
     digest.update(f"{data.flip} {data.cached_views}".encode())
+    if data.color_jitter:  # a cache without it keeps the name that it had
+        digest.update(f" {data.color_jitter}".encode())
     while isinstance(source, Subset):
         source = source.source
     files = [record.file for record in source.records] if isinstance(source, ImageTextList) else []

@@ -100,8 +100,8 @@ class GatedCrossAttention(Bridge):
         self.image_layer_norm = nn.LayerNorm(config.image_width, eps=config.image_layer_norm_eps)
         self.resampler = None
         if config.num_latents is not None:
-            heads = max(1, config.image_width // 64)
-            heads = next(n for n in range(heads, 0, -1) if config.image_width % n == 0)
+            most = max(1, config.image_width // 64)
+            heads = next(n for n in range(most, 0, -1) if config.image_width % n == 0)
             self.resampler = Resampler(config.image_width, heads, config.num_latents, config.resampler_layers)
         sizes = (config.language_width, config.num_heads, config.image_width, config.ffn_width)
         self.blocks = nn.ModuleList(GatedBlock(*sizes) for _ in range(0, config.num_layers, config.every))
@@ -119,6 +119,14 @@ class GatedCrossAttention(Bridge):
             return None
         return tuple(block.cross_attention.keys_values(visual_prompt) for block in self.blocks)
 
+    def check_layers(self, layers: Sequence[nn.Module]) -> None:
+        """Raises ValueError for a language model with another number of layers."""
+        if len(layers) != self.config.num_layers:
+            raise ValueError(
+                f"The gated blocks were made for {self.config.num_layers} layers, and this language model has "
+                f"{len(layers)}."
+            )
+
     @contextmanager
     def attending(self, layers: Sequence[nn.Module], image: tuple[KeysValues, ...] | None) -> Iterator[None]:
         """Inside the block, these layers of a language model are preceded by the gated blocks.
@@ -126,11 +134,7 @@ class GatedCrossAttention(Bridge):
         image  the output of `keys_values`; None leaves the language model as it is. A pass of several rows for each
                image (beams) reads the image of its row: rows of one image follow one another
         """
-        if len(layers) != self.config.num_layers:
-            raise ValueError(
-                f"The gated blocks were made for {self.config.num_layers} layers, and this language model has "
-                f"{len(layers)}."
-            )
+        self.check_layers(layers)
         with ExitStack() as hooks:
             if image is not None:
                 for block, keys_values, layer in zip(self.blocks, image, layers[:: self.config.every], strict=True):

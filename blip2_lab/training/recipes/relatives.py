@@ -110,6 +110,7 @@ ADAPTER_PAIRS = ImageTextData(
     "1.5B pairs: LAION-5B, Conceptual Captions, COCO, medical images with reports",
     image_size=518,  # the text: 512, which is no multiple of 14
     flip=False,  # not in the text: crops, resizing, color jitter
+    color_jitter=0.4,  # not in the text: how much
     pairs=1_500_000_000,
 )
 ADAPTER_STEPS = ADAPTER_PAIRS.pairs // 2048  # not in the text; one epoch

@@ -14,6 +14,7 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
+import re
 import types
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -145,6 +146,7 @@ class ImageTextData:
     text          what to train on: "captions", or "questions" with their answers
     crop_scale    smallest and largest area of an image that a random crop keeps (LAVIS: blip2_image_train)
     flip          flip half of the images, except those whose text names a side
+    color_jitter  change brightness, contrast and saturation by up to this share, except where the text names a color
     held_out      number of images for the evaluations during training; not trained on (at most a fifth)
     max_broken    the share of unusable examples at which the run stops
     cached_views  0: encode images at each step; else cache the features of this many views of each image
@@ -164,6 +166,7 @@ class ImageTextData:
     cached_views: int = 0
     verify_cache: bool = True
     threads: int = 4
+    color_jitter: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -251,7 +254,8 @@ def settings(config: Any) -> dict[str, Any]:
 def override(config: Config, setting: str) -> Config:
     """A copy of the recipe with one value changed: `"optim.lr=5e-5"`, `"data.scenes=1000"`, `"seed=1"`.
 
-    The text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
+    A warm-up may be a share of the recipe's steps: `"optim.warmup_steps=10%"`, after a change of `optim.steps`. The
+    text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
     """
     key, equals, text = setting.partition("=")
     if not equals:
@@ -260,7 +264,10 @@ def override(config: Config, setting: str) -> Config:
     key = key.strip()
     if key not in known:
         raise ValueError(f"recipe {config.name} has no setting {key!r}{did_you_mean(key, known)}")
-    return _replace(config, key.split("."), text.strip(), key)
+    text = text.strip()
+    if key == "optim.warmup_steps" and re.fullmatch(r"\d+(\.\d+)?%", text):
+        text = str(round(config.optim.steps * float(text[:-1]) / 100))
+    return _replace(config, key.split("."), text, key)
 
 
 def _replace(node: Any, path: list[str], text: str, key: str) -> Any:

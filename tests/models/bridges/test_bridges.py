@@ -136,6 +136,14 @@ def test_two_streams_take_turns(model):
     assert [list(tokens) for tokens in zip(*mixed, strict=True)] == expected
 
 
+def test_the_chat_works_with_each_bridge(model):
+    from blip2_lab.chat.conversation import Conversation
+
+    talk, decoding = Conversation.about(model, PICTURES[0]), dict(num_beams=2, max_new_tokens=4, min_new_tokens=2)
+    replies = list(talk.ask("what is in the picture?", Decoding(**decoding)))  # beams run in another thread
+    assert replies[-1].done and replies[-1].text == model.generate(PICTURES[0], replies[-1].prompt, **decoding)
+
+
 def test_candidates_are_ranked(model):
     ranked = model.rank(PICTURES[0], QUESTION, ["a boat", "a fish", "a tree"])
     assert sum(candidate.probability for candidate in ranked) == pytest.approx(1, abs=1e-5)

@@ -1,6 +1,7 @@
 """Plans of recipes with other bridges, and of the described relatives: sizes, work, FSDP memory, claims."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -221,3 +222,17 @@ def test_the_hours_of_the_dual_encoder(plans):
     found = next(remark for remark in plan.remarks if "patch ids, too" in remark)
     said = float(found.split("patch ids, too, ")[1].split(" hours")[0].replace(",", ""))
     assert said - hours == pytest.approx(with_patches, rel=0.03)
+
+
+@pytest.mark.parametrize("name", BRIDGED)
+def test_the_page_has_the_numbers_of_the_plan(name, plans):
+    page = (Path(__file__).parents[3] / "docs" / "bridges.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    plan = plans(name)
+    trained = sum(plan.parameters[part] for part in plan.trained)
+    numbers = (
+        f"{sum(plan.parameters.values()) / 1e9:.1f} B | {trained / 1e9:.1f} B",
+        f"{plan.gpus:,} {DESCRIPTIONS[name].gpu}",
+        f"{sum(plan.memory.values()) / planner.GIB:.1f} GiB | {plan.steps:,} | {planner.duration(plan.hours)}",
+    )
+    assert all(number in row for number in numbers), (row, numbers)

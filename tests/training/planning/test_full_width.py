@@ -5,17 +5,13 @@ lookup table and one matrix), the two layers of a frozen LLaMA share their weigh
 its gradient is there. The text encoder of the dual encoder is frozen here.
 """
 
-import os
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from blip2_lab.checkpoints.memory import free_memory
-from blip2_lab.common import distributed
 from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig
 from blip2_lab.models.language_model import LanguageModel, Text, decoder_layers, language_model
 from blip2_lab.models.qformer import QFormer
@@ -56,24 +52,23 @@ def flant5_xl() -> Stage2Model:
     return Stage2Model(encoder, QFormer(config), language)
 
 
-def two_layers_of_llama(name: str, shared: bool = True) -> LanguageModel:
-    model = llama(name, 1 if shared else LAYERS, VOCABULARY)
-    if shared:
-        with torch.device("meta"):
-            second = llama(name, LAYERS, VOCABULARY).model.layers[1]
-        first = model.model.layers[0]
-        for key, parameter in first.named_parameters():
-            owner, _, leaf = key.rpartition(".")
-            setattr(second.get_submodule(owner), leaf, parameter)
-        model.model.layers.append(second)
-        model.config.num_hidden_layers = LAYERS
+def two_layers_of_llama(name: str) -> LanguageModel:
+    """A frozen LLaMA whose second layer has the weights of the first."""
+    model = llama(name, 1, VOCABULARY)
+    with torch.device("meta"):
+        second = llama(name, LAYERS, VOCABULARY).model.layers[1]
+    for key, parameter in model.model.layers[0].named_parameters():
+        owner, _, leaf = key.rpartition(".")
+        setattr(second.get_submodule(owner), leaf, parameter)
+    model.model.layers.append(second)
+    model.config.num_hidden_layers = LAYERS
     return language_model(model)
 
 
-def decoder_with_bridge(name: str, shared: bool = True) -> Stage2Model:
+def decoder_with_bridge(name: str) -> Stage2Model:
     parts = get(name).model
     encoder = large_vit(parts.image_encoder, parts.image_size or 224, layers=LAYERS)
-    language = two_layers_of_llama(parts.language_model, shared)
+    language = two_layers_of_llama(parts.language_model)
     bridge = bridge_of(replace(parts, num_layers=LAYERS), encoder.width, language.width, LAYERS)
     model = Stage2Model(encoder, bridge, language)
     with torch.no_grad():
@@ -171,37 +166,3 @@ def test_dual_70b():
     features = model.image_encoder(images(model))
     assert features.shape == (EXAMPLES, 257, 1280) and len(planned.parts["fusion blocks"]) == 22
     step(model, model.losses(features, ids(), torch.Generator().manual_seed(0)).total)
-
-
-def _sharded_step(rank: int, world: int, port: int) -> None:
-    """One rank: the model under FSDP2, one step, its share of the memory."""
-    os.environ |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
-    model = decoder_with_bridge("adapter-xl", shared=False)
-    whole = sum(p.numel() for p in model.parameters())
-    distributed.shard(model, torch.device("cpu"))
-    own = sum(p.to_local().numel() for p in model.parameters())
-    assert own == pytest.approx(whole / world, rel=0.01)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    with distributed.full_parameters(model):
-        loss = answer_loss(model)
-        loss.backward()
-    assert torch.isfinite(loss)
-    assert all(p.grad is not None and torch.isfinite(p.grad.to_local()).all() for p in trained)
-    before = [p.to_local().clone() for p in trained]
-    optimizer.step()
-    moved = sum(not torch.equal(p.to_local(), old) for p, old in zip(trained, before, strict=True))
-    assert moved > 0.9 * len(trained) and all(torch.isfinite(p.to_local()).all() for p in trained)
-    torch.distributed.destroy_process_group()
-
-
-def test_adapter_xl_under_fsdp2():
-    """The text trains with FSDP: two gloo processes, each with half of every parameter."""
-    need(13)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_sharded_step, args=(2, port), nprocs=2)

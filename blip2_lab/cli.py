@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
     plan = command("plan", _plan, "show what a recipe needs, without a download: parameters, memory, FLOPs, hours")
     plan.add_argument("recipe", metavar="RECIPE", help="a name from `blip2-lab recipes`, for example a100-stage1")
-    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="how many train together (default 1)")
+    plan.add_argument("--gpus", type=int, metavar="N", help="how many train together (default 1, or what a text says)")
     plan.add_argument("--memory", type=float, default=80, metavar="GIB", help="of one GPU (default 80)")
     plan.add_argument("--utilization", type=float, metavar="X", help="share of its peak that training reaches, 0 to 1")
     plan.add_argument("--peak", type=float, metavar="TFLOPS", help="16-bit TFLOP/s of one GPU (default: an A100's)")

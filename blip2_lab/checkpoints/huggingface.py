@@ -220,13 +220,13 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
         cross_attention_frequency=ours.cross_attention_frequency,
         use_qformer_text_input=ours.has_text,
     )
-    vision = _config_dict(model.image_encoder.model)
+    vision = config_dict(model.image_encoder.model)
     if isinstance(model, Stage1Model):
         config = Blip2Config(vision_config=vision, qformer_config=qformer, num_query_tokens=ours.num_query_tokens)
         config.image_text_hidden_size = model.config.embed_width
         config.architectures = ["Blip2ForImageTextRetrieval"]
     else:
-        text = _config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
+        text = config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
         config = Blip2Config(
             vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=ours.num_query_tokens
         )
@@ -235,7 +235,7 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
     return config
 
 
-def _config_dict(part: PreTrainedModel) -> dict:
+def config_dict(part: PreTrainedModel) -> dict:
     """Its configuration, without `_name_or_path`: the folder it was loaded from is private."""
     return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from blip2_lab.checkpoints import files, lavis, memory
+from blip2_lab.checkpoints.bridged import is_bridged_folder, read_bridged, write_bridged
 from blip2_lab.checkpoints.catalog import blip2_config, released
 from blip2_lab.checkpoints.huggingface import (
     MissingHead,
@@ -31,6 +32,7 @@ from blip2_lab.checkpoints.huggingface import (
 )
 from blip2_lab.checkpoints.key_maps import load_strictly
 from blip2_lab.checkpoints.names import check_name
+from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.quantize import check_method
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
@@ -68,6 +70,8 @@ def load(
         return lavis.load_lavis(path, device=device, quantize=quantize, dtype=dtype)
     if is_stage1_folder(path):
         return read_stage1(path).to(device)
+    if is_bridged_folder(path):
+        return read_bridged(path, device=device, quantize=quantize, dtype=dtype)
     model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
     if (path / "stage1" / "config.json").is_file():
         stage1 = read_stage1(path / "stage1", image_encoder=model.image_encoder).to(device)
@@ -199,7 +203,8 @@ def save(
 
     A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout. It has no field for
     the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
-    Stage1Model without image encoder is written alone (`save_stage1`).
+    Stage1Model without image encoder is written alone (`save_stage1`). A Stage2Model whose bridge is no Q-Former has no
+    place in transformers' layout (`bridged.write_bridged`).
 
     The files of an older model in the folder, and what describes it, are replaced as a whole (`files.model_folder`).
 
@@ -209,6 +214,8 @@ def save(
     with files.model_folder(Path(folder)) as fresh:
         if isinstance(model, Stage1Model) and model.image_encoder is None:
             return save_stage1(model, fresh, dtype=dtype)
+        if isinstance(model, Stage2Model) and not isinstance(model.bridge, QFormerBridge):
+            return write_bridged(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
         write_transformers(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
         if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
             save_stage1(stage1, fresh / files.STAGE1, dtype=dtype)

@@ -4,8 +4,9 @@
 
 Notes:
 
-* Only the Q-Former and one linear layer train. The gradient passes through the frozen language model to the visual
-  prompt.
+* Only the bridge trains, in the paper the Q-Former and one linear layer. The gradient passes through the frozen
+  language model to the visual prompt. Other bridges (models/bridges/) can take the Q-Former's place: a linear
+  projector, or gated cross-attention, whose visual prompt is what the language model's layers attend to.
 * A decoder language model (OPT) is trained with the language modeling loss of the caption after the visual prompt. An
   encoder-decoder (FlanT5) is trained with prefix language modeling: the caption is split before a random word, the
   encoder reads visual prompt and prefix, the decoder predicts the suffix. (differs from LAVIS: its release splits no
@@ -27,6 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.common.images import ImageSource, image_list, is_one_image
+from blip2_lab.models.bridges.bridge import Bridge
+from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_texts
 from blip2_lab.models.qformer import QFormer
@@ -45,23 +48,32 @@ class Candidate:
 
 
 class Stage2Model(nn.Module):
-    """Image encoder (frozen) -> Q-Former -> language projection -> language model (frozen).
+    """Image encoder (frozen) -> bridge -> language model (frozen). A Q-Former is given as it is, or another bridge.
+
+    `bridge` computes the visual prompt. With a Q-Former its parts are also `qformer` and `language_projection`, the
+    names under which they are saved; a model with another bridge does not have these two.
 
     `stage1` is the stage-1 model that was loaded with this one, or None. Optional, for image-text matching and
     retrieval; kept outside parameters() and state_dict().
     """
 
-    def __init__(self, image_encoder: ImageEncoder, qformer: QFormer, language_model: LanguageModel) -> None:
+    def __init__(self, image_encoder: ImageEncoder, bridge: QFormer | Bridge, language_model: LanguageModel) -> None:
         super().__init__()
-        if qformer.config.image_width != image_encoder.width:
-            raise ValueError(
-                f"The Q-Former reads image features of width {qformer.config.image_width}, and this image encoder "
-                f"has width {image_encoder.width}: use the image encoder that the Q-Former was trained with."
-            )
+        if isinstance(bridge, QFormer):
+            if bridge.config.image_width != image_encoder.width:
+                raise ValueError(
+                    f"The Q-Former reads image features of width {bridge.config.image_width}, and this image encoder "
+                    f"has width {image_encoder.width}: use the image encoder that the Q-Former was trained with."
+                )
+            bridge = QFormerBridge(bridge, language_model.width)
+        bridge.check_widths(image_encoder.width, language_model.width)
         self.image_encoder = freeze(image_encoder)
-        self.qformer = qformer
-        self.language_projection = nn.Linear(qformer.config.width, language_model.width)
-        self.language_model = language_model
+        if isinstance(bridge, QFormerBridge):
+            self.qformer, self.language_projection = bridge.qformer, bridge.language_projection
+            object.__setattr__(self, "bridge", bridge)  # its parameters are registered once, in the line above
+        else:
+            self.bridge = bridge
+        self.language_model = language_model.with_deep_fusion(bridge) if bridge.deep_fusion else language_model
         self.attach_stage1(None)
 
     @classmethod
@@ -73,7 +85,8 @@ class Stage2Model(nn.Module):
 
     @torch.no_grad()
     def match_embeddings(self) -> float:
-        """Scale the new projection so that a visual prompt has the mean norm of a word embedding; returns the factor.
+        """Scale the new projection so that a visual prompt has the mean norm of a word embedding; returns the factor (1
+        with deep fusion).
 
         differs from the paper and LAVIS: where word embeddings are much shorter than the outputs of a new projection,
         the updates of the language model's layers are small beside the prompt in the residual stream, and it does not
@@ -81,11 +94,7 @@ class Stage2Model(nn.Module):
         its norm grows back.
         """
         word = self.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
-        # the last layer of the Q-Former is a LayerNorm: the entries of its output have variance 1
-        factor = (word / self.language_projection.weight.norm()).item()
-        self.language_projection.weight.mul_(factor)
-        self.language_projection.bias.zero_()
-        return factor
+        return self.bridge.match_norm(word.item())
 
     def attach_stage1(self, stage1: Stage1Model | None) -> None:
         """Set `stage1`, outside parameters() and state_dict()."""
@@ -94,9 +103,14 @@ class Stage2Model(nn.Module):
     # -- training --------------------------------------------------------------------------------------------------
 
     def visual_prompt(self, image_features: Tensor) -> Tensor:
-        """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt."""
-        memory = self.qformer.read_image(image_features)
-        return self.language_projection(self.qformer(image=memory).query_output)
+        """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt; with deep fusion the
+        memory [B,M,Dv] that the language model's layers attend to."""
+        return self.bridge(image_features)
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Q, the tokens of an image's visual prompt."""
+        return self.bridge.num_visual_tokens(self.image_encoder.num_features)
 
     def loss(
         self,

@@ -3,6 +3,7 @@
     recipes      what is trained, as data: the miniature's recipes and the paper's; no torch
     pipeline     several recipes in parallel processes, each started when its inputs are trained
     run          one recipe in its run folder
+    bridge_parts from the sizes in a recipe to a new bridge
     builders     from a recipe to its task: frozen models loaded, new ones built
     identity     what a run was trained on, by content
     vocabulary   how many of the words a tokenizer knows, before training

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from blip2_lab.common.files import write_atomically
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.augmentation import Augmentation, names_sides
+from blip2_lab.data.augmentation import Augmentation, names_colors, names_sides
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
 from blip2_lab.data.mixture import (
@@ -181,7 +181,15 @@ class ImageTextBatches:
             sources, self.held_out = zip(*map(split_held_out, sources, share), strict=True)
         self.mixture = mixture.of(sources)
         self.data, self.batch_size, self.seed, self.parts = data, batch_size, seed, parts
-        self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip)
+        self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip, data.color_jitter)
+        if data.color_jitter and not any(map(is_stream, sources)):
+            texts = self.texts()
+            named = sum(names_colors([text]) for text in texts)
+            if named:
+                print(
+                    f"note: {named} of {len(texts)} texts name a color; color jitter leaves their pictures as they are",
+                    flush=True,
+                )
         self.pool = ThreadPoolExecutor(max(1, data.threads))
         self.features: list[Features] = []
         self.usable: Usable = lambda question, text: None
@@ -452,14 +460,17 @@ def _texts_of(record: Record, text: str) -> list[tuple[str | None, str]]:
 
 
 def _cache_key(source: Source, data: ImageTextData, seed: int) -> str:
-    """A hash of these images, of which of them may be flipped, and of the settings of their augmentation."""
+    """A hash of these images, of which may be flipped or jittered, and of the settings of their augmentation."""
     settings = f"{pictures_digest(source)} {seed} {data.image_size} {data.crop_scale} {data.flip} {data.cached_views}"
     whole = source
     while isinstance(whole, Subset):
         whole = whole.source
     lists = isinstance(whole, ImageTextList)
-    sided = [names_sides(_all_texts(source.record(number))) for number in range(len(source))] if lists else []
-    return hashlib.sha256(f"{settings} {sided}".encode()).hexdigest()[:16]
+    texts = [_all_texts(source.record(number)) for number in range(len(source))] if lists else []
+    settings += f" {[names_sides(each) for each in texts]}"
+    if data.color_jitter:  # a cache without it keeps the name that it had
+        settings += f" {data.color_jitter} {[names_colors(each) for each in texts]}"
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def _all_texts(record: Record) -> list[str]:

@@ -17,7 +17,6 @@ Paper: section 3.1 (the Q-Former starts from BERT) and 3.4 (frozen image encoder
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -35,12 +34,17 @@ from blip2_lab.checkpoints.memory import default_dtype
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.common.distributed import is_first_process
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.language_model import (
+    DecoderLanguageModel,
+    EncoderDecoderLanguageModel,
+    LanguageModel,
+    decoder_layers,
+)
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.models.vision_encoder import ImageEncoder, freeze, unfreeze
+from blip2_lab.models.vision_encoder import ImageEncoder, at_resolution, freeze, unfreeze
 from blip2_lab.picturebook import words as words_of_scenes
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.training.batches import (
@@ -52,8 +56,16 @@ from blip2_lab.training.batches import (
     open_batches,
     scene_batches,
 )
+from blip2_lab.training.bridge_parts import bridge_of
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, Recipe, Stage1Parts, Stage2Parts
+from blip2_lab.training.recipes.schema import (
+    BridgeParts,
+    FineTuneParts,
+    ImageTextData,
+    Recipe,
+    Stage1Parts,
+    Stage2Parts,
+)
 from blip2_lab.training.tasks import pretraining
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
@@ -255,13 +267,17 @@ def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches |
     if recipe.task == "stage1":
         return build_stage1(recipe, runs_dir, batches)
     if recipe.task == "stage2":
-        return build_stage2(recipe, runs_dir, batches)
+        build = build_bridge if isinstance(recipe.model, BridgeParts) else build_stage2
+        return build(recipe, runs_dir, batches)
     return (build_retrieval if recipe.task == "retrieval" else build_captioning)(recipe, runs_dir, batches)
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises ValueError for a recipe that cannot be trained as it is. Called before any download."""
     parts, data = recipe.model, recipe.data
+    if isinstance(parts, BridgeParts) and (parts.train_language_model or parts.train_vision_layers):
+        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
+        raise ValueError(f"{what}; a bridge is trained here with both models frozen")
     if isinstance(parts, FineTuneParts) and parts.question_in_qformer:
         what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
         raise ValueError(f"{what}; the question in the Q-Former is not yet trained here")
@@ -282,10 +298,9 @@ def check_words(
     max_text_tokens: int,
     ways_out: str,
     file: Path,
-    room: Callable[[str], int] | None = None,
 ) -> dict[str, Coverage]:
-    """What the tokenizer of `part` knows of the texts, by the part's name. Texts that it mostly does not know, and
-    questions that leave no `room` for an answer, are left out and named in `file`.
+    """What the tokenizer of `part` knows of the texts, by the part's name. Texts that it mostly does not know
+    are left out and named in `file`.
 
     Raises ValueError if too many words are unknown; `ways_out` says what to do about it.
     """
@@ -296,7 +311,7 @@ def check_words(
     note = check_coverage(coverage, part, batches.data.unknown_words, ways_out)
     if note and first:
         print(f"note: {note}", flush=True)
-    batches.keep_usable(UsableTexts(tokenizer, room), file if first else None)
+    batches.keep_usable(UsableTexts(tokenizer), file if first else None)
     return {part: coverage}
 
 
@@ -329,15 +344,40 @@ def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | Non
         image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
         stage1 = new_stage1(stage1_parts, image_encoder.width, runs_dir)
     check_layout(image_encoder)  # before training, not when the model is saved
-    language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
-    if not torch.cuda.is_available():  # on a CPU, the backward of fused attention makes a step a third slower
-        language_model.model.set_attn_implementation("eager")
+    language_model = _language_model_to_train_through(parts, runs_dir)
     model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
     if parts.pretrained:
         model.attach_stage1(stage1)  # saved with the model, for matching and retrieval
+    return _stage2_task(recipe, model, runs_dir, batches)
+
+
+def build_bridge(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:
+    """Stage 2 with another bridge than a Q-Former from stage 1."""
+    parts: BridgeParts = recipe.model
+    image_encoder = load_image_encoder(parts.image_encoder, runs_dir)
+    check_layout(image_encoder)
+    if parts.image_size is not None:
+        image_encoder = at_resolution(image_encoder, parts.image_size)
+    language_model = _language_model_to_train_through(parts, runs_dir)
+    layers = len(decoder_layers(language_model.model))
+    bridge = bridge_of(parts, image_encoder.width, language_model.width, layers)
+    return _stage2_task(recipe, Stage2Model(image_encoder, bridge, language_model), runs_dir, batches)
+
+
+def _language_model_to_train_through(parts: Stage2Parts | BridgeParts, runs_dir: Path) -> LanguageModel:
+    language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
+    if not torch.cuda.is_available():  # on a CPU, the backward of fused attention makes a step a third slower
+        language_model.model.set_attn_implementation("eager")
+    return language_model
+
+
+def _stage2_task(
+    recipe: Recipe, model: Stage2Model, runs_dir: Path, batches: ImageTextBatches | None
+) -> Stage2Task | CaptionTask:
+    image_encoder = model.image_encoder
     if batches is not None:
         way = "--set model.language_model=FOLDER|NAME"
-        words = _check_language_model_words(recipe, language_model, batches, runs_dir, way)
+        words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
         cache_features(batches, image_encoder, runs_dir)
         held_out = batches.validation()
         return CaptionTask(model, batches, image_encoder, prompt=None, held_out=held_out, words=words, seed=recipe.seed)
@@ -359,16 +399,9 @@ def _check_language_model_words(
     recipe: Recipe, language_model: LanguageModel, batches: ImageTextBatches, runs_dir: Path, way: str
 ) -> dict[str, Coverage]:
     limit = recipe.model.max_text_tokens
-
-    def room(question: str) -> int:
-        """The tokens that a decoder has left for an answer; an encoder-decoder reads question and answer apart."""
-        if not isinstance(language_model, DecoderLanguageModel):
-            return limit
-        return limit - language_model.prompt_texts([language_model.question_prompt.format(question)]).ids.shape[1]
-
     ways_out = f"Start from a language model that knows your words ({way})"
     file = runs_dir / recipe.name / LEFT_OUT
-    return check_words(batches, language_model.tokenizer, LANGUAGE_MODEL, limit, ways_out, file, room)
+    return check_words(batches, language_model.tokenizer, LANGUAGE_MODEL, limit, ways_out, file)
 
 
 def build_retrieval(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> RetrievalTask:
@@ -402,12 +435,11 @@ def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) 
     model.language_model.max_text_tokens = parts.max_text_tokens
     if device == "cpu":
         model.language_model.model.set_attn_implementation("eager")  # see build_stage2
-    trained = [model.qformer, model.language_projection]
+    trained = [model.bridge]
     if parts.train_image_encoder:
         trained.append(unfreeze(model.image_encoder))
     for module in trained:  # small AdamW updates are rounded away in 16 bits; autocast still computes in 16 bits
         module.float().requires_grad_(True)
-    model.language_model.training_texts([parts.prompt], ["a"])  # raises for a prompt that leaves no room
     way = "--set model.start=Salesforce/blip2-opt-2.7b"
     words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
     cache_features(batches, model.image_encoder, runs_dir)

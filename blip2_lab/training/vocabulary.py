@@ -167,12 +167,11 @@ def check_coverage(coverage: Coverage, part: str, limit: float, ways_out: str) -
 class UsableTexts:
     """Decides whether a caption, or a question with its answer, can be trained on: `usable(question, text)`.
 
-    Not usable: texts with more than half of their words unknown, and, if `room` is given, prompts that leave no token
-    for the text. `room(question)`: the number of tokens that are left after this question, or None for no limit.
+    Not usable: texts with more than half of their words unknown.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, room: Callable[[str], int] | None = None) -> None:
-        self.vocabulary, self.room = Vocabulary(tokenizer), room
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.vocabulary = Vocabulary(tokenizer)
         self._decide = lru_cache(maxsize=100_000)(self._reason)
 
     def __call__(self, question: str | None, text: str) -> str | None:
@@ -184,6 +183,4 @@ class UsableTexts:
             words, unknown = words_of(each), self.vocabulary.unknown(each)
             if len(unknown) > MOSTLY * len(words):
                 return "mostly unknown words"
-        if question is not None and self.room is not None and self.room(question) < 1:
-            return "question longer than max_text_tokens"
         return None

@@ -16,6 +16,7 @@ Paper: section 3.4. Notebook: 08.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import types
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -104,6 +105,37 @@ class Stage2Parts:
 
 
 @dataclass(frozen=True)
+class BridgeParts:
+    """The parts of a model whose bridge (models/bridges/) is trained without a stage 1. Names as in `Stage1Parts`.
+
+    bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
+    image_size            resolution, by interpolated position embeddings; None: what the image encoder was trained with
+    num_visual_tokens     of a pooled projector, a Q-Former, or a resampler; None: all features (Q-Former: 32)
+    width, num_layers     of a wide Q-Former
+    every, ffn_width      gated blocks before every k-th layer; the width of their feed-forward networks (None: none)
+    num_blocks, num_codes fusion blocks of a dual encoder; its patch ids (None: continuous features)
+    train_language_model  the language model is trained, too
+    train_vision_layers   so many of the image encoder's last layers are trained, too
+    """
+
+    bridge: str = "linear"
+    image_encoder: str = "micro-vit"
+    language_model: str = "micro-t5"
+    image_size: int | None = None
+    num_visual_tokens: int | None = None
+    width: int = 768
+    num_layers: int = 12
+    every: int = 1
+    ffn_width: int | None = None
+    num_blocks: int = 2
+    num_codes: int | None = None
+    max_text_tokens: int = 32
+    match_embeddings: bool = False
+    train_language_model: bool = False
+    train_vision_layers: int = 0
+
+
+@dataclass(frozen=True)
 class FineTuneParts:
     """What fine-tuning starts from, and how its text is asked for (sections 4.2 to 4.4).
 
@@ -178,6 +210,7 @@ class ImageTextData:
     text          what to train on: "captions", or "questions" with their answers
     crop_scale    smallest and largest area of an image that a random crop keeps (LAVIS: blip2_image_train)
     flip          flip half of the images, except those whose text names a side
+    color_jitter  change brightness, contrast and saturation by up to this share, except where the text names a color
     held_out      number of images for the evaluations during training; not trained on (at most a fifth)
     max_broken    the share of unusable examples at which the run stops
     cached_views  0: encode images at each step; else cache the features of this many views of each image
@@ -199,6 +232,7 @@ class ImageTextData:
     verify_cache: bool = True
     unknown_words: float = 0.1
     threads: int = 4
+    color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.text not in ("captions", "questions"):
@@ -286,7 +320,7 @@ class Recipe:
     cost: str
     task: str
     optim: OptimConfig | None = None
-    model: MicroPart | Stage1Parts | Stage2Parts | FineTuneParts | None = None
+    model: MicroPart | Stage1Parts | Stage2Parts | BridgeParts | FineTuneParts | None = None
     data: SyntheticTextData | SceneData | ImageTextData | None = None
     seed: int = 0
     save_every: int = 200
@@ -372,7 +406,8 @@ def settings(config: Any) -> dict[str, Any]:
 def override(config: Config, setting: str) -> Config:
     """A copy of the recipe with one value changed: `"optim.lr=5e-5"`, `"data.scenes=1000"`, `"seed=1"`.
 
-    The text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
+    A warm-up may be a share of the recipe's steps: `"optim.warmup_steps=10%"`, after a change of `optim.steps`. The
+    text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
     """
     key, equals, text = setting.partition("=")
     if not equals:
@@ -381,7 +416,10 @@ def override(config: Config, setting: str) -> Config:
     key = key.strip()
     if key not in known:
         raise ValueError(f"recipe {config.name} has no setting {key!r}{did_you_mean(key, known)}")
-    return _replace(config, key.split("."), text.strip(), key)
+    text = text.strip()
+    if key == "optim.warmup_steps" and re.fullmatch(r"\d+(\.\d+)?%", text):
+        text = str(round(config.optim.steps * float(text[:-1]) / 100))
+    return _replace(config, key.split("."), text, key)
 
 
 def _replace(node: Any, path: list[str], text: str, key: str) -> Any:

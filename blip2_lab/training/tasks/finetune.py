@@ -68,7 +68,7 @@ class CaptionTask(ImageTask):
 
     def _mean_loss(self, shift: int) -> float:
         """The mean loss over the held-out texts, with the images rolled by `shift`."""
-        batch, total = self.held_out.to(next(self.model.language_projection.parameters()).device), 0.0
+        batch, total = self.held_out.to(next(self.model.bridge.parameters()).device), 0.0
         pixels = batch.pixels.roll(shift, dims=0)
         for start in range(0, len(pixels), EVALUATION_BATCH):
             rows = slice(start, start + EVALUATION_BATCH)

@@ -203,11 +203,12 @@ class Check:
             message = message or _error_message(ours[first], answer)
             return Verdict(FAILED, self.name, message, f"input: {case.description}")
         if message is None:
-            message = describe_difference(ours[first], theirs[first], self.tolerance, self.parts)
+            told = _or_none(describe_difference, ours[first], theirs[first], self.tolerance, self.parts)
+            message = told or f"Your answer is of another kind: {describe(ours[first])}."
             if first and len(before) > 1:
                 message += f" (Right for: {before[0].description}.)"
-        show = self.show or _side_by_side
-        return Verdict(FAILED, self.name, message, show(case, ours[first], theirs[first]))
+        shown = _or_none(self.show or _side_by_side, case, ours[first], theirs[first])
+        return Verdict(FAILED, self.name, message, shown or f"input: {case.description}")
 
     def _promises(
         self, got: Sequence[_Result], expected: Sequence[_Result], cases: Sequence[Case], changed: Case | None
@@ -247,7 +248,7 @@ class Check:
         if isinstance(got[first], BaseException):
             return None
         case = self.cases()[first]
-        messages = (rule(case, got[first], expected[first]) for rule in self.rules)
+        messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         return next((message for message in messages if message), None) or self._general(answer, got, expected)
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
@@ -367,6 +368,14 @@ def _compare_gradients(ours: _Result, theirs: _Result, no_gradient: str) -> str 
 
 
 # --- In words -------------------------------------------------------------------------------------------------------
+
+
+def _or_none(describing: Callable[..., str | None], *args: Any) -> str | None:
+    """What a description says, or None where the answer is too strange for it: that is no fault of the check's."""
+    try:
+        return describing(*args)
+    except (RuntimeError, ValueError, TypeError, LookupError, OverflowError, AttributeError):
+        return None
 
 
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:

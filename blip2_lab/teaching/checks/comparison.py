@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+LARGEST = 10**300  #: whole numbers beyond it count as infinite
+
 # --- Equal ----------------------------------------------------------------------------------------------------------
 
 
@@ -40,6 +42,8 @@ def equal(got: Any, expected: Any, tolerance: float = 1e-4) -> bool:
     if isinstance(expected, dict):
         same_keys = isinstance(got, dict) and got.keys() == expected.keys()
         return same_keys and all(equal(got[key], expected[key], tolerance) for key in expected)
+    if isinstance(expected, np.ndarray):
+        return isinstance(got, np.ndarray) and np.array_equal(got, expected)
     if isinstance(expected, Exception):
         return type(got) is type(expected)
     if isinstance(expected, torch.Generator):
@@ -82,6 +86,8 @@ def _number(value: Any) -> Any:
     """numpy's numbers and tensors of one number without dimensions as Python's; anything else as it is."""
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0 and value.device.type != "meta"):
         return value.item()
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return math.inf  # no float holds it
     return value
 
 
@@ -254,6 +260,8 @@ def format_value(value: Any, indent: str = "  ") -> str:
     """A value in a few lines: small tensors in full, large ones by shape and first numbers."""
     if isinstance(value, Tensor):
         value = value.detach()
+        if value.device.type == "meta":
+            return f"{indent}a tensor of shape {list(value.shape)} without numbers"
         if value.numel() > 64:
             head = ", ".join(f"{number:.3f}" for number in value.flatten()[:4].double().tolist())
             return f"{indent}shape {list(value.shape)}: {head}, ..."

@@ -10,7 +10,7 @@ SAY := @printf '\n== %s\n'
 INSTALL = @$(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt --editable $(1) \
   | awk '/^ *(Downloading|Using cached|Building|Installing)/ { print substr($$0, 1, 100); fflush() }'
 
-.PHONY: help demo test check lab notebooks setup clean
+.PHONY: help demo test check lab notebooks student-notebooks setup clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -19,6 +19,7 @@ help:  ## show this list
 	@echo "make check   checks style and formatting with ruff; changes nothing"
 	@echo "make lab     opens JupyterLab on the notebooks"
 	@echo "make notebooks   runs them all again and keeps what came out     ARGS='04 05' chooses"
+	@echo "make student-notebooks   writes notebooks/student/, the same without outputs"
 	@echo "make setup   builds the whole environment and stops there"
 	@echo "make clean   removes the environment"
 	@echo
@@ -71,6 +72,10 @@ lab: .venv/ready-lab  ## the notebooks
 notebooks: .venv/ready-dev  ## run every notebook from top to bottom and keep its outputs
 	$(SAY) "Running the notebooks"
 	@$(BIN)/python notebooks/run_all.py $(ARGS)
+	@$(BIN)/python notebooks/student_copies.py
+
+student-notebooks: .venv/ready-dev  ## the students' copies, without outputs
+	@$(BIN)/python notebooks/student_copies.py
 
 clean:
 	rm -rf .venv

@@ -20,7 +20,7 @@ Folder -> section of the paper -> notebook, from the ground up (docs/architectur
     teaching      3.2               all       plain twins to read; the exercises' checks
     export, cli                     00        the shipped folder; the commands
 
-Importing this package imports nothing else: `load` brings torch and transformers when it is called.
+Importing this package imports nothing heavy: `load` brings torch and transformers when it is called.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from blip2_lab.common.threads import wait_passively
 
 __version__ = "0.1.0"
 __all__ = ["load", "save"]
@@ -57,6 +59,7 @@ def load(
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
     compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see models/compile.py)
     """
+    wait_passively()
     with _collector_at_rest():  # 0.4 of the 3.5 seconds that a first call spends on these imports
         import transformers.modeling_utils  # noqa: F401  what every model of transformers imports
 

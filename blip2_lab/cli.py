@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from blip2_lab.common import console
+from blip2_lab.common import console, threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    threads.wait_passively()
+    if hasattr(sys.stdout, "reconfigure"):  # a file's name may not be UTF-8, and a terminal may know ASCII only
+        sys.stdout.reconfigure(errors="backslashreplace")
     commands = parser()
     args, rest = commands.parse_known_args(argv)
     if rest and args.command != "app":
@@ -61,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     ask = command("ask", _ask, "ask a question about a picture")
-    ask.add_argument("picture", metavar="PICTURE", help="PNG, JPEG, WebP or GIF")
+    ask.add_argument("picture", metavar="PICTURE", help="PNG, JPEG, WebP, GIF, BMP or TIFF")
     ask.add_argument("prompt", metavar="PROMPT", help='for example "Question: what color is the boat? Short answer:"')
     _model_options(ask)
     ask.add_argument("--beams", type=int, default=5, metavar="N", help="width of the search; 1: greedy (default 5)")
@@ -94,11 +98,12 @@ def parser() -> argparse.ArgumentParser:
     _model_options(search)
 
     command("models", _models, "list the released models: their sizes, licenses, and the memory each needs")
-    command("recipes", _recipes, "list what can be trained, and what it costs")
+    recipes = command("recipes", _recipes, "list what can be trained, and what it costs; or show one recipe whole")
+    recipes.add_argument("recipe", metavar="RECIPE", nargs="?", help="its settings, expected losses and command")
 
     plan = command("plan", _plan, "show what a recipe needs, without a download: parameters, memory, FLOPs, hours")
     plan.add_argument("recipe", metavar="RECIPE", help="a name from `blip2-lab recipes`, for example a100-stage1")
-    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="how many train together (default 1)")
+    plan.add_argument("--gpus", type=int, metavar="N", help="how many train together (default 1, or what a text says)")
     plan.add_argument("--memory", type=float, default=80, metavar="GIB", help="of one GPU (default 80)")
     plan.add_argument("--utilization", type=float, metavar="X", help="share of its peak that training reaches, 0 to 1")
     plan.add_argument("--peak", type=float, metavar="TFLOPS", help="16-bit TFLOP/s of one GPU (default: an A100's)")
@@ -126,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
     train.add_argument("--jobs", type=int, metavar="N", help="recipes of micro-all at a time (on a CPU 2, else 1)")
+    train.format_help = lambda: _help_with_settings(train)
     start = train.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
@@ -139,6 +145,8 @@ def parser() -> argparse.ArgumentParser:
     shards.set_defaults(run=_data_shards)
     for action, verb in ((check, "check"), (shards, "pack")):
         action.add_argument("place", metavar="PLACE", help=f"what to {verb}, in any form that train --on takes")
+        named = "also write everything that is left out there, with its cause, as lines of JSON"
+        action.add_argument("--out" if action is check else "--left-out", type=Path, metavar="FILE", help=named)
     shards.add_argument("out", type=Path, metavar="OUT", help="a new folder for shard-000000.tar … and shards.json")
     shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures in a shard (default 1000)")
 
@@ -147,6 +155,9 @@ def parser() -> argparse.ArgumentParser:
     what = "scenes: answers, captions, retrieval (default); grounding: are its attention and attribution maps right?"
     evaluate.add_argument("benchmark", nargs="?", default="scenes", choices=("scenes", "grounding"), help=what)
     _model_options(evaluate)
+    evaluate.add_argument("--on", metavar="PLACE", help="measure on your own pictures, in any form of train --on")
+    most = "with --on: at most so many, drawn at random (default 1000)"
+    evaluate.add_argument("--pictures", type=int, default=1000, metavar="N", help=most)
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
     evaluate.add_argument("--book", type=int, default=1, metavar="SEED", help="which scenes (default 1, the card's)")
@@ -154,6 +165,35 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--method", default="all", metavar="M", help="grounding: all, or names with commas between")
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
+
+    school = command("class", None, "hand the notebooks out to a class and grade them, with nbgrader")
+    actions = school.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
+    for name, run, told in (
+        ("create", _class_create, "make a course: a folder with the notebooks and nbgrader's settings"),
+        ("release", _class_release, "write what students get, COURSE/release/NOTEBOOK/"),
+        ("grade", _class_grade, "grade COURSE/submitted/STUDENT/NOTEBOOK/NOTEBOOK.ipynb, what is new of it"),
+        ("feedback", _class_feedback, "write a page for each graded notebook, COURSE/feedback/STUDENT/NOTEBOOK/"),
+        ("marks", _class_marks, "write the table of marks"),
+    ):
+        action = actions.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        action.set_defaults(run=run)
+        action.add_argument("course", type=Path, metavar="COURSE", help="the course's folder")
+        if name != "marks":
+            which = "their numbers, for example 01 04 (default: all)"
+            action.add_argument("--notebooks", nargs="+", default=[], metavar="NN", help=which)
+        if name == "create":
+            action.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="where the notebooks are")
+        elif name == "release":
+            action.add_argument(
+                "--due", metavar="DATE", help='until when, in UTC: "2026-12-01 18:00" (default: no date)'
+            )
+        elif name == "grade":
+            action.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time (default 1)")
+            action.add_argument("--memory", type=float, default=6, metavar="GIB", help="of one notebook (default 6)")
+            action.add_argument("--minutes", type=float, default=60, metavar="N", help="of one notebook (default 60)")
+            action.add_argument("--again", action="store_true", help="grade also what has not changed since")
+        elif name == "marks":
+            action.add_argument("--out", type=Path, required=True, metavar="FILE", help="for example marks.csv")
 
     # passes all options on, --help included, to chat/web/start.py
     command("app", _app, "open the chat about a picture in the browser (see `blip2-lab app --help`)", add_help=False)
@@ -167,6 +207,15 @@ _ON_HELP = (
 _SET_HELP = (
     "change a value: optim.lr=5e-5; in every recipe of micro-all, or in one: micro-vit/optim.steps=9; repeatable"
 )
+
+
+def _help_with_settings(train: argparse.ArgumentParser) -> str:
+    """The help of `train`, followed by every setting of the recipes."""
+    from blip2_lab.training.recipes.schema import settings_help
+
+    options = argparse.ArgumentParser.format_help(train)
+    intro = "settings, for --set (a recipe may have other values than the defaults; recipe.json of its run has all)"
+    return f"{options}\n{intro}:\n\n{settings_help()}\n"
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:
@@ -192,6 +241,10 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
     import blip2_lab
 
     model = blip2_lab.load(args.model, **_options(args))
+    if not answers and getattr(model, "image_encoder", ...) is None:
+        raise ValueError(
+            f"{args.model} is a stage 1 without its image encoder, which is kept elsewhere: it cannot read"
+        )
     if answers and not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
@@ -284,7 +337,7 @@ def _search(args: argparse.Namespace) -> None:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
     index = image_search.load(args.folder / image_search.FILE)
     model = _load(args, answers=False)
-    find = image_search.search_like if Path(args.query).is_file() else image_search.search
+    find = image_search.search_like if os.path.isfile(args.query) else image_search.search
     hits = find(model, index, args.query, top=args.top)
     if args.json:
         console.print_json({"query": args.query, "hits": [{"file": h.file, "itc": h.itc, "itm": h.itm} for h in hits]})
@@ -301,7 +354,12 @@ def _models(args: argparse.Namespace) -> None:
 def _recipes(args: argparse.Namespace) -> None:
     from blip2_lab.training.recipes import registry
 
-    print(registry.recipes_table())
+    if args.recipe:
+        from blip2_lab.training.recipes.describe import describe
+
+        print(describe(registry.get(args.recipe)))
+    else:
+        print(registry.recipes_table())
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -365,13 +423,32 @@ def _train(args: argparse.Namespace) -> None:
     from blip2_lab.training import pipeline
 
     pipeline.run(chosen, args.runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
-    if args.on and chosen[0].task != "stage1":  # stage 1 has no language model
-        model = args.runs / chosen[0].name / "model"
-        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
+    if args.on:
+        _say_what_was_learned(chosen[0], args.runs / chosen[0].name, args.on)
     if len(chosen) > 1:
         finished = next(recipe.name for recipe in chosen if recipe.task == "stage2")
         folder = export(args.runs, stage2=finished)
         print(f"the finished model is in {folder}: blip2-lab ask PICTURE PROMPT --model {folder}")
+
+
+def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
+    """What the evaluation on held-out pictures found, and what the model can be used for, if it learned anything."""
+    import shlex
+
+    from blip2_lab.doctor.own_images import outcome
+
+    found, model = outcome(folder), shlex.quote(str(folder / "model"))
+    print(f"what it learned: {found.says}")
+    if found.learned is False:
+        print(
+            f"the model is in {model}, but it did not learn from the pictures: blip2-lab doctor {folder} names causes"
+        )
+    elif recipe.task in ("stage1", "retrieval"):  # no language model
+        pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
+        search = f"blip2-lab search SENTENCE --folder {pictures} --model {model}"
+        print(f"the finished model is in {model}: blip2-lab index {pictures} --model {model}, then {search}")
+    else:
+        print(f"the finished model is in {model}: blip2-lab ask PICTURE PROMPT --model {model}")
 
 
 def _on_pictures(recipe, place: str | None, name: str | None):
@@ -400,23 +477,82 @@ def _on_pictures(recipe, place: str | None, name: str | None):
 
 
 def _data_check(args: argparse.Namespace) -> None:
-    from blip2_lab.data.mixture import check_sources, open_sources
+    from contextlib import nullcontext
 
-    for line in check_sources(open_sources(args.place)):
-        print(line)
+    from blip2_lab.data.mixture import check_sources, find_sources
+
+    console.check_writable(args.out)
+    sources, _ = find_sources(args.place)
+    with args.out.open("w", encoding="utf-8") if args.out else nullcontext() as out:
+        for line in check_sources(sources, out):
+            print(line)
 
 
 def _data_shards(args: argparse.Namespace) -> None:
-    from blip2_lab.data.mixture import is_stream, open_sources
+    from dataclasses import asdict
+
+    from blip2_lab.data.mixture import SHOWN, find_sources, is_stream
     from blip2_lab.data.shards import pack
 
-    sources = open_sources(args.place).sources
+    console.check_writable(args.left_out)
+    sources, _ = find_sources(args.place)
     if len(sources) > 1 or is_stream(sources[0]):
         raise ValueError(f"{args.place} is not one folder of pictures: pack each folder by itself")
-    print(pack(sources[0], args.out, args.per_shard))
+    left_out = []
+    try:
+        report = pack(sources[0], args.out, args.per_shard, left_out.append)
+    finally:
+        for one in left_out[:SHOWN]:
+            console.print_progress(f"{one.cause}: {one.message}")
+        if left_out[SHOWN:] and not args.left_out:
+            console.print_progress(f"{len(left_out) - SHOWN} more; --left-out FILE writes all of them")
+        if args.left_out:
+            lines = [json.dumps({"source": sources[0].name, **asdict(one)}) + "\n" for one in left_out]
+            args.left_out.write_text("".join(lines), encoding="utf-8")
+    print(report)
+
+
+def _class_create(args: argparse.Namespace) -> None:
+    from blip2_lab.teaching.classroom import course
+
+    made = course.create(args.course, args.notebooks, args.source or course.NOTEBOOKS)
+    print(f"{args.course}: {', '.join(made)}\nNext: blip2-lab class release {args.course}")
+
+
+def _class_release(args: argparse.Namespace) -> None:
+    from blip2_lab.teaching.classroom import course
+
+    for notebook in course.release(args.course, args.notebooks, args.due):
+        print(notebook)
+
+
+def _class_grade(args: argparse.Namespace) -> None:
+    from blip2_lab.teaching.classroom import grading
+
+    limits = grading.Limits(memory=int(args.memory * 2**30), seconds=60 * args.minutes)
+    done = grading.grade(
+        args.course, args.notebooks, jobs=args.jobs, limits=limits, again=args.again, say=console.print_progress
+    )
+    noted = sum(bool(result.notes) for result in done)
+    print(f"{len(done)} graded, {noted} with a note. Next: blip2-lab class marks {args.course} --out marks.csv")
+
+
+def _class_feedback(args: argparse.Namespace) -> None:
+    from blip2_lab.teaching.classroom import marks
+
+    print(f"{len(marks.feedback(args.course, args.notebooks))} pages in {args.course / 'feedback'}")
+
+
+def _class_marks(args: argparse.Namespace) -> None:
+    from blip2_lab.teaching.classroom import marks
+
+    console.check_writable(args.out)
+    print(f"{len(marks.write(args.course, args.out))} marks in {args.out}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    if args.on is not None:
+        return _evaluate_on(args)
     if args.benchmark == "grounding":
         return _grounding(args)
     from blip2_lab.chat import conversation
@@ -433,6 +569,19 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.out:
         args.out.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     print(scores_table(numbers))
+
+
+def _evaluate_on(args: argparse.Namespace) -> None:
+    if args.benchmark == "grounding":
+        raise ValueError("grounding needs scenes whose truth is known, so it cannot be measured --on other pictures")
+    from blip2_lab.evaluation.own_pictures import draw_pictures, evaluate_on, own_table
+
+    console.check_writable(args.out)
+    drawn = draw_pictures(args.on, args.pictures)  # before the model: a wrong place is reported at once
+    report = evaluate_on(_load(args, answers=False), drawn, num_beams=args.beams, say=console.print_progress)
+    if args.out:
+        args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(own_table(report))
 
 
 def _grounding(args: argparse.Namespace) -> None:

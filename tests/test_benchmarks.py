@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import data_speed, load, retrieval, stage1_step, stage2_step
+from benchmarks import data_speed, load, retrieval, stage1_step, stage2_step, wait_policy
 from benchmarks.measure import flops, kept_bytes, largest, own_clock, peak_memory, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.models.retrieval import read_gallery, search
@@ -136,3 +136,15 @@ def test_loading_is_timed_in_new_processes(capsys):
     load.main(["--rounds", "1"])
     shown = capsys.readouterr().out
     assert shown.count("of ours") == 5 and shown.count("1.00 of ours") >= 2
+
+
+def test_the_policies_take_turns_and_their_ratio_is_printed(monkeypatch, capsys):
+    seconds = {None: {"training step": 4.0, "answer": 1.0}, "PASSIVE": {"training step": 0.5, "answer": 1.0}}
+    asked = []
+    monkeypatch.setattr(
+        wait_policy, "in_a_process", lambda policy, threads: asked.append((policy, threads)) or seconds[policy]
+    )
+    wait_policy.main(["--rounds", "2", "--threads", "2"])
+    assert asked == [(None, 2), ("PASSIVE", 2)] * 2
+    out = capsys.readouterr().out
+    assert "training step: PASSIVE is 8.00 times as fast (8.00 to 8.00)" in out and "answer: PASSIVE is 1.00" in out

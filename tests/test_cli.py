@@ -1,6 +1,7 @@
 """The command line: quick, truthful JSON, and one sentence for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -345,6 +346,28 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     assert json.loads(out.read_text()) == expected
 
 
+def test_evaluate_on_own_pictures_draws_them_before_the_model_and_writes_the_numbers(
+    capsys, model, monkeypatch, own, tmp_path
+):
+    from blip2_lab.evaluation import own_pictures
+
+    def measure(asked, drawn, *, num_beams, say):
+        return {"is it the model": asked is model, "drawn": len(drawn.rows), "of": drawn.count, "num_beams": num_beams}
+
+    monkeypatch.setattr(own_pictures, "evaluate_on", measure)
+    monkeypatch.setattr(own_pictures, "own_table", lambda report: f"a table of {report['drawn']}")
+    out = tmp_path / "numbers.json"
+    argv = ["evaluate", "--on", str(own), "--pictures", "3", "--beams", "2", "--out", str(out)]
+    assert run(capsys, *argv)[:2] == (0, "a table of 3\n")
+    assert json.loads(out.read_text()) == {"is it the model": True, "drawn": 3, "of": 4, "num_beams": 2}
+
+
+def test_evaluate_on_a_wrong_place_is_told_before_a_model_is_loaded(capsys, no_model, own, tmp_path):
+    assert "nothing" in complaint(capsys, "evaluate", "--on", str(tmp_path / "nowhere"))
+    assert "at least 2 are needed" in complaint(capsys, "evaluate", "--on", str(own), "--pictures", "1")
+    assert "grounding needs scenes" in complaint(capsys, "evaluate", "grounding", "--on", str(own))
+
+
 def test_grounding_uses_the_given_book(capsys, model, monkeypatch, tmp_path):
     from blip2_lab.interpret import grounding, query_probes
     from blip2_lab.interpret import report as findings
@@ -427,6 +450,67 @@ def test_train_on_a_folder_has_its_own_recipe_and_run(capsys, monkeypatch, own, 
     assert not calls[1].curve
 
 
+@pytest.mark.parametrize(
+    ("recipe", "learned", "says", "not_says"),
+    [
+        ("micro-captions", True, "blip2-lab ask PICTURE PROMPT --model", "did not learn"),
+        ("micro-captions", False, "did not learn from the pictures: blip2-lab doctor", "ask"),
+        ("micro-retrieval", True, "blip2-lab index", "ask"),
+        ("micro-retrieval", False, "did not learn from the pictures", "blip2-lab index"),
+        ("micro-stage1", None, "blip2-lab search SENTENCE", "ask"),
+    ],
+)
+def test_train_ends_with_what_it_learned_and_proposes_what_the_model_can_do(
+    capsys, monkeypatch, own, tmp_path, recipe, learned, says, not_says
+):
+    from blip2_lab.doctor import own_images
+    from blip2_lab.training import run as run_module
+
+    monkeypatch.setattr(run_module, "run", lambda *_, **__: None)
+    monkeypatch.setattr(own_images, "outcome", lambda folder: own_images.Outcome(learned, f"found in {folder.name}"))
+    code, out, _ = run(capsys, "train", recipe, "--on", str(own), "--runs", str(tmp_path))
+    assert code == 0 and says in out and not_says not in out
+    assert f"what it learned: found in {recipe}-my-pictures" in out
+    if "index" in says:  # the folder's name has a space
+        assert f"blip2-lab index '{own}' --model" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("save_every=0", "save_every is 0; it must be at least 1"),
+        ("eval_every=-1", "eval_every is -1; it must be at least 0"),
+        ("optim.lr=nan", "lr is nan; it must be above 0"),
+        ("optim.lr=-1", "lr is -1.0; it must be above 0"),
+        ("optim.betas=0.9,1.5", "betas is 1.5; it must be at least 0 and at most 0.9999"),
+        ("optim.steps=0", "steps is 0; it must be at least 1"),
+        ("optim.warmup_steps=-2", "warmup_steps is -2"),
+        ("optim.grad_clip=0", "grad_clip is 0.0; it must be above 0"),
+        ("data.held_out=-1", "held_out is -1; it must be at least 0"),
+        ("data.threads=0", "threads is 0"),
+        ("data.crop_scale=1.0,0.5", "the smaller share of the area comes first"),
+        ("data.unknown_words=2", "unknown_words is 2.0; it must be at least 0 and at most 1"),
+        ("model.layer_decay=0", "layer_decay is 0.0; it must be above 0 and at most 1"),
+        ("model.max_text_tokens=1", "max_text_tokens is 1"),
+        ("seed=-1", "seed is -1"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_a_sentence(capsys, own, tmp_path, setting, sentence):
+    said = complaint(capsys, "train", "--on", str(own), "--runs", str(tmp_path / "runs"), "--set", setting)
+    assert sentence in said and not (tmp_path / "runs").exists()
+
+
+def test_help_of_train_lists_every_setting_with_its_meaning(capsys):
+    from blip2_lab.training.recipes.schema import settings
+
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    listed = dict(re.findall(r"^  ([a-z0-9_.]+)  (\S.*)$", capsys.readouterr().out, re.MULTILINE))
+    known = {key for recipe in RECIPES.values() for key in settings(recipe)}
+    assert known <= listed.keys(), known - listed.keys()
+    assert listed["optim.steps"] == "number of updates (given by the recipe)"
+
+
 def test_train_on_mistakes(capsys, own, tmp_path):
     assert "say what to train" in complaint(capsys, "train")
     assert "does not train on pictures" in complaint(capsys, "train", "micro-t5", "--on", str(own))
@@ -444,3 +528,20 @@ def test_data_shards_packs_and_data_check_reports(capsys, own, tmp_path):
     assert code == 0 and "3 pictures, nothing skipped" in out
     assert "holds shards already" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "out"))
     assert "nothing to train on" in complaint(capsys, "data", "check", str(tmp_path / "none"))
+
+
+def test_data_check_and_data_shards_write_what_is_left_out(capsys, own, tmp_path):
+    code, *_ = run(capsys, "data", "check", str(own), "--out", str(tmp_path / "a.jsonl"))
+    (line,) = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert code == 0 and json.loads(line)["cause"] == "not a picture" and json.loads(line)["source"] == str(own)
+    places = str(tmp_path / "out"), "--left-out", str(tmp_path / "b.jsonl")
+    code, _, notes = run(capsys, "data", "shards", str(own), *places)
+    assert code == 0 and (tmp_path / "b.jsonl").read_text() == line + "\n" and notes.startswith("not a picture: ")
+    assert "No such file" in complaint(capsys, "data", "check", str(own), "--out", str(tmp_path / "no" / "a.jsonl"))
+    assert "is a file" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "a.jsonl"))
+
+
+def test_data_check_fails_where_nothing_can_be_used_and_names_all(capsys, own):
+    (own / "captions.csv").write_text("file,caption\nx.png,a\ny.png,b\n")
+    code, out, complaints = run(capsys, "data", "check", str(own))
+    assert code == 2 and out.count("missing file: ") == 2 and "no picture with a text that can be used" in complaints

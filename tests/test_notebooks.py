@@ -28,6 +28,7 @@ pytest.importorskip("nbclient", reason="the notebooks are not tested: pip instal
 pytest.importorskip("matplotlib", reason="the notebooks are not tested: pip install 'blip2-lab[teach]'")
 sys.path.insert(0, str(ROOT / "notebooks"))
 run_all = importlib.import_module("run_all")
+student_copies = importlib.import_module("student_copies")
 
 needs_micro = pytest.mark.skipif(
     not (MICRO / "config.json").is_file(), reason="the micro model's weights are not in this checkout"
@@ -144,6 +145,26 @@ def test_the_copy_finder_finds_copies(library):
     renamed = source.replace("def unimodal_mask", "def my_mask")
     assert "my_mask" in copied(renamed, library)
     assert not copied("def my_mask(q, text_mask):\n    row = 1\n    raise NotImplementedError", library)
+
+
+@each_notebook
+def test_the_students_copy_is_in_step(path):
+    copied = (student_copies.COPIES / path.name).read_text()
+    expected = student_copies.student_copy(nbformat.read(path, as_version=4))
+    assert nbformat.reads(copied, as_version=4) == expected, "run `make student-notebooks`"
+    assert not any(cell.get("outputs") for cell in expected.cells) and len(copied) < 100_000
+
+
+def test_there_is_a_students_copy_of_each_notebook_and_no_other():
+    assert [path.name for path in NOTEBOOKS] == sorted(path.name for path in student_copies.COPIES.glob("*"))
+
+
+def test_links_of_a_students_copy_lead_where_they_led():
+    source = "[a](../docs/a.md) [b](01_b.ipynb) https://c.example/blob/main/notebooks/04_c.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)])
+    changed = "[a](../../docs/a.md) [b](01_b.ipynb) https://c.example/blob/main/notebooks/student/04_c.ipynb"
+    assert student_copies.student_copy(notebook).cells[0].source == changed
+    assert notebook.cells[0].source == source
 
 
 @needs_micro

@@ -25,11 +25,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat import small_talk
 from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read
+from blip2_lab.common.images import ImageSource, open_image
 from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
@@ -141,8 +141,12 @@ class ImageCache:
         self._one_at_a_time = threading.Lock()
 
     @torch.no_grad()
-    def encode(self, image: Image.Image) -> EncodedImage:
-        """The picture's image features and visual prompt, from the cache where they are in it."""
+    def encode(self, image: ImageSource) -> EncodedImage:
+        """The picture's image features and visual prompt, from the cache where they are in it.
+
+        image  anything that `open_image` reads, read as `Stage2Model.generate` reads it
+        """
+        image = open_image(image)
         key = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).digest()
         with self._one_at_a_time:
             if key not in self._encoded:
@@ -169,7 +173,7 @@ class Conversation:
     calibration: Calibration | None = None
 
     @classmethod
-    def about(cls, model: Stage2Model, image: Image.Image, calibration: Calibration | None = None) -> Conversation:
+    def about(cls, model: Stage2Model, image: ImageSource, calibration: Calibration | None = None) -> Conversation:
         """Begin to talk about a picture."""
         return cls(model, ImageCache(model).encode(image), calibration=calibration)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat.vocabulary import check, for_stage1
-from blip2_lab.common.images import SUFFIXES, open_image
+from blip2_lab.common.files import make_readable
+from blip2_lab.common.images import SUFFIXES, image_files, open_image
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
 from blip2_lab.models.retrieval import pair_scores, require_stage1
@@ -65,7 +67,8 @@ class PictureIndex:
     stamps: tuple[Stamp, ...]
     image_embeds: Tensor  # float16 [I, Q, E]
     features: Tensor  # float16 [I, N, Dv]
-    model: str  # fingerprint
+    model: str  # fingerprint of the Q-Former
+    encoder: tuple[float, ...] = ()  # of the image encoder; empty in an index of an older version
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -79,6 +82,24 @@ def fingerprint(model: Stage1Model) -> str:
     return digest.hexdigest()[:16]
 
 
+def encoder_fingerprint(model: Stage1Model) -> tuple[float, ...]:
+    """Tells one image encoder from another: the mean size of each of its biases and norms, which are never quantized.
+
+    Compared with a tolerance (`same_encoder`), because an encoder may be loaded in 16 bits.
+    """
+    parameters = (p for p in model.image_encoder.parameters() if p.ndim == 1)
+    return tuple(round(p.detach().float().abs().mean().item(), 6) for p in parameters)
+
+
+def same_encoder(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two fingerprints are of one image encoder, or one of them is not known."""
+    if not one or not other:
+        return True
+    return len(one) == len(other) and all(
+        math.isclose(a, b, rel_tol=5e-3, abs_tol=1e-4) for a, b in zip(one, other, strict=True)
+    )
+
+
 # --- Making ---------------------------------------------------------------------------------------------------------
 
 
@@ -86,7 +107,7 @@ def pictures(folder: Path) -> list[Path]:
     """Every picture in a folder and below it, in order. Raises ValueError when there is none."""
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder} to search in.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = image_files(folder)
     if not found:
         raise ValueError(f"{folder} holds no picture: nothing in it ends in {', '.join(SUFFIXES)}.")
     return found
@@ -106,8 +127,13 @@ def build(
     rerank  keep the image features too, for ITM (0.7 MB a picture at real size, and 16 KB without)
     """
     stage1, folder = require_stage1(model), Path(folder)
-    own = fingerprint(stage1)
-    usable = previous is not None and previous.model == own and (len(previous.features) > 0 or not rerank)
+    own, encoder = fingerprint(stage1), encoder_fingerprint(stage1)
+    usable = (
+        previous is not None
+        and previous.model == own
+        and same_encoder(previous.encoder, encoder)
+        and (len(previous.features) > 0 or not rerank)
+    )
     known = {stamp: row for row, stamp in enumerate(previous.stamps)} if usable else {}
     stamps, images, rows = [], [], []  # rows: a number in `previous`, or None for the next of the new pictures
     for path in pictures(folder):
@@ -133,21 +159,25 @@ def build(
         return (torch.cat([old, new]) if known else new)[order]
 
     kept = merged(features, previous.features if known else None) if rerank else features
-    return PictureIndex(tuple(stamps), merged(embeds, previous.image_embeds if known else None), kept, own)
+    return PictureIndex(tuple(stamps), merged(embeds, previous.image_embeds if known else None), kept, own, encoder)
 
 
 def of_images(model: Stage2Model | Stage1Model, images: dict[str, Image.Image]) -> PictureIndex:
     """An index of pictures in memory, by their names."""
     stage1 = require_stage1(model)
     embeds, features = read_pictures(stage1, list(images.values()))
-    return PictureIndex(tuple(Stamp(name, 0, 0) for name in images), embeds, features, fingerprint(stage1))
+    stamps = tuple(Stamp(name, 0, 0) for name in images)
+    return PictureIndex(stamps, embeds, features, fingerprint(stage1), encoder_fingerprint(stage1))
 
 
 def open_folder(model: Stage2Model | Stage1Model, folder: Path, say: Say = lambda _: None) -> PictureIndex:
     """The folder's index, read anew where pictures came or changed, and kept beside them."""
     file = folder / FILE
     index = build(model, folder, previous=load(file) if file.is_file() else None, say=say)
-    save(index, file)
+    try:
+        save(index, file)
+    except OSError as error:  # a folder that others share may be read-only
+        say(f"the index cannot be kept, so the folder is read again next time: {error}")
     return index
 
 
@@ -175,13 +205,22 @@ def read_pictures(
 
 
 def save(index: PictureIndex, file: str | Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     stamps = [[stamp.file, stamp.bytes, stamp.changed] for stamp in index.stamps]
-    metadata = {"model": index.model, "pictures": json.dumps(stamps)}
+    metadata = {"model": index.model, "pictures": json.dumps(stamps), "encoder": json.dumps(index.encoder)}
     file = Path(file)
     fresh = file.with_suffix(".part")  # so that a stopped `index` leaves the old one whole
-    save_file({"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata)
+    fresh.open("ab").close()  # where this is not allowed, the error names the file
+    try:
+        save_file(
+            {"image_embeds": index.image_embeds, "features": index.features.contiguous()}, fresh, metadata=metadata
+        )
+    except SafetensorError as error:  # a full disk
+        fresh.unlink(missing_ok=True)
+        raise OSError(f"{file} cannot be written ({error})") from None
+    make_readable(fresh)
     fresh.replace(file)
 
 
@@ -192,21 +231,23 @@ def load(file: str | Path) -> PictureIndex:
     file = Path(file)
     if not file.is_file():
         raise ValueError(f"There is no index {file}; make it with `blip2-lab index {file.parent}`.")
+    file.open("rb").close()  # safetensors says "no such file" of one that may not be read
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}
             stamps = tuple(Stamp(*entry) for entry in json.loads(metadata["pictures"]))
+            encoder = tuple(json.loads(metadata.get("encoder", "[]")))
             tensors = content.get_tensor("image_embeds"), content.get_tensor("features")
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is no index of pictures ({type(error).__name__}); make it anew.") from None
-    return PictureIndex(stamps, *tensors, metadata["model"])
+    return PictureIndex(stamps, *tensors, metadata["model"], encoder)
 
 
 # --- Searching ------------------------------------------------------------------------------------------------------
 
 
 def _check_model(index: PictureIndex, stage1: Stage1Model) -> None:
-    if index.model != fingerprint(stage1):
+    if index.model != fingerprint(stage1) or not same_encoder(index.encoder, encoder_fingerprint(stage1)):
         raise ValueError("This index was made with another model; make it anew with `blip2-lab index` and this one.")
 
 

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2_lab.common.files import make_readable
 from blip2_lab.common.images import open_image
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.picturebook.draw import draw
@@ -70,6 +71,7 @@ class DrawnWorld:
         path = Path(folder) / FILE
         tensors = {"mean": self.mean, "precision": self.precision, "limit": torch.tensor(self.limit)}
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        make_readable(path)
         return path
 
 

@@ -64,6 +64,8 @@ def check(text: str | None, kind: str = "question", example: str = "what is in t
     """
     if not isinstance(text, str):
         raise ValueError(f"A {kind} is text, and this is none.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"This {kind} has half a character (a lone surrogate): type it again.")
     text = " ".join(text.split())
     if not text.strip(" .?!"):
         raise ValueError(f'There is no {kind} yet: type one, for example "{example}"')

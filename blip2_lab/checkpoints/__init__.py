@@ -8,6 +8,7 @@
     meta_model   a model of a given shape without weights, filled tensor by tensor
     lavis        LAVIS's checkpoints
     huggingface  transformers' layout, read and written
+    bridged      models whose bridge is no Q-Former, read and written
     load         `blip2_lab.load` and `blip2_lab.save`
 
 Paper: section 3.4. Notebooks: 07, 12.

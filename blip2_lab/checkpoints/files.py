@@ -1,6 +1,6 @@
 """The weight files of a model: find them, download them, check that they are complete, read them tensor by tensor.
 
-`weight_files` and `read_tensors` are for folders, `fetch` is for names on the hub.
+`weight_files` and `read_tensors` are for folders, `fetch` is for names on the hub, `model_folder` is for saving.
 
 Notes:
 
@@ -9,6 +9,8 @@ Notes:
   it cannot be reached, from the catalog.
 * A file is checked before it is read; the error names a shard that is missing, truncated or of another format. Files in
   the hub's cache are named by their SHA-256; `corrupted_files` compares it with the content (`blip2-lab doctor`).
+* Saving over an older model leaves nothing of it: a `stage1` or a shard that stayed would be loaded as a part of the
+  new model. Files that no model has, such as a README, stay.
 * Pickles are read only with `weights_only=True`, so a `.pth` file cannot execute code.
 
 Notebook: 07.
@@ -18,16 +20,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from blip2_lab.common.files import flush, make_readable
 
 SAFETENSORS = "*.safetensors"
 SINGLE_FILE = "model.safetensors"  #: read alone, also where other safetensors files are beside it
@@ -139,6 +146,95 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{path} holds no state dict: names and tensors, alone or under the key 'model'.")
     return state
+
+
+# --- Saving ---------------------------------------------------------------------------------------------------------
+
+#: The files of a saved model: transformers', and those that other commands of the lab put beside it about its weights.
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*processor_config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template.*",
+    "drawn_world.safetensors",
+    "doctor.safetensors",
+    "training.json",
+    "grounding.json",
+    "calibration.json",
+)
+STAGE1 = "stage1"  #: the sub-folder of a model's stage 1
+
+
+@contextmanager
+def model_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to save a model in; at the end, its files replace those of an older model in `folder`.
+
+    The old config.json is removed first and the new one comes last, so a folder whose replacement was interrupted is no
+    model. An error inside leaves the older model as it was. Raises OSError where it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / ".saving"
+    shutil.rmtree(fresh, ignore_errors=True)  # of an interrupted save
+    fresh.mkdir()
+    try:
+        yield fresh
+        saved = [path for path in fresh.rglob("*") if path.is_file()]
+        make_readable(*saved)
+        for path in saved:
+            flush(path)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # a full disk
+            raise OSError(f"the model cannot be written to {folder} ({error}); what was there is unchanged") from None
+        raise
+    (folder / "config.json").unlink(missing_ok=True)
+    for old in [path for pattern in MODEL_FILES for path in folder.glob(pattern)]:
+        old.unlink(missing_ok=True)
+    if (folder / STAGE1 / "config.json").is_file():
+        shutil.rmtree(folder / STAGE1)
+    for path in sorted(fresh.iterdir(), key=lambda path: path.name == "config.json"):
+        os.replace(path, folder / path.name)
+    fresh.rmdir()
+    flush(folder)
+
+
+def why_no_model(folder: Path) -> str:
+    """What a folder without config.json holds instead of a model, and what to do, in one sentence."""
+    if (folder / "adapter_config.json").is_file():
+        return (
+            f"{folder} holds an adapter (LoRA), not a model: merge it into the model that it was trained on "
+            "(peft: `merge_and_unload`), save that model, and give its folder."
+        )
+    for inner in ("model", "checkpoints"):
+        if (folder / inner / "config.json").is_file():
+            return f"{folder} holds no model, but {folder / inner} does: give that folder."
+    if (folder / "checkpoints").is_dir():
+        return (
+            f"{folder} is the folder of a run that has not finished: `blip2-lab train` with the same options goes on."
+        )
+    if any(path for pattern in (SAFETENSORS, *PICKLES) for path in folder.glob(pattern)):
+        return (
+            f"{folder} has weights, but no config.json, so the model's shape is not known: copy config.json (and the "
+            "tokenizer's files) of the same model into it."
+        )
+    if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
+        return f"{folder} holds a tokenizer, not a model: give the folder that has config.json and the weights, too."
+    return f"{folder} holds no model: it has no config.json. Give a folder in transformers' layout."
 
 
 # --- The hub --------------------------------------------------------------------------------------------------------

@@ -84,14 +84,21 @@ def from_transformers(
 def read_config(folder: Path) -> Blip2Config:
     """config.json of a BLIP-2 in transformers' layout. Raises ValueError for any other."""
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{folder / 'config.json'} is damaged (not JSON). Fetch the same model again.") from None
     if kind != "blip-2":
         raise ValueError(f'{folder} holds a model of type {kind!r}, not a BLIP-2 ("blip-2").')
     from transformers import Blip2Config
 
-    return Blip2Config.from_pretrained(folder)
+    try:
+        return Blip2Config.from_pretrained(folder)
+    except Exception as error:  # values of another type: the library raises many kinds of exceptions
+        raise ValueError(f"{folder / 'config.json'} does not describe a BLIP-2: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _without_lm_head(
@@ -120,10 +127,25 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         return None
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a damaged or missing file: the library raises many kinds of exceptions
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be read ({_one_line(error)}): copy all of its files again"
+        ) from None
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
+
+
+def as_loaded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy without the truncation and padding of the last call, which would be written to tokenizer.json."""
+    tokenizer = copy.deepcopy(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # slow tokenizers have none
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return tokenizer
 
 
 def write_transformers(
@@ -198,13 +220,13 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
         cross_attention_frequency=ours.cross_attention_frequency,
         use_qformer_text_input=ours.has_text,
     )
-    vision = _config_dict(model.image_encoder.model)
+    vision = config_dict(model.image_encoder.model)
     if isinstance(model, Stage1Model):
         config = Blip2Config(vision_config=vision, qformer_config=qformer, num_query_tokens=ours.num_query_tokens)
         config.image_text_hidden_size = model.config.embed_width
         config.architectures = ["Blip2ForImageTextRetrieval"]
     else:
-        text = _config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
+        text = config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
         config = Blip2Config(
             vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=ours.num_query_tokens
         )
@@ -213,7 +235,7 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
     return config
 
 
-def _config_dict(part: PreTrainedModel) -> dict:
+def config_dict(part: PreTrainedModel) -> dict:
     """Its configuration, without `_name_or_path`: the folder it was loaded from is private."""
     return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 
@@ -224,7 +246,7 @@ def _save_processor(
     """transformers' processor: image preprocessing, and Q `<image>` tokens before a text (none for retrieval)."""
     from transformers import Blip2Processor
 
-    tokenizer = copy.deepcopy(tokenizer)  # the processor adds <image> to it
+    tokenizer = as_loaded(tokenizer)  # the processor adds <image> to this copy
     generates = isinstance(model, Stage2Model)
     if generates and not model.language_model.model.config.is_encoder_decoder:
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = (

@@ -53,6 +53,8 @@ def is_lavis_folder(folder: Path) -> bool:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
+    if (folder / "adapter_config.json").is_file():  # peft's: the adapter is no whole model
+        return []
     files = [*folder.glob("*.pth"), *folder.glob("*.safetensors")]
     return [path for path in files if path.stem != Path(EVA_FILE).stem]
 
@@ -100,7 +102,10 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 def _qformer_width(state: dict[str, Tensor], file: Path) -> int:
     if "query_tokens" not in state:
-        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens.")
+        raise ValueError(
+            f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens. If it is a model in transformers' layout, copy "
+            "its config.json and the tokenizer's files beside it."
+        )
     return state["query_tokens"].shape[-1]
 
 

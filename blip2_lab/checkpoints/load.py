@@ -14,16 +14,25 @@ Paper: section 3.4. Notebook: 07.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from blip2_lab.checkpoints import files, lavis, memory
+from blip2_lab.checkpoints.bridged import is_bridged_folder, read_bridged, write_bridged
 from blip2_lab.checkpoints.catalog import blip2_config, released
-from blip2_lab.checkpoints.huggingface import MissingHead, from_transformers, read_tokenizer, write_transformers
+from blip2_lab.checkpoints.huggingface import (
+    MissingHead,
+    as_loaded,
+    from_transformers,
+    read_tokenizer,
+    write_transformers,
+)
 from blip2_lab.checkpoints.key_maps import load_strictly
 from blip2_lab.checkpoints.names import check_name
+from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.quantize import check_method
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
@@ -61,6 +70,8 @@ def load(
         return lavis.load_lavis(path, device=device, quantize=quantize, dtype=dtype)
     if is_stage1_folder(path):
         return read_stage1(path).to(device)
+    if is_bridged_folder(path):
+        return read_bridged(path, device=device, quantize=quantize, dtype=dtype)
     model = from_transformers(path, device=device, quantize=quantize, dtype=dtype)
     if (path / "stage1" / "config.json").is_file():
         stage1 = read_stage1(path / "stage1", image_encoder=model.image_encoder).to(device)
@@ -104,6 +115,8 @@ def find_model(
 
     Before a download, free disk and memory are checked. Raises ValueError.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"A model is a name or a folder, and this is of type {type(name_or_path).__name__}.")
     if str(name_or_path) == "micro":
         if not (MICRO / "config.json").is_file():
             raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")
@@ -112,8 +125,10 @@ def find_model(
     if path.is_file() or lavis.is_lavis_folder(path):
         return path
     if path.is_dir():
+        if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+            return path / "model"  # the folder of a training run
         if not (path / "config.json").is_file():
-            raise ValueError(f"{path} holds no model: it has no config.json. Give a folder in transformers' layout.")
+            raise ValueError(files.why_no_model(path))
         return path
     check_name(name_or_path)
     name = str(name_or_path)
@@ -171,7 +186,7 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("image_encoder.")}
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in own.items()}, folder / files.SINGLE_FILE)
     if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
+        as_loaded(model.tokenizer).save_pretrained(folder)
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
@@ -188,13 +203,19 @@ def save(
 
     A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout. It has no field for
     the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
-    Stage1Model without image encoder is written alone (`save_stage1`).
+    Stage1Model without image encoder is written alone (`save_stage1`). A Stage2Model whose bridge is no Q-Former has no
+    place in transformers' layout (`bridged.write_bridged`).
+
+    The files of an older model in the folder, and what describes it, are replaced as a whole (`files.model_folder`).
 
     dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
-    if isinstance(model, Stage1Model) and model.image_encoder is None:
-        return save_stage1(model, folder, dtype=dtype)
-    write_transformers(model, folder, dtype=dtype, max_shard_size=max_shard_size)
-    if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
-        save_stage1(stage1, Path(folder) / "stage1", dtype=dtype)
+    with files.model_folder(Path(folder)) as fresh:
+        if isinstance(model, Stage1Model) and model.image_encoder is None:
+            return save_stage1(model, fresh, dtype=dtype)
+        if isinstance(model, Stage2Model) and not isinstance(model.bridge, QFormerBridge):
+            return write_bridged(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
+        write_transformers(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
+        if stage1 is not None and not isinstance(stage1.lm_head, MissingHead):
+            save_stage1(stage1, fresh / files.STAGE1, dtype=dtype)

@@ -54,7 +54,7 @@ FROZEN_PREFIXES = ("image_encoder.", "language_model.")
 def empty_model(config: Blip2Config) -> Stage2Model | Stage1Model:
     """A model of this shape on the meta device, without weights: a Stage1Model where the Q-Former reads text, else a
     Stage2Model."""
-    with _without_weights():
+    with without_weights():
         encoder = ImageEncoder.from_config(config.vision_config)
         if config.qformer_config.use_qformer_text_input:
             stage1 = Stage1Config(
@@ -66,7 +66,7 @@ def empty_model(config: Blip2Config) -> Stage2Model | Stage1Model:
 
 
 @contextmanager
-def _without_weights() -> Iterator[None]:
+def without_weights() -> Iterator[None]:
     """Modules built inside the block are on the meta device and are not initialized."""
     from transformers.initialization import no_init_weights
 
@@ -81,7 +81,7 @@ def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
     kinds = {"opt": OPTForCausalLM, "t5": T5ForConditionalGeneration}
     if config.model_type not in kinds:
         raise ValueError(f"The language model is of type {config.model_type!r}; BLIP-2's are OPT and (Flan)T5.")
-    with _without_weights():
+    with without_weights():
         model = kinds[config.model_type](config)
         if config.model_type == "t5":
             model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))

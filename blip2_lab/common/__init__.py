@@ -1,8 +1,9 @@
 """Functions for every other folder: opening images, writing files, console output, distributed training.
 
-    images        open_image: images from users and data sets, with limits on format and size
-    files         write_atomically: a file is replaced completely or not at all
+    images        open_image: images from users and data sets, with limits on format and size; the images of a folder
+    files         write_atomically: a file is replaced completely or not at all; the mode of new files
     console       errors in one sentence, progress on stderr, "did you mean"
+    threads       OpenMP's threads sleep while they wait
     distributed   gather across ranks, FSDP2 sharding, gradient checkpointing
 
 Import from the modules. This package imports nothing by itself, because `blip2-lab --help` needs `console` alone.

@@ -60,6 +60,11 @@ def number_of_processes() -> int:
     return max(rank_and_world()[1], int(os.environ.get("WORLD_SIZE", "1")))
 
 
+def is_first_process() -> bool:
+    """Whether this process writes the files of a run, also before the process group exists."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def sum_across_ranks(x: Tensor) -> Tensor:
     """The sum of x over all ranks, in place; no gradient."""
     if rank_and_world()[1] > 1:

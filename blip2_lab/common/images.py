@@ -1,12 +1,15 @@
-"""Open images from users and data sets, with limits on format and size.
+"""Open images from users and data sets, with limits on format and size; list the images of a folder.
 
-`open_image` is where to begin: a path, bytes or a PIL image becomes an upright RGB image, or it raises BrokenSample,
-whose message is one sentence.
+`open_image` is where to begin: a path, bytes, an open file, an array or a PIL image becomes an upright RGB image, or it
+raises BrokenSample, whose message is one sentence. `image_list` accepts one image or several, `image_files` lists a
+folder.
 
 Notes:
 
 * Only the formats in FORMATS are read, and at most MAX_PIXELS pixels. The size is checked before pixels are decoded.
 * Images are rotated by their EXIF tag, animations give their first frame, transparency is composited over white.
+* An array has the colors red, green, blue, as integers from 0 to 255. Another scale is refused: an answer would not
+  show that the colors were wrong.
 * The messages say *picture*: visitors of the app read them.
 
 Paper: none. Notebook: 08.
@@ -16,14 +19,24 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")  #: of the files in a folder that are read as images
+#: The formats of a web browser. The app opens only these: the decoder of TIFF is large, and visitors are strangers.
+WEB_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+FORMATS = (*WEB_FORMATS, "BMP", "TIFF")
+#: Of the files in a folder that are read as images. `.jfif` and `.jpe` are JPEG files.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+#: Endings of images that are not read: such a file is named, never passed over.
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw")
 MAX_PIXELS = 50_000_000
+
+#: What `open_image` accepts. An array is uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4].
+ImageSource = str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray | IO[bytes]
 
 
 class BrokenSample(ValueError):
@@ -34,45 +47,108 @@ class BrokenSample(ValueError):
         self.cause = cause
 
 
-def open_image(source: str | os.PathLike | bytes | Image.Image) -> Image.Image:
-    """An image from a path, from bytes or from PIL -> RGB, upright, first frame, transparency over white.
+# ------------------------------------------------------------------------------------------------------------ one image
 
-    Raises BrokenSample, a ValueError of one sentence, when it is missing, too large, damaged or of another format.
+
+def open_image(source: ImageSource, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """An image from any `ImageSource` -> RGB, upright, first frame, transparency over white.
+
+    Raises BrokenSample, a ValueError of one sentence, when it is missing, too large, damaged, of another format, or no
+    image at all.
     """
-    name = "the picture" if isinstance(source, Image.Image | bytes | bytearray) else repr(os.fspath(source))
-    image = source if isinstance(source, Image.Image) else _open(source, name)
+    if isinstance(source, Image.Image):
+        name, image = "the picture", source
+    elif isinstance(source, np.ndarray):
+        name, image = "the array", _from_array(source)
+    else:
+        name, data = _read(source)
+        image = _open(data, name, formats)
     width, height = image.size
     if width * height > MAX_PIXELS:
         millions = f"{width} x {height} = {width * height / 1e6:.0f} million pixels"
         limit = f"at most {MAX_PIXELS // 10**6} million are read, make it smaller"
         raise BrokenSample("too many pixels", f"{name} has {millions}: {limit}")
+    if not width * height:
+        raise BrokenSample("not a picture", f"{name} has no pixels: it is {width} x {height}")
     try:
-        return _to_rgb(image)
+        return _to_rgb(image, name)
+    except BrokenSample:
+        raise
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
         raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
 
 
-def _open(source: str | os.PathLike | bytes, name: str) -> Image.Image:
+def _read(source: Any) -> tuple[str, bytes]:
+    """The name of a source in messages, and its bytes."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "the picture", bytes(source)
+    if isinstance(source, str | os.PathLike):
+        name = repr(os.fspath(source))
+        try:
+            if "\0" in os.fspath(source):
+                raise FileNotFoundError
+            return name, Path(source).read_bytes()
+        except (FileNotFoundError, UnicodeEncodeError):
+            remedy = ": an address is not fetched, download it first" if "://" in name else ""
+            raise BrokenSample("missing file", f"there is no file {name}{remedy}") from None
+        except IsADirectoryError:
+            raise BrokenSample("not a picture", f"{name} is a folder, not a picture") from None
+        except OSError as error:
+            raise BrokenSample("unreadable file", f"{name} cannot be read ({error.strerror or error})") from None
+    if hasattr(source, "read"):
+        return _read_stream(source)
+    raise BrokenSample(
+        "not a picture",
+        f"a picture is a path, bytes, an open file, a PIL image or an array (uint8, [height, width, 3]), and this is "
+        f"of type {type(source).__name__}",
+    )
+
+
+def _read_stream(source: IO[bytes]) -> tuple[str, bytes]:
+    name = repr(source.name) if isinstance(getattr(source, "name", None), str) else "the open file"
+    try:
+        if source.seekable():  # as Pillow does: the same file can be opened twice
+            source.seek(0)
+        data = source.read()
+    except (OSError, ValueError, AttributeError) as error:  # ValueError: closed
+        raise BrokenSample("unreadable file", f"{name} cannot be read ({error})") from None
+    if not isinstance(data, bytes | bytearray):
+        raise BrokenSample("unreadable file", f"{name} was opened as text: open it with mode 'rb'")
+    return name, bytes(data)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """An array uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4] -> an image."""
+    wanted = "a picture as an array is uint8, values 0 to 255, of shape [height, width, 3]"
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        wanted += "; this one has the colors first: array.transpose(1, 2, 0)"
+    elif array.ndim == 4:
+        wanted += "; these are several pictures: pass them one by one, or as a list"
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not fits:
+        raise BrokenSample("not a picture", f"this array is {array.dtype} {list(array.shape)}, and {wanted}")
+    return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2:] == (1,) else array))
+
+
+def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
     """Read the header only; pixels are decoded after the size has been checked."""
     try:
-        data = bytes(source) if isinstance(source, bytes | bytearray) else Path(source).read_bytes()
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except FileNotFoundError:
-        raise BrokenSample("missing file", f"there is no file {name}") from None
-    except IsADirectoryError:
-        raise BrokenSample("not a picture", f"{name} is a folder, not a picture") from None
+        return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        raise BrokenSample("not a picture", f"{name} is not a PNG, JPEG, WebP or GIF picture") from None
+        what = "is empty, so it is" if not data else "is"
+        more = ", and no BMP or TIFF" if tuple(formats) == FORMATS else ""
+        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}"
+        raise BrokenSample("not a picture", message) from None
     except Image.DecompressionBombError:
         limit = f"at most {MAX_PIXELS // 10**6} million are read"
         raise BrokenSample("too many pixels", f"{name} has far too many pixels: {limit}") from None
-    except OSError as error:
-        raise BrokenSample("unreadable file", f"{name} cannot be read ({error.strerror or error})") from None
     except Exception as error:  # a damaged header: see open_image
         raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        return image  # in memory, without rotation or transparency: batches of these are frequent
     if getattr(image, "n_frames", 1) > 1:
         image.seek(0)
     image.load()
@@ -80,9 +156,74 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     except Exception:  # a damaged EXIF block; the image itself is intact
         image = image.copy()
+    if image.mode == "F":
+        raise BrokenSample("not a picture", f"{name} has floating point pixels, whose range is unknown: use 8 bits")
     if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        values = np.asarray(image)
+        if image.mode == "I" and (values.min() < 0 or values.max() > 65535 or 1 < values.max() < 256):
+            span = f"from {values.min()} to {values.max()}"
+            raise BrokenSample("not a picture", f"{name} has pixels of 32 bits {span}: use 8 or 16 bits")
+        image = Image.fromarray((values.astype(np.int64) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+# ------------------------------------------------------------------------------------------------------- several images
+
+
+def is_one_image(source: Any) -> bool:
+    """Whether this is a single image, rather than several: a path, bytes, an open file, an array [H,W] or [H,W,C]."""
+    if isinstance(source, np.ndarray):
+        return source.ndim <= 3
+    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or hasattr(
+        source, "read"
+    )
+
+
+def image_list(images: Any) -> list:
+    """One image, or several (a list, an array [B,H,W,C]) -> a list of them. A string is one path, not its letters.
+
+    Raises ValueError for what is neither, and for none.
+    """
+    if is_one_image(images):
+        return [images]
+    if images is None or isinstance(images, dict | set) or not isinstance(images, Iterable):
+        _read(images)  # raises BrokenSample, which lists what a picture may be
+    images = list(images)
+    if not images:
+        raise ValueError("The list of images is empty; pass at least one.")
+    return images
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+
+
+def walk_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Every file in a folder and below it, in order; linked folders included, each folder once.
+
+    Hidden files and folders (`.git`, macOS's `._boat.jpg`) are not looked at.
+
+    `on_error` is called for a folder that cannot be read; without it, the error is raised.
+    """
+
+    def failed(error: OSError) -> None:
+        if on_error is None:
+            raise error
+        on_error(error)
+
+    seen = set()
+    for place, folders, names in os.walk(folder, onerror=failed, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it, or two links to one folder
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every file in a folder and below it whose ending is in SUFFIXES, in order."""
+    return sorted(path for path in walk_files(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path))

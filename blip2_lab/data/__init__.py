@@ -2,10 +2,13 @@
 
     examples       Example, Batch, ImageTextList; the examples of a batch
     scenes         PictureBook: drawn scenes, an endless data set
+    text_files     text and JSON that others wrote: encodings, lines, the captions in a value
+    picture_files  the image files that a table names: other spellings, links, the safety rule
+    tables         CSV and JSON lines
     image_folder   a folder of your own images
-    annotations    the annotation files of COCO, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
+    annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
     shards         WebDataset shards and the Hugging Face hub
-    mixture        several sources, mixed by weights: `open_sources`
+    mixture        several sources, mixed by weights: `open_sources`; everything left out, by name: `check_sources`
     augmentation   random crop and flip that keep captions true
     feature_cache  the features of a frozen image encoder, computed once and kept on disk
 

@@ -8,7 +8,7 @@ Notes:
 * The indices of a batch are a pure function of its number (`batch_indices`). There is no sampler state to save, so a
   resumed run sees the same batches.
 * The texts of an image (`Record`) are available before the image is opened.
-* An example that cannot be read is skipped, counted by its cause and reported (`BrokenSample`).
+* An example that cannot be read is left out, named and counted by its cause (`LeftOut`, `BrokenSample`).
 * Texts are raw strings, not token ids: each model owns its tokenizer. This folder imports no model.
 
 Paper: section 3.4 (pre-training data; one of several captions is drawn at each step). Notebook: 08.
@@ -63,7 +63,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Record:
-    """An example before its image is opened. `file`: a path, the bytes of a file, or an image."""
+    """An example before its image is opened. `file`: a path, the bytes of a file, or an image.
+
+    `unread`: what its source says of it that could not be read, one sentence each; the rest of it is used.
+    """
 
     file: Path | bytes | Image.Image
     captions: tuple[str, ...] = ()
@@ -71,10 +74,35 @@ class Record:
     boxes: tuple[Box, ...] = ()
     id: str = ""
     domain: str = ""
+    unread: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.captions, str | bytes):
+            raise ValueError(f"captions is a single text, and a tuple of texts is wanted: ({self.captions[:40]!r},)")
 
     def open(self) -> Example:
         """Raises BrokenSample when the image cannot be read."""
         return Example(open_image(self.file), self.captions, self.questions, self.boxes, self.id, self.domain)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A picture, row or text that is not used. `sample`: where it is, with file and line; `cause`: the kind of failure,
+    for counting; `message`: what is wrong and what to do, in one sentence."""
+
+    sample: str
+    cause: str
+    message: str
+
+
+#: Causes that are no faults: files that nobody listed. They are named, but not among what was skipped, and
+#: `data.max_broken` is not about them: a table may list a few of a thousand pictures.
+UNLISTED = frozenset({"picture without a row", "text file without a picture", "text file beside a table"})
+
+
+def count_causes(left_out: Iterable[LeftOut], *, unlisted: bool = False) -> Counter[str]:
+    """cause -> number of them: of what was skipped, or with `unlisted` of the files that nobody listed."""
+    return Counter(one.cause for one in left_out if (one.cause in UNLISTED) is unlisted)
 
 
 @dataclass(frozen=True)
@@ -107,12 +135,17 @@ def image_ids(ids: Iterable[str]) -> Tensor:
 
 
 class ImageTextList:
-    """Images with their texts, by index. `skipped`: examples left out so far, cause -> count."""
+    """Images with their texts, by index. `left_out`: everything that is not used so far, with its cause."""
 
-    def __init__(self, records: Sequence[Record], skipped: Counter[str] | None = None, name: str = "") -> None:
+    def __init__(self, records: Sequence[Record], left_out: Iterable[LeftOut] = (), name: str = "") -> None:
         self.records = records
-        self.skipped: Counter[str] = Counter() if skipped is None else skipped
+        self.left_out = list(left_out)
         self.name = name
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """cause -> number of examples left out"""
+        return count_causes(self.left_out)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -126,26 +159,41 @@ class ImageTextList:
         return self.record(index).open()
 
     def __iter__(self) -> Iterator[Example]:
-        """All examples whose image can be read; the others are counted."""
+        """All examples whose image can be read; the others are left out, and named."""
         for index in range(len(self)):
             try:
                 example = self[index]
             except BrokenSample as broken:
-                self.skipped[broken.cause] += 1
+                one = LeftOut(self.record(index).id or str(index), broken.cause, str(broken))
+                if one not in self.left_out:  # in an earlier pass
+                    self.left_out.append(one)
                 continue
             yield example
 
     def report(self) -> str:
-        """The number of skipped examples by cause, in one sentence."""
-        return skip_report(len(self), self.skipped)
+        """The number of examples left out, by cause, in one sentence."""
+        return left_out_report(len(self), self.left_out)
 
 
 def skip_report(count: int, skipped: Counter[str]) -> str:
     """ "20 pictures; skipped 3: 2 missing file, 1 empty caption" """
     if not skipped:
         return f"{count} pictures, nothing skipped"
-    causes = ", ".join(f"{number} {cause}" for cause, number in skipped.most_common())
-    return f"{count} pictures; skipped {skipped.total()}: {causes}"
+    return f"{count} pictures; skipped {skipped.total()}: {list_causes(skipped)}"
+
+
+def left_out_report(count: int, left_out: Sequence[LeftOut]) -> str:
+    """`skip_report`, and the files that nobody listed: "…; not listed 1: 1 picture without a row" """
+    skipped, unlisted = count_causes(left_out), count_causes(left_out, unlisted=True)
+    if not unlisted:
+        return skip_report(count, skipped)
+    report = skip_report(count, skipped) if skipped else f"{count} pictures"
+    return f"{report}; not listed {unlisted.total()}: {list_causes(unlisted)}"
+
+
+def list_causes(causes: Counter[str]) -> str:
+    """ "2 missing file, 1 empty caption" """
+    return ", ".join(f"{number} {cause}" for cause, number in causes.most_common())
 
 
 # ------------------------------------------------------------------------------------------------------------ batches

@@ -4,105 +4,231 @@
 
 Notes:
 
-* The table is read when the folder is opened, an image when its index is read. Rows that cannot be used are counted by
-  cause (`report`).
-* A path in the table that leads out of the folder is skipped.
+* The table is read when the folder is opened, an image when its index is read. What cannot be used is named and counted
+  (`left_out`), and so are images that no row names, and text files without an image.
+* Several rows about one file are one record, whatever the names are that they use (picture_files.py has the rules).
 
 Paper: none. Notebook: 08.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from blip2_lab.common.images import SUFFIXES
-from blip2_lab.data.examples import ImageTextList, Record
+from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, walk_files
+from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
+from blip2_lab.data.picture_files import Found, PictureFinder, identity
+from blip2_lab.data.tables import ENDINGS, Row, read_table
+from blip2_lab.data.text_files import captions_in, lines_of, printable, read_text, texts_in
 from blip2_lab.picturebook.words import Question
+
+TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
+
+
+@dataclass
+class _Texts:
+    """The texts of one file."""
+
+    found: Found
+    captions: list[str] = field(default_factory=list)
+    questions: list[Question | AskedQuestion] = field(default_factory=list)
 
 
 class ImageFolder(ImageTextList):
-    """A folder of images with `captions.csv` or `captions.jsonl`, or with a text file beside each image.
+    """A folder of images with `captions.csv`, `.tsv` or `.jsonl`, or with a text file beside each image.
 
-    The table has the columns `file` and `caption`; a file with several rows has several captions; `question` and
-    `answer` are optional. (Hugging Face's `metadata.csv` with `file_name` and `text` is read as well.) Without a table,
-    the captions of `boat.jpg` are the lines of `boat.txt`, in this folder and those below it.
+    The table has the columns `file` and `caption`, or `file`, `question` and `answer`, or all four; `COLUMNS` in
+    tables.py lists other names of them, such as those of Hugging Face's `metadata.csv` (`file_name`, `text`). A file
+    with several rows, caption columns or a list of captions has several captions. Without a table, the captions of
+    `boat.jpg` are the lines of `boat.txt`, in this folder and those below it.
+
+    `notes`: what is worth knowing and no fault, such as columns that are not read.
+    Raises ValueError that names file, line and remedy for a table that cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
-        skipped: Counter[str] = Counter()
-        captions: dict[str, list[str]] = {}
-        questions: dict[str, list[Question]] = {}
-        for row in _read_table(self.folder) or _read_text_files(self.folder):
-            file = str(row.get("file") or row.get("file_name") or "").strip()
-            caption = str(row.get("caption") or row.get("text") or "").strip()
-            if not file or not caption:
-                skipped["row without a file" if not file else "empty caption"] += 1
-            elif not (self.folder / file).resolve().is_relative_to(self.folder.resolve()):
-                skipped["file outside the folder"] += 1
-            elif not (self.folder / file).is_file():
-                skipped["missing file"] += 1
-            else:
-                captions.setdefault(file, []).append(caption)
-                if row.get("question") and row.get("answer"):
-                    asked = Question("own", str(row["question"]).strip(), str(row["answer"]).strip())
-                    questions.setdefault(file, []).append(asked)
-        self.files = list(captions)
-        records = [
-            Record(self.folder / file, tuple(captions[file]), tuple(questions.get(file, ())), id=file)
-            for file in self.files
+        if not self.folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+        super().__init__([], name=str(folder))
+        self.notes: list[str] = []
+        self._texts: dict[tuple, _Texts] = {}
+        table = _table_of(self.folder)
+        files = list(walk_files(self.folder, self._folder_unread))
+        if table is not None:
+            self._read_rows(table, files)
+        else:
+            self._read_text_files(files)
+        self.files = [texts.found.name for texts in self._texts.values()]
+        self.records = [
+            Record(t.found.path, tuple(t.captions), tuple(t.questions), id=printable(t.found.name))
+            for t in self._texts.values()
+            if t.captions or t.questions
         ]
-        super().__init__(records, skipped, str(folder))
 
+    def _leave_out(self, sample: str, cause: str, message: str) -> None:
+        self.left_out.append(LeftOut(printable(sample), cause, printable(message)))
 
-def _read_text_files(folder: Path) -> list[dict]:
-    """The same rows from text files: the captions of `boat.jpg` are the lines of `boat.txt`."""
-    rows = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
-        text = path.with_suffix(".txt")
-        lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines() if text.is_file() else []
-        file = path.relative_to(folder).as_posix()
-        rows += [{"file": file, "caption": line} for line in lines if line.strip()] or [{"file": file, "caption": ""}]
-    if not any(row["caption"] for row in rows):
-        raise ValueError(
-            f"{folder} has no captions.csv or captions.jsonl with the columns file and caption, "
-            "and no text file beside a picture (boat.txt for boat.jpg): write one of these"
-        )
-    return rows
+    def _folder_unread(self, error: OSError) -> None:
+        self._leave_out(str(error.filename), "unreadable folder", f"{error.filename}: {error.strerror}")
 
+    def _texts_of(self, found: Found) -> _Texts:
+        return self._texts.setdefault(found.identity, _Texts(found))
 
-def _read_table(folder: Path) -> list[dict]:
-    """The rows of `captions.jsonl` or `captions.csv`, or none. Raises ValueError with the line that cannot be read."""
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
-    names = [f"{stem}.{ending}" for stem in ("captions", "metadata") for ending in ("jsonl", "csv")]
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        return []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    rows = []
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
+    # -- a table -------------------------------------------------------------------------------------------------------
+
+    def _read_rows(self, path: Path, files: list[Path]) -> None:
+        table, finder, named = read_table(path), PictureFinder(self.folder), set()
+        self.left_out += table.left_out
+        self.notes += table.notes
+        for row in table.rows:
+            found = self._file_of(row, finder)
+            if found is not None:
+                named.add(found.identity)
+                self._read_row(row, found)
+        for file in files:
+            if file.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES) and identity(file) not in named:
+                name = file.relative_to(self.folder).as_posix()
+                self._leave_out(name, "picture without a row", f"{name!r} is in no row of {path}")
+            elif file.suffix.lower() == ".txt" and any(file.with_suffix(s).is_file() for s in SUFFIXES):
+                name = file.relative_to(self.folder).as_posix()
+                self._leave_out(name, "text file beside a table", f"{name!r} is not read, because there is {path}")
+
+    def _file_of(self, row: Row, finder: PictureFinder) -> Found | None:
+        if not isinstance(row.file, str) or not row.file.strip():
+            given = "" if row.file is None or isinstance(row.file, str) else f": {row.file!r:.40} is no file name"
+            self._leave_out(row.place, "row without a file", f"{row.place} names no file{given}")
+            return None
+        try:
+            return finder.find(row.file.strip())
+        except BrokenSample as broken:
+            self._leave_out(row.place, broken.cause, f"{row.place}: {broken}")
+            return None
+
+    def _read_row(self, row: Row, found: Found) -> None:
+        """Add the row's captions and question to its file; name what of it cannot be used."""
+        question, unusable = _question_of(row)
+        captions, problems = [], []
+        for value in row.captions:
+            good, bad = captions_in(value)
+            captions += good
+            problems += bad
+        if question is not None or unusable:  # a row about a question needs no caption
+            problems = [problem for problem in problems if problem != "is empty"]
+        elif not row.captions:
+            problems = ["is empty"]
+        for problem in problems:
+            cause = "empty caption" if problem == "is empty" else "caption is no text"
+            self._leave_out(row.place, cause, f"{row.place}: the caption {problem}")
+        for cause, message in unusable:
+            self._leave_out(row.place, cause, f"{row.place}: {message}")
+        if captions or question is not None:
+            texts = self._texts_of(found)
+            texts.captions += captions
+            texts.questions += [question] if question is not None else []
+
+    # -- text files ----------------------------------------------------------------------------------------------------
+
+    def _read_text_files(self, files: list[Path]) -> None:
+        """The captions of `boat.jpg` are the lines of `boat.txt`."""
+        texts = {file.with_suffix("").as_posix(): file for file in files if file.suffix.lower() == ".txt"}
+        used: set[Path] = set()
+        for file in files:
+            if file.suffix.lower() not in (*SUFFIXES, *UNREAD_SUFFIXES):
                 continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number} is not JSON: {error.msg}") from None
-            if not isinstance(rows[-1], dict):
-                raise ValueError(f"{path}, line {number} is not an object with the keys file and caption")
-    else:
-        rows = list(csv.DictReader(io.StringIO(text)))
-    keys = {key for row in rows for key in row}
-    missing = [own for own, theirs in (("caption", "text"), ("file", "file_name")) if not keys & {own, theirs}]
-    if missing:
-        raise ValueError(f"{path} has no column {' and no column '.join(missing)}")
-    return rows
+            name, text = file.relative_to(self.folder).as_posix(), texts.get(file.with_suffix("").as_posix())
+            if text is not None:
+                used.add(text)
+            found = identity(file)
+            if file.suffix.lower() in UNREAD_SUFFIXES:
+                kind = file.suffix[1:].upper()
+                message = f"{name!r} has the format {kind}, which is not read: convert it to JPEG or PNG"
+                self._leave_out(name, "not a picture", message)
+            elif found is None:
+                self._leave_out(
+                    name, "missing file", f"{name!r} is a link to a file that is not there, or is no regular file"
+                )
+            elif text is None:
+                wanted = Path(name).with_suffix(".txt")
+                self._leave_out(name, "empty caption", f"{name!r} has no text: there is no {str(wanted)!r} beside it")
+            else:
+                self._read_text_file(text, Found(name, file, found))
+        for text in texts.values():
+            if text not in used:
+                name = text.relative_to(self.folder).as_posix()
+                self._leave_out(name, "text file without a picture", f"{name!r} has the name of no picture beside it")
+        if not used:
+            raise ValueError(_nothing_to_read(self.folder, files))
+
+    def _read_text_file(self, text: Path, found: Found) -> None:
+        name = text.relative_to(self.folder).as_posix()
+        try:
+            lines = [line.strip() for line in lines_of(read_text(text)) if line.strip()]
+        except ValueError as error:
+            self._leave_out(name, "unreadable text", str(error))
+            return
+        if not lines:
+            self._leave_out(name, "empty caption", f"{name!r} is empty, so {found.name!r} has no caption")
+            return
+        captions = self._texts_of(found).captions
+        captions += lines
+
+
+def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[str, str]]]:
+    """The question of a row, and what of its question and answer cannot be used: (cause, message)."""
+    asked, not_text = texts_in(row.question)
+    given, bad_answers = texts_in(str(row.answer) if _is_number(row.answer) else row.answer)
+    problems = [("question is no text", f"the question {one}") for one in not_text if one != "is empty"]
+    problems += [("answer is no text", f"the answer {one}") for one in bad_answers if one != "is empty"]
+    if len(asked) > 1:
+        problems.append(("question is no text", "the question is a list: write a row for each"))
+    elif asked and given:
+        several = isinstance(row.answer, list)
+        question = AskedQuestion(asked[0], tuple(given), "own") if several else Question("own", asked[0], given[0])
+        return question, problems
+    elif asked and not problems:
+        problems.append(("question without an answer", f"the question {asked[0][:60]!r} has no answer"))
+    elif given and not problems:
+        problems.append(("answer without a question", f"the answer {given[0][:60]!r} has no question"))
+    return None, problems
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _table_of(folder: Path) -> Path | None:
+    """The table of a folder, or None. Raises ValueError where there are two: one of them would not be read."""
+    wanted = {f"{stem}{ending}" for stem in TABLES for ending in ENDINGS}
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in wanted and not path.is_dir())
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise ValueError(f"{folder} has {names}: which one is meant? Rename or move the others")
+    return found[0] if found else None
+
+
+def _nothing_to_read(folder: Path, files: list[Path]) -> str:
+    """The error for a folder without a caption: what is missing, and what is there instead."""
+    message = (
+        f"{folder} has no captions.csv or captions.jsonl with the columns file and caption, "
+        "and no text file beside a picture (boat.txt for boat.jpg): write one of these"
+    )
+    return message + "".join(_hints(files))
+
+
+def _hints(files: list[Path]) -> Iterator[str]:
+    """What the folder has instead of a caption."""
+    deeper = [file for file in files if file.stem.lower() in TABLES and file.suffix.lower() in ENDINGS]
+    other = [file for file in files if file.suffix.lower() in ENDINGS or file.name.lower() == "captions.txt"]
+    described = [file for file in files if file.suffix.lower() == ".json"]
+    if deeper:
+        yield f". There is {deeper[0]}: give the folder {deeper[0].parent}"
+    elif other:
+        ending = other[0].suffix.replace(".txt", ".csv")
+        yield f". There is {other[0]}: if it is the table, rename it to captions{ending}"
+    elif described:
+        yield f'. There is {described[0]}: list an annotation file in a sources.toml (format = "coco" and others)'

@@ -2,15 +2,16 @@
 
 `open_sources` is where to begin. It opens a folder, shards, an address, `hf:owner/name`, or a `sources.toml` that lists
 several sources with their weights (`FORMATS` has the kinds; the other keys of an entry are arguments of that function).
+`check_sources` opens every image and names everything that is left out.
 
 Notes:
 
 * The example at a position is computed from the position: every BLOCK positions contain each source in exactly its
   share, and each source has its own shuffled epochs. Position 10,000,000 costs as much as position 0. Only streams have
   to be read from their beginning.
-* A broken sample is counted by cause and written to `skipped.jsonl`. It is replaced by the next good example of the
-  same batch, with that example's id, so the batch keeps its size and does not depend on earlier batches. Above a limit
-  of broken samples the run stops with a message.
+* A broken sample is counted by cause and written to `skipped.jsonl`, where the rows are, too, that were left out when
+  the source was opened. It is replaced by the next good example of the same batch, with that example's id, so the batch
+  keeps its size and does not depend on earlier batches. Above a limit of broken samples the run stops with a message.
 
 Paper: section 3.4 (six sources, 129 M pairs). Notebook: 08.
 """
@@ -20,23 +21,49 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import tomllib
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from threading import Lock
+from typing import Any, TextIO, Union, get_args, get_origin, get_type_hints
 
 from blip2_lab.common.console import did_you_mean
-from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
-from blip2_lab.data.examples import ImageTextList, Record, batch_indices, epoch_order, skip_report
-from blip2_lab.data.image_folder import ImageFolder
+from blip2_lab.common.distributed import rank_and_world
+from blip2_lab.common.images import SUFFIXES, BrokenSample
+from blip2_lab.data.annotations import (
+    blip,
+    coco_captions,
+    flickr30k,
+    gqa,
+    karpathy,
+    nocaps,
+    refcoco,
+    visual_genome,
+    vqa,
+)
+from blip2_lab.data.examples import (
+    UNLISTED,
+    ImageTextList,
+    LeftOut,
+    Record,
+    batch_indices,
+    count_causes,
+    epoch_order,
+    left_out_report,
+    list_causes,
+)
+from blip2_lab.data.image_folder import TABLES, ImageFolder
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream
+from blip2_lab.data.tables import ENDINGS
+from blip2_lab.data.text_files import lines_of, read_text
 
 BLOCK = 1000  #: positions in which each source has exactly its share
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
@@ -46,9 +73,11 @@ class PictureBookPages:
     """The first `pages` scenes of a picture book as a source; a scene is drawn when its record is read."""
 
     def __init__(self, pages: int, seed: int = 0, split: str = "train", image_size: int = 224) -> None:
+        if pages < 1 or image_size < 1:
+            raise ValueError(f"pages is {pages} and image_size {image_size}; both must be at least 1")
         self.book, self.pages = PictureBook(seed, split, image_size), pages
         self.name = f"picture book {seed} {split}"
-        self.skipped: Counter[str] = Counter()
+        self.left_out: list[LeftOut] = []
 
     def __len__(self) -> int:
         return self.pages
@@ -63,7 +92,7 @@ class Subset:
 
     def __init__(self, source: ImageTextList | ShardFolder | PictureBookPages | Subset, numbers: Sequence[int]) -> None:
         self.source, self.numbers = source, numbers
-        self.name, self.skipped = source.name, source.skipped
+        self.name, self.left_out = source.name, source.left_out
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -83,6 +112,7 @@ FORMATS: dict[str, Callable[..., Source | Stream]] = {
     "huggingface": HubStream,
     "picture-book": PictureBookPages,
     "coco": coco_captions,
+    "blip": blip,
     "karpathy": karpathy,
     "flickr30k": flickr30k,
     "visual-genome": visual_genome,
@@ -100,37 +130,58 @@ PATHS = ("folder", "annotations", "images", "questions", "regions", "image_data"
 
 def open_sources(place: str | os.PathLike) -> Mixture:
     """The sources at `place`, see the module's docstring. Raises ValueError that lists what `place` may be."""
+    return Mixture(*find_sources(place))
+
+
+def find_sources(place: str | os.PathLike) -> tuple[list[Source | Stream], list[float] | None]:
+    """The sources at `place` and their weights, if it gives any. A source may be without a usable example."""
     text, path = os.fspath(place), Path(place)
     if path.suffix == ".toml":
         return _from_toml(path)
     if text.startswith("hf:") and "://" not in text:
-        return Mixture([HubStream(text.removeprefix("hf:"))])
+        return [HubStream(text.removeprefix("hf:"))], None
     if "://" in text:
-        return Mixture([ShardStream(text)])
+        return [ShardStream(text)], None
     if path.suffix == ".tar" and ("*" in path.name or path.is_file()):
         files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
         if not files:
             raise ValueError(f"no file is called {text}: check the path")
-        return Mixture([ShardFolder(files)])
-    if not path.is_dir():
+        return [ShardFolder(files)], None
+    if not os.path.isdir(place):
         raise ValueError(
             f"{text} is nothing to train on: pass a folder of pictures with captions.csv, a folder of .tar shards, "
-            "an address of shards, hf:owner/name, or a sources.toml"
+            f"an address of shards, hf:owner/name, or a sources.toml{_instead_of(path)}"
         )
-    if list(path.glob("*.tar")):
-        return Mixture([ShardFolder(path)])
-    return Mixture([ImageFolder(path)])
+    names = sorted(os.listdir(path))
+    if any(name.endswith(".tar") for name in names):
+        tables = {f"{stem}{ending}" for stem in TABLES for ending in ENDINGS}
+        other = [name for name in names if name.lower() in tables or Path(name).suffix.lower() in SUFFIXES]
+        if other:
+            raise ValueError(f"{text} has shards (.tar) and {other[0]}: which is meant? Move one of them")
+        return [ShardFolder(path)], None
+    return [ImageFolder(path)], None
 
 
-def _from_toml(path: Path) -> Mixture:
+def _instead_of(path: Path) -> str:
+    """The end of an error about a file that is given instead of its folder, or of a list of sources."""
+    if not os.path.isfile(path):
+        return ""
+    if path.suffix.lower() in ENDINGS:
+        return f". For a table, pass its folder: {path.parent}"
+    if path.suffix.lower() in (".json", ".token", ".p"):
+        return (
+            f'. List an annotation file in a sources.toml: [[source]] with format = "coco", annotations = "{path}", …'
+        )
+    return ""
+
+
+def _from_toml(path: Path) -> tuple[list[Source | Stream], list[float] | None]:
     try:
-        listed = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
+        listed = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
     entries = listed.get("source")
-    if not isinstance(entries, list) or set(listed) != {"source"}:
+    if not isinstance(entries, list) or set(listed) != {"source"} or not all(isinstance(one, dict) for one in entries):
         raise ValueError(
             f"{path} must list its sources, each under a line [[source]] with format = … and its arguments"
         )
@@ -138,24 +189,51 @@ def _from_toml(path: Path) -> Mixture:
     sources = [_open_entry(entry, f"{path}, source {number}", path.parent) for number, entry in enumerate(entries, 1)]
     if None in weights and weights != [None] * len(weights):
         raise ValueError(f"{path}: give each source a weight, or none")
-    return Mixture(sources, None if None in weights else weights)
+    return sources, None if None in weights else weights
 
 
 def _open_entry(entry: dict, where: str, folder: Path) -> Source | Stream:
     kind, arguments = entry.get("format"), {key: value for key, value in entry.items() if key != "format"}
-    if kind not in FORMATS:
+    if not isinstance(kind, str) or kind not in FORMATS:
         raise ValueError(f"{where}: format {kind!r} is none of {', '.join(FORMATS)}{did_you_mean(str(kind), FORMATS)}")
     known = inspect.signature(FORMATS[kind]).parameters
-    for key in arguments:
+    function = FORMATS[kind].__init__ if isinstance(FORMATS[kind], type) else FORMATS[kind]
+    wanted = get_type_hints(function)
+    for key, value in arguments.items():
         if key not in known:
             raise ValueError(f"{where}: {kind} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}")
+        if not _fits(value, wanted[key]):
+            raise ValueError(f"{where}: {key} = {value!r} is no {' or '.join(_kinds(wanted[key]))}")
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in arguments:
             raise ValueError(f"{where}: {kind} needs {key} = …")
     for key in set(PATHS) & arguments.keys():
         if isinstance(arguments[key], str) and "://" not in arguments[key]:
             arguments[key] = str(folder / arguments[key])
-    return FORMATS[kind](**arguments)
+        elif isinstance(arguments[key], list):
+            arguments[key] = [one if "://" in one else str(folder / one) for one in arguments[key]]
+    try:
+        return FORMATS[kind](**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _kinds(hint: Any) -> list[str]:
+    """The names of the types in an annotation that a TOML file can give: "text", "list of texts", "whole number"."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return list(dict.fromkeys(kind for one in get_args(hint) for kind in _kinds(one)))
+    if get_origin(hint) is not None:
+        return ["list of texts"]
+    return {str: ["text"], int: ["whole number"]}.get(hint, [])
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kinds = {
+        "text": isinstance(value, str),
+        "whole number": isinstance(value, int) and not isinstance(value, bool),
+        "list of texts": isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value),
+    }
+    return any(kinds[kind] for kind in _kinds(hint))
 
 
 # ------------------------------------------------------------------------------------------------------------- mixing
@@ -179,12 +257,16 @@ class Mixture:
         streams = [source for source in sources if is_stream(source)]
         for source in sources:
             if not is_stream(source) and len(source) == 0:
-                raise ValueError(f"{source.name} has no picture to train on: {skip_report(0, source.skipped)}")
+                first = f"; {source.left_out[0].message}" if source.left_out else ""
+                report = left_out_report(0, source.left_out)
+                raise ValueError(
+                    f"{source.name} has no picture to train on: {report}{first} (`blip2-lab data check` names all)"
+                )
         if weights is None:
             if streams and len(sources) > 1:
                 raise ValueError(f"{streams[0].name} is a stream of unknown length: give each source a weight")
             weights = [1.0] if streams else [len(source) for source in sources]
-        if not all(isinstance(weight, int | float) and weight > 0 for weight in weights):
+        if not all(_is_weight(weight) for weight in weights):
             raise ValueError(f"weights must be above 0, and these are {', '.join(map(str, weights))}")
         self.shares = _shares(weights)
         self._cursors: dict[tuple[int, int], _Cursor] = {}
@@ -227,6 +309,10 @@ class Mixture:
 def is_stream(source: Source | Stream) -> bool:
     """Whether it can be read only in its own order."""
     return isinstance(source, ShardStream | HubStream)
+
+
+def _is_weight(weight: Any) -> bool:
+    return isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
 
 
 def _shares(weights: Sequence[float]) -> tuple[int, ...]:
@@ -279,7 +365,11 @@ class _Cursor:
 
 
 def split_held_out(source: Source, count: int) -> tuple[Subset, Subset]:
-    """(the source without `count` held-out examples, those examples). The same ones every time, at most a fifth."""
+    """(the source without `count` held-out examples, those examples). The same ones every time, at most a fifth.
+
+    Raises ValueError for a negative count."""
+    if count < 0:
+        raise ValueError(f"data.held_out is {count}; it must be 0 (none) or more")
     order = epoch_order(0, 0, len(source)).tolist()
     count = min(count, len(source) // 5)
     return Subset(source, sorted(order[count:])), Subset(source, sorted(order[:count]))
@@ -305,25 +395,63 @@ def source_fingerprint(source: Source | Stream) -> str:
 class SkipLog:
     """Counts skipped examples by cause. `limit`: the largest share of all examples; above it `add` raises ValueError.
 
-    `mixture` gives the number of examples and those that its sources have skipped already.
+    `mixture` gives the number of examples and those that its sources have left out already.
 
-    `file`: every broken sample is written there once, as a line of JSON; its existing lines are counted.
+    `file`: every skipped example is written there once, as a line of JSON; its existing lines are counted.
     """
 
     def __init__(self, mixture: Mixture, limit: float, file: Path | None = None) -> None:
+        if not 0 <= limit <= 1:
+            raise ValueError(f"data.max_broken is {limit}; it is a share, from 0 to 1")
         self.limit, self.file, self.known = limit, file, len(mixture)
         self.causes: Counter[str] = Counter()
-        for source in mixture.sources:
-            self.causes.update(getattr(source, "skipped", {}))
-        self.known += self.causes.total()
         self.names: set[str] = set()
         self.seen = 0
         self._lock = Lock()
-        for line in file.read_text(encoding="utf-8").splitlines() if file and file.exists() else ():
-            entry = json.loads(line)
-            self.names.add(entry["sample"])
-            self.causes[entry["cause"]] += 1
+        left_out = [
+            (f"{source.name}: {one.sample}", one)
+            for source in mixture.sources
+            for one in _left_out(source)
+            if one.cause not in UNLISTED
+        ]
+        self.known += len(left_out)
+        self.causes.update(count_causes(one for _, one in left_out))
+        written = self._read()
+        if rank_and_world()[0] == 0:
+            self._write([(name, one) for name, one in left_out if (name, one.cause) not in written], opened=True)
         self._check()
+
+    def _read(self) -> set[tuple[str, str]]:
+        """Count the lines of the file, and return (sample, cause) of those that were written when sources were opened:
+        what is left out now, the sources say. A line that a kill has cut is passed over; its sample is found again."""
+        opened: set[tuple[str, str]] = set()
+        if self.file is None or not self.file.exists():
+            return opened
+        for line in lines_of(self.file.read_text(encoding="utf-8", errors="replace")):
+            try:
+                entry = json.loads(line)
+                name, cause = entry["sample"], entry["cause"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+            if entry.get("opened"):
+                opened.add((name, cause))
+            elif name not in self.names:
+                self.causes[cause] += 1
+                self.names.add(name)
+        return opened
+
+    def _write(self, entries: Sequence[tuple[str, LeftOut]], opened: bool = False) -> None:
+        if self.file is None or not entries:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a line that a kill has cut
+                    file.write(b"\n")
+            for name, one in entries:
+                line = asdict(one) | {"sample": name} | ({"opened": True} if opened else {})
+                file.write((json.dumps(line) + "\n").encode())
 
     def add(self, name: str, broken: BrokenSample) -> None:
         """Count a broken sample, once."""
@@ -332,43 +460,109 @@ class SkipLog:
                 return
             self.names.add(name)
             self.causes[broken.cause] += 1
-            if self.file:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                with self.file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"sample": name, "cause": broken.cause, "message": str(broken)}) + "\n")
+            self._write([(name, LeftOut(name, broken.cause, str(broken)))])
             self._check()
 
     def _check(self) -> None:
         total = self.known or max(self.seen, MIN_SEEN)
         if self.causes.total() > self.limit * total:
+            names = f"; {self.file} names them" if self.file else ""
             raise ValueError(
-                f"{self.causes.total()} of {total} examples cannot be used ({self._list()}), more than data.max_broken="
-                f"{self.limit:g} allows{f'; {self.file} names them' if self.names and self.file else ''}"
+                f"{self.causes.total()} of {total} examples cannot be used ({list_causes(self.causes)}), more than "
+                f"data.max_broken={self.limit:g} allows{names}"
             )
-
-    def _list(self) -> str:
-        return ", ".join(f"{number} {cause}" for cause, number in self.causes.most_common())
 
     def report(self) -> str:
         """The counts in one sentence, for the end of a run."""
         if not self.causes:
             return "nothing was skipped"
-        return f"skipped {self.causes.total()} of {self.known or self.seen} examples: {self._list()}"
+        return f"skipped {self.causes.total()} of {self.known or self.seen} examples: {list_causes(self.causes)}"
 
 
-def check_sources(mixture: Mixture) -> Iterator[str]:
-    """Open every image of every source: one line for each that cannot be used, then a report for each source."""
-    for source in mixture.sources:
+# ------------------------------------------------------------------------------------------------------------- checking
+
+SHOWN = 100  #: lines of one cause that a check prints; its file has all
+
+
+def _left_out(source: Source | Stream) -> list[LeftOut]:
+    return getattr(source, "left_out", [])
+
+
+def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | None = None) -> Iterator[str]:
+    """Open every image of every source: one line for each thing that cannot be used, then a report for each source.
+
+    At most `SHOWN` lines of a cause; `out` is given every one, as a line of JSON: source, sample, cause, message.
+    Raises ValueError for a source of which nothing can be used.
+    """
+    useless = []
+    for source in sources.sources if isinstance(sources, Mixture) else sources:
         if is_stream(source):
             raise ValueError(f"{source.name} is a stream, which cannot be checked before training; download it first")
         if isinstance(source, ShardFolder):
             source.check()
-        skipped, good = Counter(source.skipped), 0
-        for number in range(len(source)):
-            try:
-                source.record(number).open()
+        good, shown, left_out, same = 0, Counter(), [], {}
+        for one in _what_is_left_out(source, same):
+            if one is None:
                 good += 1
-            except BrokenSample as broken:
-                skipped[broken.cause] += 1
-                yield f"{broken.cause}: {broken}"
-        yield f"{source.name}: {skip_report(good, skipped)}"
+                continue
+            left_out.append(one)
+            shown[one.cause] += 1
+            if out is not None:
+                out.write(json.dumps({"source": source.name, **asdict(one)}) + "\n")
+            if shown[one.cause] <= SHOWN:
+                yield f"{one.cause}: {one.message}"
+        for cause, number in shown.items():
+            if number > SHOWN:
+                yield f"{cause}: {number - SHOWN} more{'' if out is not None else '; --out FILE writes all of them'}"
+        yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *_notes(source, same)])
+        yield f"{source.name}: {left_out_report(good, left_out)}"
+        useless += [] if good else [source.name]
+    if useless:
+        raise ValueError(f"{' and '.join(useless)}: there is no picture with a text that can be used")
+
+
+def _what_is_left_out(source: Source, same: dict[bytes, list[str]]) -> Iterator[LeftOut | None]:
+    """Everything of a source that is left out, and None for each picture that is used.
+
+    `same` collects the names of the pictures by the hash of their pixels.
+    """
+    given = 0
+    for number in range(len(source)):
+        yield from _left_out(source)[given:]  # a shard's are known when its first sample is read
+        given = len(_left_out(source))
+        record = None
+        try:
+            record = source.record(number)
+            image = record.open().image
+        except BrokenSample as broken:
+            yield LeftOut((record and record.id) or str(number), broken.cause, str(broken))
+            continue
+        yield from (LeftOut(record.id, "unread part", sentence) for sentence in record.unread)
+        pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
+        same.setdefault(pixels, []).append(record.id)
+        yield None
+    yield from _left_out(source)[given:]
+
+
+LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_tokens, which is 32 as in LAVIS
+
+
+def _notes(source: Source, same: dict[bytes, list[str]]) -> Iterator[str]:
+    """What is no fault of an example, and good to know before training."""
+    copies = [names for names in same.values() if len(names) > 1]
+    if copies:
+        number = sum(map(len, copies)) - len(copies)
+        yield (
+            f"{number} pictures are copies of others ({copies[0][1]} of {copies[0][0]}): training takes them for "
+            "different ones, and one may be held out while its copy is trained on"
+        )
+    long = [
+        record.id
+        for record in (source.record(number) for number in range(len(source)) if isinstance(source, ImageTextList))
+        if any(len(caption.split()) > LONG_CAPTION for caption in record.captions)
+    ]
+    if long:
+        yield (
+            f"{len(long)} pictures have a caption of more than {LONG_CAPTION} words ({long[0]}): training cuts a text "
+            "after model.max_text_tokens tokens, and stage 1 after 50 words"
+        )

@@ -7,8 +7,11 @@ Notes:
 * A shard is an uncompressed tar file; consecutive files with the same stem are one sample (`0007.jpg`, `0007.txt`,
   `0007.json`). On disk its index is read once and every image is read at its offset. Shards are therefore sources by
   index, and a batch is a function of its number.
+* A tar file ends in two blocks of zeros. tarfile takes a header that is cut off, or damaged, for the end; so the two
+  blocks are looked for, and a shard without them is refused, with and without `shards.json`.
 * `pack` stores the bytes of the image files unchanged, and `shards.json` with counts and checksums. The same images
   give the same bytes. The webdataset library can read the result.
+* Shards of other tools may have any `json`. What of it is of another form is not used, and named (`Record.unread`).
 * Over the network a shard can be read only from its beginning. The order of a `ShardStream` is fixed by seed and epoch;
   resuming reads the stream again up to the position, without decoding images.
 
@@ -20,10 +23,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import tarfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -33,42 +36,123 @@ from PIL import Image
 
 from blip2_lab.common.files import flush, write_atomically
 from blip2_lab.common.images import SUFFIXES, BrokenSample, open_image
-from blip2_lab.data.examples import AskedQuestion, Example, ImageTextList, Record, skip_report
+from blip2_lab.data.examples import (
+    AskedQuestion,
+    Box,
+    Example,
+    ImageTextList,
+    LeftOut,
+    Record,
+    count_causes,
+    left_out_report,
+    skip_report,
+)
+from blip2_lab.data.tables import COLUMNS
+from blip2_lab.data.text_files import captions_in, decode_text, parse_json, printable, read_text, texts_in
 
 INDEX_FILE = "shards.json"
 #: Allowed schemes. Not "pipe:", which would execute any command in a list of addresses.
 SCHEMES = ("http", "https", "gs", "hf")
 IMAGE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
+TEXT_ENDINGS = ("txt", "text", "caption")
+COMPRESSED = ("*.tar.*", "*.tgz", "*.tbz2", "*.txz")
 
 
 # -------------------------------------------------------------------------------------------------------- one sample
 
 
-def record_of(key: str, files: dict[str, bytes]) -> Record:
+def record_of(key: str, files: dict[str, bytes], shard: str = "") -> Record:
     """The files of one sample, by ending -> a record. Raises BrokenSample when there is no image or no text.
 
-    `json` may have captions, questions, boxes, id and domain as `pack` writes them, or one caption; without a caption
-    there, `txt` is the caption (img2dataset's layout).
+    `json` may have captions, questions, boxes, id and domain as `pack` writes them, or one caption; without captions
+    there, `txt` is the caption (img2dataset's layout). `shard` is put before the key of a sample without an id of ours:
+    two shards may both begin at key 0.
     """
-    picture = next((files[ending] for ending in IMAGE_ENDINGS if ending in files), None)
-    if picture is None:
-        raise BrokenSample("sample without a picture", f"sample {key!r} of a shard has no picture")
-    try:
-        about = json.loads(files.get("json", b"{}"))
-        text = files.get("txt", b"").decode("utf-8").strip()
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
-        raise BrokenSample("unreadable text", f"sample {key!r} of a shard has a text that cannot be read") from error
-    about = about if isinstance(about, dict) else {}
-    captions = about.get("captions") or [text or about.get("caption") or ""]
-    captions = tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip())
-    questions = tuple(
-        AskedQuestion(q["text"], tuple(q.get("answers", ())), q.get("type", ""), q.get("id", ""))
-        for q in about.get("questions", ())
-    )
+    pictures = [ending for ending in IMAGE_ENDINGS if ending in files]
+    name = printable(f"{shard}/{key}" if shard else key)
+    if not pictures:
+        listed = ", ".join(sorted(files)[:8]) or "none"
+        message = (
+            f"sample {name!r} has no picture ({', '.join(IMAGE_ENDINGS[:3])}, …): the endings of its files are {listed}"
+        )
+        raise BrokenSample("sample without a picture", message)
+    unread = [f"{ending} is not used, because there is a {pictures[0]}" for ending in pictures[1:]]
+    about, text = _json_of(files, unread), _text_of(files, unread)
+    if about.get("captions"):
+        captions, problems = captions_in(about["captions"])
+    elif text:
+        captions, problems = [text], []
+    else:
+        captions, problems = captions_in(about.get("caption", about.get("text")))
+    questions, boxes = _questions_in(about.get("questions"), unread), _boxes_in(about.get("boxes"), unread)
+    unread += [f"a caption {problem}" for problem in problems if problem != "is empty"]
     if not captions and not questions:
-        raise BrokenSample("empty caption", f"sample {key!r} of a shard has no caption")
-    boxes = tuple((phrase, tuple(box)) for phrase, box in about.get("boxes", ()))
-    return Record(picture, captions, questions, boxes, str(about.get("id", key)), str(about.get("domain", "")))
+        cause = "unreadable text" if unread[len(pictures) - 1 :] else "empty caption"
+        why = f": {'; '.join(unread)}" if unread else ""
+        raise BrokenSample(cause, printable(f"sample {name!r} has no caption{why}"))
+    packed_here = isinstance(about.get("id"), str) and isinstance(about.get("domain"), str)
+    return Record(
+        files[pictures[0]],
+        tuple(captions),
+        questions,
+        boxes,
+        printable(about["id"]) if packed_here else name,
+        printable(about["domain"]) if packed_here else "",
+        tuple(printable(f"sample {name!r}: {one}") for one in unread),
+    )
+
+
+def _json_of(files: dict[str, bytes], unread: list[str]) -> dict:
+    if not files.get("json", b"").strip():
+        return {}
+    try:
+        about = parse_json(decode_text(files["json"], "its json"), "its json")
+    except ValueError as error:
+        unread.append(str(error))
+        return {}
+    if not isinstance(about, dict):
+        unread.append("its json is no object")
+        return {}
+    return about
+
+
+def _text_of(files: dict[str, bytes], unread: list[str]) -> str:
+    ending = next((ending for ending in TEXT_ENDINGS if ending in files), None)
+    try:
+        return decode_text(files[ending], f"its {ending}").strip() if ending else ""
+    except ValueError as error:
+        unread.append(str(error))
+        return ""
+
+
+def _questions_in(value: Any, unread: list[str]) -> tuple[AskedQuestion, ...]:
+    """Questions as `pack` writes them, with `question` and `answer`, or as texts without answers."""
+    found = []
+    for one in value if isinstance(value, list) else [] if value is None else [value]:
+        asked = {"text": one} if isinstance(one, str) else one if isinstance(one, dict) else {}
+        text, given = asked.get("text", asked.get("question")), asked.get("answers", asked.get("answer"))
+        given = given if isinstance(given, list | tuple) else [] if given is None else [given]
+        answers = [str(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in given]
+        good, bad = texts_in(answers) if answers else ([], [])
+        if not isinstance(text, str) or texts_in(text)[1] or bad:
+            unread.append(f"a question has another form: {json.dumps(one)[:60]}")
+            continue
+        kind, number = (asked.get(name, "") for name in ("type", "id"))
+        found.append(AskedQuestion(text, tuple(good), kind if isinstance(kind, str) else "", str(number)))
+    return tuple(found)
+
+
+def _boxes_in(value: Any, unread: list[str]) -> tuple[Box, ...]:
+    """Boxes as `pack` writes them: a phrase, and four fractions."""
+    found = []
+    for one in value if isinstance(value, list) else [] if value is None else [value]:
+        phrase, place = one if isinstance(one, list) and len(one) == 2 else (None, None)
+        numbers = place if isinstance(place, list) and len(place) == 4 else [None]
+        if isinstance(phrase, str) and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+            found.append((phrase, tuple(numbers)))
+        else:
+            unread.append(f"a box has another form: {json.dumps(one)[:60]}")
+    return tuple(found)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -78,21 +162,114 @@ def _split_name(name: str) -> tuple[str, str]:
     return str(path.with_name(stem)) if stem else "", ending.lower()
 
 
+def _samples(
+    members: Iterable[tuple[str, Any]], leave_out: Callable[[str, str, str], None]
+) -> Iterator[tuple[str, dict]]:
+    """(name, content) of a shard's files -> (key, ending -> content) of each sample: consecutive files of one stem.
+
+    A key that occurs again is told apart by `#2`. `leave_out` is called for a file that a sample has twice.
+    """
+    seen: dict[str, int] = {}
+
+    def unique(key: str, files: dict) -> Iterator[tuple[str, dict]]:
+        for one, own in _split_dotted(key, files):
+            seen[one] = seen.get(one, 0) + 1
+            yield (one if seen[one] == 1 else f"{one}#{seen[one]}"), own
+
+    current, files = "", {}
+    for name, content in members:
+        key, ending = _split_name(name)
+        if not key:  # a hidden file, such as macOS's ._0001.jpg
+            continue
+        if key != current:
+            if files:
+                yield from unique(current, files)
+            current, files = key, {}
+        if ending in files:
+            leave_out(name, "file twice in a sample", f"{name!r} is in the shard twice in a row; the first one is used")
+            continue
+        files[ending] = content
+    if files:
+        yield from unique(current, files)
+
+
+def _split_dotted(key: str, files: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Samples whose names have a dot of their own (`22.05.jpg`, `22.05.txt`, `22.06.jpg`, …): by the last dot, if every
+    part then has an image and a text; else one sample, by webdataset's rule."""
+    if any(ending in files for ending in IMAGE_ENDINGS):
+        return [(key, files)]
+    parts: dict[str, dict[str, Any]] = {}
+    for ending, content in files.items():
+        before, _, last = ending.rpartition(".")
+        parts.setdefault(before, {})[last] = content
+    whole = all(
+        before and any(e in own for e in IMAGE_ENDINGS) and any(e in own for e in (*TEXT_ENDINGS, "json"))
+        for before, own in parts.items()
+    )
+    return [(f"{key}.{before}", own) for before, own in parts.items()] if whole else [(key, files)]
+
+
+# ------------------------------------------------------------------------------------------------------------ tar files
+
+
+def _open_tar(file: Any, mode: str) -> tuple[tarfile.TarFile, type[tarfile.TarInfo]]:
+    """An open tar file, and its class of headers, whose `last` is the last block that was read as a header."""
+
+    class Header(tarfile.TarInfo):
+        last = b""
+
+        @classmethod
+        def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+            Header.last = buf
+            return super().frombuf(buf, encoding, errors)
+
+    return tarfile.open(fileobj=file, mode=mode, tarinfo=Header), Header
+
+
+def _members(file: Any, mode: str, leave_out: Callable[[str, str, str], None]) -> Iterator[tuple[tarfile.TarFile, Any]]:
+    """(tar, member) of each regular file of a tar file. Raises tarfile.TarError if the file is not whole."""
+    tar, header = _open_tar(file, mode)
+    for member in tar:
+        if member.isreg() and not member.issparse():
+            yield tar, member
+        elif not member.isdir():
+            message = f"{member.name!r} is a link, or another special file, so it has no content of its own"
+            leave_out(member.name, "link in a shard", message)
+        tar.members = []  # of a stream of any length
+    if len(header.last) < tarfile.BLOCKSIZE or any(header.last):
+        raise tarfile.ReadError("it is cut off, or damaged: a header is not whole")
+    zeros = 0
+    while block := tar.fileobj.read(2**16):
+        if any(block):
+            raise tarfile.ReadError("there are data behind its end: several tar files in one?")
+        zeros += len(block)
+    if zeros < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it is cut off: the two blocks of zeros at its end are not there")
+
+
 # ------------------------------------------------------------------------------------------------------------ packing
 
 
-def pack(source: ImageTextList, folder: str | os.PathLike, per_shard: int = 1000) -> str:
+def pack(
+    source: ImageTextList,
+    folder: str | os.PathLike,
+    per_shard: int = 1000,
+    say: Callable[[LeftOut], None] = lambda _: None,
+) -> str:
     """Write `shard-000000.tar` … and `shards.json` into a new or empty folder; returns a report in one sentence.
 
-    Images that cannot be read are left out and counted. Raises ValueError when the folder has shards already.
+    What cannot be used is left out; `say` is called with each, and the report counts them. Raises ValueError when the
+    folder has shards already.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a new folder for the shards")
     if (folder / INDEX_FILE).exists() or list(folder.glob("*.tar")):
         raise ValueError(f"{folder} holds shards already: choose another folder, or remove them")
     if per_shard < 1:
         raise ValueError(f"per_shard is {per_shard}; it must be at least 1 picture")
     folder.mkdir(parents=True, exist_ok=True)
-    skipped, shards, samples = Counter(source.skipped), [], []
+    left_out, shards, samples = list(source.left_out), [], []
 
     def close() -> None:
         name = f"shard-{len(shards):06d}.tar"
@@ -100,27 +277,35 @@ def pack(source: ImageTextList, folder: str | os.PathLike, per_shard: int = 1000
         samples.clear()
 
     for number in range(len(source)):
+        record = None
         try:
-            samples.append(_files_of(f"{number:08d}", source.record(number)))
+            record = source.record(number)
+            samples.append(_files_of(f"{number:08d}", record))
         except BrokenSample as broken:
-            skipped[broken.cause] += 1
+            left_out.append(LeftOut((record and record.id) or str(number), broken.cause, str(broken)))
+        else:
+            left_out += [LeftOut(record.id, "unread part", sentence) for sentence in record.unread]
         if len(samples) == per_shard:
             close()
     if samples:
         close()
+    for one in left_out:
+        say(one)
     if not shards:
-        raise ValueError(f"there is nothing to pack: {skip_report(0, skipped)}")
-    write_atomically(folder / INDEX_FILE, json.dumps({"shards": shards, "skipped": dict(skipped)}, indent=1) + "\n")
+        raise ValueError(f"there is nothing to pack: {skip_report(0, count_causes(left_out))}")
+    index = {"shards": shards, "skipped": dict(count_causes(left_out))}
+    write_atomically(folder / INDEX_FILE, json.dumps(index, indent=1) + "\n")
     count = sum(shard["examples"] for shard in shards)
-    return f"{skip_report(count, skipped)}; {len(shards)} shards in {folder}"
+    return f"{left_out_report(count, left_out)}; {len(shards)} shards in {folder}"
 
 
 def _files_of(key: str, record: Record) -> dict[str, bytes]:
     """The files of one sample, by name. Raises BrokenSample when its image cannot be read."""
-    content = record.file if isinstance(record.file, bytes) else _read_bytes(record.file)
-    open_image(content)
-    # the content determines the ending: a .jpg may be a PNG
-    ending = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}[Image.open(io.BytesIO(content)).format]
+    content = _content_of(record.file)
+    open_image(content if isinstance(record.file, bytes | Image.Image) else record.file)  # the error names the file
+    # the content determines the ending: a .jpg may be a PNG. MPO is a JPEG with several images, as phones write it
+    format = Image.open(io.BytesIO(content)).format
+    ending = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}.get(format, format.lower())
     questions = [{"text": q.text, "answers": [q.answer], "type": q.type} for q in record.questions]
     for asked, question in zip(questions, record.questions, strict=True):
         if isinstance(question, AskedQuestion):
@@ -133,27 +318,37 @@ def _files_of(key: str, record: Record) -> dict[str, bytes]:
     return files
 
 
-def _read_bytes(path: Path) -> bytes:
+def _content_of(file: Path | bytes | Image.Image) -> bytes:
+    if isinstance(file, bytes):
+        return file
+    if isinstance(file, Image.Image):  # drawn, or decoded by another library
+        stream = io.BytesIO()
+        open_image(file).save(stream, "PNG")
+        return stream.getvalue()
     try:
-        return path.read_bytes()
+        return file.read_bytes()
     except FileNotFoundError:
-        raise BrokenSample("missing file", f"there is no file {str(path)!r}") from None
+        raise BrokenSample("missing file", f"there is no file {str(file)!r}") from None
     except OSError as error:
-        raise BrokenSample("unreadable file", f"{str(path)!r} cannot be read ({error.strerror or error})") from None
+        raise BrokenSample("unreadable file", f"{str(file)!r} cannot be read ({error.strerror or error})") from None
 
 
 def _write_tar(path: Path, samples: Sequence[dict[str, bytes]]) -> dict[str, Any]:
     """Write a tar file of all samples, atomically. Returns its size and checksum."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in sorted((name, content) for files in samples for name, content in files.items()):
-            member = tarfile.TarInfo(name)  # time and owner stay 0: the same images give the same bytes
-            member.size, member.mode = len(content), 0o644
-            tar.addfile(member, io.BytesIO(content))
-    flush(temporary)
-    with temporary.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(temporary, path)
+    try:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, content in sorted((name, content) for files in samples for name, content in files.items()):
+                member = tarfile.TarInfo(name)  # time and owner stay 0: the same images give the same bytes
+                member.size, member.mode = len(content), 0o644
+                tar.addfile(member, io.BytesIO(content))
+        flush(temporary)
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk: its error names no file
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
@@ -164,52 +359,67 @@ class ShardFolder:
     """Shards on disk as a source by index: a folder of .tar files, or a list of them.
 
     With `shards.json` beside them a shard is opened when its first sample is read; without it the indices of all shards
-    are read first. Raises ValueError when a shard is missing, or truncated by an interrupted copy.
+    are read first. Raises ValueError when a shard is missing, damaged, or truncated by an interrupted copy.
     """
 
     def __init__(self, folder: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
         listed = [folder] if isinstance(folder, str | os.PathLike) else list(folder)
+        if not listed:
+            raise ValueError("the list of shards is empty: give at least one .tar file, or a folder of them")
         self.name = str(listed[0])
-        self.skipped: Counter[str] = Counter()
+        self.left_out: list[LeftOut] = []
         self._indices: dict[int, list[tuple[str, dict[str, tuple[int, int]]]]] = {}
+        whole = len(listed) == 1 and Path(listed[0]).is_dir()
         index_file = Path(listed[0]) / INDEX_FILE
-        if len(listed) == 1 and index_file.is_file():
-            shards = json.loads(index_file.read_text(encoding="utf-8"))["shards"]
-            self.paths, counts = (
-                [index_file.parent / shard["file"] for shard in shards],
-                [s["examples"] for s in shards],
-            )
+        if whole and (zipped := [path.name for pattern in COMPRESSED for path in index_file.parent.glob(pattern)]):
+            raise ValueError(f"{listed[0]} has {zipped[0]}: shards are read uncompressed, unpack it to a .tar file")
+        if whole and index_file.is_file():
+            shards = _read_index(index_file)
+            self.paths = [index_file.parent / shard["file"] for shard in shards]
+            counts = [shard["examples"] for shard in shards]
             for path, shard in zip(self.paths, shards, strict=True):
                 size = path.stat().st_size if path.is_file() else None
                 if size != shard["bytes"]:
                     what = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
                     raise ValueError(f"{path} {what}: copy it again")
+            if unlisted := sorted(set(index_file.parent.glob("*.tar")) - set(self.paths)):
+                raise ValueError(
+                    f"{unlisted[0]} is not listed in {index_file}: move it, or remove {INDEX_FILE} to read all shards"
+                )
         else:
-            whole = len(listed) == 1 and Path(listed[0]).is_dir()
             self.paths = sorted(Path(listed[0]).glob("*.tar")) if whole else [Path(path) for path in listed]
             counts = [len(self._index_of(shard)) for shard in range(len(self.paths))]
         if not sum(counts):
             raise ValueError(f"{self.name} holds no samples: there is no .tar file with pictures in it")
+        self._counts = counts
         self._places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
+        stems = [path.stem for path in self.paths]
+        self._names = stems if len(set(stems)) == len(stems) else [str(path.with_suffix("")) for path in self.paths]
+
+    @property
+    def skipped(self):
+        """cause -> number of files left out"""
+        return count_causes(self.left_out)
 
     def _index_of(self, shard: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
         """(key, ending -> (offset, size)) of each sample of a shard, in the order of the shard."""
         if shard in self._indices:
             return self._indices[shard]
-        path, table = self.paths[shard], []
+        path, left_out = self.paths[shard], []
+
+        def leave_out(name: str, cause: str, message: str) -> None:
+            left_out.append(LeftOut(printable(f"{path}: {name}"), cause, printable(f"{path}: {message}")))
+
         try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    key, ending = _split_name(member.name)
-                    if not member.isfile() or not key:
-                        continue
-                    if not table or table[-1][0] != key:
-                        table.append((key, {}))
-                    table[-1][1][ending] = member.offset_data, member.size
+            with path.open("rb") as file:
+                members = _members(file, "r:", leave_out)
+                places = ((member.name, (member.offset_data, member.size)) for _, member in members)
+                table = list(_samples(places, leave_out))
         except FileNotFoundError:
             raise ValueError(f"there is no shard {path}") from None
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # ValueError: a damaged field of a header
             raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}): copy it again") from None
+        self.left_out += left_out
         self._indices[shard] = table
         return table
 
@@ -219,26 +429,49 @@ class ShardFolder:
     def record(self, index: int) -> Record:
         """Sample `index`: its files are read, its image is not decoded yet. Raises BrokenSample."""
         shard, row = self._places[index]
-        key, places = self._index_of(shard)[row]
-        with self.paths[shard].open("rb") as file:
+        table, path = self._index_of(shard), self.paths[shard]
+        if len(table) != self._counts[shard]:
+            expected = f"{self._counts[shard]}, as {INDEX_FILE} says"
+            raise ValueError(f"{path} has {len(table)} samples instead of {expected}: copy both again")
+        key, places = table[row]
+        with path.open("rb") as file:
             files = {}
             for ending, (offset, size) in places.items():
                 file.seek(offset)
                 files[ending] = file.read(size)
-        return record_of(key, files)
+                if len(files[ending]) != size:
+                    raise ValueError(f"{path} has become shorter since it was opened: copy it again")
+        return record_of(key, files, self._names[shard])
 
     def __getitem__(self, index: int) -> Example:
         return self.record(index).open()
 
     def check(self) -> None:
         """Compare every shard with its checksum in `shards.json`, if there is one. Raises ValueError if one differs."""
-        index_file = self.paths[0].parent / INDEX_FILE
-        if not index_file.is_file():
-            return
-        for shard in json.loads(index_file.read_text(encoding="utf-8"))["shards"]:
-            with (index_file.parent / shard["file"]).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                    raise ValueError(f"{index_file.parent / shard['file']} is not what was packed: copy it again")
+        for folder in dict.fromkeys(path.parent for path in self.paths):
+            if not (folder / INDEX_FILE).is_file():
+                continue
+            for shard in _read_index(folder / INDEX_FILE):
+                path = folder / shard["file"]
+                if path in self.paths:
+                    with path.open("rb") as file:
+                        if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                            raise ValueError(f"{path} is not what was packed: copy it again")
+
+
+def _read_index(file: Path) -> list[dict[str, Any]]:
+    """The shards in a `shards.json`. Raises ValueError for a damaged one, or one of another tool."""
+    content = parse_json(read_text(file), str(file))
+    shards = content.get("shards") if isinstance(content, dict) else None
+    kinds = {"file": str, "examples": int, "bytes": int, "sha256": str}
+    for shard in shards if isinstance(shards, list) else [None]:
+        fits = isinstance(shard, dict) and all(isinstance(shard.get(name), kind) for name, kind in kinds.items())
+        if not fits or PurePosixPath(shard["file"]).name != shard["file"] or shard["examples"] < 0:
+            raise ValueError(
+                f"{file} is not an index that `blip2-lab data shards` wrote: if it is another tool's, or damaged, "
+                "move it away, and the shards are read without it"
+            )
+    return shards
 
 
 # ------------------------------------------------------------------------------------------------------------ streams
@@ -253,7 +486,10 @@ class ShardStream:
     def __init__(self, urls: str | Sequence[str], window: int = 1000) -> None:
         from webdataset.shardlists import expand_urls
 
+        _check_window(window)
         listed = [urls] if isinstance(urls, str) else list(urls)
+        if not listed:
+            raise ValueError("the list of addresses is empty: give at least one")
         self.urls = [url for pattern in listed for url in expand_urls(pattern)]
         self.name, self.window = listed[0], window
         for url in self.urls:
@@ -261,33 +497,43 @@ class ShardStream:
                 raise ValueError(f"{url} is not an address that begins with {', '.join(SCHEMES)}")
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
-        """One pass over all shards; a broken sample is yielded as its error."""
-        import webdataset
-
+        """One pass over all shards; a broken sample is yielded as its error, and so is a shard that cannot be read."""
         rng, failed = Random(f"{seed} {epoch}"), []
         urls = rng.sample(self.urls, len(self.urls))
-
-        def keep_error(error: Exception) -> bool:
-            failed.append(error)
-            return True
-
-        samples = webdataset.WebDataset(
-            urls, shardshuffle=False, handler=keep_error, nodesplitter=None, workersplitter=None, empty_check=False
-        )
-        for sample in _shuffled(samples, rng, self.window):
-            files = {ending: content for ending, content in sample.items() if not ending.startswith("__")}
+        for url, key, files in _shuffled(self._fetched(urls, failed), rng, self.window):
             try:
-                yield record_of(sample["__key__"], files)
+                yield record_of(key, files, PurePosixPath(url.partition("?")[0]).name.partition(".")[0])
             except BrokenSample as broken:
                 yield broken
-        for error in failed:
-            yield BrokenSample("unreachable shard", f"a shard of {self.name} could not be read: {error}")
+        yield from failed
+
+    def _fetched(self, urls: Sequence[str], failed: list[BrokenSample]) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+        """(address, key, ending -> content) of every sample; what goes wrong is appended to `failed`."""
+        import webdataset
+
+        def leave_out(name: str, cause: str, message: str) -> None:
+            failed.append(BrokenSample(cause, printable(f"{url}: {message}")))
+
+        def contents(stream: Any) -> Iterator[tuple[str, bytes]]:
+            for tar, member in _members(stream, "r|*", leave_out):
+                yield member.name, tar.extractfile(member).read()
+
+        for url in urls:
+            try:
+                with webdataset.gopen(url) as stream:
+                    for key, files in _samples(contents(stream), leave_out):
+                        yield url, key, files
+            except Exception as error:  # the network's, a program's that fetches, tarfile's
+                reason = " ".join(str(error).split()) or type(error).__name__
+                message = f"a shard of {self.name} could not be read to its end: {url}: {reason}"
+                failed.append(BrokenSample("unreachable shard", message))
 
 
 class HubStream:
     """A Hugging Face data set, read as a stream: `name` on the hub, or "parquet", "json" … with `data_files`.
 
-    `image` and `caption` are its columns; a column of lists has several captions for each image.
+    `image` and `caption` are its columns; without them, "image", and the first of the usual names of a caption
+    (tables.py: `COLUMNS`). A column of lists has several captions for each image.
     """
 
     def __init__(
@@ -295,39 +541,69 @@ class HubStream:
         name: str,
         split: str = "train",
         image: str = "image",
-        caption: str = "caption",
+        caption: str = "",
         data_files: str | Sequence[str] | None = None,
         window: int = 1000,
     ) -> None:
         import datasets
 
-        self.name, self.image, self.caption, self.window = name, image, caption, window
+        _check_window(window)
+        self.name, self.image, self.window = name, image, window
         try:
             stream = datasets.load_dataset(name, split=split, data_files=data_files, streaming=True)
+            columns = list(stream.features or next(iter(stream.take(1)), {}))
         except Exception as error:  # no network, name or split: the library raises many kinds of exceptions
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the data set {name!r} cannot be opened: {reason}") from None
-        columns = set(stream.features or {image, caption})
-        if missing := {image, caption} - columns:
-            raise ValueError(f"{name} has no column {' and no column '.join(sorted(missing))}: {', '.join(columns)}")
+        self.caption = caption or next((column for column in COLUMNS["caption"] if column in columns), "caption")
+        if missing := [column for column in (image, self.caption) if column not in columns]:
+            raise ValueError(
+                f"{name} has no column {' and no column '.join(sorted(missing))}: {', '.join(columns)}. Name yours in "
+                'a sources.toml: format = "huggingface", image = …, caption = …'
+            )
         # undecoded bytes: `open_image` limits formats and sizes
-        self.stream = stream.cast_column(image, datasets.Image(decode=False)).select_columns([image, caption])
+        stream = stream.cast_column(image, datasets.Image(decode=False)).select_columns([image, self.caption])
+        self.stream = stream
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
         """One pass over the data, shuffled in a window; a broken row is yielded as its error."""
-        stream = self.stream.shuffle(seed=seed, buffer_size=self.window)
+        stream = self.stream.map(_with_row_number, with_indices=True) if self.stream.features else self.stream
+        stream = stream.shuffle(seed=seed, buffer_size=self.window)
         stream.set_epoch(epoch)
         for number, row in enumerate(stream):
-            found = row[self.caption]
-            captions = [found] if isinstance(found, str) or found is None else found
-            captions = tuple(str(text).strip() for text in captions if text and str(text).strip())
-            picture = row[self.image] or {}
-            content = picture.get("bytes") or (Path(picture["path"]) if picture.get("path") else None)
-            if content is None or not captions:
-                cause = "empty caption" if content is not None else "sample without a picture"
-                yield BrokenSample(cause, f"row {number} of {self.name}: {cause}")
+            place = f"row {row.get(_ROW, number)} of {self.name}"
+            captions, problems = captions_in(row[self.caption])
+            content = _picture_in(row[self.image])
+            if content is None:
+                yield BrokenSample("sample without a picture", f"{place} has no picture in the column {self.image}")
+            elif not captions:
+                empty = set(problems) <= {"is empty"}
+                cause = "empty caption" if empty else "caption is no text"
+                yield BrokenSample(cause, f"{place}: the caption {' and '.join(dict.fromkeys(problems))}")
             else:
-                yield Record(content, captions, id=f"{epoch}-{number}")
+                unread = tuple(f"{place}: a caption {problem}" for problem in problems if problem != "is empty")
+                yield Record(content, tuple(captions), id=str(row.get(_ROW, f"{epoch}-{number}")), unread=unread)
+
+
+_ROW = "blip2_lab_row"  #: the column of a row's number, which shuffling would lose
+
+
+def _with_row_number(row: dict[str, Any], number: int) -> dict[str, Any]:
+    return row | {_ROW: number}
+
+
+def _picture_in(value: Any) -> bytes | Path | None:
+    """The bytes or the path of a picture in the hub's form."""
+    if isinstance(value, dict):
+        return value.get("bytes") or (Path(value["path"]) if value.get("path") else None)
+    if isinstance(value, str) and value:
+        return Path(value)
+    return value if isinstance(value, bytes) and value else None
+
+
+def _check_window(window: Any) -> None:
+    if window < 1:
+        raise ValueError(f"window is {window}; it must be at least 1 example")
 
 
 def _shuffled(items: Iterator[Any], rng: Random, window: int) -> Iterator[Any]:

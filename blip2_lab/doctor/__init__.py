@@ -2,6 +2,7 @@
 
     finding  the result of a check: a state, a sentence, likely causes
     run      a run's log against chance levels, the shipped logs, and shuffled images
+    own_images  what a run on your own images has learned: words, overfitting, held-out images
     model    weights, kernels, padding, outputs against a stored reference
     layers   a loaded model against its own files, layer by layer
 

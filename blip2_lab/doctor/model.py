@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from blip2_lab.checkpoints import files, load
 from blip2_lab.checkpoints.key_maps import FROZEN
+from blip2_lab.common.files import make_readable
 from blip2_lab.doctor.finding import Finding
 from blip2_lab.doctor.layers import (
     TOLERANCE,
@@ -50,6 +51,7 @@ from blip2_lab.doctor.layers import (
     tolerance,
     unchecked,
 )
+from blip2_lab.doctor.own_images import what_it_learned
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import pad
 from blip2_lab.models.quantize import check_method, is_quantized_layer
@@ -82,6 +84,7 @@ def diagnose_model(model: Model, path: Path | None = None) -> list[Finding]:
     findings = [versions(), precision(model), finite_weights(model), layer_norms(model), query_tokens(model)]
     if path is not None:
         findings.insert(2, files_are_whole(model, path))
+        findings += what_it_learned(path)
     try:
         findings.append(finite_activations(model, pixels))
     except RUN_ERRORS as error:
@@ -284,6 +287,7 @@ def save_reference(model: Model, folder: Path) -> Path:
             "for weights: write the model again with `save_pretrained`."
         )
     save_file(reference_numbers(model), folder / REFERENCE)
+    make_readable(folder / REFERENCE)
     return folder / REFERENCE
 
 

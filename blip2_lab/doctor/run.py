@@ -17,12 +17,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip2_lab.doctor.finding import STATES, Finding
+from blip2_lab.doctor.own_images import MIN_SHUFFLED_RISE, overfitting, unknown_words, vocabulary_causes
 from blip2_lab.models.losses import ITM_CHANCE
-from blip2_lab.training.run_folder import read_log, reference_log
+from blip2_lab.training.run_folder import RunFolder, read_log, reference_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
@@ -33,19 +34,20 @@ AT_CHANCE = {
     "itg": 0.9,
 }  #: above this share of its chance level, a loss counts as not learned
 SLOW = 0.3  #: a run is slow if it lags by more than this share of the reference's progress
-MIN_SHUFFLED_RISE = 0.02  #: if shuffled images raise a loss by less than this share, it does not depend on the image
 NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A log. `chance`: chance level by loss, if known; `reference`: another run's log, or empty."""
+    """A log. `chance`: chance level by loss, if known; `reference`: another run's log, or empty; `about`: evaluations
+    and words of a run on your own images (`RunFolder.about_training`), or empty."""
 
     records: list[dict]
     evaluations: list[dict]
     chance: dict[str, float]
     reference: list[dict]
     warmup: int
+    about: dict = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -80,6 +82,8 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
     folder = Path(folder)
     log = read_log(folder)
     records = [record for record in log if "total" in record]
+    if not records and (folder / "run.json").is_file():
+        raise ValueError(f"{folder} has not logged a loss yet: it stopped before its first line in log.jsonl")
     if not records:
         raise ValueError(f"{folder} has no log.jsonl with a loss in it: give the folder of a run, such as runs/NAME")
     recipe, settings = _json(folder / "recipe.json"), _json(folder / "run.json")
@@ -90,8 +94,10 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
     if reference is None:
         reference = reference_log(recipe.get("curve") or recipe.get("name", ""))
     evaluations = [record for record in log if "evaluation" in record or "matched" in record]
-    run = Run(records, evaluations, chance, list(reference), optim.get("warmup_steps", 0))
-    found = [*_numbers(run), *_objectives(run), *_image_use(run)]
+    about = RunFolder(folder).about_training()
+    run = Run(records, evaluations, chance, list(reference), optim.get("warmup_steps", 0), about)
+    found = [*_numbers(run), *_objectives(run), *_image_use(run), *unknown_words(about.get("words", {}))]
+    found += overfitting(about, run.value("total"))
     return sorted(found, key=lambda finding: STATES.index(finding.state))
 
 
@@ -202,6 +208,8 @@ IMAGE_UNUSED_CAUSES = (
     "the image features are the same for all pictures (the encoder or its preprocessing)",
     "nothing carries the picture to the text: cross-attention, language projection or query tokens do not train",
     "the texts can be guessed without a picture",
+    "a tokenizer does not know the words of the texts (words.json in the run's folder)",
+    "there are too few pictures, or too few steps",
     "stage 2 without stage 1 may need many more steps (Figure 5)",
 )
 
@@ -234,7 +242,8 @@ def _image_use_finding(run: Run, pair: str, seen: bool) -> Finding:
         return Finding("pictures", "good", f"it looks at the pictures: {pair}")
     if run.early:
         return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge")
-    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", IMAGE_UNUSED_CAUSES)
+    causes = (*vocabulary_causes(run.about.get("words", {})), *IMAGE_UNUSED_CAUSES)
+    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", causes)
 
 
 def run_report(findings: Sequence[Finding]) -> str:

@@ -3,7 +3,8 @@
 Notes:
 
 * No function here depends on a model, a data set or a file; `evaluation/scenes.py` applies them.
-* A share is reported with its 95 % confidence interval (Wilson's), because the number of scenes is finite.
+* A share is reported with its 95 % confidence interval (Wilson's), because the number of scenes is finite. Where
+  pictures have several texts, pictures are drawn with replacement instead (`bootstrap_interval`).
 
 Paper: section 4 (Tables 1 to 6). Notebook: 11.
 """
@@ -14,6 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -64,6 +66,56 @@ def recall_at(scores: Tensor, k: int) -> float:
 
     A tie with a wrong column counts as a miss, so that a constant score has no recall.
     """
-    own = scores.diagonal()[:, None]
-    better = (scores >= own).sum(dim=1) - 1
-    return (better < k).float().mean().item()
+    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    return hits_at(scores, own, k).float().mean().item()
+
+
+def hits_at(scores: Tensor, right: Tensor, k: int) -> Tensor:
+    """scores [R, C], right bool[R, C] -> bool[R]: has the row a right column among its `k` best?
+
+    A tie with a wrong column counts as a miss.
+    """
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & ~right).sum(dim=1) < k
+
+
+def chance_recall(columns: int, right: int, k: int) -> float:
+    """The probability that `k` columns drawn at random contain one of `right` columns."""
+    return 1 - math.comb(columns - right, k) / math.comb(columns, k) if k < columns else float(right > 0)
+
+
+Corners = tuple[float, float, float, float]  #: left, top, right, bottom
+
+
+def box_iou(one: Corners, other: Corners) -> float:
+    """The intersection of two boxes over their union; 0 where both are empty."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(0.0, width) * max(0.0, height)
+    areas = sum((right - left) * (bottom - top) for left, top, right, bottom in (one, other))
+    return both / (areas - both) if areas > both else 0.0
+
+
+def accuracy_at_iou(predicted: Sequence[Corners], true: Sequence[Corners], threshold: float = 0.5) -> float:
+    """Acc@IoU, the measure of referring expressions (RefCOCOg): the share of boxes with an IoU >= `threshold`."""
+    return accuracy([box_iou(p, t) >= threshold for p, t in zip(predicted, true, strict=True)])
+
+
+def bootstrap_interval(
+    sums: Sequence[float], counts: Sequence[int] | None = None, *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of sum(sums) / sum(counts), by drawing pictures with replacement.
+
+    `sums`: of each picture, over its `counts` texts; without counts each picture has one.
+    """
+    if not sums:
+        raise ValueError("There is no picture to draw: pass at least one.")
+    values = torch.tensor(sums, dtype=torch.float64)
+    weights = torch.ones_like(values) if counts is None else torch.tensor(counts, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    means = []
+    for _ in range(resamples):
+        drawn = torch.randint(len(values), (len(values),), generator=generator)
+        means.append(values[drawn].sum() / weights[drawn].sum())
+    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

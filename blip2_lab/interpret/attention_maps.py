@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from blip2_lab.models.attention import MultiHeadAttention
 
-PARTS = ("image_encoder", "qformer", "stage1", "language_encoder", "language_decoder")
+PARTS = ("image_encoder", "qformer", "stage1", "bridge", "resampler", "language_encoder", "language_decoder")
 KINDS = ("self", "cross")
 
 #: transformers' attention classes -> their part; the weights are the last output of each of them.
@@ -47,6 +47,7 @@ TRANSFORMERS = {
     "Blip2QFormerMultiHeadAttention": "qformer",
     "T5Attention": "language_encoder",  # or decoder, see `attentions`
     "OPTAttention": "language_decoder",
+    "LlamaAttention": "language_decoder",
 }
 
 #: Of two simultaneous recordings, the first to end would restore the kernels of the other.
@@ -58,7 +59,9 @@ class AttentionMap:
     """The attention of one layer in one call: `weights` [B, H, L, M], row i reads column j. `gradient` of a score: same
     shape."""
 
-    part: str  #: one of `PARTS`; "stage1" is the Q-Former of the stage-1 model attached to a Stage2Model
+    #: one of `PARTS`; "stage1" is the Q-Former of the stage-1 model attached to a Stage2Model, "bridge" gated
+    #: cross-attention, with the language model's tokens as rows, and "resampler" its latents
+    part: str
     kind: str  #: "self" or "cross"
     layer: int
     call: int  #: 0 for the first time this layer ran, then 1, …
@@ -176,13 +179,20 @@ def attentions(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, int]]:
         layer = int(numbers[0]) if numbers else 0
         if isinstance(module, MultiHeadAttention):
             kind = "cross" if name.endswith("cross_attention") else "self"
-            yield module, "stage1" if id(module) in of_stage1 else "qformer", kind, layer
+            yield module, "stage1" if id(module) in of_stage1 else _part_of(name), kind, layer
         elif type(module).__name__ in TRANSFORMERS:
             part = TRANSFORMERS[type(module).__name__]
             if part == "language_encoder" and module.is_decoder:
                 part = "language_decoder"
             cross = "EncDecAttention" in name or "crossattention" in name
             yield module, part, "cross" if cross else "self", layer
+
+
+def _part_of(name: str) -> str:
+    """The part of an attention of this package, by its module's name."""
+    if "resampler." in name:
+        return "resampler"
+    return "bridge" if re.search(r"(^|\.)blocks\.\d+\.", name) else "qformer"
 
 
 class _Recorder:

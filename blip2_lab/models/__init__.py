@@ -7,6 +7,7 @@
     beam_search                beam search for the Q-Former's captions
     losses, stage1             section 3.2: ITC, ITM, ITG as functions of tensors, and the model that computes them
     stage2                     section 3.3: the Q-Former's output as a soft prompt
+    bridges/                   what may stand in the Q-Former's place: a projector, gated cross-attention, and others
     retrieval                  section 4.4: ITC shortlist, ITM re-ranking
     quantize, compile          frozen models in 8 or 4 bits; a compiled decoder
     micro                      sizes of the micro model

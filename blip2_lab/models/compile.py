@@ -31,6 +31,8 @@ def compile_decoder(language_model: LanguageModel, backend: str | Callable = "in
     backend  of torch.compile
     Raises ValueError when compilation fails, and leaves the decoder unchanged. On a CPU it needs a C++ compiler.
     """
+    if language_model.deep_fusion is not None:
+        raise ValueError("A language model with gated cross-attention between its layers cannot be compiled here.")
     decoder = language_model.model.get_decoder()
     eager, modules = decoder.forward, list(decoder.modules())
     compiled = torch.compile(eager, dynamic=True, backend=backend)

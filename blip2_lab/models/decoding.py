@@ -1,6 +1,7 @@
 """Decoding: how the next token is chosen from a language model's logits.
 
-`Decoding` holds the settings and is where to begin; `choose_token` applies them to the logits of one step.
+`Decoding` holds the settings and is where to begin; `Decoding.from_options` makes it of keyword arguments, and
+`choose_token` applies it to the logits of one step.
 
 Notes:
 
@@ -15,16 +16,44 @@ Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Noteboo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from blip2_lab.common.console import did_you_mean
 
 #: The smallest temperature. Here the likeliest token already has all the probability; with a much smaller one, logits
 #: divided by it overflow in float32.
 MIN_TEMPERATURE = 1e-6
 SEED_RANGE = (-(2**63), 2**64 - 1)  #: of torch's generators
+
+
+_SEVERAL = "pass the picture several times: generate([picture] * 3, prompt, do_sample=True)"
+#: What other libraries call an option -> what to do here. LAVIS's names and transformers'.
+OTHER_NAMES = {
+    "max_length": "use max_new_tokens, which counts the answer alone",
+    "max_tokens": "use max_new_tokens",
+    "max_len": "use max_new_tokens",
+    "min_length": "use min_new_tokens, which counts the answer alone",
+    "min_len": "use min_new_tokens",
+    "num_return_sequences": _SEVERAL,
+    "num_captions": _SEVERAL,
+    "n": _SEVERAL,
+    "use_nucleus_sampling": "use do_sample",
+    "sample": "use do_sample",
+    "beams": "use num_beams",
+    "beam_size": "use num_beams",
+    "top_k": "sampling uses top_p alone",
+    "seed": "call torch.manual_seed before",
+}
+
+
+class UnknownOption(ValueError, TypeError):
+    """An option that `Decoding` has not. (A TypeError too, as Python raises for an unknown keyword argument.)"""
 
 
 @dataclass(frozen=True)
@@ -45,9 +74,27 @@ class Decoding:
     temperature: float = 1.0
     repetition_penalty: float = 1.0
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Decoding:
+        """The settings of keyword arguments. Raises UnknownOption, a ValueError, that names the right option."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                remedy = OTHER_NAMES.get(name) or f"the options are {', '.join(known)}{did_you_mean(name, known)}"
+                raise UnknownOption(f"There is no option {name!r}: {remedy}.")
+        return cls(**options)
+
     def __post_init__(self) -> None:
+        for name in ("num_beams", "max_new_tokens", "min_new_tokens"):
+            if not isinstance(getattr(self, name), Integral) or isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number.")
+        if not isinstance(self.do_sample, bool):
+            raise ValueError(f"do_sample is {self.do_sample!r}; it must be True or False.")
         for name in ("length_penalty", "top_p", "temperature", "repetition_penalty"):
-            if not math.isfinite(getattr(self, name)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}; it must be a number.")
+            if not math.isfinite(value):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number.")
         if self.num_beams < 1:
             raise ValueError(f"num_beams is {self.num_beams}; it must be 1 (greedy) or more.")

@@ -9,13 +9,17 @@ Notes:
   LAVIS: it keeps the language model's dropout on in training.)
 * OPT pads on the left to generate: [visual prompt][pads][prompt]. T5 pads on the right.
 * The probability of a token is always the model's (temperature 1, no penalties), for every way of decoding.
+* With deep fusion (`with_deep_fusion`), `visual_prompt` is not in front of the text: blocks between the layers attend
+  to it (models/bridges/gated_cross_attention.py). It takes up no position.
 
 Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of width 5, length penalty -1). Notebook: 10.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,6 +34,8 @@ from blip2_lab.models.vision_encoder import freeze
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from blip2_lab.models.bridges.gated_cross_attention import GatedCrossAttention, KeysValues
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,35 @@ def pad(
     return Text(ids.to(device), mask.to(device))
 
 
+def check_texts(texts: Sequence[str], what: str) -> list[str]:
+    """The texts as a list. Raises ValueError for a single string, which would be read letter by letter, and for what is
+    no text. `what`: what they are, for the message."""
+    if isinstance(texts, str | bytes):
+        raise ValueError(f"A list of {what}s is wanted, and this is a single text: put it in a list, [{texts[:40]!r}].")
+    try:
+        texts = list(texts)
+    except TypeError:
+        raise ValueError(f"A {what} is text, and this is {texts!r:.60}.") from None
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"A {what} is text, and this is {text!r:.60}.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"A {what} has half a character (a lone surrogate): {text!r:.60}.")
+    return texts
+
+
 class LanguageModel(nn.Module):
     """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
 
     `model` is transformers' model and `tokenizer` its tokenizer (None where only ids are used). `end_token_id` ends an
     answer; by default the model's end-of-text token. `max_text_tokens` truncates training texts (LAVIS: 32); prompts
-    for generation are not truncated (differs from LAVIS: a long question would lose its "Short answer:").
+    for generation are not truncated (differs from LAVIS: a long question would lose its "Short answer:"), and neither
+    are a decoder's prompts in training (they would leave no room for the answer).
     Use `DecoderLanguageModel` or `EncoderDecoderLanguageModel`, or `language_model(...)`, which selects one.
     """
 
     question_prompt: str  #: the paper's prompt for a question, which replaces "{}"
+    deep_fusion: GatedCrossAttention | None = None  #: set by `with_deep_fusion`
 
     def __init__(
         self,
@@ -84,6 +109,14 @@ class LanguageModel(nn.Module):
         self.end_token_id = ends[0] if isinstance(ends, list) else ends
         self.max_text_tokens = max_text_tokens
         freeze(self)  # differs from LAVIS: its language model keeps dropout on in training
+
+    def with_deep_fusion(self, bridge: GatedCrossAttention) -> LanguageModel:
+        """The same frozen model (shared, not copied), with this bridge's blocks between its layers."""
+        fused = copy.copy(self)
+        # not a submodule: the bridge is trained, saved and frozen apart from the language model
+        object.__setattr__(fused, "deep_fusion", bridge)
+        bridge.check_layers(decoder_layers(self.model))
+        return fused
 
     @property
     def width(self) -> int:
@@ -132,7 +165,7 @@ class LanguageModel(nn.Module):
         """Log-probability [B] of each answer, its end token included, and the number of its tokens [B], given
         visual_prompt [B,Q,Dl] and prompts."""
         prompt_text, answer_text = self.pair_texts(prompt, answer)
-        self.check_length(visual_prompt.shape[1] + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
+        self.check_length(self.prefix_length(visual_prompt) + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
         logits = self.answer_logits(visual_prompt, prompt_text, answer_text).float().log_softmax(dim=-1)
         each = logits.gather(2, answer_text.ids[:, :, None])[:, :, 0]
         return each.masked_fill(~answer_text.mask, 0).sum(dim=1), answer_text.mask.sum(dim=1)
@@ -141,24 +174,50 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy of the answers' tokens given image and prompt. visual_prompt [B,Q,Dl] -> scalar."""
         return self.loss_and_count(visual_prompt, prompt, answer)[0]
 
+    def targets(self, answer: Text) -> Tensor:
+        """bool[B,T]: the answer tokens that are learned. An unknown token is not: it stands for any word."""
+        # differs from LAVIS and transformers: there a model with a small vocabulary learns to write <unk>
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        ends = (self.end_token_id, self.pad_token_id, self.model.config.eos_token_id)  # OPT's unknown token is its end
+        return answer.mask if unknown is None or unknown in ends else answer.mask & (answer.ids != unknown)
+
     def loss_and_count(
         self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
         prompt_text, answer_text = self.training_texts(prompt, answer)
-        return self.answer_loss(visual_prompt, prompt_text, answer_text), answer_text.mask.sum()
+        if prompt_text.ids.shape[1] > self.max_text_tokens:
+            self.check_length(visual_prompt.shape[1] + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
+        return self.answer_loss(visual_prompt, prompt_text, answer_text), self.targets(answer_text).sum()
 
     def answer_loss(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         """`loss` from ids: prompt [B,P], answer [B,T] -> scalar, the mean over the answer tokens of the batch."""
         logits = self.answer_logits(visual_prompt, prompt, answer)
-        labels = answer.ids.masked_fill(~answer.mask, IGNORE_INDEX)
+        labels = answer.ids.masked_fill(~self.targets(answer), IGNORE_INDEX)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX)
 
     def prepend(self, visual_prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:
-        """-> embeddings [B,Q+T,Dl], the visual prompt first, and their attention mask [B,Q+T] (1 = may attend)."""
+        """-> embeddings [B,Q+T,Dl], the visual prompt first, and their attention mask [B,Q+T] (1 = may attend). With
+        deep fusion: those of the text alone."""
         words = self.model.get_input_embeddings()(text.ids)
+        if self.deep_fusion is not None:
+            return words, text.mask.long()
         embeddings = torch.cat([visual_prompt.to(words.dtype), words], dim=1)
         return embeddings, F.pad(text.mask.long(), (visual_prompt.shape[1], 0), value=1)
+
+    def prefix_length(self, visual_prompt: Tensor) -> int:
+        """The positions that visual_prompt [B,Q,Dl] takes up: Q, or none with deep fusion."""
+        return 0 if self.deep_fusion is not None else visual_prompt.shape[1]
+
+    def image_keys_values(self, visual_prompt: Tensor) -> tuple[KeysValues, ...] | None:
+        """With deep fusion: the image's keys and values for each block, for any number of `fused_with`. Else None."""
+        return None if self.deep_fusion is None else self.deep_fusion.keys_values(visual_prompt)
+
+    def fused_with(self, image: tuple[KeysValues, ...] | None) -> AbstractContextManager:
+        """Inside the block the layers attend to this image (`image_keys_values`), where there is deep fusion."""
+        return (
+            nullcontext() if self.deep_fusion is None else self.deep_fusion.attending(decoder_layers(self.model), image)
+        )
 
     @torch.no_grad()
     def generate(
@@ -203,7 +262,7 @@ class LanguageModel(nn.Module):
         """`generate` from ids: B rows of new token ids, without the end token."""
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        self.check_length(visual_prompt.shape[1] + prompt.ids.shape[1] + decoding.max_new_tokens)
+        self.check_length(self.prefix_length(visual_prompt) + prompt.ids.shape[1] + decoding.max_new_tokens)
         embeddings, mask = self.prepend(visual_prompt, prompt)
         beams = 1 if decoding.do_sample else decoding.num_beams
         settings = GenerationConfig(
@@ -221,9 +280,10 @@ class LanguageModel(nn.Module):
             decoder_start_token_id=getattr(self.model.config, "decoder_start_token_id", None),
         )
         criteria = StoppingCriteriaList([partial(_stopping_criterion, stop)] if stop else [])
-        rows = self.model.generate(
-            inputs_embeds=embeddings, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
-        )
+        with self.fused_with(self.image_keys_values(visual_prompt)):
+            rows = self.model.generate(
+                inputs_embeds=embeddings, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
+            )
         if self.model.config.is_encoder_decoder:
             rows = rows[:, 1:]  # the decoder's start token
         return [_before_end_token(row, self.end_token_id) for row in rows.tolist()]
@@ -240,7 +300,7 @@ class LanguageModel(nn.Module):
             (ids,) = self.generate_ids(visual_prompt, text, decoding)
             steps = zip(ids, self.probabilities(visual_prompt, text, ids), strict=True)
         else:
-            self.check_length(visual_prompt.shape[1] + text.ids.shape[1] + decoding.max_new_tokens)
+            self.check_length(self.prefix_length(visual_prompt) + text.ids.shape[1] + decoding.max_new_tokens)
             steps = self.stream_ids(visual_prompt, text, decoding)
         ids, shown = [], ""
         for token_id, probability in steps:
@@ -290,7 +350,10 @@ class LanguageModel(nn.Module):
 
     def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         if self.tokenizer is None:
-            raise ValueError("This language model has no tokenizer: set one, or use the methods that take token ids.")
+            raise ValueError(
+                "This language model has no tokenizer: its folder has no tokenizer_config.json. Copy the tokenizer's "
+                "files of the model that it was made from into the folder, or set `model.language_model.tokenizer`."
+            )
         return self.tokenizer(list(texts), truncation=max_tokens is not None, max_length=max_tokens)["input_ids"]
 
     @property
@@ -307,29 +370,39 @@ class DecoderLanguageModel(LanguageModel):
         embeddings, mask = self.prepend(visual_prompt, prompt.then(answer))
         length = answer.ids.shape[1]
         # the vocabulary is large: compute logits only at the positions that predict an answer token (one before it)
-        output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=length + 1)
+        with self.fused_with(self.image_keys_values(visual_prompt)):
+            output = self.model(
+                inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=length + 1
+            )
         return output.logits[:, :-1]
 
     def first_logits(self, visual_prompt: Tensor, prompt: Text) -> tuple[Tensor, tuple]:
         embeddings, mask = self.prepend(visual_prompt, prompt)
-        output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=True, logits_to_keep=1)
-        return output.logits[:, -1], (mask, output.past_key_values)
+        image = self.image_keys_values(visual_prompt)
+        with self.fused_with(image):
+            output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=True, logits_to_keep=1)
+        return output.logits[:, -1], (mask, output.past_key_values, image)
 
     def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        mask, past = state
+        mask, past, image = state
         mask = F.pad(mask, (0, 1), value=1)
-        output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True)
-        return output.logits[:, -1], (mask, output.past_key_values)
+        with self.fused_with(image):
+            output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True)
+        return output.logits[:, -1], (mask, output.past_key_values, image)
 
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
         """Prompt and answer are tokenized as one text. With an empty prompt the beginning-of-text token is a target
-        too, predicted from the last query, as in LAVIS."""
+        too, predicted from the last query, as in LAVIS; with deep fusion nothing precedes it, so it is the prompt.
+        `max_tokens` is the limit of the answer: a prompt is whole."""
         prompts = [prompt.rstrip() for prompt in prompts]  # the space is part of the answer's first token
         joined = [f"{prompt} {answer}" if prompt else answer for prompt, answer in zip(prompts, answers, strict=True)]
-        rows = [(row + [self.end_token_id])[:max_tokens] for row in self._encode(joined, max_tokens)]
-        starts = [len(row) if prompt else 0 for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
+        least = 0 if self.deep_fusion is None else 1
+        starts = [len(row) if prompt else least for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
+        # differs from LAVIS: it cuts both together, and a long prompt leaves an answer of no token, whose loss is NaN
+        ends = [None if max_tokens is None else start + max_tokens for start in starts]
+        rows = [[*row, self.end_token_id][:end] for row, end in zip(self._encode(joined), ends, strict=True)]
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
         answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
         return (
@@ -355,31 +428,33 @@ class EncoderDecoderLanguageModel(LanguageModel):
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         embeddings, mask = self.prepend(visual_prompt, prompt)
         start = self.model.config.decoder_start_token_id
-        output = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            decoder_input_ids=F.pad(answer.ids[:, :-1], (1, 0), value=start),
-            decoder_attention_mask=F.pad(answer.mask[:, :-1].long(), (1, 0), value=1),
-            use_cache=False,
-        )
+        with self.fused_with(self.image_keys_values(visual_prompt)):
+            output = self.model(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                decoder_input_ids=F.pad(answer.ids[:, :-1], (1, 0), value=start),
+                decoder_attention_mask=F.pad(answer.mask[:, :-1].long(), (1, 0), value=1),
+                use_cache=False,
+            )
         return output.logits
 
     def first_logits(self, visual_prompt: Tensor, prompt: Text) -> tuple[Tensor, tuple]:
         embeddings, mask = self.prepend(visual_prompt, prompt)
         encoded = self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask)
         start = torch.full_like(mask[:, :1], self.model.config.decoder_start_token_id)
-        return self.next_logits(start, (mask, encoded, None))
+        return self.next_logits(start, (mask, encoded, None, self.image_keys_values(visual_prompt)))
 
     def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        mask, encoded, past = state
-        output = self.model(
-            encoder_outputs=encoded,
-            attention_mask=mask,
-            decoder_input_ids=token,
-            past_key_values=past,
-            use_cache=True,
-        )
-        return output.logits[:, -1], (mask, encoded, output.past_key_values)
+        mask, encoded, past, image = state
+        with self.fused_with(image):
+            output = self.model(
+                encoder_outputs=encoded,
+                attention_mask=mask,
+                decoder_input_ids=token,
+                past_key_values=past,
+                use_cache=True,
+            )
+        return output.logits[:, -1], (mask, encoded, output.past_key_values, image)
 
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
@@ -404,6 +479,12 @@ def language_model(
     """A frozen LanguageModel of the class that fits this transformers model."""
     kind = EncoderDecoderLanguageModel if model.config.is_encoder_decoder else DecoderLanguageModel
     return kind(model, tokenizer, end_token_id=end_token_id)
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder's transformer layers: T5's `block`, OPT's and LLaMA's `layers`."""
+    decoder = model.get_decoder()
+    return decoder.block if model.config.is_encoder_decoder else decoder.layers
 
 
 def _before_end_token(ids: list[int], end_token_id: int) -> list[int]:

@@ -157,6 +157,8 @@ class Stage1Model(nn.Module):
         """Cleaned captions as `[CLS] … [SEP]`, padded to the longest: input_ids and attention_mask, long[B, T]."""
         if self.tokenizer is None:
             raise ValueError("This Stage1Model has no tokenizer: pass input_ids instead of captions.")
+        if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+            raise ValueError(f"Captions are a list of texts, and these are {captions!r:.60}.")
         texts = [clean_caption(caption) for caption in captions]
         # differs from LAVIS, which pads to max_text_tokens; padding does not change the losses
         length = self.config.max_text_tokens
@@ -278,7 +280,7 @@ class Stage1Model(nn.Module):
         verdicts = torch.cat(verdicts, dim=1)  # [3, B, 2]
         itm = itm_loss(verdicts.flatten(0, 1), ~positives.all(dim=1), ~text_positives.all(dim=1))
 
-        targets = texts[1][:, 1:].sum().float()
+        targets = self._itg_targets(*texts).sum().float()
         if with_grad:
             targets = gather_across_ranks(targets[None]).mean()
         return Stage1Losses(itc=itc, itm=itm, itg=sum(itg_sums) / targets)
@@ -338,8 +340,15 @@ class Stage1Model(nn.Module):
         text_output = self.qformer(
             queries=False, input_ids=decoder_ids, mask=mask, text_mask=is_target, past=past
         ).text_output
-        logits, labels = self.itg_logits(text_output[is_target]), input_ids[:, 1:][is_target]
+        learned = self._itg_targets(input_ids, text_mask)
+        logits, labels = self.itg_logits(text_output[learned]), input_ids[:, 1:][learned]
         return itg_loss(logits, labels, self.config.label_smoothing, reduction="sum")
+
+    def _itg_targets(self, input_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """bool[B, T-1]: which tokens after the first ITG learns to predict: all but padding and unknown words."""
+        # differs from LAVIS: [UNK] is no target; BERT's vocabulary has none in English, a small one has
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        return text_mask[:, 1:] if unknown is None else text_mask[:, 1:] & (input_ids[:, 1:] != unknown)
 
     # --- Generating
 

@@ -4,8 +4,9 @@
 
 Notes:
 
-* Only the Q-Former and one linear layer train. The gradient passes through the frozen language model to the visual
-  prompt.
+* Only the bridge trains, in the paper the Q-Former and one linear layer. The gradient passes through the frozen
+  language model to the visual prompt. Other bridges (models/bridges/) can take the Q-Former's place: a linear
+  projector, or gated cross-attention, whose visual prompt is what the language model's layers attend to.
 * A decoder language model (OPT) is trained with the language modeling loss of the caption after the visual prompt. An
   encoder-decoder (FlanT5) is trained with prefix language modeling: the caption is split before a random word, the
   encoder reads visual prompt and prefix, the decoder predicts the suffix. (differs from LAVIS: its release splits no
@@ -19,22 +20,21 @@ Paper: section 3.3, Figure 3. Notebook: 10.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from blip2_lab.common.images import open_image
+from blip2_lab.common.images import ImageSource, image_list, is_one_image
+from blip2_lab.models.bridges.bridge import Bridge
+from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
-from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_texts
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.vision_encoder import ImageEncoder, freeze
-
-ImageSource = Image.Image | str | Path  #: an image in memory, or the path of one
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,32 @@ class Candidate:
 
 
 class Stage2Model(nn.Module):
-    """Image encoder (frozen) -> Q-Former -> language projection -> language model (frozen).
+    """Image encoder (frozen) -> bridge -> language model (frozen). A Q-Former is given as it is, or another bridge.
+
+    `bridge` computes the visual prompt. With a Q-Former its parts are also `qformer` and `language_projection`, the
+    names under which they are saved; a model with another bridge does not have these two.
 
     `stage1` is the stage-1 model that was loaded with this one, or None. Optional, for image-text matching and
     retrieval; kept outside parameters() and state_dict().
     """
 
-    def __init__(self, image_encoder: ImageEncoder, qformer: QFormer, language_model: LanguageModel) -> None:
+    def __init__(self, image_encoder: ImageEncoder, bridge: QFormer | Bridge, language_model: LanguageModel) -> None:
         super().__init__()
-        if qformer.config.image_width != image_encoder.width:
-            raise ValueError(
-                f"The Q-Former reads image features of width {qformer.config.image_width}, and this image encoder "
-                f"has width {image_encoder.width}: use the image encoder that the Q-Former was trained with."
-            )
+        if isinstance(bridge, QFormer):
+            if bridge.config.image_width != image_encoder.width:
+                raise ValueError(
+                    f"The Q-Former reads image features of width {bridge.config.image_width}, and this image encoder "
+                    f"has width {image_encoder.width}: use the image encoder that the Q-Former was trained with."
+                )
+            bridge = QFormerBridge(bridge, language_model.width)
+        bridge.check_widths(image_encoder.width, language_model.width)
         self.image_encoder = freeze(image_encoder)
-        self.qformer = qformer
-        self.language_projection = nn.Linear(qformer.config.width, language_model.width)
-        self.language_model = language_model
+        if isinstance(bridge, QFormerBridge):
+            self.qformer, self.language_projection = bridge.qformer, bridge.language_projection
+            object.__setattr__(self, "bridge", bridge)  # its parameters are registered once, in the line above
+        else:
+            self.bridge = bridge
+        self.language_model = language_model.with_deep_fusion(bridge) if bridge.deep_fusion else language_model
         self.attach_stage1(None)
 
     @classmethod
@@ -76,7 +85,8 @@ class Stage2Model(nn.Module):
 
     @torch.no_grad()
     def match_embeddings(self) -> float:
-        """Scale the new projection so that a visual prompt has the mean norm of a word embedding; returns the factor.
+        """Scale the new projection so that a visual prompt has the mean norm of a word embedding; returns the factor (1
+        with deep fusion).
 
         differs from the paper and LAVIS: where word embeddings are much shorter than the outputs of a new projection,
         the updates of the language model's layers are small beside the prompt in the residual stream, and it does not
@@ -84,11 +94,7 @@ class Stage2Model(nn.Module):
         its norm grows back.
         """
         word = self.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
-        # the last layer of the Q-Former is a LayerNorm: the entries of its output have variance 1
-        factor = (word / self.language_projection.weight.norm()).item()
-        self.language_projection.weight.mul_(factor)
-        self.language_projection.bias.zero_()
-        return factor
+        return self.bridge.match_norm(word.item())
 
     def attach_stage1(self, stage1: Stage1Model | None) -> None:
         """Set `stage1`, outside parameters() and state_dict()."""
@@ -97,9 +103,14 @@ class Stage2Model(nn.Module):
     # -- training --------------------------------------------------------------------------------------------------
 
     def visual_prompt(self, image_features: Tensor) -> Tensor:
-        """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt."""
-        memory = self.qformer.read_image(image_features)
-        return self.language_projection(self.qformer(image=memory).query_output)
+        """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt; with deep fusion the
+        memory [B,M,Dv] that the language model's layers attend to."""
+        return self.bridge(image_features)
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Q, the tokens of an image's visual prompt."""
+        return self.bridge.num_visual_tokens(self.image_encoder.num_features)
 
     def loss(
         self,
@@ -130,6 +141,8 @@ class Stage2Model(nn.Module):
         """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
         if (image_features is None) == (pixels is None):
             raise ValueError("Pass the images once: as image_features or as pixels.")
+        check_texts(captions, "caption")
+        check_texts(prompts or [], "prompt")
         if image_features is None:
             image_features = self.image_encoder(pixels)
         if prompts is None and isinstance(self.language_model, EncoderDecoderLanguageModel):
@@ -142,7 +155,8 @@ class Stage2Model(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
-        """An image, a path, several of them, or pixels [3,H,W] or [B,3,H,W] -> visual_prompt [B,Q,Dl]."""
+        """An image, or several (`images.ImageSource`: a path, PIL, an array, bytes, an open file), or normalized pixels
+        [3,H,W] or [B,3,H,W] -> visual_prompt [B,Q,Dl]."""
         return self.visual_prompt(self.image_encoder(self._pixels(image)))
 
     def generate(
@@ -157,9 +171,10 @@ class Stage2Model(nn.Module):
 
         image          as for `encode_image`; or pass `visual_prompt` [B,Q,Dl], the output of `encode_image`
         prompt         one for all images, or one for each; or several for one image
-        decoding       the fields of `language.Decoding`: num_beams, max_new_tokens, length_penalty, ...
+        decoding       the fields of `decoding.Decoding`: num_beams, max_new_tokens, length_penalty, ...
         """
-        settings = Decoding(**decoding)
+        settings = Decoding.from_options(decoding)
+        check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
         visual_prompt, single = self._prompt_of(image, visual_prompt)
         prompts = [prompt] * len(visual_prompt) if isinstance(prompt, str) else list(prompt)
         if len(visual_prompt) == 1:
@@ -182,7 +197,8 @@ class Stage2Model(nn.Module):
         Options as in `generate`. Each token is computed when the iterator is advanced; closing the iterator stops the
         model. Greedy by default, because beam search yields its tokens only at its end.
         """
-        settings = Decoding(**{"num_beams": 1, **decoding})
+        settings = Decoding.from_options({"num_beams": 1, **decoding})
+        check_texts([prompt], "prompt")
         visual_prompt, _ = self._prompt_of(image, visual_prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"stream takes one image at a time; {len(visual_prompt)} were given.")
@@ -203,7 +219,8 @@ class Stage2Model(nn.Module):
                    probability of the answer and prefers short answers; take the mean where candidates differ much in
                    length
         """
-        candidates = list(candidates)
+        check_texts([prompt], "prompt")
+        candidates = check_texts(candidates, "candidate")
         if not candidates or not all(text.strip() for text in candidates):
             raise ValueError("Pass at least one candidate to rank, and no empty one.")
         visual_prompt, _ = self._prompt_of(image, visual_prompt)
@@ -223,7 +240,7 @@ class Stage2Model(nn.Module):
             raise ValueError("Pass the image once: as image or as visual_prompt.")
         if visual_prompt is not None:
             return visual_prompt, len(visual_prompt) == 1
-        single = isinstance(image, Image.Image | str | Path) or (isinstance(image, Tensor) and image.ndim == 3)
+        single = image.ndim == 3 if isinstance(image, Tensor) else is_one_image(image)
         return self.encode_image(image), single
 
     def _pixels(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
@@ -232,11 +249,44 @@ class Stage2Model(nn.Module):
             pixels = image[None] if image.ndim == 3 else image
             if pixels.ndim != 4 or pixels.shape[1] != 3:
                 raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(image.shape)}.")
-            return pixels.to(next(self.image_encoder.parameters()).device)
-        images = [image] if isinstance(image, Image.Image | str | Path) else list(image)
-        if not images:
-            raise ValueError("The list of images is empty; pass at least one.")
-        return self.image_encoder.preprocess([open_image(one) for one in images])
+            return check_scale(pixels).to(next(self.image_encoder.parameters()).device)
+        images = image_list(image)
+        if all(isinstance(one, Tensor) and one.ndim == 3 for one in images):
+            return self._pixels(torch.stack(images))
+        return self.image_encoder.preprocess(images)
+
+
+#: Normalized pixels are between -1.8 and 2.2 (black and white by CLIP's mean and standard deviation).
+LARGEST_PIXEL = 8.0
+
+
+def check_scale(pixels: Tensor) -> Tensor:
+    """Returns pixels [B,3,H,W]. Raises ValueError if they are not normalized: integers, 0..255, 0..1, or not finite.
+
+    Values that are all between 0 and 1 could be a normalized picture of even gray; they are far more often a picture
+    that nobody has normalized, and the answer would not show it.
+    """
+    remedy = (
+        "pass the picture itself (a path, PIL, or an array of uint8), or what `image_encoder.preprocess` makes of it"
+    )
+    if not pixels.is_floating_point():
+        raise ValueError(f"Pixels are normalized floats, and these are {pixels.dtype}: {remedy}.")
+    if not pixels.numel():
+        raise ValueError(f"There are no pixels: the shape is {list(pixels.shape)}.")
+    for number, (low, high) in enumerate(zip(*(x.tolist() for x in pixels.flatten(1).aminmax(dim=1)), strict=True)):
+        where = f"Picture {number} of the pixels" if len(pixels) > 1 else "The pixels"
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{where}: there are values that are not finite (NaN or infinity).")
+        if max(-low, high) > LARGEST_PIXEL:
+            raise ValueError(
+                f"{where}: the values go from {low:.3g} to {high:.3g}, so they are not normalized: {remedy}."
+            )
+        if 0 <= low < high <= 1:
+            raise ValueError(
+                f"{where}: the values go from {low:.3g} to {high:.3g}, which looks like a scale of 0 to 1 "
+                f"that is not normalized: {remedy}."
+            )
+    return pixels
 
 
 def split_caption(caption: str, generator: torch.Generator | None = None) -> tuple[str, str]:

@@ -17,12 +17,14 @@ Paper: section 3.4 (pre-trained image encoder) and 3.1. Notebook: 01.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from torch import Tensor, nn
+
+from blip2_lab.common.images import ImageSource, image_list, open_image
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionConfig, Blip2VisionModel, CLIPVisionModel
@@ -101,19 +103,51 @@ class ImageEncoder(nn.Module):
         """pixels [B,3,H,W] -> image_features [B,N,Dv], [CLS] first, before `image_layer_norm`.
 
         For another size than `image_size` the position embeddings are interpolated (bicubic), as in the paper's
-        fine-tuning at 364 pixels.
+        fine-tuning at 364 pixels. Raises ValueError for integers, which are not normalized.
         """
+        if not pixels.is_floating_point():
+            raise ValueError(f"Pixels are normalized floats, as `preprocess` makes them; these are {pixels.dtype}.")
         other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
         return self.model(pixel_values=pixels, interpolate_pos_encoding=other_size).last_hidden_state
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """PIL images of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
+    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
+        """Images of any size and mode -> pixels [B,3,S,S] float32 on the encoder's device."""
         return preprocess(images, self.image_size).to(next(self.parameters()).device)
 
 
-def preprocess(images: Sequence[Image.Image], image_size: int) -> Tensor:
-    """PIL images -> pixels [B,3,S,S]: RGB, resized to a square (bicubic), CLIP's mean and standard deviation."""
-    rgb = [image.convert("RGB") for image in images]
+def at_resolution(encoder: ImageEncoder, image_size: int) -> ImageEncoder:
+    """The same encoder for images of another size: a copy whose position embeddings are interpolated once (bicubic).
+
+    Its features are those that `encoder` gives for images of this size; at its own size it is the encoder itself.
+    Raises ValueError where patches do not fill the image: 512 pixels are not a multiple of 14, 504 and 518 are.
+    """
+    config = encoder.model.config
+    if image_size % config.patch_size:
+        below = image_size // config.patch_size * config.patch_size
+        raise ValueError(
+            f"Images of {image_size} pixels are no whole number of patches of {config.patch_size}: take {below} or "
+            f"{below + config.patch_size}."
+        )
+    if config.model_type != "blip_2_vision_model":
+        raise ValueError("Position embeddings are interpolated here for ViT-g's shape only, not for CLIP's.")
+    if image_size == config.image_size:
+        return encoder
+    larger = copy.deepcopy(encoder)
+    embeddings = larger.model.embeddings
+    grid = embeddings.position_embedding.new_zeros(1, (image_size // config.patch_size) ** 2 + 1, config.hidden_size)
+    positions = embeddings.interpolate_pos_encoding(grid, image_size, image_size)
+    embeddings.position_embedding = nn.Parameter(positions.detach(), embeddings.position_embedding.requires_grad)
+    embeddings.num_patches, embeddings.num_positions = grid.shape[1] - 1, grid.shape[1]
+    embeddings.image_size = larger.model.config.image_size = image_size
+    return larger
+
+
+def preprocess(images: ImageSource | Sequence[ImageSource], image_size: int) -> Tensor:
+    """Images -> pixels [B,3,S,S]: RGB, resized to a square (bicubic), CLIP's mean and standard deviation.
+
+    An image is anything that `images.open_image` reads. One image gives B = 1.
+    """
+    rgb = [open_image(image) for image in image_list(images)]
     return image_processor(image_size)(images=rgb, return_tensors="pt")["pixel_values"]
 
 

@@ -3,7 +3,10 @@
     recipes      what is trained, as data: the miniature's recipes and the paper's; no torch
     pipeline     several recipes in parallel processes, each started when its inputs are trained
     run          one recipe in its run folder
+    bridge_parts from the sizes in a recipe to a new bridge
     builders     from a recipe to its task: frozen models loaded, new ones built
+    identity     what a run was trained on, by content
+    vocabulary   how many of the words a tokenizer knows, before training
     batches      batches of drawn scenes, of image-text data, of cached features
     tasks        what is trained, its losses and its evaluation
     trainer      the training loop: accelerate, gradient accumulation, evaluation, exact resume
@@ -34,6 +37,7 @@ _MODULE_OF = {
     "read_log": "run_folder",
     "train": "trainer",
     "train_mode": "optim",
+    "word_coverage": "vocabulary",
 }
 __all__ = [*_MODULE_OF]  # noqa: PLE0604  the keys are strings
 

@@ -1,12 +1,16 @@
 """Batches for training: scenes of the picture book, or image-text data, as pixels or from the feature cache.
 
-`train_and_held_out` is where to begin: it opens the data of a recipe. `SceneBatches` and `ImageTextBatches` have one
-method in common, `batch(index)`.
+`open_batches` and `scene_batches` are where to begin: they open the data of a recipe. `SceneBatches` and
+`ImageTextBatches` have one method in common, `batch(index)`.
 
 Notes:
 
-* `batch(index)` is a pure function of its index: caption, crop and flip of each example are drawn from the seed, the
-  batch's index and the position in the batch. Decoding in several threads does not change the result.
+* `batch(index)` is a pure function of its index: caption, crop and flip of each example are drawn from the seed and its
+  place in the whole run. Decoding in several threads does not change the result, and neither does splitting a step
+  into `parts` (passes and processes): the parts are slices of the step's one batch. Only a broken example is replaced
+  from its own part.
+* `identity` (training/identity.py) is the content of the data: captions, questions and pictures, not file names.
+* Texts that a tokenizer mostly does not know are left out and named (`keep_usable`, training/vocabulary.py).
 * The cache holds several views of each image, each cropped and flipped once. A view is not flipped if any text of its
   image names a side. The features of a broken image are NaN; its examples are skipped.
 * `schema.ImageTextData` has the settings; `data/mixture.py` finds and mixes the sources.
@@ -17,11 +21,12 @@ Paper: section 3.4 (random resized crop, flip; one of several captions each time
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -31,8 +36,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from blip2_lab.common.files import write_atomically
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.augmentation import Augmentation
+from blip2_lab.data.augmentation import Augmentation, names_colors, names_sides
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
 from blip2_lab.data.mixture import (
@@ -48,12 +54,17 @@ from blip2_lab.data.mixture import (
     split_held_out,
 )
 from blip2_lab.data.scenes import PictureBook
+from blip2_lab.data.shards import ShardFolder
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
+from blip2_lab.training.identity import Identity, data_identity, pictures_digest
 from blip2_lab.training.optim import bf16_is_fast
 from blip2_lab.training.recipes.schema import ImageTextData, Recipe, SceneData
+from blip2_lab.training.vocabulary import Usable
 
 SKIPPED = "skipped.jsonl"  #: the list of unusable examples, in a run's folder
+LEFT_OUT = "left_out.jsonl"  #: the list of texts that are not trained on, in a run's folder
+SHARD_SAMPLE = 2000  #: examples of shards whose words are counted
 GROUP_SIZE = 16  #: similar scenes that a hard batch shows together
 
 #: The values that a full caption can state: of the whole scene, and of each thing.
@@ -80,30 +91,39 @@ class SceneBatches:
     have full captions (`PictureBook.one_caption`), because a partial caption is often true of a whole group. ITC and
     the hard negatives of ITM teach what distinguishes the examples of a batch. Among 64 random scenes, place, time and
     number of things distinguish most pairs, so kinds, colors and positions are learned late without hard batches.
+
+    `batch_size` examples are one of the `parts` of a step.
     """
 
     def __init__(
-        self, book: PictureBook, features: Features, batch_size: int, seed: int, hard_batches_from: int | None = None
+        self,
+        book: PictureBook,
+        features: Features,
+        batch_size: int,
+        seed: int,
+        hard_batches_from: int | None = None,
+        parts: int = 1,
     ) -> None:
         self.book, self.features = book, features
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.parts = batch_size, seed, parts
         self.hard_batches_from = math.inf if hard_batches_from is None else hard_batches_from
         count = len(features) if hard_batches_from is not None else 0
         # numpy: this runs in the prefetch thread, where torch's own threads would slow down the training step
         self.fact_counts = np.array([fact_counts(book.scene(number)) for number in range(count)], dtype=np.int8)
 
-    def numbers(self, index: int) -> list[int]:
-        """The numbers of the scenes of batch `index`."""
-        shuffled = batch_indices(index, self.batch_size, len(self.features), self.seed)
-        if index < self.hard_batches_from or index % 2 == 1:
+    def numbers(self, step: int) -> list[int]:
+        """The numbers of the scenes of a step."""
+        step_size = self.batch_size * self.parts
+        shuffled = batch_indices(step, step_size, len(self.features), self.seed)
+        if step < self.hard_batches_from or step % 2 == 1:
             return shuffled
         chosen: dict[int, None] = {}
         for anchor in shuffled:  # a scene that is in a group already would bring nearly the same group
             if anchor not in chosen:
                 chosen |= dict.fromkeys(self.similar_scenes(anchor))
-            if len(chosen) >= self.batch_size:
+            if len(chosen) >= step_size:
                 break
-        return list(chosen)[: self.batch_size]
+        return list(chosen)[:step_size]
 
     def similar_scenes(self, number: int) -> list[int]:
         """A scene, followed by those that differ from it in the fewest facts; scenes with equal facts are left out."""
@@ -113,10 +133,18 @@ class SceneBatches:
         return [number, *(n for n in nearest if caption_facts(self.book.scene(n)) != own)][:GROUP_SIZE]
 
     def batch(self, index: int) -> Batch:
-        numbers = self.numbers(index)
-        captions = [self.book.one_caption(number, turn=index) for number in numbers]
-        matches = self.book.matches(numbers, turn=index)
+        step, part = divmod(index, self.parts)
+        numbers = self.numbers(step)[part * self.batch_size : (part + 1) * self.batch_size]
+        captions = [self.book.one_caption(number, turn=step) for number in numbers]
+        matches = self.book.matches(numbers, turn=step)
         return Batch(captions=captions, image_features=self.features[numbers], matches=matches)
+
+
+@dataclass(frozen=True)
+class PlacedBatch(Batch):
+    """A batch that knows the place of its first example in the run: random draws for an example can be its own."""
+
+    place: int = 0
 
 
 class Row(NamedTuple):
@@ -129,11 +157,22 @@ class Row(NamedTuple):
 
 
 class ImageTextBatches:
-    """Image-text data of `mixture` as batches of pixels [B,3,S,S], or of image_features [B,N,Dv] after `cache`."""
+    """Image-text data of `mixture` as batches of pixels [B,3,S,S], or of image_features [B,N,Dv] after `cache`.
+
+    `batch_size` examples are one of the `parts` of a step.
+    """
 
     def __init__(
-        self, mixture: Mixture, data: ImageTextData, *, batch_size: int, seed: int, broken_file: Path | None = None
+        self,
+        mixture: Mixture,
+        data: ImageTextData,
+        *,
+        batch_size: int,
+        seed: int,
+        broken_file: Path | None = None,
+        parts: int = 1,
     ) -> None:
+        self.opened = mixture
         sources = [_with_text(source, data.text) for source in mixture.sources]
         self.held_out: list[Source] = []
         self.skips = SkipLog(mixture.of(sources), data.max_broken, broken_file)
@@ -141,28 +180,109 @@ class ImageTextBatches:
             share = [data.held_out * len(source) // sum(map(len, sources)) for source in sources]
             sources, self.held_out = zip(*map(split_held_out, sources, share), strict=True)
         self.mixture = mixture.of(sources)
-        self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip)
+        self.data, self.batch_size, self.seed, self.parts = data, batch_size, seed, parts
+        self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip, data.color_jitter)
+        if data.color_jitter and not any(map(is_stream, sources)):
+            texts = self.texts()
+            named = sum(names_colors([text]) for text in texts)
+            if named:
+                print(
+                    f"note: {named} of {len(texts)} texts name a color; color jitter leaves their pictures as they are",
+                    flush=True,
+                )
         self.pool = ThreadPoolExecutor(max(1, data.threads))
         self.features: list[Features] = []
-        if 0 < len(self.mixture) < batch_size and len(self.mixture.sources) == 1:
-            self.batch_size = len(self.mixture)  # an image occurs once in an epoch, so at most once in a batch
-            print(
-                f"note: batches of {self.batch_size} instead of {batch_size}: there are no more pictures",
-                flush=True,
-            )
+        self.usable: Usable = lambda question, text: None
+        self.left_out: Counter[str] = Counter()
+        self._fit_batch_size()
+
+    def _fit_batch_size(self) -> None:
+        """An image occurs once in an epoch, so at most once in a step: few images make small batches."""
+        wanted, count = self.batch_size * self.parts, len(self.mixture)
+        if len(self.mixture.sources) > 1 or not 0 < count < wanted:
+            return
+        if count < self.parts:
+            raise ValueError(f"{count} pictures cannot be split into {self.parts} passes: use fewer, or one process")
+        self.batch_size = count // self.parts
+        fitted = self.batch_size * self.parts
+        print(f"note: batches of {fitted} instead of {wanted}: there are no more pictures", flush=True)
 
     @property
-    def identity(self) -> str:
-        """A hash of the list of examples; a run resumes only on the same one."""
+    def identity(self) -> Identity:
+        """The content of the data; a run resumes only on the same."""
+        return data_identity(self.opened)
+
+    @property
+    def listed(self) -> str:
+        """A hash of the list of examples: the identity that runs of older versions have stored."""
         return "-".join(source_fingerprint(source) for source in self.mixture.sources)
+
+    def keep_usable(self, usable: Usable, file: Path | None = None) -> None:
+        """Leave out the texts for which `usable(question, text)` names a reason, and the images without any other.
+
+        They are counted in `left_out`, and each is written to `file`. Raises ValueError if nothing is left. The texts
+        of shards and streams are judged when they are read.
+        """
+        self.usable, lines = usable, []
+
+        def keep(source: Source | Stream) -> Source | Stream:
+            if not isinstance(source, Subset | ImageTextList):
+                return source
+            kept = []
+            for number in range(len(source)):
+                record = source.record(number)
+                for question, text in _texts_of(record, self.data.text):
+                    if cause := usable(question, text):
+                        self.left_out[cause] += 1
+                        asked = {"question": question} if question is not None else {}
+                        name = f"{source.name}: {record.id or number}"
+                        lines.append(json.dumps({"sample": name, **asked, "text": text, "cause": cause}) + "\n")
+                if _texts_of(self._usable_part(record), self.data.text):
+                    kept.append(number)
+            return source if len(kept) == len(source) else Subset(source, kept)
+
+        before = len(self.mixture)
+        sources = list(map(keep, self.mixture.sources))
+        self.held_out = [held for held in map(keep, self.held_out) if len(held)]
+        if empty := [source.name for source in sources if not is_stream(source) and not len(source)]:
+            causes = ", ".join(f"{count} {cause}" for cause, count in self.left_out.most_common())
+            raise ValueError(f"no text of {empty[0]} can be trained on: {causes}")
+        self.mixture = self.mixture.of(sources)
+        self._fit_batch_size()
+        if file is not None:
+            file.unlink(missing_ok=True)
+            if lines:
+                write_atomically(file, "".join(lines))
+        if self.left_out:
+            causes = ", ".join(f"{count} {cause}" for cause, count in self.left_out.most_common())
+            gone = before - len(self.mixture)
+            named = f"; {file} names them" if file is not None else ""
+            print(f"note: left out {self.left_out.total()} texts, and {gone} pictures with no other: {causes}{named}")
+
+    def _usable_part(self, record: Record) -> Record:
+        """The record without the texts that are not `usable`."""
+        if self.data.text == "captions":
+            kept = tuple(caption for caption in record.captions if not self.usable(None, caption))
+            return record if kept == record.captions else replace(record, captions=kept)
+        questions = []
+        for question in record.questions:
+            answers = getattr(question, "answers", (question.answer,))
+            kept = tuple(answer for answer in answers if not self.usable(question.text, answer))
+            if kept == answers:
+                questions.append(question)
+            elif kept:
+                questions.append(replace(question, answers=kept))
+        return replace(record, questions=tuple(questions))
 
     def batch(self, index: int) -> Batch:
         """Batch number `index`. Raises ValueError if all its examples are broken, or more than `max_broken` of all."""
-        picks = self.mixture.picks(index, self.batch_size, self.seed)
-        self.skips.seen = max(self.skips.seen, (index + 1) * self.batch_size)
+        step, part = divmod(index, self.parts)
+        place = index * self.batch_size
+        picks = self.mixture.picks(step, self.batch_size * self.parts, self.seed)
+        picks = picks[part * self.batch_size : (part + 1) * self.batch_size]
+        self.skips.seen = max(self.skips.seen, place + self.batch_size)
         records = [self._read_record(pick) for pick in picks]  # in order: a stream can only be read forward
-        generators = [Random(f"{self.seed} {index} {position}") for position in range(len(picks))]
+        generators = [Random(f"{self.seed} {place + position}") for position in range(len(picks))]
         rows = list(self.pool.map(self._row, picks, records, generators))
         good = [row for row in rows if row is not None]
         if not good:
@@ -171,8 +291,8 @@ class ImageTextBatches:
         questions = [row.question for row in rows] if self.data.text == "questions" else None
         texts = dict(captions=[row.caption for row in rows], ids=[row.id for row in rows], questions=questions)
         if self.features:
-            return Batch(image_features=torch.stack([row.image for row in rows]), **texts)
-        return Batch(pixels=preprocess([row.image for row in rows], self.data.image_size), **texts)
+            return PlacedBatch(image_features=torch.stack([row.image for row in rows]), place=place, **texts)
+        return PlacedBatch(pixels=preprocess([row.image for row in rows], self.data.image_size), place=place, **texts)
 
     def _read_record(self, pick: Pick) -> Record | None:
         try:
@@ -186,7 +306,7 @@ class ImageTextBatches:
         if record is None:
             return None
         try:
-            question, caption = choose_text(record, self.data.text, rng)
+            question, caption = choose_text(self._usable_part(record), self.data.text, rng)
             if self.features:
                 image = self._view(pick, record, rng)
             else:
@@ -218,6 +338,7 @@ class ImageTextBatches:
                 fingerprint=name,
                 threads=self.data.threads,
                 verify=self.data.verify_cache,
+                what=f"views of {len(source)} pictures",
                 say=say,
             )
             self.features.append(features)
@@ -227,8 +348,8 @@ class ImageTextBatches:
             pick, record = Pick(number, row // views), None
             try:
                 record = source.record(pick.number)
-                texts = [*record.captions, *(text for q in record.questions for text in (q.text, q.answer))]
-                return self.augmentation(record.open().image, texts, Random(f"{self.seed} view {number} {row}"))
+                rng = Random(f"{self.seed} view {number} {row}")
+                return self.augmentation(record.open().image, _all_texts(record), rng)
             except BrokenSample as broken:
                 self._skip(pick, record, broken)
                 return None
@@ -253,7 +374,7 @@ class ImageTextBatches:
                 record = None
                 try:
                     record = source.record(index)
-                    question, caption = choose_text(record, self.data.text, None)
+                    question, caption = choose_text(self._usable_part(record), self.data.text, None)
                     rows.append(Row(record.open().image, caption, question, f"{number}/{record.id or index}"))
                 except BrokenSample as broken:
                     self._skip(Pick(number, source.numbers[index]), record, broken)
@@ -267,12 +388,26 @@ class ImageTextBatches:
         )
 
     def texts(self) -> list[str]:
-        """All texts of the sources on disk, read without opening an image: to compare their words with a vocabulary."""
-        lists = [source for source in self.mixture.sources if isinstance(source, Subset | ImageTextList)]
-        records = (source.record(index) for source in lists for index in range(len(source)))
-        if self.data.text == "captions":
-            return [caption for record in records for caption in record.captions]
-        return [text for record in records for q in record.questions for text in (q.text, q.answer)]
+        """The texts of the sources on disk, read without decoding an image: to compare their words with a vocabulary.
+
+        Of shards at most `SHARD_SAMPLE` examples, evenly spaced. A stream has none: its texts are judged as they come.
+        """
+        texts = []
+        for source in (*self.mixture.sources, *self.held_out):
+            whole = source
+            while isinstance(whole, Subset):
+                whole = whole.source
+            if not isinstance(whole, ImageTextList | ShardFolder):
+                continue
+            spacing = 1 if isinstance(whole, ImageTextList) else max(1, len(source) // SHARD_SAMPLE)
+            for number in range(0, len(source), spacing):
+                try:
+                    record = source.record(number)
+                except BrokenSample:  # counted when it is trained on
+                    continue
+                pairs = _texts_of(record, self.data.text)
+                texts += dict.fromkeys(text for pair in pairs for text in pair if text is not None)
+        return texts
 
 
 def choose_text(record: Record, text: str, rng: Random | None) -> tuple[str | None, str]:
@@ -316,17 +451,30 @@ def _nan_if_broken(encode: Encode, image_size: int) -> Encode:
     return encode_known
 
 
+def _texts_of(record: Record, text: str) -> list[tuple[str | None, str]]:
+    """(None, caption) for each caption, or (question, answer) for each different answer."""
+    if text == "captions":
+        return [(None, caption) for caption in record.captions]
+    pairs = [(q.text, answer) for q in record.questions for answer in getattr(q, "answers", (q.answer,)) if answer]
+    return list(dict.fromkeys(pairs))
+
+
 def _cache_key(source: Source, data: ImageTextData, seed: int) -> str:
-    """A hash of these images (path, size, modification time) and of the settings of their augmentation."""
-    digest = hashlib.sha256(f"{source_fingerprint(source)} {seed} {data.image_size} {data.crop_scale}".encode())
-    digest.update(f"{data.flip} {data.cached_views}".encode())
-    while isinstance(source, Subset):
-        source = source.source
-    files = [record.file for record in source.records] if isinstance(source, ImageTextList) else []
-    for file in files or getattr(source, "paths", []):
-        status = os.stat(file) if os.path.exists(file) else None
-        digest.update(f"{file} {status and (status.st_size, status.st_mtime_ns)}\n".encode())
-    return digest.hexdigest()[:16]
+    """A hash of these images, of which may be flipped or jittered, and of the settings of their augmentation."""
+    settings = f"{pictures_digest(source)} {seed} {data.image_size} {data.crop_scale} {data.flip} {data.cached_views}"
+    whole = source
+    while isinstance(whole, Subset):
+        whole = whole.source
+    lists = isinstance(whole, ImageTextList)
+    texts = [_all_texts(source.record(number)) for number in range(len(source))] if lists else []
+    settings += f" {[names_sides(each) for each in texts]}"
+    if data.color_jitter:  # a cache without it keeps the name that it had
+        settings += f" {data.color_jitter} {[names_colors(each) for each in texts]}"
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def _all_texts(record: Record) -> list[str]:
+    return [*record.captions, *(text for q in record.questions for text in (q.text, q.answer))]
 
 
 # -------------------------------------------------------------------------------------------------- the frozen encoder
@@ -377,38 +525,36 @@ def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path)
     return book, features
 
 
-def require_data_path(recipe: Recipe) -> None:
-    """Raises ValueError if the recipe has no `data.path`. Called before any download."""
-    data = recipe.data
-    if isinstance(data, ImageTextData) and not data.path:
-        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
-
-
-def image_text_batches(recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path) -> ImageTextBatches:
-    """The recipe's image-text data; with `data.cached_views`, their features are computed here, once."""
-    data = recipe.data
-    batches = ImageTextBatches(
-        open_sources(data.path),
-        data,
+def open_batches(recipe: Recipe, runs_dir: Path) -> ImageTextBatches:
+    """The recipe's image-text data. Nothing is encoded yet: its identity and its words can be checked first."""
+    return ImageTextBatches(
+        open_sources(recipe.data.path),
+        recipe.data,
         batch_size=recipe.optim.pass_size,
+        parts=recipe.optim.parts,
         seed=recipe.seed,
         broken_file=runs_dir / recipe.name / SKIPPED,
     )
-    if data.cached_views:
+
+
+def cache_features(batches: ImageTextBatches, image_encoder: ImageEncoder, runs_dir: Path) -> None:
+    """With `data.cached_views`, compute the features of the images, once."""
+    if batches.data.cached_views:
         batches.cache(encode_function(image_encoder), runs_dir / "features", fingerprint(image_encoder))
-    return batches
 
 
-def train_and_held_out(
-    recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path
-) -> tuple[SceneBatches | ImageTextBatches, Batch | None]:
-    """Batches to train on, and a held-out batch to evaluate on, or None."""
-    if isinstance(recipe.data, ImageTextData):
-        batches = image_text_batches(recipe, image_encoder, runs_dir)
-        return batches, batches.validation()
+def scene_batches(
+    recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path, hard_batches_from: int | None = None
+) -> SceneBatches:
+    """Batches of the recipe's scenes."""
     book, features = scene_features(image_encoder, recipe.data, runs_dir)
-    gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size, caption="full")
-    numbers = range(recipe.data.held_out)
-    held_out_features = encode_function(image_encoder)([gallery.image(i) for i in numbers])
-    held_out = Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=held_out_features)
-    return SceneBatches(book, features, recipe.optim.pass_size, recipe.seed, recipe.data.hard_batches_from), held_out
+    return SceneBatches(
+        book, features, recipe.optim.pass_size, recipe.seed, hard_batches_from, parts=recipe.optim.parts
+    )
+
+
+def held_out_scenes(image_encoder: ImageEncoder, count: int) -> Batch:
+    """Scenes of another book with full captions, to evaluate retrieval on."""
+    gallery, numbers = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size, caption="full"), range(count)
+    features = encode_function(image_encoder)([gallery.image(i) for i in numbers])
+    return Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=features)

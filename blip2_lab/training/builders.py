@@ -4,8 +4,11 @@
 
 Notes:
 
-* A model is found by name: a recipe's name means its run folder, any other name a folder or a model of the Hugging Face
-  hub. EVA-CLIP's ViT-g is not on the hub: LAVIS's file is downloaded, or read from where LAVIS stores it.
+* A model is found by name: that of a recipe or of a run means its run folder; a path is a run's or a model's folder;
+  any other name is a model of the Hugging Face hub. EVA-CLIP's ViT-g is not on the hub: LAVIS's file is downloaded, or
+  read from where LAVIS stores it.
+* Before anything is encoded, the words of your own texts are compared with the tokenizer that has to read or write them
+  (training/vocabulary.py).
 * Frozen models from elsewhere are loaded in 16 bits on a GPU (section 3.4); the planner counts them the same way.
 
 Paper: section 3.1 (the Q-Former starts from BERT) and 3.4 (frozen image encoders and language models). Notebook: 08.
@@ -15,8 +18,10 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,38 +29,69 @@ from blip2_lab.checkpoints.catalog import EVA_FILE, EVA_URL, IMAGE_ENCODERS
 from blip2_lab.checkpoints.files import check_complete, read_tensors
 from blip2_lab.checkpoints.huggingface import MissingHead, check_layout
 from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, eva_encoder
-from blip2_lab.checkpoints.load import find_model, load, read_stage1
+from blip2_lab.checkpoints.load import find_model, is_stage1_folder, load, read_stage1
 from blip2_lab.checkpoints.memory import default_dtype
+from blip2_lab.common.console import did_you_mean
+from blip2_lab.common.distributed import is_first_process
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.language_model import (
+    DecoderLanguageModel,
+    EncoderDecoderLanguageModel,
+    LanguageModel,
+    decoder_layers,
+)
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.models.vision_encoder import ImageEncoder, freeze, unfreeze
-from blip2_lab.picturebook import words
+from blip2_lab.models.vision_encoder import ImageEncoder, at_resolution, freeze, unfreeze
+from blip2_lab.picturebook import words as words_of_scenes
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.training.batches import (
+    LEFT_OUT,
     ImageTextBatches,
-    SceneBatches,
+    cache_features,
     encode_function,
-    image_text_batches,
-    require_data_path,
-    scene_features,
-    train_and_held_out,
+    held_out_scenes,
+    open_batches,
+    scene_batches,
 )
+from blip2_lab.training.bridge_parts import bridge_of
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, Recipe, Stage1Parts, Stage2Parts
+from blip2_lab.training.recipes.schema import (
+    BridgeParts,
+    FineTuneParts,
+    ImageTextData,
+    Recipe,
+    Stage1Parts,
+    Stage2Parts,
+)
 from blip2_lab.training.tasks import pretraining
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
 from blip2_lab.training.tasks.stage2 import Stage2Task
 from blip2_lab.training.trainer import Task
+from blip2_lab.training.vocabulary import Coverage, UsableTexts, check_coverage, word_coverage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEXT_ENCODER, LANGUAGE_MODEL = "the text encoder", "the language model"  #: parts, as messages name them
 
 
 def resolve(name: str, runs_dir: Path) -> str:
-    """The location of a model: a recipe's finished model, or the name itself (a folder or a name of the hub)."""
-    return str(runs_dir / name / "model") if name in registry.RECIPES else name
+    """The location of a model: the finished model of a recipe or of a run (its name in `runs_dir`, or its path), or
+    the name itself (a model's folder or a name of the hub). Raises ValueError for a run without a finished model."""
+    if name in registry.RECIPES:
+        return str(runs_dir / name / "model")
+    for run in (runs_dir / name, Path(name).expanduser()):
+        if (run / "model" / "config.json").is_file() and not (run / "config.json").is_file():
+            return str(run / "model")
+        if (run / "run.json").is_file():
+            raise ValueError(f"{run} is a run without a finished model: train it to its end first")
+    if "/" not in name and not Path(name).exists() and (near := did_you_mean(name, registry.RECIPES, cutoff=0.8)):
+        raise ValueError(f"there is no recipe, run or model {name!r}{near}")
+    return name
 
 
 def folder_of(name: str, runs_dir: Path) -> Path:
@@ -70,9 +106,29 @@ def frozen_dtype(name: str, is_encoder_decoder: bool) -> torch.dtype:
 
 
 def stage1_parts_of(name: str, runs_dir: Path) -> Stage1Parts:
-    """The `Stage1Parts` of a stage-1 run, read from its folder: its settings may differ from the recipe's."""
-    written = runs_dir / name / "recipe.json"
-    return Stage1Parts(**json.loads(written.read_text())["model"]) if written.exists() else registry.get(name).model
+    """The `Stage1Parts` of a stage-1 run, read from its folder: its settings may differ from the recipe's.
+
+    Raises ValueError for a model that no run's folder describes.
+    """
+    written = Path(resolve(name, runs_dir)).parent / "recipe.json"
+    if written.is_file() and (model := json.loads(written.read_text(encoding="utf-8")).get("model")):
+        known = {field.name for field in fields(Stage1Parts)}
+        if {"image_encoder", "bert"} <= model.keys() <= known:
+            return Stage1Parts(**model)
+    if isinstance(registry.RECIPES[name].model if name in registry.RECIPES else None, Stage1Parts):
+        return registry.get(name).model
+    raise ValueError(f"{name} is no run of stage 1: {written} does not say from which image encoder and BERT it starts")
+
+
+def load_stage1(name: str, runs_dir: Path) -> Stage1Model:
+    """A trained stage 1 with its image encoder: of a run, or of a complete model (a folder, LAVIS's file, the hub)."""
+    path = folder_of(name, runs_dir)
+    if path.is_dir() and is_stage1_folder(path):  # without its frozen image encoder, which its run's recipe names
+        parts = stage1_parts_of(name if name in registry.RECIPES else str(path.parent), runs_dir)
+        runs_of_it = runs_dir if name in registry.RECIPES else path.parent.parent
+        return read_stage1(path, image_encoder=load_image_encoder(parts.image_encoder, runs_of_it))
+    with hf_logging_off():
+        return require_stage1(load(path))
 
 
 @contextmanager
@@ -103,10 +159,18 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
         state = drop_unused_eva_keys(dict(read_tensors([file])))
         return freeze(eva_encoder(state, dtype, "cpu"))
     folder = folder_of(name, runs_dir)
+    if _is_blip2(folder):  # a whole model: its image encoder
+        with hf_logging_off():
+            return freeze(load(folder).image_encoder.to(dtype))
     with hf_logging_off():
         if "clip-vit" in name:
             return freeze(ImageEncoder.from_clip(folder).to(dtype))
         return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(folder, dtype=dtype)))
+
+
+def _is_blip2(folder: Path) -> bool:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder.is_dir() else {}
+    return config.get("model_type") == "blip-2"
 
 
 def eva_file() -> Path:
@@ -130,6 +194,13 @@ def load_language_model(name: str, runs_dir: Path, max_text_tokens: int = 32) ->
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     path = folder_of(name, runs_dir)
+    if _is_blip2(path):  # a whole model: its language model
+        with hf_logging_off():
+            language_model = getattr(load(path), "language_model", None)
+        if language_model is None:
+            raise ValueError(f"{name} has no language model: give a BLIP-2 that generates, or a language model")
+        language_model.max_text_tokens = max_text_tokens
+        return language_model
     with hf_logging_off():
         tokenizer = AutoTokenizer.from_pretrained(path)
         is_encoder_decoder = AutoConfig.from_pretrained(path).is_encoder_decoder
@@ -183,98 +254,178 @@ def new_stage1(parts: Stage1Parts, image_width: int, runs_dir: Path) -> Stage1Mo
 # ----------------------------------------------------------------------------------- from a recipe to a task
 
 
-def build_task(recipe: Recipe, runs_dir: str | Path) -> Task:
-    """The task of this recipe; its frozen models are read from `runs_dir`."""
+def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches | None = None) -> Task:
+    """The task of this recipe; its frozen models are read from `runs_dir`. `batches`: of `open_batches`, where the
+    recipe's own images are open already."""
     torch.manual_seed(recipe.seed)  # reproducible initialization; a resumed run overwrites it
+    runs_dir = Path(runs_dir)
+    if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):
+        return pretraining.build_task(recipe, runs_dir)
+    check_recipe(recipe)
+    if isinstance(recipe.data, ImageTextData) and batches is None:
+        batches = open_batches(recipe, runs_dir)
     if recipe.task == "stage1":
-        return build_stage1(recipe, Path(runs_dir))
+        return build_stage1(recipe, runs_dir, batches)
     if recipe.task == "stage2":
-        return build_stage2(recipe, Path(runs_dir))
-    if recipe.task in ("caption", "vqa", "retrieval"):
-        return build_fine_tuning(recipe, Path(runs_dir))
-    return pretraining.build_task(recipe, Path(runs_dir))
+        build = build_bridge if isinstance(recipe.model, BridgeParts) else build_stage2
+        return build(recipe, runs_dir, batches)
+    return (build_retrieval if recipe.task == "retrieval" else build_captioning)(recipe, runs_dir, batches)
 
 
-def build_stage1(recipe: Recipe, runs_dir: Path) -> Stage1Task:
-    require_data_path(recipe)
-    image_encoder = load_image_encoder(recipe.model.image_encoder, runs_dir)
-    batches, held_out = train_and_held_out(recipe, image_encoder, runs_dir)
-    model = new_stage1(recipe.model, image_encoder.width, runs_dir)
-    return Stage1Task(model, batches, image_encoder, held_out=held_out)
-
-
-def build_stage2(recipe: Recipe, runs_dir: Path) -> Stage2Task | CaptionTask:
-    require_data_path(recipe)
-    parts: Stage2Parts = recipe.model
-    stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
-    image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
-    check_layout(image_encoder)  # before training, not when the model is saved
-    if parts.pretrained:
-        stage1 = read_stage1(resolve(parts.stage1, runs_dir))
-    else:
-        stage1 = new_stage1(stage1_parts, image_encoder.width, runs_dir)
-    language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
-    if not torch.cuda.is_available():  # on a CPU, the backward of fused attention makes a step a third slower
-        language_model.model.set_attn_implementation("eager")
-    model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
-    if parts.pretrained:
-        model.attach_stage1(stage1)  # saved with the model, for matching and retrieval
-    if isinstance(recipe.data, ImageTextData):
-        batches = image_text_batches(recipe, image_encoder, runs_dir)
-        return CaptionTask(model, batches, image_encoder, prompt=None, held_out=batches.validation())
-    batches = SceneBatches(*scene_features(image_encoder, recipe.data, runs_dir), recipe.optim.pass_size, recipe.seed)
-    gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size)
-    questions = [
-        (number, question)
-        for number in range(recipe.data.held_out)
-        for question in words.questions(gallery.scene(number), Random(f"validation {number}"))
-    ]
-    image_features = encode_function(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
-    scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
-    return Stage2Task(
-        model, batches, image_encoder, image_features=image_features, questions=questions, projection_lr_scale=scale
-    )
-
-
-def build_fine_tuning(recipe: Recipe, runs_dir: Path) -> CaptionTask | RetrievalTask:
-    parts: FineTuneParts = recipe.model
-    if parts.question_in_qformer:
+def check_recipe(recipe: Recipe) -> None:
+    """Raises ValueError for a recipe that cannot be trained as it is. Called before any download."""
+    parts, data = recipe.model, recipe.data
+    if isinstance(parts, BridgeParts) and (parts.train_language_model or parts.train_vision_layers):
+        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
+        raise ValueError(f"{what}; a bridge is trained here with both models frozen")
+    if isinstance(parts, FineTuneParts) and parts.question_in_qformer:
         what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
         raise ValueError(f"{what}; the question in the Q-Former is not yet trained here")
-    require_data_path(recipe)
-    if parts.train_image_encoder and not (isinstance(recipe.data, ImageTextData) and not recipe.data.cached_views):
+    if isinstance(data, ImageTextData) and not data.path:
+        raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
+    cached = not isinstance(data, ImageTextData) or data.cached_views
+    if isinstance(parts, FineTuneParts) and parts.train_image_encoder and cached:
         raise ValueError(
             "the features of an image encoder that trains cannot be cached: --set data.cached_views=0, or "
             "model.train_image_encoder=false"
         )
-    return build_retrieval(recipe, runs_dir) if recipe.task == "retrieval" else build_captioning(recipe, runs_dir)
 
 
-def build_retrieval(recipe: Recipe, runs_dir: Path) -> RetrievalTask:
+def check_words(
+    batches: ImageTextBatches,
+    tokenizer: PreTrainedTokenizerBase,
+    part: str,
+    max_text_tokens: int,
+    ways_out: str,
+    file: Path,
+) -> dict[str, Coverage]:
+    """What the tokenizer of `part` knows of the texts, by the part's name. Texts that it mostly does not know
+    are left out and named in `file`.
+
+    Raises ValueError if too many words are unknown; `ways_out` says what to do about it.
+    """
+    if tokenizer is None:
+        raise ValueError(f"{part} that training starts from has no tokenizer, so it cannot read texts")
+    first = is_first_process()
+    coverage = word_coverage(tokenizer, batches.texts(), max_text_tokens)
+    note = check_coverage(coverage, part, batches.data.unknown_words, ways_out)
+    if note and first:
+        print(f"note: {note}", flush=True)
+    batches.keep_usable(UsableTexts(tokenizer), file if first else None)
+    return {part: coverage}
+
+
+def build_stage1(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage1Task:
+    image_encoder = load_image_encoder(recipe.model.image_encoder, runs_dir)
+    model = new_stage1(recipe.model, image_encoder.width, runs_dir)
+    if batches is None:
+        scenes = scene_batches(recipe, image_encoder, runs_dir, recipe.data.hard_batches_from)
+        return Stage1Task(model, scenes, image_encoder, held_out=held_out_scenes(image_encoder, recipe.data.held_out))
+    words = _check_stage1_words(recipe, model, batches, runs_dir, "--set model.bert=FOLDER|NAME")
+    cache_features(batches, image_encoder, runs_dir)
+    return Stage1Task(model, batches, image_encoder, held_out=batches.validation(), words=words)
+
+
+def _check_stage1_words(
+    recipe: Recipe, model: Stage1Model, batches: ImageTextBatches, runs_dir: Path, way: str
+) -> dict[str, Coverage]:
+    ways_out = f"Start from a text encoder that knows your words ({way})"
+    file = runs_dir / recipe.name / LEFT_OUT
+    return check_words(batches, model.tokenizer, TEXT_ENCODER, recipe.model.max_text_tokens, ways_out, file)
+
+
+def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:
+    parts: Stage2Parts = recipe.model
+    if parts.pretrained:
+        stage1 = load_stage1(parts.stage1, runs_dir)
+        image_encoder = stage1.image_encoder
+    else:
+        stage1_parts = stage1_parts_of(parts.stage1, runs_dir)
+        image_encoder = load_image_encoder(stage1_parts.image_encoder, runs_dir)
+        stage1 = new_stage1(stage1_parts, image_encoder.width, runs_dir)
+    check_layout(image_encoder)  # before training, not when the model is saved
+    language_model = _language_model_to_train_through(parts, runs_dir)
+    model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
+    if parts.pretrained:
+        model.attach_stage1(stage1)  # saved with the model, for matching and retrieval
+    return _stage2_task(recipe, model, runs_dir, batches)
+
+
+def build_bridge(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:
+    """Stage 2 with another bridge than a Q-Former from stage 1."""
+    parts: BridgeParts = recipe.model
+    image_encoder = load_image_encoder(parts.image_encoder, runs_dir)
+    check_layout(image_encoder)
+    if parts.image_size is not None:
+        image_encoder = at_resolution(image_encoder, parts.image_size)
+    language_model = _language_model_to_train_through(parts, runs_dir)
+    layers = len(decoder_layers(language_model.model))
+    bridge = bridge_of(parts, image_encoder.width, language_model.width, layers)
+    return _stage2_task(recipe, Stage2Model(image_encoder, bridge, language_model), runs_dir, batches)
+
+
+def _language_model_to_train_through(parts: Stage2Parts | BridgeParts, runs_dir: Path) -> LanguageModel:
+    language_model = load_language_model(parts.language_model, runs_dir, parts.max_text_tokens)
+    if not torch.cuda.is_available():  # on a CPU, the backward of fused attention makes a step a third slower
+        language_model.model.set_attn_implementation("eager")
+    return language_model
+
+
+def _stage2_task(
+    recipe: Recipe, model: Stage2Model, runs_dir: Path, batches: ImageTextBatches | None
+) -> Stage2Task | CaptionTask:
+    image_encoder = model.image_encoder
+    if batches is not None:
+        way = "--set model.language_model=FOLDER|NAME"
+        words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
+        cache_features(batches, image_encoder, runs_dir)
+        held_out = batches.validation()
+        return CaptionTask(model, batches, image_encoder, prompt=None, held_out=held_out, words=words, seed=recipe.seed)
+    scenes = scene_batches(recipe, image_encoder, runs_dir)
+    gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size)
+    questions = [
+        (number, question)
+        for number in range(recipe.data.held_out)
+        for question in words_of_scenes.questions(gallery.scene(number), Random(f"validation {number}"))
+    ]
+    image_features = encode_function(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
+    scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
+    return Stage2Task(
+        model, scenes, image_encoder, image_features=image_features, questions=questions, projection_lr_scale=scale
+    )
+
+
+def _check_language_model_words(
+    recipe: Recipe, language_model: LanguageModel, batches: ImageTextBatches, runs_dir: Path, way: str
+) -> dict[str, Coverage]:
+    limit = recipe.model.max_text_tokens
+    ways_out = f"Start from a language model that knows your words ({way})"
+    file = runs_dir / recipe.name / LEFT_OUT
+    return check_words(batches, language_model.tokenizer, LANGUAGE_MODEL, limit, ways_out, file)
+
+
+def build_retrieval(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> RetrievalTask:
     parts: FineTuneParts = recipe.model
-    model = _stage1_to_fine_tune(parts.start, runs_dir)
+    model = load_stage1(parts.start, runs_dir)
     if isinstance(model.lm_head, MissingHead):
         raise ValueError(f"{parts.start} has no language modeling head, which ITG trains: start from LAVIS's file")
     check_layout(model.image_encoder)
     model.config.max_text_tokens = parts.max_text_tokens
     model.float().requires_grad_(True)
     encoder = (unfreeze if parts.train_image_encoder else freeze)(model.image_encoder)
-    batches, held_out = train_and_held_out(recipe, encoder, runs_dir)
-    if isinstance(batches, ImageTextBatches):
-        _check_vocabulary(model.tokenizer, batches.texts(), "Salesforce/blip2-itm-vit-g")
-    return RetrievalTask(model, batches, encoder, held_out=held_out, layer_decay=parts.layer_decay)
+    words = None
+    if batches is None:
+        batches = scene_batches(recipe, encoder, runs_dir, recipe.data.hard_batches_from)
+        held_out = held_out_scenes(encoder, recipe.data.held_out)
+    else:
+        way = "LAVIS's blip2_pretrained.pth: --set model.start=FILE"
+        words = _check_stage1_words(recipe, model, batches, runs_dir, way)
+        cache_features(batches, encoder, runs_dir)
+        held_out = batches.validation()
+    return RetrievalTask(model, batches, encoder, held_out=held_out, layer_decay=parts.layer_decay, words=words)
 
 
-def _stage1_to_fine_tune(start: str, runs_dir: Path) -> Stage1Model:
-    """The stage-1 model that retrieval starts from, with its image encoder: from a stage-1 run or a complete model."""
-    if isinstance(registry.RECIPES[start].model if start in registry.RECIPES else None, Stage1Parts):
-        encoder = load_image_encoder(stage1_parts_of(start, runs_dir).image_encoder, runs_dir)
-        return read_stage1(resolve(start, runs_dir), image_encoder=encoder)
-    with hf_logging_off():
-        return require_stage1(load(resolve(start, runs_dir)))
-
-
-def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
+def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) -> CaptionTask:
     parts: FineTuneParts = recipe.model
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with hf_logging_off():
@@ -284,29 +435,21 @@ def build_captioning(recipe: Recipe, runs_dir: Path) -> CaptionTask:
     model.language_model.max_text_tokens = parts.max_text_tokens
     if device == "cpu":
         model.language_model.model.set_attn_implementation("eager")  # see build_stage2
-    trained = [model.qformer, model.language_projection]
+    trained = [model.bridge]
     if parts.train_image_encoder:
         trained.append(unfreeze(model.image_encoder))
     for module in trained:  # small AdamW updates are rounded away in 16 bits; autocast still computes in 16 bits
         module.float().requires_grad_(True)
-    batches = image_text_batches(recipe, model.image_encoder, runs_dir)
-    _check_vocabulary(model.language_model.tokenizer, batches.texts(), "Salesforce/blip2-opt-2.7b")
-    held_out = batches.validation()
+    way = "--set model.start=Salesforce/blip2-opt-2.7b"
+    words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
+    cache_features(batches, model.image_encoder, runs_dir)
     return CaptionTask(
-        model, batches, model.image_encoder, prompt=parts.prompt, held_out=held_out, layer_decay=parts.layer_decay
+        model,
+        batches,
+        model.image_encoder,
+        prompt=parts.prompt,
+        held_out=batches.validation(),
+        layer_decay=parts.layer_decay,
+        words=words,
+        seed=recipe.seed,
     )
-
-
-def _check_vocabulary(tokenizer, texts: list[str], larger: str) -> None:
-    """Print which words are not in the vocabulary. Raises ValueError if none is."""
-    all_words = sorted({word for text in texts for word in text.lower().split()})
-    unknown = [
-        word for word in all_words if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False).input_ids
-    ]
-    if not unknown:
-        return
-    few = ", ".join(unknown[:8]) + (" …" if len(unknown) > 8 else "")
-    message = f"the language model's vocabulary does not know {len(unknown)} of your {len(all_words)} words ({few})"
-    if len(unknown) == len(all_words):
-        raise ValueError(f"{message}: start from a larger one, --set model.start=Salesforce/blip2-opt-2.7b")
-    print(f"note: {message}; the model can neither read nor write them", flush=True)

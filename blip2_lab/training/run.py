@@ -1,47 +1,94 @@
-"""Train one recipe in its run folder: build its task, check its examples, call the trainer.
+"""Train one recipe in its run folder: check its data and its settings, build its task, call the trainer.
 
 `run` is what `blip2-lab train RECIPE` calls (through pipeline.py).
 
 Notes:
 
-* A run stores a hash of its list of examples and refuses to resume on another.
+* A run resumes only on the same data, by content (training/identity.py), and with the settings that it was started
+  with. Settings of the optimizer may change; this is said, and `recipe.json` lists it under `changed`.
+* A run folder of an older version knew its data by the names of the examples. It resumes if these are the same.
+* A finished run is left as it is.
 
 Paper: sections 3.2 to 3.4, 4.2. Notebooks: 08, 11.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import write_atomically
-from blip2_lab.training.batches import SKIPPED
-from blip2_lab.training.builders import build_task, hf_logging_off
+from blip2_lab.training.batches import LEFT_OUT, SKIPPED, open_batches
+from blip2_lab.training.builders import build_task, check_recipe, hf_logging_off
+from blip2_lab.training.identity import Identity
 from blip2_lab.training.recipes.registry import needs
 from blip2_lab.training.recipes.schema import ImageTextData, Recipe
-from blip2_lab.training.run_folder import checkpoints, reference_log
-from blip2_lab.training.trainer import train
+from blip2_lab.training.run_folder import WORDS_FILE, RunFolder, checkpoints, only_process, reference_log
+from blip2_lab.training.trainer import final_numbers, train
 
-EXAMPLES_FILE = "examples.json"  #: the hash of a run's examples, in its folder
+EXAMPLES_FILE = "examples.json"  #: the identity of a run's data, in its folder
+RECIPE_FILE = "recipe.json"
+#: Settings that describe a recipe or its speed; a resumed run may have others.
+FREE = ("name", "summary", "cost", "sequence", "curve", "save_every", "eval_every", "data.path", "data.source")
+FREE += ("data.pairs", "data.threads", "data.verify_cache", "data.max_broken", "data.unknown_words")
+#: Settings of the optimizer that decide which examples a step sees.
+FIXED = ("optim.batch_size", "optim.accumulate")
 
 
 def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: bool = True) -> dict[str, float]:
-    """Train one recipe in `runs_dir/NAME` and return the last logged numbers."""
+    """Train one recipe in `runs_dir/NAME` and return the last logged numbers.
+
+    Raises ValueError if the folder belongs to a run with other data or settings, or if another process works in it.
+    """
     runs_dir = Path(runs_dir)
     missing = [name for name in needs(recipe) if not (runs_dir / name / "model").is_dir()]
     if missing:
         raise ValueError(f"{recipe.name} needs {' and '.join(missing)} in {runs_dir}: blip2-lab train {missing[0]}")
+    check_recipe(recipe)
     folder = runs_dir / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for name in (SKIPPED, EXAMPLES_FILE):
+    with only_process(folder) if is_first_process() else nullcontext():
+        try:
+            return _run(recipe, runs_dir, folder, resume=resume, progress=progress)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(
+                f"the disk of {folder} is full: make room, and the same command goes on from the last checkpoint"
+            ) from None
+
+
+def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress: bool) -> dict[str, float]:
+    first = is_first_process()
+    say = print if progress and first else (lambda *_, **__: None)
+    if not resume and first:
+        for name in (SKIPPED, LEFT_OUT, EXAMPLES_FILE, RECIPE_FILE, WORDS_FILE):
             (folder / name).unlink(missing_ok=True)
-    task = build_task(recipe, runs_dir)
-    batches = task.batches if isinstance(recipe.data, ImageTextData) else None
-    if batches:
-        _check_examples(folder, recipe.data.path, batches.identity)
-    write_atomically(folder / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
+    started = resume and bool(checkpoints(folder))
+    changed = _changed_settings(folder, recipe) if started else []
+    batches = open_batches(recipe, runs_dir) if isinstance(recipe.data, ImageTextData) else None
+    identity = batches.identity if batches else None
+    if batches and started and (note := _check_examples(folder, identity, batches.listed)):
+        say(f"note: {note}", flush=True)
+    if started and RunFolder(folder).finished_step == recipe.optim.steps and not changed:
+        say(f"{folder} finished at step {recipe.optim.steps}: nothing was trained (--restart begins anew)", flush=True)
+        return final_numbers(folder)
+    for change in changed:
+        if not change["setting"].startswith("optim."):  # the trainer says those
+            setting, was, now = change["setting"], change["was"], change["now"]
+            say(f"note: {setting} was {was!r} when {folder} was started, now it is {now!r}")
+    task = build_task(recipe, runs_dir, batches)
+    if batches and started and batches.left_out and not _stored(folder / EXAMPLES_FILE):
+        raise ValueError(
+            f"{folder} was started by an older version, which trained on texts that are left out now: use --restart to "
+            "start over, or give the run another --name"
+        )
+    if first:
+        _write(folder, recipe, changed, identity, {part: w.to_dict() for part, w in getattr(task, "words", {}).items()})
     with hf_logging_off():
         final = train(
             task,
@@ -54,19 +101,77 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
             progress=progress,
             reference=reference_log(recipe.curve or recipe.name),
         )
-    if batches and progress:
-        print(batches.skips.report(), flush=True)
+    if batches:
+        say(batches.skips.report(), flush=True)
     return final
 
 
-def _check_examples(folder: Path, path: str, identity: str) -> None:
-    """Store the hash of a run's examples. Raises ValueError if the run was started on other ones."""
-    file, found = folder / EXAMPLES_FILE, {"path": path, "identity": identity}
-    if checkpoints(folder) and file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before["identity"] != identity:
+def _write(folder: Path, recipe: Recipe, changed: list[dict], identity: Identity | None, words: dict) -> None:
+    """Write what the run is: its recipe, its data, and what tokenizers know of its texts."""
+    before = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8")) if (folder / RECIPE_FILE).exists() else {}
+    history = {"changed": [*before.get("changed", []), *changed]} if changed or before.get("changed") else {}
+    write_atomically(folder / RECIPE_FILE, json.dumps(asdict(recipe) | history, indent=1) + "\n")
+    if identity is not None:
+        about = {"path": recipe.data.path, **identity.to_dict()}
+        write_atomically(folder / EXAMPLES_FILE, json.dumps(about) + "\n")
+        write_atomically(folder / WORDS_FILE, json.dumps(words, indent=1, ensure_ascii=False) + "\n")
+
+
+def _stored(file: Path) -> Identity | None:
+    """The identity of the data that a run was started on; None if an older version started it."""
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return Identity.from_dict(content) if "texts" in content else None
+
+
+def _check_examples(folder: Path, identity: Identity, listed: str) -> str | None:
+    """A note, or None. Raises ValueError if the run was started on other data. `listed`: `ImageTextBatches.listed`."""
+    file = folder / EXAMPLES_FILE
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    before = _stored(file)
+    if before is not None:
+        different = ", ".join(identity.differences(before))
+    else:
+        different = "other examples" if content.get("identity", listed) != listed else ""
+    if different:
+        raise ValueError(
+            f"{folder} was started on other data ({content['path']}; now there are {different}): use --restart to "
+            "start over, or give the run another --name"
+        )
+    if before is None:
+        return f"{folder} was started by an older version, which knew the data by the names of the examples: they agree"
+    return None
+
+
+def _changed_settings(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """The settings that are others than when the run was started, and do not forbid to resume.
+
+    Raises ValueError for the others: settings of the model, of the data and of the task.
+    """
+    file = folder / RECIPE_FILE
+    if not file.exists():
+        return []
+    before = _flat(json.loads(file.read_text(encoding="utf-8")))
+    now, changed = _flat(json.loads(json.dumps(asdict(recipe)))), []
+    step = int(checkpoints(folder)[-1].name.removeprefix("step-"))
+    for setting, value in now.items():
+        if setting not in before or before[setting] == value:  # an older version did not have it, or nothing changed
+            continue
+        may_change = setting in FREE or (setting.startswith("optim.") and setting not in FIXED)
+        if not may_change:
             raise ValueError(
-                f"{folder} was started on other examples ({before['path']}): use --restart to start over, or "
-                "give the run another --name"
+                f"{folder} was started with {setting}={before[setting]}, not {value}: resume with the same value, use "
+                "--restart to start over, or give the run another --name"
             )
-    write_atomically(file, json.dumps(found) + "\n")
+        if setting == "optim.steps" and value < step:
+            raise ValueError(f"{folder} is at step {step}, and optim.steps is {value}: give more steps, or --restart")
+        if setting.startswith("optim.") or setting in ("save_every", "eval_every", "data.max_broken"):
+            changed.append({"step": step, "setting": setting, "was": before[setting], "now": value})
+    return changed
+
+
+def _flat(node: dict, prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

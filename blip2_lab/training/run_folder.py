@@ -2,7 +2,7 @@
 
 `RunFolder` writes it; `read_log` and `load_trained` read it.
 
-    run.json  log.jsonl  checkpoints/step-200/{model.safetensors, state.pt}  model/ (the finished model)
+    run.json  log.jsonl  checkpoints/{step-200/{model.safetensors, state.pt}, best/}  model/ (the finished model)
 
 Notes:
 
@@ -10,6 +10,10 @@ Notes:
   time loses only the steps since the last checkpoint. The last two checkpoints are kept, and the last good one.
 * A checkpoint holds the trained weights (safetensors), the optimizer's state and all random states; frozen weights are
   not copied. Its content does not depend on the number of processes that share the weights; rank 0 writes it.
+* `checkpoints/best` has the weights with the lowest loss on held-out images, where a task measures it. They are the
+  finished model; the last ones stay in the last checkpoint.
+* One process at a time works in a run folder (`only_process`). The system releases the lock of a killed process.
+* A disk that is full is one sentence, and the last checkpoint stays as it was.
 * The log has one JSON object per line. Resuming removes the lines after the checkpoint, so no step is logged twice.
 
 Notebook: 08.
@@ -19,24 +23,30 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import random
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from blip2_lab.common.distributed import full_tensor, shard_like
-from blip2_lab.common.files import flush, write_atomically
+from blip2_lab.common.files import is_disk_full, replace_folder, require_space, size_text, write_atomically
 
 SHIPPED_RUNS = (
     Path(__file__).parents[1] / "assets" / "micro-all"
 )  #: recipe and log of each run behind the shipped model
 KEPT_CHECKPOINTS = 2
+WORDS_FILE = "words.json"  #: what tokenizers know of a run's texts (vocabulary.Coverage), in its folder
+FINISHED_FILE = "finished.json"  #: at which step `model` was written
+TRAINING_FILE = "training.json"  #: in a finished model's folder: evaluations and unknown words of its training
 #: Settings that determine which samples a step sees; a resumed run must have the same.
 SAMPLE_SETTINGS = ("seed", "batch_size", "accumulate", "processes")
 
@@ -122,6 +132,24 @@ def checkpoints(run_dir: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
+@contextmanager
+def only_process(folder: str | Path) -> Iterator[None]:
+    """Hold the lock of a run folder. Raises ValueError, in one sentence, if another process works in it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)  # the same process may take it again
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another process is training in {folder}: wait until it has ended, or give this run another --name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunFolder:
     """The folder of one run, new or resumed. `writes` is True in one process only."""
 
@@ -135,13 +163,30 @@ class RunFolder:
         """The last checkpoint."""
         return next(reversed(checkpoints(self.path)), None)
 
+    @property
+    def best(self) -> dict[str, Any]:
+        """The step and the held-out loss of `checkpoints/best`; empty if there is none."""
+        file = self.path / "checkpoints" / "best" / "best.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    @property
+    def finished_step(self) -> int | None:
+        """The step at which the finished model was written; None if there is none, or if an older version wrote it."""
+        file = self.path / FINISHED_FILE
+        written = file.is_file() and (self.path / "model").is_dir()
+        return json.loads(file.read_text(encoding="utf-8"))["step"] if written else None
+
+    def remove_best(self) -> None:
+        if self.writes:
+            shutil.rmtree(self.path / "checkpoints" / "best", ignore_errors=True)
+
     def clear(self) -> None:
         """Remove the files of an earlier run; other files stay."""
         if not self.writes:
             return
         for name in ("checkpoints", "model", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("log.jsonl", "run.json"):
+        for name in ("log.jsonl", "run.json", FINISHED_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def open(self, settings: dict[str, Any]) -> list[str]:
@@ -205,17 +250,72 @@ class RunFolder:
         }
         if not self.writes:
             return folder
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(weights, temporary / "model.safetensors")
-        torch.save(state, temporary / "state.pt")
-        for path in (*temporary.iterdir(), temporary):
-            flush(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-        flush(folder.parent)
+        size = sum(x.nbytes for x in (*weights.values(), *_tensors(state)))
+
+        def write(temporary: Path) -> None:
+            temporary.mkdir()
+            save_file(weights, temporary / "model.safetensors")
+            torch.save(state, temporary / "state.pt")
+
+        self._write(folder, write, size, "a checkpoint")
         for old in checkpoints(self.path)[:-KEPT_CHECKPOINTS]:
             if old.name != f"step-{good_step}":
                 shutil.rmtree(old, ignore_errors=True)
         return folder
+
+    def save_best(self, step: int, model: nn.Module, held_out: float) -> None:
+        """Replace `checkpoints/best` by the weights of this step. All processes must call it, as for `save`."""
+        weights = {name: full_tensor(x).clone().contiguous().cpu() for name, x in trained_tensors(model).items()}
+        if not self.writes:
+            return
+
+        def write(temporary: Path) -> None:
+            temporary.mkdir()
+            save_file(weights, temporary / "model.safetensors")
+            (temporary / "best.json").write_text(json.dumps({"step": step, "held_out": held_out}) + "\n")
+
+        size = sum(x.nbytes for x in weights.values())
+        self._write(self.path / "checkpoints" / "best", write, size, "the best weights")
+
+    def save_model(self, save: Callable[[Path], None], model: nn.Module, step: int) -> None:
+        """Write `model/` of this step by `save(folder)`, complete or not at all. `model`: whose size it has, about."""
+        size = sum(x.nbytes for x in model.parameters())
+
+        def write(temporary: Path) -> None:
+            save(temporary)
+            temporary.mkdir(exist_ok=True)  # a task may have nothing to write
+            if about := self.about_training():
+                (temporary / TRAINING_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+        self._write(self.path / "model", write, size, "the finished model")
+        write_atomically(self.path / FINISHED_FILE, json.dumps({"step": step}) + "\n")
+
+    def about_training(self) -> dict[str, Any]:
+        """What `doctor` says about a finished model: the evaluations on held-out images, and its unknown words.
+        Empty for a run without held-out images of your own."""
+        evaluations = [record for record in read_log(self.path) if "held_out" in record.get("evaluation", {})]
+        words = self.path / WORDS_FILE
+        known = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else {}
+        return {"words": known, "best": self.best, "evaluations": evaluations} if evaluations or known else {}
+
+    def _write(self, folder: Path, write: Callable[[Path], None], size: int, what: str) -> None:
+        """Write a folder completely or not at all. Raises ValueError if the disk is full."""
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        last = f"the last checkpoint is {self.latest}" if self.latest else "no checkpoint had been written"
+        help = f"{last}; make room, and the same command goes on from there"
+        shutil.rmtree(temporary, ignore_errors=True)
+        require_space(self.path, size, what, help)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            replace_folder(temporary, folder)
+        except Exception as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if is_disk_full(error, self.path, size):
+                raise ValueError(f"the disk of {self.path} is full ({what}: {size_text(size)}): {help}") from None
+            raise
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors in nested dicts and lists."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ from blip2_lab.training.run_folder import (
     RunFolder,
     checkpoints,
     load_trained,
+    only_process,
     random_states,
     read_log,
     set_random_states,
@@ -122,9 +123,31 @@ def train(
 
     `run_dir` receives `run.json` (the settings), `log.jsonl`, `checkpoints/step-N` and, if the task can save, `model`.
     `resume=True` continues from the last checkpoint of `run_dir`, if any; `resume=False` removes all and starts over.
+    If the evaluation has a loss `held_out`, the weights with the lowest one are kept, and they are the saved model.
     `reference` is the log of another run; at each evaluation its losses at that step are logged, too.
-    Raises `Diverged` if the loss diverges, ValueError if `run_dir` belongs to a run with other settings.
+    Raises `Diverged` if the loss diverges, ValueError if `run_dir` belongs to a run with other settings, if another
+    process trains in it, or if its disk is full.
     """
+    with only_process(run_dir) if distributed.is_first_process() else nullcontext():
+        options = dict(log_every=log_every, save_every=save_every, eval_every=eval_every)
+        return _train(
+            task, optim, Path(run_dir), seed, resume=resume, progress=progress, reference=reference, **options
+        )
+
+
+def _train(
+    task: Task,
+    optim: OptimConfig,
+    run_dir: Path,
+    seed: int,
+    *,
+    log_every: int,
+    save_every: int,
+    eval_every: int,
+    resume: bool,
+    progress: bool,
+    reference: Sequence[dict],
+) -> dict[str, float]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
@@ -146,15 +169,23 @@ def train(
     if not resume:
         run.clear()
     chance = {"chance": task.chance()} if hasattr(task, "chance") else {}
-    for note in run.open({"seed": seed, "torch": torch.__version__, "processes": started, **asdict(optim), **chance}):
+    notes = run.open({"seed": seed, "torch": torch.__version__, "processes": started, **asdict(optim), **chance})
+    for note in notes:
         say(f"note: {note}")
     if chance:
         say("without learning: " + _format_numbers(chance["chance"]))
     accelerator.wait_for_everyone()
     if run.latest:
         start, meter, watch = _restore(run.latest, task.model, optimizer, accelerator)
-        say(f"resuming {run_dir} at step {start} of {optim.steps}", flush=True)
+        if start > optim.steps:
+            raise ValueError(
+                f"{run_dir} is at step {start}, and optim.steps is {optim.steps}: give more steps, or restart the run"
+            )
+        going = f"resuming {run_dir} at step {start} of {optim.steps}"
+        say(going if start < optim.steps else f"{run_dir} finished at step {start}: nothing was trained", flush=True)
     run.truncate_log(start)
+    if notes and run.best.get("step", 0) > start:  # of steps that will be other ones
+        run.remove_best()
 
     latest: list[Any] = []
     numbers = pass_numbers(optim, range(start, optim.steps), accelerator.process_index)
@@ -185,6 +216,9 @@ def train(
                     found["reference"] = _nearest_record(reference, done)
                 if found:
                     run.log({"step": done, **found})
+                held_out = found.get("evaluation", {}).get("held_out", math.inf)
+                if _agreed(accelerator, held_out < run.best.get("held_out", math.inf)):
+                    run.save_best(done, task.model, held_out)
                 for name, metrics in found.items():
                     say(f"step {done}  {name}: " + _format_numbers(metrics), flush=True)
                 train_mode(module)
@@ -198,12 +232,39 @@ def train(
     if hasattr(task, "save"):
         distributed.unshard_to_cpu(task.model)
         if main:
-            task.save(run.path / "model")
+            _load_best(run, task.model, optim.steps, say)
+            if run.finished_step != optim.steps or start < optim.steps:
+                run.save_model(task.save, task.model, optim.steps)
         accelerator.wait_for_everyone()
+    return final_numbers(run_dir)
+
+
+def final_numbers(run_dir: str | Path) -> dict[str, float]:
+    """The last losses and the last evaluation of a run's log."""
     final: dict[str, float] = {}
     for record in read_log(run_dir)[-2:]:
         final |= record.get("evaluation", record if "total" in record else {})
     return final
+
+
+def _agreed(accelerator: Accelerator, decision: bool) -> bool:
+    """The first process's decision, in all of them: only it has read the run's folder, and rounding may differ."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([decision])[0] if accelerator.num_processes > 1 else decision
+
+
+def _load_best(run: RunFolder, model: nn.Module, steps: int, say: Callable[..., None]) -> None:
+    """Put the weights with the lowest loss on held-out images into `model`, if they are not the last ones."""
+    best = run.best
+    if not best or best["step"] >= steps:
+        return
+    load_trained(run.path / "checkpoints" / "best", model)
+    say(
+        f"the model is that of step {best['step']}, which has the lowest loss on held-out pictures, "
+        f"{best['held_out']:.4g}; that of step {steps} is in {run.latest}",
+        flush=True,
+    )
 
 
 def _mixed_precision(precision: str) -> str:

@@ -1,6 +1,9 @@
 """A folder that is read once and searched: the same scores as retrieval's, only what changed read again."""
 
+import copy
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,16 @@ from PIL import Image
 import blip2_lab
 from blip2_lab import cli
 from blip2_lab.chat import image_search
-from blip2_lab.chat.image_search import Readings, build, load, save, search, search_like
+from blip2_lab.chat.image_search import (
+    Readings,
+    build,
+    encoder_fingerprint,
+    load,
+    same_encoder,
+    save,
+    search,
+    search_like,
+)
 from blip2_lab.models.retrieval import read_gallery, require_stage1
 from blip2_lab.models.retrieval import search as search_gallery
 from blip2_lab.picturebook.draw import draw
@@ -157,3 +169,32 @@ def test_the_commands(tiny_model, folder, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0].endswith("c.png")
     assert cli.main(["search", "a red boat", "--folder", str(folder / "below")]) == 2
     assert "blip2-lab index" in capsys.readouterr().err
+
+
+def test_an_index_of_another_image_encoder_is_refused(tiny_model, tmp_path):
+    """The Q-Former is the same. An index of an older version did not know the encoder, and is taken as it is."""
+    index = image_search.of_images(tiny_model, {"one": Image.new("RGB", (48, 48), "red")})
+    norm = next(p for name, p in tiny_model.image_encoder.named_parameters() if name.endswith("norm1.weight"))
+    before = norm.detach().clone()
+    with torch.no_grad():
+        norm *= 1.1
+    try:
+        with pytest.raises(ValueError, match="another model"):
+            search(tiny_model, index, "a red boat")
+        assert search(tiny_model, replace(index, encoder=()), "a red boat")
+    finally:
+        with torch.no_grad():
+            norm.copy_(before)
+    save(index, tmp_path / "kept")
+    assert load(tmp_path / "kept").encoder == index.encoder and len(index.encoder) > 4
+    half = encoder_fingerprint(SimpleNamespace(image_encoder=copy.deepcopy(tiny_model.image_encoder).bfloat16()))
+    assert half != index.encoder and same_encoder(half, index.encoder)
+
+
+def test_a_folder_that_cannot_be_written_is_searched_nevertheless(monkeypatch, tmp_path):
+    """A gallery that others share is often read-only."""
+    index, said = image_search.PictureIndex((), torch.empty(0), torch.empty(0), "x"), []
+    monkeypatch.setattr(image_search, "build", lambda *_, **__: index)
+    (tmp_path / image_search.FILE).with_suffix(".part").mkdir()  # stands in the way, as a missing permission would
+    assert image_search.open_folder(None, tmp_path, said.append) is index
+    assert len(said) == 1 and "cannot be kept" in said[0]

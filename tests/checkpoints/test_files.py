@@ -3,16 +3,30 @@
 import hashlib
 import http.server
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+import blip2_lab
+from blip2_lab.chat import out_of_distribution
 from blip2_lab.checkpoints import files as weights
 from blip2_lab.checkpoints import load, memory
-from blip2_lab.checkpoints.files import check_complete, corrupted_files, read_pickle, read_tensors, weight_files
+from blip2_lab.checkpoints.files import (
+    check_complete,
+    corrupted_files,
+    model_folder,
+    read_pickle,
+    read_tensors,
+    weight_files,
+)
+from blip2_lab.doctor.model import REFERENCE
+from blip2_lab.models.stage1 import Stage1Model
+from tests.tiny import build_tiny_model
 
 
 @pytest.fixture
@@ -230,3 +244,87 @@ def test_disk_and_memory_are_checked_before_a_download(monkeypatch):
     monkeypatch.setattr(memory, "free_disk", lambda folder: 10**9)
     with pytest.raises(ValueError, match="31.0 GB to fetch"):
         load.find_model("Salesforce/blip2-opt-6.7b", quantize="int8")
+
+
+# --- Saving ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_has_no_rest_of_an_older_one(tmp_path):
+    older, newer, folder = build_tiny_model("t5"), build_tiny_model("t5"), tmp_path / "model"
+    newer.attach_stage1(None)
+    blip2_lab.save(older, folder)
+    for name in (out_of_distribution.FILE, REFERENCE, "model-00001-of-00002.safetensors", "pytorch_model.bin"):
+        (folder / name).write_bytes(b"of the older one")
+    (folder / "README.md").write_text("mine")
+    assert blip2_lab.load(folder).stage1 is not None
+    blip2_lab.save(newer, folder)
+    assert not (folder / "stage1").exists() and blip2_lab.load(folder).stage1 is None
+    left = {path.name for path in folder.iterdir()}
+    blip2_lab.save(newer, tmp_path / "alone")
+    assert left - {path.name for path in (tmp_path / "alone").iterdir()} == {"README.md"}
+    older.stage1.attach_image_encoder(None)
+    blip2_lab.save(older.stage1, folder)  # a model of another kind
+    assert "processor_config.json" in left and not (folder / "processor_config.json").exists()
+    assert isinstance(blip2_lab.load(folder), Stage1Model)
+
+
+def test_an_error_while_saving_leaves_the_older_model(tmp_path):
+    with model_folder(tmp_path / "model") as fresh:
+        (fresh / "config.json").write_text("old")
+    with pytest.raises(RuntimeError), model_folder(tmp_path / "model") as fresh:
+        (fresh / "config.json").write_text("new")
+        raise RuntimeError("the disk is full")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["config.json"]
+    assert (tmp_path / "model" / "config.json").read_text() == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_saved_files_have_the_mode_of_other_new_files(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        blip2_lab.save(build_tiny_model("t5"), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()} == {mode}
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors"], "adapter .LoRA.*merge_and_unload"),
+        (["model.safetensors"], "not a BLIP-2 of LAVIS.* copy its config.json"),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], "has weights, but no config.json"),
+        (["tokenizer.json"], "holds a tokenizer, not a model"),
+        (["model/config.json"], "model does: give that folder"),
+        (["checkpoints/step-1/model.safetensors"], "has not finished"),
+        (["notes.md"], "has no config.json"),
+    ],
+)
+def test_a_folder_that_is_no_model_says_what_it_is(tmp_path, files, says):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".safetensors"):
+            save_file({"weight": torch.zeros(2)}, tmp_path / name)
+        else:
+            (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=says):
+        blip2_lab.load(tmp_path)
+
+
+def test_damaged_config_and_tokenizer_are_named(tmp_path):
+    blip2_lab.save(build_tiny_model("t5"), tmp_path)
+    whole = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="the tokenizer in .* cannot be read"):
+        blip2_lab.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(whole)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vision_config": "none"}))
+    with pytest.raises(ValueError, match="config.json does not describe a BLIP-2"):
+        blip2_lab.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="has no tokenizer: .*Copy the tokenizer's files"):
+        blip2_lab.load(tmp_path).generate(Image.new("RGB", (8, 8)), "a")

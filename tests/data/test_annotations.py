@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from blip2_lab.data.annotations import coco_captions, flickr30k, gqa, karpathy, nocaps, refcoco, visual_genome, vqa
+from blip2_lab.data.annotations import (
+    blip,
+    coco_captions,
+    flickr30k,
+    gqa,
+    karpathy,
+    nocaps,
+    refcoco,
+    visual_genome,
+    vqa,
+)
+from blip2_lab.data.examples import AskedQuestion
 
 
 def write(path: Path, content) -> Path:
@@ -333,3 +344,142 @@ def test_no_file_name_leads_out_of_the_folder(tmp_path, coco_pictures):
     texts = [{"image_id": entry["id"], "id": 1, "caption": "a secret"} for entry in images]
     source = coco_captions(write(tmp_path / "c.json", {"images": images, "annotations": texts}), coco_pictures)
     assert len(source) == 0 and source.skipped["file outside the folder"] == 2
+
+
+# ------------------------------------------------------------------------------- entries that cannot be used are named
+
+
+@pytest.fixture
+def two_pictures(tmp_path) -> Path:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def causes(source) -> list[str]:
+    return [one.cause for one in source.left_out]
+
+
+def test_blips_own_files(tmp_path, two_pictures):
+    """coco_karpathy_train.json has a caption an entry, coco_karpathy_val.json a list, vqa_train.json a question."""
+    content = [
+        {"caption": "A boat", "image": "a.png", "image_id": "coco_1"},
+        {"caption": "A red boat", "image": "./a.png", "image_id": "coco_1"},
+        {"image": "b.png", "caption": ["A cat.", "A dog."]},
+        {"image": "b.png", "question": "what?", "answer": ["cat", "cat", "dog"], "question_id": 9, "dataset": "vqa"},
+        {"image": "../c.png", "caption": "x"},
+        {"image": "a.png"},
+        {"caption": "of nothing"},
+    ]
+    source = blip(write(tmp_path / "x.json", content), two_pictures)
+    assert [record.captions for record in source.records] == [("A boat", "A red boat"), ("A cat.", "A dog.")]
+    assert source.records[1].questions == (AskedQuestion("what?", ("cat", "cat", "dog"), "", "9"),)
+    assert causes(source) == ["file outside the folder", "incomplete entry", "incomplete entry"]
+    assert "entry 6" in source.left_out[1].message and source[1].image.size == (40, 20)
+    with pytest.raises(ValueError, match="no 'caption' and no 'question'"):
+        blip(write(tmp_path / "x.json", [{"image": "a.png"}]), two_pictures)
+    with pytest.raises(ValueError, match="not BLIP's annotations"):
+        blip(write(tmp_path / "x.json", {"images": []}), two_pictures)
+
+
+def test_numbers_may_be_written_as_text(tmp_path, two_pictures):
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}, {"id": "8", "file_name": "b.png"}],
+        "annotations": [{"image_id": "7", "caption": "x"}, {"image_id": 8.0, "caption": "y"}],
+    }
+    source = coco_captions(write(tmp_path / "c.json", content), two_pictures)
+    assert [(record.id, record.captions) for record in source.records] == [("7", ("x",)), ("8", ("y",))]
+
+
+def test_every_entry_is_checked_and_named(tmp_path, two_pictures):
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.png"},
+            {"id": 1, "file_name": "b.png"},
+            {"id": 2},
+            5,
+            {"id": [3], "file_name": "a.png"},
+            {"id": 4, "file_name": "A.PNG"},
+            {"id": 5, "file_name": "a.PNG"},  # the same picture as 1
+        ],
+        "annotations": [
+            {"image_id": 1, "caption": "x"},
+            {"image_id": 5, "caption": "y"},
+            {"image_id": 1},
+            {"image_id": 1, "caption": 5},
+            {"image_id": 9, "caption": "z"},
+        ],
+    }
+    source = coco_captions(write(tmp_path / "c.json", content), two_pictures)
+    assert [record.captions for record in source.records] == [("x", "y")]
+    assert source.skipped == {
+        "incomplete entry": 4,
+        "picture listed twice": 1,
+        "caption is no text": 1,
+        "text about an unlisted picture": 1,
+        "picture without a text": 1,
+    }
+    assert any(
+        "c.json, entry 2 of 'images': image 1 is listed with two files" in one.message for one in source.left_out
+    )
+
+
+def test_a_byte_order_mark_and_a_key_twice(tmp_path, two_pictures):
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "x"}]}
+    (tmp_path / "c.json").write_text(json.dumps(content), encoding="utf-8-sig")
+    assert len(coco_captions(tmp_path / "c.json", two_pictures)) == 1
+    (tmp_path / "c.json").write_text(json.dumps(content).replace('"caption": "x"', '"caption": "x", "caption": "y"'))
+    with pytest.raises(ValueError, match="c.json is not JSON: an object has the key 'caption' twice"):
+        coco_captions(tmp_path / "c.json", two_pictures)
+
+
+def test_a_list_of_ones_own_questions(tmp_path, two_pictures):
+    """`image_id` may be a file name: then no split of COCO is needed, and the questions may be a plain list."""
+    asked = [
+        {"image_id": "a.png", "question": "what?", "question_id": 1},
+        {"image_id": "b.png", "question": " ", "question_id": 2},
+        {"image_id": None, "question": "what?", "question_id": 3},
+        {"image_id": "b.png", "question": "none?", "question_id": 4},
+    ]
+    answers = [
+        {"question_id": "1", "answers": ["red", {"answer": "none"}, 5, None]},
+        {"question_id": 1, "answers": ["blue"]},
+        {"question_id": 2, "answers": "red"},
+        {"question_id": 9, "answers": ["red"]},
+    ]
+    source = vqa(write(tmp_path / "q.json", asked), two_pictures, write(tmp_path / "a.json", answers))
+    assert [record.questions[0].answers for record in source.records] == [("red", "none", "5")]
+    assert sorted(causes(source)) == [
+        "answer is no text",
+        "answer without a question",
+        "answered twice",
+        "empty question",
+        "incomplete entry",
+        "picture without a text",
+        "question without an answer",
+    ]
+    with pytest.raises(ValueError, match="which of COCO's splits"):
+        vqa(write(tmp_path / "q.json", [{"image_id": 5, "question": "what?", "question_id": 1}]), two_pictures)
+
+
+def test_names_of_coco_2017(tmp_path, two_pictures):
+    picture(two_pictures / "000000000042.jpg")
+    questions, answers = vqa_files(tmp_path / "q", "train2017", [42])
+    assert len(list(vqa(questions, two_pictures, answers))) == 1
+
+
+def test_flickr30k_lines_end_at_line_feeds_only(tmp_path, two_pictures):
+    (tmp_path / "x.token").write_text("a.png#0\tone\u2028line\na#b.png#1\tx\n", encoding="utf-8")
+    picture(two_pictures / "a#b.png")
+    source = flickr30k(tmp_path / "x.token", two_pictures)
+    assert [record.id for record in source.records] == ["a.png", "a#b.png"]
+    assert source.records[0].captions == ("one line",)
+
+
+def test_boxes_that_are_none(tmp_path, two_pictures):
+    image_data = [{"image_id": 1, "url": "x/images/a.png", "width": 0, "height": 3}]
+    regions = [{"id": 1, "regions": [{"phrase": "x", "x": 1, "y": 1, "width": 2, "height": float("nan")}]}, {"id": 2}]
+    paths = write(tmp_path / "r.json", regions), write(tmp_path / "i.json", image_data)
+    source = visual_genome(*paths, tmp_path)
+    assert source.records[0].captions == ("x",) and source.records[0].boxes == ()
+    assert sorted(causes(source)) == ["incomplete entry", "region without a box"]

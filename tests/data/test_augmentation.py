@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from blip2_lab.data.augmentation import Augmentation, names_sides, random_crop_box
+from blip2_lab.data.augmentation import Augmentation, color_jitter, names_colors, names_sides, random_crop_box
 
 
 @pytest.mark.parametrize("size", [(640, 480), (30, 300), (7, 7), (1, 50), (2000, 3)])
@@ -81,3 +81,40 @@ def test_the_same_seed_gives_the_same_view_for_any_text(halves):
     assert after[0] == after[1]  # what is drawn later does not depend on the words
     one, again = (augmentation(halves, ["x"], Random(5)).tobytes() for _ in range(2))
     assert one == again != augmentation(halves, ["x"], Random(6)).tobytes()
+
+
+@pytest.mark.parametrize(
+    "text,named",
+    [
+        ("a red boat", True),
+        ("GREY clouds", True),
+        ("a colourful kite", True),
+        ("a blonde woman", True),
+        ("a dark street at night", True),
+        ("a blueprint of a house", False),
+        ("whitewater near Greenland", False),
+        ("a boat on the beach", False),
+    ],
+)
+def test_words_that_color_jitter_would_make_false(text, named):
+    assert names_colors(["a boat", text]) is named
+
+
+def test_color_jitter_spares_images_whose_text_names_a_color(halves):
+    plain, jittered = Augmentation(16, flip=False), Augmentation(16, flip=False, color_jitter=0.5)
+    for seed in range(5):
+        views = [each(halves, ["a boat"], Random(seed)) for each in (plain, jittered, jittered)]
+        assert views[0] != views[1] == views[2] and views[1].size == (16, 16)
+        named = jittered(halves, ["a boat", "a red sky"], Random(seed))
+        assert named == views[0]
+    with pytest.raises(ValueError, match="color_jitter 1 is not possible: choose 0"):
+        Augmentation(16, color_jitter=1.0)
+
+
+def test_color_jitter_by_hand():
+    """On a gray image only brightness acts: contrast keeps the mean, and there is no saturation."""
+    gray = Image.new("RGB", (4, 4), (100, 100, 100))
+    values = {color_jitter(gray, 0.3, Random(seed)).getpixel((0, 0)) for seed in range(200)}
+    assert all(r == g == b and 69 <= r <= 130 for r, g, b in values)
+    assert min(values)[0] < 75 and max(values)[0] > 125
+    assert color_jitter(gray, 0.0, Random(0)).getpixel((0, 0)) == (100, 100, 100)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from blip2_lab.common import images
-from blip2_lab.common.images import BrokenSample, open_image
+from blip2_lab.common.images import WEB_FORMATS, BrokenSample, open_image
 from blip2_lab.data.examples import AskedQuestion, Batch, batch_indices
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.scenes import PictureBook
@@ -39,7 +39,7 @@ def halves() -> Image.Image:
 # ----------------------------------------------------------------------------------------------------------- open_image
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_known_formats_from_path_bytes_and_pil(tmp_path, halves, format):
     content = encoded(halves, format)
     path = tmp_path / "picture"  # the content decides, not the name
@@ -100,10 +100,14 @@ def refused(source) -> str:
 def test_what_is_refused_and_why(tmp_path, halves):
     assert "no file" in refused(tmp_path / "nothing.png")
     assert "folder" in refused(tmp_path)
-    assert "not a PNG, JPEG, WebP or GIF" in refused(b"")
-    assert "not a PNG, JPEG, WebP or GIF" in refused(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
-    assert "not a PNG, JPEG, WebP or GIF" in refused(encoded(halves, "BMP"))
-    assert "not a PNG, JPEG, WebP or GIF" in refused(encoded(halves, "TIFF"))
+    assert "is empty, so it is not a PNG, JPEG, WebP or GIF picture, and no BMP or TIFF" in refused(b"")
+    assert "not a PNG, JPEG, WebP or GIF picture, and no BMP or TIFF" in refused(
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+    )
+    assert "not a PNG, JPEG, WebP or GIF picture, and no BMP or TIFF" in refused(encoded(halves, "PPM"))
+    for format in ("BMP", "TIFF"):  # the app opens these no more than before
+        with pytest.raises(BrokenSample, match="is not a PNG, JPEG, WebP or GIF picture$"):
+            open_image(encoded(halves, format), WEB_FORMATS)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     for format in ("PNG", "JPEG", "GIF"):
         content = encoded(noise, format)
@@ -210,14 +214,14 @@ def test_a_folder_with_jsonl_and_a_byte_order_mark(folder):
     assert [e.captions for e in source] == [("ein Würfel",)]
     assert source.skipped == {"empty caption": 1}
     (folder / "captions.jsonl").write_text(json.dumps(lines[0]))
-    assert ImageFolder(folder).report() == "1 pictures, nothing skipped"
+    assert ImageFolder(folder).report() == "1 pictures; not listed 2: 2 picture without a row"
 
 
 @pytest.mark.parametrize(
     "name,content,says",
     [
-        ("captions.csv", b"image,words\na.png,hi\n", "no column caption and no column file"),
-        ("captions.csv", b"file_name,words\na.png,hi\n", "no column caption$"),
+        ("captions.csv", b"picture,words\na.png,hi\n", "no column caption and no column file: .*'picture', 'words'"),
+        ("captions.csv", b"file_name,words\na.png,hi\n", "no column caption: its columns are 'file_name', 'words'"),
         ("captions.csv", b"file,caption\na.png,\xff\xfe\n", "not UTF-8"),
         ("captions.jsonl", b'{"file": "a.png", "caption": "x"}\nnonsense', "line 2 is not JSON"),
         ("captions.jsonl", b"[1, 2]", "line 1 is not an object"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from blip2_lab.data import feature_cache
 from blip2_lab.data.feature_cache import cache_bytes, cached_features
 
 ROOT = Path(__file__).parents[2]
@@ -159,9 +161,76 @@ def test_two_processes_compute_a_cache_once(tmp_path):
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda encoder: cached_features(encoder, slow, 20, **options), encoders))
-    assert said == ["computing the features of 20 pictures, once"]
+    assert said == [f"computing the features of 20 pictures, once (0.2 kB in {tmp_path / 'f'})"]
     assert sorted(encoder.seen for encoder in encoders) == [1, 21]
     assert torch.equal(both[0][range(20)], both[1][range(20)])
+
+
+FULL = """
+import resource, sys
+from PIL import Image
+import torch
+from blip2_lab.data.feature_cache import cached_features
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # every file of this process: like a disk that is full
+encode = lambda images: torch.zeros(len(images), 5, 60)
+try:
+    cached_features(encode, lambda i: Image.new("RGB", (1, 1)), 40, chunk=2, path=sys.argv[1], say=lambda _: None)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_becomes_full_is_a_sentence_and_what_was_computed_is_kept(tmp_path):
+    """A write to memory that is mapped from a file of holes ended the process with a bus error."""
+    path = tmp_path / "f"
+    command = [sys.executable, "-c", FULL, str(path)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"the disk of {path} is full after the features of 6 of 40 pictures: make room")
+    seen = []
+
+    def encode(images):
+        seen.extend(images)
+        return torch.zeros(len(images), 5, 60)
+
+    cached_features(encode, lambda i: Image.new("RGB", (1, 1)), 40, chunk=2, path=path, say=quiet)
+    assert len(seen) == 1 + 34
+
+
+def test_space_is_checked_before_anything_is_computed(tmp_path, monkeypatch):
+    encoder = Encoder()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(ValueError, match=r"for the features of 100 views: 1.2 kB in .*, and 1.0 kB are free on its d"):
+        cached_features(encoder, picture, 100, path=tmp_path / "f", what="views", say=quiet)
+    assert encoder.seen == 1  # it told the shape
+
+
+def test_an_unfinished_file_of_an_older_version_is_resumed(tmp_path):
+    """It was made as long as the whole shard before it was filled."""
+
+    def torn(index):
+        if index == 6:
+            raise KeyboardInterrupt
+        return picture(index)
+
+    options = dict(chunk=2, path=tmp_path / "f", say=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(Encoder(), torn, 10, **options)
+    with (tmp_path / "f" / "00000.bf16").open("r+b") as file:
+        file.truncate(10 * ROW)
+    encoder = Encoder()
+    features = cached_features(encoder, picture, 10, **options)
+    assert encoder.seen == 1 + 4
+    assert torch.equal(features[range(10)], cached_features(Encoder(), picture, 10, say=quiet)[range(10)])
+
+
+def test_progress_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "SAY_EVERY", -1)
+    said = []
+    cached_features(Encoder(), picture, 6, chunk=2, path=tmp_path / "f", shard_bytes=3 * ROW, say=said.append)
+    assert said[1:] == [f"features: {done} of 6 pictures" for done in (2, 3, 5, 6)]
 
 
 def test_nothing_to_cache():

@@ -15,6 +15,7 @@ from blip2_lab.common.images import BrokenSample
 from blip2_lab.data import shards
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, Record
 from blip2_lab.data.image_folder import ImageFolder
+from blip2_lab.data.mixture import open_sources
 from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream, pack, record_of
 
 
@@ -266,3 +267,174 @@ def test_json_of_a_shard_may_be_anything(packed):
         "as LAION says",
     )
     assert record_of("1", {"png": encoded(1), "txt": b"t", "json": b"[1]"}).captions == ("t",)
+
+
+# ---------------------------------------------------------------------------------------------- shards of other tools
+
+
+def write_shard(path, *files) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in files:
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+PICTURE = encoded(1, "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("about", "texts", "unread"),
+    [
+        ({"boxes": [[0, 0, 1, 1]]}, ("a boat",), 1),
+        ({"boxes": {"a": 1}, "questions": "what?"}, ("a boat",), 1),
+        ({"questions": None, "caption": "x"}, ("a boat",), 0),
+        ([1], ("a boat",), 1),
+        (b"", ("a boat",), 0),
+        (b"{half", ("a boat",), 1),
+        ({"captions": ["one", 5, "two"]}, ("one", "two"), 1),
+        ({"captions": "one"}, ("one",), 0),  # not o, n, e
+    ],
+)
+def test_any_json_beside_a_caption(tmp_path, about, texts, unread):
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.json", about), ("0.txt", b"a boat"))
+    record = ShardFolder(tmp_path).record(0)
+    assert record.captions == texts and len(record.unread) == unread
+
+
+def test_captions_and_questions_of_other_forms(tmp_path):
+    questions = [
+        "what?",
+        {"question": "color?", "answer": "red"},
+        {"text": "how many?", "answers": [2, "two"]},
+        {"a": 1},
+    ]
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.json", {"caption": ["a", "b"], "questions": questions}))
+    record = ShardFolder(tmp_path).record(0)
+    assert record.captions == ("a", "b") and len(record.unread) == 1 and "another form" in record.unread[0]
+    assert [(q.text, q.answers) for q in record.questions] == [
+        ("what?", ()),
+        ("color?", ("red",)),
+        ("how many?", ("2", "two")),
+    ]
+
+
+def test_two_shards_that_begin_at_key_0_have_different_ids(tmp_path):
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.tar", ("0.jpg", PICTURE), ("0.txt", b"x"), ("0.jpg", PICTURE), ("0.txt", b"y"))
+    source = ShardFolder(tmp_path)
+    assert [source.record(n).id for n in range(len(source))] == ["a/0", "b/0"]
+    assert [one.cause for one in source.left_out] == ["file twice in a sample"] * 4
+    for name in ("a", "b"):
+        files = [("0.jpg", PICTURE), ("0.txt", b"x"), ("1.jpg", PICTURE), ("1.txt", b"y")]
+        write_shard(tmp_path / f"{name}.tar", *files, *files[:2])
+    source = ShardFolder(tmp_path)
+    assert len({source.record(n).id for n in range(len(source))}) == 6
+
+
+def test_names_with_dots(tmp_path):
+    files = [(f"22.{n:02d}.{ending}", content) for n in (5, 6) for ending, content in (("jpg", PICTURE), ("txt", b"x"))]
+    write_shard(tmp_path / "0.tar", *files, ("9.input.jpg", PICTURE), ("9.output.txt", b"y"))
+    source = ShardFolder(tmp_path)
+    assert [source.record(n).id for n in (0, 1)] == ["0/22.05", "0/22.06"] and len(source) == 3
+    with pytest.raises(BrokenSample, match="no picture .*input.jpg, output.txt"):
+        source.record(2)
+
+
+def test_links_in_a_shard_are_named(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("0.jpg", "0.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = len(PICTURE if name == "0.jpg" else b"x")
+            tar.addfile(member, io.BytesIO(PICTURE if name == "0.jpg" else b"x"))
+        member = tarfile.TarInfo("1.jpg")
+        member.type, member.linkname = tarfile.LNKTYPE, "0.jpg"
+        tar.addfile(member)
+    source = ShardFolder(tmp_path)
+    assert len(source) == 1 and source.skipped == {"link in a shard": 1} and "1.jpg" in source.left_out[0].message
+
+
+def test_shards_that_are_not_whole_are_refused(packed):
+    """A cut or damaged header is the end for tarfile. test_fuzz.py cuts at any byte."""
+    shard = packed / "shard-000001.tar"
+    content = shard.read_bytes()
+    with tarfile.open(shard) as tar:
+        second = tar.getmembers()[3].offset
+    (packed / "shards.json").unlink()
+    damage = bytearray(content)
+    damage[second + 5] ^= 1
+    for wrong, says in (
+        (content[:second], "cut off"),
+        (content[: second + 100], "cut off"),
+        (bytes(damage), "damaged"),
+        (content + content, "several tar files in one"),
+        (b"", "empty file"),
+    ):
+        shard.write_bytes(wrong)
+        with pytest.raises(ValueError, match=f"shard-000001.tar is not a whole.*{says}"):
+            ShardFolder(packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"0.tar": 1}', "not an index"),
+        (b'{"shards": [{"file": "../x.tar", "examples": 1, "bytes": 5, "sha256": "x"}]}', "not an index"),
+        (b'{"shards": [', "is not JSON"),
+        (b"\xff\xfe", "UTF-16"),
+        (b"[]", "not an index"),
+    ],
+)
+def test_a_damaged_or_foreign_index_is_named(packed, content, says):
+    (packed / "shards.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"shards.json.*{says}"):
+        ShardFolder(packed)
+
+
+def test_what_would_be_read_in_part_is_refused(packed, tmp_path):
+    (packed / "more.tar").write_bytes((packed / "shard-000000.tar").read_bytes())
+    with pytest.raises(ValueError, match="more.tar is not listed"):
+        ShardFolder(packed)
+    (packed / "more.tar").rename(packed / "more.tar.gz")
+    with pytest.raises(ValueError, match="more.tar.gz: shards are read uncompressed"):
+        ShardFolder(packed)
+    (packed / "more.tar.gz").unlink()
+    index = json.loads((packed / "shards.json").read_text())
+    index["shards"][0]["examples"] = 5
+    (packed / "shards.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="has 4 samples instead of 5"):
+        ShardFolder(packed).record(0)
+    (packed / "captions.csv").write_text("file,caption\n")
+    with pytest.raises(ValueError, match="has shards .* and captions.csv"):
+        open_sources(packed)
+
+
+def test_every_kind_of_picture_is_packed_and_what_is_left_out_is_named(tmp_path):
+    mpo = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(mpo, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    kinds = [encoded(1, format) for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")]
+    records = [Record(content, ("x",), id=str(n)) for n, content in enumerate([*kinds, mpo.getvalue()])]
+    records += [
+        Record(Image.new("RGB", (3, 2), "red"), ("drawn",), id="drawn"),
+        Record(tmp_path / "no.png", ("y",), id="no"),
+    ]
+    left_out = []
+    assert pack(ImageTextList(records), tmp_path / "out", say=left_out.append).startswith("8 pictures; skipped 1")
+    assert [(one.sample, one.cause) for one in left_out] == [("no", "missing file")] and "no.png" in left_out[0].message
+    source = ShardFolder(tmp_path / "out")
+    assert [source[n].image.size for n in range(8)] == [(3, 2)] * 6 + [(8, 8), (3, 2)]
+    with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
+        endings = [name.rpartition(".")[2] for name in tar.getnames() if name[-4:] not in (".txt", "json")]
+    assert endings == ["png", "jpg", "webp", "gif", "bmp", "tif", "jpg", "png"]
+
+
+def test_a_cut_shard_of_a_stream_is_counted(packed, address):
+    pytest.importorskip("webdataset")
+    shard = packed / "shard-000001.tar"
+    with tarfile.open(shard) as tar:
+        last = tar.getmembers()[-3].offset
+    shard.write_bytes(shard.read_bytes()[:last])  # between two samples: tarfile takes it for the end
+    found = ids(ShardStream(address, window=1).records(0, 0))
+    # the sample before the cut is not used either: who knows whether its last file is there
+    assert len(found) == 9 and found[-1] == "unreachable shard" and not {"p6.png", "p7.png"} & set(found)

@@ -61,3 +61,39 @@ def test_recall_counts_ties_as_misses():
     assert metrics.recall_at(scores, 2) == pytest.approx(2 / 3)
     assert metrics.recall_at(scores, 3) == 1.0
     assert metrics.recall_at(torch.zeros(4, 4), 1) == 0.0
+
+
+def test_hits_with_several_right_columns_and_ties():
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.5, 0.5, 0.2], [0.1, 0.2, 0.3]])
+    right = torch.tensor([[False, True, False], [True, False, False], [True, False, True]])
+    assert metrics.hits_at(scores, right, 1).tolist() == [False, False, True]  # the tie in row 1 is a miss
+    assert metrics.hits_at(scores, right, 2).tolist() == [True, True, True]
+    lost = torch.full((1, 3), -torch.inf)
+    assert not metrics.hits_at(lost, right[:1], 2).item()
+
+
+def test_chance_recall_by_hand():
+    assert metrics.chance_recall(10, 1, 1) == pytest.approx(0.1)
+    assert metrics.chance_recall(4, 2, 2) == pytest.approx(1 - 1 / 6)  # 1 of 6 pairs has none of the two
+    assert metrics.chance_recall(5, 1, 10) == 1 and metrics.chance_recall(5, 0, 10) == 0
+
+
+def test_boxes_by_hand():
+    """Two squares of 2 x 2, moved by 1 in one direction: 2 in common, 6 in all."""
+    assert metrics.box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(2 / 6)
+    assert metrics.box_iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
+    assert metrics.box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == metrics.box_iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0
+    boxes = [(0, 0, 2, 2), (0, 0, 2, 2)]
+    assert metrics.accuracy_at_iou(boxes, [(0, 0, 2, 1), (1, 0, 3, 2)]) == 0.5  # exactly one half counts
+    assert metrics.accuracy_at_iou(boxes, [(0, 0, 2, 1), (1, 0, 3, 2)], threshold=0.3) == 1
+
+
+def test_bootstrap_agrees_with_wilson_and_draws_pictures():
+    hits = [1.0] * 60 + [0.0] * 40
+    low, high = metrics.bootstrap_interval(hits)
+    assert (low, high) == pytest.approx(metrics.confidence_interval(0.6, 100), abs=0.02)
+    # ten texts of each picture that are all right or all wrong tell no more than one
+    assert metrics.bootstrap_interval([10 * hit for hit in hits], [10] * 100) == pytest.approx((low, high))
+    assert metrics.bootstrap_interval([0.5] * 9) == pytest.approx((0.5, 0.5))
+    with pytest.raises(ValueError, match="no picture"):
+        metrics.bootstrap_interval([])

@@ -17,6 +17,29 @@ def test_settings_must_be_finite(name, value):
         Decoding(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_length": 20}, "no option 'max_length': use max_new_tokens"),
+        ({"min_length": 3}, "use min_new_tokens"),
+        ({"num_return_sequences": 3}, "pass the picture several times"),
+        ({"num_captions": 3}, "pass the picture several times"),
+        ({"use_nucleus_sampling": True}, "use do_sample"),
+        ({"top_k": 5}, "top_p alone"),
+        ({"num_beam": 3}, "did you mean 'num_beams'"),
+        ({"num_beams": 3.0}, "num_beams is 3.0; it must be a whole number"),
+        ({"num_beams": True}, "whole number"),
+        ({"max_new_tokens": "20"}, "max_new_tokens is '20'; it must be a whole number"),
+        ({"do_sample": "yes"}, "do_sample is 'yes'; it must be True or False"),
+        ({"temperature": None}, "temperature is None; it must be a number"),
+    ],
+)
+def test_an_option_of_another_library_names_the_one_that_is_meant(options, says):
+    with pytest.raises(ValueError, match=says):
+        Decoding.from_options(options)
+    assert Decoding.from_options({"num_beams": 2, "top_p": 1}) == Decoding(num_beams=2, top_p=1)
+
+
 def test_a_temperature_too_small_to_divide_by_is_refused_and_the_smallest_one_works():
     logits = torch.tensor([-100.0, 99.0, 100.0, -torch.inf])
     assert nucleus(logits, 1e-45).isnan().any(), "or there is nothing to refuse"

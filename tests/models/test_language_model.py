@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blip2_lab.models.decoding import Decoding, Token, choose_token, merge_into_words
-from blip2_lab.models.language_model import Text, language_model, pad
+from blip2_lab.models.language_model import Text, check_texts, language_model, pad
 from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
 from tests.tiny import build_tiny_model, loud
 
@@ -49,9 +49,49 @@ def test_prompts_and_answers_as_ids(language):
 def test_training_texts_are_cut_and_prompts_are_not(language):
     long = "red " * 60
     prompt, answer = language.training_texts([long], [long])
-    assert prompt.ids.shape[1] == language.max_text_tokens
+    is_decoder = not language.model.config.is_encoder_decoder
+    assert prompt.ids.shape[1] == (61 if is_decoder else language.max_text_tokens)
     assert language.prompt_texts([long]).ids.shape[1] == 61
-    assert answer.ids.shape[1] in (0, language.max_text_tokens)  # a decoder's prompt has used up all room
+    assert answer.ids.shape[1] == language.max_text_tokens
+    assert language.training_texts([""], [long])[1].ids.shape[1] == language.max_text_tokens
+
+
+def test_a_prompt_of_any_length_leaves_room_for_the_answer(language):
+    """A decoder's prompt and answer were cut together: no token of the answer was left, and the loss was NaN."""
+    visual_prompt = torch.randn(2, 2, language.width, generator=torch.Generator().manual_seed(0))
+    loss, count = language.loss_and_count(visual_prompt, ["red " * 40, "a"], ["tree", "boat"])
+    assert loss.isfinite() and count == language.loss_and_count(visual_prompt, ["a", "a"], ["tree", "boat"])[1]
+
+
+@pytest.mark.parametrize("texts", ["a boat", b"a boat", [5], None, ["a", float("nan")], ["\ud800"]])
+def test_texts_are_a_list_of_texts(texts):
+    with pytest.raises(ValueError, match="caption"):
+        check_texts(texts, "caption")
+    assert check_texts(("a", "b"), "caption") == ["a", "b"]
+
+
+def test_an_unknown_token_is_no_target(language, visual_prompt):
+    unknown = language.tokenizer.unk_token_id
+    prompt, answer = language.training_texts(["a"] * 2, ["red zebra boat", "tree"])
+    assert unknown in answer.ids.tolist()[0]
+    targets = language.targets(answer)
+    assert torch.equal(targets, answer.mask & (answer.ids != unknown)) and targets.sum() == answer.mask.sum() - 1
+    loss, count = language.loss_and_count(visual_prompt, ["a"] * 2, ["red zebra boat", "tree"])
+    assert count == targets.sum()
+    each = torch.nn.functional.cross_entropy(
+        language.answer_logits(visual_prompt, prompt, answer).flatten(0, 1), answer.ids.flatten(), reduction="none"
+    )
+    assert loss == pytest.approx(each[targets.flatten()].mean().item(), rel=1e-5)
+
+
+def test_opts_unknown_token_is_its_end_and_stays_a_target(language):
+    tokenizer, answer = language.tokenizer, language.training_texts(["a"], ["tree"])[1]
+    before = tokenizer.unk_token
+    try:
+        tokenizer.unk_token = tokenizer.convert_ids_to_tokens(language.end_token_id)
+        assert language.targets(answer).all()
+    finally:
+        tokenizer.unk_token = before
 
 
 def test_a_space_after_the_prompt_belongs_to_the_answer():

@@ -695,3 +695,21 @@ def test_a_true_image_is_never_drawn_as_a_wrong_one(lavis, monkeypatch):
     assert own.itc.item() == alike.itc.item() != losses.itc.item() and own.itm.item() == alike.itm.item()
     with pytest.raises(ValueError, match=r"bool\[B, B\]"):
         lavis.losses(**few, matches=matches[:2])
+
+
+def test_an_unknown_token_is_no_target_of_itg(tokenizer):
+    """With it among the targets the loss of this batch is another."""
+    model = tiny().eval()
+    features, captions = torch.randn(2, 5, 12), ["w1 w2 zebra w3", "w4 w5"]
+    model.tokenizer = tokenizer
+    ids, mask = model.tokenize(captions)
+    unknown = tokenizer.unk_token_id
+    assert unknown in ids.tolist()[0]
+    past = model.qformer(image=model.qformer.read_image(features), use_cache=True).past
+    masked = model._itg(past, ids, mask.bool())
+    learned = model._itg_targets(ids, mask.bool())
+    assert learned.sum() == mask[:, 1:].sum() - 1
+    losses = model.losses(image_features=features, captions=captions, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses.itg, masked / learned.sum())
+    model.tokenizer = None
+    assert not torch.allclose(model._itg(past, ids, mask.bool()), masked)

@@ -1,10 +1,12 @@
 """Stage 2: which parameters train, how a caption is split, how images and prompts are paired."""
 
 import copy
+import io
 import math
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,6 +129,70 @@ def test_one_or_many(model, tmp_path):
     assert model.generate(tmp_path / "scene.png", prompt) == model.generate(str(tmp_path / "scene.png"), prompt) == one
 
 
+def test_anything_that_holds_a_picture_is_one(model):
+    prompt, frame, file = "question: what is this? short answer:", np.array(PICTURES[0]), io.BytesIO()
+    PICTURES[0].save(file, "PNG")
+    one = model.generate(PICTURES[0], prompt)
+    for source in (frame, file.getvalue(), bytearray(file.getvalue()), file, file):  # an open file, twice
+        assert model.generate(source, prompt) == one
+    frames = np.stack([np.array(picture) for picture in PICTURES])
+    assert model.generate(frames, prompt) == model.generate(PICTURES, prompt)
+    assert [c.text for c in model.rank(frame, prompt, ["red", "blue"])] == [
+        c.text for c in model.rank(PICTURES[0], prompt, ["red", "blue"])
+    ]
+    assert torch.equal(model.image_encoder.preprocess(frame), model.image_encoder.preprocess([PICTURES[0]]))
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (5, "of type int"),
+        ({"image": "a.png"}, "of type dict"),
+        ([], "list of images is empty"),
+        ([None], "of type NoneType"),
+        ("", "folder, not a picture"),
+        (np.zeros((8, 8, 3)), "float64 .*uint8, values 0 to 255"),
+        (np.zeros((3, 8, 8), np.uint8), "colors first"),
+        (np.zeros((2, 2, 8, 8, 3), np.uint8), "several pictures"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_a_sentence(model, image, says):
+    with pytest.raises(ValueError, match=says):
+        model.generate(image, "a")
+
+
+@pytest.mark.parametrize("prompt", [5, b"what?", ["a", None], [["a"]], float("nan")])
+def test_a_prompt_is_text(model, prompt):
+    with pytest.raises(ValueError, match="is text"):
+        model.generate(PICTURES[0], prompt)
+
+
+def test_one_text_for_a_list_is_not_read_letter_by_letter(model):
+    with pytest.raises(ValueError, match="put it in a list"):
+        model.rank(PICTURES[0], "a", "red")
+    with pytest.raises(ValueError, match="put it in a list"):
+        model.loss(image_features=features(model), captions="abc")
+
+
+def test_pixels_of_another_scale_are_refused(model):
+    pixels = model.image_encoder.preprocess(PICTURES[0])
+    raw = torch.tensor(np.array(PICTURES[0])).permute(2, 0, 1)
+    model.encode_image(pixels)
+    for wrong, says in {
+        "uint8": (raw, "torch.uint8"),
+        "0..255": (raw.float(), "not normalized"),
+        "0..1": (raw / 255, "0 to 1"),
+        "one of two": (torch.stack([pixels[0], raw / 255]), "Picture 1"),
+        "nan": (pixels * torch.nan, "not finite"),
+        "empty": (pixels[:0], "no pixels"),
+        "colors last": (pixels[0].permute(1, 2, 0), "shape"),
+    }.values():
+        with pytest.raises(ValueError, match=says):
+            model.generate(wrong, "a")
+    with pytest.raises(ValueError, match="normalized floats"):
+        model.loss(pixels=raw[None], captions=["a boat"])
+
+
 def test_an_image_is_encoded_once(model):
     seen = []
     hook = model.image_encoder.register_forward_hook(lambda *_: seen.append(1))
@@ -166,8 +232,9 @@ def test_wrong_arguments_are_one_sentence(model, arguments, message):
 
 
 def test_unknown_decoding_option_raises(model):
-    with pytest.raises(TypeError, match="beams"):
-        model.generate(PICTURES[0], "a", beams=3)
+    for kind in (ValueError, TypeError):
+        with pytest.raises(kind, match="'beams': use num_beams"):
+            model.generate(PICTURES[0], "a", beams=3)
     with pytest.raises(ValueError, match="one image at a time"):
         model.stream(PICTURES, "a")
 

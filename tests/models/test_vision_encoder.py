@@ -115,3 +115,31 @@ def test_another_size_interpolates_positions(micro):
 def test_no_torchvision(micro):
     micro.preprocess([Image.new("RGB", (8, 8))])
     assert "torchvision" not in sys.modules
+
+
+def test_at_its_own_size_an_interpolated_encoder_is_the_original():
+    from transformers import Blip2VisionConfig
+
+    from blip2_lab.models.vision_encoder import at_resolution
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    encoder = freeze(
+        ImageEncoder.from_config(Blip2VisionConfig(**sizes, image_size=224, patch_size=14, initializer_range=0.02))
+    )
+    with torch.no_grad():
+        encoder.model.embeddings.position_embedding.normal_()
+    assert at_resolution(encoder, 224) is encoder
+    back = at_resolution(at_resolution(encoder, 448), 224)  # really interpolated, twice
+    assert not torch.equal(back.model.embeddings.position_embedding, encoder.model.embeddings.position_embedding)
+    for size, tokens in ((504, 1297), (518, 1370)):
+        larger = at_resolution(encoder, size)
+        assert larger.num_features == tokens and larger.image_size == size and not larger.training
+        assert not any(p.requires_grad for p in larger.parameters())
+        pixels = torch.randn(1, 3, size, size)
+        features = larger(pixels)
+        assert features.shape == (1, tokens, 32)
+        torch.testing.assert_close(features, encoder(pixels))  # which interpolates at each image
+    assert encoder.image_size == 224 and encoder.num_features == 257
+    with pytest.raises(ValueError, match="512 pixels are no whole number of patches of 14: take 504 or 518"):
+        at_resolution(encoder, 512)

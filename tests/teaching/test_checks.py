@@ -19,7 +19,6 @@ from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks import attention as attention_checks
 from blip2_lab.teaching.checks import captioning, contrastive_and_matching, encoders, qformer
-from blip2_lab.teaching.checks import check as report
 from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 
 MODULES = {
@@ -287,7 +286,7 @@ def test_matching():
         "negative_weights", lambda s, p: s.detach().clone().fill_diagonal_(-10000).softmax(1)
     )
     assert "after the softmax" in said("negative_weights", lambda s, p: s.detach().softmax(1) * ~p)
-    assert "gradient" in said("negative_weights", lambda s, p: torch.where(p, -1e4, s).softmax(1))
+    assert "A gradient flows" in said("negative_weights", lambda s, p: torch.where(p, -1e4, s).softmax(1))
     assert "All negatives are alike" in said("negative_weights", lambda s, p: (~p) / (~p).sum(1, keepdim=True))
 
     def picky(s, p, generator=None):
@@ -347,7 +346,7 @@ def test_captioning():
     assert checks.itg_inputs(inputs()).passed
     assert "still stands in front" in said("itg_inputs", inputs(dec=False))
     assert "Padding is counted" in said("itg_inputs", inputs(hide=False))
-    assert "differs" in said("itg_inputs", inputs(shift=False))
+    assert "labels begin with [DEC]" in said("itg_inputs", inputs(shift=False))
 
     def two_too_far(ids, mask, decode_id):
         read, labels = inputs()(ids, mask, decode_id)
@@ -465,18 +464,6 @@ def test_the_itg_functions_give_the_librarys_loss(tiny_model):
 # --- Verdicts -------------------------------------------------------------------------------------------------------
 
 
-def test_predictions():
-    tempting = {32: "That counts queries."}
-    assert checks.prediction(257, 257, "16 x 16 + 1.").passed
-    assert checks.prediction(None, 257).status == NOT_ATTEMPTED
-    wrong = checks.prediction(32, 257, "16 x 16 + 1.", tempting)
-    assert wrong.status == FAILED and "That counts queries." in wrong.message and "16 x 16 + 1." in wrong.message
-    assert "not 31" in checks.prediction(31, 257).message
-    assert "It is 0.637." in checks.prediction(0.65, 0.63700001).message
-    assert checks.prediction(0.65, 0.637).passed and not checks.prediction(0.3, 0.637).passed
-    assert checks.prediction("ITM", "ITM").passed and not checks.prediction("itc", "ITM").passed
-
-
 def test_a_verdict_shows_itself_as_text_and_as_html():
     verdict = Verdict(FAILED, "a<b", "x & y", "1 0\n0 1")
     assert repr(verdict).splitlines() == ["✗ a<b: failed", "x & y", "1 0", "0 1"]
@@ -492,23 +479,14 @@ def test_an_error_becomes_a_sentence_with_its_line():
     assert "IndexError" in verdict.message and "return text_mask[99]" in verdict.message and "input:" in verdict.example
 
 
-def test_equal_compares_kinds_and_parts():
-    one = torch.ones(2)
-    assert report.equal((one, [1, 2.0]), [one + 1e-6, (1, 2)])
-    assert not report.equal(one, one.bool()) and not report.equal(one, torch.ones(2, 1))
-    assert report.equal({"a": 1}, {"a": 1}) and not report.equal({"a": 1}, {"b": 1})
-    assert not report.equal(True, 1) and not report.equal("1", 1)
-    assert report.equal(torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))
-
-
 def test_differences_are_described():
     check = Check("twice", lambda x: 2 * x, lambda: [Case("1, 2", (torch.tensor([1.0, 2.0]),))], "Twice.")
     assert "should be [2]" in check(lambda x: x.sum()).message
     assert "Return a tensor" in check(lambda x: 4).message
     assert "NaN" in check(lambda x: x / 0 * 0).message
     assert "dtype" in check(lambda x: x > 0).message
-    verdict = check(lambda x: 3 * x)
-    assert "numbers differ" in verdict.message and "[3.0, 6.0]" in verdict.example and "[2.0, 4.0]" in verdict.example
+    verdict = check(lambda x: x**3)
+    assert "numbers differ" in verdict.message and "[1.0, 8.0]" in verdict.example and "[2.0, 4.0]" in verdict.example
 
 
 def test_source_is_folded_in_a_notebook_and_printed_in_full():

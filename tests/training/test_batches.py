@@ -12,8 +12,10 @@ from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record
+from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import Mixture, open_sources
 from blip2_lab.data.scenes import PictureBook
+from blip2_lab.data.shards import pack
 from blip2_lab.picturebook.scene import Scene, Thing
 from blip2_lab.training.batches import (
     CAPTION_VALUES,
@@ -139,6 +141,88 @@ def test_a_batch_of_images_is_a_function_of_its_index(tmp_path):
         assert caption in (f"number {number}", f"the picture {number}")
 
 
+def joined(batches: list[Batch]) -> Batch:
+    return Batch(
+        captions=[caption for batch in batches for caption in batch.captions],
+        ids=[name for batch in batches for name in batch.ids],
+        pixels=torch.cat([batch.pixels for batch in batches]),
+    )
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_the_parts_of_a_step_are_its_batch(tmp_path, parts):
+    """Over several epochs, whose remainders are dropped: 13 pictures make two steps of six."""
+    folder = folder_of(tmp_path, 13)
+    whole = feed_of(folder, batch_size=6)
+    split = ImageTextBatches(open_sources(folder), whole.data, batch_size=6 // parts, seed=0, parts=parts)
+    for step in range(5):
+        pieces = [split.batch(step * parts + part) for part in range(parts)]
+        assert [piece.place for piece in pieces] == [step * 6 + part * 6 // parts for part in range(parts)]
+        assert same(joined(pieces), whole.batch(step))
+
+
+def test_the_parts_of_a_step_of_scenes_are_its_batch():
+    book = PictureBook(3)
+    whole = SceneBatches(book, FEATURES, 48, seed=0, hard_batches_from=2)
+    split = SceneBatches(book, FEATURES, 24, seed=0, hard_batches_from=2, parts=2)
+    for step in (0, 1, 2, 4, 9):  # 400 scenes are eight steps of 48
+        pieces = [split.batch(2 * step), split.batch(2 * step + 1)]
+        assert [c for piece in pieces for c in piece.captions] == whole.batch(step).captions
+        assert torch.equal(torch.cat([piece.image_features for piece in pieces]), whole.batch(step).image_features)
+
+
+def test_few_images_are_split_into_equal_parts(tmp_path):
+    batches = ImageTextBatches(
+        open_sources(folder_of(tmp_path, 7)), ImageTextData(image_size=8), batch_size=8, seed=0, parts=2
+    )
+    assert len(batches.batch(0).ids) == len(batches.batch(1).ids) == 3
+    assert not set(batches.batch(0).ids) & set(batches.batch(1).ids)
+    with pytest.raises(ValueError, match="7 pictures cannot be split into 8 passes"):
+        ImageTextBatches(batches.opened, batches.data, batch_size=1, seed=0, parts=8)
+
+
+def test_texts_that_are_not_usable_are_left_out_and_named(tmp_path):
+    folder, file = folder_of(tmp_path), tmp_path / "left_out.jsonl"
+    (folder / "p03.txt").write_text("bad\nbad too")
+    (folder / "p04.txt").write_text("bad\nnumber 4")
+    batches = feed_of(folder, batch_size=11)
+    batches.keep_usable(lambda question, text: "strange" if "bad" in text else None, file)
+    assert batches.left_out == {"strange": 3} and len(batches.mixture) == 11
+    named = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["text"] for line in named] == ["bad", "bad too", "bad"]
+    assert named[0]["sample"].endswith("own: p03.png") and named[2]["sample"].endswith("own: p04.png")
+    seen = [caption for index in range(6) for caption in batches.batch(index).captions]
+    assert not any("bad" in caption for caption in seen) and "number 4" in seen
+    with pytest.raises(ValueError, match="no text of .*own can be trained on: 24 strange"):
+        feed_of(folder).keep_usable(lambda question, text: "strange")
+    batches.keep_usable(lambda question, text: None, file)
+    assert not file.exists()  # of an earlier start
+
+
+def test_answers_that_are_not_usable_are_left_out():
+    asked = AskedQuestion("what is it?", ("zzz",) * 7 + ("mesh",) * 3)
+    lost = AskedQuestion("what else?", ("zzz",))
+    record = Record(Image.new("RGB", (8, 8)), (), (asked, lost), id="x")
+    batches = ImageTextBatches(
+        Mixture([ImageTextList([record] * 4)]), ImageTextData(image_size=8, text="questions"), batch_size=4, seed=0
+    )
+    batches.keep_usable(lambda question, text: "strange" if text == "zzz" else None)
+    drawn = [batches.batch(index) for index in range(9)]
+    seen = {pair for batch in drawn for pair in zip(batch.questions, batch.captions, strict=True)}
+    assert seen == {("what is it?", "mesh")} and batches.left_out == {"strange": 8}
+
+
+def test_texts_of_shards_are_judged_when_they_are_read(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "p03.txt").write_text("bad")
+    pack(ImageFolder(folder), tmp_path / "shards", per_shard=5)
+    batches = feed_of(tmp_path / "shards", batch_size=12, max_broken=0.5)
+    assert len(batches.texts()) == 23
+    batches.keep_usable(lambda question, text: "strange" if text == "bad" else None)
+    assert "bad" not in batches.batch(0).captions
+    assert batches.skips.causes == {"no caption": 1}
+
+
 def test_caption_crop_and_flip_are_drawn_each_time(tmp_path):
     examples = feed_of(folder_of(tmp_path), batch_size=12)
     batches = [examples.batch(index) for index in range(20)]
@@ -210,7 +294,8 @@ def test_cached_views_are_crops_of_the_image_and_reused(tmp_path):
     examples, again = (feed_of(folder, cached_views=3) for _ in range(2))
     for one in (examples, again):
         one.cache(mean_color, tmp_path / "features", "encoder", said.append)
-    assert said == ["computing the features of 36 pictures, once"]
+    (line,) = said
+    assert line.startswith("computing the features of 36 views of 12 pictures, once (0.4 kB in ")
     batches = [examples.batch(index) for index in range(9)]
     assert all(same(batch, again.batch(index)) for index, batch in enumerate(batches))
     views: dict[str, set] = {}
@@ -300,3 +385,11 @@ def test_mixed_sources_have_distinct_ids(tmp_path):
     batch = examples.batch(0)
     assert {name[0] for name in batch.ids} == {"0", "1"} and batch.pixels.shape == (16, 3, 8, 8)
     assert set(examples.texts()) == {text for n in range(12) for text in (f"number {n}", f"the picture {n}")}
+
+
+def test_changed_captions_keep_the_cache_unless_they_name_a_side(tmp_path):
+    folder, said = folder_of(tmp_path), []
+    for text in ("number 3", "another caption", "at the left"):
+        (folder / "p03.txt").write_text(text)
+        feed_of(folder, cached_views=1).cache(mean_color, tmp_path / "features", "encoder", said.append)
+    assert len(said) == 2

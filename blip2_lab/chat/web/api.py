@@ -34,7 +34,7 @@ from blip2_lab.chat.web.components import (
     sentence,
     uploaded_file,
 )
-from blip2_lab.common.images import open_image
+from blip2_lab.common.images import WEB_FORMATS, open_image
 from blip2_lab.models.decoding import Token
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
@@ -95,7 +95,7 @@ class Api:
         """A picture to talk about -> "" or, where it is like none the model has seen, a sentence that says so."""
         if picture is None:
             raise ValueError("There is no picture: give a PNG, JPEG, WebP or GIF file.")
-        image = open_image(picture)
+        image = open_image(picture, WEB_FORMATS)
         image, note = scaled(image, min(KEPT, max(image.size))), ""
         if self.familiar is not None:
             distance = self.familiar.distance(self.image_cache.encode(image).image_features).item()

@@ -357,7 +357,7 @@ def build(
         for _, event in asked:
             event.then(**offer)
         word, origin = panel
-        frame_of_origin = json.dumps(origin_frame_html(model.qformer.config.num_query_tokens))
+        frame_of_origin = json.dumps(origin_frame_html(model.num_visual_tokens))
         word.input(outputs=origin, js=f"() => {frame_of_origin}", **now)  # its room, before it is computed
         word.input(app.origin, [word, image, turns], origin, **look_inside)
         events = [event for _, event in asked]

@@ -35,7 +35,7 @@ from PIL import Image
 from blip2_lab.chat.web import guard
 from blip2_lab.chat.web.uploads import MAX_FILE, read_upload
 from blip2_lab.chat.web.visitors import is_loopback
-from blip2_lab.common.images import open_image
+from blip2_lab.common.images import WEB_FORMATS, open_image
 from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.picturebook.scene import sample_scene
 
@@ -231,7 +231,7 @@ def opened(file: str | bytes | None) -> Image.Image | None:
     if file is None:
         return None
     try:
-        image = open_image(file)
+        image = open_image(file, WEB_FORMATS)
     except ValueError as error:
         warn(str(error).replace(repr(file) if isinstance(file, str) else "the picture", "this file"))
         return None

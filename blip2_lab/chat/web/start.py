@@ -18,7 +18,7 @@ from pathlib import Path
 
 from blip2_lab.chat.web.visitors import is_loopback
 from blip2_lab.checkpoints.names import check_name
-from blip2_lab.common import console
+from blip2_lab.common import console, threads
 
 AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
 
@@ -61,6 +61,7 @@ def check_port(host: str, port: int) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Check what can be checked at once, then import, load and serve."""
     args = parse(arguments)
+    threads.wait_passively()
     try:
         check_port(args.host, args.port)
         check_name(args.model)

@@ -2,7 +2,9 @@
 
 The library does not import the checks. They import the library, whose function is the solution.
 
-    check                     shared: Check, Case, Verdict, prediction, show_source
+    check                     shared: Check, Case, Verdict, show_source
+    comparison                shared: which values are equal, and a difference in words
+    predictions               a guess, and what came out
     encoders                  01      the number of features, their layer, frozen modules
     attention                 02      attention weights; a cross-attention head; several heads
     qformer                   03      input embeddings, layers with cross-attention, one layer
@@ -24,7 +26,7 @@ from __future__ import annotations
 from blip2_lab.teaching.checks.answer_losses import answer_loss, decoder_answer_logits, encoder_decoder_answer_logits
 from blip2_lab.teaching.checks.attention import attention_weights, cross_attention_head, split_heads
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
-from blip2_lab.teaching.checks.check import Case, Check, Verdict, prediction, show_source
+from blip2_lab.teaching.checks.check import Case, Check, Verdict, show_source
 from blip2_lab.teaching.checks.contrastive_and_matching import (
     contrastive_loss,
     itc_similarity,
@@ -44,6 +46,7 @@ from blip2_lab.teaching.checks.grounding import (
 )
 from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_linear
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.teaching.checks.predictions import prediction, print_after
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
 from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate
@@ -87,6 +90,7 @@ __all__ = [
     "pointing_game",
     "prediction",
     "prepend",
+    "print_after",
     "qformer_layer",
     "rank_correlation",
     "rollout",

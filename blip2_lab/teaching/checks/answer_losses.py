@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, learning
 from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, TinyLanguageModel, random, text_of
 
 # --- A decoder ------------------------------------------------------------------------------------------------------
@@ -24,11 +24,17 @@ from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, Tiny
 
 def _answer_cases(encoder_decoder: bool) -> list[Case]:
     made = []
-    for i, (prompts, answers) in enumerate(((((3,),), ((4, 5),)), (((3, 6), (5,)), ((4, 5, 1), (6, 1))))):
-        prompt, answer = text_of(*prompts, left=not encoder_decoder), text_of(*answers)
-        picture = random(len(prompts), 2, WIDTH, seed=5 + i)
-        description = f"2 soft words, prompt {prompt[0].tolist()}, answer {answer[0].tolist()}"
-        made.append(Case(description, (TinyLanguageModel(), picture, *prompt, *answer)))
+    for i, (prompts, answers, pad_id) in enumerate((
+        (((3,),), ((4, 5),), PAD),
+        (((3, 6), (5,)), ((4, 5, 1), (6, 1)), PAD),
+        (((3, 6, 2), (5, 0)), ((0, 4, 5), (6,)), 1),
+    )):  # fmt: skip
+        prompt = text_of(*prompts, left=not encoder_decoder, pad_token_id=pad_id)
+        answer = text_of(*answers, pad_token_id=pad_id)
+        leaf, picture = learning(random(len(prompts), 2 + i, WIDTH, seed=5 + i))
+        description = f"{2 + i} soft words, prompt {prompt[0].tolist()}, answer {answer[0].tolist()}, pad id {pad_id}"
+        model = TinyLanguageModel(pad_token_id=pad_id, encoder_decoder=encoder_decoder)
+        made.append(Case(description, (model, picture, *prompt, *answer), {"the visual prompt": leaf}))
     return made
 
 
@@ -37,9 +43,53 @@ def _on_texts(function: Callable, args: tuple) -> Any:
     return function(model, picture, Text(prompt, prompt_mask), Text(answer, answer_mask))
 
 
+def _real_logits(function: Callable, args: tuple) -> Any:
+    """The logits, those of padded answer tokens set to 0: nobody reads them."""
+    logits, real = _on_texts(function, args), args[-1]
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != real.shape:
+        return logits
+    return logits.masked_fill(~real[:, :, None], 0.0)
+
+
+def _logits_rules(case: Case, got: Any, expected: Tensor) -> str | None:
+    """What is wrong with logits of a known or an unknown shape."""
+    answer_length, soft_words = case.args[4].shape[1], case.args[1].shape[1]
+    if not isinstance(got, Tensor) or not got.is_floating_point():
+        return None
+    if got.ndim == 3 and got.shape[1] == answer_length + 1:
+        return "One row too many: T rows predict the answer's T tokens; what the last one predicts nobody has written."
+    if got.ndim == 3 and got.shape[1] == answer_length - 1:
+        return "One row too few: T rows predict the answer's T tokens, the first of them from the end of the prompt."
+    if got.shape != expected.shape:
+        return None
+    real = case.args[-1]
+    if torch.allclose(got.softmax(-1)[real], expected.softmax(-1)[real], atol=1e-4):
+        return (
+            "Those are the logits up to a constant in each row (log_softmax?): return the model's logits as they are."
+        )
+    wrong = ~torch.isclose(got, expected, atol=1e-3).all(-1) & real
+    rows, places = wrong.any(1), wrong.any(0)
+    if not rows.all():
+        sample = int(rows.int().argmax())
+        return f"Right for some samples of the batch, wrong for number {sample}: what differs is padding."
+    if places[0] and not places[1:].any():
+        return "Only the first answer token's logits differ: they come from the prompt's last token."
+    if not places[0]:
+        return "The first answer token's logits are right, the later ones are not: what has the model read by then?"
+    if soft_words and answer_length:
+        return (
+            "Every row differs, the first included: check what the model reads (picture, prompt, mask) and its order."
+        )
+    return None
+
+
 def _all_logits(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor:
     embeddings, mask = model.prepend(picture, text)
     return model.model(inputs_embeds=embeddings, attention_mask=mask).logits
+
+
+def _unmasked(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor:
+    return model.model(inputs_embeds=model.prepend(picture, text)[0]).logits
 
 
 def _decoder_but(change: Callable[[Tensor, int], Tensor]) -> Callable:
@@ -66,13 +116,52 @@ decoder_answer_logits = Check(
         "The first T positions are taken: those are the picture's. The answer stands at the end of the row.": (
             _decoder_but(lambda logits, length: logits[:, :length])
         ),
+        "Cut off too early: the soft words stand in front of the prompt and have to be counted.": (
+            lambda model, picture, prompt, answer: _all_logits(model, picture, prompt.then(answer))[
+                :, prompt.ids.shape[1] - 1 : prompt.ids.shape[1] - 1 + answer.ids.shape[1]
+            ]
+        ),
+        "T + 1 rows: what the last one predicts nobody has written, so leave it out.": (
+            _decoder_but(lambda logits, length: logits[:, -length - 1 :])
+        ),
+        "T - 1 rows: the first answer token is predicted from the end of the prompt.": (
+            _decoder_but(lambda logits, length: logits[:, -length:-1])
+        ),
+        "The attention mask is not given to the model: it reads the prompt's padding.": (
+            lambda model, picture, prompt, answer: _unmasked(model, picture, prompt.then(answer))[
+                :, -answer.ids.shape[1] - 1 : -1
+            ]
+        ),
+        "Those are log-probabilities: return the logits, without log_softmax.": (
+            _decoder_but(lambda logits, length: logits[:, -length - 1 : -1].log_softmax(-1))
+        ),
+        "Those are probabilities: return the logits, without softmax.": (
+            _decoder_but(lambda logits, length: logits[:, -length - 1 : -1].softmax(-1))
+        ),
+        "The prompt is missing: the row is [picture][prompt][answer].": (
+            lambda model, picture, prompt, answer: _all_logits(model, picture, answer)[:, -answer.ids.shape[1] - 1 : -1]
+        ),
+        "The answer stands in front of the prompt: the row is [picture][prompt][answer].": (
+            lambda model, picture, prompt, answer: _all_logits(model, picture, answer.then(prompt))[
+                :, -answer.ids.shape[1] - 1 : -1
+            ]
+        ),
+        "The answer is missing in what the model reads: later answer tokens are predicted from earlier ones.": (
+            lambda model, picture, prompt, answer: _all_logits(model, picture, prompt)[:, -1:].expand(
+                -1, answer.ids.shape[1], -1
+            )
+        ),
+        "The chosen tokens (argmax) are returned; logits are asked for.": (
+            _decoder_but(lambda logits, length: logits[:, -length - 1 : -1].argmax(-1))
+        ),
         "The picture is missing: these logits come from the words alone.": (
             lambda model, picture, prompt, answer: _all_logits(model, picture[:, :0], prompt.then(answer))[
                 :, -answer.ids.shape[1] - 1 : -1
             ]
         ),
     },
-    run=_on_texts,
+    rules=(_logits_rules,),
+    run=_real_logits,
 )
 
 
@@ -112,11 +201,59 @@ encoder_decoder_answer_logits = Check(
         "The picture is missing in the encoder: it reads the prefix alone.": (
             lambda model, v, p, a: _t5(model, v[:, :0], p, _right(a).ids, _right(a).mask)
         ),
+        "The attention mask is not given to the encoder: it reads the prefix's padding.": (
+            lambda model, v, p, a: (
+                model.model(inputs_embeds=model.prepend(v, p)[0], decoder_input_ids=_right(a).ids).logits
+            )
+        ),
+        "Those are log-probabilities: return the logits, without log_softmax.": (
+            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask).log_softmax(-1)
+        ),
+        "Those are probabilities: return the logits, without softmax.": (
+            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask).softmax(-1)
+        ),
+        "The start token stands in front, but nothing is left out: T + 1 rows. Leave the last token out.": (
+            lambda model, v, p, a: _t5(
+                model, v, p, F.pad(a.ids, (1, 0), value=START), F.pad(a.mask, (1, 0), value=True)
+            )
+        ),
+        "The last row is thrown away after the shift: T rows are asked for.": (
+            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask)[:, :-1]
+        ),
+        "The first row is thrown away: the decoder's first row predicts the first answer token.": (
+            lambda model, v, p, a: _t5(
+                model, v, p, F.pad(a.ids, (1, 0), value=START), F.pad(a.mask, (1, 0), value=True)
+            )[:, 1:]
+        ),
+        "The decoder reads the start token again and again, not the answer's tokens.": (
+            lambda model, v, p, a: _t5(model, v, p, torch.full_like(a.ids, START), torch.ones_like(a.mask))
+        ),
+        "The decoder's mask hides the start token: the mask shifts along, with a 1 in front.": (
+            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, F.pad(a.mask[:, :-1], (1, 0), value=False))
+        ),
+        "Shifted twice: the decoder lags two tokens behind.": (
+            lambda model, v, p, a: _t5(
+                model, v, p, F.pad(a.ids[:, :-2], (2, 0), value=START)[:, : a.ids.shape[1]], torch.ones_like(a.mask)
+            )
+        ),
+        "Encoder and decoder are exchanged: the encoder reads picture and prefix.": (
+            lambda model, v, p, a: _t5(
+                model,
+                v,
+                a,
+                F.pad(p.ids, (1, a.ids.shape[1]), value=START)[:, : a.ids.shape[1]],
+                torch.ones_like(a.mask),
+            )
+        ),
+        "The chosen tokens (argmax) are returned; logits are asked for.": (
+            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask).argmax(-1)
+        ),
         "The encoder reads the answer as well: then there is nothing left to predict.": (
             lambda model, v, p, a: _t5(model, v, p.then(a), _right(a).ids, _right(a).mask)
         ),
     },
-    run=_on_texts,
+    rules=(_logits_rules,),
+    run=_real_logits,
 )
 
 
@@ -125,14 +262,16 @@ encoder_decoder_answer_logits = Check(
 
 def _loss_cases() -> list[Case]:
     made = []
-    for answers in (((4, 1),), ((4, 5, 6, 1), (6, 1)), ((PAD, 5, 1), (6,))):
-        ids, mask = text_of(*answers)
-        speaker = TinyLanguageModel(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
+    for answers, pad_id in (
+        (((4, 1),), PAD), (((4, 5, 6, 1), (6, 1)), PAD), (((PAD, 5, 1), (6,)), PAD), (((5, 0, 1), (6, 3)), 1),
+    ):  # fmt: skip
+        ids, mask = text_of(*answers, pad_token_id=pad_id)
+        leaf, logits = learning(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
+        speaker = TinyLanguageModel(logits, pad_token_id=pad_id)
         nothing = torch.zeros(len(ids), 0, WIDTH)
         prompt = text_of(*[(3,)] * len(ids))
-        made.append(
-            Case(f"answers {ids.tolist()}, real: {mask.int().tolist()}", (speaker, nothing, *prompt, ids, mask))
-        )
+        description = f"answers {ids.tolist()}, real: {mask.int().tolist()}, pad id {pad_id}"
+        made.append(Case(description, (speaker, nothing, *prompt, ids, mask), {"the logits": leaf}))
     return made
 
 
@@ -154,6 +293,11 @@ def _of_each_row(logits: Tensor, answer: Text) -> Tensor:
     return torch.stack(rows).mean()
 
 
+def _each_token(logits: Tensor, answer: Text) -> Tensor:
+    """The loss of every token [B, T], 0 where it is padding."""
+    return F.cross_entropy(logits.mT, _labels(answer), ignore_index=IGNORE_INDEX, reduction="none")
+
+
 def _end_ignored(logits: Tensor, answer: Text) -> Tensor:
     last = answer.mask.sum(dim=1, keepdim=True) - 1
     labels = _labels(answer).scatter(1, last, IGNORE_INDEX)
@@ -170,8 +314,9 @@ answer_loss = Check(
             _loss_but(lambda logits, answer: _cross_entropy(logits, answer.ids))
         ),
         "Padding is recognized by its id. Here a real token has that id: use answer.mask.": (
-            _loss_but(
-                lambda logits, answer: _cross_entropy(logits, answer.ids.masked_fill(answer.ids == PAD, IGNORE_INDEX))
+            lambda model, picture, prompt, answer: _cross_entropy(
+                model.answer_logits(picture, prompt, answer),
+                answer.ids.masked_fill(answer.ids == model.pad_token_id, IGNORE_INDEX),
             )
         ),
         "Shifted once more: these logits already stand one position before their token.": (
@@ -184,6 +329,61 @@ answer_loss = Check(
             _loss_but(lambda logits, answer: _cross_entropy(logits, _labels(answer), reduction="sum"))
         ),
         "The end token is not learned: the model would never stop writing.": _loss_but(_end_ignored),
+        "Padding is recognized by the id 0: use answer.mask.": (
+            _loss_but(
+                lambda logits, answer: _cross_entropy(logits, answer.ids.masked_fill(answer.ids == 0, IGNORE_INDEX))
+            )
+        ),
+        "The mask is upside down: padding is learned and the answer is not.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits, answer.ids.masked_fill(answer.mask, IGNORE_INDEX)))
+        ),
+        "Padding's loss is 0, but it is in the denominator: divide by the number of real tokens.": (
+            _loss_but(lambda logits, answer: _each_token(logits, answer).mean())
+        ),
+        "Padding's logits are set to 0 and its tokens are learned all the same.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits * answer.mask[..., None], answer.ids))
+        ),
+        "Padding is labeled 0, which is a token: label it IGNORE_INDEX.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits, answer.ids.masked_fill(~answer.mask, 0)))
+        ),
+        "Divided by the number of answers: take the mean over all tokens.": (
+            _loss_but(lambda logits, answer: _each_token(logits, answer).sum() / len(answer.ids))
+        ),
+        "One loss for each token: take the mean.": _loss_but(_each_token),
+        "One loss for each answer: take the mean over all tokens of the batch.": (
+            _loss_but(lambda logits, answer: _each_token(logits, answer).sum(1) / answer.mask.sum(1))
+        ),
+        "There is a softmax before cross_entropy, which takes one itself.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits.softmax(-1), _labels(answer)))
+        ),
+        "Labels are smoothed: this loss asks for none.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits, _labels(answer), label_smoothing=0.1))
+        ),
+        "The sign is turned: the loss is minus the logarithm of the probability.": (
+            _loss_but(lambda logits, answer: -_cross_entropy(logits, _labels(answer)))
+        ),
+        "The probabilities are averaged, without a logarithm.": (
+            _loss_but(
+                lambda logits, answer: (
+                    1 - logits.softmax(-1).gather(2, answer.ids[..., None])[..., 0][answer.mask].mean()
+                )
+            )
+        ),
+        "The perplexity (exp of the loss) is returned.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits, _labels(answer)).exp())
+        ),
+        "Only the first token of each answer is learned.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits[:, :1], _labels(answer)[:, :1]))
+        ),
+        "The first token of each answer is not learned.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits[:, 1:], _labels(answer)[:, 1:]))
+        ),
+        "Only the first answer of the batch is learned.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits[:1], _labels(answer)[:1]))
+        ),
+        "The logits of the right tokens are averaged as they are: cross-entropy takes their log_softmax.": (
+            _loss_but(lambda logits, answer: -logits.gather(2, answer.ids[..., None])[..., 0][answer.mask].mean())
+        ),
     },
     run=_on_texts,
 )

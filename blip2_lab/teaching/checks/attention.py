@@ -8,8 +8,10 @@ Paper: section 3.1. Notebook: 02.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
@@ -33,20 +35,71 @@ def weights_of(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Ten
 
 
 def _weights_cases() -> list[Case]:
-    queries, keys = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    def small() -> tuple[Tensor, Tensor]:
+        return torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
     mask = torch.tensor([[True, True, False], [True, False, True]])
-    big_queries, big_keys = _random((3, 8), (5, 8))
+    far = torch.tensor([[-40.0, 0.0], [-42.0, 0.0], [8.0, 0.0]])
     return [
-        Case("2 rows look at 3, D = 2, nothing hidden", (queries, keys, None)),
-        Case("the same, with something hidden from each row", (queries, keys, mask)),
-        Case("3 rows look at 5, D = 8", (big_queries, big_keys, None)),
+        Case("2 rows look at 3, D = 2, nothing hidden", (*small(), None)),
+        Case("the same, with something hidden from each row", (*small(), mask)),
+        Case("3 rows look at 5, D = 8", (*_random((3, 8), (5, 8)), None)),
+        Case("what is hidden has a high score, what is left scores near -30", (torch.ones(1, 2), far, mask[:1])),
+        Case(
+            "4 rows look at 6, D = 16, about half is hidden", (*_random((4, 16), (6, 16), seed=1), _some_hidden(4, 6))
+        ),
     ]
+
+
+def _some_hidden(rows: int, columns: int) -> Tensor:
+    """bool[rows, columns]: in every row some columns are hidden and some are not."""
+    return (torch.arange(rows)[:, None] + torch.arange(columns)) % 3 != 0
+
+
+def _weights_rules(case: Case, got: object, expected: Tensor) -> str | None:
+    """Which property of attention weights does not hold."""
+    mask = case.args[2]
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point() or got.isnan().any():
+        return None
+    if mask is not None and bool((got[~mask].abs() > 1e-6).any()):
+        return "What is hidden still gets weight: its score has to be so low that nothing is left (-10000, or -inf)."
+    if (got < 0).any():
+        return "There are negative weights: those are scores, or the softmax is missing."
+    if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
+        return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): softmax over the last dimension."
+    return "Each row sums to 1, but the shares are others: check the scores, their scale and which rows meet which."
 
 
 def _softmax_over(dim: int, scale: float = -0.5):
     def wrong(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         scores = queries @ keys.T * queries.shape[-1] ** scale
         return (scores if mask is None else scores.masked_fill(~mask, MASKED)).softmax(dim=dim)
+
+    return wrong
+
+
+def _scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
+    return queries @ keys.T / math.sqrt(queries.shape[-1])
+
+
+def _hidden_by(hide: Callable[[Tensor, Tensor], Tensor], normalize: bool = False) -> Callable:
+    """Weights whose scores are hidden in another way, or made of vectors of length 1."""
+
+    def wrong(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        if normalize:
+            queries, keys = F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
+        scores = _scaled_scores(queries, keys)
+        return (scores if mask is None else hide(scores, mask)).softmax(dim=-1)
+
+    return wrong
+
+
+def _divided_by(size: Callable[[Tensor, Tensor], int]) -> Callable:
+    """Weights whose scores are divided by the root of something else."""
+
+    def wrong(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        scores = queries @ keys.T / math.sqrt(size(queries, keys))
+        return (scores if mask is None else scores.masked_fill(~mask, MASKED)).softmax(dim=-1)
 
     return wrong
 
@@ -70,12 +123,52 @@ attention_weights = Check(
         "Columns sum to 1 here. Each row shares out its attention: softmax over the last dimension.": _softmax_over(0),
         "The mask comes after the softmax: rows no longer sum to 1, and hidden columns have already taken their share. "
         "Mask the scores.": _masked_after,
+        "The scores are multiplied by the mask: a score of 0 still gets a share, exp(0) = 1. Take -10000 or -inf.": (
+            _hidden_by(lambda scores, mask: scores * mask)
+        ),
+        "What is hidden is only made a little less likely: -10 is not low enough. Take -10000 or -inf.": (
+            _hidden_by(lambda scores, mask: scores.masked_fill(~mask, -10.0))
+        ),
+        "10 is subtracted where it is hidden: not enough. Take -10000 or -inf.": (
+            _hidden_by(lambda scores, mask: scores - 10.0 * ~mask)
+        ),
+        "+10000 where it is hidden: the sign is turned, and what is hidden gets everything.": (
+            _hidden_by(lambda scores, mask: scores.masked_fill(~mask, -MASKED))
+        ),
+        "The mask is added as a number, 1 or 0: that changes next to nothing. Take -10000 or -inf for False.": (
+            _hidden_by(lambda scores, mask: scores + mask)
+        ),
+        "The root is taken of the number of keys, not of D.": _divided_by(lambda q, k: len(k)),
+        "The root is taken of the number of queries, not of D.": _divided_by(lambda q, k: len(q)),
+        "The root is taken of 2 D, not of D.": _divided_by(lambda q, k: 2 * q.shape[1]),
+        "Queries and keys are normalized first: attention takes the dot product, not the cosine.": (
+            _hidden_by(lambda scores, mask: scores.masked_fill(~mask, MASKED), normalize=True)
+        ),
+        "A sigmoid is no softmax: rows do not share out 1.": (
+            lambda q, k, mask=None: _scaled_scores(q, k).sigmoid() * (1 if mask is None else mask)
+        ),
+        "exp is missing: divided by their sum, scores are no shares.": (
+            lambda q, k, mask=None: F.normalize(_scaled_scores(q, k) * (1 if mask is None else mask), p=1, dim=-1)
+        ),
+        "The largest gets everything: a softmax is soft, not argmax.": (
+            lambda q, k, mask=None: F.one_hot(weights_of(q, k, mask).argmax(-1), len(k)).to(q.dtype)
+        ),
+        "The weights are divided by the sums of the columns: each row has to sum to 1.": (
+            lambda q, k, mask=None: weights_of(q, k, mask) / weights_of(q, k, mask).sum(0, keepdim=True)
+        ),
+        "The logarithm is taken: log_softmax gives logarithms of shares.": (
+            lambda q, k, mask=None: weights_of(q, k, mask).clamp_min(1e-30).log()
+        ),
+        "The sign of the scores is turned: what fits best must get most.": (
+            lambda q, k, mask=None: weights_of(-q, k, mask)
+        ),
         "The mask is ignored.": lambda q, k, mask=None: weights_of(q, k),
         "The mask is upside down: True means `may attend`.": (
             lambda q, k, mask=None: weights_of(q, k, None if mask is None else ~mask)
         ),
         "Those are scores: the softmax is missing.": lambda q, k, mask=None: q @ k.T / math.sqrt(q.shape[-1]),
     },
+    rules=(_weights_rules,),
 )
 
 # --- One cross-attention head ---------------------------------------------------------------------------------------
@@ -92,9 +185,36 @@ def one_cross_attention_head(
     return weights @ (image_features @ to_value)
 
 
+def _head_divided_by(size: Callable[[Tensor, Tensor, Tensor], int]) -> Callable:
+    """A head whose scores are divided by the root of something else."""
+
+    def wrong(x: Tensor, image: Tensor, to_query: Tensor, to_key: Tensor, to_value: Tensor) -> Tensor:
+        scores = (x @ to_query) @ (image @ to_key).T / math.sqrt(size(x, image, to_query))
+        return scores.softmax(dim=-1) @ (image @ to_value)
+
+    return wrong
+
+
+def _head_rules(case: Case, got: object, expected: Tensor) -> str | None:
+    """Whether the output is any mixture of the values at all."""
+    x, image, _, _, to_value = case.args
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
+        return None
+    values = image @ to_value
+    low, high = values.amin(0) - 1e-4, values.amax(0) + 1e-4
+    if ((got < low) | (got > high)).any():
+        return "These are no mixtures of the values image_features @ to_value: they lie outside of all of them."
+    return "These are mixtures of some values, but with other shares: check the weights that make them."
+
+
 def _head_cases() -> list[Case]:
     made = []
-    for num_queries, patches, width, image_width, head in ((1, 2, 2, 2, 2), (2, 3, 4, 4, 4), (2, 5, 4, 6, 2)):
+    for num_queries, patches, width, image_width, head in (
+        (1, 2, 2, 2, 2),
+        (2, 3, 4, 4, 4),
+        (2, 5, 4, 6, 3),
+        (3, 7, 8, 16, 4),
+    ):
         shapes = (num_queries, width), (patches, image_width), (width, head), (image_width, head), (image_width, head)
         description = f"{num_queries} queries of width {width} look at {patches} patches of width {image_width}"
         made.append(Case(description, tuple(_random(*shapes, seed=num_queries + patches))))
@@ -116,6 +236,54 @@ cross_attention_head = Check(
         "The keys are used as values, too: values have a matrix of their own.": (
             lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, k)
         ),
+        "Keys and values are swapped: to_value makes the keys here, to_key the values.": (
+            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, v, k)
+        ),
+        "The values are used as keys, too: keys have a matrix of their own.": (
+            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, v, v)
+        ),
+        "The values are not projected: multiply image_features by to_value.": (
+            lambda x, image, q, k, v: weights_of(x @ q, image @ k) @ image
+        ),
+        "The queries are not projected: multiply x by to_query.": (
+            lambda x, image, q, k, v: weights_of(x, image @ k) @ (image @ v)
+        ),
+        "The keys are not projected: multiply image_features by to_key.": (
+            lambda x, image, q, k, v: weights_of(x @ q, image) @ (image @ v)
+        ),
+        "The root is taken of x's width: the dot products have the head's width, Dh.": (
+            _head_divided_by(lambda x, image, q: x.shape[1])
+        ),
+        "The root is taken of the image features' width: the dot products have the head's width, Dh.": (
+            _head_divided_by(lambda x, image, q: image.shape[1])
+        ),
+        "The root is taken of the number of patches: take the head's width, Dh.": (
+            _head_divided_by(lambda x, image, q: len(image))
+        ),
+        "The root is taken of the number of queries: take the head's width, Dh.": (
+            _head_divided_by(lambda x, image, q: len(x))
+        ),
+        "Divided by the head's width, or twice by its root (attention_weights divides already): once by the root.": (
+            _head_divided_by(lambda x, image, q: q.shape[1] ** 2)
+        ),
+        "The softmax is missing: the values are mixed by raw scores.": (
+            lambda x, image, q, k, v: _scaled_scores(x @ q, image @ k) @ (image @ v)
+        ),
+        "x is added: the residual connection is not part of the head.": (
+            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, v) + x @ q
+        ),
+        "The values are averaged with equal shares: the queries do not choose.": (
+            lambda x, image, q, k, v: (image @ v).mean(0, keepdim=True).expand(len(x), -1)
+        ),
+        "The outputs of all queries are averaged: keep one vector for each query.": (
+            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, v).mean(0)
+        ),
+        "The best patch is taken alone: mix all of them by their weights.": (
+            lambda x, image, q, k, v: (image @ v)[weights_of(x @ q, image @ k).argmax(-1)]
+        ),
+        "The output is transposed: [Q, Dh], one row for each query.": (
+            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, v).T
+        ),
         "The scores are not divided by the root of the head's width.": (
             lambda x, image, q, k, v: ((x @ q) @ (image @ k).T).softmax(-1) @ (image @ v)
         ),
@@ -129,6 +297,7 @@ cross_attention_head = Check(
             lambda x, image, q, k, v: weights_of(x @ q, image @ k)[:, : len(x)] @ (x @ v)
         ),
     },
+    rules=(_head_rules,),
 )
 
 # --- Several heads ----------------------------------------------------------------------------------------------------
@@ -139,6 +308,16 @@ def split_into_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
+def _rows_of_heads(case: Case, got: object, expected: Tensor) -> str | None:
+    """Which numbers stand where they do not belong."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
+        return None
+    b, h, row, _ = (int(i) for i in (got != expected).nonzero()[0])
+    if sorted(got.flatten().tolist()) != sorted(expected.flatten().tolist()):
+        return "Some numbers of x are there twice and others not at all: every number belongs to exactly one head."
+    return f"Head {h} of row {row} (sample {b}) has the numbers of another head or another row."
+
+
 split_heads = Check(
     "split_heads",
     split_into_heads,
@@ -146,6 +325,7 @@ split_heads = Check(
         Case("1 row of 4 numbers, 2 heads", (torch.arange(4.0).view(1, 1, 4), 2)),
         Case("2 rows of 4 numbers, 2 heads", (torch.arange(8.0).view(1, 2, 4), 2)),
         Case("2 samples, 3 rows of 8 numbers, 4 heads", (torch.arange(48.0).view(2, 3, 8), 4)),
+        Case("2 samples, 3 rows of 20 numbers, 5 heads", (torch.arange(120.0).view(2, 3, 20), 5)),
     ],
     "Head h sees numbers h*D/H to (h+1)*D/H of every row, and rows stay apart.",
     {
@@ -160,5 +340,22 @@ split_heads = Check(
             lambda x, heads: x.unflatten(-1, (heads, -1)).permute(2, 0, 1, 3)
         ),
         "D/H and L are swapped.": lambda x, heads: split_into_heads(x, heads).transpose(-1, -2),
+        "H and D/H are confused: `num_heads` is the number of heads, not the width of one.": (
+            lambda x, heads: x.unflatten(-1, (-1, heads)).transpose(1, 2)
+        ),
+        "The rows are cut into heads, not the width: every head sees all rows.": (
+            lambda x, heads: x.repeat(1, heads, 1).reshape(len(x), heads, x.shape[1], -1)
+        ),
+        "The batch is lost: keep [B, H, L, D/H].": lambda x, heads: split_into_heads(x, heads)[0],
+        "The heads are laid into the batch: keep B and H apart.": lambda x, heads: split_into_heads(x, heads).flatten(
+            0, 1
+        ),
+        "A list of heads: put them together with torch.stack(..., dim=1).": lambda x, heads: x.chunk(heads, dim=-1),
+        "The heads are put side by side again: that is x as it was.": lambda x, heads: x,
+        "The heads stand in the reverse order.": lambda x, heads: split_into_heads(x, heads).flip(1),
+        "The heads stand last: [B, H, L, D/H] has them right after the batch.": (
+            lambda x, heads: x.unflatten(-1, (heads, -1)).movedim(2, -1)
+        ),
     },
+    rules=(_rows_of_heads,),
 )

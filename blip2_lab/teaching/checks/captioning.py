@@ -5,6 +5,7 @@ Paper: section 3.2 (ITG). Notebook: 07.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,8 @@ from blip2_lab.models.attention import MultiHeadAttention
 from blip2_lab.models.losses import itg_loss
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import KeysValues
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.comparison import equal, format_value
 
 # --- Inputs and labels ----------------------------------------------------------------------------------------------
 
@@ -36,21 +38,25 @@ def inputs_and_labels(input_ids: Tensor, text_mask: Tensor, decode_token_id: int
 def _text_cases() -> list[Case]:
     short = torch.tensor([[CLS, 5, SEP]])
     padded = torch.tensor([[CLS, 5, 6, SEP], [CLS, 7, SEP, PAD]])
+    other = torch.tensor([[4, 6, PAD, 8, 5], [4, 6, 5, 1, 1]])
+    lengths = torch.arange(5) < torch.tensor([[5], [3]])
     return [
         Case("[CLS] 5 [SEP], with [CLS] = 2, [SEP] = 3, [DEC] = 9", (short, short != PAD, DEC)),
         Case("[CLS] 5 6 [SEP] and [CLS] 7 [SEP] [PAD]", (padded, padded != PAD, DEC)),
+        Case("another tokenizer: [CLS] = 4, [SEP] = 5, [PAD] = 1, a word with id 0, [DEC] = 7", (other, lengths, 7)),
     ]
 
 
 def _itg(*, start: str = "dec", shift: int = 1, padding: bool = True, last: bool = True) -> Callable:
-    """`inputs_and_labels` with one thing done differently."""
+    """`inputs_and_labels` with one thing done differently; where a label is hidden, `last` tells [SEP]."""
 
     def wrong(input_ids: Tensor, text_mask: Tensor, decode_token_id: int) -> tuple[Tensor, Tensor]:
         dec = torch.full_like(input_ids[:, :1], decode_token_id)
         read = {"dec": torch.cat([dec, input_ids[:, 1:]], 1), "cls": input_ids, "both": torch.cat([dec, input_ids], 1)}
         labels = input_ids.masked_fill(~text_mask, IGNORE_INDEX) if padding else input_ids
         if not last:
-            labels = labels.masked_fill(labels == SEP, IGNORE_INDEX)
+            end = text_mask.sum(dim=1, keepdim=True) - 1
+            labels = labels.scatter(1, end, IGNORE_INDEX)
         labels = F.pad(labels, (0, 2), value=IGNORE_INDEX)
         length = input_ids.shape[1] - 1
         return read[start][:, :length], labels[:, shift : shift + length]
@@ -70,7 +76,73 @@ itg_inputs = Check(
         "Shifted once too often: the place that reads word t is to write word t + 1, not t + 2.": _itg(shift=2),
         "Padding is counted: it would be learned as a word. Its label is IGNORE_INDEX.": _itg(padding=False),
         "[SEP] is never written: then a caption would never end.": _itg(last=False),
+        "Padding is recognized by its id 0. Another tokenizer pads with another id: use text_mask.": (
+            lambda ids, mask, dec: (
+                inputs_and_labels(ids, mask, dec)[0],
+                ids[:, 1:].masked_fill(ids[:, 1:] == 0, IGNORE_INDEX),
+            )
+        ),
+        "The mask is not shifted along with the labels: text_mask[:, 1:].": (
+            lambda ids, mask, dec: (
+                inputs_and_labels(ids, mask, dec)[0],
+                ids[:, 1:].masked_fill(~mask[:, :-1], IGNORE_INDEX),
+            )
+        ),
+        "The mask is upside down: the words are hidden and the padding is learned.": (
+            lambda ids, mask, dec: (
+                inputs_and_labels(ids, mask, dec)[0],
+                ids[:, 1:].masked_fill(mask[:, 1:], IGNORE_INDEX),
+            )
+        ),
+        "Padding is labeled 0, which is a word; its label is IGNORE_INDEX (-100).": (
+            lambda ids, mask, dec: (inputs_and_labels(ids, mask, dec)[0], ids[:, 1:].masked_fill(~mask[:, 1:], 0))
+        ),
+        "Padding is labeled -1; its label is IGNORE_INDEX (-100).": (
+            lambda ids, mask, dec: (inputs_and_labels(ids, mask, dec)[0], ids[:, 1:].masked_fill(~mask[:, 1:], -1))
+        ),
+        "Nothing is left out: both are T long, and should be T - 1 (all but the last, all but the first).": (
+            lambda ids, mask, dec: (
+                torch.cat([torch.full_like(ids[:, :1], dec), ids[:, 1:]], 1),
+                ids.masked_fill(~mask, IGNORE_INDEX),
+            )
+        ),
+        "[DEC] stands in place of every token.": (
+            lambda ids, mask, dec: (torch.full_like(ids[:, 1:], dec), inputs_and_labels(ids, mask, dec)[1])
+        ),
+        "[DEC] replaces the first word; it takes [CLS]'s place.": (
+            lambda ids, mask, dec: (
+                torch.cat([ids[:, :1], torch.full_like(ids[:, :1], dec), ids[:, 2:]], 1)[:, :-1],
+                inputs_and_labels(ids, mask, dec)[1],
+            )
+        ),
+        "Only the first caption begins with [DEC]: all rows do.": (
+            lambda ids, mask, dec: (
+                torch.cat([inputs_and_labels(ids, mask, dec)[0][:1], ids[1:, :-1]]),
+                inputs_and_labels(ids, mask, dec)[1],
+            )
+        ),
+        "[CLS] is dropped and [DEC] put in front, but [SEP] is read as well: read all but the last column.": (
+            lambda ids, mask, dec: (
+                torch.cat([torch.full_like(ids[:, :1], dec), ids[:, 1:]], 1),
+                inputs_and_labels(ids, mask, dec)[1],
+            )
+        ),
+        "The labels begin with [DEC]: they are what is to be written, without [DEC].": (
+            lambda ids, mask, dec: (
+                inputs_and_labels(ids, mask, dec)[0],
+                torch.cat([torch.full_like(ids[:, :1], dec), ids[:, 1:]], 1)[:, :-1].masked_fill(
+                    ~mask[:, :-1], IGNORE_INDEX
+                ),
+            )
+        ),
+        "IGNORE_INDEX stands in what is read: it is no token; only labels have it.": (
+            lambda ids, mask, dec: (
+                inputs_and_labels(ids, mask, dec)[0].masked_fill(~mask[:, :-1], IGNORE_INDEX),
+                inputs_and_labels(ids, mask, dec)[1],
+            )
+        ),
     },
+    parts=("decoder_ids", "labels"),
 )
 
 
@@ -81,13 +153,15 @@ def next_word_loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _loss_cases() -> list[Case]:
     logits = 2 * torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    return [
-        Case("1 caption of 2 words, 5 words known", (logits[:1, :2], torch.tensor([[1, 4]]))),
-        Case(
-            "captions of 3 words and of 1 word",
-            (logits, torch.tensor([[1, 4, 3], [2, IGNORE_INDEX, IGNORE_INDEX]])),
-        ),
-    ]
+    made = []
+    for description, some, labels in (
+        ("1 caption of 2 words, 5 words known", logits[:1, :2], [[1, 4]]),
+        ("captions of 3 words and of 1 word", logits, [[1, 4, 3], [2, IGNORE_INDEX, IGNORE_INDEX]]),
+        ("captions of 2 words, one with the word 0", logits.flip(0), [[0, 4, IGNORE_INDEX], [2, 1, IGNORE_INDEX]]),
+    ):
+        leaf, used = learning(some)
+        made.append(Case(description, (used, torch.tensor(labels)), {"the logits": leaf}))
+    return made
 
 
 def _each(logits: Tensor, labels: Tensor) -> Tensor:
@@ -111,6 +185,48 @@ next_word_loss = Check(
             lambda logits, labels: (_each(logits, labels).sum(1) / (labels != IGNORE_INDEX).sum(1)).mean()
         ),
         "Padding is counted as word 0.": lambda logits, labels: _each(logits, labels.clamp_min(0)).mean(),
+        "Labels are smoothed (itg_loss does so by default): this exercise asks for none.": itg_loss,
+        "There is a softmax before cross_entropy, which takes one itself.": (
+            lambda logits, labels: itg_loss(logits.softmax(-1), labels, label_smoothing=0.0)
+        ),
+        "Divided by the number of captions: take the mean over all words.": (
+            lambda logits, labels: _each(logits, labels).sum() / len(labels)
+        ),
+        "Divided by the longest caption's length: take the mean over all words that are there.": (
+            lambda logits, labels: _each(logits, labels).sum() / labels.shape[1]
+        ),
+        "One loss for each place: take the mean over the words.": _each,
+        "One loss for each caption: take the mean over all words of the batch.": (
+            lambda logits, labels: _each(logits, labels).sum(1) / (labels != IGNORE_INDEX).sum(1)
+        ),
+        "The word with id 0 is left out, too: only IGNORE_INDEX is.": (
+            lambda logits, labels: (
+                _each(logits, labels.masked_fill(labels == 0, IGNORE_INDEX)).sum() / (labels > 0).sum()
+            )
+        ),
+        "The sign is turned: the loss is minus the logarithm of the probability.": (
+            lambda logits, labels: -itg_loss(logits, labels, label_smoothing=0.0)
+        ),
+        "The perplexity (exp of the loss) is returned.": (
+            lambda logits, labels: itg_loss(logits, labels, label_smoothing=0.0).exp()
+        ),
+        "The logarithm is taken to base 2; cross-entropy takes the natural one.": (
+            lambda logits, labels: itg_loss(logits, labels, label_smoothing=0.0) / math.log(2)
+        ),
+        "Only the first word of each caption is counted.": (
+            lambda logits, labels: itg_loss(logits[:, :1], labels[:, :1], label_smoothing=0.0)
+        ),
+        "Only the last place is counted.": (lambda logits, labels: _each(logits, labels)[:, -1].mean()),
+        "Logits as they are: cross-entropy takes the logarithm of their softmax.": (
+            lambda logits, labels: (
+                -logits.gather(-1, labels.clamp_min(0)[..., None])[..., 0][labels != IGNORE_INDEX].mean()
+            )
+        ),
+        "The softmax runs over the places, not over the vocabulary.": (
+            lambda logits, labels: (
+                -logits.log_softmax(1).gather(-1, labels.clamp_min(0)[..., None])[..., 0][labels != IGNORE_INDEX].mean()
+            )
+        ),
         "Shifted again: these labels are shifted already.": (
             lambda logits, labels: itg_loss(logits[:, :-1], labels[:, 1:], label_smoothing=0.0)
         ),
@@ -132,9 +248,10 @@ def rows_after_queries(num_query_tokens: int, text_mask: Tensor) -> Tensor:
 
 def _text_rows_show(case: Case, got: Tensor, expected: Tensor) -> str:
     names = ["q"] * case.args[0] + ["t"] * case.args[1].shape[1]
-    if not isinstance(got, Tensor) or got.ndim != 4 or got.shape[1] != 1:
-        return f"input: {case.description}"
-    first = 0 if got.shape != expected.shape else int((got != expected).flatten(1).any(1).nonzero()[0])
+    if not isinstance(got, Tensor) or got.ndim != 4 or got.shape[1] != 1 or not len(got):
+        return f"input: {case.description}\nyours:\n{format_value(got)}"
+    differs = (got != expected).flatten(1).any(1) if got.shape == expected.shape else torch.zeros(1)
+    first = int(differs.int().argmax())
 
     def drawn(mask: Tensor) -> str:
         return "\n".join("  " + " ".join(str(int(x)) for x in row) for row in mask[first, 0])
@@ -143,12 +260,23 @@ def _text_rows_show(case: Case, got: Tensor, expected: Tensor) -> str:
     return f"input: {case.description}\nyours:\n{header}\n{drawn(got)}\nthe library's:\n{header}\n{drawn(expected)}"
 
 
+def _text_rows_rule(case: Case, got: object, expected: Tensor) -> str | None:
+    """The first cell that differs, for a mask that makes none of the known mistakes."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
+        return None
+    caption, _, row, column = (int(i) for i in (got != expected).nonzero()[0])
+    whom = f"query {column}" if column < case.args[0] else f"token {column - case.args[0]}"
+    may = "may" if got[caption, 0, row, column] else "may not"
+    return f"In yours, token {row} of caption {caption} {may} read {whom}; it should be the other way."
+
+
 text_rows = Check(
     "text_rows",
     rows_after_queries,
     lambda: [
         Case("2 queries, 2 tokens", (2, torch.tensor([[True, True]]))),
         Case("2 queries, 3 tokens, the last is padding", (2, torch.tensor([[True, True, False]]))),
+        Case("3 queries, 2 captions of 4 and 2 tokens", (3, torch.tensor([[True] * 4, [True, True, False, False]]))),
     ],
     "T rows and Q + T columns: all cached queries, then the tokens up to oneself, no padding.",
     {
@@ -167,7 +295,39 @@ text_rows = Check(
         "Later tokens can be read: the word to be written is known already.": (
             lambda q, text: masks.bidirectional_mask(q, text)[:, :, q:]
         ),
+        "Padding is forgotten: columns of padding must be hidden from every row.": (
+            lambda q, text: rows_after_queries(q, torch.ones_like(text))
+        ),
+        "The rows of padding are hidden, too; hide columns only.": (
+            lambda q, text: rows_after_queries(q, text) & text[:, None, :, None]
+        ),
+        "A token does not read itself: up to itself, itself included.": (
+            lambda q, text: rows_after_queries(q, text) & ~F.pad(torch.eye(text.shape[1]), (q, 0)).bool()
+        ),
+        "Only the queries are read: a token reads the tokens before it, too.": (
+            lambda q, text: rows_after_queries(q, text) & (torch.arange(q + text.shape[1]) < q)
+        ),
+        "The queries' columns stand behind the text's; the cache stands in front.": (
+            lambda q, text: rows_after_queries(q, text).roll(-q, -1)
+        ),
+        "Causal from the first query on: the places of the text begin at Q, so row t reads Q + t + 1 columns.": (
+            lambda q, text: (
+                torch.ones(text.shape[1], q + text.shape[1]).tril().bool()[None, None]
+                & F.pad(text, (q, 0), value=True)[:, None, None]
+            )
+        ),
+        "True and False are swapped: True means `may attend`.": lambda q, text: ~rows_after_queries(q, text),
+        "Rows and columns are swapped.": lambda q, text: rows_after_queries(q, text).mT,
+        "The head dimension is missing: [B, 1, T, Q + T].": lambda q, text: rows_after_queries(q, text)[:, 0],
+        "The mask is a number, not a bool.": lambda q, text: rows_after_queries(q, text).float(),
+        "The queries' rows are kept and the text's thrown away.": (
+            lambda q, text: masks.multimodal_causal_mask(q, text)[:, :, :q]
+        ),
+        "The queries are hidden like padding: every one of them may be read.": (
+            lambda q, text: rows_after_queries(q, text) & (torch.arange(q + text.shape[1]) >= 1)
+        ),
     },
+    rules=(_text_rows_rule,),
     show=_text_rows_show,
 )
 
@@ -188,24 +348,43 @@ def _cache_cases() -> list[Case]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         attention = MultiHeadAttention(4, 2).eval()
-        memory = torch.randn(1, 4, 4)
+        memory = torch.randn(2, 4, 4)
     made = []
-    for length in (1, 3):
-        past = tuple(part.detach() for part in attention.keys_values(memory[:, :length]))
-        made.append(Case(f"{length} token(s) cached, one is new", (attention, memory[:, length : length + 1], past)))
+    for batch, length in ((1, 1), (2, 3)):
+        past = tuple(part.detach().clone() for part in attention.keys_values(memory[:batch, :length]))
+        x = memory[:batch, length : length + 1].clone()
+        made.append(Case(f"{batch} row(s), {length} token(s) cached, one is new", (attention, x, past)))
     return made
 
 
-def _cached(*, order: int = 1, keep: str = "all", dim: int = 2, read: str = "all") -> Callable:
+def _cached(
+    *, order: int = 1, keep: str = "all", dim: int = 2, read: str = "all", swap: bool = False, residual: int = 0,
+    change: Callable[[Tensor], Tensor] = lambda output: output,
+) -> Callable:  # fmt: skip
     """`one_cached_step` with one thing done differently."""
 
     def wrong(attention: MultiHeadAttention, x: Tensor, past: KeysValues) -> tuple[Tensor, KeysValues]:
         new = attention.keys_values(x)
         both = tuple(torch.cat([old, own][::order], dim=dim) for old, own in zip(past, new, strict=True))
-        output = attention(x, *{"all": both, "past": past, "new": new}[read])
+        twice = tuple(torch.cat([part, own], dim=2) for part, own in zip(both, new, strict=True))
+        source = {"all": both, "past": past, "new": new, "twice": twice}[read]
+        output = change(attention(x, *(source[::-1] if swap else source)) + residual * x)
+        if keep == "mixed":
+            return output, (both[0], past[1])
         return output, {"all": both, "past": past, "new": new}[keep]
 
     return wrong
+
+
+def _cache_rules(case: Case, got: object, expected: tuple) -> str | None:
+    """Which part differs: what was read, or what is kept."""
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        return None
+    if equal(got[1], expected[1]) and isinstance(got[0], Tensor) and got[0].shape == expected[0].shape:
+        return "The cache is right; what x has read is not: attention(x, keys, values) over all of them."
+    if equal(got[0], expected[0]):
+        return "What x has read is right; the keys and values you return for the next step are not."
+    return None
 
 
 cached_step = Check(
@@ -220,6 +399,26 @@ cached_step = Check(
         "What is returned is only the new token's keys and values: the others are lost.": _cached(keep="new"),
         "The new token is put in front of the others. Without a mask the output is the same, but the next causal mask "
         "will hide the wrong ones: append at the end.": _cached(order=-1),
+        "Keys and values are exchanged when attending.": _cached(swap=True),
+        "The new token is appended twice: its keys and values are in the row already.": _cached(read="twice"),
+        "x is added: the residual connection stands outside of this step.": _cached(residual=1),
+        "Only the keys are kept for the next step: the values have to be appended, too.": _cached(keep="mixed"),
+        "The cache is returned in the wrong order: (keys, values).": (
+            lambda attention, x, past: (
+                one_cached_step(attention, x, past)[0],
+                one_cached_step(attention, x, past)[1][::-1],
+            )
+        ),
+        "The output has lost a dimension: [B, 1, D].": _cached(change=lambda output: output[:, 0]),
+        "Return two things: what x has read, and the pair (keys, values).": (
+            lambda attention, x, past: (one_cached_step(attention, x, past)[0], *one_cached_step(attention, x, past)[1])
+        ),
+        "The cache is not returned.": lambda attention, x, past: one_cached_step(attention, x, past)[0],
+        "The output is returned last; it comes first.": (
+            lambda attention, x, past: one_cached_step(attention, x, past)[::-1]
+        ),
         "Joined along the wrong dimension: keys are [B, H, P, D/H], tokens are dimension 2.": _cached(dim=1),
     },
+    rules=(_cache_rules,),
+    parts=("what x has read", "(keys, values)"),
 )

@@ -5,9 +5,14 @@
 Notes:
 
 * A check has the library's function, a few small cases, and typical mistakes, each written as a wrong function. An
-  answer that behaves like one of them gets its message; any other wrong answer gets the smallest case on which it
-  differs.
-* Cases are made anew for every run, so a function that changes its input in place is detected and does no harm.
+  answer that behaves like one of them gets its message; any other wrong answer is described: by the check's rules, by
+  the differences that occur in every subject (comparison.py), and by the smallest case on which it differs.
+* Cases are made anew for every run, and compared afterwards with what they were: a function that changes its input in
+  place is told so.
+* A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
+  fails, as does one whose gradient reaches them where none should.
+* An error in the student's function is the student's; any other error is the check's own, and its verdict says so.
+* While nbgrader executes a notebook, a verdict other than "passed" is raised as an error, so that it costs its points.
 * `check.solution` is the library's function, and `show_source(check.solution)` shows its source, folded: the solution
   is always the current code.
 
@@ -18,17 +23,33 @@ from __future__ import annotations
 
 import html
 import inspect
+import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-PASSED, FAILED, NOT_ATTEMPTED = "passed", "failed", "not attempted"
-_SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…"}
-_COLORS = {PASSED: "#0072B2", FAILED: "#D55E00", NOT_ATTEMPTED: "#999999"}  # distinguishable with color blindness
+from blip2_lab.teaching.checks.comparison import (
+    describe,
+    describe_difference,
+    diagnose,
+    equal,
+    format_value,
+    ignores_input,
+)
+
+PASSED, FAILED, NOT_ATTEMPTED, BROKEN = "passed", "failed", "not attempted", "the check itself failed"
+_SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…", BROKEN: "!"}
+_COLORS = {  # distinguishable with color blindness
+    PASSED: "#0072B2", FAILED: "#D55E00", NOT_ATTEMPTED: "#999999", BROKEN: "#CC79A7",
+}  # fmt: skip
+#: Set by nbgrader in the kernel: "autograde" or "validate".
+GRADING = "NBGRADER_EXECUTION"
 
 
 @dataclass(frozen=True)
@@ -58,26 +79,76 @@ class Verdict:
         )
 
 
+class NotPassed(AssertionError):
+    """Raised with a verdict's text while nbgrader executes a notebook: the cell then earns no points."""
+
+
+def graded(verdict: Verdict) -> Verdict:
+    """The verdict. While nbgrader executes the notebook, one that is not "passed" raises NotPassed instead."""
+    if os.environ.get(GRADING) and not verdict.passed:
+        raise NotPassed(str(verdict))
+    return verdict
+
+
+# --- Cases ----------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Case:
-    """One small input: its description in words, and the arguments."""
+    """One small input: its description in words, and the arguments.
+
+    learns  name in words -> a leaf tensor that the arguments are made of, or a parameter of one of them. The gradient
+            of the answer must reach it just as the library's does.
+    """
 
     description: str
     args: tuple
+    learns: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def learning(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf that asks for a gradient, and a tensor of the same numbers made of it, for a case's arguments.
+
+    The argument is no leaf, so that a change in place is possible and can be told.
+    """
+    leaf = tensor.detach().clone().requires_grad_()
+    return leaf, leaf * 1
+
+
+class AnswerError(Exception):
+    """An error raised by the student's code, apart from errors of the check itself."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a function gave for a case: its value (or the error it raised), and the gradients that reach what learns."""
+
+    value: Any
+    gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
+    backward_error: str = ""
+
+
+# --- Check ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Check:
     """Called with a student's function, returns a Verdict.
 
-    solution   the library's function
-    cases      returns the inputs, smallest first, the same at every call
-    verified   what a passed check has verified, one sentence
-    mistakes   message -> a function that makes this mistake
-    rules      further diagnoses: (case, got, expected) -> message or None
-    show       (case, got, expected) -> the counterexample in a few lines
-    run        (function, args) -> the value that is compared; by default the return value
-    tolerance  absolute and relative tolerance of numbers
+    solution     the library's function
+    cases        returns the inputs, smallest first, the same at every call
+    verified     what a passed check has verified, one sentence
+    mistakes     message -> a function that makes this mistake
+    rules        further diagnoses: (case, got, expected) -> message or None
+    show         (case, got, expected) -> the counterexample in a few lines
+    run          (function, args) -> the value that is compared; by default the return value
+    tolerance    absolute and relative tolerance of numbers
+    parts        names of the parts of an answer of several
+    no_gradient  the message for an answer whose gradient reaches a tensor that the library's does not reach
     """
 
     name: str
@@ -89,161 +160,226 @@ class Check:
     show: Callable[[Case, Any, Any], str] | None = None
     run: Callable[[Callable, tuple], Any] = lambda function, args: function(*args)
     tolerance: float = 1e-4
+    parts: Sequence[str] = ()
+    no_gradient: str = ""
 
     def __call__(self, answer: Callable) -> Verdict:
-        cases, asked = self.cases(), self.cases()
-        expected = [self._run(self.solution, case.args) for case in self.cases()]
+        try:
+            verdict = self._verdict(answer)
+        except Exception as error:  # the student's errors were caught before: this one is ours
+            message = (
+                f"This check stopped with {type(error).__name__}: {error}. That is a fault of the check, not of your "
+                "answer. Please report it together with your answer; whoever grades has to look at it."
+            )
+            verdict = Verdict(BROKEN, self.name, message)
+        return graded(verdict)
+
+    def _verdict(self, answer: Callable) -> Verdict:
+        if not callable(answer):
+            message = f"Pass the function itself, without calling it; this is {describe(answer)}."
+            return Verdict(FAILED, self.name, message)
+        guarded = _guarded(answer)
+        before, asked = self.cases(), self.cases()
+        expected = self._expected
         got = []
         for case in asked:
             try:
-                got.append(self._run(answer, case.args))
-            except NotImplementedError:
-                return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
-            except Exception as error:  # any error of the student's code becomes a sentence
-                got.append(error)
-        same = [equal(ours, theirs, self.tolerance) for ours, theirs in zip(got, expected, strict=True)]
+                got.append(self._run(guarded, case))
+            except AnswerError as wrapped:
+                if not got and _is_stub(wrapped.error, answer):
+                    return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
+                got.append(_Result(wrapped.error))
+        ours, theirs = [result.value for result in got], [result.value for result in expected]
+        same = [equal(a, b, self.tolerance) for a, b in zip(ours, theirs, strict=True)]
+        changed = next((b for b, a in zip(before, asked, strict=True) if not equal(a.args, b.args, 0.0)), None)
         if all(same):
-            for before, after in zip(cases, asked, strict=True):
-                if not equal(after.args, before.args, 0.0):
-                    message = "The answer is right, but your function changes its input in place. Work on a copy."
-                    return Verdict(FAILED, self.name, message, f"input: {before.description}")
-            return Verdict(PASSED, self.name, self.verified)
+            return self._promises(got, expected, asked, changed)
         first = same.index(False)
-        message = self._diagnose(got, expected, cases, first)
-        if isinstance(got[first], Exception):
-            message = message or _error_message(got[first], answer)
-            return Verdict(FAILED, self.name, message, f"input: {cases[first].description}")
-        message = message or _describe_difference(got[first], expected[first], self.tolerance)
-        show = self.show or _side_by_side
-        return Verdict(FAILED, self.name, message, show(cases[first], got[first], expected[first]))
+        case = before[first]
+        message = self._diagnose(guarded, ours, theirs, first)
+        if changed is not None and (message is None or isinstance(ours[first], BaseException)):
+            message = f"Your function changes its input in place ({changed.description}). Work on a copy."
+        if isinstance(ours[first], BaseException):
+            message = message or _error_message(ours[first], answer)
+            return Verdict(FAILED, self.name, message, f"input: {case.description}")
+        if message is None:
+            told = _or_none(describe_difference, ours[first], theirs[first], self.tolerance, self.parts)
+            message = told or f"Your answer is of another kind: {describe(ours[first])}."
+            if first and len(before) > 1:
+                message += f" (Right for: {before[0].description}.)"
+        shown = _or_none(self.show or _side_by_side, case, ours[first], theirs[first])
+        return Verdict(FAILED, self.name, message, shown or f"input: {case.description}")
 
-    def _run(self, function: Callable, args: tuple) -> Any:
+    def _promises(
+        self, got: Sequence[_Result], expected: Sequence[_Result], cases: Sequence[Case], changed: Case | None
+    ) -> Verdict:
+        """The verdict on an answer whose values are right: is its input as before, and where does its gradient go?"""
+        if changed is not None:
+            message = "The answer is right, but your function changes its input in place. Work on a copy."
+            return Verdict(FAILED, self.name, message, f"input: {changed.description}")
+        for case, ours, theirs in zip(cases, got, expected, strict=True):
+            message = _compare_gradients(ours, theirs, self.no_gradient)
+            if message:
+                return Verdict(FAILED, self.name, message, f"input: {case.description}")
+        return Verdict(PASSED, self.name, self.verified)
+
+    def _run(self, function: Callable, case: Case) -> _Result:
         torch.manual_seed(0)
         with torch.enable_grad():
-            return self.run(function, args)
+            value = self.run(function, case.args)
+            gradients, error = _gradients(value, case.learns) if case.learns else ({}, "")
+        return _Result(value, gradients, error)
 
-    def _diagnose(self, got: list, expected: list, cases: Sequence[Case], first: int) -> str | None:
+    def _diagnose(self, answer: Callable, got: list, expected: list, first: int) -> str | None:
         """The message of the mistake that gives the same answers, or of the first rule that applies, or None."""
         if got[first] is None:
             return "Your function returns nothing: is there a `return`?"
-        for message, wrong in self.mistakes.items():
-            theirs = [self._attempt(wrong, case.args) for case in self.cases()]
-            if all(equal(a, b, self.tolerance) for a, b in zip(got, theirs, strict=True)):
+        allowed = max(1, len(got) // 7) if len(got) > 2 else 0
+        closest, nearly = None, allowed + 1
+        for message in self.mistakes:
+            theirs = self._wrong_values(message)
+            same = [equal(a, b, self.tolerance) for a, b in zip(got, theirs, strict=True)]
+            if all(same):
                 return message
-        if isinstance(got[first], Exception):
+            if same[first] and same.count(False) < nearly:
+                closest, nearly = message, same.count(False)
+        if closest:  # the same mistake, in code that also fails on a case of another form
+            return closest
+        if isinstance(got[first], BaseException):
             return None
-        messages = (rule(cases[first], got[first], expected[first]) for rule in self.rules)
-        return next((message for message in messages if message), None)
+        case = self.cases()[first]
+        messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
+        return next((message for message in messages if message), None) or self._general(answer, got, expected)
 
-    def _attempt(self, wrong: Callable, args: tuple) -> Any:
-        """A mistake may raise an error on a case, as the student's function then does."""
+    def _general(self, answer: Callable, got: list, expected: list) -> str | None:
+        """A difference that can occur in every subject, or None."""
+        message = diagnose(got, expected, self.tolerance)
+        if message or any(isinstance(value, BaseException) for value in got):
+            return message
+        again = [self._attempt(answer, case) for case in self.cases()]
+        if not all(equal(a, b, self.tolerance) for a, b in zip(again, got, strict=True)):
+            return "Your function gives another answer each time it is called with the same input."
+        if ignores_input(got, expected):
+            return "Your function gives the same answer to every input."
+        unchanged = [[equal(value, arg) for arg in case.args] for value, case in zip(got, self.cases(), strict=True)]
+        if unchanged and any(all(column) for column in zip(*unchanged, strict=False)):
+            return "Your function returns one of its arguments as it is."
+        return None
+
+    @cached_property
+    def _expected(self) -> list[_Result]:
+        """What the library's function gives."""
+        return [self._run(self.solution, case) for case in self.cases()]
+
+    @cached_property
+    def _known(self) -> dict[str, list]:
+        """Values of mistakes that were computed before: they do not depend on the student's answer."""
+        return {}
+
+    def _wrong_values(self, message: str) -> list:
+        if message not in self._known:
+            self._known[message] = [self._attempt(self.mistakes[message], case) for case in self.cases()]
+        return self._known[message]
+
+    def _attempt(self, wrong: Callable, case: Case) -> Any:
+        """The value; a mistake may raise an error on a case, as the student's function then does."""
         try:
-            return self._run(wrong, args)
+            return self._run(wrong, Case(case.description, case.args)).value
+        except AnswerError as wrapped:
+            return wrapped.error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             return error
 
 
-def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any, str] | None = None) -> Verdict:
-    """Compare a prediction, made before running, with the result.
-
-    guess     None: not attempted
-    because   the reason for the result, one sentence
-    tempting  wrong answer -> the reasoning that leads to it
-    """
-    name, shown = "prediction", f"{truth:.4g}" if isinstance(truth, float) else f"{truth}"
-    if guess is None:
-        return Verdict(NOT_ATTEMPTED, name, f"It is {shown}. {because}".strip())
-    if isinstance(truth, float) and isinstance(guess, int | float):
-        right = abs(guess - truth) <= 0.1 * abs(truth)
-    else:
-        right = guess == truth
-    if right:
-        return Verdict(PASSED, name, f"It is {shown}. {because}".strip())
-    thought = (tempting or {}).get(guess, "")
-    return Verdict(FAILED, name, " ".join(part for part in (f"It is {shown}, not {guess}.", thought, because) if part))
+@contextmanager
+def students_code() -> Iterator[None]:
+    """Errors in here, `exit()` included, are the student's: they are raised as AnswerError."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise AnswerError(error) from error
 
 
-# --- Comparing ------------------------------------------------------------------------------------------------------
+def _guarded(answer: Callable) -> Callable:
+    def call(*args: Any, **options: Any) -> Any:
+        with students_code():
+            return answer(*args, **options)
+
+    return call
 
 
-def equal(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    """Equal shapes and kinds (bool or number) and close values; tuples, lists and dicts element by element."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if a.shape != b.shape or (a.dtype == torch.bool) != (b.dtype == torch.bool):
-            return False
-        return torch.allclose(a.detach().double(), b.detach().double(), rtol=tolerance, atol=tolerance, equal_nan=True)
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(equal(x, y, tolerance) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key], tolerance) for key in a)
-    if isinstance(a, Exception) and isinstance(b, Exception):
-        return type(a) is type(b)
-    if isinstance(a, torch.Generator | torch.nn.Module):
-        return True  # the state of a generator changes with use; modules are compared by their outputs
-    if isinstance(a, int | float) and isinstance(b, int | float) and isinstance(a, bool) == isinstance(b, bool):
-        return abs(a - b) <= tolerance * max(1.0, abs(b))
-    return type(a) is type(b) and a == b
+def _is_stub(error: BaseException, answer: Callable) -> bool:
+    """Whether it is the exercise's own `raise NotImplementedError`, not one from inside a library."""
+    if not isinstance(error, NotImplementedError):
+        return False
+    code = getattr(answer, "__code__", None)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return code is None or last.name == code.co_name
 
 
-def _describe_difference(got: Any, expected: Any, tolerance: float) -> str:
-    """The difference in words, for an answer that makes none of the known mistakes."""
-    if isinstance(expected, tuple) and not (isinstance(got, tuple | list) and len(got) == len(expected)):
-        return f"Return {len(expected)} things, in this order; yours returns {_describe(got)}."
-    if isinstance(expected, tuple | list) and isinstance(got, tuple | list):
-        for i, (ours, theirs) in enumerate(zip(got, expected, strict=False)):
-            if not equal(ours, theirs, tolerance):
-                return f"Part {i + 1} of your answer differs. {_describe_difference(ours, theirs, tolerance)}"
-        return f"Your answer has {len(got)} parts, the library's {len(expected)}."
-    if isinstance(expected, Tensor):
-        if not isinstance(got, Tensor):
-            return f"Return a tensor; yours returns {_describe(got)}."
-        if got.shape != expected.shape:
-            turned = " It looks transposed." if sorted(got.shape) == sorted(expected.shape) else ""
-            return f"The shape is {list(got.shape)} and should be {list(expected.shape)}.{turned}"
-        if (got.dtype == torch.bool) != (expected.dtype == torch.bool):
-            return f"The dtype is {got.dtype} and should be {expected.dtype}."
-        if got.isnan().any() and not expected.isnan().any():
-            return "There are NaNs in your answer: a division by zero, or a softmax over nothing but -inf."
-    return "The numbers differ; the smallest case where they do:"
+# --- Gradients ------------------------------------------------------------------------------------------------------
 
 
-def _describe(value: Any) -> str:
+def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
-        return f"a tensor of shape {list(value.shape)}"
-    if isinstance(value, tuple | list):
-        return f"{len(value)} things"
-    return f"{value!r}"
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _gradients(value: Any, learns: Mapping[str, Tensor]) -> tuple[dict[str, Tensor | None], str]:
+    """The gradient of a fixed weighted sum of the value on each tensor, None where there is none; and an error."""
+    total = 0.0
+    for i, tensor in enumerate(_tensors(value)):
+        if tensor.requires_grad:
+            weights = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+            total = total + (tensor.double() * weights).sum()
+    asking = {name: leaf for name, leaf in learns.items() if leaf.requires_grad}
+    found: dict[str, Tensor | None] = dict.fromkeys(learns)
+    if isinstance(total, Tensor) and asking:
+        try:
+            gradients = torch.autograd.grad(total, list(asking.values()), allow_unused=True)
+        except RuntimeError as error:
+            return found, str(error)
+        found.update(zip(asking, gradients, strict=True))
+    return found, ""
+
+
+def _compare_gradients(ours: _Result, theirs: _Result, no_gradient: str) -> str | None:
+    """What is wrong with the gradients of an answer of the right value, or None."""
+    if ours.backward_error:
+        return f"The value is right, but its gradient cannot be computed: {ours.backward_error}"
+    for name, expected in theirs.gradients.items():
+        got = ours.gradients[name]
+        has, should = (gradient is not None and bool(gradient.any()) for gradient in (got, expected))
+        if has and not should and no_gradient:
+            return no_gradient
+        if should and not has:
+            return (
+                f"The value is right, but no gradient reaches {name}, so nothing is learned there: look for detach, "
+                "no_grad, float(), .item(), .data, numpy or torch.tensor in your function."
+            )
+        if should and not equal(got, expected, 1e-3):
+            return (
+                f"The value is right, but only a part of the gradient reaches {name}: some step is cut off by detach, "
+                "no_grad, float(), .item(), .data, numpy or torch.tensor."
+            )
+    return None
+
+
+# --- In words -------------------------------------------------------------------------------------------------------
+
+
+def _or_none(describing: Callable[..., str | None], *args: Any) -> str | None:
+    """What a description says, or None where the answer is too strange for it: that is no fault of the check's."""
+    try:
+        return describing(*args)
+    except (RuntimeError, ValueError, TypeError, LookupError, OverflowError, AttributeError):
+        return None
 
 
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:
     return f"input: {case.description}\nyours:\n{format_value(got)}\nthe library's:\n{format_value(expected)}"
-
-
-def format_value(value: Any, indent: str = "  ") -> str:
-    """A value in a few lines: small tensors in full, large ones by shape and first numbers."""
-    if isinstance(value, Tensor):
-        value = value.detach()
-        if value.numel() > 64:
-            head = ", ".join(f"{number:.3f}" for number in value.flatten()[:4].double().tolist())
-            return f"{indent}shape {list(value.shape)}: {head}, ..."
-        if value.ndim == 2:
-            return "\n".join(indent + " ".join(_number(x) for x in row) for row in value.tolist())
-        return indent + str(_rounded(value.tolist()))
-    if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
-        return "\n".join(format_value(part, indent) for part in value)
-    if isinstance(value, dict):
-        return "\n".join(f"{indent}{key}: {part}" for key, part in value.items())
-    return f"{indent}{value}"
-
-
-def _number(x: float | int | bool) -> str:
-    return f"{x:7.3f}" if isinstance(x, float) else f"{int(x):2d}"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return round(value, 3) if isinstance(value, float) else value
 
 
 # --- Sources --------------------------------------------------------------------------------------------------------
@@ -255,8 +391,10 @@ def qualified_name(thing: Callable) -> str:
     return f"{module}.{thing.__qualname__}"
 
 
-def _error_message(error: Exception, answer: Callable) -> str:
+def _error_message(error: BaseException, answer: Callable) -> str:
     """An exception as a sentence, with the line of the student's function that raised it."""
+    if isinstance(error, SystemExit):
+        return "Your function ends the whole program (exit or quit): return an answer instead."
     code = getattr(answer, "__code__", None)
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.name == code.co_name]
     line = f" in the line `{here[-1].line}`" if here and here[-1].line else ""

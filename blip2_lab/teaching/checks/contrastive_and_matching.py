@@ -7,14 +7,18 @@ Paper: section 3.2. Notebooks: 05, 06.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2_lab.models import losses
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.comparison import describe
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
@@ -33,10 +37,19 @@ def _similarity_cases() -> list[Case]:
     one = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[0.6, 0.8]])
     two = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [-1.0, 0.0]]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     return [
-        Case("1 image of 2 queries, 1 text", one),
-        Case("2 images of 2 queries, 2 texts", two),
-        Case("2 images of 3 queries, 4 texts", (_unit(2, 3, 5), _unit(4, 5, seed=1))),
+        _embeds_case("1 image of 2 queries, 1 text", *one),
+        _embeds_case("2 images of 2 queries, 2 texts", *two),
+        _embeds_case("2 images of 3 queries, 4 texts", _unit(2, 3, 5), _unit(4, 5, seed=1)),
+        _embeds_case(
+            "every cosine is below 0", torch.tensor([[[-0.6, -0.8], [-1.0, 0.0]]]), torch.tensor([[1.0, 0.0]])
+        ),
     ]
+
+
+def _embeds_case(description: str, image: Tensor, text: Tensor, *more: float) -> Case:
+    """Embeddings normalized from tensors that learn, so that normalizing them once more changes no gradient."""
+    raw = {"the image embeddings": image.clone().requires_grad_(), "the text embeddings": text.clone().requires_grad_()}
+    return Case(description, (*(F.normalize(leaf, dim=-1) for leaf in raw.values()), *more), raw)
 
 
 itc_similarity = Check(
@@ -55,6 +68,34 @@ itc_similarity = Check(
         "Averaging the queries before comparing is not the best query's similarity.": (
             lambda image, text: F.normalize(image.mean(1), dim=-1) @ text.T
         ),
+        "The largest *absolute* cosine: an opposite vector is not similar. No abs().": (
+            lambda image, text: _cosines(image, text).abs().amax(1)
+        ),
+        "The squares of the cosines: an opposite vector is not similar.": (
+            lambda image, text: _cosines(image, text).square().amax(1)
+        ),
+        "Only the last query is used.": lambda image, text: _cosines(image, text)[:, -1],
+        "The best query's *number* is returned; its cosine is asked for: .max(dim=1).values.": (
+            lambda image, text: _cosines(image, text).argmax(1)
+        ),
+        "`max(dim=1)` returns values and indices: take .values.": lambda image, text: _cosines(image, text).max(1),
+        "The largest of all: take the max over the queries only, dim=1.": lambda image, text: _cosines(
+            image, text
+        ).max(),
+        "The queries are not reduced yet: take the max over them, [B, M].": _cosines,
+        "Each image is compared with its own text only: every image meets every text, [B, M].": (
+            lambda image, text: torch.einsum("bqe,be->bq", image, text[: len(image)]).amax(1)
+        ),
+        "A soft maximum (logsumexp) is not the maximum.": lambda image, text: _cosines(image, text).logsumexp(1),
+        "A mean weighted by a softmax is not the best query's cosine.": (
+            lambda image, text: (_cosines(image, text).softmax(1) * _cosines(image, text)).sum(1)
+        ),
+        "That is a distance; the cosine is asked for.": lambda image, text: torch.cdist(image, text[None]).amin(1),
+        "That is 1 minus the cosine.": lambda image, text: 1 - _cosines(image, text).amax(1),
+        "One query is chosen for all texts of an image: take the max for each text.": (
+            lambda image, text: torch.stack([c[c.sum(1).argmax()] for c in _cosines(image, text)])
+        ),
+        "Cosines below 0 are cut off.": lambda image, text: _cosines(image, text).amax(1).clamp(min=0),
     },
 )
 
@@ -68,25 +109,37 @@ def contrastive_loss_of(image_embeds: Tensor, text_embeds: Tensor, temperature: 
 
 def _contrast(
     *, scale: Callable = lambda s, t: s / t, ways: tuple[int, ...] = (0, 1), share: float = 0.5,
-    reduction: str = "mean", pool: Callable = lambda cosines: cosines.amax(1),
+    reduction: str = "mean", pool: Callable = lambda cosines: cosines.amax(1), smoothing: float = 0.0,
+    twice: bool = False, shift: int = 0, negatives_only: bool = False,
 ) -> Callable:  # fmt: skip
     """`contrastive_loss_of` with one thing done differently."""
 
     def wrong(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
         similarity = scale(pool(_cosines(image_embeds, text_embeds)), temperature)
-        targets = torch.arange(len(similarity))
-        both = similarity, similarity.T
-        return sum(F.cross_entropy(both[way], targets, reduction=reduction) for way in ways) * share
+        targets = (torch.arange(len(similarity)) + shift) % len(similarity)
+        both = [similarity, similarity.T]
+        if twice:
+            both = [way.softmax(1) for way in both]
+        if negatives_only:
+            own = torch.eye(len(similarity), dtype=torch.bool)
+            both = [(way.diagonal() - way.masked_fill(own, -torch.inf).logsumexp(1)) for way in both]
+            return -sum(way.mean() for way in both) / 2
+        options = {"reduction": reduction, "label_smoothing": smoothing}
+        return sum(F.cross_entropy(both[way], targets, **options) for way in ways) * share
 
     return wrong
+
+
+def _probabilities(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
+    return (losses.itc_similarity(image_embeds, text_embeds) / temperature).softmax(dim=1)
 
 
 contrastive_loss = Check(
     "contrastive_loss",
     contrastive_loss_of,
     lambda: [
-        Case(f"{n} pairs, 3 queries, temperature {t}", (_unit(n, 3, 4, seed=n), _unit(n, 4, seed=9), t))
-        for n, t in ((2, 0.5), (4, 0.07))
+        _embeds_case(f"{n} pairs, 3 queries, temperature {t}", _unit(n, 3, 4, seed=n), _unit(n, 4, seed=9), t)
+        for n, t in ((2, 0.5), (4, 0.07), (5, 1.0))
     ],
     "Cross-entropy over cosines / temperature, image to text and text to image, averaged.",
     {
@@ -104,6 +157,46 @@ contrastive_loss = Check(
         "Summed over the batch: average, so that the loss does not grow with the batch.": _contrast(reduction="sum"),
         "The mean over the queries instead of the max.": _contrast(pool=lambda cosines: cosines.mean(1)),
         "The other sign: cross-entropy is minus the logarithm of the right one's probability.": _contrast(share=-0.5),
+        "There is a softmax before cross_entropy, which takes one itself: give it the similarities / temperature.": (
+            _contrast(twice=True)
+        ),
+        "The temperature divides the loss; it belongs inside, under the similarities.": (
+            lambda image, text, t: _contrast(scale=lambda s, t: s)(image, text, t) / t
+        ),
+        "The temperature multiplies the loss; it belongs inside, under the similarities.": (
+            lambda image, text, t: contrastive_loss_of(image, text, t) * t
+        ),
+        "Labels are smoothed here (0.1); this exercise asks for none.": _contrast(smoothing=0.1),
+        "Similarities are divided by the temperature twice.": _contrast(scale=lambda s, t: s / t**2),
+        "Similarities are divided by the root of the temperature.": _contrast(scale=lambda s, t: s / t**0.5),
+        "exp(temperature) is CLIP's logit_scale; here the temperature itself divides.": (
+            _contrast(scale=lambda s, t: s * math.exp(t))
+        ),
+        "Divided by exp(temperature): divide by the temperature itself.": _contrast(scale=lambda s, t: s / math.exp(t)),
+        "Summed over the batch and over the directions: take the mean of both.": _contrast(reduction="sum", share=1.0),
+        "One loss for each pair: average over the batch to a scalar.": _contrast(reduction="none"),
+        "The targets are shifted: row b belongs with column b.": _contrast(shift=1),
+        "The right one is missing under the fraction: a softmax sums over all candidates, the right one included.": (
+            _contrast(negatives_only=True)
+        ),
+        "The first query is used instead of the best one.": _contrast(pool=lambda cosines: cosines[:, 0]),
+        "The probabilities are averaged, without a logarithm.": (
+            lambda image, text, t: 1 - _probabilities(image, text, t).diagonal().mean()
+        ),
+        "Only the similarity of the right pairs: without the others there is no contrast.": (
+            lambda image, text, t: -(losses.itc_similarity(image, text) / t).diagonal().mean()
+        ),
+        "That is a yes-or-no loss for each pair (sigmoid); ITC chooses one of the batch (softmax).": (
+            lambda image, text, t: F.binary_cross_entropy_with_logits(
+                losses.itc_similarity(image, text) / t, torch.eye(len(image))
+            )
+        ),
+        "The logarithm is taken to base 2; cross-entropy takes the natural one.": (
+            lambda image, text, t: contrastive_loss_of(image, text, t) / math.log(2)
+        ),
+        "Divided by the batch once more: cross_entropy has averaged already.": (
+            lambda image, text, t: contrastive_loss_of(image, text, t) / len(image)
+        ),
     },
 )
 
@@ -114,16 +207,34 @@ def _negative_cases() -> list[Case]:
     three = torch.tensor([[9.0, 2.0, 1.0], [0.0, 9.0, 0.0], [3.0, 1.0, 9.0]])
     four = 3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(2))
     same_image = torch.tensor([0, 1, 0, 2])
-    return [
-        Case("3 pairs, similarity [[9, 2, 1], [0, 9, 0], [3, 1, 9]]", (three, torch.eye(3, dtype=torch.bool))),
-        Case("4 pairs of which the first and third show the same image", (four, same_image[:, None] == same_image)),
-    ]
+    low = torch.tensor([[14.0, -12.0, -13.0], [-11.0, 14.0, -14.0], [-14.0, -13.0, 14.0]])
+    wide = 2 * torch.randn(3, 5, generator=torch.Generator().manual_seed(4))
+    made = []
+    for description, similarity, positives in (
+        ("3 pairs, similarity [[9, 2, 1], [0, 9, 0], [3, 1, 9]]", three, torch.eye(3, dtype=torch.bool)),
+        ("4 pairs of which the first and third show the same image", four, same_image[:, None] == same_image),
+        ("3 pairs, the wrong ones with similarities near -12", low, torch.eye(3, dtype=torch.bool)),
+        ("3 images and 5 texts of which the last two belong to image 2", wide, torch.eye(3, 5, dtype=torch.bool)),
+    ):
+        if similarity is wide:
+            positives[2, 3:] = True
+        leaf, used = learning(similarity)
+        made.append(Case(description, (used, positives), {"the similarity": leaf}))
+    return made
 
 
-def _weights_and_gradient(function: Callable, args: tuple) -> tuple[Tensor, bool]:
-    similarity, positives = args
-    weights = function(similarity.clone().requires_grad_(), positives)
-    return (weights.detach(), weights.requires_grad) if isinstance(weights, Tensor) else weights
+def _weights_rules(case: Case, got: object, expected: Tensor) -> str | None:
+    """Which property of the weights does not hold."""
+    positives = case.args[1]
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point() or got.isnan().any():
+        return None
+    if (got < -1e-6).any():
+        return "There are negative weights: those are scores, or a logarithm."
+    if (got[positives] > 1e-5).any():
+        return "A positive still gets weight: its similarity has to be so low that nothing is left (-10000, or -inf)."
+    if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
+        return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): softmax over the candidates, dim=1."
+    return "Rows sum to 1 and positives have none, but the shares are not those of a softmax of the similarities."
 
 
 def _softmax(similarity: Tensor, positives: Tensor, sign: float = 1.0, dim: int = 1) -> Tensor:
@@ -154,42 +265,134 @@ negative_weights = Check(
         "Columns sum to 1 here; each row draws its own negative.": (
             lambda similarity, positives: _softmax(similarity, positives, dim=0)
         ),
-        "A gradient flows through the weights. Drawing is no part of the loss: detach the similarity.": (
-            lambda similarity, positives: similarity.masked_fill(positives, -10000.0).softmax(1)
+        "The mask is upside down: `positives` is True where a pair is right, and those are to be taken out.": (
+            lambda similarity, positives: _softmax(similarity, ~positives)
+        ),
+        "Positives get the similarity 0 (similarity * ~positives), and exp(0) is 1: take -10000 or -inf.": (
+            lambda similarity, positives: (similarity.detach() * ~positives).softmax(1)
+        ),
+        "-10 is not low enough for the positives: take -10000 or -inf.": (
+            lambda similarity, positives: similarity.detach().masked_fill(positives, -10.0).softmax(1)
+        ),
+        "Those are similarities: the softmax is missing.": (
+            lambda similarity, positives: similarity.detach().masked_fill(positives, -10000.0)
+        ),
+        "log_softmax gives logarithms: take softmax.": (
+            lambda similarity, positives: similarity.detach().masked_fill(positives, -10000.0).log_softmax(1)
+        ),
+        "The softmax runs over the whole matrix: over each row.": (
+            lambda similarity, positives: (
+                similarity.detach().masked_fill(positives, -1e4).flatten().softmax(0).view(similarity.shape)
+            )
+        ),
+        "A sigmoid is no softmax: rows do not share out 1.": (
+            lambda similarity, positives: similarity.detach().sigmoid().masked_fill(positives, 0.0)
+        ),
+        "The hardest negative gets everything: draw by a softmax, not the largest.": (
+            lambda similarity, positives: F.one_hot(
+                similarity.detach().masked_fill(positives, -1e4).argmax(1), similarity.shape[1]
+            ).float()
+        ),
+        "Similarities are shared out as they are: without exp they are no shares.": (
+            lambda similarity, positives: F.normalize(
+                similarity.detach().masked_fill(positives, 0.0).clamp(min=0), p=1, dim=1
+            )
+        ),
+        "The softmax is taken twice.": (lambda similarity, positives: _softmax(similarity, positives).softmax(1)),
+        "The similarities are divided by a temperature; they are already.": (
+            lambda similarity, positives: _softmax(similarity / 0.07, positives)
+        ),
+        "The similarities are multiplied by a temperature: the choice becomes nearly even.": (
+            lambda similarity, positives: _softmax(similarity * 0.07, positives)
+        ),
+        "Every second one is hard and the rest even: use the softmax of the similarity alone.": (
+            lambda similarity, positives: (
+                (_softmax(similarity, positives) + F.normalize((~positives).float(), p=1, dim=1)) / 2
+            )
         ),
     },
-    run=_weights_and_gradient,
+    rules=(_weights_rules,),
+    no_gradient="A gradient flows through the weights. Drawing is no part of the loss: detach the similarity.",
 )
 
-DRAWS = 400
+DRAWS = 20_000
 
 
-def _frequencies(function: Callable, args: tuple) -> Tensor | object:
-    """How often each row draws each candidate, [B, M]; or the return value, if it is not a long[B]."""
+def _draw_cases() -> list[Case]:
+    """Few rows, to be drawn from as they are, and the same rows many times, to count what is drawn."""
+    made = []
+    for case in _negative_cases():
+        similarity, positives = (tensor.detach() for tensor in case.args)
+        made.append(Case(case.description, (similarity, positives)))
+    similarity = torch.tensor([[9.0, 2.0, 1.0, 0.5], [2.0, 3.0, 1.0, 0.0], [-14.0, -13.0, 14.0, -13.5]])
+    positives = torch.tensor([[True, False, False, False], [False, True, False, False], [False, False, True, False]])
+    rows = DRAWS // 3
+    many = similarity.repeat(rows, 1), positives.repeat(rows, 1)
+    made.append(Case(f"3 rows of 4 candidates, {rows} times: how often is each drawn?", many))
+    return made
+
+
+def _drawn(function: Callable, args: tuple) -> dict:
+    """What is drawn: valid indices, how often each (of the last case), and whether the generator alone decides."""
     similarity, positives = args
-    generator = torch.Generator().manual_seed(1)
-    draws = [function(similarity.clone(), positives.clone(), generator) for _ in range(DRAWS)]
+    draws, untouched = [], True
+    for seed, other_seed in ((1, 0), (1, 1), (2, 0)):
+        torch.manual_seed(other_seed), random.seed(other_seed), np.random.seed(other_seed)
+        generator = torch.Generator().manual_seed(seed)
+        similar, positive = similarity.clone(), positives.clone()
+        draws.append(function(similar, positive, generator))
+        untouched = untouched and torch.equal(similar, similarity) and torch.equal(positive, positives)
+    function(similarity.clone(), positives.clone())
     first = draws[0]
-    if not isinstance(first, Tensor) or first.shape != similarity.shape[:1] or first.is_floating_point():
-        return {"returned": first}
-    return F.one_hot(torch.stack(draws), similarity.shape[1]).float().mean(0)
+    if not all(_is_index(draw, similarity) for draw in draws):
+        return {"returned": describe(first) + (f" of {first.dtype}" if isinstance(first, Tensor) else "")}
+    rows = torch.arange(len(similarity))
+    found = {
+        "input as before": untouched,
+        "a positive drawn": any(bool(positives[rows, draw].any()) for draw in draws),
+    }
+    if len(similarity) < 100:
+        return found
+    period = 3
+    counts = [F.one_hot(draw, similarity.shape[1]).view(-1, period, similarity.shape[1]) for draw in draws]
+    return found | {
+        "same generator, same draws": torch.equal(draws[0], draws[1]),
+        "another generator, other draws": not torch.equal(draws[0], draws[2]),
+        "how often": counts[0].float().mean(0),
+    }
 
 
-def _one_index_each(case: Case, got: object, expected: object) -> str | None:
-    if isinstance(got, dict):
-        return "Return long[B]: one index of a candidate for each row."
-    return None
+def _is_index(draw: object, similarity: Tensor) -> bool:
+    if not isinstance(draw, Tensor) or draw.shape != similarity.shape[:1] or draw.dtype != torch.int64:
+        return False
+    return bool((draw >= 0).all() and (draw < similarity.shape[1]).all())
 
 
-def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_rules(case: Case, got: dict, expected: dict) -> str | None:
+    """The first promise that is not kept."""
+    if "returned" in got:
+        return f"Return long[B]: one index of a candidate for each row; yours returns {got['returned']}."
+    if got["a positive drawn"]:
+        return "Positives are drawn, too: a true pair would be learned as a wrong one."
+    if not got["input as before"]:
+        return "Your function changes its input in place: ITC's loss is made of the same similarity. Work on a copy."
+    if not got.get("same generator, same draws", True):
+        return "The generator does not decide alone: give it to the function that draws (generator=generator)."
+    if not got.get("another generator, other draws", True):
+        return "Another generator gives the same draws: use the one that is given, and do not seed it anew."
+    return "Candidates are drawn, but not as often as the softmax of the similarity says."
+
+
+def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.multinomial(weights, 1, generator=generator).squeeze(1)
 
 
 sample_negatives = Check(
     "sample_negatives",
     losses.sample_negatives,
-    _negative_cases,
-    f"In {DRAWS} draws each candidate came up about as often as its weight says, a positive never.",
+    _draw_cases,
+    f"In {DRAWS} draws each candidate came up as often as its weight says, a positive never, and the generator alone "
+    "decides.",
     {
         "Always the hardest negative. Draw instead: the hardest is often a true pair that nobody labeled.": (
             lambda s, p, g=None: s.masked_fill(p, -10000.0).argmax(1)
@@ -207,10 +410,29 @@ sample_negatives = Check(
         "Those are weights. Draw an index with them (torch.multinomial).": (
             lambda s, p, g=None: losses.negative_weights(s, p)
         ),
+        "The generator is not used: give it to torch.multinomial, or a resumed training draws others.": (
+            lambda s, p, g=None: _draw(losses.negative_weights(s, p), None)
+        ),
+        "The generator is seeded anew at every call: then every batch draws the same.": (
+            lambda s, p, g=None: _draw(losses.negative_weights(s, p), torch.Generator().manual_seed(0))
+        ),
+        "The mask is upside down: only positives are drawn.": lambda s, p, g=None: _draw(_softmax(s, ~p), g),
+        "The weights are those of the similarities divided by a temperature once more.": (
+            lambda s, p, g=None: _draw(_softmax(s / 2, p), g)
+        ),
+        "The easiest negative, always: take the hard ones, and draw.": (
+            lambda s, p, g=None: s.masked_fill(p, 10000.0).argmin(1)
+        ),
+        "One row's draw for all rows: each row draws its own.": (
+            lambda s, p, g=None: _draw(losses.negative_weights(s, p), g)[:1].expand(len(s))
+        ),
+        "The wrong dtype: an index is long (int64).": lambda s, p, g=None: _draw(
+            losses.negative_weights(s, p), g
+        ).float(),
     },
-    rules=(_one_index_each,),
-    run=_frequencies,
-    tolerance=0.09,
+    rules=(_draw_rules,),
+    run=_drawn,
+    tolerance=0.03,
 )
 
 # --- ITM ------------------------------------------------------------------------------------------------------------
@@ -239,12 +461,28 @@ def _pairs(images: str, texts: str, labels: str) -> Callable:
     return wrong
 
 
+def _pairs_rules(case: Case, got: object, expected: tuple) -> str | None:
+    """Which third of which part differs."""
+    if not isinstance(got, tuple | list) or len(got) != 3:
+        return None
+    for name, ours, theirs in zip(("images", "texts", "labels"), got, expected, strict=True):
+        if not isinstance(ours, Tensor) or ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            return None
+        for third, a, b in zip(
+            ("true pairs", "wrong images", "wrong texts"), ours.chunk(3), theirs.chunk(3), strict=True
+        ):
+            if not torch.equal(a, b):
+                return f"`{name}` is {a.tolist()} for the {third} and should be {b.tolist()}."
+    return None
+
+
 itm_pairs = Check(
     "itm_pairs",
     pairs_for_matching,
     lambda: [
         Case("2 pairs", (torch.tensor([1, 0]), torch.tensor([1, 0]))),
         Case("3 pairs", (torch.tensor([2, 2, 0]), torch.tensor([1, 0, 1]))),
+        Case("4 pairs", (torch.tensor([3, 2, 1, 0]), torch.tensor([1, 2, 0, 2]))),
     ],
     "3B pairs: all true ones, each text with a wrong image, each image with a wrong text; class 1 is a match.",
     {
@@ -258,7 +496,35 @@ itm_pairs = Check(
         "The wrong texts are missing: two thirds of the pairs are wrong ones, half of them by the text.": (
             _pairs("oi", "oo", "10")
         ),
+        "The order is another one: [true; wrong image; wrong text].": _pairs("ooi", "oto", "100"),
+        "The true pairs stand at the end: [true; wrong image; wrong text].": _pairs("ioo", "oto", "001"),
+        "The wrong images are missing: each text needs one, too.": _pairs("oo", "ot", "10"),
+        "A wrong image meets a wrong text: each wrong one goes with a right partner.": _pairs("oii", "ott", "100"),
+        "The wrong texts go with the wrong images: take `own` for their images.": _pairs("oii", "oot", "100"),
+        "The wrong images go with the wrong texts: take `own` for their texts.": _pairs("oio", "ott", "100"),
+        "All pairs are true ones: the drawn indices are not used.": _pairs("ooo", "ooo", "100"),
+        "Everything is called no match.": _pairs("oio", "oot", "000"),
+        "The wrong texts are called a match.": _pairs("oio", "oot", "101"),
+        "The wrong images are called a match.": _pairs("oio", "oot", "110"),
+        "The labels are numbers of pairs; a label is 1 for a match and 0 for none.": (
+            lambda i, t: (*pairs_for_matching(i, t)[:2], torch.arange(3 * len(i)))
+        ),
+        "The pairs of a row stand side by side here; all true ones come first, then the two thirds of wrong ones.": (
+            lambda i, t: tuple(part.view(3, -1).T.flatten() for part in pairs_for_matching(i, t))
+        ),
+        "Three rows [3, B]: put them into one, [3B] (torch.cat, not torch.stack).": (
+            lambda i, t: tuple(part.view(3, -1) for part in pairs_for_matching(i, t))
+        ),
+        "Labels are float: cross-entropy wants long.": (
+            lambda i, t: (*pairs_for_matching(i, t)[:2], pairs_for_matching(i, t)[2].float())
+        ),
+        "Labels are bool: cross-entropy wants long.": (
+            lambda i, t: (*pairs_for_matching(i, t)[:2], pairs_for_matching(i, t)[2].bool())
+        ),
+        "The labels are missing: return images, texts and labels.": lambda i, t: pairs_for_matching(i, t)[:2],
     },
+    rules=(_pairs_rules,),
+    parts=("images", "texts", "labels"),
 )
 
 
@@ -271,7 +537,12 @@ def _itm_cases() -> list[Case]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         head = nn.Linear(4, 2)
-    return [Case(f"{b} pairs, {q} queries", (head, _unit(b, q, 4, seed=q))) for b, q in ((1, 2), (2, 3))]
+    made = []
+    for b, q in ((1, 2), (2, 3), (3, 5)):
+        leaf, query_output = learning(_unit(b, q, 4, seed=q))
+        learns = {"the head": head.weight, "the query outputs": leaf}
+        made.append(Case(f"{b} pairs, {q} queries", (head, query_output), learns))
+    return made
 
 
 itm_logits = Check(
@@ -289,5 +560,28 @@ itm_logits = Check(
             head(z).mean(1).softmax(1)
         ),
         "The verdicts of the queries are not averaged yet.": lambda head, z: head(z),
+        "log_softmax: cross-entropy wants logits, no softmax of any kind here.": (
+            lambda head, z: head(z).mean(1).log_softmax(1)
+        ),
+        "The softmax comes before the mean: average the logits.": lambda head, z: head(z).softmax(-1).mean(1),
+        "The mean goes over the two classes; it goes over the queries, dim=1.": lambda head, z: head(z).mean(-1),
+        "The mean goes over the batch; it goes over the queries, dim=1.": lambda head, z: head(z).mean(0),
+        "The mean of everything: average over the queries only, dim=1.": lambda head, z: head(z).mean(),
+        "Only the last query is asked.": lambda head, z: head(z)[:, -1],
+        "The smallest of the verdicts: average them.": lambda head, z: head(z).amin(1),
+        "The median is not the mean.": lambda head, z: head(z).median(1).values,
+        "Only the logit of a match: return both, [B, 2].": lambda head, z: head(z).mean(1)[:, 1],
+        "The two classes are exchanged.": lambda head, z: head(z).mean(1).flip(1),
+        "The head's bias is missing: call the head.": lambda head, z: (z @ head.weight.T).mean(1),
+        "The head is missing: these are query outputs.": lambda head, z: z.mean(1),
+        "The head is asked about the largest of the query outputs, not about each of them.": (
+            lambda head, z: head(z.amax(1))
+        ),
+        "The query outputs are normalized; the head takes them as they are.": (
+            lambda head, z: head(F.normalize(z.mean(1), dim=-1))
+        ),
+        "A dimension is kept: [B, 2], not [B, 1, 2].": lambda head, z: head(z).mean(1, keepdim=True),
+        "The decision (argmax) is returned; logits are asked for.": lambda head, z: head(z).mean(1).argmax(1),
+        "Divided by one query too few.": lambda head, z: head(z).sum(1) / (z.shape[1] - 1),
     },
 )

@@ -8,6 +8,7 @@ Paper: section 3.4. Notebook: 01.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.models import vision_encoder
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, students_code
 
 # --- The number of features -----------------------------------------------------------------------------------------
 
@@ -39,8 +40,15 @@ num_features = Check(
         "One [CLS] in all, not one for each row.": lambda s, p: (s // p) * (s // p + 1),
         "Patches, not pixels: each patch of pixels becomes a single vector.": lambda s, p: s * s + 1,
         "A division with `/` makes a float; patches are counted with `//`.": lambda s, p: (s / p) ** 2 + 1,
+        "Two vectors too many: only one, [CLS], is put in front.": lambda s, p: (s // p) ** 2 + 2,
+        "That is the number of pixels in a patch, not the number of patches.": lambda s, p: p * p + 1,
+        "Rows and columns of patches are multiplied, not added.": lambda s, p: 2 * (s // p) + 1,
+        "Color channels do not count: a patch holds all three.": lambda s, p: 3 * (s // p) ** 2 + 1,
+        "[CLS] is subtracted: it is one vector more.": lambda s, p: (s // p) ** 2 - 1,
+        "[CLS] is one vector beside the square of patches, not one patch more in each row.": (
+            lambda s, p: (s // p + 1) ** 2
+        ),
     },
-    run=lambda function, args: repr(function(*args)),  # 65.0 is not 65
 )
 
 
@@ -57,13 +65,13 @@ def pick_second_to_last(hidden_states: tuple[Tensor, ...]) -> Tensor:
 
 def _layers(count: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(count)
-    return tuple(torch.randn(1, 3, 2, generator=generator) for _ in range(count + 1))
+    return tuple(torch.randn(2, 5, 3, generator=generator) for _ in range(count + 1))
 
 
 second_to_last = Check(
     "second_to_last",
     pick_second_to_last,
-    lambda: [Case(f"the embeddings and {n} layers", (_layers(n),)) for n in (3, 5)],
+    lambda: [Case(f"the embeddings and {n} layers", (_layers(n),)) for n in (3, 4, 7)],
     "The output of the layer before the last, all tokens, [CLS] first.",
     {
         "That is the last layer. It was bent to its own pre-training task; one step before, the features say more.": (
@@ -74,6 +82,20 @@ second_to_last = Check(
         "[CLS] is thrown away. BLIP-2 keeps it: N = patches + 1.": lambda h: h[-2][:, 1:],
         "Only [CLS] is left: the Q-Former wants all N vectors.": lambda h: h[-2][:, 0],
         "An average of the last two layers is not the second-to-last one.": lambda h: (h[-1] + h[-2]) / 2,
+        "Those are the embeddings, before any layer.": lambda h: h[0],
+        "The second picture is thrown away: keep the whole batch.": lambda h: h[-2][0],
+        "The batch has lost a dimension: keep [B, N, Dv].": lambda h: h[-2][:1],
+        "An average over the tokens is one vector; the Q-Former wants all N.": lambda h: h[-2].mean(dim=1),
+        "The tuple without its last entry is returned: pick one tensor of it.": lambda h: h[:-1],
+        "A slice is a tuple; pick the tensor: [-2], not [-2:-1].": lambda h: h[-2:-1],
+        "The layer in the middle is not the second-to-last one.": lambda h: h[len(h) // 2],
+        "The numbers are changed: no normalization, the features as they are.": (
+            lambda h: nn.functional.normalize(h[-2], dim=-1)
+        ),
+        "The numbers are changed: no LayerNorm here, the features as they are.": (
+            lambda h: nn.functional.layer_norm(h[-2], h[-2].shape[-1:])
+        ),
+        "That is the *number* of a layer; return its output.": lambda h: len(h) - 2,
     },
 )
 
@@ -86,16 +108,19 @@ def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, b
     part = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
     before = part[0].weight.detach().clone()
     returned = student(part)
+    as_before = torch.equal(before, part[0].weight)
     model = nn.Sequential(nn.Linear(3, 3), part, nn.Linear(3, 1))
-    in_eval = not part.training
-    model.train()
+    in_eval = not (part.training or part[1].training)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loss = model(torch.ones(2, 3)).sum()
-    if loss.requires_grad:
-        loss.backward()
-        optimizer.step()
+    with students_code():  # the student may have replaced methods of the module
+        model.train()
+        loss = model(torch.ones(2, 3)).sum()
+        if loss.requires_grad:
+            loss.backward()
+            optimizer.step()
     gradient = model[0].weight.grad
     return {
+        "weights as before your function": as_before,
         "returns the module": returned is part,
         "asks for gradients": any(p.requires_grad for p in part.parameters()),
         "in eval mode": in_eval,
@@ -133,6 +158,22 @@ def _returns_nothing(module: nn.Module) -> None:
     vision_encoder.freeze(module)
 
 
+def _what_is_missing(case: Case, got: dict[str, bool], expected: dict[str, bool]) -> str | None:
+    """The first promise of a frozen module that is not kept."""
+    missing = {
+        "weights as before your function": "Your function changes the weights themselves: frozen means as they are.",
+        "asks for gradients": "Some of its weights still ask for gradients: requires_grad_(False) for all of them.",
+        "in eval mode": "It is not in eval mode after your function: call eval().",
+        "gradient passes through to what is below": (
+            "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must."
+        ),
+        "still in eval mode after model.train()": "model.train() switches its dropout on again: eval mode must stay.",
+        "weights as before a training step": "Its weights change in a training step.",
+        "returns the module": "Return the module itself.",
+    }
+    return next((message for name, message in missing.items() if got.get(name) != expected[name]), None)
+
+
 freeze = Check(
     "freeze",
     vision_encoder.freeze,
@@ -146,9 +187,14 @@ freeze = Check(
         "eval() stays, but the weights still ask for gradients and change.": _frozen_eval_only,
         "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must: in stage 2 the "
         "language model teaches the Q-Former.": _no_grad,
+        "The module is not changed, only returned.": lambda module: module,
+        "That is a copy: the module itself must be frozen and returned.": (
+            lambda module: vision_encoder.freeze(copy.deepcopy(module))
+        ),
         "It works, but returns nothing. Return the module, so that one can write `encoder = freeze(encoder)`.": (
             _returns_nothing
         ),
     },
+    rules=(_what_is_missing,),
     run=_observe,
 )

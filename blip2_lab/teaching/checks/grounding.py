@@ -33,6 +33,15 @@ def _rollout_cases() -> list[Case]:
     ]
 
 
+def _rollout_rules(case: Case, got: object, expected: Tensor) -> str | None:
+    """Whether rows still sum to 1."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
+        return None
+    if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
+        return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): each layer is (A + I) / 2."
+    return "Rows sum to 1, but the shares are others: check the order of the layers and how heads are put together."
+
+
 def _roll(weights: Tensor, mix, start: Tensor | None = None) -> Tensor:
     rolled = torch.eye(weights.shape[-1]) if start is None else start
     for layer in weights.mean(dim=1):
@@ -64,7 +73,41 @@ rollout = Check(
         "Rows and columns are exchanged: row i says what token i reads.": (
             lambda weights: _roll(weights.transpose(-1, -2), _half)
         ),
+        "The layers are added; they work one after the other, so their matrices are multiplied.": (
+            lambda weights: sum((layer + torch.eye(len(layer))) / 2 for layer in weights.mean(dim=1))
+        ),
+        "Only the last layer is there: multiply all of them.": lambda weights: _roll(weights[-1:], _half),
+        "Only the first layer is there: multiply all of them.": lambda weights: _roll(weights[:1], _half),
+        "The last layer is left out.": lambda weights: _roll(weights[:-1], _half),
+        "The first layer is left out.": lambda weights: _roll(weights[1:], _half),
+        "Only the first head is used: take the mean over heads.": lambda weights: _roll(weights[:, :1], _half),
+        "The largest of the heads instead of their mean.": (
+            lambda weights: _roll(weights.amax(dim=1, keepdim=True), _half)
+        ),
+        "The residual is added once, at the end; it belongs to every layer.": (
+            lambda weights: (_roll(weights, lambda layer, rolled: layer @ rolled) + torch.eye(weights.shape[-1])) / 2
+        ),
+        "The residual counts for all and the map for half: mix both with one half.": (
+            lambda weights: _roll(weights, lambda layer, rolled: (0.5 * layer + torch.eye(len(layer))) @ rolled / 1.5)
+        ),
+        "The matrices are multiplied element by element: use @.": (
+            lambda weights: _roll(
+                weights,
+                lambda layer, rolled: (layer + torch.eye(len(layer))) / 2 * rolled,
+                torch.ones(weights.shape[-1], weights.shape[-1]),
+            )
+        ),
+        "The heads are multiplied as well: take their mean.": (
+            lambda weights: _roll(weights.flatten(0, 1)[:, None], _half)
+        ),
+        "A map of each layer is returned; multiply them to one matrix.": (
+            lambda weights: (weights.mean(1) + torch.eye(weights.shape[-1])) / 2
+        ),
+        "The rows are made to sum to 1 over columns (dim 0): rows are dim 1.": (
+            lambda weights: _roll(weights, _half) / _roll(weights, _half).sum(0, keepdim=True)
+        ),
     },
+    rules=(_rollout_rules,),
 )
 
 
@@ -86,6 +129,12 @@ def _gradient_cases() -> list[Case]:
         Case("two heads: one speaks for the patch, one against it", two),
         Case("three heads, four queries, five patches", (_rows(3, 4, 5), gradient(3, 4, 5, seed=2))),
     ]
+
+
+def _negative_weighting(case: Case, got: object, expected: Tensor) -> str | None:
+    if isinstance(got, Tensor) and got.shape == expected.shape and bool((got < 0).any()):
+        return "There are negative numbers: what speaks against the score must not count. clamp(min=0) each head."
+    return None
 
 
 gradient_weighting = Check(
@@ -112,7 +161,46 @@ gradient_weighting = Check(
         "The heads are added instead of averaged: with more heads every map would grow.": (
             lambda weights, gradient: (weights * gradient).clamp(min=0).sum(dim=0)
         ),
+        "The positive part is taken of the gradient alone and heads are averaged one by one: average the products.": (
+            lambda weights, gradient: weights.mean(0) * gradient.clamp(min=0).mean(0)
+        ),
+        "Averages are multiplied: multiply first, head by head.": (
+            lambda weights, gradient: (weights.mean(0) * gradient.mean(0)).clamp(min=0)
+        ),
+        "The gradient is averaged over the patches first (as Grad-CAM does); weigh each patch with its own.": (
+            lambda weights, gradient: (weights * gradient.mean(-1, keepdim=True)).clamp(min=0).mean(0)
+        ),
+        "Only what speaks *against* the score is left: clamp at min=0.": (
+            lambda weights, gradient: (weights * gradient).clamp(max=0).mean(dim=0)
+        ),
+        "What speaks against is counted as what speaks for: the sign is turned.": (
+            lambda weights, gradient: (-weights * gradient).clamp(min=0).mean(dim=0)
+        ),
+        "Attention and gradient are added: multiply them.": (
+            lambda weights, gradient: (weights + gradient).clamp(min=0).mean(dim=0)
+        ),
+        "The largest head instead of the mean over heads.": (
+            lambda weights, gradient: (weights * gradient).clamp(min=0).amax(dim=0)
+        ),
+        "The mean runs over the queries; it runs over heads, dim 0.": (
+            lambda weights, gradient: (weights * gradient).clamp(min=0).mean(dim=1)
+        ),
+        "The mean runs over the patches; it runs over heads, dim 0.": (
+            lambda weights, gradient: (weights * gradient).clamp(min=0).mean(dim=-1)
+        ),
+        "The heads are not averaged yet.": lambda weights, gradient: (weights * gradient).clamp(min=0),
+        "Rows are made to sum to 1: the map is asked for as it is.": (
+            lambda weights, gradient: torch.nn.functional.normalize(
+                (weights * gradient).clamp(min=0).mean(dim=0), p=1, dim=-1
+            )
+        ),
+        "Only the first head is used.": lambda weights, gradient: (weights * gradient).clamp(min=0)[0],
+        "The gradient is squared.": lambda weights, gradient: (weights * gradient.square()).mean(0),
+        "A softmax over the patches is no part of it.": (
+            lambda weights, gradient: (weights * gradient).clamp(min=0).mean(dim=0).softmax(-1)
+        ),
     },
+    rules=(_negative_weighting,),
 )
 
 
@@ -136,6 +224,17 @@ def _pointing_cases() -> list[Case]:
         Case("strong evidence against outside", (_spot(3, 0) + _spot(0, 0, -5.0), left_below)),
         Case("the patch's corner lies in the box, its center does not", (_spot(3, 2), (0.0, 0.5, 0.6, 1.0))),
         Case("the patch's center lies in the box, its corner does not", (_spot(3, 1), (0.3, 0.8, 0.5, 1.0))),
+        Case("2 rows of 4 patches, hot at the lower right", (_spot(3, 3)[2:], (0.5, 0.5, 1.0, 1.0))),
+        Case("2 rows of 4 patches, hot in the lower row, second column", (_spot(3, 1)[2:], (0.3, 0.6, 0.45, 1.0))),
+        Case("a box in the middle, hot to the right of it", (_spot(1, 2), (0.25, 0.25, 0.5, 0.5))),
+        Case(
+            "hottest in the box, much heat elsewhere", (_spot(3, 0) + _spot(0, 3, 0.9) + _spot(0, 2, 0.9), left_below)
+        ),
+        Case("hot in the upper left corner, the box is there", (_spot(0, 0), (0.0, 0.0, 0.5, 0.5))),
+        Case("the hottest patch is above the box", (_spot(0, 1), left_below)),
+        Case("the hottest patch is below the box", (_spot(3, 1), (0.0, 0.0, 0.5, 0.5))),
+        Case("the hottest patch is left of the box", (_spot(1, 0), (0.5, 0.0, 1.0, 0.5))),
+        Case("the hottest patch is right of the box", (_spot(1, 3), (0.0, 0.0, 0.5, 0.5))),
     ]
 
 
@@ -145,6 +244,19 @@ def _point(heat: Tensor, box: Box, *, offset: float = 0.5, swap: bool = False) -
     y, x = (row + offset) / heat.shape[0], (column + offset) / heat.shape[1]
     x, y = (y, x) if swap else (x, y)
     return float(left <= x <= right and top <= y <= bottom)
+
+
+def _center_of_mass(heat: Tensor, box: Box) -> float:
+    heat = heat.clamp(min=0) / heat.clamp(min=0).sum()
+    y = float((heat.sum(1) * (torch.arange(heat.shape[0]) + 0.5)).sum() / heat.shape[0])
+    x = float((heat.sum(0) * (torch.arange(heat.shape[1]) + 0.5)).sum() / heat.shape[1])
+    return float(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+
+
+def _hit_or_miss(case: Case, got: object) -> str | None:
+    if isinstance(got, bool | int | float) and got in (0, 1):
+        return f"You call a {'hit' if got else 'miss'} what is a {'miss' if got else 'hit'}: {case.description}."
+    return None
 
 
 pointing_game = Check(
@@ -166,7 +278,46 @@ pointing_game = Check(
             lambda heat, box: float(max(_point((heat > 0) * _spot(r, c), box) for r, c in heat.nonzero().tolist()))
         ),
         "That is the opposite: 1 for a hit, 0 for a miss.": lambda heat, box: 1.0 - _point(heat, box),
+        "A box is (left, top, right, bottom); yours takes (left, right, top, bottom).": (
+            lambda heat, box: _point(heat, (box[0], box[2], box[1], box[3]))
+        ),
+        "A box is (left, top, right, bottom); yours takes (left, top, width, height).": (
+            lambda heat, box: _point(heat, (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+        ),
+        "The coldest patch is taken: argmax, not argmin.": lambda heat, box: _point(-heat, box),
+        "y is counted from below: row 0 is the top.": lambda heat, box: _point(heat.flip(0), box),
+        "Row and column are numbers of patches: divide by the map's sides to compare with fractions.": (
+            lambda heat, box: float(
+                box[0] <= int(heat.argmax()) % heat.shape[1] <= box[2]
+                and box[1] <= int(heat.argmax()) // heat.shape[1] <= box[3]
+            )
+        ),
+        "The width and the height of the map are exchanged: columns are divided by w, rows by h.": (
+            lambda heat, box: float(
+                box[0] <= (int(heat.argmax()) % heat.shape[1] + 0.5) / heat.shape[0] <= box[2]
+                and box[1] <= (int(heat.argmax()) // heat.shape[1] + 0.5) / heat.shape[1] <= box[3]
+            )
+        ),
+        "Only left and right are looked at: top and bottom count, too.": (
+            lambda heat, box: _point(heat, (box[0], 0.0, box[2], 1.0))
+        ),
+        "Only top and bottom are looked at: left and right count, too.": (
+            lambda heat, box: _point(heat, (0.0, box[1], 1.0, box[3]))
+        ),
+        "One of the two is enough in yours: x *and* y must lie inside.": (
+            lambda heat, box: max(_point(heat, (box[0], 0.0, box[2], 1.0)), _point(heat, (0.0, box[1], 1.0, box[3])))
+        ),
+        "Only left and top are looked at.": lambda heat, box: _point(heat, (box[0], box[1], 1.0, 1.0)),
+        "Only right and bottom are looked at.": lambda heat, box: _point(heat, (0.0, 0.0, box[2], box[3])),
+        "You compare the patch's lower right corner: take its center.": lambda heat, box: _point(heat, box, offset=1.0),
+        "The map's center of mass is compared, not its hottest patch.": _center_of_mass,
+        "Everything is a hit.": lambda heat, box: 1.0,
+        "Nothing is a hit.": lambda heat, box: 0.0,
+        "That is the share of the heat in the box; only the hottest patch points.": (
+            lambda heat, box: grounding.mass_inside(heat, grounding.box_mask(box, 40))
+        ),
     },
+    rules=(lambda case, got, expected: _hit_or_miss(case, got),),
 )
 
 
@@ -210,6 +361,48 @@ mass_inside = Check(
         "That counts patches with any evidence, whatever its size.": (
             lambda heat, mask: ((_large(heat, 8) > 0) & mask).sum().item() / (_large(heat, 8) > 0).sum().item()
         ),
+        "Negative evidence counts as positive here: clamp at 0 instead of abs().": (
+            lambda heat, mask: grounding.mass_inside(heat.abs(), mask)
+        ),
+        "Negative evidence is left in the sum you divide by.": (
+            lambda heat, mask: (_large(heat.clamp(min=0), 8)[mask].sum() / _large(heat, 8).sum()).item()
+        ),
+        "Negative evidence on the thing is left in.": (
+            lambda heat, mask: (_large(heat, 8)[mask].sum() / _large(heat.clamp(min=0), 8).sum()).item()
+        ),
+        "Divide by the sum of the *enlarged* map: a patch is several pixels.": (
+            lambda heat, mask: (_large(heat.clamp(min=0), 8)[mask].sum() / heat.clamp(min=0).sum()).item()
+        ),
+        "Divided by the mask's size: that is a mean, not a share of the evidence.": (
+            lambda heat, mask: (_large(heat.clamp(min=0), 8)[mask].sum() / mask.sum()).item()
+        ),
+        "The mask's own area: the map is not used.": lambda heat, mask: mask.float().mean().item(),
+        "That is the share of the mask that is hot, not the share of the evidence on the mask.": (
+            lambda heat, mask: ((_large(heat, 8) > 0) & mask).sum().item() / mask.sum().item()
+        ),
+        "The map is repeated as a whole (tile): each patch must become a block (repeat_interleave).": (
+            lambda heat, mask: (
+                heat.clamp(min=0).repeat(2, 2)[mask].sum() / heat.clamp(min=0).repeat(2, 2).sum()
+            ).item()
+        ),
+        "The map is turned over (rows and columns exchanged).": lambda heat, mask: grounding.mass_inside(heat.T, mask),
+        "Evidence is shared out by a softmax: take the positive part as it is.": (
+            lambda heat, mask: _large(heat.flatten().softmax(0).view(heat.shape), 8)[mask].sum().item() / 4
+        ),
+        "The smallest value is subtracted first: evidence against the score is no evidence, clamp at 0.": (
+            lambda heat, mask: grounding.mass_inside(heat - heat.min(), mask)
+        ),
+        "Only the hottest patch is looked at: all of the evidence counts.": (
+            lambda heat, mask: grounding.mass_inside((heat == heat.max()).float(), mask)
+        ),
+        "Percent are returned: a share is between 0 and 1.": (
+            lambda heat, mask: 100 * grounding.mass_inside(heat, mask)
+        ),
+        "The map is made large by blurring (bilinear): each pixel has its patch's value.": (
+            lambda heat, mask: (lambda big: (big[mask].sum() / big.sum()).item())(
+                torch.nn.functional.interpolate(heat.clamp(min=0)[None, None], size=mask.shape, mode="bilinear")[0, 0]
+            )
+        ),
     },
 )
 
@@ -238,6 +431,11 @@ def _correlation(x: Tensor, y: Tensor) -> float:
     return (x @ y / (x.norm() * y.norm())).item()
 
 
+def _kendall(a: Tensor, b: Tensor) -> float:
+    x, y = ((v.flatten()[:, None] - v.flatten()).sign() for v in (a, b))
+    return float((x * y).sum() / (a.numel() * (a.numel() - 1)))
+
+
 rank_correlation = Check(
     name="rank_correlation",
     solution=grounding.rank_correlation,
@@ -257,5 +455,36 @@ rank_correlation = Check(
         "That is a distance between ranks: 0 for the same order. 1 minus it, in the right units, would do.": (
             lambda a, b: (_order(a) - _order(b)).abs().mean().item()
         ),
+        "The order is turned round in one of the maps: the sign is turned.": lambda a, b: (
+            -_correlation(_order(a), _order(b))
+        ),
+        "The ranks are multiplied without being divided by both lengths.": (
+            lambda a, b: float((_order(a) - _order(a).mean()) @ (_order(b) - _order(b).mean()))
+        ),
+        "Divided by the number of patches instead of by both lengths.": (
+            lambda a, b: float((_order(a) - _order(a).mean()) @ (_order(b) - _order(b).mean())) / a.numel()
+        ),
+        "Divided by one length only: divide by the lengths of both.": (
+            lambda a, b: (
+                float((_order(a) - _order(a).mean()) @ (_order(b) - _order(b).mean()))
+                / float((_order(a) - _order(a).mean()).norm())
+            )
+        ),
+        "The cosine of the values: rank both maps first, and subtract the mean.": (
+            lambda a, b: torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
+        ),
+        "Squared: keep the sign.": lambda a, b: _correlation(_order(a), _order(b)) ** 2,
+        "Ranks are taken in each row: rank all patches of the map.": (
+            lambda a, b: _correlation(*(x.argsort(-1).argsort(-1).float() for x in (a, b)))
+        ),
+        "One map is ranked, the other not.": lambda a, b: _correlation(_order(a), b),
+        "The share of patches with the same rank: patches that moved a little count as lost.": (
+            lambda a, b: (_order(a) == _order(b)).float().mean().item()
+        ),
+        "Kendall's correlation counts pairs; Spearman's is the correlation of the ranks.": _kendall,
+        "The formula with squared differences: 6 * sum / (n * (n*n - 1)), and 1 minus that.": (
+            lambda a, b: 6 * (_order(a) - _order(b)).square().sum().item() / (a.numel() * (a.numel() ** 2 - 1))
+        ),
+        "Always 1: compare the two maps with each other.": lambda a, b: 1.0,
     },
 )

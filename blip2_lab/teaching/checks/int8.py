@@ -15,6 +15,7 @@ from torch import Tensor
 
 from blip2_lab.teaching import int8_by_hand
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.comparison import describe
 
 # --- One matrix -----------------------------------------------------------------------------------------------------
 
@@ -38,7 +39,27 @@ def _scaled(function: Callable, args: tuple) -> Any:
         return found
     values, scale = found
     whole = isinstance(values, Tensor) and values.dtype == torch.int8
+    if isinstance(scale, Tensor) and scale.shape == (len(args[0]), 1) and scale.is_floating_point():
+        any_scale = (args[0] == 0).all(dim=1, keepdim=True) & (scale > 0) & scale.isfinite()
+        scale = scale.masked_fill(any_scale, 1.0)  # a row of zeros may have any scale
     return values.double() if isinstance(values, Tensor) else values, "int8" if whole else "not int8", scale
+
+
+def _scaled_rules(case: Case, got: Any, expected: Any) -> str | None:
+    """Which of the three differs, and how."""
+    if not isinstance(got, tuple | list) or len(got) != 3:
+        return None
+    values, dtype, scale = got
+    for name, ours, theirs in (("values", values, expected[0]), ("scale", scale, expected[2])):
+        if not isinstance(ours, Tensor):
+            return f"`{name}` is to be a tensor; yours is {describe(ours)}."
+        if ours.shape != theirs.shape:
+            return f"`{name}` has the shape {list(ours.shape)} and should have {list(theirs.shape)}."
+    if dtype != "int8":
+        return "The values are not int8: whole numbers in another dtype save nothing."
+    if not torch.allclose(scale.double(), expected[2].double(), rtol=1e-3):
+        return "The scale is another one: a row's largest absolute value, divided by 127."
+    return "The scale is right; the values are not: x / scale, rounded to the nearest whole number."
 
 
 def _quantize_but(
@@ -86,10 +107,42 @@ absmax_quantize = Check(
         ),
         "127 must be the largest value: 128 does not exist in int8 and turns into -128.": _quantize_but(levels=128),
         "Scaled to 255: int8 has a sign and ends at 127.": _quantize_but(levels=255),
-        "The values are not int8: whole numbers in float save nothing.": _quantize_but(to_integer=lambda x: x.round()),
+        "The values are not int8: whole numbers in another dtype save nothing.": _quantize_but(
+            to_integer=lambda x: x.round()
+        ),
         "The scale is upside down: it must give x back as values * scale.": _inverse,
+        "Rounded down (floor): to the nearest whole number, with round().": (
+            _quantize_but(to_integer=lambda x: x.floor().to(torch.int8))
+        ),
+        "Rounded up (ceil): to the nearest whole number, with round().": (
+            _quantize_but(to_integer=lambda x: x.ceil().to(torch.int8))
+        ),
+        "The scale has lost a dimension: [M, 1] (keepdim=True).": (
+            lambda x: (int8_by_hand.absmax_quantize(x)[0], int8_by_hand.absmax_quantize(x)[1][:, 0])
+        ),
+        "Scale and values are returned in the wrong order: values first.": (
+            lambda x: int8_by_hand.absmax_quantize(x)[::-1]
+        ),
+        "The mean of the absolute values is no absmax: then large numbers do not fit.": (
+            _quantize_but(lambda x: x.abs().mean(-1, keepdim=True), lambda x: x.round().clamp(-127, 127).to(torch.int8))
+        ),
+        "The range (largest minus smallest) is used: absmax takes the largest absolute value.": (
+            _quantize_but(lambda x: x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True))
+        ),
+        "The values are what comes back (values * scale): return the whole numbers.": (
+            lambda x: (int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x)), int8_by_hand.absmax_quantize(x)[1])
+        ),
+        "The signs are lost.": (
+            lambda x: (int8_by_hand.absmax_quantize(x)[0].abs(), int8_by_hand.absmax_quantize(x)[1])
+        ),
+        "Seven values are enough in yours (4 bits): int8 goes up to 127.": _quantize_but(levels=7),
+        "The scale is not divided by 127: x / scale lies between -1 and 1.": _quantize_but(levels=1),
+        "Only the values are returned: without the scale nobody can read them.": (
+            lambda x: int8_by_hand.absmax_quantize(x)[0]
+        ),
         "A row of zeros: its scale is 0, and x / 0 is not a number. Give such a row the scale 1.": _zeros_divide,
     },
+    rules=(_scaled_rules,),
     run=_scaled,
 )
 
@@ -107,6 +160,9 @@ def _product_cases(outliers: bool) -> list[Case]:
             x[0, 2] = 7.5
             description += "; column 1 of x is near -30, and one number of column 2 is 7.5"
         made.append(Case(description, (x, weight)))
+    if not outliers:
+        near_one = [1 - 0.3 * torch.rand(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (2, 3)]
+        made.append(Case("x [2, 8], weight [3, 8], all numbers between 0.7 and 1", tuple(near_one)))
     return made
 
 
@@ -147,6 +203,41 @@ int8_linear = Check(
         ),
         "One scale for each whole matrix: right in kind, but coarser than row by row.": _one_scale,
         "Not quantized at all: this is the product in full precision.": lambda x, weight: x @ weight.T,
+        "Both scales are forgotten: these are the sums of whole numbers.": _scales_but(lambda sums, a, b: sums.float()),
+        "Only the input is quantized: quantize the weight, too.": (
+            lambda x, weight: int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x)) @ weight.T
+        ),
+        "Only the weight is quantized: quantize x, too.": (
+            lambda x, weight: x @ int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(weight)).T
+        ),
+        "The weight is quantized down its columns: row by row, so that a scale can be taken out of the sum.": (
+            lambda x, weight: (
+                int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x))
+                @ int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(weight, dim=0)).T
+            )
+        ),
+        "x is quantized down its columns: row by row.": (
+            lambda x, weight: (
+                int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x, dim=0))
+                @ int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(weight)).T
+            )
+        ),
+        "One scale for the whole weight: row by row.": (
+            lambda x, weight: (
+                int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x))
+                @ int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(weight, dim=None)).T
+            )
+        ),
+        "The product is transposed: [M, O].": lambda x, weight: int8_by_hand.int8_linear(x, weight).T,
+        "The scales are added: multiply by both.": _scales_but(lambda sums, a, b: sums * (a + b.T)),
+        "The result is rounded: only the factors are.": lambda x, weight: int8_by_hand.int8_linear(x, weight).round(),
+        "The sums are taken in 16 bits and overflow: sum in 32.": (
+            _scales_but(lambda sums, a, b: sums.to(torch.int16) * a * b.T)
+        ),
+        "The scales are squared.": _scales_but(lambda sums, a, b: sums * a**2 * b.T**2),
+        "Multiplied element by element and summed over the wrong dimension: x @ weight.T.": (
+            lambda x, weight: int8_by_hand.int8_linear(x, weight).sum(1)
+        ),
     },
     tolerance=1e-5,
 )
@@ -190,6 +281,45 @@ mixed_linear = Check(
         ),
         "No outlier is taken apart: this is the plain 8-bit product.": int8_by_hand.int8_linear,
         "Everything is in full precision: 8 bits are used for nothing.": lambda x, weight: x @ weight.T,
+        "The columns of x go apart, but the weight's do not: the same columns of both.": (
+            lambda x, weight: (
+                x[:, int8_by_hand.outlier_columns(x)] @ weight[:, int8_by_hand.outlier_columns(x)].T
+                + int8_by_hand.int8_linear(x.masked_fill(int8_by_hand.outlier_columns(x), 0.0), weight)
+            )
+        ),
+        "The ordinary columns are lost: they still have to be multiplied, in 8 bits.": (
+            lambda x, weight: x[:, int8_by_hand.outlier_columns(x)] @ weight[:, int8_by_hand.outlier_columns(x)].T
+        ),
+        "The outlier columns are quantized apart: they go in full precision.": (
+            lambda x, weight: (
+                int8_by_hand.int8_linear(
+                    x[:, int8_by_hand.outlier_columns(x)], weight[:, int8_by_hand.outlier_columns(x)]
+                )
+                + int8_by_hand.int8_linear(
+                    x[:, ~int8_by_hand.outlier_columns(x)], weight[:, ~int8_by_hand.outlier_columns(x)]
+                )
+            )
+        ),
+        "Outliers are cut to 6: they keep their size, in full precision.": (
+            lambda x, weight: int8_by_hand.int8_linear(x.clamp(-6, 6), weight)
+        ),
+        "Outliers of the weight are looked for; it is x that has them.": (
+            _mixed_but(lambda x: torch.zeros(x.shape[1], dtype=torch.bool).index_fill(0, torch.tensor([0]), True))
+        ),
+        "The two products are put side by side: add them.": (
+            lambda x, weight: torch.cat(
+                [
+                    x[:, int8_by_hand.outlier_columns(x)] @ weight[:, int8_by_hand.outlier_columns(x)].T,
+                    int8_by_hand.int8_linear(
+                        x[:, ~int8_by_hand.outlier_columns(x)], weight[:, ~int8_by_hand.outlier_columns(x)]
+                    ),
+                ],
+                dim=1,
+            )
+        ),
+        "The two products are averaged: add them.": lambda x, weight: int8_by_hand.mixed_linear(x, weight) / 2,
+        "The threshold is another one: outliers begin at 6.": (_mixed_but(lambda x: (x.abs() >= 20).any(dim=0))),
+        "The product is transposed: [M, O].": lambda x, weight: int8_by_hand.mixed_linear(x, weight).T,
         "The ordinary columns are in full precision and the outliers in 8 bits: the wrong way round.": (
             _mixed_but(lambda x: ~int8_by_hand.outlier_columns(x))
         ),

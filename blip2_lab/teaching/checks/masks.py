@@ -14,6 +14,7 @@ from torch import Tensor
 
 from blip2_lab.models import masks
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.comparison import format_value
 
 SHAPES = ((1, ((1, 1),)), (2, ((1, 1, 0),)), (3, ((1, 1), (1, 0))))  # queries, and a text mask for each caption
 
@@ -31,7 +32,7 @@ def _matrices(case: Case, got: Tensor, expected: Tensor) -> str:
     """Both masks of the first caption on which they differ, wrong cells marked."""
     num_query_tokens, text_mask = case.args
     if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
-        return f"input: {case.description}"
+        return f"input: {case.description}\nyours:\n{format_value(got)}"
     wrong = got != expected
     caption = int(wrong.flatten(1).any(dim=1).nonzero()[0])
     ours, theirs, wrong = got[caption, 0], expected[caption, 0], wrong[caption, 0]

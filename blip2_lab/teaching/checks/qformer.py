@@ -8,6 +8,7 @@ Paper: section 3.1, Figure 2 (left). Notebook: 03.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from blip2_lab.models.masks import multimodal_causal_mask
 from blip2_lab.models.qformer import KeysValues, QFormer, QFormerConfig, QFormerLayer
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, learning
 
 TINY = QFormerConfig(
     vocab_size=11, width=8, num_layers=2, num_heads=2, ffn_width=16, image_width=6, num_query_tokens=3,
@@ -47,7 +48,7 @@ cross_attention_layers = Check(
     layers_with_cross_attention,
     lambda: [
         Case(f"{layers} layers, in every {frequency}", (layers, frequency))
-        for layers, frequency in ((4, 2), (12, 2), (6, 3))
+        for layers, frequency in ((4, 2), (12, 2), (6, 3), (5, 2), (3, 1))
     ],
     "Every other layer beginning with layer 0: 0, 2, 4, 6, 8, 10 of twelve.",
     {
@@ -60,6 +61,22 @@ cross_attention_layers = Check(
         ),
         "Layers are counted from 0.": lambda n, f: [i + 1 for i in range(n) if i % f == 0],
         "Not their number but a list of them.": lambda n, f: n // f,
+        "True and False for each layer: return the numbers of the layers.": (
+            lambda n, f: [i % f == 0 for i in range(n)]
+        ),
+        "Those are the layers *without* cross-attention.": lambda n, f: [i for i in range(n) if i % f],
+        "The first layers only: they are spread evenly over all of them.": lambda n, f: list(range(n // f)),
+        "One layer too many: layers are numbered 0 to num_layers - 1.": lambda n, f: list(range(0, n + 1, f)),
+        "The last of them is missing.": lambda n, f: list(range(0, n - f, f)),
+        "Layer 0 is left out: cross-attention begins with the first layer.": lambda n, f: list(range(f, n, f)),
+        "Layer 1 is not one of them when every second layer has cross-attention: 0, 2, 4, ...": (
+            lambda n, f: list(range(1, n, f))
+        ),
+        "The list stops where num_layers is not a multiple of the frequency: 5 layers have 0, 2 and 4.": (
+            lambda n, f: [i * f for i in range(n // f)]
+        ),
+        "The frequency is not used: 2 stands there as a number.": lambda n, f: list(range(0, n, 2)),
+        "The order is turned round: count up.": lambda n, f: list(range(0, n, f))[::-1],
     },
 )
 
@@ -74,7 +91,17 @@ def embed_queries_and_text(qformer: QFormer, input_ids: Tensor) -> Tensor:
 
 
 def _embedded(
-    *, text_from: int = 0, positions: bool = True, query_positions: bool = False, norm: str = "all", order: int = 1
+    *,
+    text_from: int = 0,
+    positions: bool = True,
+    query_positions: bool = False,
+    norm: str = "all",
+    order: int = 1,
+    words: bool = True,
+    step: int = 1,
+    late: bool = False,
+    batch: int | None = None,
+    scale: float = 1.0,
 ) -> Callable[[QFormer, Tensor], Tensor]:
     """`embed_queries_and_text` with one thing done differently."""
 
@@ -83,24 +110,53 @@ def _embedded(
         queries = qformer.query_tokens.expand(len(input_ids), -1, -1)
         if query_positions:
             queries = queries + table[: queries.shape[1]]
-        text = qformer.word_embeddings(input_ids)
-        if positions:
-            text = text + table[text_from : text_from + input_ids.shape[1]]
+        text = scale * qformer.word_embeddings(input_ids) if words else 0
+        places = table[text_from : text_from + input_ids.shape[1]][::step].expand(len(input_ids), -1, -1)
+        if positions and not late:
+            text = text + places
         if norm == "text":
             text = qformer.embedding_layer_norm(text)
         both = torch.cat([queries, text][::order], dim=1)
-        return qformer.embedding_layer_norm(both) if norm == "all" else both
+        both = both[:batch]
+        for _ in range({"all": 1, "twice": 2}.get(norm, 0)):
+            both = qformer.embedding_layer_norm(both)
+        if norm == "queries":
+            both = torch.cat([qformer.embedding_layer_norm(queries), text], dim=1)
+        if norm == "plain":
+            both = nn.functional.layer_norm(both, both.shape[-1:])
+        if late:
+            both = torch.cat([both[:, : queries.shape[1]], both[:, queries.shape[1] :] + places], dim=1)
+        return both
 
     return wrong
+
+
+def _embed_case(ids: list[list[int]]) -> Case:
+    qformer = tiny_qformer()
+    learns = {
+        "the query tokens": qformer.query_tokens, "the word embeddings": qformer.word_embeddings.weight,
+        "the position embeddings": qformer.position_embeddings.weight,
+        "the LayerNorm": qformer.embedding_layer_norm.weight,
+    }  # fmt: skip
+    return Case(f"{TINY.num_query_tokens} queries and the ids {ids}", (qformer, torch.tensor(ids)), learns)
+
+
+def _embed_rules(case: Case, got: object, expected: Tensor) -> str | None:
+    """Which rows differ: the queries' or the text's."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
+        return None
+    queries, text = ((got - expected).abs()[:, part].amax() > 1e-3 for part in (slice(0, 3), slice(3, None)))
+    if text and not queries:
+        return "The queries' rows are right; the text's are not: word embedding plus position embedding, from 0."
+    if queries and not text:
+        return "The text's rows are right; the queries' are not: the same query tokens for every picture, no position."
+    return "Both the queries' rows and the text's differ: is it one LayerNorm, once, over [queries ; text]?"
 
 
 embed = Check(
     "embed",
     embed_queries_and_text,
-    lambda: [
-        Case(f"{TINY.num_query_tokens} queries and the ids {ids}", (tiny_qformer(), torch.tensor(ids)))
-        for ids in ([[4]], [[4, 7], [1, 2]])
-    ],
+    lambda: [_embed_case(ids) for ids in ([[4]], [[4, 7], [1, 2]], [[5, 4, 3, 3]])],
     "Queries in front and without positions, text positions from 0, one LayerNorm over both.",
     {
         "Text positions start at Q here. They start at 0, as if no query stood in front; so the text tower stays the "
@@ -115,7 +171,25 @@ embed = Check(
         "The LayerNorm goes over the text alone here; it goes over the queries, too.": _embedded(norm="text"),
         "The LayerNorm is missing.": _embedded(norm="none"),
         "The queries stand in front of the text.": _embedded(order=-1),
+        "Text positions start at 1 here; they start at 0.": _embedded(text_from=1),
+        "Text positions run backwards here.": _embedded(step=-1, text_from=0),
+        "The words are missing: only positions stand in the text's rows.": _embedded(words=False),
+        "The LayerNorm goes over the queries alone; it goes over the text, too.": _embedded(norm="queries"),
+        "The LayerNorm is applied twice.": _embedded(norm="twice"),
+        "A LayerNorm without its learned weight and bias: use qformer.embedding_layer_norm.": _embedded(norm="plain"),
+        "The positions are added after the LayerNorm; they belong in front of it.": _embedded(late=True),
+        "The word embeddings are multiplied by the root of D: BERT does not do that.": (
+            _embedded(scale=TINY.width**0.5)
+        ),
+        "Only the first caption is left: keep the batch.": _embedded(batch=1),
+        "The text is missing: return [queries ; text].": (
+            lambda m, ids: m.embedding_layer_norm(m.query_tokens.expand(len(ids), -1, -1))
+        ),
+        "The queries are missing: return [queries ; text].": (
+            lambda m, ids: m.embedding_layer_norm(m.word_embeddings(ids) + m.position_embeddings.weight[: ids.shape[1]])
+        ),
     },
+    rules=(_embed_rules,),
 )
 
 # --- One layer ------------------------------------------------------------------------------------------------------
@@ -138,35 +212,90 @@ def _layer_cases() -> list[Case]:
     x = embed_queries_and_text(qformer, torch.tensor([[4, 7], [1, 0]])).detach()
     memory = qformer.read_image(torch.randn(2, 5, TINY.image_width, generator=torch.Generator().manual_seed(1)))
     image = tuple(tensor.detach() for tensor in memory.keys_values[0])
-    described = "3 queries and 2 tokens, the multimodal causal mask"
-    return [
-        Case(f"a layer with cross-attention; {described}", (qformer.layers[0], x, 3, image, mask)),
-        Case(f"a layer without cross-attention; {described}", (qformer.layers[1], x, 3, image, mask)),
-    ]
+    made = []
+    for has, number, queries, tokens in (("with", 0, 3, mask), ("without", 1, 3, mask), ("with", 0, 2, _mask_of_two())):
+        layer = copy.deepcopy(qformer.layers[number])
+        leaf, rows = learning(x)
+        description = f"a layer {has} cross-attention; {queries} queries and {5 - queries} tokens"
+        learns = {"x": leaf, **{f"the layer's {name}": parameter for name, parameter in layer.named_parameters()}}
+        args = (layer, rows, queries, tuple(part.clone() for part in image), tokens.clone())
+        made.append(Case(f"{description}, the multimodal causal mask", args, learns))
+    return made
+
+
+def _mask_of_two() -> Tensor:
+    """The multimodal causal mask of 2 queries and 3 tokens, the second caption one token shorter."""
+    return multimodal_causal_mask(2, torch.tensor([[True, True, True], [True, True, False]]))
 
 
 def _layer(
-    *, masked: bool = True, residual: int = 1, cross: str = "queries", towers: tuple[str, str] = ("query", "text")
+    *,
+    masked: bool = True,
+    residual: int = 1,
+    cross: str = "queries",
+    towers: tuple[str, str] = ("query", "text"),
+    norms: tuple[str, str] = ("self", "cross"),
+    self_residual: int = 1,
+    cross_residual: int = 1,
+    swap: bool = False,
+    attend: bool = True,
+    extra: int = 0,
+    pre: bool = False,
+    keep: str = "all",
+    last: bool = False,
 ) -> Callable[..., Tensor]:
     """`one_layer` with one thing done differently."""
 
     def wrong(layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysValues, mask: Tensor) -> Tensor:
+        def norm(name: str, rows: Tensor) -> Tensor:
+            if name == "none" or (name == "cross" and layer.cross_attention is None):
+                return rows
+            return (layer.self_attention_layer_norm if name == "self" else layer.cross_attention_layer_norm)(rows)
+
         def look(rows: Tensor) -> Tensor:
             if layer.cross_attention is None or not rows.shape[1]:
                 return rows
-            return layer.cross_attention_layer_norm(residual * rows + layer.cross_attention(rows, *image))
+            read = layer.cross_attention(rows, *(image[::-1] if swap else image))
+            return norm(norms[1], residual * cross_residual * rows + read)
 
         if cross == "first":
             x = torch.cat([look(x[:, :num_queries]), x[:, num_queries:]], dim=1)
         keys, values = layer.self_attention.keys_values(x)
         attended = layer.self_attention(x, keys, values, mask if masked else None)
-        x = layer.self_attention_layer_norm(residual * x + attended)
-        looking = {"queries": num_queries, "all": x.shape[1], "first": 0, "none": 0}[cross]
-        x = torch.cat([look(x[:, :looking]), x[:, looking:]], dim=1)
-        ffn: dict[str, nn.Module] = {"query": layer.query_ffn, "text": layer.text_ffn}
-        return torch.cat([ffn[towers[0]](x[:, :num_queries]), ffn[towers[1]](x[:, num_queries:])], dim=1)
+        if pre:
+            inside = layer.self_attention_layer_norm(x)
+            x = x + layer.self_attention(inside, *layer.self_attention.keys_values(inside), mask)
+        elif attend:
+            x = norm(norms[0], residual * self_residual * x + attended)
+        looking = {"queries": num_queries, "all": x.shape[1], "first": 0, "none": 0, "text": 0}[cross]
+        if cross == "text":
+            x = torch.cat([x[:, :num_queries], look(x[:, num_queries:])], dim=1)
+        if not last:
+            x = torch.cat([look(x[:, :looking]), x[:, looking:]], dim=1)
+        ffn: dict[str, nn.Module] = {"query": layer.query_ffn, "text": layer.text_ffn, "none": nn.Identity()}
+        queries, text = ffn[towers[0]](x[:, :num_queries]), ffn[towers[1]](x[:, num_queries:])
+        if last:
+            queries = look(queries)
+        queries, text = queries + extra * x[:, :num_queries], text + extra * x[:, num_queries:]
+        return {
+            "all": torch.cat([queries, text], dim=1), "queries": queries, "turned": torch.cat([text, queries], dim=1)
+        }[keep]  # fmt: skip
 
     return wrong
+
+
+def _layer_rules(case: Case, got: object, expected: Tensor) -> str | None:
+    """Which rows differ: the queries' or the text's."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
+        return None
+    count = case.args[2]
+    queries, text = ((got - expected).abs()[:, part].amax() > 1e-3 for part in (slice(0, count), slice(count, None)))
+    if text and not queries:
+        return "The queries' rows are right and the text's are not: self-attention, LayerNorm, text_ffn."
+    if queries and not text:
+        where = "cross-attention with its residual and LayerNorm, then query_ffn"
+        return f"The text's rows are right and the queries' are not: {where}."
+    return "Both the queries' rows and the text's differ: look at what they share, self-attention, x, LayerNorm."
 
 
 qformer_layer = Check(
@@ -188,5 +317,28 @@ qformer_layer = Check(
         "The residual connections are missing: add x to what attention returns, before the LayerNorm.": (
             _layer(residual=0)
         ),
+        "The residual connection around self-attention is missing: add x.": _layer(self_residual=0),
+        "The residual connection around cross-attention is missing: add the queries.": _layer(cross_residual=0),
+        "The LayerNorm after self-attention is missing.": _layer(norms=("none", "cross")),
+        "The LayerNorm after cross-attention is missing.": _layer(norms=("self", "none")),
+        "The LayerNorms after self-attention and after cross-attention are missing.": _layer(norms=("none", "none")),
+        "After cross-attention comes a LayerNorm of its own: cross_attention_layer_norm.": _layer(
+            norms=("self", "self")
+        ),
+        "The two LayerNorms are exchanged.": _layer(norms=("cross", "self")),
+        "The text looks at the image and the queries do not: it is the other way round.": _layer(cross="text"),
+        "The image's keys and values are exchanged.": _layer(swap=True),
+        "The self-attention is missing.": _layer(attend=False),
+        "x is added after the feed-forward networks: they add it inside already.": _layer(extra=1),
+        "The LayerNorm comes before self-attention here; BERT's comes after the sum.": _layer(pre=True),
+        "The text is thrown away: return [queries ; text].": _layer(keep="queries"),
+        "The text stands in front of the queries in your answer.": _layer(keep="turned"),
+        "Cross-attention comes after the feed-forward network here: first talk, then look, then think.": _layer(
+            last=True
+        ),
+        "The feed-forward networks are missing.": _layer(towers=("none", "none")),
+        "The text's feed-forward network is missing.": _layer(towers=("query", "none")),
+        "The queries' feed-forward network is missing.": _layer(towers=("none", "text")),
     },
+    rules=(_layer_rules,),
 )

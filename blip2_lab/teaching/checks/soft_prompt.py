@@ -9,20 +9,25 @@ Paper: section 3.3, Figure 3. Notebook: 10.
 
 from __future__ import annotations
 
+import copy
+import random as python_random
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_lab.models import language_model, stage2
 from blip2_lab.models.language_model import LanguageModel, Text
+from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.comparison import describe, equal
 
 PAD, START, VOCAB, WIDTH = 0, 1, 7, 4
 
@@ -31,9 +36,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def text_of(*rows: tuple[int, ...], left: bool = False) -> tuple[Tensor, Tensor]:
+def text_of(*rows: tuple[int, ...], left: bool = False, pad_token_id: int = PAD) -> tuple[Tensor, Tensor]:
     """Ids and mask of rows of token ids."""
-    text = language_model.pad(rows, PAD, left=left)
+    text = language_model.pad(rows, pad_token_id, left=left)
     return text.ids, text.mask
 
 
@@ -52,32 +57,76 @@ class TinyBridge(nn.Module):
 
 
 class TinyTransformer(nn.Module):
-    """transformers' model inside a LanguageModel: embeddings, and logits from a running sum over unmasked tokens."""
+    """transformers' model inside a LanguageModel: embeddings, and logits from a running sum over unmasked tokens.
 
-    def __init__(self) -> None:
+    It takes the arguments of transformers' OPT or, with `encoder_decoder`, of its T5, and refuses all others.
+    """
+
+    def __init__(self, pad_token_id: int = PAD, encoder_decoder: bool = False) -> None:
         super().__init__()
         self.embedding = nn.Embedding.from_pretrained(random(VOCAB, WIDTH, seed=1))
         self.head = random(WIDTH, VOCAB, seed=2)
+        self.config = SimpleNamespace(
+            decoder_start_token_id=START, pad_token_id=pad_token_id, vocab_size=VOCAB,
+            is_encoder_decoder=encoder_decoder,
+        )  # fmt: skip
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embedding
 
+    def get_encoder(self) -> Callable[..., Output]:
+        return lambda *, inputs_embeds, attention_mask=None, return_dict=None: Output(
+            last_hidden_state=self._masked(inputs_embeds, attention_mask)
+        )
+
+    def _shift_right(self, ids: Tensor) -> Tensor:
+        shifted = F.pad(ids[:, :-1], (1, 0), value=START)
+        return shifted.masked_fill(shifted == IGNORE_INDEX, self.config.pad_token_id)
+
+    prepare_decoder_input_ids_from_labels = _shift_right
+
+    def _masked(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return x if mask is None else x * mask[..., None]
+
     def forward(
         self,
-        *,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
         logits_to_keep: int = 0,
-        **_: Any,
-    ) -> SimpleNamespace:
-        x = inputs_embeds * attention_mask[..., None]
-        if decoder_input_ids is not None:
-            mask = torch.ones_like(decoder_input_ids) if decoder_attention_mask is None else decoder_attention_mask
-            written = self.embedding(decoder_input_ids) * mask[..., None]
-            x = 0.5 * x.sum(dim=1, keepdim=True) + written
-        return SimpleNamespace(logits=(x.cumsum(dim=1) @ self.head)[:, -logits_to_keep:])
+    ) -> Output:
+        if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give either input_ids or inputs_embeds.")
+        if encoder_outputs is not None:
+            x = encoder_outputs[0]
+        else:
+            x = self._masked(self.embedding(input_ids) if inputs_embeds is None else inputs_embeds, attention_mask)
+        if self.config.is_encoder_decoder:
+            if decoder_input_ids is None and labels is not None:
+                decoder_input_ids = self._shift_right(labels)
+            if decoder_inputs_embeds is None:
+                if decoder_input_ids is None:
+                    raise ValueError("The decoder reads nothing: give decoder_input_ids.")
+                decoder_inputs_embeds = self.embedding(decoder_input_ids)
+            x = 0.5 * x.sum(dim=1, keepdim=True) + self._masked(decoder_inputs_embeds, decoder_attention_mask)
+        elif decoder_input_ids is not None or decoder_attention_mask is not None or decoder_inputs_embeds is not None:
+            raise TypeError("A decoder such as OPT has no argument `decoder_input_ids`: it reads one row.")
+        return Output(logits=(x.cumsum(dim=1) @ self.head)[:, -logits_to_keep:])
+
+
+class Output(SimpleNamespace):
+    """transformers' output: its parts by name or by number."""
+
+    def __getitem__(self, key: int | str) -> Any:
+        return getattr(self, key) if isinstance(key, str) else list(vars(self).values())[key]
 
 
 class TinyLanguageModel(nn.Module):
@@ -85,11 +134,10 @@ class TinyLanguageModel(nn.Module):
 
     prepend = LanguageModel.prepend
 
-    def __init__(self, logits: Tensor | None = None) -> None:
+    def __init__(self, logits: Tensor | None = None, *, pad_token_id: int = PAD, encoder_decoder: bool = False) -> None:
         super().__init__()
-        self.model = TinyTransformer()
-        self.model.config = SimpleNamespace(decoder_start_token_id=START)
-        self.pad_token_id = PAD
+        self.model = TinyTransformer(pad_token_id, encoder_decoder)
+        self.pad_token_id = pad_token_id
         self.logits = logits
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
@@ -100,22 +148,21 @@ class TinyLanguageModel(nn.Module):
 
 
 def _bridge_cases() -> list[Case]:
-    return [Case(f"{b} picture(s) of 5 features", (TinyBridge(), random(b, 5, 6, seed=b))) for b in (1, 2)]
-
-
-def _with_gradient(function: Callable, args: tuple) -> Any:
-    """The output, and whether the Q-Former and the projection get a gradient from it."""
-    output = function(*args)
-    return (output, bool(output.requires_grad)) if isinstance(output, Tensor) else output
+    made = []
+    whole = TinyBridge()
+    for b in (1, 2):
+        bridge = copy.deepcopy(whole)
+        learns = {
+            "the query tokens": bridge.qformer.query_tokens,
+            "the Q-Former's cross-attention": bridge.qformer.layers[0].cross_attention.query.weight,
+            "the projection": bridge.language_projection.weight,
+        }
+        made.append(Case(f"{b} picture(s) of 5 features", (bridge, random(b, 5, 6, seed=b)), learns))
+    return made
 
 
 def _query_output(model: TinyBridge, image_features: Tensor) -> Tensor:
     return model.qformer(image=model.qformer.read_image(image_features)).query_output
-
-
-@torch.no_grad()
-def _without_gradient(model: TinyBridge, image_features: Tensor) -> Tensor:
-    return Stage2Model.visual_prompt(model, image_features)
 
 
 visual_prompt = Check(
@@ -135,11 +182,56 @@ visual_prompt = Check(
         ),
         "You normalized to length 1, as ITC does for its cosines. A soft prompt keeps its length, as word embeddings "
         "do.": lambda model, x: F.normalize(Stage2Model.visual_prompt(model, x), dim=-1),
-        "There is no gradient: under no_grad or detach the bridge cannot learn. Frozen are the models at both ends.": (
-            _without_gradient
+        "The projection is applied twice.": (
+            lambda model, x: F.linear(
+                Stage2Model.visual_prompt(model, x),
+                model.language_projection.weight[:, :WIDTH],
+                model.language_projection.bias,
+            )
+        ),
+        "Only the first query is projected: the language model reads all Q of them.": (
+            lambda model, x: Stage2Model.visual_prompt(model, x)[:, :1]
+        ),
+        "Only the first query is projected, and its dimension is lost: [B, Q, Dl].": (
+            lambda model, x: Stage2Model.visual_prompt(model, x)[:, 0]
+        ),
+        "The queries are laid into one long vector: keep [B, Q, Dl].": (
+            lambda model, x: Stage2Model.visual_prompt(model, x).flatten(1)
+        ),
+        "Only the first picture is left: keep the batch.": lambda model, x: Stage2Model.visual_prompt(model, x[:1]),
+        "A batch of one has lost its dimension: keep [B, Q, Dl].": (
+            lambda model, x: Stage2Model.visual_prompt(model, x).squeeze(0)
+        ),
+        "The projection's bias is left out: call the projection.": (
+            lambda model, x: _query_output(model, x) @ model.language_projection.weight.T
+        ),
+        "A LayerNorm after the projection is no part of the bridge.": (
+            lambda model, x: F.layer_norm(Stage2Model.visual_prompt(model, x), (WIDTH,))
+        ),
+        "A nonlinearity (ReLU) after the projection: the bridge is linear.": (
+            lambda model, x: Stage2Model.visual_prompt(model, x).relu()
+        ),
+        "A nonlinearity (GELU) after the projection: the bridge is linear.": (
+            lambda model, x: F.gelu(Stage2Model.visual_prompt(model, x))
+        ),
+        "A nonlinearity (tanh) after the projection: the bridge is linear.": (
+            lambda model, x: Stage2Model.visual_prompt(model, x).tanh()
+        ),
+        "The query outputs are normalized in front of the projection: project them as they are.": (
+            lambda model, x: model.language_projection(F.normalize(_query_output(model, x), dim=-1))
+        ),
+        "The learned queries are added to the output once more: project query_output alone.": (
+            lambda model, x: model.language_projection(_query_output(model, x) + model.qformer.query_tokens)
+        ),
+        "A softmax makes shares; the language model reads vectors.": (
+            lambda model, x: Stage2Model.visual_prompt(model, x).softmax(-1)
+        ),
+        "The queries stand in the reverse order.": lambda model, x: Stage2Model.visual_prompt(model, x).flip(1),
+        "Queries and width are exchanged: [B, Q, Dl].": lambda model, x: Stage2Model.visual_prompt(model, x).mT,
+        "All pictures get the prompt of the first one.": (
+            lambda model, x: Stage2Model.visual_prompt(model, x[:1]).expand(len(x), -1, -1)
         ),
     },
-    run=_with_gradient,
 )
 
 
@@ -147,20 +239,46 @@ visual_prompt = Check(
 
 
 def _prepend_cases() -> list[Case]:
-    texts = (text_of((3, 4)), text_of((3, 4, 5), (6,)), text_of((3,), (4, 5), left=True))
-    return [
-        Case(
-            f"{2 + i} soft words, token ids {ids.tolist()}, {PAD} is padding", (TinyLanguageModel(), prompt, ids, mask)
-        )
-        for i, (ids, mask) in enumerate(texts)
-        for prompt in [random(len(ids), 2 + i, WIDTH, seed=3)]
-    ]
+    made = []
+    for i, (rows, left, pad_token_id) in enumerate((
+        (((3, 4),), False, PAD),
+        (((3, 4, 5), (6,)), False, PAD),
+        (((3,), (4, 5)), True, PAD),
+        (((1, 4, 0), (6, 1)), False, 1),
+    )):  # fmt: skip
+        ids, mask = text_of(*rows, left=left, pad_token_id=pad_token_id)
+        leaf, prompt = learning(random(len(ids), 2 + i, WIDTH, seed=3))
+        words = f"{2 + i} soft words, token ids {ids.tolist()}, real: {mask.int().tolist()}, pad id {pad_token_id}"
+        args = (TinyLanguageModel(pad_token_id=pad_token_id), prompt, ids, mask)
+        made.append(Case(words, args, {"the visual prompt": leaf}))
+    return made
 
 
 def _on_text(function: Callable, args: tuple) -> Any:
+    """Embeddings, and the mask as whole numbers: True and 1.0 say the same as 1."""
     model, prompt, ids, mask = args
     found = function(model, prompt, Text(ids, mask))
-    return (found[0], found[1].long()) if isinstance(found, tuple | list) and len(found) == 2 else found
+    if not isinstance(found, tuple | list) or len(found) != 2 or not isinstance(found[1], Tensor):
+        return found
+    attention = found[1]
+    if attention.is_floating_point() and bool(((attention != 0) & (attention != 1)).any()):
+        return found
+    return found[0], attention.long()
+
+
+def _prepend_rules(case: Case, got: Any, expected: tuple) -> str | None:
+    """Which of the two differs, and where."""
+    if not isinstance(got, tuple | list) or len(got) != 2 or not isinstance(got[1], Tensor):
+        return None
+    if equal(got[0], expected[0]) and got[1].is_floating_point():
+        return "The embeddings are right. The mask holds other numbers than 0 and 1: 1 = may attend, 0 = padding."
+    if equal(got[0], expected[0]) and got[1].shape == expected[1].shape:
+        row = int((got[1] != expected[1]).any(1).int().argmax())
+        ours, theirs = got[1][row].tolist(), expected[1][row].tolist()
+        return f"The embeddings are right. The mask's row {row} is {ours}, not {theirs}."
+    if equal(got[1], expected[1]) and isinstance(got[0], Tensor) and got[0].shape == expected[0].shape:
+        return "The mask is right. The embeddings differ: the visual prompt as it is, then the embeddings of the words."
+    return None
 
 
 def _prepend_but(change: Callable[[Tensor, Tensor, Tensor], tuple]) -> Callable:
@@ -170,6 +288,11 @@ def _prepend_but(change: Callable[[Tensor, Tensor, Tensor], tuple]) -> Callable:
         return change(prompt, model.model.get_input_embeddings()(text.ids), text.mask.long())
 
     return wrong
+
+
+def _mask_of_ids(model: TinyLanguageModel, prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:
+    embeddings, _ = LanguageModel.prepend(model, prompt, text)
+    return embeddings, F.pad((text.ids != model.pad_token_id).long(), (prompt.shape[1], 0), value=1)
 
 
 prepend = Check(
@@ -193,10 +316,55 @@ prepend = Check(
         "The mask's ones for the picture stand behind the text's: mask and embeddings must be in the same order.": (
             _prepend_but(lambda p, w, m: (torch.cat([p, w], 1), F.pad(m, (0, p.shape[1]), value=1)))
         ),
+        "The two are returned in the wrong order: embeddings first, then the mask.": (
+            _prepend_but(lambda p, w, m: (F.pad(m, (p.shape[1], 0), value=1), torch.cat([p, w], 1)))
+        ),
+        "The mask is made by comparing ids with the padding's: a real token may have that id. Use text.mask.": (
+            _mask_of_ids
+        ),
+        "The mask is made by comparing ids with 0: the padding's id may be another one. Use text.mask.": (
+            lambda model, prompt, text: (
+                LanguageModel.prepend(model, prompt, text)[0],
+                F.pad((text.ids != 0).long(), (prompt.shape[1], 0), value=1),
+            )
+        ),
+        "The mask is upside down: 1 = may attend.": (
+            _prepend_but(lambda p, w, m: (torch.cat([p, w], 1), F.pad(1 - m, (p.shape[1], 0), value=0)))
+        ),
+        "The mask is upside down for the text: 1 = may attend.": (
+            _prepend_but(lambda p, w, m: (torch.cat([p, w], 1), F.pad(1 - m, (p.shape[1], 0), value=1)))
+        ),
+        "The mask is additive (0 and a large negative number); here 1 = may attend and 0 = padding.": (
+            _prepend_but(lambda p, w, m: (torch.cat([p, w], 1), (F.pad(m, (p.shape[1], 0), value=1) - 1) * 10000.0))
+        ),
+        "Only the embeddings are returned: return the mask, too.": _prepend_but(lambda p, w, m: torch.cat([p, w], 1)),
+        "The words are missing: behind the picture come the text's embeddings.": (
+            _prepend_but(lambda p, w, m: (p, torch.ones(p.shape[:2], dtype=torch.long)))
+        ),
+        "The picture is missing.": _prepend_but(lambda p, w, m: (w, m)),
+        "Padding's embeddings are set to 0: leave them, the mask hides them.": (
+            _prepend_but(lambda p, w, m: (torch.cat([p, w * m[..., None]], 1), F.pad(m, (p.shape[1], 0), value=1)))
+        ),
+        "The soft words are normalized to length 1: take them as they are.": (
+            _prepend_but(
+                lambda p, w, m: (torch.cat([F.normalize(p, dim=-1), w], 1), F.pad(m, (p.shape[1], 0), value=1))
+            )
+        ),
+        "The picture goes behind the first word; it comes before all of them.": (
+            _prepend_but(lambda p, w, m: (torch.cat([w[:, :1], p, w[:, 1:]], 1), F.pad(m, (p.shape[1], 0), value=1)))
+        ),
+        "Joined along the batch: [B, Q+T, Dl], so dim=1.": (
+            _prepend_but(lambda p, w, m: (torch.cat([p[:, :1], w[:, :1]], 0), torch.cat([m[:, :1], m[:, :1]], 0)))
+        ),
+        "Only one place of the mask is for the picture: one for every soft word.": (
+            _prepend_but(lambda p, w, m: (torch.cat([p, w], 1), F.pad(m, (1, 0), value=1)))
+        ),
         "The picture is added onto the words instead of being put in front of them.": (
             _prepend_but(lambda p, w, m: (w + p.mean(1, keepdim=True), m))
         ),
     },
+    rules=(_prepend_rules,),
+    parts=("embeddings", "attention mask"),
     run=_on_text,
 )
 
@@ -205,18 +373,44 @@ prepend = Check(
 
 
 def _pad_cases() -> list[Case]:
-    rows = (((3, 4), (5,)), ((3,), (4, 5, 6)), ((3, PAD), (4, 5, PAD, 6)))
+    rows = (
+        (((3, 4), (5,)), 0), (((3,), (4, 5, 6)), 0), (((3, 0), (4, 5, 0, 6)), 0),
+        (((3, 4), (5,)), 1), (((0, 9), (4, 1, 6), (7,)), 1), (((8, 2), (2, 5)), 2),
+    )  # fmt: skip
     return [
-        Case(f"rows {[list(r) for r in texts]}, pad id {PAD}, left={left}", (texts, PAD, left))
-        for texts in rows
+        Case(f"rows {[list(r) for r in texts]}, pad id {pad_id}, left={left}", ([list(r) for r in texts], pad_id, left))
+        for texts, pad_id in rows
         for left in (False, True)
     ]
 
 
 def _padded(function: Callable, args: tuple) -> Any:
+    """Ids and mask of the Text that is returned; `left` is given only where it is not the default."""
     rows, pad_token_id, left = args
-    found = function(rows, pad_token_id, left=left)
-    return (found.ids, found.mask) if isinstance(found, Text) else found
+    found = function(rows, pad_token_id, left=True) if left else function(rows, pad_token_id)
+    return {"ids": found.ids, "mask": found.mask} if isinstance(found, Text) else found
+
+
+def _pad_rules(case: Case, got: Any, expected: dict) -> str | None:
+    """Which of the two differs, and how."""
+    if not isinstance(got, dict):
+        return f"Return a Text: Text(ids, mask); yours returns {describe(got)}."
+    for name, wanted in expected.items():
+        ours = got[name]
+        if not isinstance(ours, Tensor):
+            return f"`{name}` is to be a tensor; yours is {describe(ours)}."
+        if ours.dtype != wanted.dtype:
+            return f"`{name}` has the dtype {ours.dtype} and should have {wanted.dtype}."
+        if ours.shape != wanted.shape:
+            return f"`{name}` has the shape {list(ours.shape)} and should have {list(wanted.shape)}."
+    if torch.equal(got["ids"], expected["ids"]):
+        return "The ids are right; the mask is not: True exactly where a real token stands."
+    if torch.equal(got["mask"], expected["mask"]):
+        real = expected["mask"]
+        if torch.equal(got["ids"][real], expected["ids"][real]):
+            return "The mask and the real tokens are right; the padding is filled with another id than pad_token_id."
+        return "The mask is right; the tokens are not where they belong, or in another order."
+    return None
 
 
 def _cut(rows, pad_token_id: int, *, left: bool = False) -> Text:
@@ -251,14 +445,76 @@ pad = Check(
         "tokenizers pad with their end token): count lengths instead.": _mask_by_id,
         "The mask is the wrong way round: True is a real token.": _swapped,
         "Rows are cut to the shortest instead of filled to the longest.": _cut,
+        "The padding is always 0: fill with pad_token_id.": (
+            lambda rows, pad_token_id, *, left=False: Text(
+                language_model.pad(rows, 0, left=left).ids, language_model.pad(rows, 0, left=left).mask
+            )
+        ),
+        "The mask is made by comparing ids with 0: count lengths instead.": (
+            lambda rows, pad_token_id, *, left=False: (lambda text: Text(text.ids, text.ids != 0))(
+                language_model.pad(rows, pad_token_id, left=left)
+            )
+        ),
+        "The ids are floats: torch.zeros makes float32. Give dtype=torch.long.": (
+            lambda rows, pad_token_id, *, left=False: (lambda text: Text(text.ids.float(), text.mask))(
+                language_model.pad(rows, pad_token_id, left=left)
+            )
+        ),
+        "The ids are floats, and the padding is always 0.": (
+            lambda rows, pad_token_id, *, left=False: (lambda text: Text(text.ids.float(), text.mask))(
+                language_model.pad(rows, 0, left=left)
+            )
+        ),
+        "The mask holds numbers (0 and 1): it is bool.": (
+            lambda rows, pad_token_id, *, left=False: (lambda text: Text(text.ids, text.mask.long()))(
+                language_model.pad(rows, pad_token_id, left=left)
+            )
+        ),
+        "The mask holds floats (0 and 1): it is bool.": (
+            lambda rows, pad_token_id, *, left=False: (lambda text: Text(text.ids, text.mask.float()))(
+                language_model.pad(rows, pad_token_id, left=left)
+            )
+        ),
+        "The mask stands on the right even where the tokens stand on the left's side: fill both in the same slice.": (
+            lambda rows, pad_token_id, *, left=False: Text(
+                language_model.pad(rows, pad_token_id, left=left).ids, language_model.pad(rows, pad_token_id).mask
+            )
+        ),
+        "Everything is called real: padding is False.": (
+            lambda rows, pad_token_id, *, left=False: (lambda text: Text(text.ids, torch.ones_like(text.mask)))(
+                language_model.pad(rows, pad_token_id, left=left)
+            )
+        ),
+        "With left=True the tokens of a row stand in the reverse order.": (
+            lambda rows, pad_token_id, *, left=False: (
+                (language_model.pad([row[::-1] for row in rows], pad_token_id).ids.flip(1), language_model.pad(rows, 0))
+                and Text(
+                    language_model.pad(rows, pad_token_id).ids.flip(1)
+                    if left
+                    else language_model.pad(rows, pad_token_id).ids,
+                    language_model.pad(rows, pad_token_id, left=left).mask,
+                )
+            )
+        ),
+        "Rows are sorted by length: keep their order.": (
+            lambda rows, pad_token_id, *, left=False: language_model.pad(
+                sorted(rows, key=len, reverse=True), pad_token_id, left=left
+            )
+        ),
+        "One column too many.": (
+            lambda rows, pad_token_id, *, left=False: (
+                lambda text: Text(F.pad(text.ids, (0, 1), value=pad_token_id), F.pad(text.mask, (0, 1), value=False))
+            )(language_model.pad(rows, pad_token_id, left=left))
+        ),
     },
+    rules=(_pad_rules,),
     run=_padded,
 )
 
 
 # --- Prefix and suffix ----------------------------------------------------------------------------------------------
 
-DRAWS = 400
+DRAWS = 800
 
 
 def _split_cases() -> list[Case]:
@@ -269,18 +525,44 @@ def _splits(function: Callable, args: tuple) -> Any:
     """All splits that occur, whether none is rare, and whether only the generator determines them."""
     (caption,) = args
     found = []
-    for _ in range(2):
-        generator = torch.Generator().manual_seed(0)
+    for seed, other_seed in ((0, 0), (0, 1), (1, 0)):
+        torch.manual_seed(other_seed), python_random.seed(other_seed), np.random.seed(other_seed)
+        generator = torch.Generator().manual_seed(seed)
         found.append([function(caption, generator) for _ in range(DRAWS)])
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in found[0]):
-        return found[0][0]
+    function(caption)
+    wrong = next((pair for pair in found[0] if not _is_pair_of_strings(pair)), None)
+    if wrong is not None or not all(_is_pair_of_strings(pair) for pairs in found for pair in pairs):
+        return {"returned": wrong}
     counts = Counter(map(tuple, found[0]))
-    even = min(counts.values()) > 0.5 * DRAWS / len(counts)
     return {
         "cuts": sorted(map(str, counts)),
-        "each about as often": even,
-        "same seed, same cuts": found[0] == found[1],
+        "each about as often": min(counts.values()) > 0.7 * DRAWS / len(counts),
+        "same generator, same cuts": found[0] == found[1],
+        "another generator, other cuts": len(counts) == 1 or found[0] != found[2],
     }
+
+
+def _is_pair_of_strings(pair: Any) -> bool:
+    return isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+
+
+def _split_rules(case: Case, got: dict, expected: dict) -> str | None:
+    """The first promise that is not kept."""
+    if "returned" in got:
+        return "Return two strings, prefix and suffix (" + '" ".join(words)' + f"); yours returns {got['returned']!r}."
+    ours, theirs = set(got["cuts"]), set(expected["cuts"])
+    if not ours <= theirs:
+        pair = sorted(ours - theirs)[0]
+        return f"{pair} is no cut of {case.args[0]!r}: prefix and suffix, put together with a space, are the caption."
+    if ours != theirs:
+        return f"{sorted(theirs - ours)[0]} never occurs: each of the {len(theirs)} cuts must be possible."
+    if not got["same generator, same cuts"]:
+        return "The generator is not used: give it to torch.randint, or a resumed training sees other cuts."
+    if not got["another generator, other cuts"]:
+        return "Another generator gives the same cuts: use the one that is given, and do not seed it anew."
+    if not got["each about as often"]:
+        return "Every cut occurs, but not equally often: draw the place evenly."
+    return None
 
 
 def _split_but(cut: Callable[[list[str], torch.Generator], int]) -> Callable:
@@ -328,9 +610,52 @@ split_caption = Check(
         "The generator is not used: give it to torch.randint, or a resumed training sees other cuts.": (
             _split_but(lambda words, generator: _draw(0, len(words), None))
         ),
+        "The two halves are exchanged: prefix first, then suffix.": (
+            lambda caption, generator=None: stage2.split_caption(caption, generator)[::-1]
+        ),
+        'Lists of words are returned; put each together with " ".join(words).': (
+            lambda caption, generator=None: tuple(half.split() for half in stage2.split_caption(caption, generator))
+        ),
+        "The prefix is the whole caption: it is what stands before the cut.": (
+            lambda caption, generator=None: (caption, stage2.split_caption(caption, generator)[1])
+        ),
+        "The word at the cut is in both halves.": (
+            lambda caption, generator=None: (lambda halves: (f"{halves[0]} {halves[1].split()[0]}".strip(), halves[1]))(
+                stage2.split_caption(caption, generator)
+            )
+        ),
+        "The word at the cut is in neither half.": (
+            lambda caption, generator=None: (lambda halves: (halves[0], " ".join(halves[1].split()[1:])))(
+                stage2.split_caption(caption, generator)
+            )
+        ),
+        'The prefix ends in a space: " ".join(words) puts none at the end.': (
+            lambda caption, generator=None: (lambda halves: (halves[0] + " " if halves[0] else "", halves[1]))(
+                stage2.split_caption(caption, generator)
+            )
+        ),
+        "The words are joined without spaces.": (
+            lambda caption, generator=None: tuple(
+                half.replace(" ", "") for half in stage2.split_caption(caption, generator)
+            )
+        ),
+        "The prefix is always empty: the place is to be drawn.": lambda caption, generator=None: ("", caption),
+        "Always before the last word: draw the place, so that every length of prefix occurs.": (
+            _split_but(lambda words, generator: len(words) - 1)
+        ),
+        "The generator is seeded anew at every call: then every caption is cut at the same place.": (
+            _split_but(lambda words, generator: _draw(0, len(words), torch.Generator().manual_seed(0)))
+        ),
+        "The cuts are not equally likely: early places are drawn more often.": (
+            _split_but(lambda words, generator: min(_draw(0, len(words), generator), _draw(0, len(words), generator)))
+        ),
+        "The last cut is missing: torch.randint's upper end is not drawn, so it is len(words).": (
+            _split_but(lambda words, generator: _draw(0, max(1, len(words) - 1), generator))
+        ),
         "Cut between characters: half a word is a word the language model does not know. Use caption.split().": (
             _by_characters
         ),
     },
+    rules=(_split_rules,),
     run=_splits,
 )

@@ -17,8 +17,13 @@ from blip2_lab.training.recipes.schema import OptimConfig
 
 
 def _rate_cases() -> list[Case]:
-    optim = OptimConfig(lr=1.0, warmup_steps=4, steps=12, batch_size=1, min_lr=0.2)
-    return [Case(f"lr 1, 4 steps of warm-up, 12 in all, min_lr 0.2; step {i}", (optim, i)) for i in range(12)]
+    first = OptimConfig(lr=1.0, warmup_steps=4, steps=12, batch_size=1, min_lr=0.2)
+    second = OptimConfig(lr=4.0, warmup_steps=3, steps=10, batch_size=1, min_lr=1.0)
+    return [
+        Case(f"lr {o.lr:g}, {o.warmup_steps} steps of warm-up, {o.steps} in all, min_lr {o.min_lr:g}; step {i}", (o, i))
+        for o in (first, second)
+        for i in range(o.steps)
+    ]
 
 
 def _rate_but(
@@ -45,6 +50,24 @@ def _no_warmup(optim: OptimConfig, step: int) -> float:
 
 def _cosine_over_everything(optim: OptimConfig, step: int) -> float:
     return optim.lr * (step + 1) / optim.warmup_steps if step < optim.warmup_steps else _no_warmup(optim, step)
+
+
+def _progress(optim: OptimConfig, step: int) -> float:
+    return (step - optim.warmup_steps) / (optim.steps - optim.warmup_steps)
+
+
+def _rate_rules(case: Case, got: object, expected: float) -> str | None:
+    """Where the rate differs: in the warm-up, at its end, or after it."""
+    config, step = case.args
+    if isinstance(got, bool) or not isinstance(got, int | float):
+        return None
+    how = f"It is {got:.4g} and should be {expected:.4g}"
+    if step < config.warmup_steps:
+        return f"{how} in the warm-up (step {step}): lr * (step + 1) / warmup_steps."
+    if step == config.warmup_steps:
+        return f"{how} at step warmup_steps, where the cosine begins: progress is 0 there, and the rate is lr."
+    formula = "min_lr + (lr - min_lr) * (1 + cos(pi * progress)) / 2"
+    return f"The warm-up is right, and so is its end. {how} after it: {formula}."
 
 
 learning_rate = Check(
@@ -76,7 +99,58 @@ learning_rate = Check(
         "A quarter of a cosine: it ends at full slope. Half of it, lifted: (1 + cos(pi * progress)) / 2.": (
             _rate_but(fall=lambda p: math.cos(math.pi * p / 2))
         ),
+        "The warm-up is not multiplied by the peak, lr.": (
+            lambda o, step: (
+                optim.learning_rate(o, step) / o.lr if step < o.warmup_steps else optim.learning_rate(o, step)
+            )
+        ),
+        "`lr` is not used at all.": (
+            lambda o, step: (
+                (step + 1) / o.warmup_steps
+                if step < o.warmup_steps
+                else o.min_lr + (1 - o.min_lr) * 0.5 * (1 + math.cos(math.pi * _progress(o, step)))
+            )
+        ),
+        "The warm-up lasts one step too long: at step warmup_steps the cosine begins.": (
+            lambda o, step: (
+                o.lr * (step + 1) / o.warmup_steps if step <= o.warmup_steps else optim.learning_rate(o, step)
+            )
+        ),
+        "Progress is divided by all steps, not by those that remain after the warm-up.": (
+            _rate_but(progress=lambda o, step: (step - o.warmup_steps) / o.steps)
+        ),
+        "Progress is one step ahead: it is 0 at step warmup_steps.": (
+            _rate_but(progress=lambda o, step: (step + 1 - o.warmup_steps) / (o.steps - o.warmup_steps))
+        ),
+        "Progress reaches 1 at the last step: divide by steps - warmup_steps.": (
+            _rate_but(progress=lambda o, step: (step - o.warmup_steps) / (o.steps - o.warmup_steps - 1))
+        ),
+        "The sine is not the cosine: it begins at 0.": _rate_but(fall=lambda p: math.sin(math.pi * p)),
+        "The cosine's argument is in turns: multiply by pi.": _rate_but(fall=lambda p: 0.5 * (1 + math.cos(p))),
+        "The cosine is not halved: (1 + cos) / 2.": _rate_but(fall=lambda p: 1 + math.cos(math.pi * p)),
+        "The cosine rises: the sign in (1 + cos) / 2 is turned.": (
+            _rate_but(fall=lambda p: 0.5 * (1 - math.cos(math.pi * p)))
+        ),
+        "The cosine is not lifted: it becomes negative.": _rate_but(fall=lambda p: math.cos(math.pi * p)),
+        "After the warm-up the rate stays at its peak: the cosine is missing.": _rate_but(fall=lambda p: 1.0),
+        "The rate falls exponentially: the paper's is half a cosine.": _rate_but(fall=lambda p: 0.1**p),
+        "The minimum is a floor (max) here; the cosine ends at it: min_lr + (lr - min_lr) * ...": (
+            lambda o, step: (
+                optim.learning_rate(o, step)
+                if step < o.warmup_steps
+                else max(o.min_lr, o.lr * 0.5 * (1 + math.cos(math.pi * _progress(o, step))))
+            )
+        ),
+        "The warm-up begins at min_lr; it is a straight line up from 0.": (
+            _rate_but(warmup=lambda o, step: o.min_lr + (o.lr - o.min_lr) * (step + 1) / o.warmup_steps)
+        ),
+        "The warm-up is divided by one step too few.": (
+            _rate_but(warmup=lambda o, step: o.lr * (step + 1) / (o.warmup_steps - 1))
+        ),
+        "The warm-up runs over all steps.": _rate_but(warmup=lambda o, step: o.lr * (step + 1) / o.steps),
+        "In the warm-up the rate is the peak already.": _rate_but(warmup=lambda o, step: o.lr),
     },
+    rules=(_rate_rules,),
 )
 
 # --- Is the answer right? -------------------------------------------------------------------------------------------
@@ -85,9 +159,20 @@ learning_rate = Check(
 def _match_cases() -> list[Case]:
     pairs = (
         ("red", "red"), ("blue", "red"), ("Red", "red"), ("red.", "red"), (" red ", "red"), ("a red boat", "red"),
-        ("re", "red"), ("", "red"),
+        ("re", "red"), ("", "red"), (" Red. ", "red"), ("bluesky", "blue sky"), ("blue sky", "blue sky"), ("35", "3.5"),
+        ("the red", "red"), ("a red", "red"), ("reds", "red"), ("der", "red"),
+        ("infrared", "red"), ("redder", "red"),
     )  # fmt: skip
     return [Case(f"prediction {prediction!r}, answer {answer!r}", (prediction, answer)) for prediction, answer in pairs]
+
+
+def _match_rules(case: Case, got: object, expected: bool) -> str | None:
+    """Which pair is judged wrongly."""
+    if not isinstance(got, bool):
+        return None
+    prediction, answer = case.args
+    verdict = "right" if got else "wrong"
+    return f"The prediction {prediction!r} is called {verdict} where the answer is {answer!r}."
 
 
 exact_match = Check(
@@ -110,21 +195,80 @@ exact_match = Check(
         "The strings are compared as they are: case, spaces and a full stop must not matter.": (
             lambda prediction, answer: prediction == answer
         ),
+        "The full stop is taken off before the spaces: 'red. ' keeps it.": (
+            lambda prediction, answer: prediction.rstrip(".").strip().lower() == answer
+        ),
+        "Spaces inside are taken out as well: 'bluesky' is not 'blue sky'.": (
+            lambda prediction, answer: prediction.lower().rstrip(". ").replace(" ", "") == answer.replace(" ", "")
+        ),
+        "Full stops inside are taken out as well: 35 is not 3.5.": (
+            lambda prediction, answer: prediction.lower().replace(".", "").strip() == answer.replace(".", "")
+        ),
+        "It is enough that the answer begins the prediction.": (
+            lambda prediction, answer: prediction.strip().lower().startswith(answer)
+        ),
+        "It is enough that the answer ends the prediction.": (
+            lambda prediction, answer: prediction.strip().rstrip(".").strip().lower().endswith(answer)
+        ),
+        "It is enough that the answer is one of the words.": (
+            lambda prediction, answer: (
+                answer in prediction.lower().replace(".", " ").split() or prediction.lower().strip(" .") == answer
+            )
+        ),
+        "It is enough that both have the same words, or letters, in any order.": (
+            lambda prediction, answer: sorted(prediction.strip(" .").lower()) == sorted(answer)
+        ),
+        "That is the opposite.": lambda prediction, answer: not metrics.exact_match(prediction, answer),
+        "Everything is right.": lambda prediction, answer: True,
+        "Nothing is right.": lambda prediction, answer: False,
+        "Articles are taken off, too: only case, spaces around and a full stop are.": (
+            lambda prediction, answer: metrics.exact_match(
+                prediction.strip().removeprefix("the ").removeprefix("a "), answer
+            )
+        ),
+        "It is enough that the first letters agree.": (
+            lambda prediction, answer: prediction.strip().lower()[:1] == answer[:1]
+        ),
+        "An s at the end is taken off, too.": (
+            lambda prediction, answer: metrics.exact_match(prediction.strip(" .").removesuffix("s"), answer)
+        ),
     },
+    rules=(_match_rules,),
 )
 
 # --- The confidence interval ----------------------------------------------------------------------------------------
 
 
 def _interval_cases() -> list[Case]:
+    asked = ((0.5, 100), (0.9, 40), (1.0, 10), (0.0, 8), (0.3, 50, 2.576))
     return [
-        Case(f"a share of {share} among {count}", (share, count)) for share, count in ((0.5, 100), (0.9, 40), (1.0, 10))
+        Case(f"a share of {given[0]} among {given[1]}" + (", z = 2.576" if given[2:] else ""), given) for given in asked
     ]
 
 
 def _wald(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / count)
     return max(0.0, share - half), min(1.0, share + half)
+
+
+def _agresti(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    return _wald((share * count + z * z / 2) / (count + z * z), count + z * z, z)
+
+
+def _wilson(
+    *, divide_half: bool = True, divide_center: bool = True,
+    center: float = 0.5, inside: float = 1.0, inside_power: int = 2, times_z: bool = True, width: float = 1.0,
+) -> Callable:  # fmt: skip
+    """Wilson's interval with one term done differently."""
+
+    def wrong(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+        down = 1 + z * z / count
+        middle = (share + center * z * z / count) / (down if divide_center else 1)
+        root = math.sqrt(share * (1 - share) / count + inside * z * z / (4 * count**inside_power))
+        half = (z if times_z else 1) * width * root / (down if divide_half else 1)
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    return wrong
 
 
 def _without_the_root(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -146,14 +290,43 @@ confidence_interval = Check(
     {
         "The textbook's normal interval: for a share of 1 it has no width at all, as if ten cases proved everything. "
         "Wilson's is the one asked for.": _wald,
-        "z = 1 gives 68 %, not 95: use 1.96.": lambda share, count: metrics.confidence_interval(share, count, z=1.0),
+        "z = 1 gives 68 %, not 95: use 1.96.": lambda share, count, z=1.0: metrics.confidence_interval(share, count, z),
+        "`z` is not used: another z gives the same interval.": (
+            lambda share, count, z=1.96: metrics.confidence_interval(share, count)
+        ),
+        "The half width is not divided by 1 + z*z/n.": _wilson(divide_half=False),
+        "The center is not divided by 1 + z*z/n.": _wilson(divide_center=False),
+        "z*z/(2n) is missing in the center.": _wilson(center=0.0),
+        "z*z/n in the center: it is z*z/(2n).": _wilson(center=1.0),
+        "z*z/(4n*n) is missing under the root.": _wilson(inside=0.0),
+        "z*z/(4n) under the root: it is z*z/(4 n*n).": _wilson(inside_power=1),
+        "The root is not multiplied by z.": _wilson(times_z=False),
+        "The whole width on each side: z, not 2z.": _wilson(width=2.0),
+        "The half width only: z on each side, not z/2.": _wilson(width=0.5),
+        "The larger one comes first: return (low, high).": (
+            lambda share, count, z=1.96: metrics.confidence_interval(share, count, z)[::-1]
+        ),
+        "Center and half width are returned: return (low, high).": (
+            lambda share, count, z=1.96: (
+                (share + z * z / (2 * count)) / (1 + z * z / count),
+                z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count),
+            )
+        ),
+        "Percent are returned: shares are between 0 and 1.": (
+            lambda share, count, z=1.96: tuple(100 * end for end in metrics.confidence_interval(share, count, z))
+        ),
+        "One number is returned: return (low, high).": (
+            lambda share, count, z=1.96: metrics.confidence_interval(share, count, z)[0]
+        ),
+        "Agresti and Coull's interval: close to Wilson's, but its half width is another one.": _agresti,
         "The square root is missing: the width falls with the root of the count, not with the count.": (
             _without_the_root
         ),
         "The middle is not the share itself: Wilson's is pulled towards one half.": _around_the_share,
         "Half the width is returned, or one side only: return (low, high).": (
-            lambda share, count: (share, metrics.confidence_interval(share, count)[1])
+            lambda share, count, z=1.96: (share, metrics.confidence_interval(share, count, z)[1])
         ),
     },
+    parts=("low", "high"),
     tolerance=1e-3,
 )

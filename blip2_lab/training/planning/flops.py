@@ -52,6 +52,7 @@ class CaptionLengths:
 
 
 LOGIT_BYTES = 4  #: saved of a logit: its log-probability, in 32 bits
+LLAMA_ROW_BYTES = 24  #: saved of a row of a LLaMA's layer, beside its FFN, for each unit of width
 COUNTED_VOCABULARY = 1000  #: of a vocabulary; the rest is a formula
 
 
@@ -74,12 +75,21 @@ def encoder_work(encoder: ImageEncoder, trained: bool) -> Work:
     return Work(flops, kept)
 
 
-def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: int) -> Work:
+def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: int, trained: bool = False) -> Work:
     """One example, forward through the frozen language model and back to the visual prompt. `prompt`, `answer`:
-    tokens."""
+    tokens. `trained`: a LLaMA's weights get gradients, too."""
     c = model.config
-    rows, head = num_query_tokens + prompt, _linear(answer, c.hidden_size * c.vocab_size, 2)
+    times = 3 if trained else 2
+    rows, head = num_query_tokens + prompt, _linear(answer, c.hidden_size * c.vocab_size, times)
     kept = LOGIT_BYTES * answer * c.vocab_size
+    if c.model_type == "llama":
+        rows, width, ffn = rows + answer, c.hidden_size, c.intermediate_size
+        layer = _linear(rows, 4 * width**2 + 3 * width * ffn, times) + _linear(rows, 2 * rows * width, 3)
+        # of each row: inputs of the projections, queries, keys, values, context; two RMSNorms; three of the FFN's width
+        kept += c.num_hidden_layers * rows * (LLAMA_ROW_BYTES * width + 6 * ffn)
+        return Work(c.num_hidden_layers * layer + head, kept)
+    if trained:
+        raise ValueError(f"the work of training a {c.model_type} language model is not planned; a LLaMA's is")
     if not c.is_encoder_decoder:
         rows, width = rows + answer, c.hidden_size
         layer = _linear(rows, 4 * width**2 + 2 * width * c.ffn_dim, 2) + _linear(rows, 2 * rows * width, 3)
@@ -164,13 +174,13 @@ def count_work(loss: Callable[[], Tensor], model: nn.Module) -> tuple[float, flo
 
     Parameters and their copies in 16 bits are not counted.
     """
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {p.untyped_storage()._cdata for p in model.parameters()}  # an address of the storage, on the meta device too
     copies = {tuple(p.shape) for p in model.parameters()}
     copies |= {shape[::-1] for shape in copies}
     saved: dict[int, Tensor] = {}  # holds references, so that no address is reused
 
     def keep(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
+        address = tensor.untyped_storage()._cdata
         if address not in own and tuple(tensor.shape) not in copies:
             saved[address] = tensor
         return tensor
@@ -199,7 +209,7 @@ def pretraining_work(recipe: Recipe) -> tuple[dict[str, int], Work]:
 
 def work_by_part(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
     """Work of an example by model. The picture book's features are computed once, before the first step."""
-    texts = _caption_lengths(recipe)
+    texts = caption_lengths(recipe)
     works = (
         {}
         if isinstance(recipe.data, SceneData)
@@ -214,7 +224,7 @@ def work_by_part(recipe: Recipe, model: Blueprint) -> dict[str, Work]:
     return works
 
 
-def _caption_lengths(recipe: Recipe) -> CaptionLengths:
+def caption_lengths(recipe: Recipe) -> CaptionLengths:
     if not isinstance(recipe.data, SceneData):
         return CaptionLengths()
     from blip2_lab.data.scenes import PictureBook

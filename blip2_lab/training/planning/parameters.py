@@ -32,7 +32,8 @@ from blip2_lab.models.micro import (
 )
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
-from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze
+from blip2_lab.models.vision_encoder import ImageEncoder, at_resolution, drop_last_layer, eva_vit_g_config, freeze
+from blip2_lab.training.planning.large_models import LARGE_VITS, LLAMAS, large_vit, llama
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, MicroPart, Recipe, Stage1Parts, Stage2Parts
 
@@ -49,7 +50,10 @@ def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncode
             return ImageEncoder(drop_last_layer(CLIPVisionModel(config)))
         if name == IMAGE_ENCODERS["vit-g"].hub:
             return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
-        return ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit")))
+        if name in LARGE_VITS:
+            return large_vit(name, image_size or 224)
+        encoder = ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit")))
+        return at_resolution(encoder, image_size) if image_size else encoder
 
 
 def build_language_model(name: str) -> nn.Module:
@@ -59,6 +63,8 @@ def build_language_model(name: str) -> nn.Module:
         if known is not None:
             new = new_opt if LANGUAGE_MODELS[known].family == "opt" else new_t5
             return new(language_config(known))
+        if name in LLAMAS:
+            return llama(name)
         recipe = registry.RECIPES.get(name)
         kind = recipe.task if recipe and recipe.task in ("t5", "opt") else "t5"
         size, vocab_size = _micro_size(name, kind), vocab_size_of(kind)
@@ -92,7 +98,10 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
 def _micro_size(name: str, task: str) -> str:
     recipe = registry.RECIPES.get(name)
     if recipe is None or recipe.task != task or not isinstance(recipe.model, MicroPart):
-        known = [row.hub for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT)]
+        known = [row.hub for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT)] + [
+            *LARGE_VITS,
+            *LLAMAS,
+        ]
         raise ValueError(f"the sizes of {name!r} are not known without a download; known are {', '.join(known)}")
     return recipe.model.size
 
@@ -115,9 +124,9 @@ class Blueprint:
     parts: Mapping[str, nn.Module]
     trained: tuple[str, ...]
     image_encoder: ImageEncoder
-    qformer: QFormer
+    qformer: QFormer | None  # None: another bridge
     language: nn.Module | None  # transformers' model
-    stage1: Stage1Parts
+    stage1: Stage1Parts | None
 
     def parameters(self) -> dict[str, int]:
         """Number of parameters by part; the parts are asserted to sum to the model."""

@@ -21,11 +21,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from blip2_lab.checkpoints.catalog import frozen_model
+from blip2_lab.common.distributed import layer_stacks
 from blip2_lab.data.feature_cache import cache_bytes
-from blip2_lab.training.planning.flops import CAPTION_TOKENS, LONGEST_CAPTION, pretraining_work, work_by_part
+from blip2_lab.training.planning.bridges import bridge_blueprint, bridge_works
+from blip2_lab.training.planning.claims import Claim, claims_of
+from blip2_lab.training.planning.flops import (
+    CAPTION_TOKENS,
+    LONGEST_CAPTION,
+    caption_lengths,
+    pretraining_work,
+    work_by_part,
+)
 from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters
 from blip2_lab.training.recipes import registry, schema
-from blip2_lab.training.recipes.schema import ImageTextData, MicroPart, Recipe, SceneData, Stage2Parts
+from blip2_lab.training.recipes.relatives import DESCRIPTIONS
+from blip2_lab.training.recipes.schema import BridgeParts, ImageTextData, MicroPart, Recipe, SceneData, Stage2Parts
 from blip2_lab.training.run_folder import SHIPPED_RUNS
 
 GIB = 2**30
@@ -43,6 +53,7 @@ class Machine:
 
 
 A100 = Machine("A100", 312e12, 0.4)  # NVIDIA's data sheet; 0.4 is an assumption
+H100 = Machine("H100", 989e12, 0.4)  # the same, SXM
 #: bf16 products of large matrices on a core with matrix units reached half of 1345 GFLOP/s on two.
 CPU_CORE = Machine("CPU core with bf16 matrix units", 670e9, 0.15)
 
@@ -82,6 +93,8 @@ class Plan:
     assumptions: tuple[str, ...]
     published: str
     measured: Measured | None
+    claims: tuple[Claim, ...] = ()  #: what the recipe's text claims, beside what is computed
+    remarks: tuple[str, ...] = ()  #: what cannot be as the text says, with the arithmetic
 
     @property
     def trained_share(self) -> float:
@@ -95,7 +108,7 @@ class Plan:
 def plan(
     recipe: Recipe,
     *,
-    gpus: int = 1,
+    gpus: int | None = None,
     memory: float = 80,
     utilization: float | None = None,
     peak: float | None = None,
@@ -103,21 +116,28 @@ def plan(
 ) -> Plan:
     """The plan of one recipe.
 
+    gpus         None: as the text of a described recipe (recipes/relatives.py) says, else 1
     memory       of a GPU, GiB
     utilization  the share of the peak that training reaches; None: an assumption for an A100 or a CPU core
     peak         dense 16-bit FLOP/s of one GPU; None: that of an A100 (of a CPU core, for the picture book)
     """
     if recipe.optim is None:
         raise ValueError(f"{recipe.name} is made of other recipes: plan {', '.join(recipe.sequence)}")
+    described = DESCRIPTIONS.get(recipe.name)
+    gpus = (described.plan_gpus if described else 1) if gpus is None else gpus
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
     pretraining = registry.pretraining_recipe(recipe)  # a fine-tuned miniature is planned for a laptop, too
     local = not isinstance(pretraining.data, ImageTextData)
-    machine = CPU_CORE if local else A100
+    machine = CPU_CORE if local else H100 if described and described.gpu == "H100" else A100
     machine = replace(machine, peak=peak or machine.peak, utilization=utilization or machine.utilization)
     if isinstance(recipe.model, MicroPart):
         parameters, work = pretraining_work(recipe)
         trained, works, model = tuple(parameters), {recipe.task: work}, None
+    elif isinstance(recipe.model, BridgeParts):
+        model = bridge_blueprint(recipe)
+        works = bridge_works(recipe, model, caption_lengths(recipe))
+        parameters, trained = model.parameters(), model.trained
     else:
         model = blueprint(recipe)
         parameters, trained, works = model.parameters(), model.trained, work_by_part(recipe, model)
@@ -132,6 +152,12 @@ def plan(
     step = total * recipe.optim.batch_size / (gpus * machine.peak * machine.utilization)
     examples_per_pass = -(-recipe.optim.pass_size // gpus)
     needs = memory_of(parameters, trained, frozen_bytes=4 if local else 2)
+    if recipe.optim.shard and model is not None:
+        needs = sharded_memory(parameters, trained, gpus, largest_layer(model))
+    hours = step * recipe.optim.steps / 3600
+    claims, remarks = (), ()
+    if described:
+        claims, remarks = claims_of(recipe, described, model, works, hours, gpus, machine.peak * machine.utilization)
     each = sum(work.activation_bytes for work in works.values())
     limit = memory * GIB
     return Plan(
@@ -145,7 +171,7 @@ def plan(
         flops_per_example={name: work.flops for name, work in works.items()},
         machine=machine,
         step_seconds=step,
-        hours=step * recipe.optim.steps / 3600,
+        hours=hours,
         memory=needs | {"activations": each * examples_per_pass},
         memory_limit=limit,
         fits={card: _fitting(card * GIB, needs, each) for card in sorted({*CARDS, round(memory)})},
@@ -153,6 +179,8 @@ def plan(
         assumptions=assumptions_of(recipe, machine) + cache_of(recipe, model),
         published=recipe.cost,
         measured=measured_of(recipe, machine, total, Path(runs_dir)),
+        claims=claims,
+        remarks=remarks,
     )
 
 
@@ -168,6 +196,25 @@ def memory_of(parameters: Mapping[str, int], trained: tuple[str, ...], frozen_by
     }
 
 
+def sharded_memory(parameters: Mapping[str, int], trained: tuple[str, ...], gpus: int, layer: int) -> dict[str, float]:
+    """Bytes on each of `gpus` GPUs under FSDP: shares of everything, and two gathered layers of `layer` parameters in
+    16 bits (the one that runs and the next)."""
+    training = sum(parameters[name] for name in trained)
+    return {
+        "frozen weights": 2.0 * (sum(parameters.values()) - training) / gpus,
+        "trained weights": 4.0 * training / gpus,
+        "gathered layers": 2 * 2.0 * layer,
+        "gradients": 4.0 * training / gpus,
+        "optimizer": 8.0 * training / gpus,
+        "reserve": float(RESERVE),
+    }
+
+
+def largest_layer(model: Blueprint) -> int:
+    """Parameters of the largest transformer layer, which FSDP gathers at once."""
+    return max(count_parameters(layer) for stack in layer_stacks(model.model) for layer in stack)
+
+
 def _fitting(limit: float, needs: Mapping[str, float], each: float) -> int:
     return max(0, int((limit - sum(needs.values())) // each)) if each else 0
 
@@ -175,6 +222,15 @@ def _fitting(limit: float, needs: Mapping[str, float], each: float) -> int:
 def download_of(recipe: Recipe, model: Blueprint) -> dict[str, float]:
     """Bytes of the files that a recipe downloads, from the number of parameters and the hub's precision; models trained
     by other recipes are not downloaded."""
+    if isinstance(recipe.model, BridgeParts):
+        frozen = {recipe.model.image_encoder: model.image_encoder, recipe.model.language_model: model.language}
+        known = {name: frozen_model(name) for name in frozen if name not in registry.RECIPES}
+        return {  # in 16 bits, where the catalog does not know the file
+            name: float(
+                row.download_bytes(count_parameters(frozen[name])) if row else 2 * count_parameters(frozen[name])
+            )
+            for name, row in known.items()
+        }
     names = {model.stage1.image_encoder: model.parts["image encoder"]}
     start = registry.pretraining_recipe(recipe)
     if isinstance(start.model, Stage2Parts):
@@ -196,6 +252,8 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
         assumptions.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
         assumptions.append("frozen parts in 16 bits; memory is computed, not measured on a GPU")
         assumptions.append("reading and augmenting pictures keeps up with the GPU")
+    if recipe.optim.shard:
+        assumptions.append("FSDP gathers two layers at a time; `optim.shard` here gathers all trained parts at once")
     if recipe.optim.checkpoint_layers:
         assumptions.append("layers that are recomputed keep a tenth of their activations, for a third more work")
     if isinstance(recipe.data, SceneData):
@@ -283,6 +341,11 @@ def plan_table(plan: Plan) -> str:
         ]
     else:
         lines += ["measured: never"]
+    if plan.claims:
+        lines += ["", f"{'claimed and computed':<44}{'claimed':>12}{'computed':>12}{'ratio':>8}"]
+        lines += [f"  {c.what:<42}{c.claimed:>12,.5g}{c.computed:>12,.5g}{c.ratio:>8.2f}" for c in plan.claims]
+    if plan.remarks:
+        lines += ["", "as written, and as it can be:", *(f"  - {remark}" for remark in plan.remarks), ""]
     return "\n".join([*lines, "assumed:", *(f"  {line}" for line in plan.assumptions)])
 
 

@@ -2,7 +2,9 @@
 
     schema    the dataclasses of a recipe, and `override`, which changes one value: `optim.lr=5e-5`
     micro     the miniature, for a laptop
+    bridges   the miniature with other bridges than the Q-Former
     paper     the paper's recipes, the released code's, and versions for one GPU
+    relatives four descriptions of BLIP-2's relatives, from 4 to 81 billion parameters, to plan
     registry  all of them by name
 
 Begin with `get(name)`; `blip2-lab recipes` lists the names.
@@ -12,6 +14,7 @@ Paper: section 3.4, Tables 1, 2 and 7 to 9. Notebook: 08.
 
 from blip2_lab.training.recipes.registry import RECIPES, get, needs, pretraining_recipe, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import (
+    BridgeParts,
     FineTuneParts,
     ImageTextData,
     MicroPart,
@@ -27,6 +30,7 @@ from blip2_lab.training.recipes.schema import (
 
 __all__ = [
     "RECIPES",
+    "BridgeParts",
     "FineTuneParts",
     "MicroPart",
     "OptimConfig",

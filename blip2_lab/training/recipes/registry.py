@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blip2_lab.common.console import did_you_mean
+from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN, SHIPPED
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
-from blip2_lab.training.recipes.schema import FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
+from blip2_lab.training.recipes.relatives import RELATIVES
+from blip2_lab.training.recipes.schema import BridgeParts, FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (*MICRO, *SHIPPED, OWN, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS)}
+RECIPES: dict[str, Recipe] = {
+    r.name: r for r in (*MICRO, *SHIPPED, OWN, *MICRO_BRIDGES, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS, *RELATIVES)
+}
 
 
 def get(name: str) -> Recipe:
@@ -30,9 +34,12 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
     """Names of the recipes whose run folders this one reads, in the order in which to train them."""
     if isinstance(recipe.model, Stage1Parts):
         return tuple(name for name in (recipe.model.image_encoder, recipe.model.bert) if name in RECIPES)
+    if isinstance(recipe.model, BridgeParts):
+        return tuple(name for name in (recipe.model.image_encoder, recipe.model.language_model) if name in RECIPES)
     if isinstance(recipe.model, Stage2Parts):
-        stage1 = get(recipe.model.stage1)
-        names = (*needs(stage1), *([stage1.name] if recipe.model.pretrained else ()), recipe.model.language_model)
+        stage1 = RECIPES.get(recipe.model.stage1)  # else a run's folder or a model, which has all of its parts
+        names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))
+        names += (recipe.model.language_model,)
         return tuple(name for name in names if name in RECIPES)
     if isinstance(recipe.model, FineTuneParts):
         return tuple(name for name in (recipe.model.start,) if name in RECIPES)

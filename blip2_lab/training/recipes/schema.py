@@ -5,6 +5,7 @@ and an `OptimConfig` (how it is trained).
 
 Notes:
 
+* A value out of its range raises ValueError when the dataclass is made (`require`), before anything is computed.
 * `override` converts text to the annotated type of the field, without evaluating code. An unknown name is an error that
   suggests the nearest one.
 * This module does not import torch: `blip2-lab recipes` answers at once.
@@ -14,8 +15,11 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
+import math
+import re
+import textwrap
 import types
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from blip2_lab.common.console import did_you_mean
@@ -23,9 +27,29 @@ from blip2_lab.common.console import did_you_mean
 SEE_PLAN = "see blip2-lab plan"  #: the cost of a recipe without a measurement
 
 
+def require(
+    config: Any, *names: str, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """Raises ValueError for a field (or a member of a tuple) out of its range; None is allowed where it is a value."""
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is None:
+                continue
+            right = math.isfinite(number) and (least is None or number >= least)
+            if not (right and (above is None or number > above) and (most is None or number <= most)):
+                limits = [f"at least {least:g}"] if least is not None else []
+                limits += [f"above {above:g}"] if above is not None else []
+                limits += [f"at most {most:g}"] if most is not None else []
+                raise ValueError(f"{name} is {number}; it must be {' and '.join(limits)}")
+
+
 @dataclass(frozen=True)
 class MicroPart:
-    """A frozen model of the miniature: `size` is a key of the tables in models/micro.py."""
+    """A frozen model of the miniature.
+
+    size  a key of the tables in models/micro.py: S or M
+    """
 
     size: str = "S"
 
@@ -34,7 +58,14 @@ class MicroPart:
 class Stage1Parts:
     """The parts of stage 1. The Q-Former has the width, layers and vocabulary of the BERT it starts from.
 
-    `image_encoder` and `bert` are a recipe's name (its run folder), a folder, or a hub name.
+    image_encoder              of which stage 1 reads the features: the name of a recipe or run, a folder, or a hub name
+    bert                       from which the Q-Former starts, and whose tokenizer it has: the same kinds of names
+    num_query_tokens           queries of the Q-Former
+    cross_attention_frequency  every so many layers of the Q-Former have cross-attention
+    embed_width                width of the embeddings that ITC compares
+    dropout                    of the Q-Former
+    max_text_tokens            longer captions are cut
+    gather_with_grad           many processes train as one large batch; false: as LAVIS does (`stage1.Stage1Config`)
     """
 
     image_encoder: str = "micro-vit"
@@ -44,16 +75,23 @@ class Stage1Parts:
     embed_width: int = 256
     dropout: float = 0.1
     max_text_tokens: int = 32
-    gather_with_grad: bool = True  # see Stage1Config; LAVIS: False
+    gather_with_grad: bool = True
+
+    def __post_init__(self) -> None:
+        require(self, "num_query_tokens", "cross_attention_frequency", "embed_width", least=1)
+        require(self, "max_text_tokens", least=3)  # [CLS], a word, [SEP]
+        require(self, "dropout", least=0, most=0.9)
 
 
 @dataclass(frozen=True)
 class Stage2Parts:
     """The parts of stage 2; the image encoder is that of stage 1.
 
-    `pretrained=False` skips stage 1 and starts from BERT alone (Figure 5's comparison).
-    `max_text_tokens`: longer captions are cut. `match_embeddings`: scale the initial visual prompts to the norm of word
-    embeddings.
+    stage1            whose Q-Former it starts from: the name of a recipe or run, a folder, a LAVIS file, or a hub name
+    language_model    that stays frozen: the same kinds of names
+    pretrained        false: skip stage 1 and start from BERT alone (Figure 5's comparison)
+    max_text_tokens   longer captions are cut
+    match_embeddings  scale the initial visual prompts to the norm of word embeddings
     """
 
     stage1: str = "micro-stage1"
@@ -62,15 +100,51 @@ class Stage2Parts:
     max_text_tokens: int = 32
     match_embeddings: bool = False
 
+    def __post_init__(self) -> None:
+        require(self, "max_text_tokens", least=3)
+
+
+@dataclass(frozen=True)
+class BridgeParts:
+    """The parts of a model whose bridge (models/bridges/) is trained without a stage 1. Names as in `Stage1Parts`.
+
+    bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
+    image_size            resolution, by interpolated position embeddings; None: what the image encoder was trained with
+    num_visual_tokens     of a pooled projector, a Q-Former, or a resampler; None: all features (Q-Former: 32)
+    width, num_layers     of a wide Q-Former
+    every, ffn_width      gated blocks before every k-th layer; the width of their feed-forward networks (None: none)
+    num_blocks, num_codes fusion blocks of a dual encoder; its patch ids (None: continuous features)
+    train_language_model  the language model is trained, too
+    train_vision_layers   so many of the image encoder's last layers are trained, too
+    """
+
+    bridge: str = "linear"
+    image_encoder: str = "micro-vit"
+    language_model: str = "micro-t5"
+    image_size: int | None = None
+    num_visual_tokens: int | None = None
+    width: int = 768
+    num_layers: int = 12
+    every: int = 1
+    ffn_width: int | None = None
+    num_blocks: int = 2
+    num_codes: int | None = None
+    max_text_tokens: int = 32
+    match_embeddings: bool = False
+    train_language_model: bool = False
+    train_vision_layers: int = 0
+
 
 @dataclass(frozen=True)
 class FineTuneParts:
-    """What fine-tuning starts from: a recipe's name (its run folder), "micro", a folder, or a hub name.
+    """What fine-tuning starts from, and how its text is asked for (sections 4.2 to 4.4).
 
-    The image encoder is trained with the Q-Former (sections 4.2 to 4.4), or stays frozen (`train_image_encoder=False`).
-
-    `layer_decay`: layer k of the image encoder, counted from the top, learns `layer_decay ** k` times as fast
-    (`optim.vit_lr_scales`). `question_in_qformer`: the Q-Former reads the question, too (section 4.3, Figure 7).
+    start                what it starts from: the name of a recipe or run, micro (shipped), a folder, or a hub name
+    layer_decay          layer k of the image encoder, from the top, learns layer_decay ** k times as fast
+    prompt               text before each caption, which the model reads and does not learn to write
+    question_in_qformer  the Q-Former reads the question, too (section 4.3, Figure 7): can be planned, not yet trained
+    max_text_tokens      longer texts are cut
+    train_image_encoder  train the image encoder with the Q-Former; false: it stays frozen
     """
 
     start: str
@@ -80,23 +154,37 @@ class FineTuneParts:
     max_text_tokens: int = 32
     train_image_encoder: bool = True
 
+    def __post_init__(self) -> None:
+        require(self, "max_text_tokens", least=3)
+        require(self, "layer_decay", above=0, most=1)
+
 
 @dataclass(frozen=True)
 class SyntheticTextData:
-    """Unlimited numbered examples from the picture book, to pre-train the frozen models. For `lessons_until` and
-    `sentences_from`, see `pretraining.T5Task`."""
+    """Unlimited numbered examples from the picture book, to pre-train the frozen models.
+
+    seed            which examples
+    lessons_until   until this batch the T5 learns from lessons in few forms (`pretraining.T5Task`)
+    sentences_from  from this batch on, the T5 reads sentences, too (`pretraining.T5Task`)
+    """
 
     seed: int = 0
     lessons_until: int = 0
     sentences_from: int = 0
 
+    def __post_init__(self) -> None:
+        require(self, "seed", "lessons_until", "sentences_from", least=0)
+
 
 @dataclass(frozen=True)
 class SceneData:
-    """`scenes` scenes of the picture book; features are computed once, captions are drawn at each step.
+    """Scenes of the picture book; features are computed once, captions are drawn at each step.
 
-    `held_out`: number of scenes of another book for the evaluations during training.
-    `hard_batches_from`: from this batch on, every second one shows similar scenes (batches.SceneBatches).
+    seed               which book
+    scenes             number of scenes in an epoch
+    caption            kind of captions (`scenes.CAPTION_KINDS`, `scenes.ALTERNATING`)
+    held_out           number of scenes of another book for the evaluations during training
+    hard_batches_from  from this batch on, every second one shows similar scenes (batches.SceneBatches); none: never
     """
 
     seed: int = 0
@@ -105,19 +193,29 @@ class SceneData:
     held_out: int = 200
     hard_batches_from: int | None = None
 
+    def __post_init__(self) -> None:
+        require(self, "seed", "hard_batches_from", least=0)
+        require(self, "scenes", least=1)
+        require(self, "held_out", least=2)  # an evaluation compares scenes
+
 
 @dataclass(frozen=True)
 class ImageTextData:
-    """Images with their texts. `source`: a description; `pairs`: the number of pairs in an epoch, if it is known.
+    """Images with their texts.
 
+    source         a description, for messages
+    image_size     side of the images in pixels
+    pairs          number of pairs in an epoch, for `blip2-lab plan`
     path          a folder, shards, an address or a sources.toml, see `mixture.open_sources`
     text          what to train on: "captions", or "questions" with their answers
     crop_scale    smallest and largest area of an image that a random crop keeps (LAVIS: blip2_image_train)
     flip          flip half of the images, except those whose text names a side
+    color_jitter  change brightness, contrast and saturation by up to this share, except where the text names a color
     held_out      number of images for the evaluations during training; not trained on (at most a fifth)
     max_broken    the share of unusable examples at which the run stops
     cached_views  0: encode images at each step; else cache the features of this many views of each image
     verify_cache  compare the cached features with their checksums at each start
+    unknown_words  the largest share of running words that a tokenizer may not know; 1 trains on any text
     threads       number of threads that open images
     """
 
@@ -132,13 +230,32 @@ class ImageTextData:
     max_broken: float = 0.1
     cached_views: int = 0
     verify_cache: bool = True
+    unknown_words: float = 0.1
     threads: int = 4
+    color_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.text not in ("captions", "questions"):
+            raise ValueError(f"data.text={self.text} is unknown: choose captions or questions")
+        require(self, "image_size", "threads", least=1)
+        require(self, "held_out", "cached_views", least=0)
+        require(self, "max_broken", "unknown_words", least=0, most=1)
+        require(self, "crop_scale", above=0, most=1)
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale is {self.crop_scale}; the smaller share of the area comes first")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
 
+    lr                 the largest learning rate, at the end of the warm-up
+    warmup_steps       steps in which the learning rate rises
+    steps              number of updates
+    min_lr             the learning rate at the end
+    betas              of AdamW
+    weight_decay       of AdamW, for matrices
+    grad_clip          the largest norm of a gradient; none: not clipped
     batch_size         examples of one update, over all processes
     accumulate         number of passes into which a process splits its share of a batch (`pass_size` examples each)
     precision          bf16 and fp16 are autocast: weights, gradients and optimizer stay float32; auto is bf16 if the
@@ -164,17 +281,24 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision {self.precision!r} is unknown: choose auto, bf16, fp16 or fp32")
-        if self.steps < 1 or self.batch_size < 1 or self.accumulate < 1:
-            raise ValueError("steps, batch_size and accumulate must be at least 1")
+        require(self, "steps", "batch_size", "accumulate", least=1)
+        require(self, "warmup_steps", "min_lr", "weight_decay", least=0)
+        require(self, "lr", "grad_clip", above=0)
+        require(self, "betas", least=0, most=0.9999)
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into accumulate={self.accumulate} passes")
 
     @property
-    def pass_size(self) -> int:
-        """Examples of one forward and backward pass of one process: what `task.batch` returns."""
+    def parts(self) -> int:
+        """Passes of one update, over all processes."""
         from blip2_lab.common.distributed import number_of_processes  # imports torch
 
-        return self.batch_size // (self.accumulate * number_of_processes())
+        return self.accumulate * number_of_processes()
+
+    @property
+    def pass_size(self) -> int:
+        """Examples of one forward and backward pass of one process: what `task.batch` returns."""
+        return self.batch_size // self.parts
 
 
 @dataclass(frozen=True)
@@ -183,6 +307,11 @@ class Recipe:
     (fine-tuning), or sequence. Fine-tuning with the question in the Q-Former can be planned, not yet trained.
 
     `sequence`: the recipes of which this one is made, in order. (For what a recipe needs, see `registry.needs`.)
+
+    seed        of weights, batches and dropout
+    save_every  steps between two checkpoints
+    eval_every  steps between two evaluations on held-out images; 0: none
+
     `curve`: the recipe whose shipped log its losses are compared with, if its own name is another.
     """
 
@@ -191,7 +320,7 @@ class Recipe:
     cost: str
     task: str
     optim: OptimConfig | None = None
-    model: MicroPart | Stage1Parts | Stage2Parts | FineTuneParts | None = None
+    model: MicroPart | Stage1Parts | Stage2Parts | BridgeParts | FineTuneParts | None = None
     data: SyntheticTextData | SceneData | ImageTextData | None = None
     seed: int = 0
     save_every: int = 200
@@ -199,10 +328,67 @@ class Recipe:
     sequence: tuple[str, ...] = ()
     curve: str = ""
 
+    def __post_init__(self) -> None:
+        require(self, "save_every", least=1)
+        require(self, "eval_every", least=0)
+        require(self, "seed", least=0, most=2**32 - 1)  # numpy's limit
+
 
 # --------------------------------------------------------------------------------------------------- changing one value
 
 Config = TypeVar("Config")
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """The meaning of each setting of a dataclass, from the table in its docstring: lines of `name  meaning`."""
+    found: dict[str, str] = {}
+    names, current = {f.name for f in fields(kind)}, ""
+    for line in (kind.__doc__ or "").splitlines():
+        name, _, meaning = line.strip().partition("  ")
+        if name in names and meaning:
+            current = name
+            found[name] = meaning.strip()
+        elif current and line.startswith(" " * 10):  # the second line of a meaning
+            found[current] += f" {line.strip()}"
+        else:
+            current = ""
+    return found
+
+
+def settings_help() -> str:
+    """Every setting of every kind of recipe with its meaning and its default, for `blip2-lab train --help`."""
+    groups = (
+        ("optim", OptimConfig, ""),
+        ("model", Stage1Parts, "stage 1"),
+        ("model", Stage2Parts, "stage 2"),
+        ("model", FineTuneParts, "fine-tuning"),
+        ("model", MicroPart, "the frozen models of the miniature"),
+        ("data", ImageTextData, "your own images, --on"),
+        ("data", SceneData, "drawn scenes"),
+        ("data", SyntheticTextData, "the frozen models of the miniature"),
+        ("", Recipe, ""),
+    )
+    lines = []
+    for prefix, kind, what in groups:
+        lines.append(f"{prefix or 'the run'}{f' ({what})' if what else ''}:")
+        for f in fields(kind):
+            if (meaning := meanings(kind).get(f.name)) is None:
+                continue
+            default = "given by the recipe" if f.default is MISSING else f"default {_shown(f.default)}"
+            name = f"{prefix}.{f.name}" if prefix else f.name
+            lines += textwrap.wrap(
+                f"{name}  {meaning} ({default})", 110, initial_indent="  ", subsequent_indent="      "
+            )
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed after `--set key=`."""
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value in ("", None) else str(value)
 
 
 def settings(config: Any) -> dict[str, Any]:
@@ -220,7 +406,8 @@ def settings(config: Any) -> dict[str, Any]:
 def override(config: Config, setting: str) -> Config:
     """A copy of the recipe with one value changed: `"optim.lr=5e-5"`, `"data.scenes=1000"`, `"seed=1"`.
 
-    The text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
+    A warm-up may be a share of the recipe's steps: `"optim.warmup_steps=10%"`, after a change of `optim.steps`. The
+    text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
     """
     key, equals, text = setting.partition("=")
     if not equals:
@@ -229,7 +416,10 @@ def override(config: Config, setting: str) -> Config:
     key = key.strip()
     if key not in known:
         raise ValueError(f"recipe {config.name} has no setting {key!r}{did_you_mean(key, known)}")
-    return _replace(config, key.split("."), text.strip(), key)
+    text = text.strip()
+    if key == "optim.warmup_steps" and re.fullmatch(r"\d+(\.\d+)?%", text):
+        text = str(round(config.optim.steps * float(text[:-1]) / 100))
+    return _replace(config, key.split("."), text, key)
 
 
 def _replace(node: Any, path: list[str], text: str, key: str) -> Any:

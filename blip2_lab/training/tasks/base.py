@@ -30,12 +30,14 @@ from blip2_lab.training.batches import (
     encode_frozen,
 )
 from blip2_lab.training.optim import vit_lr_scales
+from blip2_lab.training.vocabulary import Coverage
 
 
 class ImageTask:
     """Base of both stages and of fine-tuning: `batches`, and the image encoder for batches of pixels.
 
     If the image encoder is trained, its layers have their own learning rates, by `layer_decay` (Tables 7 to 9).
+    `words`: what a tokenizer knows of your own texts, by the part that has it.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class ImageTask:
         batches: SceneBatches | ImageTextBatches,
         image_encoder: ImageEncoder,
         layer_decay: float = 1.0,
+        words: dict[str, Coverage] | None = None,
     ) -> None:
         self.model, self.batches, self.image_encoder, self.layer_decay = model, batches, image_encoder, layer_decay
+        self.words = words or {}
 
     def batch(self, index: int) -> Batch:
         return self.batches.batch(index)

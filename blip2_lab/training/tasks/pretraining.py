@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blip2_lab.checkpoints.huggingface import as_loaded
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.micro import (
     micro_bert_config,
@@ -141,7 +142,7 @@ class TextTask:
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        as_loaded(self.tokenizer).save_pretrained(folder)
 
 
 SENTENCES = 0.35  # the share of descriptions in sentences, once these begin
@@ -339,7 +340,10 @@ class BertTask(TextTask):
         input_ids, attention_mask = self.tokens(texts)
         generator = torch.Generator().manual_seed(hash((self.seed, index)))  # hash of integers: the same everywhere
         ordinary = input_ids >= len(self.tokenizer.all_special_tokens) - 1  # all but [DEC] come first
-        masked = (torch.rand(input_ids.shape, generator=generator) < MASKED_SHARE) & ordinary
+        draws = torch.rand(input_ids.shape, generator=generator).masked_fill(~ordinary, 1.0)
+        masked = draws < MASKED_SHARE
+        if not masked.any():  # in a batch of few words; a mean over no word is NaN
+            masked = (draws == draws.min()) & ordinary
         # differs from BERT: a masked word is always [MASK], never kept or replaced by a random word
         return {
             "input_ids": input_ids.masked_fill(masked, self.tokenizer.mask_token_id),

@@ -40,7 +40,7 @@ class Stage2Task(ImageTask):
     def evaluate(self, step: int) -> dict[str, float]:
         """Zero-shot accuracy on held-out scenes, in total and by type of question, and in total with shuffled images
         (how much can be guessed)."""
-        device = next(self.model.language_projection.parameters()).device
+        device = next(self.model.bridge.parameters()).device
         prompts = self.model.visual_prompt(self.image_features.to(device))  # [M,Q,Dl]
         right = self._answers(prompts)
         by_type: dict[str, list[bool]] = {}

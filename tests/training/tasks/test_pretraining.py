@@ -570,3 +570,13 @@ def test_a_recipe_for_something_else_is_refused():
     )
     with pytest.raises((ValueError, KeyError), match="gpt"):
         build_task(recipe, None)
+
+
+def test_a_batch_of_few_words_has_a_masked_one(bert_tokenizer):
+    """A mean over no word is NaN: batches of two captions ended a run."""
+    task = BertTask(None, bert_tokenizer, 1, seed=0)
+    batches = [task.batch(index) for index in range(200)]
+    counts = [(batch["labels"] != IGNORE_INDEX).sum().item() for batch in batches]
+    assert min(counts) == 1 and max(counts) > 3
+    ordinary = len(task.tokenizer.all_special_tokens) - 1
+    assert all((batch["labels"][batch["labels"] != IGNORE_INDEX] >= ordinary).all() for batch in batches)

@@ -1,0 +1,101 @@
+"""How OpenMP's threads wait: training steps and answers of the miniature by default and with OMP_WAIT_POLICY=PASSIVE.
+
+    python -m benchmarks.wait_policy [--rounds 3] [--threads 2]
+
+Both policies take turns, each in a process of its own, because torch reads the policy when it is imported. The load of
+the machine before each pair is printed: on a quiet machine the ratios say what the policy costs, on a busy one what it
+saves. `blip2_lab.common.threads` sets it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+POLICIES = {"default": None, "PASSIVE": "PASSIVE"}
+STEPS, ANSWERS = 6, 4
+LIMIT = 300  #: seconds after which a process is given up: then its time is at least that
+
+
+def measure(threads: int) -> dict[str, float]:
+    """Median seconds of a training step (stage 2, 32 pairs) and of an answer, in this process."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from blip2_lab.checkpoints.load import load
+    from blip2_lab.data.scenes import PictureBook
+
+    model, scene = load("micro"), PictureBook(7, "in", 96)[3]
+    features = torch.randn(32, model.image_encoder.num_features, model.image_encoder.width)
+    captions = [scene.captions[0]] * 32
+    for part in (model.qformer, model.language_projection):
+        part.requires_grad_(True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+
+    def step() -> None:
+        model.loss(image_features=features, captions=captions, prompts=["a picture of"] * 32).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def answer() -> None:
+        model.generate(scene.image, "Question: what is in the picture? Short answer:")
+
+    return {"training step": _median(step, STEPS), "answer": _median(answer, ANSWERS)}
+
+
+def _median(run, times: int) -> float:
+    seconds = []
+    for _ in range(times + 1):  # the first one warms up
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+def in_a_process(policy: str | None, threads: int) -> dict[str, float]:
+    """`measure` under this policy."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    }
+    if policy:
+        environment["OMP_WAIT_POLICY"] = policy
+    command = [sys.executable, "-m", "benchmarks.wait_policy", "--child", "--threads", str(threads)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=True)
+    except subprocess.TimeoutExpired:
+        return {"training step": float("inf"), "answer": float("inf")}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="how often both take their turn (default 3)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child:
+        print(json.dumps(measure(args.threads)))
+        return
+    seconds: dict[str, dict[str, list[float]]] = {}
+    for turn in range(args.rounds):
+        load = "unknown" if not hasattr(os, "getloadavg") else f"{os.getloadavg()[0]:.1f}"
+        print(f"round {turn + 1}: load {load} on {os.cpu_count()} cores, {args.threads} threads", flush=True)
+        for name, policy in POLICIES.items():
+            found = in_a_process(policy, args.threads)
+            print(f"  {name:8}" + "".join(f"  {what} {value:.3f} s" for what, value in found.items()), flush=True)
+            for what, value in found.items():
+                seconds.setdefault(what, {}).setdefault(name, []).append(value)
+    for what, by_policy in seconds.items():
+        ratios = [default / passive for default, passive in zip(*by_policy.values(), strict=True)]
+        print(
+            f"{what}: PASSIVE is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Tables of images and texts: CSV with any of four separators, and JSON lines.
+
+`read_table` is where to begin. It returns `Row`s, whose values are as they were written: image_folder.py finds the
+files and reads the captions.
+
+Notes:
+
+* The columns may have any of the names in `COLUMNS`, in any case; others are not read, and `Table.notes` lists them.
+* The separator is the one of `,` `;` tab `|` with which the first line has the wanted columns.
+* A quote that is not closed would swallow rows, so it is an error with its line. A row with more cells than columns is
+  read if its last column is the caption and every extra separator is followed by a space, as in prose ("a red boat, on
+  the beach"); otherwise it is left out and named.
+
+Paper: none. Notebook: 08.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blip2_lab.common.images import SUFFIXES
+from blip2_lab.data.examples import LeftOut
+from blip2_lab.data.text_files import lines_of, parse_json, read_text
+
+#: What a column holds -> the names it may have; the first one that a table has counts.
+COLUMNS = {
+    "file": (
+        "file",
+        "file_name",
+        "filename",
+        "image",
+        "image_file",
+        "image_name",
+        "image_path",
+        "file_path",
+        "filepath",
+        "path",
+        "img",
+    ),
+    "caption": ("caption", "captions", "text", "description", "sentence", "comment"),
+    "question": ("question",),
+    "answer": ("answer", "answers"),
+}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+ENDINGS = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, `place` its file and line. `captions` are values as written, one for each caption column."""
+
+    place: str
+    file: Any = None
+    captions: tuple[Any, ...] = ()
+    question: Any = None
+    answer: Any = None
+
+
+@dataclass
+class Table:
+    """The rows of a table, what of it is not read (`left_out`), and what a reader should know about it (`notes`)."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_table(path: Path) -> Table:
+    """The rows of a .csv, .tsv or .jsonl file. Raises ValueError with the line that cannot be read, or the columns that
+    were found instead of a file and a caption (or question)."""
+    text = read_text(path)
+    table = _json_lines(text, path) if path.suffix.lower() == ".jsonl" else _Csv(text, path).table()
+    if not table.rows and not table.left_out:
+        raise ValueError(f"{path} has no rows: write one for each caption, with the file and the caption")
+    return table
+
+
+def _columns(found: Sequence[str]) -> dict[str, str]:
+    """What a column holds -> the name it has here, of the folded names in `found`."""
+    return {
+        kind: next(name for name in names if name in found)
+        for kind, names in COLUMNS.items()
+        if any(name in found for name in names)
+    }
+
+
+def _is_usable(columns: dict[str, str]) -> bool:
+    return "file" in columns and ("caption" in columns or "question" in columns)
+
+
+def _no_columns(path: Path, found: Sequence[str]) -> ValueError:
+    """The error for a table without a file, or without a caption and a question."""
+    columns = _columns([_folded(name) for name in found])
+    missing = [kind for kind in ("caption", "file") if kind not in columns]
+    listed = ", ".join(repr(name) for name in list(found)[:12]) or "none"
+    return ValueError(
+        f"{path} has no column {' and no column '.join(missing)}: its columns are {listed}. The first line names them: "
+        "file and caption, or file, question and answer"
+    )
+
+
+def _folded(name: object) -> str:
+    return str(name).strip().casefold()
+
+
+def _ignored(path: Path, found: Sequence[str], used: set[str]) -> list[str]:
+    rest = [str(name).strip() or "one without a name" for name in dict.fromkeys(found) if _folded(name) not in used]
+    return [f"{path}: columns that are not read: {', '.join(rest[:20])}"] if rest else []
+
+
+# ----------------------------------------------------------------------------------------------------------- JSON lines
+
+
+def _json_lines(text: str, path: Path) -> Table:
+    table, keys, used = Table(), {}, set()
+    for number, line in enumerate(lines_of(text), 1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        row = parse_json(line, place)
+        if not isinstance(row, dict):
+            raise ValueError(f"{place} is not an object with the keys file and caption: write one object on each line")
+        if len(folded := {_folded(key): value for key, value in row.items()}) < len(row):
+            raise ValueError(f"{place} has a key twice that differs in case or spaces only: remove one")
+        keys |= dict.fromkeys(row)
+        columns = _columns(list(folded))
+        used |= set(columns.values())
+        value = {kind: folded[name] for kind, name in columns.items()}
+        captions = (value["caption"],) if "caption" in value else ()
+        table.rows.append(Row(place, value.get("file"), captions, value.get("question"), value.get("answer")))
+    columns = _columns([_folded(key) for key in keys])
+    if table.rows and not _is_usable(columns):
+        raise _no_columns(path, list(keys))
+    table.notes = _ignored(path, list(keys), used)
+    return table
+
+
+# ------------------------------------------------------------------------------------------------------------------ CSV
+
+
+class _Csv:
+    """A table of cells. `header`: its columns' names, `columns`: what they hold -> their positions."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        self.path = path
+        self.lines = lines_of(text)
+        self.first = next((number for number, line in enumerate(self.lines) if line.strip()), None)
+        if self.first is None:
+            raise ValueError(f"{path} is empty: its first line names the columns, file and caption")
+        hint = re.fullmatch("sep=(.)", self.lines[self.first].strip(), re.IGNORECASE)  # Excel writes it
+        if hint and self.first + 1 < len(self.lines):
+            self.first += 1
+        headers = {mark: self._header(mark) for mark in ([hint[1]] if hint else SEPARATORS)}
+        usable = [mark for mark, names in headers.items() if _is_usable(_columns([_folded(name) for name in names]))]
+        self.mark = max(usable or headers, key=lambda mark: len(headers[mark]))
+        self.header = headers[self.mark]
+        if not usable:
+            raise _no_columns(path, self.header)
+        self.names = _columns([_folded(name) for name in self.header])
+        self.columns = {
+            kind: [place for place, one in enumerate(self.header) if _folded(one) == name]
+            for kind, name in self.names.items()
+        }
+        for kind, places in self.columns.items():
+            if kind != "caption" and len(places) > 1:  # several captions of a picture are usual
+                raise ValueError(f"{path} has {len(places)} columns {self.names[kind]!r}: remove or rename one")
+
+    def _header(self, mark: str) -> list[str]:
+        try:
+            return [cell.strip() for cell in next(self._reader(self.first, mark))]
+        except csv.Error:
+            return []
+
+    def _reader(self, first: int, mark: str):
+        lines = (line + "\n" for line in self.lines[first:])
+        return csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=True)
+
+    def table(self) -> Table:
+        table = Table(notes=_ignored(self.path, self.header, set(self.names.values())))
+        for first, last, cells in self._cells():
+            place = f"{self.path}, line {first + 1}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            while len(cells) > len(self.header) and not cells[-1].strip():
+                cells = cells[:-1]
+            if len(cells) > len(self.header):
+                joined = self._prose(self.lines[first]) if first == last else None
+                if joined is None:
+                    more = f"{len(cells)} cells, and the table has {len(self.header)} columns"
+                    remedy = (
+                        f'put a text with {SEPARATORS.get(self.mark, repr(self.mark))} in quotes: "a red, round boat"'
+                    )
+                    table.left_out.append(LeftOut(place, "row with too many cells", f"{place} has {more}: {remedy}"))
+                    continue
+                cells = joined
+            table.rows.append(self._row(place, cells))
+        return table
+
+    def _cells(self) -> Iterator[tuple[int, int, list[str]]]:
+        """(first line, last line, cells) of each row after the header. Raises ValueError for a stray quote."""
+        reader = self._reader(self.first + 1, self.mark)
+        while True:
+            first = self.first + 1 + reader.line_num
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise ValueError(f"{self.path}, line {first + 1} {_what_is_wrong(str(error), self.mark)}") from None
+            last = self.first + reader.line_num
+            if last > first:
+                self._check_no_row_inside(first, cells)
+            yield first, last, cells
+
+    def _check_no_row_inside(self, first: int, cells: list[str]) -> None:
+        """A quoted cell may have several lines. If one of them names a picture in a cell, two stray quotes made it."""
+        for cell in cells:
+            first_line, *others = cell.split("\n")
+            for line in [*others, *([first_line] if others and self.mark in first_line else [])]:
+                parts = [part.strip().strip('"').lower() for part in line.split(self.mark)]
+                if any(part.endswith(SUFFIXES) for part in parts):
+                    raise ValueError(
+                        f"{self.path}, line {first + 1} has a quote that spans other rows ({line.strip()[:60]!r}): "
+                        'close it, or write "" for a quote within a quoted cell'
+                    )
+
+    def _prose(self, line: str) -> list[str] | None:
+        """The cells of a row whose caption, the last column, has separators of prose; None where that is not clear."""
+        last = len(self.header) - 1
+        if self.mark not in ",;" or '"' in line or self.columns.get("caption") != [last]:
+            return None
+        *before, caption = line.split(self.mark, last)
+        prose = all(part[:1].isspace() for part in caption.split(self.mark)[1:])
+        clear = last == 1 or not any(part[:1].isspace() for part in [*before[1:], caption])
+        return [*before, caption] if prose and clear else None
+
+    def _row(self, place: str, cells: list[str]) -> Row:
+        def cell(kind: str) -> str | None:
+            places = self.columns.get(kind, [])
+            return cells[places[0]].strip() if places and places[0] < len(cells) else None
+
+        texts = [cells[column].strip() for column in self.columns.get("caption", []) if column < len(cells)]
+        captions = tuple(_value(text) for text in texts if text) or (None,) * bool(self.columns.get("caption"))
+        return Row(place, cell("file"), captions, cell("question"), cell("answer"))
+
+
+def _value(cell: str) -> Any:
+    """A cell's text, or a list if another program wrote one: "['a boat', 'a ship']"."""
+    if cell[0] + cell[-1] in ("[]", "()", "{}"):
+        try:
+            return ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            pass  # it is text in brackets
+    return cell
+
+
+def _what_is_wrong(error: str, mark: str) -> str:
+    """csv's error in words that say what to do."""
+    if "unexpected end" in error:
+        return 'has a quote that is never closed: close it, or write "" for a quote within a quoted cell'
+    if "expected after" in error:
+        return (
+            f'has a quote in the middle of a quoted cell: write it as "", and put nothing but '
+            f"{SEPARATORS.get(mark, mark)} after the closing quote"
+        )
+    if "larger than field limit" in error:
+        return f"has a cell of more than {csv.field_size_limit():,} characters: is a quote not closed?"
+    return f"is not CSV ({error})"

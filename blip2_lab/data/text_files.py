@@ -1,0 +1,153 @@
+"""Text that others wrote: UTF-8 files, their lines, JSON, and the captions in a JSON value.
+
+`read_text` is where to begin. Nothing is guessed: what is not UTF-8 is refused with its line, and a value that is no
+text is named (`texts_in`) instead of being converted to one.
+
+Notes:
+
+* Lines end at LF, CR or CRLF. `str.splitlines` also ends them at U+2028 and U+0085, which JSON allows within a string.
+* A key that occurs twice in a JSON object is an error, because one of its two values would be lost.
+
+Paper: none. Notebook: 08.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+#: The keys under which an object in a list of captions has its text: those of Karpathy, BLIP and the hub's data sets.
+TEXT_KEYS = ("raw", "caption", "text", "sentence")
+#: What programs write for a missing value. An answer may be "none".
+MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+# ----------------------------------------------------------------------------------------------------------------- text
+
+
+def read_text(path: str | os.PathLike, what: str = "") -> str:
+    """The text of a UTF-8 file, without its byte order mark. Raises ValueError that names file, line and remedy.
+
+    `what`: what the file should be, for the message about a missing one.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}{what and f' ({what})'}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder{what and f', not a file ({what})'}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """The bytes of a UTF-8 text, without the byte order mark. Raises ValueError that names `name`, line and remedy."""
+    if content.startswith(_UTF16):
+        raise ValueError(f"{name} is not UTF-8 but UTF-16 text (Windows calls it Unicode): save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        byte = content[error.start]
+        raise ValueError(
+            f"{name} is not UTF-8 text: line {line} has the byte 0x{byte:02x}; save it as UTF-8, for example with "
+            "`iconv -f latin1 -t utf-8` if it is Latin-1"
+        ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{name} is not UTF-8 text: line {line} has a zero byte, as UTF-16 has; save it as UTF-8")
+    return text
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, without LF, CR or CRLF; other characters, such as U+2028, end no line."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+# ----------------------------------------------------------------------------------------------------------------- JSON
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The value of a JSON text. Raises ValueError that names `name`, also for a key that an object has twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        place = f"{error.msg}, line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{name} is not JSON: {place}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is not JSON: its brackets are nested too deeply") from None
+    except ValueError as error:  # a key twice, or a number of thousands of digits
+        raise ValueError(f"{name} is not JSON: {error}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {twice!r} twice, so one of the two values would be lost")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- captions
+
+
+def captions_in(value: Any) -> tuple[list[str], list[str]]:
+    """`texts_in`, where a text such as "nan" or "None" is no caption but a missing value (`MISSING`)."""
+    captions, problems = texts_in(value)
+    kept = [caption for caption in captions if caption.casefold() not in MISSING]
+    missing = [one for one in captions if one.casefold() in MISSING]
+    return kept, problems + [f"is {one!r}, which programs write for a missing value" for one in missing]
+
+
+def texts_in(value: Any) -> tuple[list[str], list[str]]:
+    """A JSON value -> (its texts, without the spaces around them; what in it is no text, in words).
+
+    A text is one, a list several; in a list or alone, an object with one of `TEXT_KEYS` has the text there.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return [], ["is empty"]
+        if not is_text(text):
+            return [], ["has half a character (a lone surrogate)"]
+        return [text], []
+    if isinstance(value, dict):
+        texts = [value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)]
+        if len(texts) == 1:
+            return texts_in(texts[0])
+        keys = ", ".join(repr(key)[:20] for key in list(value)[:5]) or "none"
+        return [], [f"is an object with the keys {keys}, and a text is wanted"]
+    if isinstance(value, list | tuple):
+        if not value:
+            return [], ["is empty"]
+        found: list[str] = []
+        problems: list[str] = []
+        for one in value:
+            good, bad = ([], ["is a list in a list"]) if isinstance(one, list | tuple) else texts_in(one)
+            found += good
+            problems += bad
+        return found, problems
+    if value is None or value != value:  # NaN
+        return [], ["is empty"]
+    return [], [f"is {json.dumps(value, default=str)[:40]}, which is no text"]
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be encoded as UTF-8; JSON's escapes can write half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A name that may not be UTF-8, with escapes for what cannot be encoded: it can be printed, stored and hashed."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

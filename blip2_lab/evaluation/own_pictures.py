@@ -1,0 +1,381 @@
+"""A model measured on pictures of one's own: captions, questions and retrieval, each beside its baselines.
+
+`draw_pictures` and `evaluate_on` are where to begin; `own_table` prints the result.
+
+    blip2-lab evaluate --on my_pictures/ --model runs/my_pictures/model
+
+Notes:
+
+* The baselines are the same texts without a picture (blind), with another picture (shuffled), the answer that is most
+  frequent among these questions (majority), and retrieval at random (chance).
+* Intervals are 95 %, by drawing *pictures* with replacement (bootstrap): texts of one picture are not independent.
+  BLEU-4 has none, because it is of the corpus. CIDEr's word weights stay those of all pictures.
+* Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture.
+* A complete BLIP-2 may carry a stage 1 that its training did not change: fine-tuning on captions keeps the one that it
+  started from. Retrieval by the shipped stage 1 is left out, with a sentence, because it is no result of that training.
+* Pictures that the model was trained on are not told apart. Keep some in a folder of their own to measure with.
+
+Paper: sections 4.1, 4.2 and 4.4. Notebook: none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blip2_lab.checkpoints import files
+from blip2_lab.checkpoints.load import MICRO
+from blip2_lab.common.images import BrokenSample
+from blip2_lab.data.examples import AskedQuestion, epoch_order, skip_report
+from blip2_lab.data.mixture import Source, is_stream, open_sources
+from blip2_lab.evaluation import captioning, metrics, vqa
+from blip2_lab.evaluation.scenes import CAPTION_PROMPT, CAPTIONS
+from blip2_lab.models import retrieval
+from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model
+
+RANKS = (1, 5, 10)
+SHORTLIST = 128  #: candidates that ITM re-ranks, as in the paper
+MOST_TEXTS = 5000  #: captions in the gallery; COCO's test set has as many pictures
+GUEST = (
+    "retrieval was left out: this model carries the stage 1 that ships with the package, which its training did not "
+    "change; `--model micro` measures that one"
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures to measure on, not yet opened: (source, number), of how many, and what its sources left out."""
+
+    place: str
+    rows: list[tuple[Source, int]]
+    count: int
+    skipped: Counter[str]
+
+
+@dataclass(frozen=True)
+class OwnPictures:
+    """Pictures that could be opened, encoded, with their texts. `note`: how many there are, and what was left out."""
+
+    features: Tensor  # image_features [P, N, Dv] of the frozen encoder
+    captions: list[tuple[str, ...]]
+    questions: list[tuple[AskedQuestion, ...]]
+    note: str
+
+
+def evaluate_on(
+    model: Stage2Model | Stage1Model,
+    drawn: Drawn,
+    *,
+    num_beams: int = 1,
+    batch_size: int = 32,
+    say: Say = lambda _: None,
+) -> dict:
+    """All measurements on pictures that `draw_pictures` drew, as one dictionary, ready for JSON.
+
+    num_beams  of the answers; captions use `scenes.CAPTIONS`
+
+    Raises ValueError if fewer than two pictures can be opened.
+    """
+    own = read_pictures(model, drawn, batch_size, say)
+    report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": []}
+    if isinstance(model, Stage2Model):
+        prompts = torch.cat([model.visual_prompt(chunk) for chunk in own.features.split(batch_size)])
+        conditions = {"picture": prompts, "no_picture": prompts[:, :0], "shuffled_picture": prompts.roll(1, dims=0)}
+        if any(own.captions):
+            report["captions"] = _captions(model, conditions, own, batch_size, say)
+        if any(own.questions):
+            report["questions"] = _questions(model, conditions, own, Decoding(num_beams=num_beams), batch_size, say)
+    stage1 = model if isinstance(model, Stage1Model) else model.stage1
+    if stage1 is None:
+        report["notes"].append("retrieval was left out: this model has no stage 1, which compares pictures and texts")
+    elif isinstance(model, Stage2Model) and has_guest_stage1(model):
+        report["notes"].append(GUEST)
+    elif any(own.captions):
+        say(f"searching among {len(own.features)} pictures and their captions")
+        report["retrieval"] = retrieval_scores(retrieval.require_stage1(model), own, batch_size)
+    for part, measure in (("captions", "CIDEr"), ("questions", "accuracy")):
+        if part in report and report[part]["gain"][measure]["low"] <= 0:
+            report["notes"].append(
+                f"{part}: with another picture the model does as well (the interval of the difference contains 0), so "
+                "nothing shows that it uses the pictures"
+            )
+    return report
+
+
+def draw_pictures(place: str | os.PathLike, most: int = 1000) -> Drawn:
+    """Draw at most `most` pictures from what `data.mixture.open_sources` finds at a place; none is opened yet.
+
+    Raises ValueError for fewer than two, and for a place that cannot be read by index.
+    """
+    if most < 2:
+        raise ValueError(f"--pictures is {most}; at least 2 are needed, or there is no other picture to shuffle in")
+    sources = open_sources(place).sources
+    for source in sources:
+        if is_stream(source):
+            raise ValueError(f"{source.name} is a stream, which cannot be drawn from at random: download it first")
+    rows = [(source, number) for source in sources for number in range(len(source))]
+    order = epoch_order(0, 0, len(rows)).tolist()
+    skipped = sum((Counter(source.skipped) for source in sources), Counter())
+    return Drawn(os.fspath(place), [rows[i] for i in sorted(order[:most])], len(rows), skipped)
+
+
+@torch.no_grad()
+def read_pictures(
+    model: Stage2Model | Stage1Model, drawn: Drawn, batch_size: int, say: Say = lambda _: None
+) -> OwnPictures:
+    """Open and encode the pictures. Those that cannot be opened are counted by cause."""
+    encoder, skipped = model.image_encoder, Counter(drawn.skipped)
+    if encoder is None:
+        raise ValueError("this stage-1 model has no image encoder, which reads pictures: load one that has")
+    say(f"reading {len(drawn.rows)} of {drawn.count} pictures")
+    features, captions, questions, waiting = [], [], [], []
+
+    def encode() -> None:
+        if waiting:
+            features.append(encoder(encoder.preprocess(waiting)))
+            waiting.clear()
+
+    for source, number in drawn.rows:
+        try:
+            example = source.record(number).open()
+        except BrokenSample as broken:
+            skipped[broken.cause] += 1
+            continue
+        waiting.append(example.image)
+        captions.append(tuple(example.captions))
+        asked = [q if isinstance(q, AskedQuestion) else AskedQuestion(q.text, (q.answer,)) for q in example.questions]
+        questions.append(tuple(question for question in asked if question.answers))
+        if len(waiting) == batch_size:
+            encode()
+    encode()
+    note = skip_report(len(captions), skipped)
+    if len(captions) < 2:
+        raise ValueError(f"{drawn.place}: {note}; at least 2 pictures are needed to shuffle them")
+    if not any(captions) and not any(questions):
+        raise ValueError(f"{drawn.place} has no caption and no answered question to measure with")
+    return OwnPictures(torch.cat(features), captions, questions, note)
+
+
+def has_guest_stage1(model: Stage2Model) -> bool:
+    """Whether the model carries the shipped stage 1, and is not the shipped model itself."""
+    folder, names = MICRO / "stage1", ("qformer.query_tokens", "vision_projection.weight", "itm_head.weight")
+    if model.stage1 is None or not (folder / "config.json").is_file():
+        return False
+    return _has_weights(model.stage1, folder, names) and not _has_weights(
+        model, MICRO, ("language_projection.weight", "query_tokens")
+    )
+
+
+def _has_weights(module: torch.nn.Module, folder, names: Sequence[str]) -> bool:
+    """Whether these tensors of a folder, whatever part of the module has them under this name, are the module's."""
+    stored = dict(files.read_tensors(files.weight_files(folder)))
+    own = module.state_dict()
+    for name in names:
+        found = next((tensor for key, tensor in own.items() if key == name or key.endswith(f".{name}")), None)
+        if (
+            found is None
+            or found.shape != stored[name].shape
+            or not torch.equal(found.float().cpu(), stored[name].float())
+        ):
+            return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------ captions
+
+_CAPTION_SCORES = ("CIDEr", "BLEU-4", "ROUGE-L")
+
+
+@torch.no_grad()
+def _captions(model: Stage2Model, conditions: dict[str, Tensor], own: OwnPictures, batch_size: int, say: Say) -> dict:
+    """`_CAPTION_SCORES` in every condition, and the gain over shuffled pictures."""
+    rows = [i for i, texts in enumerate(own.captions) if texts]
+    references = [own.captions[i] for i in rows]
+    per_picture: dict[str, dict[str, list]] = {}
+    report: dict = {"pictures": len(rows), "references": sum(map(len, references)), "examples": []}
+    for name, prompts in conditions.items():
+        say(f"writing {len(rows)} captions: {name.replace('_', ' ')}")
+        written: list[str] = []
+        for chunk in torch.tensor(rows).split(batch_size):
+            written += model.language_model.generate(prompts[chunk], [CAPTION_PROMPT] * len(chunk), CAPTIONS)
+        scores = captioning.caption_scores(written, references)
+        per_picture[name] = {"CIDEr": scores["CIDEr"].images, "ROUGE-L": scores["ROUGE-L"].images}
+        report[name] = {measure: scores[measure].corpus for measure in _CAPTION_SCORES}
+        report[name] |= {
+            f"{measure}_{end}": value
+            for measure, values in per_picture[name].items()
+            for end, value in zip(("low", "high"), metrics.bootstrap_interval(values), strict=True)
+        }
+        if name == "picture":
+            report["examples"] = [
+                {"written": text, "reference": texts[0]} for text, texts in zip(written[:5], references, strict=False)
+            ]
+    report["gain"] = {
+        measure: _gain(per_picture["picture"][measure], per_picture["shuffled_picture"][measure])
+        for measure in per_picture["picture"]
+    }
+    return report
+
+
+def _gain(picture: Sequence[float], shuffled: Sequence[float], counts: Sequence[int] | None = None) -> dict[str, float]:
+    """The difference of the means over pictures, with its interval."""
+    differences = [one - other for one, other in zip(picture, shuffled, strict=True)]
+    low, high = metrics.bootstrap_interval(differences, counts)
+    weight = len(differences) if counts is None else sum(counts)
+    return {"value": sum(differences) / weight, "low": low, "high": high}
+
+
+# ----------------------------------------------------------------------------------------------------------- questions
+
+
+@torch.no_grad()
+def _questions(
+    model: Stage2Model,
+    conditions: dict[str, Tensor],
+    own: OwnPictures,
+    decoding: Decoding,
+    batch_size: int,
+    say: Say,
+) -> dict:
+    """The accuracy in every condition, of the majority answer, and the gain over shuffled pictures."""
+    asked = [(row, question) for row, questions in enumerate(own.questions) for question in questions]
+    rows = sorted({row for row, _ in asked})
+    counts = [len(own.questions[row]) for row in rows]
+    by_several = sum(len(question.answers) > 1 for _, question in asked)
+    report: dict = {"questions": len(asked), "vqa_accuracy": by_several, "exact": len(asked) - by_several}
+    answers = {"majority": [Counter(question.answer for _, question in asked).most_common(1)[0][0]] * len(asked)}
+    template = model.language_model.question_prompt
+    for name, prompts in conditions.items():
+        say(f"asking {len(asked)} questions: {name.replace('_', ' ')}")
+        answers[name] = []
+        for start in range(0, len(asked), batch_size):
+            chunk = asked[start : start + batch_size]
+            texts = [template.format(question.text) for _, question in chunk]
+            answers[name] += model.language_model.generate(prompts[[row for row, _ in chunk]], texts, decoding)
+    sums: dict[str, list[float]] = {}
+    for name, given in answers.items():
+        right = dict.fromkeys(rows, 0.0)
+        for (row, question), answer in zip(asked, given, strict=True):
+            right[row] += answer_accuracy(answer, question)
+        sums[name] = list(right.values())
+        low, high = metrics.bootstrap_interval(sums[name], counts)
+        report[name] = {"accuracy": sum(sums[name]) / len(asked), "low": low, "high": high}
+    report["majority"]["answer"] = answers["majority"][0]
+    report["gain"] = {"accuracy": _gain(sums["picture"], sums["shuffled_picture"], counts)}
+    return report
+
+
+def answer_accuracy(answer: str, question: AskedQuestion) -> float:
+    """VQA accuracy by the present rule where a question has several answers, else 1 for an equal answer.
+
+    The answer is lower-cased, as before an upload: the rule does not where all annotators agree.
+    """
+    answer = answer.strip().removesuffix(".").strip().lower()
+    if len(question.answers) > 1:
+        return vqa.vqa_accuracy(answer, question.answers)
+    return float(metrics.exact_match(answer, question.answer))
+
+
+# ----------------------------------------------------------------------------------------------------------- retrieval
+
+
+@torch.no_grad()
+def retrieval_scores(stage1: Stage1Model, own: OwnPictures, batch_size: int) -> dict:
+    """R@1, R@5, R@10 in both directions, by ITC and after ITM re-ranks: with the pictures, shuffled, and by chance."""
+    rows = [i for i, texts in enumerate(own.captions) if texts]
+    texts = [(place, text) for place, row in enumerate(rows) for text in own.captions[row]][:MOST_TEXTS]
+    rows = rows[: texts[-1][0] + 1]
+    owner = torch.tensor([place for place, _ in texts])
+    ids, mask = stage1.tokenize([text for _, text in texts])
+    gallery = retrieval.read_gallery(stage1, own.features[rows].split(batch_size))
+    found = retrieval.retrieve(stage1, gallery, ids, mask, shortlist=SHORTLIST, rank_by="both", batch_size=batch_size)
+    right = owner[None, :] == torch.arange(len(rows))[:, None]  # bool[P, M]
+    report: dict = {"pictures": len(rows), "captions": len(texts), "shortlist": min(SHORTLIST, len(texts))}
+    # the shuffled picture of row i is that of row i - 1: its captions are the right ones then
+    for name, truth in (("picture", right), ("shuffled_picture", right.roll(1, dims=0))):
+        report[name] = {
+            "itc_image_to_text": _recalls(found.itc.cpu(), truth),
+            "itc_text_to_image": _recalls(found.itc.T.cpu(), truth.T, truth),
+            "itm_image_to_text": _recalls(found.image_to_text.cpu(), truth),
+            "itm_text_to_image": _recalls(found.text_to_image.cpu(), truth.T, truth),
+        }
+    of_each = right.sum(dim=1).tolist()
+    report["chance"] = {
+        "image_to_text": {
+            f"R@{k}": sum(metrics.chance_recall(len(texts), own_texts, k) for own_texts in of_each) / len(rows)
+            for k in RANKS
+        },
+        "text_to_image": {f"R@{k}": metrics.chance_recall(len(rows), 1, k) for k in RANKS},
+    }
+    return report
+
+
+def _recalls(scores: Tensor, right: Tensor, pictures: Tensor | None = None) -> dict[str, float]:
+    """R@k of each row, with the interval over pictures: rows are pictures, or `pictures` bool[P, rows] has theirs."""
+    result: dict[str, float] = {}
+    for k in RANKS:
+        hits = metrics.hits_at(scores, right, k).double()
+        result[f"R@{k}"] = hits.mean().item()
+        if pictures is None:
+            low, high = metrics.bootstrap_interval(hits.tolist())
+        else:
+            low, high = metrics.bootstrap_interval((pictures.double() @ hits).tolist(), pictures.sum(dim=1).tolist())
+        result |= {f"R@{k}_low": low, f"R@{k}_high": high}
+    return result
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def own_table(report: dict) -> str:
+    """A report of `evaluate_on` as Markdown: each measure beside its baselines, with 95 % intervals over pictures."""
+    lines = [f"{report['place']}: {report['read']}"]
+    if found := report.get("captions"):
+        lines += [
+            "",
+            f"| captions of {found['pictures']} pictures | picture | no picture | shuffled | gain over shuffled |",
+        ]
+        lines.append("|---" * 5 + "|")
+        for measure in _CAPTION_SCORES:
+            cells = [_cell(found[name], measure) for name in ("picture", "no_picture", "shuffled_picture")]
+            gain = found["gain"].get(measure)
+            lines.append(f"| {measure} | {' | '.join(cells)} | {_difference(gain) if gain else '–'} |")
+    if found := report.get("questions"):
+        ways = [f"{found['vqa_accuracy']} by VQA accuracy ({vqa.RULES[0]})"] if found["vqa_accuracy"] else []
+        ways += [f"{found['exact']} by equal answer"] if found["exact"] else []
+        heads = f"picture | no picture | shuffled | majority: {found['majority']['answer']} | gain over shuffled"
+        lines += ["", f"| {found['questions']} questions | {heads} |", "|---" * 6 + "|"]
+        names = ("picture", "no_picture", "shuffled_picture", "majority")
+        cells = [f"{found[n]['accuracy']:.3f} ({found[n]['low']:.3f}–{found[n]['high']:.3f})" for n in names]
+        lines.append(f"| {', '.join(ways)} | {' | '.join(cells)} | {_difference(found['gain']['accuracy'])} |")
+    if found := report.get("retrieval"):
+        where = f"{found['pictures']} pictures and {found['captions']} captions"
+        lines += ["", f"| retrieval among {where} | R@1 | R@5 | R@10 | R@1 shuffled | R@1 chance |", "|---" * 6 + "|"]
+        for way, label in (("itc", "ITC"), ("itm", f"ITM re-ranks {found['shortlist']}, with ITC's logit")):
+            for direction in ("image_to_text", "text_to_image"):
+                scores = found["picture"][f"{way}_{direction}"]
+                cells = [_cell(scores, f"R@{k}") for k in RANKS]
+                cells.append(f"{found['shuffled_picture'][f'{way}_{direction}']['R@1']:.3f}")
+                cells.append(f"{found['chance'][direction]['R@1']:.3f}")
+                name = direction.replace("_", " ").replace("image", "picture")
+                lines.append(f"| {name}, {label} | {' | '.join(cells)} |")
+    return "\n".join(lines + ["", *(f"note: {note}" for note in report["notes"])]).rstrip()
+
+
+def _cell(scores: dict[str, float], name: str) -> str:
+    if f"{name}_low" not in scores:
+        return f"{scores[name]:.3f}"
+    return f"{scores[name]:.3f} ({scores[f'{name}_low']:.3f}–{scores[f'{name}_high']:.3f})"
+
+
+def _difference(gain: dict[str, float]) -> str:
+    return f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"

@@ -1,0 +1,285 @@
+"""Comparing a student's value with the library's, and describing a difference in words.
+
+`equal` decides; `diagnose` names differences that occur in every subject: a turned sign, a factor, a transposed
+matrix, swapped parts, an answer that ignores its input; `describe_difference` names the rest: kind, shape, dtype.
+
+Notes:
+
+* A value may have another style than the library's: a list for a tuple, numpy's numbers, a tensor of one number for a
+  float. It may not have another kind: whole numbers where the library has whole numbers, int64 where it has int64.
+
+Paper: none. Notebooks: all with exercises.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LARGEST = 10**300  #: whole numbers beyond it count as infinite
+
+# --- Equal ----------------------------------------------------------------------------------------------------------
+
+
+def equal(got: Any, expected: Any, tolerance: float = 1e-4) -> bool:
+    """Equal shapes and kinds and close values; tuples, lists, dicts, dataclasses and modules part by part."""
+    if isinstance(expected, Tensor):
+        return isinstance(got, Tensor) and _equal_tensors(got, expected, tolerance)
+    if isinstance(expected, tuple | list):
+        parts = _parts(got)
+        return (
+            parts is not None
+            and len(parts) == len(expected)
+            and all(equal(x, y, tolerance) for x, y in zip(parts, expected, strict=True))
+        )
+    if isinstance(expected, dict):
+        same_keys = isinstance(got, dict) and got.keys() == expected.keys()
+        return same_keys and all(equal(got[key], expected[key], tolerance) for key in expected)
+    if isinstance(expected, np.ndarray):
+        return isinstance(got, np.ndarray) and np.array_equal(got, expected)
+    if isinstance(expected, Exception):
+        return type(got) is type(expected)
+    if isinstance(expected, torch.Generator):
+        return True  # its state changes with use
+    if isinstance(expected, nn.Module):
+        return isinstance(got, nn.Module) and equal(dict(got.state_dict()), dict(expected.state_dict()), tolerance)
+    if is_dataclass(expected):
+        return type(got) is type(expected) and all(
+            equal(getattr(got, field.name), getattr(expected, field.name), tolerance) for field in fields(expected)
+        )
+    number = _number(got)
+    if isinstance(expected, bool):
+        return isinstance(number, bool) and number == expected
+    if isinstance(expected, int):
+        return isinstance(number, int) and not isinstance(number, bool) and number == expected
+    if isinstance(expected, float):
+        return isinstance(number, int | float) and _close(float(number), expected, tolerance)
+    return type(got) is type(expected) and bool(got == expected)
+
+
+def _equal_tensors(got: Tensor, expected: Tensor, tolerance: float) -> bool:
+    if got.shape != expected.shape or got.is_complex() or got.device.type == "meta" or got.layout != torch.strided:
+        return False
+    if kind_of(got) != kind_of(expected):
+        return False
+    a, b = (tensor.detach().cpu().double() for tensor in (got, expected))
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def kind_of(tensor: Tensor) -> str:
+    """Any floating dtype is "float"; bool and each integer dtype stand for themselves."""
+    return "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+
+
+def _close(a: float, b: float, tolerance: float) -> bool:
+    return a == b or abs(a - b) <= tolerance * max(1.0, abs(b)) or (math.isnan(a) and math.isnan(b))
+
+
+def _number(value: Any) -> Any:
+    """numpy's numbers and tensors of one number without dimensions as Python's; anything else as it is."""
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0 and value.device.type != "meta"):
+        return value.item()
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return math.inf  # no float holds it
+    return value
+
+
+def _parts(value: Any) -> list | None:
+    """The parts of whatever can stand for a tuple or a list, or None."""
+    if isinstance(value, tuple | list | range):
+        return list(value)
+    if isinstance(value, Tensor | np.ndarray) and value.ndim:
+        return list(value)
+    return None
+
+
+# --- Differences of every subject -----------------------------------------------------------------------------------
+
+
+def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
+    """The name of a difference that holds in every case, or None. got and expected: one value for each case."""
+    if any(isinstance(value, Exception) for value in (*got, *expected)):
+        return None
+    if all(isinstance(value, tuple) for value in expected):
+        return _swapped_parts(got, expected, tolerance)
+    if any(isinstance(a, Tensor) != isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
+        return None
+    pairs = [(_as_tensor(a), _as_tensor(b)) for a, b in zip(got, expected, strict=True)]
+    if any(a is None or b is None or kind_of(b) != "float" or kind_of(a) == "bool" for a, b in pairs):
+        return None
+    pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in pairs]
+    for message, change in _CHANGES.items():
+        if all(_same(change(a), b, tolerance) for a, b in pairs):
+            return message
+    if all(_same(a, b.softmax(-1) if b.ndim else b, tolerance) for a, b in pairs) and any(b.ndim for _, b in pairs):
+        return "There is a softmax too many: yours is the softmax of the right answer."
+    if any(a.shape != b.shape for a, b in pairs):
+        return None
+    a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
+    return _factor_or_offset(a, b, tolerance)
+
+
+def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def _as_tensor(value: Any) -> Tensor | None:
+    """A float or a tensor as a tensor, or None."""
+    value = _number(value)
+    if isinstance(value, Tensor):
+        return None if value.is_complex() or value.device.type == "meta" else value
+    return torch.tensor(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _log_of_positive(x: Tensor) -> Tensor:
+    return x.clamp(min=0).log()
+
+
+_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "The sign is turned: yours is minus the right answer.": lambda x: -x,
+    "Those are logarithms: yours is the logarithm of the right answer.": torch.exp,
+    "There is an exp too many: yours is e to the power of the right answer.": _log_of_positive,
+    "A square root is missing: yours is the square of the right answer.": lambda x: x.clamp(min=0).sqrt(),
+    "There is a square root too many.": lambda x: x.square().copysign(x),
+    "Upside down: yours is 1 divided by the right answer.": lambda x: 1 / x,
+    "A softmax over the last dimension is missing.": lambda x: x.softmax(-1) if x.ndim else x,
+    "The last two dimensions are exchanged (transposed).": lambda x: x.mT if x.ndim >= 2 else x,
+    "The order is turned round: the last comes first.": lambda x: x.flip(0) if x.ndim else x,
+    "A dimension of size 1 too many or too few.": torch.squeeze,
+}
+
+
+def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
+    if len(a) < 2 or not (a.isfinite().all() and b.isfinite().all()):
+        return None
+    where = b.abs() > 1e-3
+    if where.sum() >= 2:
+        factor = float((a[where] / b[where]).median())
+        if abs(factor) > 1e-3 and torch.allclose(a, factor * b, rtol=10 * tolerance, atol=tolerance):
+            return f"Every number is {factor:.3g} times the right one: a constant factor is wrong or missing."
+    offset = float((a - b).median())
+    if torch.allclose(a, b + offset, rtol=tolerance, atol=10 * tolerance):
+        return (
+            f"Every number is {abs(offset):.3g} too {'large' if offset > 0 else 'small'}: the same amount everywhere."
+        )
+    return None
+
+
+def _swapped_parts(got: Sequence[Any], expected: Sequence[tuple], tolerance: float) -> str | None:
+    parts = [_parts(value) for value in got]
+    size = len(expected[0])
+    if size > 4 or any(part is None or len(part) != size for part in parts):
+        return None
+    for order in itertools.permutations(range(size)):
+        turned = [tuple(part[i] for i in order) for part in parts]
+        if order != tuple(range(size)) and all(equal(t, e, tolerance) for t, e in zip(turned, expected, strict=True)):
+            return "The right parts in another order: exchange what you return."
+    return None
+
+
+def ignores_input(got: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether the answer is the same in all cases, although the right answers differ."""
+    return len(got) > 1 and all(equal(value, got[0]) for value in got[1:]) and not equal(expected[0], expected[-1])
+
+
+# --- In words -------------------------------------------------------------------------------------------------------
+
+
+def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequence[str] = ()) -> str:
+    """The difference in words, for an answer that makes none of the known mistakes. names: of the answer's parts."""
+    if isinstance(expected, tuple | list):
+        return _describe_parts(got, expected, tolerance, names)
+    if isinstance(expected, Tensor):
+        if not isinstance(got, Tensor):
+            return f"Return a tensor; yours returns {describe(got)}."
+        if got.shape != expected.shape:
+            turned = " It looks transposed." if sorted(got.shape) == sorted(expected.shape) else ""
+            return f"The shape is {list(got.shape)} and should be {list(expected.shape)}.{turned}"
+        if kind_of(got) != kind_of(expected):
+            wanted = "a floating dtype" if kind_of(expected) == "float" else f"{expected.dtype}"
+            return f"The dtype is {got.dtype} and should be {wanted}."
+        if got.isnan().any() and not expected.isnan().any():
+            return "There are NaNs in your answer: a division by zero, or a softmax over nothing but -inf."
+        if got.isinf().any() and not expected.isinf().any():
+            return "There are infinite numbers in your answer: a division by zero, or a logarithm of 0."
+        return "The numbers differ; the smallest case where they do:"
+    number = _number(got)
+    if isinstance(expected, bool) and not isinstance(number, bool):
+        return f"Return True or False; yours returns {describe(got)}."
+    if isinstance(expected, int) and (not isinstance(number, int) or isinstance(number, bool)):
+        return f"Return a whole number (int); yours returns {describe(got)}."
+    if isinstance(expected, float) and not isinstance(number, int | float):
+        return f"Return a number; yours returns {describe(got)}."
+    if isinstance(expected, float) and math.isnan(number) and not math.isnan(expected):
+        return "Your answer is not a number (nan): a division by zero?"
+    if isinstance(expected, str) and not isinstance(got, str):
+        return f"Return a string; yours returns {describe(got)}."
+    if isinstance(expected, int | float):
+        return f"It is {describe(got)} and should be {describe(expected)}; the smallest case where it differs:"
+    return "Your answer differs; the smallest case where it does:"
+
+
+def _describe_parts(got: Any, expected: Sequence, tolerance: float, names: Sequence[str]) -> str:
+    parts = _parts(got)
+    listed = f" ({', '.join(names)})" if names else ""
+    if parts is None:
+        return f"Return {len(expected)} things{listed}, in this order; yours returns {describe(got)}."
+    if len(parts) != len(expected):
+        return f"Return {len(expected)} things{listed}; yours returns {len(parts)}."
+    for i, (ours, theirs) in enumerate(zip(parts, expected, strict=True)):
+        if not equal(ours, theirs, tolerance):
+            name = f"`{names[i]}`" if names else f"Part {i + 1} of your answer"
+            general = diagnose([ours], [theirs], tolerance) if isinstance(theirs, Tensor) else None
+            return f"{name} differs. {general or describe_difference(ours, theirs, tolerance)}"
+    return "Your answer differs; the smallest case where it does:"
+
+
+def describe(value: Any) -> str:
+    """A value in a few words."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"a numpy array of shape {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"{len(value)} things"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str | int | None):
+        return f"{value!r}"[:80]
+    return f"something of the type {type(value).__name__}"
+
+
+def format_value(value: Any, indent: str = "  ") -> str:
+    """A value in a few lines: small tensors in full, large ones by shape and first numbers."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        if value.device.type == "meta":
+            return f"{indent}a tensor of shape {list(value.shape)} without numbers"
+        if value.numel() > 64:
+            head = ", ".join(f"{number:.3f}" for number in value.flatten()[:4].double().tolist())
+            return f"{indent}shape {list(value.shape)}: {head}, ..."
+        if value.ndim == 2:
+            return "\n".join(indent + " ".join(_digits(x) for x in row) for row in value.tolist())
+        return indent + str(_rounded(value.tolist()))
+    if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+        return "\n".join(format_value(part, indent) for part in value)
+    if isinstance(value, dict):
+        return "\n".join(f"{indent}{key}: {part}" for key, part in value.items())
+    return f"{indent}{value}"[:2000]
+
+
+def _digits(x: Any) -> str:
+    return f"{x:7.3f}" if isinstance(x, float) else f"{int(x):2d}" if isinstance(x, int) else str(x)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return round(value, 3) if isinstance(value, float) else value

@@ -1,0 +1,74 @@
+"""One recipe as one page: what it is, what it needs and costs, which losses to expect, the command, all its settings.
+
+`describe` is where to begin; `blip2-lab recipes NAME` prints it.
+
+Paper: section 3.4. Notebook: 08.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+from blip2_lab.training.recipes import registry
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe, meanings
+
+#: Logs of finished runs, RECIPE.jsonl: of the recipes as they are, then of the weights in the package.
+LOGS = tuple(Path(__file__).parents[2] / "assets" / folder for folder in ("micro-all", "micro/curves"))
+SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)  #: of a log, whose losses are shown
+NOT_LOSSES = frozenset(("step", "lr", "grad_norm", "seconds", "samples_per_second", "seen"))
+
+
+def describe(recipe: Recipe, logs: Sequence[Path] = LOGS) -> str:
+    """The page of one recipe, as text. `logs`: folders of logs of finished runs."""
+    needs = ", ".join(registry.needs(recipe)) or "nothing"
+    place = " --on FOLDER" if isinstance(recipe.data, ImageTextData) and not recipe.data.path else ""
+    facts = [
+        ("what", recipe.summary),
+        ("needs", ", ".join(recipe.sequence) if recipe.sequence else needs),
+        ("costs", recipe.cost),
+        ("command", f"blip2-lab train {recipe.name}{place}"),
+        ("plan", f"blip2-lab plan {recipe.name}"),
+    ]
+    lines = [recipe.name, *(f"  {name:<8} {text}" for name, text in facts)]
+    if expected := expected_losses(recipe, logs):
+        lines += ["", "expected losses (log of a finished run)", *(f"  {line}" for line in expected)]
+    if settings := _settings(recipe):
+        lines += ["", "settings (change one: --set NAME=VALUE)", *(f"  {line}" for line in settings)]
+    return "\n".join(lines)
+
+
+def expected_losses(recipe: Recipe, logs: Sequence[Path] = LOGS) -> list[str]:
+    """Losses of a finished run of this recipe at some of its steps, and its last evaluation. Empty without a log."""
+    paths = [folder / f"{recipe.curve or recipe.name}.jsonl" for folder in logs]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return []
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    logged = [record for record in records if "total" in record]
+    chosen = dict.fromkeys(round(share * (len(logged) - 1)) for share in SHARES)
+    lines = [f"step {logged[i]['step']:>6}  {_numbers(logged[i])}" for i in chosen]
+    evaluations = [record for record in records if record.get("evaluation")]
+    if evaluations:
+        last = evaluations[-1]
+        lines.append(f"held out, step {last['step']}: {_numbers(last['evaluation'])}")
+    return lines
+
+
+def _numbers(record: dict) -> str:
+    shown = {name: value for name, value in record.items() if name not in NOT_LOSSES and isinstance(value, float | int)}
+    return "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
+
+
+def _settings(recipe: Recipe) -> list[str]:
+    """Every setting with its value and its meaning, in the order of the schema."""
+    rows = []
+    for group in ("optim", "model", "data"):
+        part = getattr(recipe, group)
+        if is_dataclass(part):
+            known = meanings(type(part))
+            rows += [(f"{group}.{f.name}", getattr(part, f.name), known.get(f.name, "")) for f in fields(part)]
+    width = max((len(f"{name} = {value}") for name, value, _ in rows), default=0)
+    return [f"{f'{name} = {value}':<{min(width, 44)}}  {meaning}".rstrip() for name, value, meaning in rows]

@@ -1,0 +1,131 @@
+"""Opening images from anything that holds one, and listing a folder. Formats and damage: data/test_examples.py."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blip2_lab.common.images import BrokenSample, image_files, image_list, is_one_image, open_image, walk_files
+
+FRAME = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_arrays():
+    assert np.array_equal(np.asarray(open_image(FRAME)), FRAME)
+    assert np.array_equal(np.asarray(open_image(FRAME[:, ::-1])), FRAME[:, ::-1])  # a view
+    gray = open_image(FRAME[:, :, 0])
+    assert np.array_equal(np.asarray(gray)[:, :, 2], FRAME[:, :, 0])
+    assert np.array_equal(np.asarray(open_image(FRAME[:, :, :1])), np.asarray(gray))
+    clear = np.concatenate([FRAME, np.zeros((5, 7, 1), np.uint8)], axis=2)
+    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (FRAME / 255, "this array is float64 \\[5, 7, 3\\], and a picture as an array is uint8"),
+        (FRAME.astype(np.int64), "int64"),
+        (FRAME > 100, "bool"),
+        (FRAME.transpose(2, 0, 1), "colors first: array.transpose"),
+        (FRAME[None], "several pictures"),
+        (FRAME[:, :, :2], "\\[5, 7, 2\\]"),
+        (FRAME[:0], "has no pixels"),
+        (np.array(["a.png"]), "this array is <U5"),
+    ],
+)
+def test_arrays_of_another_form_are_refused(array, says):
+    with pytest.raises(BrokenSample, match=says):
+        open_image(array)
+
+
+def test_open_files_can_be_read_twice(tmp_path):
+    picture = Image.fromarray(FRAME)
+    picture.save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file:
+        assert open_image(file).tobytes() == open_image(file).tobytes() == picture.tobytes()
+    with pytest.raises(BrokenSample, match="a.png' cannot be read .*closed"):
+        open_image(file)
+    with (tmp_path / "a.png").open(encoding="latin-1") as file, pytest.raises(BrokenSample, match="opened as text"):
+        open_image(file)
+    assert open_image(memoryview(png(picture))).size == (7, 5)
+
+
+@pytest.mark.parametrize("nothing", [None, 5, {"path": "a.png"}, ["a.png"], object()])
+def test_what_is_no_picture(nothing):
+    with pytest.raises(BrokenSample, match="a picture is a path, bytes, an open file, a PIL image or an array"):
+        open_image(nothing)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.png", "\ud800.png", "https://example.org/a.png"])
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(BrokenSample, match="there is no file|cannot be read"):
+        open_image(name)
+
+
+def test_pixels_of_an_unknown_range_are_refused():
+    for mode, values in (("F", [[0.5]]), ("I", [[200]]), ("I", [[70_000]]), ("I", [[-1]])):
+        image = Image.fromarray(np.array(values, np.float32 if mode == "F" else np.int32))
+        assert image.mode == mode
+        with pytest.raises(BrokenSample, match="floating point|32 bits"):
+            open_image(image)
+    assert open_image(Image.fromarray(np.array([[128 * 257]], np.int32))).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_jpegs_of_phones_with_two_pictures():
+    """MPO: a JPEG with a second picture behind it."""
+    out = io.BytesIO()
+    first = Image.new("RGB", (8, 8), "red")
+    first.save(out, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")])
+    red, _, blue = open_image(out.getvalue()).getpixel((4, 4))
+    assert red > 200 and blue < 50
+
+
+def test_one_image_or_several():
+    for one in ("a.png", b"x", FRAME, FRAME[:, :, 0], Image.fromarray(FRAME), io.BytesIO()):
+        assert is_one_image(one) and len(image_list(one)) == 1
+    assert image_list(["a.png", "b.png"]) == ["a.png", "b.png"] and len(image_list(np.stack([FRAME] * 3))) == 3
+    assert image_list(name for name in ("a.png",)) == ["a.png"]
+    with pytest.raises(ValueError, match="list of images is empty"):
+        image_list([])
+    for nothing in (None, {"image": "a.png"}, 5):
+        with pytest.raises(BrokenSample, match="of type"):
+            image_list(nothing)
+
+
+def test_the_images_of_a_folder_and_of_linked_ones(tmp_path):
+    for name in (
+        "own/._a.PNG",
+        "own/.trash/x.png",
+        "own/a.PNG",
+        "own/b.jfif",
+        "own/c.tif",
+        "own/d.bmp",
+        "own/notes.md",
+        "own/deep/e.jpeg",
+        "far/f.webp",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "own" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "own")  # a circle
+    (tmp_path / "own" / "g.png").symlink_to("nothing.png")
+    found = [path.relative_to(tmp_path / "own").as_posix() for path in image_files(tmp_path / "own")]
+    assert found == ["a.PNG", "b.jfif", "c.tif", "d.bmp", "deep/e.jpeg", "far/f.webp"]
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    told = []
+    assert list(walk_files(tmp_path, told.append)) == [] and told[0].filename == str(tmp_path)
+    with pytest.raises(PermissionError):
+        list(walk_files(tmp_path))

@@ -1,0 +1,174 @@
+"""A folder of one's own pictures: everything that is left out is named. What is read: test_examples.py, too."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from blip2_lab.data.examples import AskedQuestion, Record
+from blip2_lab.data.image_folder import ImageFolder
+from blip2_lab.data.mixture import open_sources
+from blip2_lab.picturebook.words import Question
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (4, 3), (number, 0, 0)).save(tmp_path / name)
+    return tmp_path
+
+
+def table(folder, *rows, name="captions.jsonl"):
+    (folder / name).write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return ImageFolder(folder)
+
+
+def causes(source) -> list[tuple[str, str]]:
+    return [(one.sample.rpartition("/")[2], one.cause) for one in source.left_out]
+
+
+def test_values_that_are_no_captions_are_named_with_their_line(folder):
+    source = table(
+        folder,
+        {"file": "a.png", "caption": ["a red boat", "a boat on the sea"]},
+        {"file": "b.png", "caption": {"en": "a cat", "de": "eine Katze"}},
+        {"file": "c.png", "caption": float("nan")},
+        {"file": "c.png", "caption": True},
+        {"file": "c.png", "caption": ["a dog", 5]},
+        {"file": 5, "caption": "x"},
+    )
+    assert [record.captions for record in source.records] == [("a red boat", "a boat on the sea"), ("a dog",)]
+    assert causes(source) == [
+        ("captions.jsonl, line 2", "caption is no text"),
+        ("captions.jsonl, line 3", "empty caption"),
+        ("captions.jsonl, line 4", "caption is no text"),
+        ("captions.jsonl, line 5", "caption is no text"),
+        ("captions.jsonl, line 6", "row without a file"),
+    ]
+
+
+def test_questions_need_no_caption(folder):
+    (folder / "captions.csv").write_text("file,question,answer\na.png,what is it?,thing\nb.png,what?,\nc.png,,yes\n")
+    source = ImageFolder(folder)
+    (record,) = source.records
+    assert record.questions == (Question("own", "what is it?", "thing"),) and record.captions == ()
+    assert causes(source) == [
+        ("captions.csv, line 3", "question without an answer"),
+        ("captions.csv, line 4", "answer without a question"),
+    ]
+    (folder / "captions.csv").unlink()
+    source = table(folder, {"file": "a.png", "question": "how many?", "answer": [2, "two", "none"]})
+    assert causes(source)[0][1] == "answer is no text"  # in a list a number is not converted; alone it is
+    source = table(folder, {"file": "a.png", "question": "how many?", "answers": ["two", "none"]})
+    assert source.records[0].questions == (AskedQuestion("how many?", ("two", "none"), "own"),)
+    assert table(folder, {"file": "a.png", "question": "how many?", "answer": 2}).records[0].questions[0].answer == "2"
+
+
+def test_several_names_of_a_file_are_one_picture(folder):
+    (folder / "link.png").symlink_to("a.png")
+    names = ["a.png", "./a.png", str(folder / "a.png"), "link.png", "a.PNG"]
+    source = table(folder, *({"file": name, "caption": f"from {number}"} for number, name in enumerate(names)))
+    (record,) = source.records
+    assert record.id == "a.png" and record.captions == tuple(f"from {number}" for number in range(5))
+
+
+def test_pictures_without_a_row_are_named_and_no_fault(folder):
+    (folder / "b.txt").write_text("not read")
+    (folder / "photo.heic").write_bytes(b"x")
+    source = table(folder, {"file": "a.png", "caption": "a boat"}, {"file": "gone.png", "caption": "a ship"})
+    assert source.skipped == {"missing file": 1}
+    assert [one.sample for one in source.left_out if one.cause == "picture without a row"] == [
+        "b.png",
+        "c.png",
+        "photo.heic",
+    ]
+    assert [one.sample for one in source.left_out if one.cause == "text file beside a table"] == ["b.txt"]
+    assert source.report().startswith("1 pictures; skipped 1: 1 missing file; not listed 4: 3 picture without a row")
+
+
+def test_two_tables_are_ambiguous(folder):
+    table(folder, {"file": "a.png", "caption": "a boat"})
+    (folder / "captions.csv").write_text("file,caption\na.png,a ship\n")
+    with pytest.raises(ValueError, match="has captions.csv and captions.jsonl: which one is meant"):
+        ImageFolder(folder)
+
+
+def test_text_files_and_pictures_that_have_none_of_each_other(folder):
+    for name, text in (("a", b"a boat"), ("b", "ein Schiff".encode("utf-16")), ("typo", b"lost?"), ("c", b" \n")):
+        (folder / f"{name}.txt").write_bytes(text)
+    (folder / "x.heic").write_bytes(b"x")
+    (folder / "x.txt").write_text("of a format that is not read")
+    (folder / "dead.png").symlink_to("nowhere.png")
+    source = ImageFolder(folder)
+    assert [record.captions for record in source.records] == [("a boat",)]
+    assert sorted(causes(source)) == [
+        ("b.txt", "unreadable text"),
+        ("c.txt", "empty caption"),
+        ("dead.png", "missing file"),
+        ("typo.txt", "text file without a picture"),
+        ("x.heic", "not a picture"),
+    ]
+
+
+def test_folders_of_links_are_read(folder, tmp_path_factory):
+    """A common layout on clusters: the pictures lie elsewhere, and a folder of links names them."""
+    links = tmp_path_factory.mktemp("links")
+    for name in ("a.png", "b.png"):
+        (links / name).symlink_to(folder / name)
+        (links / name).with_suffix(".txt").write_text(name)
+    (folder / "c.txt").write_text("c.png")
+    (links / "below").symlink_to(folder)  # a linked folder, too; and one that leads back
+    (folder / "back").symlink_to(links)
+    source = ImageFolder(links)
+    assert [record.captions for record in source.records] == [("a.png",), ("b.png",), ("c.png",)]
+    assert [example.id for example in source] == ["a.png", "b.png", "below/c.png"]
+
+
+def test_a_name_that_is_not_utf_8(folder):
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    Image.new("RGB", (4, 3)).save(folder / "x.png")
+    (folder / "x.png").rename(folder / name)
+    (folder / name).with_suffix(".txt").write_text("a café")
+    (record,) = ImageFolder(folder).records
+    assert record.captions == ("a café",) and record.id.encode() and record.open().image.size == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("labels.csv", "rename it to captions.csv"),
+        ("captions.txt", "rename it to captions.csv"),
+        ("annotations.json", "list an annotation file in a sources.toml"),
+        ("train/metadata.csv", "give the folder .*train"),
+    ],
+)
+def test_what_is_there_instead_of_a_table_is_named(folder, name, hint):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("file,caption\na.png,a boat\n")
+    with pytest.raises(ValueError, match=hint):
+        ImageFolder(folder)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("captions.csv", "pass its folder"), ("coco.json", "sources.toml")])
+def test_a_file_is_no_place_and_the_error_says_which_one_is(folder, name, hint):
+    (folder / name).write_text("x")
+    with pytest.raises(ValueError, match=hint):
+        open_sources(folder / name)
+
+
+def test_where_nothing_can_be_used_the_first_cause_is_told(folder):
+    (folder / "captions.csv").write_text("file,caption\nx.png,a boat\ny.png,a ship\n")
+    with pytest.raises(ValueError, match="2 missing file.*line 2: there is no file.*data check` names all"):
+        open_sources(folder)
+
+
+def test_one_caption_given_for_a_tuple_is_not_read_letter_by_letter(folder):
+    with pytest.raises(ValueError, match="a tuple of texts is wanted"):
+        Record(folder / "a.png", "a boat")
+
+
+def test_a_table_that_is_a_link_to_nothing_is_not_passed_over(folder):
+    (folder / "a.txt").write_text("a boat")
+    (folder / "captions.csv").symlink_to("nowhere.csv")
+    with pytest.raises(ValueError, match="there is no file .*captions.csv"):
+        ImageFolder(folder)

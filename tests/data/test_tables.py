@@ -1,0 +1,137 @@
+"""Tables of images and texts: separators, names of columns, quotes, rows with too many cells."""
+
+import json
+
+import pytest
+
+from blip2_lab.data.tables import read_table
+
+
+def read(tmp_path, text: str, name: str = "captions.csv"):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    return read_table(tmp_path / name)
+
+
+def pairs(table) -> list[tuple]:
+    return [(row.file, *row.captions) for row in table.rows]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_and_ends_of_lines(tmp_path, mark, end):
+    text = end.join([f"file{mark}caption", f'a.png{mark}"one{mark}two"', "", f"b.png{mark}a red cat"]) + end
+    table = read(tmp_path, text)
+    assert pairs(table) == [("a.png", f"one{mark}two"), ("b.png", "a red cat")]
+    assert [row.place.rpartition(", ")[2] for row in table.rows] == ["line 2", "line 4"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "file,caption",
+        "image,text",
+        "filename,description",
+        "file_name,text",
+        "File,Caption",
+        "file, caption",
+        "path,sentence",
+    ],
+)
+def test_other_names_of_the_columns(tmp_path, header):
+    assert pairs(read(tmp_path, f"{header}\na.png, a boat\n")) == [("a.png", "a boat")]
+
+
+def test_what_excel_and_others_write(tmp_path):
+    assert pairs(read(tmp_path, "\ufeffsep=;\r\nfile;caption\r\na.png;a boat;;\r\n;;;\r\n")) == [("a.png", "a boat")]
+    kaggle = "image_name| comment_number| comment\n1.jpg| 0| Two men , outside .\n"  # Flickr30k's results.csv
+    assert pairs(read(tmp_path, kaggle)) == [("1.jpg", "Two men , outside .")]
+
+
+def test_commas_of_prose_are_a_part_of_the_caption(tmp_path):
+    """Flickr8k's captions.txt is such a file. What is not clearly prose is left out and named."""
+    table = read(
+        tmp_path,
+        "image,caption\n"
+        "a.png,a red boat, on the beach, at night\n"
+        "b.png,1,000 boats\n"  # 1 and 000, or one number?
+        'c.png,"a boat", red\n'
+        "d.png,a boat,5\n",
+    )
+    assert pairs(table) == [("a.png", "a red boat, on the beach, at night")]
+    assert [one.sample.rpartition(", ")[2] for one in table.left_out] == ["line 3", "line 4", "line 5"]
+    assert {one.cause for one in table.left_out} == {"row with too many cells"}
+    assert "in quotes" in table.left_out[0].message
+    three = read(tmp_path, "file,score,caption\na.png,5,a boat, red\nb.png,a cat, white,5\n")
+    assert pairs(three) == [("a.png", "a boat, red")] and len(three.left_out) == 1
+
+
+def test_several_captions(tmp_path):
+    assert pairs(read(tmp_path, "file,caption,caption\na.png,one,two\nb.png,,two\n")) == [
+        ("a.png", "one", "two"),
+        ("b.png", "two"),
+    ]
+    table = read(tmp_path, "file,caption\na.png,\"['one thing', 'two things']\"\nb.png,[a cat]\n")
+    assert table.rows[0].captions == (["one thing", "two things"],) and table.rows[1].captions == ("[a cat]",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('file,caption\na.png,"a boat\nb.png,a cat\n', "line 2 has a quote that is never closed"),
+        ('file,caption\na.png,"a boat\nb.png,a cat"\nc.png,x\n', "line 2 has a quote that spans other rows"),
+        ('file,n,caption\na.png,"0.5,a\nb.png",0.5,b\n', "line 2 has a quote that spans other rows"),
+        ('caption,file\n"a boat,a.png\na cat",b.png\n', "line 2 has a quote that spans other rows"),
+        ('file,caption\na.png,a boat\nb.png,"a "red" cat"\n', "line 3 has a quote in the middle of a quoted cell"),
+        (f"file,caption\na.png,a boat\nb.png,{'x' * 140_000}\n", "line 3 has a cell of more than 131,072 characters"),
+        ("file,file,caption\na.png,b.png,x\n", "2 columns 'file'"),
+        ("picture;words\na.png;x\n", "no column caption and no column file: its columns are 'picture', 'words'"),
+        ("a.png,a boat\nb.png,a cat\n", "its columns are 'a.png', 'a boat'"),
+        ("file,caption\n", "has no rows"),
+        ("\n \n", "is empty"),
+        ("", "is empty"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_line(tmp_path, text, says):
+    with pytest.raises(ValueError, match=says) as error:
+        read(tmp_path, text)
+    assert "captions.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_caption_of_several_lines_is_read(tmp_path):
+    assert pairs(read(tmp_path, 'file,caption\na.png,"one\ntwo, three"\nb.png,x\n')) == [
+        ("a.png", "one\ntwo, three"),
+        ("b.png", "x"),
+    ]
+
+
+def test_columns_that_are_not_read_are_noted(tmp_path):
+    (note,) = read(tmp_path, ",file,caption,score,text\n0,a.png,x,5,other\n").notes
+    assert note.endswith("columns that are not read: one without a name, score, text")
+
+
+def test_json_lines_keep_every_character(tmp_path):
+    """U+2028 and U+0085 end a line for `str.splitlines`, and not in JSON."""
+    rows = [{"file": "a.png", "caption": "a\u2028b\u0085c"}, {"image": "b.png", "text": ["x", "y"], "score": 1}]
+    table = read(tmp_path, "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "captions.jsonl")
+    assert pairs(table) == [("a.png", "a\u2028b\u0085c"), ("b.png", ["x", "y"])]
+    assert table.notes[0].endswith("score")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"file": "a.png", "caption": "x"}\n[1]\n', "line 2 is not an object"),
+        (
+            '{"file": "a.png", "caption": "x", "caption": "y"}\n',
+            "line 1 is not JSON: an object has the key 'caption' twice",
+        ),
+        ('{"file": "a.png", "caption": "x", "Caption": "y"}\n', "line 1 has a key twice"),
+        ('{"file": "a.png", "words": "x"}\n', "no column caption: its columns are 'file', 'words'"),
+        ("[" * 100_000 + "\n", "line 1 is not JSON: its brackets are nested too deeply"),
+        ('{"file": ' + "1" * 5000 + "}\n", "line 1 is not JSON"),
+        ("\n\n", "has no rows"),
+    ],
+)
+def test_json_lines_that_cannot_be_read(tmp_path, text, says):
+    with pytest.raises(ValueError, match=says):
+        read(tmp_path, text, "captions.jsonl")

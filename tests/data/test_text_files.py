@@ -1,0 +1,65 @@
+"""Text and JSON that others wrote: encodings, lines, captions in a JSON value."""
+
+import pytest
+
+from blip2_lab.data.text_files import captions_in, decode_text, lines_of, parse_json, printable, read_text, texts_in
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a red boat\r\n".encode("utf-16"), "UTF-16"),  # Windows PowerShell: echo a red boat > a.txt
+        ("a red boat".encode("utf-16-le"), "line 1 has a zero byte"),
+        ("one\nun café".encode("latin-1"), "line 2 has the byte 0xe9"),
+        ("赤い船".encode("shift-jis"), "line 1 has the byte"),
+        (b"it\x92s", "0x92"),
+    ],
+)
+def test_what_is_not_utf_8_is_refused_with_its_line(content, says):
+    with pytest.raises(ValueError, match=says) as error:
+        decode_text(content, "a.txt")
+    assert str(error.value).startswith("a.txt is not UTF-8") and "save it as UTF-8" in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_character():
+    assert decode_text("\ufeffa café".encode(), "a.txt") == "a café"
+
+
+def test_lines():
+    assert lines_of("a\r\nb\rc\nd\u2028e\u0085f\x0bg\n\n") == ["a", "b", "c", "d\u2028e\u0085f\x0bg", ""]
+    assert lines_of("") == [] and lines_of("a") == ["a"] and lines_of("\n") == [""]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for place, says in ((tmp_path, "is a folder"), (tmp_path / "none", "there is no file .*COCO's captions")):
+        with pytest.raises(ValueError, match=says):
+            read_text(place, "COCO's captions")
+    with pytest.raises(ValueError, match="x.json is not JSON: .*line 2, column 1"):
+        parse_json('{"a":\n', "x.json")
+
+
+@pytest.mark.parametrize(
+    ("value", "captions", "problems"),
+    [
+        (" a boat ", ["a boat"], 0),
+        (["a boat", "a ship"], ["a boat", "a ship"], 0),
+        ([{"raw": "a boat", "sentid": 1}, {"raw": "a ship"}], ["a boat", "a ship"], 0),
+        ({"caption": "a boat"}, ["a boat"], 0),
+        ({"en": "a boat", "de": "ein Boot"}, [], 1),
+        ({"raw": "a boat", "text": "a ship"}, [], 1),  # which?
+        (["a boat", 5, None, ["x"]], ["a boat"], 3),
+        *[(value, [], 1) for value in (None, "", " ", float("nan"), 5, True, {}, [], "\ud800", "nan", "None", "N/A")],
+    ],
+)
+def test_captions_in_a_value(value, captions, problems):
+    found, wrong = captions_in(value)
+    assert found == captions and len(wrong) == problems
+
+
+def test_an_answer_may_be_none():
+    assert texts_in("none") == (["none"], [])
+
+
+def test_a_name_that_is_not_utf_8_can_be_printed():
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    assert printable(name).encode() == b"caf\\udce9.png" and printable("café") == "café"

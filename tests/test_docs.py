@@ -1,0 +1,57 @@
+"""The programs in the documentation run as they are printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import blip2_lab
+from blip2_lab.data.scenes import PictureBook
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    found = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found, page
+    return found
+
+
+def test_the_loops_of_the_page_on_training_run_and_leave_frozen_parts_frozen(tmp_path, monkeypatch, capsys):
+    folder, book = tmp_path / "my_pictures", PictureBook(3, "in", 96)
+    folder.mkdir()
+    for number in range(8):
+        book[number].image.save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(book[number].captions[0])
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict = {}
+    data, stage2, stage1 = blocks("training_in_python.md")
+    assert max(len(block.strip().splitlines()) for block in (data, stage2, stage1)) <= 30
+    exec(data, names)
+    model = names["model"]
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    queries = model.qformer.query_tokens.clone()
+    exec(stage2, names)
+    model.train()
+    assert not any(m.training for part in (model.image_encoder, model.language_model) for m in part.modules())
+    assert model.qformer.training and not torch.equal(model.qformer.query_tokens, queries)
+    before = model.stage1.qformer.query_tokens.clone()
+    exec(stage1, names)
+    assert not torch.equal(model.stage1.qformer.query_tokens, before)
+    assert not model.image_encoder.training and all(p.grad is None for p in model.image_encoder.parameters())
+    still = dict(model.named_parameters())
+    parts = ("image_encoder.", "language_model.")
+    assert [name for name in frozen if name.startswith(parts)] and all(
+        torch.equal(still[name], value) for name, value in frozen.items() if name.startswith(parts)
+    )
+    assert blip2_lab.load("my_stage1").generate(pixels=torch.zeros(1, 3, 96, 96))
+    out = capsys.readouterr().out
+    assert "8 pictures, nothing skipped" in out and "the language model knows every word" in out and "itc " in out
+
+
+@pytest.mark.parametrize("page", ["training_in_python.md"])
+def test_a_page_is_linked(page):
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert f"docs/{page}" in readme

@@ -1,0 +1,43 @@
+"""A recipe as one page: every setting with its meaning, the losses of a finished run, the command."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from blip2_lab.training.recipes import registry
+from blip2_lab.training.recipes.describe import LOGS, describe, expected_losses
+
+
+@pytest.mark.parametrize("name", registry.RECIPES)
+def test_every_recipe_has_a_page_with_its_command_and_all_its_settings(name):
+    recipe = registry.get(name)
+    page = describe(recipe)
+    assert page.startswith(f"{name}\n  what     {recipe.summary}") and f"blip2-lab train {name}" in page
+    for group in ("optim", "model", "data"):
+        if part := getattr(recipe, group):
+            for field in fields(part):
+                assert f"  {group}.{field.name} = {getattr(part, field.name)}" in page
+
+
+def test_expected_losses_are_those_of_the_log(tmp_path):
+    recipe = registry.get("micro-stage1")
+    records = [{"step": 20 * i, "lr": 0.1, "total": 100.0 - i, "itc": 1.0 * i, "seconds": 3.0} for i in range(1, 42)]
+    records.insert(5, {"step": 100, "evaluation": {"r1": 0.25}})
+    records.append({"step": 820, "evaluation": {"r1": 0.75}})
+    (tmp_path / "micro-stage1.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert expected_losses(recipe, [tmp_path / "none", tmp_path]) == [
+        "step     20  total 99  itc 1",
+        "step    100  total 95  itc 5",
+        "step    220  total 89  itc 11",
+        "step    420  total 79  itc 21",
+        "step    820  total 59  itc 41",
+        "held out, step 820: r1 0.75",
+    ]
+    assert expected_losses(recipe, [tmp_path / "none"]) == []
+
+
+def test_the_logs_are_those_of_the_recipes():
+    recipe = registry.get("micro-stage1")
+    assert all(folder.is_dir() for folder in LOGS)
+    assert f"step {recipe.optim.steps:>6}  total" in "\n".join(expected_losses(recipe))

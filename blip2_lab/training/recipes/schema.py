@@ -165,15 +165,17 @@ class SyntheticTextData:
 
     seed            which examples
     lessons_until   until this batch the T5 learns from lessons in few forms (`pretraining.T5Task`)
+    review_from     from this batch on, a part of its examples are lessons again; none: never
     sentences_from  from this batch on, the T5 reads sentences, too (`pretraining.T5Task`)
     """
 
     seed: int = 0
     lessons_until: int = 0
+    review_from: int | None = None
     sentences_from: int = 0
 
     def __post_init__(self) -> None:
-        require(self, "seed", "lessons_until", "sentences_from", least=0)
+        require(self, "seed", "lessons_until", "review_from", "sentences_from", least=0)
 
 
 @dataclass(frozen=True)

@@ -322,6 +322,13 @@ def test_t5_learns_in_lessons_then_from_piles_and_then_from_sentences_too(t5_tok
     assert [task.example(n, later) for n in range(400) if not summed[n]] == full
 
 
+def test_lessons_come_again_in_the_mixture(t5_tokenizer):
+    task = T5Task(None, t5_tokenizer, 8, seed=4, review_from=5)
+    again = [task.example(n, 5) == corpus.lesson(4, n) for n in range(800)]
+    assert 0.3 < sum(again) / 800 < 0.4
+    assert not any(task.example(n, 4) == corpus.lesson(4, n) for n in range(800))
+
+
 def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts = task.batch(2)

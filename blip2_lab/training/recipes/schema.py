@@ -109,13 +109,20 @@ class BridgeParts:
     """The parts of a model whose bridge (models/bridges/) is trained without a stage 1. Names as in `Stage1Parts`.
 
     bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
-    image_size            resolution, by interpolated position embeddings; None: what the image encoder was trained with
-    num_visual_tokens     of a pooled projector, a Q-Former, or a resampler; None: all features (Q-Former: 32)
-    width, num_layers     of a wide Q-Former
-    every, ffn_width      gated blocks before every k-th layer; the width of their feed-forward networks (None: none)
-    num_blocks, num_codes fusion blocks of a dual encoder; its patch ids (None: continuous features)
-    train_language_model  the language model is trained, too
-    train_vision_layers   so many of the image encoder's last layers are trained, too
+    image_encoder         of which the bridge reads the features: the same kinds of names as in stage 1
+    language_model        the frozen language model: the same kinds of names
+    image_size            resolution, by interpolated position embeddings; none: that of the image encoder's training
+    num_visual_tokens     of a pooled projector, a Q-Former or a resampler; none: all features (a Q-Former: 32)
+    width                 of a wide Q-Former
+    num_layers            of a wide Q-Former
+    every                 gated blocks stand before every so many layers of the language model
+    ffn_width             width of the gated blocks' feed-forward networks; none: they have none
+    num_blocks            fusion blocks of a dual encoder
+    num_codes             patch ids of a dual encoder; none: continuous features
+    max_text_tokens       longer captions are cut
+    match_embeddings      scale the projection so that visual tokens are as long as word embeddings
+    train_language_model  the language model is trained, too: can be planned, not yet trained
+    train_vision_layers   so many of the image encoder's last layers are trained, too: can be planned, not yet trained
     """
 
     bridge: str = "linear"
@@ -361,6 +368,7 @@ def settings_help() -> str:
         ("optim", OptimConfig, ""),
         ("model", Stage1Parts, "stage 1"),
         ("model", Stage2Parts, "stage 2"),
+        ("model", BridgeParts, "stage 2 with another bridge than a Q-Former"),
         ("model", FineTuneParts, "fine-tuning"),
         ("model", MicroPart, "the frozen models of the miniature"),
         ("data", ImageTextData, "your own images, --on"),

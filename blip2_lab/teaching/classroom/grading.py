@@ -36,7 +36,7 @@ class Limits:
     """What one submission may use: memory in bytes, and seconds in all (its cells have limits of their own)."""
 
     memory: int = 6 * 2**30
-    seconds: float = 3600.0
+    seconds: float = 3 * 3600.0
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
         elif name == "grade":
             action.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time (default 1)")
             action.add_argument("--memory", type=float, default=6, metavar="GIB", help="of one notebook (default 6)")
-            action.add_argument("--minutes", type=float, default=60, metavar="N", help="of one notebook (default 60)")
+            action.add_argument("--minutes", type=float, default=180, metavar="N", help="of one notebook (default 180)")
             action.add_argument("--again", action="store_true", help="grade also what has not changed since")
         elif name == "marks":
             action.add_argument("--out", type=Path, required=True, metavar="FILE", help="for example marks.csv")

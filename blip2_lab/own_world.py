@@ -52,8 +52,7 @@ def recipes_for(place: str, changes: Sequence[str]) -> list[Recipe]:
 
 
 def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable[[str], None] = print) -> str:
-    """Measure the exported model on the held-out pictures; writes `report.json` and `report.md`, and returns the
-    latter's text."""
+    """Measure the exported model on the held-out pictures; writes NUMBERS and REPORT, and returns the latter's text."""
     of_texts = next((recipe for recipe in recipes if isinstance(recipe.data, OwnTextData)), None)
     of_pictures = next(recipe for recipe in recipes if recipe.task == "stage2")
     batches = open_batches(of_pictures, runs_dir)

@@ -125,9 +125,12 @@ class BridgeParts:
     bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
     image_size            resolution, by interpolated position embeddings; None: what the image encoder was trained with
     num_visual_tokens     of a pooled projector, a Q-Former, or a resampler; None: all features (Q-Former: 32)
-    width, num_layers     of a wide Q-Former
-    every, ffn_width      gated blocks before every k-th layer; the width of their feed-forward networks (None: none)
-    num_blocks, num_codes fusion blocks of a dual encoder; its patch ids (None: continuous features)
+    width                 of a wide Q-Former
+    num_layers            of a wide Q-Former
+    every                 gated blocks before every k-th layer
+    ffn_width             of the feed-forward networks of gated blocks; None: none
+    num_blocks            fusion blocks of a dual encoder
+    num_codes             patch ids of a dual encoder; None: continuous features
     train_language_model  the language model is trained, too
     train_vision_layers   so many of the image encoder's last layers are trained, too
     """
@@ -387,6 +390,7 @@ def settings_help() -> str:
         ("optim", OptimConfig, ""),
         ("model", Stage1Parts, "stage 1"),
         ("model", Stage2Parts, "stage 2"),
+        ("model", BridgeParts, "a bridge other than the Q-Former"),
         ("model", FineTuneParts, "fine-tuning"),
         ("model", MicroPart, "the frozen models of the miniature"),
         ("model", OwnPart, "the frozen models of a world of your own"),

@@ -26,8 +26,8 @@ def export(
 ) -> Path:
     """Write the BLIP-2 of a stage-2 run to `folder` (default `runs_dir/micro`): float16 weights, its stage 1 (the one
     fine-tuned for retrieval, if that recipe was run), its float32 reference (doctor/model.py), the distribution of the
-    features of `scenes` drawn scenes (out_of_distribution.py), and recipe and log of every run of the sequence
-    (`curves/`)."""
+    features of `scenes` drawn scenes (out_of_distribution.py; 0: none, for a model of another world), and recipe and
+    log of every run of the sequence (`curves/`)."""
     runs_dir, family = Path(runs_dir), stage2.partition("-")[0]
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
@@ -45,7 +45,8 @@ def export(
             stage1.attach_image_encoder(model.image_encoder)
             model.attach_stage1(stage1)
     save(model, folder, dtype=torch.float16)
-    out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
+    if scenes:
+        out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
     save_reference(load(folder), folder)  # of the shipped weights, rounded to 16 bits
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)

@@ -76,5 +76,7 @@ def unknown_words_sentence(tokenizer, unknown: Sequence[str]) -> str:
     if close:
         help = f"did you mean {' and '.join(repr(word) for word in close)}?"
     else:
-        help = f"I know {len(known)} words: things such as boat, cat and house, their colors, places and uses."
+        drawn = {"boat", "cat", "house"} <= set(known)
+        help = f"I know {len(known)} words"
+        help += ": things such as boat, cat and house, their colors, places and uses." if drawn else "."
     return f"I do not know the word{'s' if len(unknown) > 1 else ''} {names}; {help}"

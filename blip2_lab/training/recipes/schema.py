@@ -15,6 +15,7 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import textwrap
@@ -52,6 +53,19 @@ class MicroPart:
     """
 
     size: str = "S"
+
+
+@dataclass(frozen=True)
+class OwnPart(MicroPart):
+    """A frozen model that is made from your own pictures or texts.
+
+    vocabulary  a tokenizer of so many different words at most has whole words; with more, WordPiece splits them
+    """
+
+    vocabulary: int = 4000
+
+    def __post_init__(self) -> None:
+        require(self, "vocabulary", least=100)
 
 
 @dataclass(frozen=True)
@@ -253,6 +267,16 @@ class ImageTextData:
 
 
 @dataclass(frozen=True)
+class OwnTextData(ImageTextData):
+    """The captions of your own pictures, and other text, to train a text encoder or a language model on.
+
+    text_file  a UTF-8 file with more text, which is read as often as the captions; its lines are paragraphs
+    """
+
+    text_file: str = ""
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
 
@@ -347,10 +371,12 @@ Config = TypeVar("Config")
 
 
 def meanings(kind: type) -> dict[str, str]:
-    """The meaning of each setting of a dataclass, from the table in its docstring: lines of `name  meaning`."""
+    """The meaning of each setting of a dataclass, from the tables in its docstring and in those of its bases: lines of
+    `name  meaning`."""
     found: dict[str, str] = {}
     names, current = {f.name for f in fields(kind)}, ""
-    for line in (kind.__doc__ or "").splitlines():
+    tables = [base.__doc__ or "" for base in reversed(kind.__mro__) if is_dataclass(base)]
+    for line in "\n".join(tables).splitlines():
         name, _, meaning = line.strip().partition("  ")
         if name in names and meaning:
             current = name
@@ -371,7 +397,9 @@ def settings_help() -> str:
         ("model", BridgeParts, "stage 2 with another bridge than a Q-Former"),
         ("model", FineTuneParts, "fine-tuning"),
         ("model", MicroPart, "the frozen models of the miniature"),
+        ("model", OwnPart, "the frozen models of a world of your own"),
         ("data", ImageTextData, "your own images, --on"),
+        ("data", OwnTextData, "the language models of a world of your own"),
         ("data", SceneData, "drawn scenes"),
         ("data", SyntheticTextData, "the frozen models of the miniature"),
         ("", Recipe, ""),
@@ -380,8 +408,8 @@ def settings_help() -> str:
     for prefix, kind, what in groups:
         lines.append(f"{prefix or 'the run'}{f' ({what})' if what else ''}:")
         for f in fields(kind):
-            if (meaning := meanings(kind).get(f.name)) is None:
-                continue
+            if f.name not in inspect.get_annotations(kind) or (meaning := meanings(kind).get(f.name)) is None:
+                continue  # without a meaning, or listed with its base
             default = "given by the recipe" if f.default is MISSING else f"default {_shown(f.default)}"
             name = f"{prefix}.{f.name}" if prefix else f.name
             lines += textwrap.wrap(

@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
         elif name == "grade":
             action.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time (default 1)")
             action.add_argument("--memory", type=float, default=6, metavar="GIB", help="of one notebook (default 6)")
-            action.add_argument("--minutes", type=float, default=60, metavar="N", help="of one notebook (default 60)")
+            action.add_argument("--minutes", type=float, default=180, metavar="N", help="of one notebook (default 180)")
             action.add_argument("--again", action="store_true", help="grade also what has not changed since")
         elif name == "marks":
             action.add_argument("--out", type=Path, required=True, metavar="FILE", help="for example marks.csv")
@@ -414,6 +414,8 @@ def _train(args: argparse.Namespace) -> None:
     if not args.recipe and not args.on:
         raise ValueError("say what to train: a RECIPE from `blip2-lab recipes`, or --on FOLDER for your own pictures")
     recipe = registry.get(args.recipe or micro.OWN.name)
+    if recipe.name == "own":
+        return _train_own(args)
     if args.on or args.name:
         recipe = _on_pictures(recipe, args.on, args.name)
     chosen = registry.with_settings(recipe, args.settings)
@@ -431,6 +433,34 @@ def _train(args: argparse.Namespace) -> None:
         print(f"the finished model is in {folder}: blip2-lab ask PICTURE PROMPT --model {folder}")
 
 
+def _train_own(args: argparse.Namespace) -> None:
+    """A world of your own: its parts, their export, and a report."""
+    import shlex
+
+    if not args.on:
+        raise ValueError("a world of your own is made from pictures: blip2-lab train own --on FOLDER")
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs is {args.jobs}; it must be 1 or more")
+    from blip2_lab import own_world
+    from blip2_lab.export import export
+    from blip2_lab.training import pipeline
+    from blip2_lab.training.recipes.own import CAPTION_PROMPT
+
+    chosen = own_world.recipes_for(args.on, args.settings)
+    runs = args.runs / (args.name or f"own-{_place_name(args.on)}")
+    pipeline.run(chosen, runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
+    folder = export(runs, runs / "model", stage2="own-stage2", scenes=0)
+    say = (lambda _: None) if args.quiet else console.print_progress
+    print(own_world.report(chosen, runs, folder, say=say))
+    model = shlex.quote(str(folder))
+    print(f"the finished model is in {model}: python app.py --model {model}")
+    print(f"or: blip2-lab ask PICTURE {shlex.quote(CAPTION_PROMPT)} --model {model}")
+    if Path(args.on).is_dir():
+        place = shlex.quote(args.on)
+        search = f"blip2-lab search SENTENCE --folder {place} --model {model}"
+        print(f"or: blip2-lab index {place} --model {model}, then {search}")
+
+
 def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
     """What the evaluation on held-out pictures found, and what the model can be used for, if it learned anything."""
     import shlex
@@ -443,6 +473,8 @@ def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
         print(
             f"the model is in {model}, but it did not learn from the pictures: blip2-lab doctor {folder} names causes"
         )
+    elif recipe.task in ("vit", "bert", "t5", "opt"):
+        print(f"the finished part is in {model}")
     elif recipe.task in ("stage1", "retrieval"):  # no language model
         pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
         search = f"blip2-lab search SENTENCE --folder {pictures} --model {model}"
@@ -463,17 +495,22 @@ def _on_pictures(recipe, place: str | None, name: str | None):
         )
     if place is None:
         return replace(recipe, name=name, curve=recipe.name)
-    if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):
+    on_pictures = recipe.task in ("stage1", "stage2", "caption", "vqa", "retrieval")
+    if not on_pictures and not isinstance(recipe.data, ImageTextData):
         raise ValueError(
-            f"{recipe.name} does not train on pictures with captions, so it cannot be trained --on {place}"
+            f"{recipe.name} does not train on pictures with captions, so it cannot be trained --on {place}; `blip2-lab "
+            f"train own --on {place}` makes every part from them"
         )
     data = (
         recipe.data
         if isinstance(recipe.data, ImageTextData)
         else ImageTextData("your own pictures", image_size=96, held_out=40)
     )
-    place_name = "".join(c if c.isalnum() else "-" for c in Path(place).stem or Path(place).resolve().name).strip("-")
-    return replace(recipe, name=name or f"{recipe.name}-{place_name}", data=replace(data, path=place))
+    return replace(recipe, name=name or f"{recipe.name}-{_place_name(place)}", data=replace(data, path=place))
+
+
+def _place_name(place: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in Path(place).stem or Path(place).resolve().name).strip("-")
 
 
 def _data_check(args: argparse.Namespace) -> None:

@@ -33,8 +33,9 @@ def export(
     """Write the BLIP-2 of a stage-2 run to `folder` (default `runs_dir/micro`).
 
     That is: float16 weights, its stage 1 (the one fine-tuned for retrieval, if that recipe was run), its float32
-    reference (doctor/model.py), the distribution of the features of `scenes` drawn scenes (out_of_distribution.py), the
-    calibration of its answers, and recipe and log of every run of the sequence (`curves/`).
+    reference (doctor/model.py), the distribution of the features of `scenes` drawn scenes (out_of_distribution.py) and
+    the calibration of its answers (neither where `scenes` is 0, for a model of another world), and recipe and log of
+    every run of the sequence (`curves/`).
     """
     runs_dir, family = Path(runs_dir), stage2.partition("-")[0]
     finished = runs_dir / stage2 / "model"
@@ -53,10 +54,11 @@ def export(
             stage1.attach_image_encoder(model.image_encoder)
             model.attach_stage1(stage1)
     save(model, folder, dtype=torch.float16)
-    out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
     shipped = load(folder)  # rounded to 16 bits
     save_reference(shipped, folder)
-    calibrate(shipped).save(folder)
+    if scenes:
+        out_of_distribution.fit(model.image_encoder, scenes=scenes).save(folder)
+        calibrate(shipped, max(2, scenes // 4)).save(folder)
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
     for name in next(recipe.sequence for recipe in RECIPES.values() if stage2 in recipe.sequence):

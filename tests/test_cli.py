@@ -415,7 +415,7 @@ def test_app_passes_its_options_on(capsys, monkeypatch):
     monkeypatch.setattr(start, "main", lambda arguments: print(*arguments))
     code, out, _ = run(capsys, "app", "--port", "7860", "--model", "folder")
     assert code == 0 and out == "--port 7860 --model folder\n"
-    assert "unrecognized arguments: --port 7860" in complaint(capsys, "recipes", "--port", "7860")
+    assert "unrecognized arguments: --port" in complaint(capsys, "recipes", "--port", "7860")
 
 
 # --------------------------------------------------------------------------------------------------------- own pictures

@@ -220,9 +220,6 @@ def why_no_model(folder: Path) -> str:
             f"{folder} holds an adapter (LoRA), not a model: merge it into the model that it was trained on "
             "(peft: `merge_and_unload`), save that model, and give its folder."
         )
-    for inner in ("model", "checkpoints"):
-        if (folder / inner / "config.json").is_file():
-            return f"{folder} holds no model, but {folder / inner} does: give that folder."
     if (folder / "checkpoints").is_dir():
         return (
             f"{folder} is the folder of a run that has not finished: `blip2-lab train` with the same options goes on."

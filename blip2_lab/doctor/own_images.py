@@ -55,6 +55,8 @@ def _outcome(about: dict) -> Outcome:
         pair = f"the loss on held-out pictures is {evaluation['held_out']:.3g}, shuffled {evaluation['shuffled']:.3g}"
         learned = evaluation["shuffled"] > (1 + MIN_SHUFFLED_RISE) * evaluation["held_out"]
         return Outcome(learned, f"it {'looks' if learned else 'does not look'} at the pictures: {pair}")
+    if "pictures" not in evaluation:  # a text encoder, a language model or an image encoder alone
+        return Outcome(None, f"the loss on held-out examples is {evaluation['held_out']:.3g}")
     count = evaluation["pictures"]
     found = [evaluation["text_to_image_r1"], evaluation["image_to_text_r1"]]
     says = (

@@ -16,7 +16,7 @@ Paper: section 4. Notebooks: 09, 11.
 """
 
 from blip2_lab.evaluation.metrics import accuracy, confidence_interval, exact_match, recall_at, set_scores
-from blip2_lab.evaluation.scenes import evaluate, image_features, question_accuracy, questions
+from blip2_lab.evaluation.scenes import evaluate, image_features, question_accuracy, question_hits, questions
 
 __all__ = [
     "accuracy",
@@ -25,6 +25,7 @@ __all__ = [
     "exact_match",
     "image_features",
     "question_accuracy",
+    "question_hits",
     "questions",
     "recall_at",
     "set_scores",

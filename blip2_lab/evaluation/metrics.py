@@ -119,3 +119,18 @@ def bootstrap_interval(
         means.append(values[drawn].sum() / weights[drawn].sum())
     low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
+
+
+def paired_bootstrap(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[float, float]:
+    """The 95 % interval of accuracy(one) - accuracy(other), by drawing scenes with replacement.
+
+    one, other   bool[Q]: the hits of two models on the same questions
+    scenes       int[Q]: the scene of each question, from 0 to S - 1
+    drawn        int[R, S]: R times S scenes, drawn with replacement
+    """
+    size = drawn.shape[1]
+    gained = torch.zeros(size, dtype=torch.float64).index_add(0, scenes, one.double() - other.double())
+    asked = torch.bincount(scenes, minlength=size)
+    differences = gained[drawn].sum(dim=1) / asked[drawn].sum(dim=1)
+    low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

@@ -128,27 +128,38 @@ def image_features(model: Stage2Model, book: Sequence[Scene], batch_size: int) -
 
 
 @torch.no_grad()
+def question_hits(
+    model: Stage2Model, visual_prompts: Tensor, asked: Sequence[Asked], decoding: Decoding, batch_size: int
+) -> list[bool]:
+    """Whether each question is answered right (exact match), in the order of `asked`."""
+    template = model.language_model.question_prompt
+    hits = [False] * len(asked)
+    by_length = sorted(range(len(asked)), key=lambda i: len(asked[i][1].text) + len(asked[i][2]))  # little padding
+    for start in range(0, len(by_length), batch_size):
+        chunk = by_length[start : start + batch_size]
+        prompts = [asked[i][2] + template.format(asked[i][1].text) for i in chunk]
+        visual = visual_prompts[[asked[i][0] for i in chunk]]
+        answers = model.language_model.generate(visual, prompts, decoding)
+        for i, answer in zip(chunk, answers, strict=True):
+            hits[i] = metrics.exact_match(answer, asked[i][1].answer)
+    return hits
+
+
 def question_accuracy(
     model: Stage2Model, visual_prompts: Tensor, asked: Sequence[Asked], decoding: Decoding, batch_size: int
 ) -> dict[str, float | int]:
     """Exact-match accuracy: "total" over the visual types, "knowledge" over the others, then of each type."""
-    template = model.language_model.question_prompt
-    hits: dict[str, list[bool]] = {}
-    by_length = sorted(asked, key=lambda a: len(a[1].text) + len(a[2]))  # little padding
-    for start in range(0, len(by_length), batch_size):
-        chunk = by_length[start : start + batch_size]
-        prompts = [description + template.format(question.text) for _, question, description in chunk]
-        visual = visual_prompts[[number for number, _, _ in chunk]]
-        answers = model.language_model.generate(visual, prompts, decoding)
-        for (_, question, _), answer in zip(chunk, answers, strict=True):
-            hits.setdefault(question.type, []).append(metrics.exact_match(answer, question.answer))
+    of_type: dict[str, list[bool]] = {}
+    hits = question_hits(model, visual_prompts, asked, decoding, batch_size)
+    for (_, question, _), hit in zip(asked, hits, strict=True):
+        of_type.setdefault(question.type, []).append(hit)
     groups = {"total": words.VISUAL_QUESTIONS, "knowledge": words.KNOWLEDGE_QUESTIONS}
     scores: dict[str, float | int] = {}
     for group, types in groups.items():
-        together = [hit for type in types for hit in hits.get(type, [])]
+        together = [hit for type in types for hit in of_type.get(type, [])]
         scores[group] = metrics.accuracy(together)
         scores[f"{group}_count"] = len(together)
-    return scores | {type: metrics.accuracy(hits[type]) for type in words.QUESTION_TYPES if type in hits}
+    return scores | {type: metrics.accuracy(of_type[type]) for type in words.QUESTION_TYPES if type in of_type}
 
 
 def natural_report(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .corpus import vocabulary
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 PUNCTUATION = tuple(".,:?!")
@@ -49,11 +50,10 @@ FAMILIES = {
 
 def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """The word-level tokenizer of a family: "bert" (adds [DEC] last, as BLIP-2 does), "t5" or "opt"."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Regex, Tokenizer, models, normalizers
 
-    special, frame = FAMILIES[family]
-    unknown = next(token for token in special if "unk" in token.lower())
+    special, _ = FAMILIES[family]
+    unknown = unknown_token(family)
     words = [*special, *PUNCTUATION, *(f"▁{word}" for word in vocabulary())]
     words += ["[DEC]"] if family == "bert" else []
     ids = {word: i for i, word in enumerate(words)}
@@ -62,6 +62,19 @@ def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), *spellings, normalizers.Strip()]
     )
+    split_words(tokenizer)
+    return as_transformers(tokenizer, family)
+
+
+def unknown_token(family: str) -> str:
+    """The token of a family that stands for an unknown word."""
+    return next(token for token in FAMILIES[family][0] if "unk" in token.lower())
+
+
+def split_words(tokenizer: Tokenizer) -> None:
+    """Let the tokenizer split a text into words, each with the space before it, and punctuation marks."""
+    from tokenizers import Regex, decoders, pre_tokenizers
+
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
@@ -70,8 +83,17 @@ def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+
+
+def as_transformers(tokenizer: Tokenizer, family: str) -> PreTrainedTokenizerFast:
+    """The tokenizer in transformers' class, with the special tokens of its family and the frame around a text. A token
+    that its vocabulary lacks, such as [DEC], is added last."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    special, frame = FAMILIES[family]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=frame, special_tokens=[(token, ids[token]) for token in special]
+        single=frame, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
     )
     names = {
         "bert": dict(pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]", bos_token="[DEC]"),
@@ -79,5 +101,9 @@ def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
         "opt": dict(pad_token="<pad>", bos_token="</s>", eos_token="</s>"),
     }[family]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token=unknown, **names, clean_up_tokenization_spaces=False, model_max_length=512
+        tokenizer_object=tokenizer,
+        unk_token=unknown_token(family),
+        **names,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
     )

@@ -6,6 +6,7 @@
     bridge_parts from the sizes in a recipe to a new bridge
     builders     from a recipe to its task: frozen models loaded, new ones built
     identity     what a run was trained on, by content
+    own_tokenizer a tokenizer from texts of your own
     vocabulary   how many of the words a tokenizer knows, before training
     batches      batches of drawn scenes, of image-text data, of cached features
     tasks        what is trained, its losses and its evaluation

@@ -55,11 +55,12 @@ from blip2_lab.data.mixture import (
 )
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import ShardFolder
+from blip2_lab.data.text_files import read_text
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
 from blip2_lab.training.identity import Identity, data_identity, pictures_digest
 from blip2_lab.training.optim import bf16_is_fast
-from blip2_lab.training.recipes.schema import ImageTextData, Recipe, SceneData
+from blip2_lab.training.recipes.schema import ImageTextData, OwnTextData, Recipe, SceneData
 from blip2_lab.training.vocabulary import Usable
 
 SKIPPED = "skipped.jsonl"  #: the list of unusable examples, in a run's folder
@@ -210,7 +211,11 @@ class ImageTextBatches:
     @property
     def identity(self) -> Identity:
         """The content of the data; a run resumes only on the same."""
-        return data_identity(self.opened)
+        identity = data_identity(self.opened)
+        if isinstance(self.data, OwnTextData) and self.data.text_file:
+            texts = identity.texts + read_text(self.data.text_file)
+            return replace(identity, texts=hashlib.sha256(texts.encode()).hexdigest())
+        return identity
 
     @property
     def listed(self) -> str:
@@ -530,8 +535,8 @@ def open_batches(recipe: Recipe, runs_dir: Path) -> ImageTextBatches:
     return ImageTextBatches(
         open_sources(recipe.data.path),
         recipe.data,
-        batch_size=recipe.optim.pass_size,
-        parts=recipe.optim.parts,
+        batch_size=1 if isinstance(recipe.data, OwnTextData) else recipe.optim.pass_size,  # texts are drawn one by one
+        parts=1 if isinstance(recipe.data, OwnTextData) else recipe.optim.parts,
         seed=recipe.seed,
         broken_file=runs_dir / recipe.name / SKIPPED,
     )

@@ -62,11 +62,12 @@ from blip2_lab.training.recipes.schema import (
     BridgeParts,
     FineTuneParts,
     ImageTextData,
+    OwnPart,
     Recipe,
     Stage1Parts,
     Stage2Parts,
 )
-from blip2_lab.training.tasks import pretraining
+from blip2_lab.training.tasks import own_parts, pretraining
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
 from blip2_lab.training.tasks.stage2 import Stage2Task
@@ -259,6 +260,9 @@ def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches |
     recipe's own images are open already."""
     torch.manual_seed(recipe.seed)  # reproducible initialization; a resumed run overwrites it
     runs_dir = Path(runs_dir)
+    if isinstance(recipe.model, OwnPart):
+        check_recipe(recipe)
+        return own_parts.build_task(recipe, batches or open_batches(recipe, runs_dir))
     if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):
         return pretraining.build_task(recipe, runs_dir)
     check_recipe(recipe)
@@ -379,8 +383,9 @@ def _stage2_task(
         way = "--set model.language_model=FOLDER|NAME"
         words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
         cache_features(batches, image_encoder, runs_dir)
-        held_out = batches.validation()
-        return CaptionTask(model, batches, image_encoder, prompt=None, held_out=held_out, words=words, seed=recipe.seed)
+        scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
+        options = dict(held_out=batches.validation(), words=words, seed=recipe.seed, projection_lr_scale=scale)
+        return CaptionTask(model, batches, image_encoder, prompt=None, **options)
     scenes = scene_batches(recipe, image_encoder, runs_dir)
     gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size)
     questions = [

@@ -27,7 +27,7 @@ from blip2_lab.training.batches import LEFT_OUT, SKIPPED, open_batches
 from blip2_lab.training.builders import build_task, check_recipe, hf_logging_off
 from blip2_lab.training.identity import Identity
 from blip2_lab.training.recipes.registry import needs
-from blip2_lab.training.recipes.schema import ImageTextData, Recipe
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe, Stage2Parts
 from blip2_lab.training.run_folder import WORDS_FILE, RunFolder, checkpoints, only_process, reference_log
 from blip2_lab.training.trainer import final_numbers, train
 
@@ -35,7 +35,7 @@ EXAMPLES_FILE = "examples.json"  #: the identity of a run's data, in its folder
 RECIPE_FILE = "recipe.json"
 #: Settings that describe a recipe or its speed; a resumed run may have others.
 FREE = ("name", "summary", "cost", "sequence", "curve", "save_every", "eval_every", "data.path", "data.source")
-FREE += ("data.pairs", "data.threads", "data.verify_cache", "data.max_broken", "data.unknown_words")
+FREE += ("data.pairs", "data.text_file", "data.threads", "data.verify_cache", "data.max_broken", "data.unknown_words")
 #: Settings of the optimizer that decide which examples a step sees.
 FIXED = ("optim.batch_size", "optim.accumulate")
 
@@ -46,7 +46,7 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     Raises ValueError if the folder belongs to a run with other data or settings, or if another process works in it.
     """
     runs_dir = Path(runs_dir)
-    missing = [name for name in needs(recipe) if not (runs_dir / name / "model").is_dir()]
+    missing = [name for name in _inputs(recipe, runs_dir) if not (runs_dir / name / "model").is_dir()]
     if missing:
         raise ValueError(f"{recipe.name} needs {' and '.join(missing)} in {runs_dir}: blip2-lab train {missing[0]}")
     check_recipe(recipe)
@@ -60,6 +60,14 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
             raise ValueError(
                 f"the disk of {folder} is full: make room, and the same command goes on from the last checkpoint"
             ) from None
+
+
+def _inputs(recipe: Recipe, runs_dir: Path) -> list[str]:
+    """Names of the recipes whose models are read. A finished stage 1 no longer needs the BERT that it started from."""
+    parts, names = recipe.model, list(needs(recipe))
+    if isinstance(parts, Stage2Parts) and parts.pretrained and (runs_dir / parts.stage1 / "model").is_dir():
+        return [name for name in names if name in (parts.stage1, parts.language_model)]
+    return names
 
 
 def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress: bool) -> dict[str, float]:

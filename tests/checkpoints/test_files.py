@@ -296,7 +296,6 @@ def test_saved_files_have_the_mode_of_other_new_files(tmp_path, umask, mode):
         (["model.safetensors"], "not a BLIP-2 of LAVIS.* copy its config.json"),
         (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], "has weights, but no config.json"),
         (["tokenizer.json"], "holds a tokenizer, not a model"),
-        (["model/config.json"], "model does: give that folder"),
         (["checkpoints/step-1/model.safetensors"], "has not finished"),
         (["notes.md"], "has no config.json"),
     ],

@@ -88,6 +88,22 @@ def test_boxes_by_hand():
     assert metrics.accuracy_at_iou(boxes, [(0, 0, 2, 1), (1, 0, 3, 2)], threshold=0.3) == 1
 
 
+def test_the_paired_bootstrap_draws_scenes_for_both_models():
+    scenes, drawn = torch.tensor([0, 1, 1, 1]), torch.tensor([[0, 0], [0, 1], [1, 1]])
+    one, other = torch.tensor([True, True, False, True]), torch.tensor([False, True, False, False])
+    # scene 0: 1 of 1 more; scene 1: 1 of 3 more -> 1, 2/4, 1/3
+    low, high = metrics.paired_bootstrap(one, other, scenes, drawn)
+    assert (low, high) == pytest.approx((1 / 3 + 0.05 * (1 / 2 - 1 / 3), 1 - 0.05 / 2))
+    assert metrics.paired_bootstrap(one, one, scenes, drawn) == (0.0, 0.0)
+    hits = torch.rand(300, generator=torch.Generator().manual_seed(0)) < 0.5
+    many = torch.randint(60, (2000, 60), generator=torch.Generator().manual_seed(1))
+    of_five, better = torch.arange(300) // 5, hits.clone()
+    better[torch.nonzero(~hits)[:20, 0]] = True  # never worse: the difference is sure, though single intervals overlap
+    assert metrics.paired_bootstrap(better, hits, of_five, many)[0] > 0
+    (_, high), (low, _) = (metrics.confidence_interval(h.double().mean().item(), 300) for h in (hits, better))
+    assert high > low
+
+
 def test_bootstrap_agrees_with_wilson_and_draws_pictures():
     hits = [1.0] * 60 + [0.0] * 40
     low, high = metrics.bootstrap_interval(hits)

@@ -64,6 +64,8 @@ def test_totals_are_over_visual_questions_and_knowledge_is_separate():
     colors = {Reader.question_prompt.format(q.text) for _, q, _ in asked if q.type == "color"}
     model = Model(lambda number, prompt: truth[number, prompt] if prompt in colors else "no idea")
     scores = scenes.question_accuracy(model, NUMBERED, asked, Decoding(num_beams=1), batch_size=50)
+    hits = scenes.question_hits(model, NUMBERED, asked, Decoding(num_beams=1), batch_size=7)
+    assert hits == [Reader.question_prompt.format(q.text) in colors for _, q, _ in asked], "in the order asked"
     visual = [q for _, q, _ in asked if q.type in words.VISUAL_QUESTIONS]
     assert scores["color"] == 1.0 and scores["knowledge"] == 0.0
     assert scores["total"] == pytest.approx(sum(q.type == "color" for q in visual) / len(visual))

@@ -30,7 +30,7 @@ MODULES = {
         "itc_similarity", "contrastive_loss", "negative_weights", "sample_negatives", "itm_pairs", "itm_logits",
     },
     "captioning": {"itg_inputs", "next_word_loss", "text_rows", "cached_step"},
-    "training": {"learning_rate", "exact_match", "confidence_interval"},
+    "training": {"learning_rate", "exact_match", "confidence_interval", "paired_bootstrap"},
     "grounding": {"rollout", "gradient_weighting", "pointing_game", "mass_inside", "rank_correlation"},
     "soft_prompt": {"visual_prompt", "prepend", "pad", "split_caption"},
     "answer_losses": {"decoder_answer_logits", "encoder_decoder_answer_logits", "answer_loss"},

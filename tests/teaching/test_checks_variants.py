@@ -80,6 +80,16 @@ def clamped_scale(x):
     return torch.round(x / scale).char(), scale
 
 
+def paired_by_lists(one, other, scenes, drawn):
+    """Question by question, as lists, with the percentiles by sorting."""
+    of_scene = {}
+    for s, a, b in zip(scenes.tolist(), one.tolist(), other.tolist(), strict=True):
+        of_scene.setdefault(s, []).append(a - b)
+    draws = [[gain for s in row for gain in of_scene[s]] for row in drawn.tolist()]
+    found = sorted(sum(gains) / len(gains) for gains in draws)
+    return found[int(0.025 * len(found))], found[int(0.975 * len(found))]
+
+
 RIGHT = [
     ("num_features", lambda s, p: 1 + (s // p) * (s // p)), ("num_features", lambda s, p: np.int64((s // p) ** 2 + 1)),
     ("second_to_last", lambda h: h[len(h) - 2].clone()), ("second_to_last", lambda h: h[:-1][-1]),
@@ -110,6 +120,10 @@ RIGHT = [
     ("confidence_interval", lambda p, n, z=1.96: np.clip(
         (p + z * z / 2 / n + np.array([-1, 1]) * z * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n))
         / (1 + z * z / n), 0, 1)),
+    ("paired_bootstrap", paired_by_lists),
+    ("paired_bootstrap", lambda a, b, s, d: np.percentile(
+        [sum((a[s == i].float() - b[s == i].float()).sum() for i in row) / sum((s == i).sum() for i in row)
+         for row in d], [2.5, 97.5])),
     ("pointing_game", lambda h, b: bool(
         b[0] <= (int(h.argmax()) % h.shape[1] + 0.5) / h.shape[1] <= b[2]
         and b[1] <= (int(h.argmax()) // h.shape[1] + 0.5) / h.shape[0] <= b[3])),
@@ -203,6 +217,9 @@ WRONG = [
     ("next_word_loss", lambda x, y: F.cross_entropy(x.transpose(1, 2), y.clamp(min=0)), "word 0"),
     ("learning_rate", lambda o, s: S["learning_rate"](o, s) / o.lr, "lr"),
     ("confidence_interval", lambda p, n, z=1.96: S["confidence_interval"](p, n), "z"),
+    ("paired_bootstrap", lambda a, b, s, d: tuple(
+        torch.stack([(a.float() - b.float())[torch.isin(s, row)].mean() for row in d])
+        .quantile(torch.tensor([0.025, 0.975])).tolist()), "drawn twice"),
     ("visual_prompt", detached("visual_prompt"), "no gradient"),
     ("visual_prompt", lambda m, x: m.language_projection(
         m.qformer(image=m.qformer.read_image(x)).query_output.detach()), "query tokens"),

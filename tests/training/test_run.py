@@ -25,7 +25,7 @@ from blip2_lab.training import run_folder
 from blip2_lab.training.batches import LEFT_OUT
 from blip2_lab.training.recipes.registry import get
 from blip2_lab.training.recipes.schema import Stage2Parts, override
-from blip2_lab.training.run_folder import checkpoints, only_process, read_log
+from blip2_lab.training.run_folder import FINISHED_FILE, checkpoints, only_process, read_log
 from tests.tiny import build_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +96,7 @@ def test_a_run_of_an_older_version_resumes_if_its_examples_have_the_same_names(t
     batches = run_module.open_batches(chosen, runs)
     (folder / "examples.json").write_text(json.dumps({"path": str(monday), "identity": batches.listed}))
     shutil.rmtree(folder / "checkpoints" / "step-4")
+    (folder / FINISHED_FILE).unlink()
     run_module.run(chosen, runs)
     assert "started by an older version, which knew the data by the names" in capsys.readouterr().out
     assert "texts" in json.loads((folder / "examples.json").read_text())

@@ -11,7 +11,7 @@ The library does not import the checks. They import the library, whose function 
     masks                     04      the three masks
     contrastive_and_matching  05, 06  ITC; hard negatives; ITM
     captioning                07      ITG: inputs and labels, loss, mask, cache
-    training                  08, 11  the learning rate of a step; the confidence interval of an accuracy
+    training                  08, 11  the learning rate of a step; how sure an accuracy and a difference are
     grounding                 09      rollout, gradient weighting; scores of a map; the sanity check
     soft_prompt               10      from query outputs to the input of a language model
     answer_losses             10      the logits that predict an answer, the tokens with a loss
@@ -49,7 +49,7 @@ from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causa
 from blip2_lab.teaching.checks.predictions import prediction, print_after
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
-from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate
+from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate, paired_bootstrap
 
 __all__ = [
     "Case",
@@ -86,6 +86,7 @@ __all__ = [
     "nucleus",
     "num_features",
     "pad",
+    "paired_bootstrap",
     "penalize_repetition",
     "pointing_game",
     "prediction",

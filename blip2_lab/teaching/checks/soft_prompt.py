@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_lab.models import language_model, stage2
+from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import QFormer, QFormerConfig
-from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.teaching.checks.check import Case, Check, learning
 from blip2_lab.teaching.checks.comparison import describe, equal
 
@@ -46,7 +46,7 @@ def text_of(*rows: tuple[int, ...], left: bool = False, pad_token_id: int = PAD)
 
 
 class TinyBridge(nn.Module):
-    """The parts of a Stage2Model that `Stage2Model.visual_prompt` uses."""
+    """The parts of a Stage2Model that `QFormerBridge.forward` uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,10 @@ class Output(SimpleNamespace):
 class TinyLanguageModel(nn.Module):
     """The interface of a LanguageModel: `model`, `prepend` and, where given, fixed `answer_logits`."""
 
+    deep_fusion = None
     prepend = LanguageModel.prepend
+    image_keys_values = LanguageModel.image_keys_values
+    fused_with = LanguageModel.fused_with
 
     def __init__(self, logits: Tensor | None = None, *, pad_token_id: int = PAD, encoder_decoder: bool = False) -> None:
         super().__init__()
@@ -142,6 +145,9 @@ class TinyLanguageModel(nn.Module):
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         return self.logits
+
+    def targets(self, answer: Text) -> Tensor:
+        return answer.mask  # its vocabulary has no unknown token
 
 
 # --- The projection -------------------------------------------------------------------------------------------------
@@ -167,7 +173,7 @@ def _query_output(model: TinyBridge, image_features: Tensor) -> Tensor:
 
 visual_prompt = Check(
     "visual_prompt",
-    Stage2Model.visual_prompt,
+    QFormerBridge.forward,
     _bridge_cases,
     "Every query's output, projected one by one to the language model's width, and a gradient for the bridge.",
     {
@@ -181,41 +187,41 @@ visual_prompt = Check(
             lambda model, x: model.language_projection(_query_output(model, x)).mean(dim=1, keepdim=True)
         ),
         "You normalized to length 1, as ITC does for its cosines. A soft prompt keeps its length, as word embeddings "
-        "do.": lambda model, x: F.normalize(Stage2Model.visual_prompt(model, x), dim=-1),
+        "do.": lambda model, x: F.normalize(QFormerBridge.forward(model, x), dim=-1),
         "The projection is applied twice.": (
             lambda model, x: F.linear(
-                Stage2Model.visual_prompt(model, x),
+                QFormerBridge.forward(model, x),
                 model.language_projection.weight[:, :WIDTH],
                 model.language_projection.bias,
             )
         ),
         "Only the first query is projected: the language model reads all Q of them.": (
-            lambda model, x: Stage2Model.visual_prompt(model, x)[:, :1]
+            lambda model, x: QFormerBridge.forward(model, x)[:, :1]
         ),
         "Only the first query is projected, and its dimension is lost: [B, Q, Dl].": (
-            lambda model, x: Stage2Model.visual_prompt(model, x)[:, 0]
+            lambda model, x: QFormerBridge.forward(model, x)[:, 0]
         ),
         "The queries are laid into one long vector: keep [B, Q, Dl].": (
-            lambda model, x: Stage2Model.visual_prompt(model, x).flatten(1)
+            lambda model, x: QFormerBridge.forward(model, x).flatten(1)
         ),
-        "Only the first picture is left: keep the batch.": lambda model, x: Stage2Model.visual_prompt(model, x[:1]),
+        "Only the first picture is left: keep the batch.": lambda model, x: QFormerBridge.forward(model, x[:1]),
         "A batch of one has lost its dimension: keep [B, Q, Dl].": (
-            lambda model, x: Stage2Model.visual_prompt(model, x).squeeze(0)
+            lambda model, x: QFormerBridge.forward(model, x).squeeze(0)
         ),
         "The projection's bias is left out: call the projection.": (
             lambda model, x: _query_output(model, x) @ model.language_projection.weight.T
         ),
         "A LayerNorm after the projection is no part of the bridge.": (
-            lambda model, x: F.layer_norm(Stage2Model.visual_prompt(model, x), (WIDTH,))
+            lambda model, x: F.layer_norm(QFormerBridge.forward(model, x), (WIDTH,))
         ),
         "A nonlinearity (ReLU) after the projection: the bridge is linear.": (
-            lambda model, x: Stage2Model.visual_prompt(model, x).relu()
+            lambda model, x: QFormerBridge.forward(model, x).relu()
         ),
         "A nonlinearity (GELU) after the projection: the bridge is linear.": (
-            lambda model, x: F.gelu(Stage2Model.visual_prompt(model, x))
+            lambda model, x: F.gelu(QFormerBridge.forward(model, x))
         ),
         "A nonlinearity (tanh) after the projection: the bridge is linear.": (
-            lambda model, x: Stage2Model.visual_prompt(model, x).tanh()
+            lambda model, x: QFormerBridge.forward(model, x).tanh()
         ),
         "The query outputs are normalized in front of the projection: project them as they are.": (
             lambda model, x: model.language_projection(F.normalize(_query_output(model, x), dim=-1))
@@ -224,12 +230,12 @@ visual_prompt = Check(
             lambda model, x: model.language_projection(_query_output(model, x) + model.qformer.query_tokens)
         ),
         "A softmax makes shares; the language model reads vectors.": (
-            lambda model, x: Stage2Model.visual_prompt(model, x).softmax(-1)
+            lambda model, x: QFormerBridge.forward(model, x).softmax(-1)
         ),
-        "The queries stand in the reverse order.": lambda model, x: Stage2Model.visual_prompt(model, x).flip(1),
-        "Queries and width are exchanged: [B, Q, Dl].": lambda model, x: Stage2Model.visual_prompt(model, x).mT,
+        "The queries stand in the reverse order.": lambda model, x: QFormerBridge.forward(model, x).flip(1),
+        "Queries and width are exchanged: [B, Q, Dl].": lambda model, x: QFormerBridge.forward(model, x).mT,
         "All pictures get the prompt of the first one.": (
-            lambda model, x: Stage2Model.visual_prompt(model, x[:1]).expand(len(x), -1, -1)
+            lambda model, x: QFormerBridge.forward(model, x[:1]).expand(len(x), -1, -1)
         ),
     },
 )

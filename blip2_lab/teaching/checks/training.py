@@ -1,4 +1,4 @@
-"""Checks of notebooks 08 and 11: the learning rate of a step, and the confidence interval of an accuracy.
+"""Checks of notebooks 08 and 11: the learning rate of a step, and how sure an accuracy and a difference are.
 
 Paper: section 3.4 (warm-up and cosine), 4.1 (zero-shot VQA). Notebooks: 08, 11.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 from blip2_lab.evaluation import metrics
 from blip2_lab.teaching.checks.check import Case, Check
@@ -329,4 +332,135 @@ confidence_interval = Check(
     },
     parts=("low", "high"),
     tolerance=1e-3,
+)
+
+# --- Two models on the same questions -------------------------------------------------------------------------------
+
+
+def _paired_cases() -> list[Case]:
+    # 41 and 201 draws: their 2.5 and 97.5 percentiles are draws, so that no way of interpolating matters
+    cases = []
+    for scenes, most, draws in ((4, 3, 41), (12, 9, 201)):
+        generator = torch.Generator().manual_seed(scenes)
+        counts = torch.randint(1, most + 1, (scenes,), generator=generator)
+        numbers = torch.arange(scenes).repeat_interleave(counts)
+        numbers = numbers[torch.randperm(len(numbers), generator=generator)]
+        easy = torch.rand(scenes, generator=generator)[numbers]  # some scenes are easier, for both models
+        one = torch.rand(len(numbers), generator=generator) < 0.2 + 0.7 * easy
+        other = torch.rand(len(numbers), generator=generator) < 0.7 * easy
+        drawn = torch.randint(scenes, (draws, scenes), generator=generator)
+        told = f"{len(numbers)} questions about {scenes} scenes, drawn {draws} times"
+        cases.append(Case(told, (one, other, numbers, drawn)))
+    return cases
+
+
+def _sums(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hits of both models, and questions, of each scene."""
+    zeros = torch.zeros(drawn.shape[1], dtype=torch.float64)
+    ones = torch.ones_like(scenes, dtype=torch.float64)
+    return tuple(zeros.index_add(0, scenes, value.double()) for value in (one, other, ones))
+
+
+def _percentiles(values: Tensor, low: float = 0.025, high: float = 0.975) -> tuple[float, float]:
+    return tuple(values.quantile(torch.tensor([low, high], dtype=torch.float64)).tolist())
+
+
+def _paired(
+    differences: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = lambda a, b, n, drawn: (
+        (a - b)[drawn].sum(1) / n[drawn].sum(1)
+    ),
+    interval: Callable[[Tensor], object] = _percentiles,
+) -> Callable:
+    """The paired bootstrap with one part done differently. `differences`: of the hits and questions of each scene."""
+
+    def wrong(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> object:
+        return interval(differences(*_sums(one, other, scenes, drawn), drawn))
+
+    return wrong
+
+
+def _draws_questions(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[float, float]:
+    return _percentiles((one.double() - other.double())[drawn].mean(1))
+
+
+def _two_intervals(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[float, float]:
+    a, b, n = (value[drawn].sum(1) for value in _sums(one, other, scenes, drawn))
+    (a_low, a_high), (b_low, b_high) = _percentiles(a / n), _percentiles(b / n)
+    return a_low - b_high, a_high - b_low
+
+
+def _ends_subtracted(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[float, float]:
+    a, b, n = (value[drawn].sum(1) for value in _sums(one, other, scenes, drawn))
+    return tuple(x - y for x, y in zip(_percentiles(a / n), _percentiles(b / n), strict=True))
+
+
+def _normal(values: Tensor) -> tuple[float, float]:
+    middle, half = values.mean().item(), 1.96 * values.std().item()
+    return middle - half, middle + half
+
+
+def _each_scene_once(a: Tensor, b: Tensor, n: Tensor, drawn: Tensor) -> Tensor:
+    there = torch.zeros(len(drawn), len(n), dtype=torch.float64).scatter(1, drawn, 1.0)
+    return (there @ (a - b)) / (there @ n)
+
+
+paired_bootstrap = Check(
+    "paired_bootstrap",
+    metrics.paired_bootstrap,
+    _paired_cases,
+    "Both models are measured on the same drawn scenes, so what makes a scene easy for both cancels.",
+    {
+        "Questions are drawn, not scenes: `drawn` holds scenes, and a drawn scene brings all its questions.": (
+            _draws_questions
+        ),
+        "Two intervals are subtracted, the low end of one from the high end of the other: that forgets that both "
+        "models answered the same questions. Take the difference in each draw first.": _two_intervals,
+        "The ends of two intervals are subtracted: take the difference in each draw first, then its percentiles.": (
+            _ends_subtracted
+        ),
+        "The two models are measured on different draws: use the same drawn scenes for both.": _paired(
+            lambda a, b, n, drawn: a[drawn].sum(1) / n[drawn].sum(1) - b[drawn.flip(0)].sum(1) / n[drawn.flip(0)].sum(1)
+        ),
+        "The sign is turned round: it is the first model minus the second.": _paired(
+            lambda a, b, n, drawn: (b - a)[drawn].sum(1) / n[drawn].sum(1)
+        ),
+        "Each scene counts the same: scenes have different numbers of questions, so divide the sum of all drawn "
+        "scenes by the number of their questions.": _paired(lambda a, b, n, drawn: ((a - b) / n)[drawn].mean(1)),
+        "Divided by the number of all questions: divide by the number in the drawn scenes.": _paired(
+            lambda a, b, n, drawn: (a - b)[drawn].sum(1) / n.sum()
+        ),
+        "Divided by the number of scenes: an accuracy is a share of questions.": _paired(
+            lambda a, b, n, drawn: (a - b)[drawn].mean(1)
+        ),
+        "Sums are compared, not shares: divide by the number of questions in the drawn scenes.": _paired(
+            lambda a, b, n, drawn: (a - b)[drawn].sum(1)
+        ),
+        "A scene that is drawn twice counts once: it must count twice.": _paired(_each_scene_once),
+        "Only the first model is measured: subtract the second's accuracy.": _paired(
+            lambda a, b, n, drawn: a[drawn].sum(1) / n[drawn].sum(1)
+        ),
+        "The 5 and 95 percentiles hold 90 %: use 2.5 and 97.5.": _paired(
+            interval=lambda values: _percentiles(values, 0.05, 0.95)
+        ),
+        "The smallest and the largest difference are returned: use the 2.5 and 97.5 percentiles.": _paired(
+            interval=lambda values: _percentiles(values, 0.0, 1.0)
+        ),
+        "The quartiles are returned, which hold 50 %: use the 2.5 and 97.5 percentiles.": _paired(
+            interval=lambda values: _percentiles(values, 0.25, 0.75)
+        ),
+        "The mean and 1.96 standard deviations: asked for are the 2.5 and 97.5 percentiles of the draws.": _paired(
+            interval=_normal
+        ),
+        "The larger one comes first: return (low, high).": _paired(interval=lambda values: _percentiles(values)[::-1]),
+        "Percent are returned: a difference of shares is between -1 and 1.": _paired(
+            interval=lambda values: _percentiles(100 * values)
+        ),
+        "One number is returned, the mean of the draws: return (low, high).": _paired(
+            interval=lambda values: values.mean().item()
+        ),
+        "All draws are returned: return their 2.5 and 97.5 percentiles (low, high).": _paired(
+            interval=lambda values: values
+        ),
+    },
+    parts=("low", "high"),
 )

@@ -58,10 +58,14 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 c.ClearMetadataPreprocessor.preserve_cell_metadata_mask = {{("nbgrader",), ("deletable",), ("editable",)}}
-# seconds a cell may take (training cells take two minutes), seconds a notebook may take, characters a cell may print
-c.RunCells.timeout = 600
-c.RunCells.notebook_seconds = 2700
+# what a cell may use: processor seconds (training cells take four minutes), seconds of the clock, characters it prints
+c.RunCells.processor_seconds = 600
+c.RunCells.timeout = 1800
 c.RunCells.max_characters = 100_000
+# seconds within which a kernel must start, generous for a busy machine
+c.RunCells.startup_timeout = 300
+# seconds of the clock after which no further cell of a notebook is begun
+c.RunCells.notebook_seconds = 7200
 '''
 
 

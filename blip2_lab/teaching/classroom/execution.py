@@ -4,6 +4,8 @@ Notes:
 
 * `RunCells` is nbgrader's Execute. A cell that loops is interrupted; one that cannot be interrupted, or that ends the
   kernel, is left out, and the notebook starts again without it. So what was right before and after still counts.
+* A cell's limit counts processor seconds, so that a busy machine costs nobody points. A cell that waits uses none: a
+  second limit counts the seconds of the clock.
 * Before a check's cell runs, `checks` is imported anew, as it stands on the disk: a student who has put something else
   in its place gains nothing.
 * nbgrader gives no points where anything was written to stderr. A warning is no mistake: in a check's cell that has no
@@ -16,15 +18,17 @@ Paper: none. Notebooks: all with exercises.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import time
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import nbformat
+import psutil
 from nbclient.exceptions import DeadKernelError
-from nbclient.util import run_sync
+from nbclient.util import ensure_async
 from nbformat import NotebookNode
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from nbgrader.utils import is_grade
@@ -40,7 +44,8 @@ from blip2_lab.teaching import checks
 """
 TIMED_OUT = "CellTimeoutError"
 NOT_RUN = "NotRun"
-ANSWERS_WITHIN = 20  #: seconds within which an interrupted kernel must answer
+OUT_OF_MEMORY = "MemoryError", "allocate memory", "not enough memory"  #: as Python and torch (by system) say it
+ANSWERS_WITHIN = 60  #: seconds within which an interrupted cell must end
 
 
 # --- Deleted cells --------------------------------------------------------------------------------------------------
@@ -95,7 +100,9 @@ def _grade_id(cell: NotebookNode) -> str | None:
 class RunCells(Execute):
     """Runs a submission's cells, whatever they do, and checks with fresh checks."""
 
-    notebook_seconds = Integer(2700, help="seconds after which no further cell is begun").tag(config=True)
+    processor_seconds = Integer(600, help="processor seconds that a cell may take").tag(config=True)
+    timeout = Integer(1800, help="seconds that a cell may take, waiting included").tag(config=True)
+    notebook_seconds = Integer(7200, help="seconds after which no further cell is begun").tag(config=True)
     max_characters = Integer(100_000, help="characters of output that are kept of a cell").tag(config=True)
     max_restarts = Integer(6, help="how often a notebook is begun again after its kernel has ended").tag(config=True)
 
@@ -110,7 +117,7 @@ class RunCells(Execute):
             except DeadKernelError:
                 if self._running is None or len(self._left_out) > self.max_restarts:
                     raise
-                self._left_out.setdefault(self._running, "this cell ended the kernel, or could not be stopped")
+                self._left_out.setdefault(self._running, "it ended the kernel")
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
         if cell.cell_type != "code":
@@ -130,25 +137,35 @@ class RunCells(Execute):
             cell, resources = super().preprocess_cell(cell, resources, index)
         finally:
             cell.source = source
-        if any(output.get("ename") == TIMED_OUT for output in cell.outputs):
-            self._left_out[index] = f"it ran longer than {self.timeout} seconds"
-            if not self._kernel_answers():
-                raise DeadKernelError("The kernel does not answer after an interrupt.")
         if is_grade(cell) and not any(output.output_type == "error" for output in cell.outputs):
             cell.outputs = [_without_a_mark(output) for output in cell.outputs]
         return cell, resources
 
-    def _kernel_answers(self) -> bool:
-        """Whether the kernel answers a question after an interrupt: then the cell has really ended."""
-        question, end = self.kc.kernel_info(), time.monotonic() + ANSWERS_WITHIN
-        while time.monotonic() < end:
-            try:
-                reply = run_sync(self.kc.shell_channel.get_msg)(timeout=1)
-            except Empty:
-                continue
-            if reply["parent_header"].get("msg_id") == question:
-                return True
-        return False
+    async def _async_poll_for_reply(
+        self, msg_id: str, cell: NotebookNode, timeout: int | None, output: asyncio.Future, alive: asyncio.Future
+    ) -> dict[str, Any]:
+        """nbclient's, with a limit in processor seconds, and a cell that goes on after an interrupt ends the kernel."""
+        kernel = self.km.provisioner.pid
+        began, used = time.monotonic(), _processor_seconds(kernel)
+        reply = asyncio.ensure_future(super()._async_poll_for_reply(msg_id, cell, None, output, alive))
+        try:
+            while not (await asyncio.wait({reply}, timeout=1))[0]:
+                waited = time.monotonic() - began
+                if _processor_seconds(kernel) - used > self.processor_seconds or (timeout and waited > timeout):
+                    return await self._stop(reply)
+            return reply.result()
+        finally:
+            reply.cancel()
+            alive.cancel()
+
+    async def _stop(self, reply: asyncio.Future) -> dict[str, Any]:
+        """Interrupt the cell that runs; its reply then says that it took too long."""
+        self._left_out[self._running] = "it ran too long"  # should the notebook begin again
+        await ensure_async(self.km.interrupt_kernel())
+        if not (await asyncio.wait({reply}, timeout=ANSWERS_WITHIN))[0]:
+            self._left_out[self._running] = "it ran too long and could not be stopped"
+            raise DeadKernelError("The cell goes on after an interrupt.")
+        return reply.result() | {"content": {**self.error_on_timeout, "status": "error"}}
 
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> NotebookNode | None:
         if msg["msg_type"] in ("stream", "display_data", "execute_result") and self._written > self.max_characters:
@@ -159,6 +176,16 @@ class RunCells(Execute):
             if self._written > self.max_characters and out is not None:
                 out.text = out.text[: self.max_characters] + "\n... the rest of the output was left out ...\n"
         return out
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor seconds of a process and of all that it started; 0 if it has ended."""
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            total += sum(member.cpu_times()[:4])  # user and system, then those of children that have ended
+    return total
 
 
 def _without_a_mark(output: NotebookNode) -> NotebookNode:
@@ -181,7 +208,7 @@ def notes(nb: NotebookNode) -> list[str]:
                 found.append(f"{where}: stopped, it ran too long")
             elif error.ename == NOT_RUN:
                 found.append(f"{where}: not run, {error.evalue}")
-            elif error.ename == "MemoryError" or "not enough memory" in error.evalue:
+            elif any(sign in f"{error.ename} {error.evalue}" for sign in OUT_OF_MEMORY):
                 found.append(f"{where}: not enough memory")
             elif "the check itself failed" in error.evalue:
                 found.append(f"{where}: the check itself failed, please look at the answer")

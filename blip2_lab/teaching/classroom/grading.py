@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import psutil
 from nbgrader.api import Gradebook
+from sqlalchemy.exc import SAWarning
 
 from blip2_lab.teaching.classroom import course
 
@@ -34,7 +36,7 @@ class Limits:
     """What one submission may use: memory in bytes, and seconds in all (its cells have limits of their own)."""
 
     memory: int = 6 * 2**30
-    seconds: float = 3600.0
+    seconds: float = 3 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def grade(
             f"Nothing was handed in: put notebooks into {folder}/submitted/STUDENT/NOTEBOOK/NOTEBOOK.ipynb."
         )
     waiting = [one for one in asked if again or _is_new(folder, *one)]
+    say(f"{len(waiting)} of {len(asked)} notebooks are new or have changed{'' if waiting else ': nothing to grade'}.")
     done = []
     with ThreadPoolExecutor(jobs) as pool, tempfile.TemporaryDirectory() as scratch:
         running = [pool.submit(_grade_one, folder, *one, limits, Path(scratch)) for one in waiting]
@@ -135,7 +138,8 @@ def merge(folder: Path, assignment: str, student: str, db: Path | None, found: l
 
     A mark that was given by hand stays, and is to be looked at again.
     """
-    with Gradebook(course.gradebook_url(folder)) as ours:
+    with warnings.catch_warnings(), Gradebook(course.gradebook_url(folder)) as ours:
+        warnings.simplefilter("ignore", SAWarning)  # nbgrader looks at its new entries before it adds them
         ours.update_or_create_student(student)
         if db is None:
             mine = ours.update_or_create_submission(assignment, student)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -44,7 +45,10 @@ def main() -> None:
     limit(args.memory)
     part = course.converter(Autograde, args.folder, args.db, assignment_id=args.assignment, student_id=args.student)
     part.force = True
-    course.run(part, f"grade {args.assignment} of {args.student}")
+    try:
+        course.run(part, f"grade {args.assignment} of {args.student}")
+    except ValueError as error:
+        sys.exit(str(error))  # the last line of the log is what the teacher reads
     done = args.folder / "autograded" / args.student / args.assignment / f"{args.assignment}.ipynb"
     found = execution.notes(nbformat.read(done, as_version=4)) if done.is_file() else ["the notebook is missing"]
     args.report.write_text(json.dumps(found), encoding="utf-8")

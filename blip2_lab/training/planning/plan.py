@@ -34,6 +34,7 @@ from blip2_lab.training.planning.flops import (
 )
 from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters
 from blip2_lab.training.recipes import registry, schema
+from blip2_lab.training.recipes.own import EPOCHS
 from blip2_lab.training.recipes.relatives import DESCRIPTIONS
 from blip2_lab.training.recipes.schema import BridgeParts, ImageTextData, MicroPart, Recipe, SceneData, Stage2Parts
 from blip2_lab.training.run_folder import SHIPPED_RUNS
@@ -123,6 +124,8 @@ def plan(
     """
     if recipe.optim is None:
         raise ValueError(f"{recipe.name} is made of other recipes: plan {', '.join(recipe.sequence)}")
+    if recipe.name in EPOCHS:
+        raise ValueError(f"what {recipe.name} costs depends on your pictures: its progress lines say the time left")
     described = DESCRIPTIONS.get(recipe.name)
     gpus = (described.plan_gpus if described else 1) if gpus is None else gpus
     if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:

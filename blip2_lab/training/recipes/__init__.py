@@ -2,6 +2,7 @@
 
     schema    the dataclasses of a recipe, and `override`, which changes one value: `optim.lr=5e-5`
     micro     the miniature, for a laptop
+    own       a world of your own: every part from a folder of pictures with captions
     bridges   the miniature with other bridges than the Q-Former
     paper     the paper's recipes, the released code's, and versions for one GPU
     relatives four descriptions of BLIP-2's relatives, from 4 to 81 billion parameters, to plan

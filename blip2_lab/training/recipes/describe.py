@@ -24,7 +24,9 @@ NOT_LOSSES = frozenset(("step", "lr", "grad_norm", "seconds", "samples_per_secon
 def describe(recipe: Recipe, logs: Sequence[Path] = LOGS) -> str:
     """The page of one recipe, as text. `logs`: folders of logs of finished runs."""
     needs = ", ".join(registry.needs(recipe)) or "nothing"
-    place = " --on FOLDER" if isinstance(recipe.data, ImageTextData) and not recipe.data.path else ""
+    parts = [registry.get(name) for name in recipe.sequence] or [recipe]
+    on_pictures = any(isinstance(part.data, ImageTextData) and not part.data.path for part in parts)
+    place = " --on FOLDER" if on_pictures else ""
     facts = [
         ("what", recipe.summary),
         ("needs", ", ".join(recipe.sequence) if recipe.sequence else needs),

@@ -7,17 +7,31 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN, SHIPPED
+from blip2_lab.training.recipes.own import OWN_WORLD
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
 from blip2_lab.training.recipes.relatives import RELATIVES
-from blip2_lab.training.recipes.schema import BridgeParts, FineTuneParts, Recipe, Stage1Parts, Stage2Parts, override
+from blip2_lab.training.recipes.schema import (
+    BridgeParts,
+    FineTuneParts,
+    MicroPart,
+    Recipe,
+    Stage1Parts,
+    Stage2Parts,
+    override,
+    settings,
+)
 
 RECIPES: dict[str, Recipe] = {
-    r.name: r for r in (*MICRO, *SHIPPED, OWN, *MICRO_BRIDGES, *LAPTOP, *A100, *PAPER, *FINE_TUNING, *LAVIS, *RELATIVES)
+    r.name: r
+    for r in (
+        *(*MICRO, *SHIPPED, OWN, *OWN_WORLD, *MICRO_BRIDGES, *LAPTOP),
+        *(*A100, *PAPER, *FINE_TUNING, *LAVIS, *RELATIVES),
+    )
 }
 
 
@@ -30,14 +44,17 @@ def get(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def needs(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the recipes whose run folders this one reads, in the order in which to train them."""
+def needs(recipe: Recipe, recipes: Mapping[str, Recipe] = RECIPES) -> tuple[str, ...]:
+    """Names of the recipes whose run folders this one reads, in the order in which to train them.
+
+    `recipes`: the others with their settings, which say what a stage 1 is made of.
+    """
     if isinstance(recipe.model, Stage1Parts):
         return tuple(name for name in (recipe.model.image_encoder, recipe.model.bert) if name in RECIPES)
     if isinstance(recipe.model, BridgeParts):
         return tuple(name for name in (recipe.model.image_encoder, recipe.model.language_model) if name in RECIPES)
     if isinstance(recipe.model, Stage2Parts):
-        stage1 = RECIPES.get(recipe.model.stage1)  # else a run's folder or a model, which has all of its parts
+        stage1 = recipes.get(recipe.model.stage1)  # else a run's folder or a model, which has all of its parts
         names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))
         names += (recipe.model.language_model,)
         return tuple(name for name in names if name in RECIPES)
@@ -55,19 +72,30 @@ def pretraining_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def with_settings(recipe: Recipe, changes: Sequence[str]) -> list[Recipe]:
+def with_settings(
+    recipe: Recipe, changes: Sequence[str], prepare: Callable[[Recipe], Recipe] = lambda part: part
+) -> list[Recipe]:
     """The recipe, or the recipes of a sequence in their order, with settings changed: `"optim.lr=5e-5"`.
 
-    In a sequence, a change applies to every recipe, or to the one it names: `"micro-vit/optim.steps=100"`.
+    In a sequence, a change applies to every recipe that has the setting, or to the one it names:
+    `"micro-vit/optim.steps=100"`. A frozen model that no other recipe of the sequence starts from is left out.
+    `prepare` changes each recipe of a sequence before its settings.
     """
-    recipes = {name: get(name) for name in recipe.sequence} or {recipe.name: recipe}
+    recipes = {name: prepare(get(name)) for name in recipe.sequence} or {recipe.name: recipe}
     for change in changes:
         name, slash, _ = change.partition("=")[0].rpartition("/")
         if slash and name not in recipes:
             raise ValueError(f"{recipe.name} has no part {name!r}: it is made of {', '.join(recipes)}")
-        for each in [name] if slash else list(recipes):
+        key = change.partition("=")[0].strip()
+        having = [part for part in recipes if key in settings(recipes[part])] or list(recipes)
+        for each in [name] if slash else having:
             recipes[each] = override(recipes[each], change.removeprefix(f"{name}/"))
-    return list(recipes.values())
+    started_from = {name for part in recipes.values() for name in needs(part, recipes)}
+    return [
+        part
+        for name, part in recipes.items()
+        if not recipe.sequence or name in started_from or not isinstance(part.model, MicroPart)
+    ]
 
 
 def recipes_table() -> str:

@@ -15,6 +15,7 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import textwrap
@@ -52,6 +53,19 @@ class MicroPart:
     """
 
     size: str = "S"
+
+
+@dataclass(frozen=True)
+class OwnPart(MicroPart):
+    """A frozen model that is made from your own pictures or texts.
+
+    vocabulary  a tokenizer of so many different words at most has whole words; with more, WordPiece splits them
+    """
+
+    vocabulary: int = 4000
+
+    def __post_init__(self) -> None:
+        require(self, "vocabulary", least=100)
 
 
 @dataclass(frozen=True)
@@ -109,13 +123,20 @@ class BridgeParts:
     """The parts of a model whose bridge (models/bridges/) is trained without a stage 1. Names as in `Stage1Parts`.
 
     bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
-    image_size            resolution, by interpolated position embeddings; None: what the image encoder was trained with
-    num_visual_tokens     of a pooled projector, a Q-Former, or a resampler; None: all features (Q-Former: 32)
-    width, num_layers     of a wide Q-Former
-    every, ffn_width      gated blocks before every k-th layer; the width of their feed-forward networks (None: none)
-    num_blocks, num_codes fusion blocks of a dual encoder; its patch ids (None: continuous features)
-    train_language_model  the language model is trained, too
-    train_vision_layers   so many of the image encoder's last layers are trained, too
+    image_encoder         of which the bridge reads the features: the same kinds of names as in stage 1
+    language_model        the frozen language model: the same kinds of names
+    image_size            resolution, by interpolated position embeddings; none: that of the image encoder's training
+    num_visual_tokens     of a pooled projector, a Q-Former or a resampler; none: all features (a Q-Former: 32)
+    width                 of a wide Q-Former
+    num_layers            of a wide Q-Former
+    every                 gated blocks stand before every so many layers of the language model
+    ffn_width             width of the gated blocks' feed-forward networks; none: they have none
+    num_blocks            fusion blocks of a dual encoder
+    num_codes             patch ids of a dual encoder; none: continuous features
+    max_text_tokens       longer captions are cut
+    match_embeddings      scale the projection so that visual tokens are as long as word embeddings
+    train_language_model  the language model is trained, too: can be planned, not yet trained
+    train_vision_layers   so many of the image encoder's last layers are trained, too: can be planned, not yet trained
     """
 
     bridge: str = "linear"
@@ -248,6 +269,16 @@ class ImageTextData:
 
 
 @dataclass(frozen=True)
+class OwnTextData(ImageTextData):
+    """The captions of your own pictures, and other text, to train a text encoder or a language model on.
+
+    text_file  a UTF-8 file with more text, which is read as often as the captions; its lines are paragraphs
+    """
+
+    text_file: str = ""
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """How to optimize: AdamW, linear warm-up, then a cosine for every step (paper, section 3.4).
 
@@ -342,10 +373,12 @@ Config = TypeVar("Config")
 
 
 def meanings(kind: type) -> dict[str, str]:
-    """The meaning of each setting of a dataclass, from the table in its docstring: lines of `name  meaning`."""
+    """The meaning of each setting of a dataclass, from the tables in its docstring and in those of its bases: lines of
+    `name  meaning`."""
     found: dict[str, str] = {}
     names, current = {f.name for f in fields(kind)}, ""
-    for line in (kind.__doc__ or "").splitlines():
+    tables = [base.__doc__ or "" for base in reversed(kind.__mro__) if is_dataclass(base)]
+    for line in "\n".join(tables).splitlines():
         name, _, meaning = line.strip().partition("  ")
         if name in names and meaning:
             current = name
@@ -363,9 +396,12 @@ def settings_help() -> str:
         ("optim", OptimConfig, ""),
         ("model", Stage1Parts, "stage 1"),
         ("model", Stage2Parts, "stage 2"),
+        ("model", BridgeParts, "stage 2 with another bridge than a Q-Former"),
         ("model", FineTuneParts, "fine-tuning"),
         ("model", MicroPart, "the frozen models of the miniature"),
+        ("model", OwnPart, "the frozen models of a world of your own"),
         ("data", ImageTextData, "your own images, --on"),
+        ("data", OwnTextData, "the language models of a world of your own"),
         ("data", SceneData, "drawn scenes"),
         ("data", SyntheticTextData, "the frozen models of the miniature"),
         ("", Recipe, ""),
@@ -374,8 +410,8 @@ def settings_help() -> str:
     for prefix, kind, what in groups:
         lines.append(f"{prefix or 'the run'}{f' ({what})' if what else ''}:")
         for f in fields(kind):
-            if (meaning := meanings(kind).get(f.name)) is None:
-                continue
+            if f.name not in inspect.get_annotations(kind) or (meaning := meanings(kind).get(f.name)) is None:
+                continue  # without a meaning, or listed with its base
             default = "given by the recipe" if f.default is MISSING else f"default {_shown(f.default)}"
             name = f"{prefix}.{f.name}" if prefix else f.name
             lines += textwrap.wrap(

@@ -5,6 +5,7 @@
     stage2       generative learning (section 3.3)
     finetune     captioning, question answering, retrieval (sections 4.2 to 4.4)
     pretraining  the frozen models of the miniature, from random weights
+    own_parts    the frozen models of a world of your own
     word_sums    exercises for its language model
 
 Paper: sections 3.2 to 3.4 and 4. Notebooks: 08, 11.

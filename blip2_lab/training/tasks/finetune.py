@@ -26,7 +26,8 @@ class CaptionTask(ImageTask):
 
     `prompt`: None for the objective of stage 2; else the text before each caption, which has no loss. If a batch has
     questions, they are the prompts, in the language model's question format. `held_out`: a batch to evaluate on.
-    `seed`: of the words before which stage 2 splits captions for an encoder-decoder.
+    `seed`: of the words before which stage 2 splits captions for an encoder-decoder. `projection_lr_scale`: how many
+    times faster the projection learns (`Stage2Model.match_embeddings`).
     """
 
     def __init__(
@@ -37,9 +38,14 @@ class CaptionTask(ImageTask):
         layer_decay: float = 1.0,
         words: dict[str, Coverage] | None = None,
         seed: int = 0,
+        projection_lr_scale: float = 1.0,
     ) -> None:
         super().__init__(*arguments, layer_decay, words)
         self.prompt, self.held_out, self.seed = prompt, held_out, seed
+        self.projection_lr_scale = projection_lr_scale
+
+    def lr_scales(self) -> dict[str, float]:
+        return super().lr_scales() | {"language_projection": self.projection_lr_scale}
 
     def compute_losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         if batch.questions is not None:

@@ -66,33 +66,43 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
     """The task of a recipe whose part is made from nothing. `runs_dir` is not read."""
     size, batch_size, seed = recipe.model.size, recipe.optim.pass_size, recipe.data.seed
     if recipe.task == "vit":
-        config = micro_vit_config(size)
-        config.num_hidden_layers += 1  # dropped when it is saved
-        encoder = ImageEncoder.from_config(config)
-        # on CPU the fused attention's backward takes a third of the step; written out it takes a tenth
-        encoder.model.set_attn_implementation("eager")
-        return VitTask(encoder, batch_size, seed)
+        return VitTask(new_encoder(size), batch_size, seed)
+    if recipe.task not in ("t5", "opt", "bert"):
+        raise ValueError(f"recipe {recipe.name} has the task {recipe.task!r}, which makes no frozen part")
     tokenizer = build_tokenizer(recipe.task)
+    model = new_text_model(recipe.task, len(tokenizer), size)
     if recipe.task == "t5":
-        model = new_t5(micro_t5_config(len(tokenizer), size))
-        model.set_attn_implementation("eager")
+        return T5Task(model, tokenizer, batch_size, seed, *(getattr(recipe.data, name) for name in T5_SCHEDULE))
+    return (OptTask if recipe.task == "opt" else BertTask)(model, tokenizer, batch_size, seed)
+
+
+def new_encoder(size: str) -> ImageEncoder:
+    """A new image encoder, with one layer more than it is saved with."""
+    config = micro_vit_config(size)
+    config.num_hidden_layers += 1  # dropped when it is saved
+    encoder = ImageEncoder.from_config(config)
+    # on CPU the fused attention's backward takes a third of the step; written out it takes a tenth
+    encoder.model.set_attn_implementation("eager")
+    return encoder
+
+
+def new_text_model(family: str, vocab_size: int, size: str) -> nn.Module:
+    """A new language model ("t5", "opt") or text encoder ("bert"), as its training starts."""
+    if family == "t5":
+        model = new_t5(micro_t5_config(vocab_size, size))
         with torch.no_grad():
             # T5's own start has embeddings of size 1, which Adam needs 1,000 steps to move, and first logits of +-16
             model.lm_head.weight.mul_(0.05)
             model.shared.weight.mul_(0.05)
         init_copy_heads(model)
-        return T5Task(model, tokenizer, batch_size, seed, *(getattr(recipe.data, name) for name in T5_SCHEDULE))
-    if recipe.task == "opt":
-        model = new_opt(micro_opt_config(len(tokenizer), size))
-        model.set_attn_implementation("eager")
-        return OptTask(model, tokenizer, batch_size, seed)
-    if recipe.task == "bert":
+    elif family == "opt":
+        model = new_opt(micro_opt_config(vocab_size, size))
+    else:
         from transformers import BertForMaskedLM
 
-        model = BertForMaskedLM(micro_bert_config(len(tokenizer), size))
-        model.set_attn_implementation("eager")
-        return BertTask(model, tokenizer, batch_size, seed)
-    raise ValueError(f"recipe {recipe.name} has the task {recipe.task!r}, which makes no frozen part")
+        model = BertForMaskedLM(micro_bert_config(vocab_size, size))
+    model.set_attn_implementation("eager")
+    return model
 
 
 @torch.no_grad()
@@ -331,9 +341,15 @@ def text_question_accuracy(
 class OptTask(TextTask):
     """The decoder trained on plain text, next word after next word: our OPT."""
 
+    def text(self, number: int) -> str:
+        return corpus.plain_text(self.seed, number)
+
     def batch(self, index: int) -> dict[str, Tensor]:
-        end = self.tokenizer.eos_token
-        texts = [corpus.plain_text(self.seed, number) + end for number in self.numbers(index)]
+        return self.with_labels([self.text(number) for number in self.numbers(index)])
+
+    def with_labels(self, texts: list[str]) -> dict[str, Tensor]:
+        """The texts, each with its end, as inputs and labels."""
+        texts = [text + self.tokenizer.eos_token for text in texts]
         input_ids, attention_mask = self.tokens(texts)
         labels = input_ids.masked_fill(attention_mask == 0, IGNORE_INDEX)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
@@ -342,13 +358,18 @@ class OptTask(TextTask):
 class BertTask(TextTask):
     """The bidirectional text encoder from which the Q-Former starts: masked words, in captions."""
 
+    def text(self, number: int) -> str:
+        rng = Random(f"captions {self.seed} {number}")
+        return words.caption(corpus.corpus_scene(rng), rng)
+
     def batch(self, index: int) -> dict[str, Tensor]:
-        texts = []
-        for number in self.numbers(index):
-            rng = Random(f"captions {self.seed} {number}")
-            texts.append(clean_caption(words.caption(corpus.corpus_scene(rng), rng)))
-        input_ids, attention_mask = self.tokens(texts)
-        generator = torch.Generator().manual_seed(hash((self.seed, index)))  # hash of integers: the same everywhere
+        seed = hash((self.seed, index))  # hash of integers: the same everywhere
+        return self.masked([self.text(number) for number in self.numbers(index)], seed)
+
+    def masked(self, texts: list[str], seed: int) -> dict[str, Tensor]:
+        """The texts with some words masked, and labels for these."""
+        input_ids, attention_mask = self.tokens([clean_caption(text) for text in texts])
+        generator = torch.Generator().manual_seed(seed)
         ordinary = input_ids >= len(self.tokenizer.all_special_tokens) - 1  # all but [DEC] come first
         draws = torch.rand(input_ids.shape, generator=generator).masked_fill(~ordinary, 1.0)
         masked = draws < MASKED_SHARE
@@ -463,6 +484,9 @@ class VitTask:
         return {name: torch.cat(parts).float().mean().item() for name, parts in hits.items()}
 
     def save(self, folder: Path) -> None:
-        """The encoder without its last layer, in transformers' layout."""
-        shipped = drop_last_layer(copy.deepcopy(self.encoder.model))
-        shipped.save_pretrained(folder)
+        save_without_last_layer(self.encoder, folder)
+
+
+def save_without_last_layer(encoder: ImageEncoder, folder: Path) -> None:
+    """Write the encoder in transformers' layout. BLIP-2 reads the second-to-last layer."""
+    drop_last_layer(copy.deepcopy(encoder.model)).save_pretrained(folder)

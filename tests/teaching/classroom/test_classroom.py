@@ -34,7 +34,7 @@ def small_course(tmp_path: Path) -> Path:
     folder = tmp_path / "course"
     assert course.create(folder, ["01"], tmp_path / "notebooks") == ["01_small"]
     settings = folder / course.CONFIG
-    settings.write_text(settings.read_text().replace("timeout = 600", "timeout = 20"))
+    settings.write_text(settings.read_text().replace("processor_seconds = 600", "processor_seconds = 15"))
     return folder
 
 
@@ -157,6 +157,6 @@ def test_thirty_students_hand_in_three_notebooks(tmp_path):
     folder = tmp_path / "course"
     course.create(folder, ["01", "02", "04"])
     settings = folder / course.CONFIG
-    settings.write_text(settings.read_text().replace("timeout = 600", "timeout = 60"))
+    settings.write_text(settings.read_text().replace("processor_seconds = 600", "processor_seconds = 60"))
     course.release(folder, due=DUE)
     assert_as_they_must_be(graded(folder, {f"{kind}_{i}": [kind] for kind in students.KINDS for i in (1, 2)}))

@@ -10,6 +10,7 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.optim import parameter_groups, vit_lr_scales
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
 from blip2_lab.training.recipes.micro import LAPTOP, MICRO, SHIPPED
+from blip2_lab.training.recipes.own import OWN_WORLD
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER, PAPER_PAIRS
 from blip2_lab.training.recipes.registry import RECIPES, get, needs, recipes_table, with_settings
 from blip2_lab.training.recipes.relatives import RELATIVES
@@ -18,7 +19,7 @@ from blip2_lab.training.recipes.schema import override, settings
 
 def test_names_are_unique():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
-    groups = (MICRO, SHIPPED, MICRO_BRIDGES, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS, RELATIVES)
+    groups = (MICRO, SHIPPED, OWN_WORLD, MICRO_BRIDGES, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS, RELATIVES)
     assert len(RECIPES) == 1 + sum(map(len, groups))  # and the one for your pictures
 
 
@@ -201,6 +202,11 @@ def test_settings_of_one_recipe_of_a_sequence():
     assert {part.optim.steps for part in with_settings(get("micro-all"), ["optim.steps=7"])} == {7}
     with pytest.raises(ValueError, match="has no part 'micro-vitt': it is made of micro-vit, micro-bert"):
         with_settings(get("micro-all"), ["micro-vitt/optim.steps=7"])
+    parts = {part.name: part for part in with_settings(get("micro-all"), ["model.bert=some/bert"])}
+    assert parts["micro-stage1"].model.bert == "some/bert" and "micro-bert" not in parts  # where there is the setting
+    assert parts.keys() == set(get("micro-all").sequence) - {"micro-bert"}
+    with pytest.raises(ValueError, match="has no setting 'model.berd'"):
+        with_settings(get("micro-all"), ["model.berd=some/bert"])
     (one,) = with_settings(get("micro-vit"), ["optim.steps=7", "optim.lr=1"])
     assert (one.optim.steps, one.optim.lr) == (7, 1.0)
 

@@ -286,7 +286,7 @@ def stream(
     """The answer's tokens about one picture [1,Q,Dl]; close the iterator and the model stops within a token.
 
     Beam search knows its answer only at the end: until then the number of tokens it has tried comes every `heartbeat`
-    seconds, so that whoever listens sees progress and can stop in between.
+    seconds, so that a caller can show progress and stop in between.
     """
     if decoding.do_sample or decoding.num_beams == 1:
         yield from language_model.stream(visual_prompt, prompt, decoding)

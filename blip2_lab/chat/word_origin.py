@@ -25,7 +25,7 @@ from blip2_lab.interpret.targets import ItcScore, ItmScore, WordScore, answer_wo
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.plots.attention import overlay
 
-QUICK = "gradient"  #: the method where nobody has measured which is best
+QUICK = "gradient"  #: the method where none was measured
 SIZE = 384
 SMALL = 128
 

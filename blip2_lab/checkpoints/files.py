@@ -308,7 +308,7 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
 
 
 def _why_not_fetched(error: Exception) -> str:
-    """In one line. Without a network huggingface_hub (2.4) speaks of a dry run that nobody asked for."""
+    """In one line. Without a network huggingface_hub (2.4) mentions a dry run that was not asked for."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -95,13 +95,13 @@ class LeftOut:
     message: str
 
 
-#: Causes that are no faults: files that nobody listed. They are named, but not among what was skipped, and
+#: Causes that are no faults: files that no table lists. They are named, but not among what was skipped, and
 #: `data.max_broken` is not about them: a table may list a few of a thousand pictures.
 UNLISTED = frozenset({"picture without a row", "text file without a picture", "text file beside a table"})
 
 
 def count_causes(left_out: Iterable[LeftOut], *, unlisted: bool = False) -> Counter[str]:
-    """cause -> number of them: of what was skipped, or with `unlisted` of the files that nobody listed."""
+    """cause -> number of them: of what was skipped, or with `unlisted` of the files that no table lists."""
     return Counter(one.cause for one in left_out if (one.cause in UNLISTED) is unlisted)
 
 
@@ -183,7 +183,7 @@ def skip_report(count: int, skipped: Counter[str]) -> str:
 
 
 def left_out_report(count: int, left_out: Sequence[LeftOut]) -> str:
-    """`skip_report`, and the files that nobody listed: "…; not listed 1: 1 picture without a row" """
+    """`skip_report`, and the files that no table lists: "…; not listed 1: 1 picture without a row" """
     skipped, unlisted = count_causes(left_out), count_causes(left_out, unlisted=True)
     if not unlisted:
         return skip_report(count, skipped)

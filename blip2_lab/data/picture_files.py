@@ -7,7 +7,7 @@ Notes:
 * A name may be written with `\\`, in another Unicode form (macOS writes accents apart: NFD), or with its ending in
   another case. It may be absolute, or begin with `./`.
 * The safety rule: a *name* may not lead out of the folder, by `..` or as an absolute path elsewhere. A *link* inside
-  the folder may point anywhere, because whoever made the folder made the link; on clusters folders of links are common.
+  the folder may point anywhere, because the owner of the folder made the link; on clusters folders of links are common.
 * One file under several names is one image (`identity`): `a.png`, `./a.png`, its absolute path, a link to it.
 
 Paper: none. Notebook: 08.

@@ -23,7 +23,22 @@ from typing import Any
 TEXT_KEYS = ("raw", "caption", "text", "sentence")
 #: What programs write for a missing value. An answer may be "none".
 MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: First bytes of files that are no UTF-8 text -> what they are, and what to do. UTF-32's begin with UTF-16's.
+NO_TEXT = (
+    *((mark, "UTF-32 text", "save it as UTF-8") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *(
+        (mark, "UTF-16 text (Windows calls it Unicode)", "save it as UTF-8")
+        for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    ),
+    (b"\x1f\x8b", "a gzip archive", "unpack it with gunzip"),
+    (b"BZh", "a bzip2 archive", "unpack it with bunzip2"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it with unxz"),
+    (b"PK\x03\x04", "a zip archive or an Excel file", "unpack it, or save the table as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Excel file", "save the table as CSV"),
+    (b"PAR1", "a Parquet file", "save the table as CSV or JSON lines"),
+    (b"SQLite format 3", "an SQLite database", "save the table as CSV"),
+    (b"%PDF", "a PDF file", "save its text as UTF-8"),
+)
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
@@ -47,8 +62,9 @@ def read_text(path: str | os.PathLike, what: str = "") -> str:
 
 def decode_text(content: bytes, name: str) -> str:
     """The bytes of a UTF-8 text, without the byte order mark. Raises ValueError that names `name`, line and remedy."""
-    if content.startswith(_UTF16):
-        raise ValueError(f"{name} is not UTF-8 but UTF-16 text (Windows calls it Unicode): save it as UTF-8")
+    for start, found, remedy in NO_TEXT:
+        if content.startswith(start):
+            raise ValueError(f"{name} is not UTF-8 text but {found}: {remedy}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

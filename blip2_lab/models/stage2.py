@@ -264,7 +264,7 @@ def check_scale(pixels: Tensor) -> Tensor:
     """Returns pixels [B,3,H,W]. Raises ValueError if they are not normalized: integers, 0..255, 0..1, or not finite.
 
     Values that are all between 0 and 1 could be a normalized picture of even gray; they are far more often a picture
-    that nobody has normalized, and the answer would not show it.
+    that are not normalized, and the answer would not show it.
     """
     remedy = (
         "pass the picture itself (a path, PIL, or an array of uint8), or what `image_encoder.preprocess` makes of it"

@@ -164,7 +164,7 @@ def _placed(thing: Thing, scene: Scene, size: int) -> tuple[Image.Image, tuple[i
 
 
 def _check(scene: Scene, size: int) -> None:
-    """Raises ValueError if the scene has something nobody can draw."""
+    """Raises ValueError if the scene has something that cannot be drawn."""
     if not 16 <= size <= 2048:
         raise ValueError(f"a picture can be 16 to 2048 pixels wide, not {size}")
     wanted = [("place", scene.place, PLACES), ("time", scene.time, TIMES), ("style", scene.style, STYLES)]

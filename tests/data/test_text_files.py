@@ -1,5 +1,9 @@
 """Text and JSON that others wrote: encodings, lines, captions in a JSON value."""
 
+import bz2
+import gzip
+import lzma
+
 import pytest
 
 from blip2_lab.data.text_files import captions_in, decode_text, lines_of, parse_json, printable, read_text, texts_in
@@ -63,3 +67,20 @@ def test_an_answer_may_be_none():
 def test_a_name_that_is_not_utf_8_can_be_printed():
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     assert printable(name).encode() == b"caf\\udce9.png" and printable("café") == "café"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("file,caption\na.png,one\n".encode("utf-32"), "not UTF-8 text but UTF-32 text: save it as UTF-8"),
+        ("file,caption\n".encode("utf-16"), "not UTF-8 text but UTF-16 text .*: save it as UTF-8"),
+        (gzip.compress(b"file,caption\n", mtime=0), "but a gzip archive: unpack it with gunzip"),
+        (bz2.compress(b"file,caption\n"), "but a bzip2 archive"),
+        (lzma.compress(b"file,caption\n"), "but an xz archive"),
+        (b"PK\x03\x04xlsx", "but a zip archive or an Excel file: .* save the table as CSV"),
+        (b"PAR1\x15\x04", "but a Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_for_what_it_is(content, says):
+    with pytest.raises(ValueError, match=says):
+        decode_text(content, "captions.csv")

@@ -5,7 +5,7 @@
 Notes:
 
 * A session keeps its picture and its conversation, as a visitor's page does. `/look` and `/draw` begin anew.
-* Gradio derives an API from events of components, so each function here hangs on a button that nobody sees.
+* Gradio derives an API from events of components, so each function here is the event of an invisible button.
 * The functions raise ValueError; `Errors` makes of it what gradio sends to a client.
 
 Paper: section 4.1. Notebook: 12.
@@ -148,7 +148,7 @@ def endpoint(function: Callable, name: str, inputs: list, outputs: list) -> None
 
 
 def text_input(label: str) -> gr.Textbox:
-    """A text that a program sends. None stays None, and so does everything that is no text."""
+    """A text that a program sends. None, and everything else that is no text, becomes None."""
     text = gr.Textbox(label=label, visible=False)
     text.preprocess = only_text
     return text

@@ -6,7 +6,7 @@ Notes:
   guard.py stands before the others.
 * A picture is opened by `images.open_image`, not by gradio: a file that is none or too large gets one clear sentence.
 * A visitor's picture is in a gr.State whose default is `LOST`: gradio goes back to the default without a word when it
-  drops a session, and an answer about a picture that nobody chose would be silently wrong.
+  drops a session, and an answer about a picture that the visitor did not choose would be silently wrong.
 * What a model or a visitor says is text, never markup: all of it is escaped.
 * It imports gradio, so only app.py and search_tab.py import it.
 
@@ -50,7 +50,7 @@ LOST_PICTURE = (
 )
 MODEL_EVENT = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")  #: one at a time
 ASSETS = Path(__file__).parents[2] / "assets"
-UNSEEN = dict(queue=False, show_progress="hidden", api_visibility="private")  #: an event nobody waits for
+UNSEEN = dict(queue=False, show_progress="hidden", api_visibility="private")  #: an event without a visible result
 THEME = gr.themes.Soft(
     primary_hue="teal",
     secondary_hue="teal",
@@ -133,7 +133,7 @@ def use_private_folder() -> None:
 
 
 def free_port(host: str) -> int:
-    """A port nobody listens at: 7860, gradio's own, if it is free."""
+    """A free port: 7860, gradio's own, if it is free."""
     for port in (7860, 0):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             try:
@@ -155,7 +155,7 @@ def serve(
 ):
     """Start the page with every door closed that a chat does not need -> (app, address, share address).
 
-    auth   "USER:PASSWORD" that visitors have to give; None: nobody is asked
+    auth   "USER:PASSWORD" that visitors have to give; None: no password
     names  the names under which a proxy in front serves this page
     """
     served = page.launch(

@@ -24,7 +24,7 @@ AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options; whoever lets others in has to say who."""
+    """The options. `--host` and `--auth` decide who can open the page."""
     parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
     parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
     parser.add_argument("--quantize", choices=["none", "int8", "int8-all", "nf4"], help="8 or 4 bits (default none)")

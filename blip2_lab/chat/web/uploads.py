@@ -92,7 +92,7 @@ class Uploads:
         self.files: OrderedDict[str, Upload] = OrderedDict()
 
     def store(self, name: str, content: BinaryIO) -> str:
-        """Write a file under a random folder -> its path. It belongs to nobody until it is added."""
+        """Write a file under a random folder -> its path. It has no owner until it is added."""
         folder = Path(os.path.realpath(self.folder), secrets.token_hex(16))
         folder.mkdir(parents=True, mode=0o700)
         name = re.sub(r"[^\w.\- ]", "", Path(name).name).strip(". ")[-100:] or "picture"

@@ -44,7 +44,7 @@ def _on_texts(function: Callable, args: tuple) -> Any:
 
 
 def _real_logits(function: Callable, args: tuple) -> Any:
-    """The logits, those of padded answer tokens set to 0: nobody reads them."""
+    """The logits. Those of padded answer tokens are set to 0, because no loss uses them."""
     logits, real = _on_texts(function, args), args[-1]
     if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != real.shape:
         return logits
@@ -57,7 +57,7 @@ def _logits_rules(case: Case, got: Any, expected: Tensor) -> str | None:
     if not isinstance(got, Tensor) or not got.is_floating_point():
         return None
     if got.ndim == 3 and got.shape[1] == answer_length + 1:
-        return "One row too many: T rows predict the answer's T tokens; what the last one predicts nobody has written."
+        return "One row too many: T rows predict the answer's T tokens; the last one has no target."
     if got.ndim == 3 and got.shape[1] == answer_length - 1:
         return "One row too few: T rows predict the answer's T tokens, the first of them from the end of the prompt."
     if got.shape != expected.shape:
@@ -121,7 +121,7 @@ decoder_answer_logits = Check(
                 :, prompt.ids.shape[1] - 1 : prompt.ids.shape[1] - 1 + answer.ids.shape[1]
             ]
         ),
-        "T + 1 rows: what the last one predicts nobody has written, so leave it out.": (
+        "T + 1 rows: the last one has no target, so leave it out.": (
             _decoder_but(lambda logits, length: logits[:, -length - 1 :])
         ),
         "T - 1 rows: the first answer token is predicted from the end of the prompt.": (

@@ -169,7 +169,7 @@ class Check:
         except Exception as error:  # the student's errors were caught before: this one is ours
             message = (
                 f"This check stopped with {type(error).__name__}: {error}. That is a fault of the check, not of your "
-                "answer. Please report it together with your answer; whoever grades has to look at it."
+                "answer. Please report it together with your answer; the teacher has to look at it."
             )
             verdict = Verdict(BROKEN, self.name, message)
         return graded(verdict)

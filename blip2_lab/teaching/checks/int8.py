@@ -137,7 +137,7 @@ absmax_quantize = Check(
         ),
         "Seven values are enough in yours (4 bits): int8 goes up to 127.": _quantize_but(levels=7),
         "The scale is not divided by 127: x / scale lies between -1 and 1.": _quantize_but(levels=1),
-        "Only the values are returned: without the scale nobody can read them.": (
+        "Only the values are returned: without the scale they cannot be decoded.": (
             lambda x: int8_by_hand.absmax_quantize(x)[0]
         ),
         "A row of zeros: its scale is 0, and x / 0 is not a number. Give such a row the scale 1.": _zeros_divide,

@@ -70,7 +70,7 @@ def _mistakes(mask: Callable) -> dict[str, Callable]:
         ),
         "True and False are swapped: True means `may attend`.": lambda q, text: ~mask(q, text),
         "Padding hides rows here as well. Hide columns only: a row that may read nothing makes a softmax over nothing, "
-        "and nobody reads what stands there.": (lambda q, text: mask(q, text) & masks._real(q, text).transpose(-1, -2)),
+        "and padding is never read.": (lambda q, text: mask(q, text) & masks._real(q, text).transpose(-1, -2)),
         "The head dimension is missing: [B, 1, L, L], so that one mask serves all heads.": (
             lambda q, text: mask(q, text).squeeze(1)
         ),
@@ -107,7 +107,7 @@ def _not_itself(num_query_tokens: int, text_mask: Tensor) -> Tensor:
 
 unimodal_mask = _check(
     masks.unimodal_mask,
-    "Queries read queries, tokens read tokens, nobody reads padding, and the two never meet.",
+    "Queries read queries, tokens read tokens, padding is never read, and the two never meet.",
     {
         "Queries and text see each other: then ITC's image vector knows the caption it is to be compared with.": (
             masks.bidirectional_mask
@@ -122,7 +122,7 @@ unimodal_mask = _check(
 )
 multimodal_causal_mask = _check(
     masks.multimodal_causal_mask,
-    "Queries read queries only, a token reads all queries and the tokens up to itself, nobody reads padding.",
+    "Queries read queries only, a token reads all queries and the tokens up to itself, padding is never read.",
     {
         "Query rows see the text: the answer leaks into the queries, and the loss falls to nothing.": _queries_see_text,
         "Queries are causal here, too: every query may read every query.": _causal_over_all,
@@ -144,7 +144,7 @@ def _queries_for_all(num_query_tokens: int, text_mask: Tensor) -> Tensor:
 
 bidirectional_mask = _check(
     masks.bidirectional_mask,
-    "Every row reads every query and every real token; padding is read by nobody.",
+    "Every row reads every query and every real token; padding is never read.",
     {
         "Query rows do not see the text: then no query can say whether image and text match.": (
             masks.multimodal_causal_mask

@@ -4,14 +4,14 @@ Notes:
 
 * `RunCells` is nbgrader's Execute. A cell that loops is interrupted; one that cannot be interrupted, or that ends the
   kernel, is left out, and the notebook starts again without it. So what was right before and after still counts.
-* A cell's limit counts processor seconds, so that a busy machine costs nobody points. A cell that waits uses none: a
-  second limit counts the seconds of the clock.
+* A cell's limit counts processor seconds, so a busy machine does not cost a student points. A cell that waits uses
+  none: a second limit counts the seconds of the clock.
 * Before a check's cell runs, `checks` is imported anew, as it stands on the disk: a student who has put something else
   in its place gains nothing.
 * nbgrader gives no points where anything was written to stderr. A warning is no mistake: in a check's cell that has no
   error, stderr counts as stdout.
-* A student's code runs with the rights of whoever grades. It can be kept from neither reading nor writing files; for
-  people whom you do not trust, grade in a container.
+* A student's code runs with the rights of the person who grades, and can read and write files. Grade in a container
+  where you do not trust the students.
 
 Paper: none. Notebooks: all with exercises.
 """

@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import cache, partial
 from random import Random
 
-from .asking import NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
+from .asking import INTENTIONS, NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
 from .facts import FACTS
 from .scene import (
     CATEGORIES,
@@ -168,6 +168,16 @@ def prompt(question: str, rng: Random) -> str:
     if form < 0.25:
         return question
     return (QUESTION_PROMPTS[0] if form < 0.85 else QUESTION_PROMPTS[1]).format(question)
+
+
+def visitors_question(seed: int, index: int) -> tuple[str, str]:
+    """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; half of them of an intention drawn
+    with equal shares."""
+    rng = Random(f"visitors question {seed} {index}")
+    scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
+    among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, tuple(INTENTIONS)),)
+    asked = ask_anything(scene, rng, among)
+    return f"{word_sums(scene, rng)} {prompt(asked.text, rng)}", asked.answer
 
 
 def any_question(scene: Scene, rng: Random) -> Question:

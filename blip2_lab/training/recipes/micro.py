@@ -56,7 +56,7 @@ MICRO = (
         "t5",
         OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
-        SyntheticTextData(lessons_until=1000, review_from=1800, sentences_from=1500),
+        SyntheticTextData(lessons_until=1000, review_from=1800, sentences_from=1500, questions_from=2200),
         eval_every=500,
     ),
     Recipe(
@@ -123,9 +123,9 @@ SHIPPED_STEPS = {
     "micro-vit": 2500,
     "micro-bert": 1000,
     "micro-t5": 4000,
-    "micro-stage1": 2000,
+    "micro-stage1": 1200,
     "micro-stage2": 1600,
-    "micro-retrieval": 1500,
+    "micro-retrieval": 1000,
 }
 
 

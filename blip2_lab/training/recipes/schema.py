@@ -188,15 +188,17 @@ class SyntheticTextData:
     lessons_until   until this batch the T5 learns from lessons in few forms (`pretraining.T5Task`)
     review_from     from this batch on, a part of its examples are lessons again; none: never
     sentences_from  from this batch on, the T5 reads sentences, too (`pretraining.T5Task`)
+    questions_from  from this batch on, most of its examples are questions in a visitor's words; none: never
     """
 
     seed: int = 0
     lessons_until: int = 0
     review_from: int | None = None
     sentences_from: int = 0
+    questions_from: int | None = None
 
     def __post_init__(self) -> None:
-        require(self, "seed", "lessons_until", "review_from", "sentences_from", least=0)
+        require(self, "seed", "lessons_until", "review_from", "sentences_from", "questions_from", least=0)
 
 
 @dataclass(frozen=True)

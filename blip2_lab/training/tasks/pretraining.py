@@ -58,7 +58,7 @@ MASKED_SHARE = 0.15  # of the words, as in BERT
 #: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
 #: of its queries are 8 times smaller, so they must learn 8 times slower.
 T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
-T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from")  # see T5Task
+T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from", "questions_from")  # see T5Task
 PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
 
 
@@ -158,6 +158,7 @@ class TextTask:
 
 REVIEW = 0.35  # the share of lessons in the full mixture, once they are repeated
 SENTENCES = 0.35  # the share of descriptions in sentences, once these begin
+QUESTIONS, LESSONS = 0.6, 0.15  # the shares of visitors' questions and of lessons, from `questions_from` on
 SHORT_SENTENCES = 600  # batches in which sentences tell of two things at most
 SCALE_IN_LESSONS = 0.3  # how far up the noise on word sums goes in lessons (`add_up`)
 NOISE_GROWS = 1000  # batches after the lessons until it goes all the way
@@ -175,6 +176,8 @@ class T5Task(TextTask):
     sentences_from  until this batch every description is a list of word sums, one vector a thing.
                     Sentences follow, first short ones. Left to sentences alone from the start, a T5 of this size stays
                     for thousands of steps where "what color is the boat?" is answered with any color of the scene.
+    questions_from  from this batch on most examples are questions in a visitor's words about word sums. Before, these
+                    were a fifth, for 34 intentions, and after 2,000 batches 0.61 of them were answered rightly.
 
     # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
@@ -188,24 +191,34 @@ class T5Task(TextTask):
         lessons_until: int = 0,
         review_from: int | None = None,
         sentences_from: int = 0,
+        questions_from: int | None = None,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.lessons_until = lessons_until
         self.review_from = review_from
         self.sentences_from = sentences_from
+        self.questions_from = questions_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
-        if index < self.lessons_until or self._is_review(number, index):
+        questions, lessons = self.shares(index)
+        draw = Random(f"review {self.seed} {number}").random()
+        if draw < questions:
+            return corpus.visitors_question(self.seed, number)
+        if draw < questions + lessons:
             return corpus.lesson(self.seed, number)
         since = index - self.sentences_from
         summed = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
         most = 4 if summed or since >= SHORT_SENTENCES else 2
         return corpus.instruction(self.seed, number, summed=summed, most=most)
 
-    def _is_review(self, number: int, index: int) -> bool:
-        again = self.review_from is not None and index >= self.review_from
-        return again and Random(f"review {self.seed} {number}").random() < REVIEW
+    def shares(self, index: int) -> tuple[float, float]:
+        """The shares of visitors' questions and of lessons in batch `index`; the rest is the full mixture."""
+        if index < self.lessons_until:
+            return 0.0, 1.0
+        if self.questions_from is not None and index >= self.questions_from:
+            return QUESTIONS, LESSONS
+        return 0.0, REVIEW if self.review_from is not None and index >= self.review_from else 0.0
 
     def batch(self, index: int) -> list[dict[str, Tensor]]:
         """The batch in parts of examples alike in length: a third of the work would be padding otherwise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from operator import eq
 from random import Random
 from types import SimpleNamespace
 
@@ -327,6 +328,14 @@ def test_lessons_come_again_in_the_mixture(t5_tokenizer):
     again = [task.example(n, 5) == corpus.lesson(4, n) for n in range(800)]
     assert 0.3 < sum(again) / 800 < 0.4
     assert not any(task.example(n, 4) == corpus.lesson(4, n) for n in range(800))
+
+
+def test_most_examples_are_visitors_questions_at_last(t5_tokenizer):
+    task = T5Task(None, t5_tokenizer, 8, seed=4, review_from=5, questions_from=7)
+    before, after = ([task.example(n, index) for n in range(800)] for index in (6, 7))
+    questions, lessons = ([made(4, n) for n in range(800)] for made in (corpus.visitors_question, corpus.lesson))
+    assert not any(map(eq, before, questions)) and 0.55 < sum(map(eq, after, questions)) / 800 < 0.65
+    assert 0.1 < sum(map(eq, after, lessons)) / 800 < 0.2
 
 
 def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):

@@ -516,7 +516,8 @@ def _place_name(place: str) -> str:
 def _data_check(args: argparse.Namespace) -> None:
     from contextlib import nullcontext
 
-    from blip2_lab.data.mixture import check_sources, find_sources
+    from blip2_lab.data.left_out import check_sources
+    from blip2_lab.data.mixture import find_sources
 
     console.check_writable(args.out)
     sources, _ = find_sources(args.place)
@@ -528,7 +529,8 @@ def _data_check(args: argparse.Namespace) -> None:
 def _data_shards(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from blip2_lab.data.mixture import SHOWN, find_sources, is_stream
+    from blip2_lab.data.left_out import SHOWN
+    from blip2_lab.data.mixture import find_sources, is_stream
     from blip2_lab.data.shards import pack
 
     console.check_writable(args.left_out)

@@ -1,9 +1,15 @@
-"""What several test files share: a whole BLIP-2 with random weights, small enough to build in a second."""
+"""What several test files share: a whole BLIP-2 with random weights, small enough to build in a second; tiny data."""
 
 from __future__ import annotations
 
+import io
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from blip2_lab.data.examples import ImageTextList
 
 
 def build_tiny_model(language_model_kind: str = "t5"):
@@ -70,3 +76,19 @@ def loud(*modules: nn.Module, seed: int = 5) -> nn.Module:
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * (0.2 if parameter.ndim > 1 else 0.05))
     return modules[0]
+
+
+def encoded(number: int, format: str = "PNG") -> bytes:
+    """An image file of 3 x 2 pixels."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2), (number, 0, 0)).save(stream, format)
+    return stream.getvalue()
+
+
+def listed_pictures(count: int, name: str = "x") -> ImageTextList:
+    """A source of so many captions, without pictures."""
+    from blip2_lab.data.examples import ImageTextList, Record
+
+    return ImageTextList([Record(b"", (f"{name} {i}",), id=f"{name}{i}") for i in range(count)], name=name)

@@ -7,8 +7,10 @@
     tables         CSV and JSON lines
     image_folder   a folder of your own images
     annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
-    shards         WebDataset shards and the Hugging Face hub
-    mixture        several sources, mixed by weights: `open_sources`; everything left out, by name: `check_sources`
+    shards         WebDataset shards on disk
+    streams        shards at addresses, and the Hugging Face hub
+    mixture        several sources, mixed by weights: `open_sources`
+    left_out       everything that cannot be used, by name and cause: `check_sources`
     augmentation   random crop and flip that keep captions true
     feature_cache  the features of a frozen image encoder, computed once and kept on disk
 
@@ -21,7 +23,8 @@ from blip2_lab.data.feature_cache import Features, cached_features
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import Mixture, open_sources
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.data.shards import ShardFolder, ShardStream
+from blip2_lab.data.shards import ShardFolder
+from blip2_lab.data.streams import ShardStream
 
 __all__ = [
     "AskedQuestion",

@@ -2,16 +2,13 @@
 
 `open_sources` is where to begin. It opens a folder, shards, an address, `hf:owner/name`, or a `sources.toml` that lists
 several sources with their weights (`FORMATS` has the kinds; the other keys of an entry are arguments of that function).
-`check_sources` opens every image and names everything that is left out.
+left_out.py names what cannot be used of them.
 
 Notes:
 
 * The example at a position is computed from the position: every BLOCK positions contain each source in exactly its
   share, and each source has its own shuffled epochs. Position 10,000,000 costs as much as position 0. Only streams have
   to be read from their beginning.
-* A broken sample is counted by cause and written to `skipped.jsonl`, where the rows are, too, that were left out when
-  the source was opened. It is replaced by the next good example of the same batch, with that example's id, so the batch
-  keeps its size and does not depend on earlier batches. Above a limit of broken samples the run stops with a message.
 
 Paper: section 3.4 (six sources, 129 M pairs). Notebook: 08.
 """
@@ -20,22 +17,18 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import math
 import os
 import tomllib
 import types
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from threading import Lock
-from typing import Any, TextIO, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from blip2_lab.common.console import did_you_mean
-from blip2_lab.common.distributed import rank_and_world
 from blip2_lab.common.images import SUFFIXES, BrokenSample
 from blip2_lab.data.annotations import (
     blip,
@@ -49,24 +42,21 @@ from blip2_lab.data.annotations import (
     vqa,
 )
 from blip2_lab.data.examples import (
-    UNLISTED,
     ImageTextList,
     LeftOut,
     Record,
     batch_indices,
-    count_causes,
     epoch_order,
     left_out_report,
-    list_causes,
 )
 from blip2_lab.data.image_folder import TABLES, ImageFolder
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream
+from blip2_lab.data.shards import ShardFolder
+from blip2_lab.data.streams import HubStream, ShardStream
 from blip2_lab.data.tables import ENDINGS
-from blip2_lab.data.text_files import lines_of, read_text
+from blip2_lab.data.text_files import read_text
 
 BLOCK = 1000  #: positions in which each source has exactly its share
-MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
 
 class PictureBookPages:
@@ -387,182 +377,3 @@ def source_fingerprint(source: Source | Stream) -> str:
         names = [source.name] if isinstance(source, PictureBookPages) else [path.name for path in source.paths]
         parts = [*names, str(len(source))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-# ------------------------------------------------------------------------------------------------------------ skipped
-
-
-class SkipLog:
-    """Counts skipped examples by cause. `limit`: the largest share of all examples; above it `add` raises ValueError.
-
-    `mixture` gives the number of examples and those that its sources have left out already.
-
-    `file`: every skipped example is written there once, as a line of JSON; its existing lines are counted.
-    """
-
-    def __init__(self, mixture: Mixture, limit: float, file: Path | None = None) -> None:
-        if not 0 <= limit <= 1:
-            raise ValueError(f"data.max_broken is {limit}; it is a share, from 0 to 1")
-        self.limit, self.file, self.known = limit, file, len(mixture)
-        self.causes: Counter[str] = Counter()
-        self.names: set[str] = set()
-        self.seen = 0
-        self._lock = Lock()
-        left_out = [
-            (f"{source.name}: {one.sample}", one)
-            for source in mixture.sources
-            for one in _left_out(source)
-            if one.cause not in UNLISTED
-        ]
-        self.known += len(left_out)
-        self.causes.update(count_causes(one for _, one in left_out))
-        written = self._read()
-        if rank_and_world()[0] == 0:
-            self._write([(name, one) for name, one in left_out if (name, one.cause) not in written], opened=True)
-        self._check()
-
-    def _read(self) -> set[tuple[str, str]]:
-        """Count the lines of the file, and return (sample, cause) of those that were written when sources were opened:
-        what is left out now, the sources say. A line that a kill has cut is passed over; its sample is found again."""
-        opened: set[tuple[str, str]] = set()
-        if self.file is None or not self.file.exists():
-            return opened
-        for line in lines_of(self.file.read_text(encoding="utf-8", errors="replace")):
-            try:
-                entry = json.loads(line)
-                name, cause = entry["sample"], entry["cause"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
-            if entry.get("opened"):
-                opened.add((name, cause))
-            elif name not in self.names:
-                self.causes[cause] += 1
-                self.names.add(name)
-        return opened
-
-    def _write(self, entries: Sequence[tuple[str, LeftOut]], opened: bool = False) -> None:
-        if self.file is None or not entries:
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a line that a kill has cut
-                    file.write(b"\n")
-            for name, one in entries:
-                line = asdict(one) | {"sample": name} | ({"opened": True} if opened else {})
-                file.write((json.dumps(line) + "\n").encode())
-
-    def add(self, name: str, broken: BrokenSample) -> None:
-        """Count a broken sample, once."""
-        with self._lock:
-            if name in self.names:
-                return
-            self.names.add(name)
-            self.causes[broken.cause] += 1
-            self._write([(name, LeftOut(name, broken.cause, str(broken)))])
-            self._check()
-
-    def _check(self) -> None:
-        total = self.known or max(self.seen, MIN_SEEN)
-        if self.causes.total() > self.limit * total:
-            names = f"; {self.file} names them" if self.file else ""
-            raise ValueError(
-                f"{self.causes.total()} of {total} examples cannot be used ({list_causes(self.causes)}), more than "
-                f"data.max_broken={self.limit:g} allows{names}"
-            )
-
-    def report(self) -> str:
-        """The counts in one sentence, for the end of a run."""
-        if not self.causes:
-            return "nothing was skipped"
-        return f"skipped {self.causes.total()} of {self.known or self.seen} examples: {list_causes(self.causes)}"
-
-
-# ------------------------------------------------------------------------------------------------------------- checking
-
-SHOWN = 100  #: lines of one cause that a check prints; its file has all
-
-
-def _left_out(source: Source | Stream) -> list[LeftOut]:
-    return getattr(source, "left_out", [])
-
-
-def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | None = None) -> Iterator[str]:
-    """Open every image of every source: one line for each thing that cannot be used, then a report for each source.
-
-    At most `SHOWN` lines of a cause; `out` is given every one, as a line of JSON: source, sample, cause, message.
-    Raises ValueError for a source of which nothing can be used.
-    """
-    useless = []
-    for source in sources.sources if isinstance(sources, Mixture) else sources:
-        if is_stream(source):
-            raise ValueError(f"{source.name} is a stream, which cannot be checked before training; download it first")
-        if isinstance(source, ShardFolder):
-            source.check()
-        good, shown, left_out, same = 0, Counter(), [], {}
-        for one in _what_is_left_out(source, same):
-            if one is None:
-                good += 1
-                continue
-            left_out.append(one)
-            shown[one.cause] += 1
-            if out is not None:
-                out.write(json.dumps({"source": source.name, **asdict(one)}) + "\n")
-            if shown[one.cause] <= SHOWN:
-                yield f"{one.cause}: {one.message}"
-        for cause, number in shown.items():
-            if number > SHOWN:
-                yield f"{cause}: {number - SHOWN} more{'' if out is not None else '; --out FILE writes all of them'}"
-        yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *_notes(source, same)])
-        yield f"{source.name}: {left_out_report(good, left_out)}"
-        useless += [] if good else [source.name]
-    if useless:
-        raise ValueError(f"{' and '.join(useless)}: there is no picture with a text that can be used")
-
-
-def _what_is_left_out(source: Source, same: dict[bytes, list[str]]) -> Iterator[LeftOut | None]:
-    """Everything of a source that is left out, and None for each picture that is used.
-
-    `same` collects the names of the pictures by the hash of their pixels.
-    """
-    given = 0
-    for number in range(len(source)):
-        yield from _left_out(source)[given:]  # a shard's are known when its first sample is read
-        given = len(_left_out(source))
-        record = None
-        try:
-            record = source.record(number)
-            image = record.open().image
-        except BrokenSample as broken:
-            yield LeftOut((record and record.id) or str(number), broken.cause, str(broken))
-            continue
-        yield from (LeftOut(record.id, "unread part", sentence) for sentence in record.unread)
-        pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
-        same.setdefault(pixels, []).append(record.id)
-        yield None
-    yield from _left_out(source)[given:]
-
-
-LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_tokens, which is 32 as in LAVIS
-
-
-def _notes(source: Source, same: dict[bytes, list[str]]) -> Iterator[str]:
-    """What is no fault of an example, and good to know before training."""
-    copies = [names for names in same.values() if len(names) > 1]
-    if copies:
-        number = sum(map(len, copies)) - len(copies)
-        yield (
-            f"{number} pictures are copies of others ({copies[0][1]} of {copies[0][0]}): training takes them for "
-            "different ones, and one may be held out while its copy is trained on"
-        )
-    long = [
-        record.id
-        for record in (source.record(number) for number in range(len(source)) if isinstance(source, ImageTextList))
-        if any(len(caption.split()) > LONG_CAPTION for caption in record.captions)
-    ]
-    if long:
-        yield (
-            f"{len(long)} pictures have a caption of more than {LONG_CAPTION} words ({long[0]}): training cuts a text "
-            "after model.max_text_tokens tokens, and stage 1 after 50 words"
-        )

@@ -41,10 +41,10 @@ from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation, names_colors, names_sides
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
+from blip2_lab.data.left_out import SkipLog
 from blip2_lab.data.mixture import (
     Mixture,
     Pick,
-    SkipLog,
     Source,
     Stream,
     Subset,

@@ -24,7 +24,8 @@ from PIL import Image
 from blip2_lab.common.images import BrokenSample, open_image
 from blip2_lab.data import annotations
 from blip2_lab.data.image_folder import ImageFolder
-from blip2_lab.data.mixture import Mixture, SkipLog, find_sources
+from blip2_lab.data.left_out import SkipLog
+from blip2_lab.data.mixture import Mixture, find_sources
 from blip2_lab.data.picture_files import PictureFinder
 from blip2_lab.data.shards import ShardFolder, record_of
 

@@ -1,12 +1,8 @@
 """Shards: packed and read back, by this package and by the webdataset library, from disk and over the network."""
 
-import functools
-import http.server
 import io
 import json
 import tarfile
-import threading
-from random import Random
 
 import pytest
 from PIL import Image
@@ -16,36 +12,12 @@ from blip2_lab.data import shards
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, Record
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import open_sources
-from blip2_lab.data.shards import HubStream, ShardFolder, ShardStream, pack, record_of
+from blip2_lab.data.shards import ShardFolder, pack, record_of
+from tests.tiny import encoded
 
 
-def encoded(number: int, format: str = "PNG") -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (3, 2), (number, 0, 0)).save(stream, format)
-    return stream.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Ten pictures with two captions each; two more are broken."""
-    (tmp_path / "own").mkdir()
-    for number in range(10):
-        (tmp_path / "own" / f"p{number}.png").write_bytes(encoded(number))
-        (tmp_path / "own" / f"p{number}.txt").write_text(f"picture {number}\nnumber {number}\n")
-    (tmp_path / "own" / "q.png").write_bytes(encoded(1)[:40])
-    (tmp_path / "own" / "q.txt").write_text("cut off")
-    (tmp_path / "own" / "r.png").write_bytes(encoded(1))
-    return tmp_path / "own"
-
-
-@pytest.fixture
-def packed(folder, tmp_path):
-    pack(ImageFolder(folder), tmp_path / "shards", per_shard=4)
-    return tmp_path / "shards"
-
-
-def test_packed_examples_are_read_back(folder, tmp_path):
-    report = pack(ImageFolder(folder), tmp_path / "shards", per_shard=4)
+def test_packed_examples_are_read_back(ten_pictures, tmp_path):
+    report = pack(ImageFolder(ten_pictures), tmp_path / "shards", per_shard=4)
     assert report.startswith("10 pictures; skipped 2:") and "1 not a picture" in report and "1 empty caption" in report
     source = ShardFolder(tmp_path / "shards")
     assert len(source) == 10 and len(source.paths) == 3
@@ -63,9 +35,9 @@ def test_all_texts_are_packed(tmp_path):
     assert ShardFolder(tmp_path / "out").record(0) == record
 
 
-def test_the_same_images_give_the_same_bytes(folder, tmp_path):
+def test_the_same_images_give_the_same_bytes(ten_pictures, tmp_path):
     for name in "ab":
-        pack(ImageFolder(folder), tmp_path / name, per_shard=4)
+        pack(ImageFolder(ten_pictures), tmp_path / name, per_shard=4)
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in "ab"]
     assert files[0] == files[1] == ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "shards.json"]
     for name in files[0]:
@@ -141,15 +113,15 @@ def test_a_changed_byte_is_found_by_its_checksum(packed):
         ShardFolder(packed).check()
 
 
-def test_packing_mistakes(folder, packed, tmp_path):
+def test_packing_mistakes(ten_pictures, packed, tmp_path):
     with pytest.raises(ValueError, match="holds shards already"):
-        pack(ImageFolder(folder), packed)
+        pack(ImageFolder(ten_pictures), packed)
     with pytest.raises(ValueError, match="at least 1"):
-        pack(ImageFolder(folder), tmp_path / "new", per_shard=0)
+        pack(ImageFolder(ten_pictures), tmp_path / "new", per_shard=0)
     with pytest.raises(ValueError, match="nothing to pack"):
         pack(ImageTextList([Record(tmp_path / "none.png", ("x",))]), tmp_path / "new")
     with pytest.raises(ValueError, match="holds no samples"):
-        ShardFolder(folder)
+        ShardFolder(ten_pictures)
 
 
 def test_names_are_split_as_webdataset_does():
@@ -168,98 +140,6 @@ def test_a_folder_inside_the_tar_keeps_samples_apart(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- streams
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def address(packed):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(packed)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/shard-{{000000..000002}}.tar"
-    server.shutdown()
-
-
-def ids(records) -> list[str]:
-    return [record.id if isinstance(record, Record) else record.cause for record in records]
-
-
-def test_a_stream_has_one_order_for_each_epoch(address):
-    pytest.importorskip("webdataset")
-    stream = ShardStream(address, window=4)
-    first, again, other = (ids(stream.records(0, epoch)) for epoch in (0, 0, 1))
-    assert first == again != other
-    assert sorted(first) == sorted(other) == [f"p{number}.png" for number in range(10)]
-    record = next(stream.records(0, 0))
-    assert record.open().image.size == (3, 2) and len(record.captions) == 2
-
-
-def test_a_shard_that_cannot_be_fetched_is_counted(address):
-    pytest.importorskip("webdataset")
-    stream = ShardStream(address.replace("000002}", "000003}"))
-    found = ids(stream.records(0, 0))
-    assert len(found) == 11 and found[-1] == "unreachable shard"
-
-
-@pytest.mark.parametrize("url", ["pipe:touch /tmp/x", "file:///etc/passwd", "shard.tar"])
-def test_only_addresses_are_fetched(url):
-    pytest.importorskip("webdataset")
-    with pytest.raises(ValueError, match="not an address"):
-        ShardStream(url)
-
-
-def test_shuffling_in_a_window():
-    items = list(range(100))
-    mixed = list(shards._shuffled(iter(items), Random(0), 10))
-    assert sorted(mixed) == items != mixed
-    assert all(item <= place + 9 for place, item in enumerate(mixed))  # nothing comes before it was read
-    assert list(shards._shuffled(iter(items), Random(0), 1)) == items
-
-
-@pytest.fixture
-def parquet(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    datasets.disable_progress_bars()
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)  # at each stream's end
-    rows = {
-        "image": [{"bytes": encoded(number), "path": None} for number in range(5)] + [None],
-        "caption": [["one", "uno"], ["two"], [" "], ["four"], ["five"], ["no picture"]],
-        "other": list(range(6)),
-    }
-    data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
-    data.to_parquet(tmp_path / "data.parquet")
-    return str(tmp_path / "data.parquet")
-
-
-def test_a_hugging_face_data_set_as_a_stream(parquet):
-    stream = HubStream("parquet", data_files=parquet, window=3)
-    first, again, other = (list(stream.records(7, epoch)) for epoch in (0, 0, 1))
-    causes = [item.cause for item in first if isinstance(item, BrokenSample)]
-    assert sorted(causes) == ["empty caption", "sample without a picture"]
-    good = [[item for item in epoch if isinstance(item, Record)] for epoch in (first, again, other)]
-    assert good[0] == good[1] != good[2]
-    by_caption = {record.captions: record for record in good[0]}
-    assert by_caption.keys() == {("one", "uno"), ("two",), ("four",), ("five",)}
-    assert by_caption["two",].open().image.getpixel((0, 0)) == (1, 0, 0)
-
-
-def test_a_data_set_that_is_not_there_or_has_other_columns(parquet, monkeypatch):
-    with pytest.raises(ValueError, match="no column text: "):
-        HubStream("parquet", data_files=parquet, caption="text")
-    with pytest.raises(ValueError, match="cannot be opened"):
-        HubStream("parquet", data_files=parquet + "x")
-
-
-def test_images_of_a_hugging_face_data_set_are_opened_by_open_image(tmp_path, parquet):
-    datasets = pytest.importorskip("datasets")
-    rows = {"image": [{"bytes": b"no picture", "path": None}], "caption": ["x"]}
-    datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(tmp_path / "bad.parquet")
-    (record,) = HubStream("parquet", data_files=str(tmp_path / "bad.parquet")).records(0, 0)
-    with pytest.raises(BrokenSample, match="not a PNG"):
-        record.open()
 
 
 def test_json_of_a_shard_may_be_anything(packed):
@@ -427,14 +307,3 @@ def test_every_kind_of_picture_is_packed_and_what_is_left_out_is_named(tmp_path)
     with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
         endings = [name.rpartition(".")[2] for name in tar.getnames() if name[-4:] not in (".txt", "json")]
     assert endings == ["png", "jpg", "webp", "gif", "bmp", "tif", "jpg", "png"]
-
-
-def test_a_cut_shard_of_a_stream_is_counted(packed, address):
-    pytest.importorskip("webdataset")
-    shard = packed / "shard-000001.tar"
-    with tarfile.open(shard) as tar:
-        last = tar.getmembers()[-3].offset
-    shard.write_bytes(shard.read_bytes()[:last])  # between two samples: tarfile takes it for the end
-    found = ids(ShardStream(address, window=1).records(0, 0))
-    # the sample before the cut is not used either: who knows whether its last file is there
-    assert len(found) == 9 and found[-1] == "unreachable shard" and not {"p6.png", "p7.png"} & set(found)

@@ -1,0 +1,147 @@
+"""What cannot be used is counted, named and limited."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from blip2_lab.common.images import BrokenSample
+from blip2_lab.data.examples import LeftOut
+from blip2_lab.data.left_out import SkipLog, check_sources
+from blip2_lab.data.mixture import (
+    Mixture,
+    find_sources,
+    open_sources,
+)
+from tests.data.test_mixture import FakeStream
+from tests.tiny import listed_pictures
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "own").mkdir()
+    for number in range(6):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
+        (tmp_path / "own" / f"{number}.txt").write_text(f"picture {number}")
+    return tmp_path / "own"
+
+
+def broken(cause: str = "missing file") -> BrokenSample:
+    return BrokenSample(cause, "it is gone")
+
+
+def test_a_broken_sample_is_counted_and_written_once(tmp_path):
+    file = tmp_path / "skipped.jsonl"
+    skips = SkipLog(Mixture([listed_pictures(100)]), 0.1, file)
+    assert skips.report() == "nothing was skipped"
+    for name in ("a", "b", "a"):
+        skips.add(name, broken())
+    skips.add("c", broken("damaged picture"))
+    assert skips.report() == "skipped 3 of 100 examples: 2 missing file, 1 damaged picture"
+    assert [json.loads(line)["sample"] for line in file.read_text().splitlines()] == ["a", "b", "c"]
+    resumed = SkipLog(Mixture([listed_pictures(100)]), 0.1, file)
+    resumed.add("a", broken())
+    assert resumed.report() == skips.report()
+
+
+def test_above_the_limit_the_run_stops_with_the_causes(tmp_path):
+    skips = SkipLog(Mixture([listed_pictures(20)]), 0.1, tmp_path / "s.jsonl")
+    skips.add("a", broken())
+    skips.add("b", broken())
+    with pytest.raises(ValueError, match=r"3 of 20 .*3 missing file.*max_broken=0.1 allows; .*s.jsonl names them"):
+        skips.add("c", broken())
+    source = listed_pictures(8)
+    source.left_out = [LeftOut(f"row {n}", "empty caption", "it is empty") for n in range(2)]
+    source.left_out.append(LeftOut("z.png", "picture without a row", "no row"))  # nobody asked for it
+    with pytest.raises(ValueError, match="2 of 10 examples cannot be used"):  # rows that were no records count as well
+        SkipLog(Mixture([source]), 0.1)
+
+
+def test_the_limit_of_a_stream_is_a_share_of_the_examples_seen():
+    skips = SkipLog(Mixture([FakeStream()]), 0.1)
+    for number in range(100):
+        skips.add(str(number), broken())
+    with pytest.raises(ValueError, match="101 of 1000"):
+        skips.add("one more", broken())
+    skips.seen = 5000
+    skips.add("and another", broken())
+
+
+def test_check_sources_opens_every_image(folder, tmp_path):
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:50])
+    (folder / "4.txt").unlink()
+    *lines, report = check_sources(open_sources(folder))
+    assert len(lines) == 2 and "4.png" in lines[0] and "3.png" in lines[1]
+    assert report.startswith(f"{folder}: 4 pictures; skipped 2:") and "1 empty caption" in report
+
+
+def test_a_check_names_everything_and_its_file_has_all(folder, monkeypatch):
+    rows = [f"gone{n}.png,x" for n in range(30)] + ["0.png,a boat", "1.png,"]
+    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    monkeypatch.setattr("blip2_lab.data.left_out.SHOWN", 10)
+    out = io.StringIO()
+    sources, _ = find_sources(folder)
+    lines = list(check_sources(sources, out))
+    assert sum(line.startswith("missing file: ") for line in lines) == 11 and "missing file: 20 more" in lines
+    assert "--out FILE writes all" in "".join(check_sources(sources))
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [one["sample"].rpartition(" ")[2] for one in found if one["cause"] == "missing file"] == [
+        str(n) for n in range(2, 32)
+    ]
+    assert Counter(one["cause"] for one in found) == {
+        "missing file": 30,
+        "empty caption": 1,
+        "picture without a row": 4,
+        "text file beside a table": 6,
+    }
+    assert all(one["source"] == str(folder) and one["message"] for one in found)
+    assert lines[-1].startswith(f"{folder}: 1 pictures; skipped 31: 30 missing file, 1 empty caption; not listed 10: ")
+
+
+def test_a_check_of_a_source_without_a_usable_picture_names_all_and_fails(folder):
+    (folder / "captions.csv").write_text("file,caption\nx.png,a\ny.png,b\n")
+    sources, _ = find_sources(folder)
+    lines = []
+    with pytest.raises(ValueError, match="there is no picture with a text that can be used"):
+        lines.extend(check_sources(sources))
+    lines = []
+    with pytest.raises(ValueError):
+        for line in check_sources(sources):
+            lines.append(line)
+    assert sum("there is no file" in line for line in lines) == 2
+
+
+def test_a_check_notes_copies_and_long_captions(folder):
+    (folder / "1.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "2.txt").write_text("word " * 40)
+    *notes, _ = check_sources(open_sources(folder))
+    assert len(notes) == 2 and "1 pictures are copies of others (1.png of 0.png)" in notes[0]
+    assert "1 pictures have a caption of more than 32 words (2.png)" in notes[1]
+
+
+def test_parts_of_a_shard_that_are_not_read_are_named_by_a_check(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(stream, "PNG")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, content in (("0.png", stream.getvalue()), ("0.txt", b"x"), ("0.json", b'{"boxes": [[0, 0, 1, 1]]}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    named, report = check_sources(open_sources(tmp_path))
+    assert named.startswith("unread part: sample '0/0': a box has another form") and "1 pictures; skipped 1" in report
+
+
+def test_rows_that_were_left_out_are_in_the_log_once(tmp_path):
+    source = listed_pictures(20)
+    source.left_out = [LeftOut("captions.csv, line 3", "missing file", "there is no file")]
+    for _ in range(2):  # and when the run goes on
+        skips = SkipLog(Mixture([source]), 0.1, tmp_path / "skipped.jsonl")
+        assert skips.report() == "skipped 1 of 21 examples: 1 missing file"
+    (line,) = (tmp_path / "skipped.jsonl").read_text().splitlines()
+    entry = {"sample": "x: captions.csv, line 3", "cause": "missing file", "message": "there is no file"}
+    assert json.loads(line) == entry | {"opened": True}
+    source.left_out = []  # the table was mended: what the file says of an earlier one does not count
+    assert SkipLog(Mixture([source]), 0.1, tmp_path / "skipped.jsonl").report() == "nothing was skipped"

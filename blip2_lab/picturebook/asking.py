@@ -514,6 +514,17 @@ INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "nothing there": (_nothing_there, 3),
 }
 
+#: The intentions that a T5 learns last: two sizes, lists, and every question that is answered by yes or no.
+HARD = (
+    "size",
+    "inventory",
+    "some listed",
+    "colors",
+    "count",
+    "nothing there",
+    *(name for name in INTENTIONS if name.endswith(" check")),
+)
+
 
 def ask(scene: Scene, rng: Random, intention: str) -> Question | None:
     """A question of this intention in one of its wordings, or None if the scene allows none."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import cache, partial
 from random import Random
 
-from .asking import INTENTIONS, NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
+from .asking import HARD, INTENTIONS, NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
 from .facts import FACTS
 from .scene import (
     CATEGORIES,
@@ -170,12 +170,12 @@ def prompt(question: str, rng: Random) -> str:
     return (QUESTION_PROMPTS[0] if form < 0.85 else QUESTION_PROMPTS[1]).format(question)
 
 
-def visitors_question(seed: int, index: int) -> tuple[str, str]:
+def visitors_question(seed: int, index: int, hard: bool = False) -> tuple[str, str]:
     """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; half of them of an intention drawn
-    with equal shares."""
+    with equal shares, `hard`: among those that are learned last."""
     rng = Random(f"visitors question {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
-    among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, tuple(INTENTIONS)),)
+    among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, HARD if hard else tuple(INTENTIONS)),)
     asked = ask_anything(scene, rng, among)
     return f"{word_sums(scene, rng)} {prompt(asked.text, rng)}", asked.answer
 

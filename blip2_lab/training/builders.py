@@ -255,6 +255,19 @@ def new_stage1(parts: Stage1Parts, image_width: int, runs_dir: Path) -> Stage1Mo
 # ----------------------------------------------------------------------------------- from a recipe to a task
 
 
+def _start(task: Task, recipe: Recipe, runs_dir: Path) -> Task:
+    """The task of a frozen part, with the weights of `model.start`, if there is one."""
+    if not recipe.model.start:
+        return task
+    if recipe.task != "t5":
+        raise ValueError(f"model.start is for a T5, and {recipe.name} trains a part of another kind: leave it out")
+    trained, new = load_language_model(recipe.model.start, runs_dir).model.state_dict(), task.model.state_dict()
+    if {name: tensor.shape for name, tensor in trained.items()} != {name: tensor.shape for name, tensor in new.items()}:
+        raise ValueError(f"{recipe.model.start} has another size or vocabulary than {recipe.name}")
+    task.model.load_state_dict(trained)
+    return task
+
+
 def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches | None = None) -> Task:
     """The task of this recipe; its frozen models are read from `runs_dir`. `batches`: of `open_batches`, where the
     recipe's own images are open already."""
@@ -262,9 +275,9 @@ def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches |
     runs_dir = Path(runs_dir)
     if isinstance(recipe.model, OwnPart):
         check_recipe(recipe)
-        return own_parts.build_task(recipe, batches or open_batches(recipe, runs_dir))
+        return _start(own_parts.build_task(recipe, batches or open_batches(recipe, runs_dir)), recipe, runs_dir)
     if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):
-        return pretraining.build_task(recipe, runs_dir)
+        return _start(pretraining.build_task(recipe, runs_dir), recipe, runs_dir)
     check_recipe(recipe)
     if isinstance(recipe.data, ImageTextData) and batches is None:
         batches = open_batches(recipe, runs_dir)

@@ -6,6 +6,8 @@ import torch
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training import batches, builders
+from blip2_lab.training.recipes.registry import get
+from blip2_lab.training.recipes.schema import override
 
 
 def encoder(layers: int = 2) -> ImageEncoder:
@@ -85,3 +87,17 @@ def test_frozen_models_have_16_bits_on_a_gpu(tmp_path, monkeypatch):
     assert builders.frozen_dtype("facebook/opt-2.7b", is_encoder_decoder=False) == torch.float16
     assert builders.frozen_dtype("google/flan-t5-xl", is_encoder_decoder=True) == torch.bfloat16
     assert builders.frozen_dtype("micro-t5", is_encoder_decoder=True) == torch.float32  # made here, and small
+
+
+def test_a_t5_goes_on_from_a_trained_one(tmp_path):
+    recipe = get("micro-flan-t5")
+    started = builders.build_task(override(recipe, "model.start="), tmp_path)
+    with torch.no_grad():
+        started.model.shared.weight.mul_(2)
+    started.save(tmp_path / "micro-t5" / "model")
+    task = builders.build_task(recipe, tmp_path)
+    assert all(torch.equal(*pair) for pair in zip(task.model.parameters(), started.model.parameters(), strict=True))
+    with pytest.raises(ValueError, match="another size or vocabulary"):
+        builders.build_task(override(recipe, "model.size=M"), tmp_path)
+    with pytest.raises(ValueError, match="is for a T5"):
+        builders.build_task(override(get("micro-bert"), "model.start=micro-t5"), tmp_path)

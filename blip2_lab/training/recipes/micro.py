@@ -51,12 +51,22 @@ MICRO = (
     ),
     Recipe(
         "micro-t5",
-        "encoder-decoder language model from text alone, instruction-trained: the FlanT5",
+        "encoder-decoder language model from text alone: the T5",
         "55 min on one core",
         "t5",
-        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=4000, batch_size=64, weight_decay=0.01),
+        OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, steps=2600, batch_size=64, weight_decay=0.01),
         MicroPart("S"),
         SyntheticTextData(lessons_until=1000, review_from=1800, sentences_from=1500, questions_from=2200),
+        eval_every=500,
+    ),
+    Recipe(
+        "micro-flan-t5",
+        "the T5, trained on with instructions in a visitor's words: the FlanT5",
+        SEE_PLAN,
+        "t5",
+        OptimConfig(lr=6e-4, min_lr=5e-5, warmup_steps=50, steps=1400, batch_size=64, weight_decay=0.01),
+        MicroPart("S", start="micro-t5"),
+        SyntheticTextData(seed=1, questions_from=0, hard_from=0),
         eval_every=500,
     ),
     Recipe(
@@ -123,6 +133,7 @@ SHIPPED_STEPS = {
     "micro-vit": 2500,
     "micro-bert": 1000,
     "micro-t5": 4000,
+    "micro-flan-t5": 2500,
     "micro-stage1": 1200,
     "micro-stage2": 1600,
     "micro-retrieval": 1000,
@@ -163,7 +174,7 @@ OWN = Recipe(
 )
 
 #: The same one size up ("M"), for a night on a laptop: as many steps, with wider and deeper parts.
-LARGER = ("micro-vit", "micro-t5", "micro-bert", "micro-stage1", "micro-stage2", "micro-retrieval")
+LARGER = ("micro-vit", "micro-t5", "micro-flan-t5", "micro-bert", "micro-stage1", "micro-stage2", "micro-retrieval")
 
 
 def _larger(recipe: Recipe) -> Recipe:

@@ -58,7 +58,7 @@ def needs(recipe: Recipe, recipes: Mapping[str, Recipe] = RECIPES) -> tuple[str,
         names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))
         names += (recipe.model.language_model,)
         return tuple(name for name in names if name in RECIPES)
-    if isinstance(recipe.model, FineTuneParts):
+    if isinstance(recipe.model, FineTuneParts | MicroPart):
         return tuple(name for name in (recipe.model.start,) if name in RECIPES)
     return ()
 

@@ -49,10 +49,12 @@ def require(
 class MicroPart:
     """A frozen model of the miniature.
 
-    size  a key of the tables in models/micro.py: S or M
+    size   a key of the tables in models/micro.py: S or M
+    start  a trained T5 to go on from: the name of a recipe or run, or a folder; empty: from nothing
     """
 
     size: str = "S"
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Stage2Parts:
     """
 
     stage1: str = "micro-stage1"
-    language_model: str = "micro-t5"
+    language_model: str = "micro-flan-t5"
     pretrained: bool = True
     max_text_tokens: int = 32
     match_embeddings: bool = False
@@ -141,7 +143,7 @@ class BridgeParts:
 
     bridge: str = "linear"
     image_encoder: str = "micro-vit"
-    language_model: str = "micro-t5"
+    language_model: str = "micro-flan-t5"
     image_size: int | None = None
     num_visual_tokens: int | None = None
     width: int = 768
@@ -189,6 +191,7 @@ class SyntheticTextData:
     review_from     from this batch on, a part of its examples are lessons again; none: never
     sentences_from  from this batch on, the T5 reads sentences, too (`pretraining.T5Task`)
     questions_from  from this batch on, most of its examples are questions in a visitor's words; none: never
+    hard_from       from this batch on, half of these have the intentions that are learned last; none: never
     """
 
     seed: int = 0
@@ -196,9 +199,10 @@ class SyntheticTextData:
     review_from: int | None = None
     sentences_from: int = 0
     questions_from: int | None = None
+    hard_from: int | None = None
 
     def __post_init__(self) -> None:
-        require(self, "seed", "lessons_until", "review_from", "sentences_from", "questions_from", least=0)
+        require(self, "seed", "lessons_until", "review_from", "sentences_from", "questions_from", "hard_from", least=0)
 
 
 @dataclass(frozen=True)

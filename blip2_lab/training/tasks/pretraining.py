@@ -58,7 +58,7 @@ MASKED_SHARE = 0.15  # of the words, as in BERT
 #: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
 #: of its queries are 8 times smaller, so they must learn 8 times slower.
 T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
-T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from", "questions_from")  # see T5Task
+T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from", "questions_from", "hard_from")  # see T5Task
 PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
 
 
@@ -178,6 +178,7 @@ class T5Task(TextTask):
                     for thousands of steps where "what color is the boat?" is answered with any color of the scene.
     questions_from  from this batch on most examples are questions in a visitor's words about word sums. Before, these
                     were a fifth, for 34 intentions, and after 2,000 batches 0.61 of them were answered rightly.
+    hard_from       from this batch on half of these have one of the intentions of `asking.HARD`.
 
     # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
@@ -192,19 +193,22 @@ class T5Task(TextTask):
         review_from: int | None = None,
         sentences_from: int = 0,
         questions_from: int | None = None,
+        hard_from: int | None = None,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.lessons_until = lessons_until
         self.review_from = review_from
         self.sentences_from = sentences_from
         self.questions_from = questions_from
+        self.hard_from = hard_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
         questions, lessons = self.shares(index)
         draw = Random(f"review {self.seed} {number}").random()
         if draw < questions:
-            return corpus.visitors_question(self.seed, number)
+            hard = self.hard_from is not None and index >= self.hard_from
+            return corpus.visitors_question(self.seed, number, hard)
         if draw < questions + lessons:
             return corpus.lesson(self.seed, number)
         since = index - self.sentences_from

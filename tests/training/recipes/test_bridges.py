@@ -27,7 +27,7 @@ def test_they_differ_from_stage_2_in_nothing_but_the_bridge():
         assert (each.optim, each.data, each.seed) == (STAGE2.optim, STAGE2.data, STAGE2.seed)
         assert each.model.language_model == STAGE2.model.language_model
         assert each.model.max_text_tokens == STAGE2.model.max_text_tokens and each.model.match_embeddings
-    assert needs(get("micro-linear")) == ("micro-vit", "micro-t5")
+    assert needs(get("micro-linear")) == ("micro-vit", "micro-flan-t5")
 
 
 @pytest.mark.parametrize("name", BRIDGES)

@@ -135,7 +135,7 @@ def test_a_sequence_comes_in_an_order_that_can_be_trained(sequence):
 
 
 def test_needs_are_in_order():
-    assert needs(get("micro-stage2")) == ("micro-vit", "micro-bert", "micro-stage1", "micro-t5")
+    assert needs(get("micro-stage2")) == ("micro-vit", "micro-bert", "micro-stage1", "micro-flan-t5")
     assert needs(get("micro-stage1")) == ("micro-vit", "micro-bert")
     alone = override(get("micro-stage2"), "model.pretrained=false")
     assert "micro-stage1" not in needs(alone) and "micro-bert" in needs(alone)

@@ -336,6 +336,10 @@ def test_most_examples_are_visitors_questions_at_last(t5_tokenizer):
     questions, lessons = ([made(4, n) for n in range(800)] for made in (corpus.visitors_question, corpus.lesson))
     assert not any(map(eq, before, questions)) and 0.55 < sum(map(eq, after, questions)) / 800 < 0.65
     assert 0.1 < sum(map(eq, after, lessons)) / 800 < 0.2
+    hard = T5Task(None, t5_tokenizer, 8, seed=4, questions_from=7, hard_from=8)
+    questions = [corpus.visitors_question(4, n, hard=True) for n in range(800)]
+    assert 0.55 < sum(map(eq, [hard.example(n, 8) for n in range(800)], questions)) / 800 < 0.65
+    assert [hard.example(n, 7) for n in range(800)] == after
 
 
 def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):

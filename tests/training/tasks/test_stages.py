@@ -67,6 +67,7 @@ def parts(tmp_path_factory) -> Path:
             model = new_opt(config)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    shutil.copytree(runs / "micro-t5", runs / "micro-flan-t5")
     return runs
 
 

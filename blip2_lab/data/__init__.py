@@ -7,6 +7,7 @@
     tables         CSV and JSON lines
     image_folder   a folder of your own images
     annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
+    composites     cut-out pictures, placed onto backgrounds: scenes of which everything is known
     shards         WebDataset shards and the Hugging Face hub
     mixture        several sources, mixed by weights: `open_sources`; everything left out, by name: `check_sources`
     augmentation   random crop and flip that keep captions true
@@ -16,6 +17,7 @@ Paper: section 3.4. Notebook: 08.
 """
 
 from blip2_lab.data.augmentation import Augmentation
+from blip2_lab.data.composites import Composites
 from blip2_lab.data.examples import AskedQuestion, Batch, Example, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Features, cached_features
 from blip2_lab.data.image_folder import ImageFolder
@@ -27,6 +29,7 @@ __all__ = [
     "AskedQuestion",
     "Augmentation",
     "Batch",
+    "Composites",
     "Example",
     "Features",
     "ImageFolder",

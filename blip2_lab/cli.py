@@ -231,7 +231,9 @@ def _help_with_settings(train: argparse.ArgumentParser) -> str:
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", default="micro", help='"micro" (shipped), a folder or a hub name (default micro)')
+    sub.add_argument(
+        "--model", default="micro", help='"micro" (shipped), a folder, a run or a hub name (default micro)'
+    )
     _precision_options(sub)
 
 
@@ -254,9 +256,10 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
 
     model = blip2_lab.load(args.model, **_options(args))
     if not answers and getattr(model, "image_encoder", ...) is None:
-        raise ValueError(
-            f"{args.model} is a stage 1 without its image encoder, which is kept elsewhere: it cannot read"
-        )
+        from blip2_lab.checkpoints.names import model_path
+        from blip2_lab.training.builders import load_stage1
+
+        model = load_stage1(str(model_path(args.model)), Path("runs")).to(args.device)
     if answers and not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
@@ -391,11 +394,15 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
+    from blip2_lab.checkpoints.names import RUNS
     from blip2_lab.doctor.run import diagnose_run, run_report
 
-    if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
-        return _doctor_model(args)
-    _print_findings(diagnose_run(args.what), run_report, args.json)
+    for run in (Path(args.what), RUNS / args.what):
+        if (run / "log.jsonl").is_file() or (run / "checkpoints").is_dir():
+            return _print_findings(diagnose_run(run), run_report, args.json)
+        if run.exists():
+            break
+    _doctor_model(args)
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
@@ -464,7 +471,7 @@ def _train_own(args: argparse.Namespace) -> None:
     runs = args.runs / (args.name or f"own-{_place_name(place)}{suffix}")
     if suffix:
         place = str(_write_composites(place, args.composites, runs / "composites"))
-    chosen = own_world.recipes_for(place, args.settings)
+    chosen = own_world.recipes_for(place, args.settings, args.runs)
     pipeline.run(chosen, runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
     folder = export(runs, runs / "model", stage2="own-stage2", scenes=0)
     say = (lambda _: None) if args.quiet else console.print_progress

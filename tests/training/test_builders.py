@@ -85,3 +85,89 @@ def test_frozen_models_have_16_bits_on_a_gpu(tmp_path, monkeypatch):
     assert builders.frozen_dtype("facebook/opt-2.7b", is_encoder_decoder=False) == torch.float16
     assert builders.frozen_dtype("google/flan-t5-xl", is_encoder_decoder=True) == torch.bfloat16
     assert builders.frozen_dtype("micro-t5", is_encoder_decoder=True) == torch.float32  # made here, and small
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Finished runs beside one another: a whole model, its stage 1, an image encoder, a BERT and a T5."""
+    import json
+
+    from transformers import BertConfig, BertForMaskedLM
+
+    from blip2_lab.checkpoints.load import save, save_stage1
+    from tests.tiny import build_tiny_model
+
+    folder, whole = tmp_path_factory.mktemp("place") / "runs", build_tiny_model()
+    save(whole, folder / "world" / "model")
+    save_stage1(whole.stage1, folder / "first" / "model")
+    parts = {"image_encoder": "eyes", "bert": "words"}
+    (folder / "first" / "recipe.json").write_text(json.dumps({"name": "first", "model": parts}))
+    whole.image_encoder.model.save_pretrained(folder / "eyes" / "model")
+    whole.language_model.model.save_pretrained(folder / "speech" / "model")
+    whole.language_model.tokenizer.save_pretrained(folder / "speech" / "model")
+    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)
+    bert = BertForMaskedLM(BertConfig(vocab_size=len(whole.stage1.tokenizer), **sizes, max_position_embeddings=64))
+    bert.save_pretrained(folder / "words" / "model")
+    whole.stage1.tokenizer.save_pretrained(folder / "words" / "model")
+    for run in folder.iterdir():
+        (run / "run.json").write_text("{}")
+    return folder
+
+
+def ways(runs, run: str) -> list[str]:
+    """A run's name in its folder of runs, its path, and the path of its model."""
+    return [run, str(runs / run), str(runs / run / "model")]
+
+
+def test_a_name_a_run_and_a_folder_stand_for_every_trained_part(runs):
+    from blip2_lab.checkpoints.load import load
+    from blip2_lab.training.recipes.schema import Stage1Parts
+
+    whole = load(runs / "world")
+    eyes, speech = whole.image_encoder.model.state_dict(), whole.language_model.model.state_dict()
+    for run in ("eyes", "world", "first"):  # an encoder alone, a whole model's, and that of a stage 1
+        for name in ways(runs, run):
+            found = builders.load_image_encoder(name, runs).model.state_dict()
+            assert all(torch.equal(found[key], value) for key, value in eyes.items()), name
+    for run in ("speech", "world"):
+        for name in ways(runs, run):
+            found = builders.load_language_model(name, runs).model.state_dict()
+            assert all(torch.equal(found[key], value) for key, value in speech.items()), name
+    for run in ("first", "world"):
+        for name in ways(runs, run):
+            found = builders.load_stage1(name, runs)
+            assert torch.equal(found.qformer.query_tokens, whole.stage1.qformer.query_tokens)
+            assert torch.equal(
+                *(state["encoder.layers.0.mlp.fc1.bias"] for state in (found.image_encoder.model.state_dict(), eyes))
+            )
+    for name in ways(runs, "words"):
+        assert builders.new_stage1(Stage1Parts(bert=name), 64, runs).qformer.config.width == 64
+
+
+def test_a_part_of_another_kind_is_one_sentence(runs):
+    from blip2_lab.training.recipes.schema import Stage1Parts
+
+    for run, kind in (("words", "bert"), ("speech", "t5")):
+        with pytest.raises(ValueError, match=rf"{run} is no image encoder: its type is '{kind}'"):
+            builders.load_image_encoder(run, runs)
+    for run, kind in (("words", "bert"), ("first", "stage 1"), ("eyes", "blip_2_vision_model")):
+        with pytest.raises(ValueError, match=rf"{run} is no language model: its type is '{kind}'"):
+            builders.load_language_model(run, runs)
+    for run in ("first", "world", "speech"):
+        with pytest.raises(ValueError, match=f"{run} is no text encoder"):
+            builders.new_stage1(Stage1Parts(bert=run), 64, runs)
+
+
+def test_a_model_is_found_by_the_name_of_its_run(runs, monkeypatch):
+    """In `runs`, for everything that takes `--model`; a folder of that name comes first."""
+    from blip2_lab.checkpoints.load import find_model
+    from blip2_lab.checkpoints.names import check_name, model_path
+
+    monkeypatch.chdir(runs.parent)
+    for name in ("world", "runs/world", "runs/world/model", str(runs / "world")):
+        check_name(name)
+        assert find_model(name).resolve() == runs / "world" / "model", name
+    with pytest.raises(ValueError, match="There is no folder elsewhere"):
+        check_name("elsewhere")
+    (runs.parent / "eyes" / "model").mkdir(parents=True)
+    assert model_path("eyes").resolve() == runs.parent / "eyes"

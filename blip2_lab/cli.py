@@ -475,11 +475,16 @@ def _train_own(args: argparse.Namespace) -> None:
     pipeline.run(chosen, runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
     folder = export(runs, runs / "model", stage2="own-stage2", scenes=0)
     say = (lambda _: None) if args.quiet else console.print_progress
-    print(own_world.report(chosen, runs, folder, say=say))
+    report = own_world.report(chosen, runs, folder, say=say)
+    print(report.text)
     model = shlex.quote(str(folder))
+    if report.good == frozenset():
+        print(f"the model is in {model}, but it does not look at the pictures: do not trust what it says about one")
+        return
     print(f"the finished model is in {model}: python app.py --model {model}")
-    print(f"or: blip2-lab ask PICTURE {shlex.quote(CAPTION_PROMPT)} --model {model}")
-    if Path(place).is_dir():
+    if report.good is None or report.good & {"captions", "questions"}:
+        print(f"or: blip2-lab ask PICTURE {shlex.quote(CAPTION_PROMPT)} --model {model}")
+    if Path(place).is_dir() and (report.good is None or "retrieval" in report.good):
         place = shlex.quote(place)
         search = f"blip2-lab search SENTENCE --folder {place} --model {model}"
         print(f"or: blip2-lab index {place} --model {model}, then {search}")

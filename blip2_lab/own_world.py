@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from blip2_lab.checkpoints.load import load
@@ -65,8 +65,17 @@ def recipes_for(place: str, changes: Sequence[str], others: Path = Path("runs"))
     ]
 
 
-def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable[[str], None] = print) -> str:
-    """Measure the exported model on the held-out pictures; writes NUMBERS and REPORT, and returns the latter's text."""
+@dataclass(frozen=True)
+class Report:
+    """The text of a report, and the parts of the model that use the pictures: captions, questions, retrieval; None
+    where nothing was held out to find that."""
+
+    text: str
+    good: frozenset[str] | None
+
+
+def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable[[str], None] = print) -> Report:
+    """Measure the exported model on the held-out pictures; writes NUMBERS and REPORT."""
     of_texts = next((recipe for recipe in recipes if isinstance(recipe.data, OwnTextData)), None)
     of_pictures = next(recipe for recipe in recipes if recipe.task == "stage2")
     batches = open_batches(of_pictures, runs_dir)
@@ -83,7 +92,10 @@ def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable
     text = "\n\n".join(texts) + "\n"
     (runs_dir / NUMBERS).write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (runs_dir / REPORT).write_text(text, encoding="utf-8")
-    return text
+    concluded = numbers.get("conclusions")
+    return Report(
+        text, None if concluded is None else frozenset(one["part"] for one in concluded if one["uses_pictures"])
+    )
 
 
 def _what_was_read(of_texts: Recipe, of_pictures: Recipe, runs_dir: Path) -> str:

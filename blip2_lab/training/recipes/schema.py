@@ -49,7 +49,7 @@ def require(
 class MicroPart:
     """A frozen model of the miniature.
 
-    size  a key of the tables in models/micro.py: S or M
+    size  a key of the tables in models/micro.py: XS, S or M
     """
 
     size: str = "S"

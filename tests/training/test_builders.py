@@ -171,3 +171,21 @@ def test_a_model_is_found_by_the_name_of_its_run(runs, monkeypatch):
         check_name("elsewhere")
     (runs.parent / "eyes" / "model").mkdir(parents=True)
     assert model_path("eyes").resolve() == runs.parent / "eyes"
+
+
+def test_a_plan_counts_the_parameters_of_a_model_that_is_here(runs):
+    from blip2_lab.checkpoints.load import load
+    from blip2_lab.training.planning.parameters import build_image_encoder, build_language_model, qformer_config
+    from blip2_lab.training.recipes.schema import Stage1Parts
+
+    def count(module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    whole = load(runs / "world")
+    for run in ("eyes", "world"):
+        assert count(build_image_encoder(str(runs / run))) == count(whole.image_encoder)
+    for run in ("speech", "world"):
+        assert count(build_language_model(str(runs / run))) == count(whole.language_model.model)
+    assert qformer_config(Stage1Parts(bert=str(runs / "words")), 64).width == 64
+    with pytest.raises(ValueError, match="are not known without a download"):
+        build_image_encoder(str(runs / "speech"))

@@ -125,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", _train, "train a recipe; an interrupted run is resumed", resumes)
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="from `blip2-lab recipes`, for example micro-all")
     train.add_argument("--on", metavar="PLACE", help=_ON_HELP)
+    most = "train own: --on is a folder of cut-outs; train on N scenes made from them (see `data composites`)"
+    train.add_argument("--composites", type=int, metavar="N", help=most)
     train.add_argument("--name", help="of the run's folder (default the recipe's, with --on also the place's)")
     train.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (default runs)"
@@ -137,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
     train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is still written")
 
-    data = command("data", None, "look at pictures with captions, or pack them into shards")
+    data = command("data", None, "look at pictures with captions, pack them into shards, or make scenes of cut-outs")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
     check = actions.add_parser("check", help="open every picture and report what is wrong, and how often")
     check.set_defaults(run=_data_check)
@@ -149,6 +151,16 @@ def parser() -> argparse.ArgumentParser:
         action.add_argument("--out" if action is check else "--left-out", type=Path, metavar="FILE", help=named)
     shards.add_argument("out", type=Path, metavar="OUT", help="a new folder for shard-000000.tar … and shards.json")
     shards.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures in a shard (default 1000)")
+    composites = actions.add_parser("composites", help="place cut-out pictures onto backgrounds, with captions")
+    composites.set_defaults(run=_data_composites)
+    cut = "pictures with a transparent ground, or with masks (duck.mask.png for duck.png), each with a sentence"
+    composites.add_argument("folder", metavar="FOLDER", help=cut)
+    composites.add_argument("out", type=Path, metavar="OUT", help="a new folder for scenes with captions.csv")
+    composites.add_argument("--scenes", type=int, default=500, metavar="N", help="how many (default 500)")
+    composites.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
+    composites.add_argument("--size", type=int, default=192, metavar="PIXELS", help="side of a picture (default 192)")
+    own = "pictures to place the cut-outs onto (default: the places of the picture book)"
+    composites.add_argument("--backgrounds", metavar="FOLDER", help=own)
 
     resumes = "stopped; with --out, the same `evaluate grounding` resumes after the last scene"
     evaluate = command("evaluate", _evaluate, "measure a model on held-out scenes", resumes)
@@ -219,7 +231,9 @@ def _help_with_settings(train: argparse.ArgumentParser) -> str:
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", default="micro", help='"micro" (shipped), a folder or a hub name (default micro)')
+    sub.add_argument(
+        "--model", default="micro", help='"micro" (shipped), a folder, a run or a hub name (default micro)'
+    )
     _precision_options(sub)
 
 
@@ -242,9 +256,10 @@ def _load(args: argparse.Namespace, *, answers: bool = True):
 
     model = blip2_lab.load(args.model, **_options(args))
     if not answers and getattr(model, "image_encoder", ...) is None:
-        raise ValueError(
-            f"{args.model} is a stage 1 without its image encoder, which is kept elsewhere: it cannot read"
-        )
+        from blip2_lab.checkpoints.names import model_path
+        from blip2_lab.training.builders import load_stage1
+
+        model = load_stage1(str(model_path(args.model)), Path("runs")).to(args.device)
     if answers and not hasattr(model, "stream"):
         raise ValueError(f"{args.model} has no language model (it is made for retrieval), so it cannot answer")
     return model
@@ -379,11 +394,15 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
+    from blip2_lab.checkpoints.names import RUNS
     from blip2_lab.doctor.run import diagnose_run, run_report
 
-    if not (Path(args.what) / "log.jsonl").is_file() and not (Path(args.what) / "checkpoints").is_dir():
-        return _doctor_model(args)
-    _print_findings(diagnose_run(args.what), run_report, args.json)
+    for run in (Path(args.what), RUNS / args.what):
+        if (run / "log.jsonl").is_file() or (run / "checkpoints").is_dir():
+            return _print_findings(diagnose_run(run), run_report, args.json)
+        if run.exists():
+            break
+    _doctor_model(args)
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
@@ -416,6 +435,8 @@ def _train(args: argparse.Namespace) -> None:
     recipe = registry.get(args.recipe or micro.OWN.name)
     if recipe.name == "own":
         return _train_own(args)
+    if args.composites is not None:
+        raise ValueError("--composites belongs to a world of your own: blip2-lab train own --on FOLDER --composites N")
     if args.on or args.name:
         recipe = _on_pictures(recipe, args.on, args.name)
     chosen = registry.with_settings(recipe, args.settings)
@@ -446,17 +467,25 @@ def _train_own(args: argparse.Namespace) -> None:
     from blip2_lab.training import pipeline
     from blip2_lab.training.recipes.own import CAPTION_PROMPT
 
-    chosen = own_world.recipes_for(args.on, args.settings)
-    runs = args.runs / (args.name or f"own-{_place_name(args.on)}")
+    place, suffix = args.on, "" if args.composites is None else "-composites"
+    runs = args.runs / (args.name or f"own-{_place_name(place)}{suffix}")
+    if suffix:
+        place = str(_write_composites(place, args.composites, runs / "composites"))
+    chosen = own_world.recipes_for(place, args.settings, args.runs)
     pipeline.run(chosen, runs, jobs=args.jobs, resume=not args.restart, progress=not args.quiet)
     folder = export(runs, runs / "model", stage2="own-stage2", scenes=0)
     say = (lambda _: None) if args.quiet else console.print_progress
-    print(own_world.report(chosen, runs, folder, say=say))
+    report = own_world.report(chosen, runs, folder, say=say)
+    print(report.text)
     model = shlex.quote(str(folder))
+    if report.good == frozenset():
+        print(f"the model is in {model}, but it does not look at the pictures: do not trust what it says about one")
+        return
     print(f"the finished model is in {model}: python app.py --model {model}")
-    print(f"or: blip2-lab ask PICTURE {shlex.quote(CAPTION_PROMPT)} --model {model}")
-    if Path(args.on).is_dir():
-        place = shlex.quote(args.on)
+    if report.good is None or report.good & {"captions", "questions"}:
+        print(f"or: blip2-lab ask PICTURE {shlex.quote(CAPTION_PROMPT)} --model {model}")
+    if Path(place).is_dir() and (report.good is None or "retrieval" in report.good):
+        place = shlex.quote(place)
         search = f"blip2-lab search SENTENCE --folder {place} --model {model}"
         print(f"or: blip2-lab index {place} --model {model}, then {search}")
 
@@ -524,6 +553,24 @@ def _data_check(args: argparse.Namespace) -> None:
     with args.out.open("w", encoding="utf-8") if args.out else nullcontext() as out:
         for line in check_sources(sources, out):
             print(line)
+
+
+def _data_composites(args: argparse.Namespace) -> None:
+    made = _write_composites(args.folder, args.scenes, args.out, args.seed, args.size, args.backgrounds)
+    print(f"{made}: {args.scenes} pictures with captions and questions; scenes.jsonl has what is where")
+
+
+def _write_composites(cutouts: str, scenes: int, out: Path, *options) -> Path:
+    """Write scenes of cut-outs, and say which cut-outs are left out. `options`: further ones of `Composites`."""
+    from blip2_lab.data.composites import Composites, write
+    from blip2_lab.data.mixture import SHOWN
+
+    composites = Composites(cutouts, *options)
+    for one in composites.left_out[:SHOWN]:
+        console.print_progress(f"{one.cause}: {one.message}")
+    if len(composites.left_out) > SHOWN:
+        console.print_progress(f"{len(composites.left_out) - SHOWN} more cut-outs are not used")
+    return write(composites, scenes, out, say=console.print_progress)
 
 
 def _data_shards(args: argparse.Namespace) -> None:

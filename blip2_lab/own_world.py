@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from blip2_lab.checkpoints.load import load
@@ -29,11 +29,14 @@ from blip2_lab.training.recipes.registry import get, with_settings
 from blip2_lab.training.recipes.schema import OwnTextData, Recipe
 from blip2_lab.training.tasks.own_parts import read_texts
 
+NAMED_PARTS = ("image_encoder", "bert", "language_model", "stage1", "start")  #: settings that name a trained part
 REPORT, NUMBERS = "report.md", "report.json"  #: in the folder of the world
 
 
-def recipes_for(place: str, changes: Sequence[str]) -> list[Recipe]:
+def recipes_for(place: str, changes: Sequence[str], others: Path = Path("runs")) -> list[Recipe]:
     """The recipes of the world of `place`, with steps for its number of pictures, and with settings changed.
+
+    A part that is named as a run in `others`, the folder beside which the world has its own, is that run.
 
     Raises ValueError for a stream, and for fewer than ten pictures, of which two are held out.
     """
@@ -44,15 +47,35 @@ def recipes_for(place: str, changes: Sequence[str]) -> list[Recipe]:
     count = sum(map(len, sources))
     if count < 10:
         raise ValueError(f"{place} has {count} pictures; a world needs at least 10, of which a fifth is held out")
-    return with_settings(
+    recipes = with_settings(
         get("own"),
         changes,
         prepare=lambda part: replace(scaled(part, count), data=replace(part.data, path=place)),
     )
+    own = {recipe.name for recipe in recipes}
+
+    def found(name: object) -> object:
+        is_run = isinstance(name, str) and name not in own and name != "micro" and (others / name / "model").is_dir()
+        return str(others / name) if is_run else name
+
+    return [
+        replace(recipe, model=replace(recipe.model, **{f.name: found(getattr(recipe.model, f.name)) for f in parts}))
+        for recipe in recipes
+        for parts in [[f for f in fields(recipe.model) if f.name in NAMED_PARTS]]
+    ]
 
 
-def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable[[str], None] = print) -> str:
-    """Measure the exported model on the held-out pictures; writes NUMBERS and REPORT, and returns the latter's text."""
+@dataclass(frozen=True)
+class Report:
+    """The text of a report, and the parts of the model that use the pictures: captions, questions, retrieval; None
+    where nothing was held out to find that."""
+
+    text: str
+    good: frozenset[str] | None
+
+
+def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable[[str], None] = print) -> Report:
+    """Measure the exported model on the held-out pictures; writes NUMBERS and REPORT."""
     of_texts = next((recipe for recipe in recipes if isinstance(recipe.data, OwnTextData)), None)
     of_pictures = next(recipe for recipe in recipes if recipe.task == "stage2")
     batches = open_batches(of_pictures, runs_dir)
@@ -69,7 +92,10 @@ def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable
     text = "\n\n".join(texts) + "\n"
     (runs_dir / NUMBERS).write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (runs_dir / REPORT).write_text(text, encoding="utf-8")
-    return text
+    concluded = numbers.get("conclusions")
+    return Report(
+        text, None if concluded is None else frozenset(one["part"] for one in concluded if one["uses_pictures"])
+    )
 
 
 def _what_was_read(of_texts: Recipe, of_pictures: Recipe, runs_dir: Path) -> str:

@@ -57,17 +57,22 @@ def train(capsys, pictures, tmp_path, monkeypatch):
     return start
 
 
-def test_from_a_folder_to_an_answer_and_a_search_hit(train, capsys, pictures, tmp_path):
+def test_from_a_folder_to_an_answer_and_a_search_hit(train, capsys, pictures, tmp_path, monkeypatch):
     text_file = tmp_path / "more.txt"
     text_file.write_text("the snarp sleeps under the zorp.\n\n" + "long " * 60 + "\n")
     code, out, _ = train(f"data.text_file={text_file}")
     world = tmp_path / "runs" / "own-my-things"
-    assert code == 0 and f"the finished model is in {world / 'model'}" in out.replace("'", "")
+    assert code == 0 and f"model is in {world / 'model'}" in out.replace("'", "")
     assert "own-vit: " in out and "own-opt" not in out
     report = (world / "report.md").read_text()
     assert report in out and "16 pictures, 4 others held out" in report and "| R@1 chance |" in report
     assert "read 16 captions, 16 questions with their answers and captions, 3 passages of" in report
     numbers = json.loads((world / "report.json").read_text())
+    learned = {one["part"] for one in numbers["conclusions"] if one["uses_pictures"]}
+    assert all(one["says"] in report for one in numbers["conclusions"]) and len(numbers["conclusions"]) == 3
+    assert ("do not trust what it says" in out) == (not learned)
+    assert ("or: blip2-lab ask" in out) == bool(learned & {"captions", "questions"})
+    assert ("or: blip2-lab index" in out) == ("retrieval" in learned)
     assert numbers["retrieval"]["pictures"] == numbers["pictures"] == 4
     assert numbers["questions"]["questions"] == 4 and 0 <= numbers["questions"]["picture"]["accuracy"] <= 1
 
@@ -77,13 +82,16 @@ def test_from_a_folder_to_an_answer_and_a_search_hit(train, capsys, pictures, tm
     known = set(re.findall(r"\w+", (pictures / "captions.csv").read_text() + text_file.read_text()))
     assert set(re.findall(r"\w+", answer)) <= known | set("a picture of question short answer".split())
     code, _, err = run(capsys, "ask", str(pictures / "3.png"), "a boat", "--model", model)
-    assert code == 0 and "I do not know the word 'boat'; I know " in err and "such as boat" not in err
+    assert code == 0 and 'I do not know the word "boat".' in err
 
+    monkeypatch.chdir(tmp_path)  # the world by its name, its stage 1 by its path: both are trained parts
+    assert run(capsys, "ask", str(pictures / "3.png"), "a picture of", "--model", "own-my-things")[:2] == (0, answer)
+    assert run(capsys, "index", str(pictures), "--model", str(world / "own-stage1"))[0] == 0
     assert run(capsys, "index", str(pictures), "--model", model)[0] == 0
     code, hits, _ = run(capsys, "search", "a grue zorp.", "--folder", str(pictures), "--model", model, "--top", "3")
     assert code == 0 and len(re.findall(r"\d+\.png", hits)) == 3
     code, _, err = run(capsys, "search", "a boat", "--folder", str(pictures), "--model", model)
-    assert code == 2 and "I do not know the word 'boat'" in err
+    assert code == 2 and 'do not know the word "boat"' in err
 
 
 def test_a_stopped_world_resumes_each_part_and_ends_in_the_same_weights(train, tmp_path, monkeypatch):
@@ -124,6 +132,45 @@ def test_a_decoder_and_a_folder_in_place_of_an_image_encoder(pictures):
     assert names("model.language_model=own-opt") == [n.replace("t5", "opt") for n in usual]
     assert names("model.bert=google-bert/bert-base-uncased") == usual[1:]
     assert names("model.language_model=google/flan-t5-small") == [n for n in usual if n != "own-t5"]
+
+
+def test_a_part_is_found_by_the_name_of_a_run_beside_the_world(pictures, tmp_path):
+    for name in ("my-eyes", "micro-t5"):
+        (tmp_path / "runs" / name / "model").mkdir(parents=True)
+    changes = ["model.image_encoder=my-eyes", "model.language_model=micro-t5", "own-stage1/model.bert=elsewhere"]
+    recipes = {r.name: r.model for r in own_world.recipes_for(str(pictures), changes, tmp_path / "runs")}
+    assert recipes["own-stage1"].image_encoder == str(tmp_path / "runs" / "my-eyes")
+    assert recipes["own-stage2"].language_model == str(tmp_path / "runs" / "micro-t5")
+    assert recipes["own-stage1"].bert == "elsewhere"  # nothing is there: a name of the hub
+    assert recipes["own-stage2"].stage1 == recipes["own-retrieval"].start == "own-stage1"
+    assert "own-t5" not in recipes and "own-bert" not in recipes
+
+
+def test_a_world_of_cut_outs_is_trained_on_scenes_made_from_them(capsys, tmp_path, monkeypatch):
+    from blip2_lab.training import pipeline
+
+    things = tmp_path / "things"
+    things.mkdir()
+    for name, color in (("zorp", "red"), ("blick", "blue")):
+        image = Image.new("RGBA", (20, 20))
+        image.paste(color, (2, 2, 18, 18))
+        image.save(things / f"{name}.png")
+        (things / f"{name}.txt").write_text(f"A {name}.")
+    started = []
+
+    def stop(recipes, runs, **_):
+        started.append((runs, {recipe.data.path for recipe in recipes}, recipes[0].optim.steps))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(pipeline, "run", stop)
+    words = ("train", "own", "--on", str(things), "--runs", str(tmp_path / "runs"), "--composites")
+    for says in ("placing 2 cut-outs in 12 scenes\n", ""):  # the second time, the scenes are there
+        assert run(capsys, *words, "12") == (2, "", f"{says}blip2-lab: enough\n")
+    runs = tmp_path / "runs" / "own-things-composites"
+    assert started[0] == started[1] and started[0][:2] == (runs, {str(runs / "composites")})
+    table = (runs / "composites" / "captions.csv").read_text()
+    assert "zorp" in table and "how many" in table and len(list((runs / "composites").glob("*.png"))) == 12
+    assert "other cut-outs or of another number" in complaint(capsys, *words, "13")
 
 
 def test_steps_scale_with_the_pictures_and_can_be_set(pictures):

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2_lab.checkpoints.names import model_path
 from blip2_lab.common.files import make_readable
 from blip2_lab.common.images import open_image
 from blip2_lab.models.vision_encoder import ImageEncoder
@@ -83,9 +84,7 @@ def summary(image_features: Tensor) -> Tensor:
 
 def load(name_or_path: str | Path) -> DrawnWorld | None:
     """The drawn world of a model's folder ("micro": the shipped one), or None: real weights know more than drawings."""
-    from blip2_lab.checkpoints.load import MICRO
-
-    path = (MICRO if str(name_or_path) == "micro" else Path(name_or_path)) / FILE
+    path = model_path(name_or_path) / FILE
     if not path.is_file():
         return None
     from safetensors.torch import load_file

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from blip2_lab.chat.conversation import Conversation, EncodedImage, Turn
+from blip2_lab.checkpoints.names import model_path
 from blip2_lab.interpret.attribution import METHODS
 from blip2_lab.interpret.targets import ItcScore, ItmScore, WordScore, answer_words
 from blip2_lab.models.stage2 import Stage2Model
@@ -43,9 +43,7 @@ class Origin:
 
 def method_of(name: str) -> str:
     """The measured choice for a model by its name or folder, else `QUICK`."""
-    from blip2_lab.checkpoints.load import MICRO
-
-    path = (MICRO if name == "micro" else Path(name)) / "grounding.json"
+    path = model_path(name) / "grounding.json"
     if not path.is_file():
         return QUICK
     chosen = json.loads(path.read_text(encoding="utf-8")).get("recommended")

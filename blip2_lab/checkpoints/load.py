@@ -31,7 +31,7 @@ from blip2_lab.checkpoints.huggingface import (
     write_transformers,
 )
 from blip2_lab.checkpoints.key_maps import load_strictly
-from blip2_lab.checkpoints.names import check_name
+from blip2_lab.checkpoints.names import MICRO, check_name, model_path
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.quantize import check_method
@@ -39,7 +39,6 @@ from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder
 
-MICRO = Path(__file__).parents[1] / "assets" / "micro"
 DTYPES = {
     **dict.fromkeys(("float32", "fp32"), torch.float32),
     **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
@@ -54,7 +53,8 @@ def load(
     quantize: str | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> Stage2Model | Stage1Model:
-    """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, or a hub name.
+    """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, a run's folder or
+    its name in `runs`, or a hub name.
 
     quantize  "int8", "int8-all" or "nf4" for the frozen models (models/quantize.py); None or "none": not quantized
     dtype     of the frozen models; by default float32 on a CPU (bfloat16 with quantization), and on a GPU as in the
@@ -121,12 +121,10 @@ def find_model(
         if not (MICRO / "config.json").is_file():
             raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")
         return MICRO
-    path = Path(name_or_path).expanduser()
+    path = model_path(name_or_path)
     if path.is_file() or lavis.is_lavis_folder(path):
         return path
     if path.is_dir():
-        if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
-            return path / "model"  # the folder of a training run
         if not (path / "config.json").is_file():
             raise ValueError(files.why_no_model(path))
         return path

@@ -1,8 +1,8 @@
 """Open images from users and data sets, with limits on format and size; list the images of a folder.
 
 `open_image` is where to begin: a path, bytes, an open file, an array or a PIL image becomes an upright RGB image, or it
-raises BrokenSample, whose message is one sentence. `image_list` accepts one image or several, `image_files` lists a
-folder.
+raises BrokenSample, whose message is one sentence. `open_cutout` keeps the transparency. `image_list` accepts one image
+or several, `image_files` lists a folder.
 
 Notes:
 
@@ -56,6 +56,37 @@ def open_image(source: ImageSource, formats: Sequence[str] = FORMATS) -> Image.I
     Raises BrokenSample, a ValueError of one sentence, when it is missing, too large, damaged, of another format, or no
     image at all.
     """
+    return _decoded(source, formats, _to_rgb)
+
+
+def open_cutout(source: ImageSource, mask: ImageSource | None = None) -> Image.Image:
+    """A thing on a transparent ground -> RGBA, upright, cut to what is visible of it.
+
+    mask  a gray image of the same size, white where the thing is; without one, the image's own transparency
+
+    Raises BrokenSample as `open_image` does, also for an image without transparency and for one without a thing.
+    """
+    image = _decoded(source, FORMATS, lambda image, name: _upright(image, name).convert("RGBA"))
+    name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "the picture"
+    if mask is not None:
+        ground = open_image(mask).convert("L")
+        if ground.size != image.size:
+            sizes = f"{ground.width} x {ground.height} pixels and the picture {image.width} x {image.height}"
+            raise BrokenSample("mask of another size", f"the mask of {name} has {sizes}: make them equal")
+        image.putalpha(ground)
+    lowest, highest = image.getchannel("A").getextrema()
+    if lowest == 255:
+        ways = "cut the thing out, or put a mask beside it, white where the thing is"
+        raise BrokenSample("not cut out", f"{name} has no transparent ground: {ways}")
+    if highest < 128:
+        raise BrokenSample("not cut out", f"{name} is transparent everywhere: nothing of it can be seen")
+    return image.crop(image.getchannel("A").point(lambda value: 255 * (value >= 128)).getbbox())
+
+
+def _decoded(
+    source: ImageSource, formats: Sequence[str], decode: Callable[[Image.Image, str], Image.Image]
+) -> Image.Image:
+    """Open any source, check its size, and decode its pixels. Raises BrokenSample."""
     if isinstance(source, Image.Image):
         name, image = "the picture", source
     elif isinstance(source, np.ndarray):
@@ -71,7 +102,7 @@ def open_image(source: ImageSource, formats: Sequence[str] = FORMATS) -> Image.I
     if not width * height:
         raise BrokenSample("not a picture", f"{name} has no pixels: it is {width} x {height}")
     try:
-        return _to_rgb(image, name)
+        return decode(image, name)
     except BrokenSample:
         raise
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
@@ -149,6 +180,15 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if type(image) is Image.Image and image.mode == "RGB" and not image.info:
         return image  # in memory, without rotation or transparency: batches of these are frequent
+    image = _upright(image, name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """The first frame with 8 bits a channel, rotated by its EXIF tag."""
     if getattr(image, "n_frames", 1) > 1:
         image.seek(0)
     image.load()
@@ -164,10 +204,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             span = f"from {values.min()} to {values.max()}"
             raise BrokenSample("not a picture", f"{name} has pixels of 32 bits {span}: use 8 or 16 bits")
         image = Image.fromarray((values.astype(np.int64) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image
 
 
 # ------------------------------------------------------------------------------------------------------- several images

@@ -7,6 +7,7 @@
     tables         CSV and JSON lines
     image_folder   a folder of your own images
     annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
+    composites     cut-out pictures, placed onto backgrounds: scenes of which everything is known
     shards         WebDataset shards on disk
     streams        shards at addresses, and the Hugging Face hub
     mixture        several sources, mixed by weights: `open_sources`
@@ -18,6 +19,7 @@ Paper: section 3.4. Notebook: 08.
 """
 
 from blip2_lab.data.augmentation import Augmentation
+from blip2_lab.data.composites import Composites
 from blip2_lab.data.examples import AskedQuestion, Batch, Example, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Features, cached_features
 from blip2_lab.data.image_folder import ImageFolder
@@ -30,6 +32,7 @@ __all__ = [
     "AskedQuestion",
     "Augmentation",
     "Batch",
+    "Composites",
     "Example",
     "Features",
     "ImageFolder",

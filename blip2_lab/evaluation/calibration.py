@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from blip2_lab.checkpoints.load import MICRO
+from blip2_lab.checkpoints.names import model_path
 
 FILE = "calibration.json"  #: beside the weights that it was fitted to
 BINS = 10
@@ -53,7 +53,7 @@ class Calibration:
 
 def load(name: str | Path) -> Calibration | None:
     """The calibration beside the weights of a model: "micro" or a folder; None where it was never measured."""
-    path = (MICRO if name == "micro" else Path(name)) / FILE
+    path = model_path(name) / FILE
     return Calibration(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 

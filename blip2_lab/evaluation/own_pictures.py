@@ -10,7 +10,10 @@ Notes:
   frequent among these questions (majority), and retrieval at random (chance).
 * Intervals are 95 %, by drawing *pictures* with replacement (bootstrap): texts of one picture are not independent.
   BLEU-4 has none, because it is of the corpus. CIDEr's word weights stay those of all pictures.
-* Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture.
+* Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture
+  (`conclusions`).
+* Questions that begin alike ("how many", "what is") are also measured by themselves: their most frequent answer is a
+  harder baseline than that of all questions.
 * A complete BLIP-2 may carry a stage 1 that its training did not change: fine-tuning on captions keeps the one that it
   started from. Retrieval by the shipped stage 1 is left out, with a sentence, because it is no result of that training.
 * Pictures that the model was trained on are not told apart. Keep some in a folder of their own to measure with.
@@ -23,7 +26,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -41,6 +44,7 @@ from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 
 RANKS = (1, 5, 10)
+FEWEST = 5  #: questions with one beginning that are measured by themselves
 SHORTLIST = 128  #: candidates that ITM re-ranks, as in the paper
 MOST_TEXTS = 5000  #: captions in the gallery; COCO's test set has as many pictures
 GUEST = (
@@ -102,13 +106,43 @@ def evaluate_on(
     elif any(own.captions):
         say(f"searching among {len(own.features)} pictures and their captions")
         report["retrieval"] = retrieval_scores(retrieval.require_stage1(model), own, batch_size)
-    for part, measure in (("captions", "CIDEr"), ("questions", "accuracy")):
-        if part in report and report[part]["gain"][measure]["low"] <= 0:
-            report["notes"].append(
-                f"{part}: with another picture the model does as well (the interval of the difference contains 0), so "
-                "nothing shows that it uses the pictures"
-            )
+    report["conclusions"] = [asdict(one) for one in conclusions(report)]
     return report
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the measurement of one part shows. `uses_pictures`: it is better than with other pictures, or by chance, by
+    more than the interval. `says`: one sentence."""
+
+    part: str
+    uses_pictures: bool
+    says: str
+
+
+def conclusions(report: dict) -> list[Conclusion]:
+    """What the numbers of captions, questions and retrieval say about the model."""
+    results = []
+    for part, measure in (("captions", "CIDEr"), ("questions", "accuracy")):
+        if part not in report:
+            continue
+        with_picture, other = (report[part][name][measure] for name in ("picture", "shuffled_picture"))
+        gain = report[part]["gain"][measure]
+        numbers = f"{measure} {with_picture:.3f}, with another picture {other:.3f}"
+        if part == "questions":
+            numbers += f", the most frequent answer {report[part]['majority']['accuracy']:.3f}"
+        looks = gain["low"] > 0
+        why = "" if looks else "; the interval of the difference contains 0, so nothing shows that it uses the pictures"
+        says = f"{part}: it {'looks' if looks else 'does not look'} at the pictures ({numbers}{why})"
+        results.append(Conclusion(part, looks, says))
+    if "retrieval" in report:
+        scores = report["retrieval"]["picture"]["itm_text_to_image"]
+        count, chance = report["retrieval"]["pictures"], report["retrieval"]["chance"]["text_to_image"]["R@1"]
+        better = scores["R@1_low"] > chance
+        verdict = "it finds pictures by their captions" if better else "it finds hardly more than chance"
+        numbers = f"{scores['R@1']:.1%} of the captions find their picture first among {count}, by chance {chance:.1%}"
+        results.append(Conclusion("retrieval", better, f"retrieval: {verdict} ({numbers})"))
+    return results
 
 
 def draw_pictures(place: str | os.PathLike, most: int = 1000) -> Drawn:
@@ -262,16 +296,37 @@ def _questions(
             texts = [template.format(question.text) for _, question in chunk]
             answers[name] += model.language_model.generate(prompts[[row for row, _ in chunk]], texts, decoding)
     sums: dict[str, list[float]] = {}
+    marks: dict[str, list[float]] = {}
     for name, given in answers.items():
+        marks[name] = [answer_accuracy(answer, question) for (_, question), answer in zip(asked, given, strict=True)]
         right = dict.fromkeys(rows, 0.0)
-        for (row, question), answer in zip(asked, given, strict=True):
-            right[row] += answer_accuracy(answer, question)
+        for (row, _), mark in zip(asked, marks[name], strict=True):
+            right[row] += mark
         sums[name] = list(right.values())
         low, high = metrics.bootstrap_interval(sums[name], counts)
         report[name] = {"accuracy": sum(sums[name]) / len(asked), "low": low, "high": high}
     report["majority"]["answer"] = answers["majority"][0]
     report["gain"] = {"accuracy": _gain(sums["picture"], sums["shuffled_picture"], counts)}
+    report["beginnings"] = _by_beginning([question for _, question in asked], marks)
     return report
+
+
+def _by_beginning(questions: Sequence[AskedQuestion], marks: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """The accuracies of questions that begin with the same two words, `FEWEST` or more, the most frequent first."""
+    groups: dict[str, list[int]] = {}
+    for place, question in enumerate(questions):
+        groups.setdefault(" ".join(question.text.lower().split()[:2]), []).append(place)
+    result: dict[str, dict[str, float]] = {}
+    for beginning, places in sorted(groups.items(), key=lambda item: -len(item[1])):
+        if len(places) < FEWEST:
+            continue
+        usual = Counter(questions[i].answer for i in places).most_common(1)[0][0]
+        result[beginning] = {"questions": len(places)} | {
+            name: sum(marks[name][i] for i in places) / len(places)
+            for name in ("picture", "no_picture", "shuffled_picture")
+        }
+        result[beginning]["majority"] = sum(answer_accuracy(usual, questions[i]) for i in places) / len(places)
+    return result
 
 
 def answer_accuracy(answer: str, question: AskedQuestion) -> float:
@@ -338,7 +393,7 @@ def _recalls(scores: Tensor, right: Tensor, pictures: Tensor | None = None) -> d
 
 def own_table(report: dict) -> str:
     """A report of `evaluate_on` as Markdown: each measure beside its baselines, with 95 % intervals over pictures."""
-    lines = [f"{report['place']}: {report['read']}"]
+    lines = [f"{report['place']}: {report['read']}", "", *(f"- {one['says']}" for one in report["conclusions"])]
     if found := report.get("captions"):
         lines += [
             "",
@@ -357,6 +412,12 @@ def own_table(report: dict) -> str:
         names = ("picture", "no_picture", "shuffled_picture", "majority")
         cells = [f"{found[n]['accuracy']:.3f} ({found[n]['low']:.3f}–{found[n]['high']:.3f})" for n in names]
         lines.append(f"| {', '.join(ways)} | {' | '.join(cells)} | {_difference(found['gain']['accuracy'])} |")
+        if len(found["beginnings"]) > 1:
+            lines += ["", "| questions that begin with | how many | picture | no picture | shuffled | majority |"]
+            lines.append("|---" * 6 + "|")
+            for beginning, scores in found["beginnings"].items():
+                cells = [f"{scores[name]:.3f}" for name in names]
+                lines.append(f"| {beginning} | {scores['questions']} | {' | '.join(cells)} |")
     if found := report.get("retrieval"):
         where = f"{found['pictures']} pictures and {found['captions']} captions"
         lines += ["", f"| retrieval among {where} | R@1 | R@5 | R@10 | R@1 shuffled | R@1 chance |", "|---" * 6 + "|"]
@@ -368,7 +429,7 @@ def own_table(report: dict) -> str:
                 cells.append(f"{found['chance'][direction]['R@1']:.3f}")
                 name = direction.replace("_", " ").replace("image", "picture")
                 lines.append(f"| {name}, {label} | {' | '.join(cells)} |")
-    return "\n".join(lines + ["", *(f"note: {note}" for note in report["notes"])]).rstrip()
+    return "\n".join([*lines, "", *(f"note: {note}" for note in report["notes"])]).rstrip()
 
 
 def _cell(scores: dict[str, float], name: str) -> str:

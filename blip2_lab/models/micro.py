@@ -1,10 +1,11 @@
-"""The micro model's configurations in transformers' classes: ViT, BERT, T5 and OPT, in two sizes each.
+"""The micro model's configurations in transformers' classes: ViT, BERT, T5 and OPT, in three sizes each.
 
 Each `micro_…_config` returns one; `SIZES` is the table of their sizes.
 
 Notes:
 
-* Heads have width 64 and widths are multiples of 64, as NF4 requires. The shipped model has size "S".
+* Heads have width 64 and widths are multiples of 64, as NF4 requires. The shipped model has size "S"; "XS" is for a few
+  hundred pictures.
 * Vocabularies have a spare row: transformers' BLIP-2 layout needs an id for `<image>`.
 
 Paper: section 3.4 (frozen image encoders and language models). Notebooks: 01, 10.
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
 
 SIZES = {
     "image encoder": {  # without the last layer, which BLIP-2 drops
+        "XS": dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=2, intermediate_size=512),
         "S": dict(hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768),
         "M": dict(hidden_size=320, num_hidden_layers=8, num_attention_heads=5, intermediate_size=1280),
     },
     "BERT": {  # the Q-Former, initialized from it, has the same sizes
+        "XS": dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512),
         "S": dict(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=768),
         "M": dict(hidden_size=384, num_hidden_layers=8, num_attention_heads=6, intermediate_size=1536),
     },
     "T5": {
+        "XS": dict(d_model=128, d_kv=64, d_ff=256, num_layers=2, num_decoder_layers=2, num_heads=2),
         "S": dict(d_model=256, d_kv=64, d_ff=512, num_layers=4, num_decoder_layers=3, num_heads=6),
         "M": dict(d_model=384, d_kv=64, d_ff=1024, num_layers=6, num_decoder_layers=6, num_heads=6),
     },
     "OPT": {
+        "XS": dict(hidden_size=128, ffn_dim=512, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=128),
         "S": dict(hidden_size=256, ffn_dim=1024, num_hidden_layers=4, num_attention_heads=4, word_embed_proj_dim=256),
         "M": dict(hidden_size=384, ffn_dim=1536, num_hidden_layers=6, num_attention_heads=6, word_embed_proj_dim=384),
     },

@@ -138,6 +138,15 @@ def _background(place: str, time: str, style: str, size: int, layout: int) -> Im
     return pen.rubbed().convert("RGB").reduce(factor)
 
 
+def background(place: str, time: str, size: int, layout: int) -> Image.Image:
+    """A place without things, as RGB of `size` x `size` pixels, in one of `LAYOUTS` arrangements.
+
+    Raises ValueError for an unknown place or time, or a `size` outside 16 to 2048.
+    """
+    _check(Scene((), place, time), size)
+    return _background(place, time, "flat", size, layout % LAYOUTS).copy()
+
+
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 

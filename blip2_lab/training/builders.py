@@ -160,18 +160,33 @@ def load_image_encoder(name: str, runs_dir: Path) -> ImageEncoder:
         state = drop_unused_eva_keys(dict(read_tensors([file])))
         return freeze(eva_encoder(state, dtype, "cpu"))
     folder = folder_of(name, runs_dir)
-    if _is_blip2(folder):  # a whole model: its image encoder
-        with hf_logging_off():
-            return freeze(load(folder).image_encoder.to(dtype))
+    kind = _kind(folder)
+    if kind == STAGE1:  # its image encoder, which its run's recipe names
+        return freeze(load_stage1(name, runs_dir).image_encoder.to(dtype))
     with hf_logging_off():
-        if "clip-vit" in name:
+        if kind == BLIP2:  # a whole model: its image encoder
+            return freeze(load(folder).image_encoder.to(dtype))
+        if kind.startswith("clip"):
             return freeze(ImageEncoder.from_clip(folder).to(dtype))
+        if kind != "blip_2_vision_model":
+            raise ValueError(_other_kind(name, kind, "an image encoder", "CLIP, a run of own-vit, or a BLIP-2"))
         return freeze(ImageEncoder(Blip2VisionModel.from_pretrained(folder, dtype=dtype)))
 
 
-def _is_blip2(folder: Path) -> bool:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder.is_dir() else {}
-    return config.get("model_type") == "blip-2"
+BLIP2, STAGE1 = "blip-2", "stage 1"
+
+
+def _kind(folder: Path) -> str:
+    """What a folder holds: transformers' model type, or `STAGE1` for a stage-1 model of this package."""
+    if not folder.is_dir():
+        return "LAVIS file"
+    if is_stage1_folder(folder):
+        return STAGE1
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+
+
+def _other_kind(name: str, kind: str, wanted: str, known: str) -> str:
+    return f"{name} is no {wanted.partition(' ')[2]}: its type is {kind!r}, and {wanted} is wanted ({known})"
 
 
 def eva_file() -> Path:
@@ -195,13 +210,16 @@ def load_language_model(name: str, runs_dir: Path, max_text_tokens: int = 32) ->
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     path = folder_of(name, runs_dir)
-    if _is_blip2(path):  # a whole model: its language model
+    kind = _kind(path)
+    if kind == BLIP2:  # a whole model: its language model
         with hf_logging_off():
             language_model = getattr(load(path), "language_model", None)
         if language_model is None:
             raise ValueError(f"{name} has no language model: give a BLIP-2 that generates, or a language model")
         language_model.max_text_tokens = max_text_tokens
         return language_model
+    if kind in (STAGE1, "bert", "blip_2_vision_model") or kind.startswith("clip"):
+        raise ValueError(_other_kind(name, kind, "a language model", "a T5, an OPT, or a BLIP-2"))
     with hf_logging_off():
         tokenizer = AutoTokenizer.from_pretrained(path)
         is_encoder_decoder = AutoConfig.from_pretrained(path).is_encoder_decoder
@@ -220,6 +238,8 @@ def new_stage1(parts: Stage1Parts, image_width: int, runs_dir: Path) -> Stage1Mo
     from transformers import AutoTokenizer, BertForMaskedLM
 
     path = folder_of(parts.bert, runs_dir)
+    if (kind := _kind(path)) != "bert":
+        raise ValueError(_other_kind(parts.bert, kind, "a text encoder", "a BERT, from which the Q-Former starts"))
     with hf_logging_off():
         bert, tokenizer = BertForMaskedLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     if tokenizer.bos_token_id is None:

@@ -77,7 +77,19 @@ def test_an_oracle_beats_every_baseline(monkeypatch, model, folder):
     assert questions["shuffled_picture"]["accuracy"] == 0  # no neighbours have the same color
     assert questions["majority"]["answer"] == "red" and questions["majority"]["accuracy"] == pytest.approx(2 / 6)
     assert questions["gain"]["accuracy"] == {"value": 1, "low": 1, "high": 1}
-    assert not any("does as well" in note for note in report["notes"])
+    assert [(one["part"], one["uses_pictures"]) for one in report["conclusions"]][:2] == [
+        ("captions", True),
+        ("questions", True),
+    ]
+    assert questions["beginnings"] == {
+        "what color": {
+            "questions": 6,
+            "picture": 1,
+            "no_picture": 0,
+            "shuffled_picture": 0,
+            "majority": pytest.approx(2 / 6),
+        }
+    }
     table = own_table(report)
     assert "majority: red" in table and "6 by equal answer" in table and "| CIDEr |" in table
 
@@ -87,7 +99,12 @@ def test_a_model_without_eyes_is_told(monkeypatch, model, folder):
     report = evaluate_on(model, constant, batch_size=4)
     assert report["questions"]["picture"]["accuracy"] == report["questions"]["majority"]["accuracy"]
     assert report["captions"]["gain"]["CIDEr"]["value"] == 0
-    assert [note.split(":")[0] for note in report["notes"]] == ["captions", "questions"]
+    blind = [one for one in report["conclusions"] if one["part"] != "retrieval"]
+    assert [one["part"] for one in blind] == ["captions", "questions"] and not any(
+        one["uses_pictures"] for one in blind
+    )
+    for one in blind:
+        assert "it does not look at the pictures" in one["says"] and one["says"] in own_table(report)
 
 
 def test_a_measure_of_real_answers_runs_whole(model, folder):
@@ -127,8 +144,9 @@ def test_a_guest_stage1_is_not_reported(monkeypatch, folder, tmp_path):
     with torch.no_grad():
         model.language_projection.weight.add_(0.1)  # fine-tuned on captions
     assert own_pictures.has_guest_stage1(model)
-    monkeypatch.setattr(own_pictures, "_captions", lambda *_: {"gain": {"CIDEr": {"low": 1}}})
-    monkeypatch.setattr(own_pictures, "_questions", lambda *_: {"gain": {"accuracy": {"low": 1}}})
+    for part, measure in (("_captions", "CIDEr"), ("_questions", "accuracy")):
+        scores = {name: {measure: 1.0} for name in ("picture", "shuffled_picture", "majority")}
+        monkeypatch.setattr(own_pictures, part, lambda *_, s=scores, m=measure: s | {"gain": {m: {"low": 1}}})
     report = evaluate_on(model, draw_pictures(folder), batch_size=4)
     assert "retrieval" not in report and report["notes"] == [own_pictures.GUEST]
     with torch.no_grad():
@@ -155,3 +173,28 @@ def test_what_cannot_be_measured_is_said(model, folder, tmp_path):
     (tmp_path / "a.txt").write_text("a cat")
     with pytest.raises(ValueError, match="at least 2 pictures"):
         evaluate_on(model, draw_pictures(tmp_path))
+
+
+def test_conclusions_by_hand():
+    """The lower end of the interval decides, not the value."""
+
+    def of(accuracy_low: float, recall_low: float) -> list[bool]:
+        questions = {name: {"accuracy": 0.5} for name in ("picture", "shuffled_picture", "majority")}
+        questions["gain"] = {"accuracy": {"value": 0.2, "low": accuracy_low, "high": 0.4}}
+        scores = {"R@1": 0.3, "R@1_low": recall_low}
+        chance = {"text_to_image": {"R@1": 0.1}}
+        found = {"pictures": 10, "picture": {"itm_text_to_image": scores}, "chance": chance}
+        return [one.uses_pictures for one in own_pictures.conclusions({"questions": questions, "retrieval": found})]
+
+    assert of(0.01, 0.11) == [True, True]
+    assert of(0.0, 0.1) == [False, False]
+
+
+def test_questions_that_begin_alike_are_measured_by_themselves():
+    asked = [AskedQuestion(f"How many {n}?", (answer,)) for n, answer in enumerate(["two", "two", "two", "one", "one"])]
+    asked += [AskedQuestion("is there a cat?", ("yes",))] * 4
+    marks = {"picture": [1, 1, 0, 0, 0, 1, 1, 1, 1], "no_picture": [0] * 9, "shuffled_picture": [1] * 9}
+    found = own_pictures._by_beginning(asked, {**marks, "majority": [0] * 9})
+    assert found == {
+        "how many": {"questions": 5, "picture": 0.4, "no_picture": 0, "shuffled_picture": 1, "majority": 0.6}
+    }

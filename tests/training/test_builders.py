@@ -101,3 +101,107 @@ def test_a_t5_goes_on_from_a_trained_one(tmp_path):
         builders.build_task(override(recipe, "model.size=M"), tmp_path)
     with pytest.raises(ValueError, match="is for a T5"):
         builders.build_task(override(get("micro-bert"), "model.start=micro-t5"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Finished runs beside one another: a whole model, its stage 1, an image encoder, a BERT and a T5."""
+    import json
+
+    from transformers import BertConfig, BertForMaskedLM
+
+    from blip2_lab.checkpoints.load import save, save_stage1
+    from tests.tiny import build_tiny_model
+
+    folder, whole = tmp_path_factory.mktemp("place") / "runs", build_tiny_model()
+    save(whole, folder / "world" / "model")
+    save_stage1(whole.stage1, folder / "first" / "model")
+    parts = {"image_encoder": "eyes", "bert": "words"}
+    (folder / "first" / "recipe.json").write_text(json.dumps({"name": "first", "model": parts}))
+    whole.image_encoder.model.save_pretrained(folder / "eyes" / "model")
+    whole.language_model.model.save_pretrained(folder / "speech" / "model")
+    whole.language_model.tokenizer.save_pretrained(folder / "speech" / "model")
+    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)
+    bert = BertForMaskedLM(BertConfig(vocab_size=len(whole.stage1.tokenizer), **sizes, max_position_embeddings=64))
+    bert.save_pretrained(folder / "words" / "model")
+    whole.stage1.tokenizer.save_pretrained(folder / "words" / "model")
+    for run in folder.iterdir():
+        (run / "run.json").write_text("{}")
+    return folder
+
+
+def ways(runs, run: str) -> list[str]:
+    """A run's name in its folder of runs, its path, and the path of its model."""
+    return [run, str(runs / run), str(runs / run / "model")]
+
+
+def test_a_name_a_run_and_a_folder_stand_for_every_trained_part(runs):
+    from blip2_lab.checkpoints.load import load
+    from blip2_lab.training.recipes.schema import Stage1Parts
+
+    whole = load(runs / "world")
+    eyes, speech = whole.image_encoder.model.state_dict(), whole.language_model.model.state_dict()
+    for run in ("eyes", "world", "first"):  # an encoder alone, a whole model's, and that of a stage 1
+        for name in ways(runs, run):
+            found = builders.load_image_encoder(name, runs).model.state_dict()
+            assert all(torch.equal(found[key], value) for key, value in eyes.items()), name
+    for run in ("speech", "world"):
+        for name in ways(runs, run):
+            found = builders.load_language_model(name, runs).model.state_dict()
+            assert all(torch.equal(found[key], value) for key, value in speech.items()), name
+    for run in ("first", "world"):
+        for name in ways(runs, run):
+            found = builders.load_stage1(name, runs)
+            assert torch.equal(found.qformer.query_tokens, whole.stage1.qformer.query_tokens)
+            assert torch.equal(
+                *(state["encoder.layers.0.mlp.fc1.bias"] for state in (found.image_encoder.model.state_dict(), eyes))
+            )
+    for name in ways(runs, "words"):
+        assert builders.new_stage1(Stage1Parts(bert=name), 64, runs).qformer.config.width == 64
+
+
+def test_a_part_of_another_kind_is_one_sentence(runs):
+    from blip2_lab.training.recipes.schema import Stage1Parts
+
+    for run, kind in (("words", "bert"), ("speech", "t5")):
+        with pytest.raises(ValueError, match=rf"{run} is no image encoder: its type is '{kind}'"):
+            builders.load_image_encoder(run, runs)
+    for run, kind in (("words", "bert"), ("first", "stage 1"), ("eyes", "blip_2_vision_model")):
+        with pytest.raises(ValueError, match=rf"{run} is no language model: its type is '{kind}'"):
+            builders.load_language_model(run, runs)
+    for run in ("first", "world", "speech"):
+        with pytest.raises(ValueError, match=f"{run} is no text encoder"):
+            builders.new_stage1(Stage1Parts(bert=run), 64, runs)
+
+
+def test_a_model_is_found_by_the_name_of_its_run(runs, monkeypatch):
+    """In `runs`, for everything that takes `--model`; a folder of that name comes first."""
+    from blip2_lab.checkpoints.load import find_model
+    from blip2_lab.checkpoints.names import check_name, model_path
+
+    monkeypatch.chdir(runs.parent)
+    for name in ("world", "runs/world", "runs/world/model", str(runs / "world")):
+        check_name(name)
+        assert find_model(name).resolve() == runs / "world" / "model", name
+    with pytest.raises(ValueError, match="There is no folder elsewhere"):
+        check_name("elsewhere")
+    (runs.parent / "eyes" / "model").mkdir(parents=True)
+    assert model_path("eyes").resolve() == runs.parent / "eyes"
+
+
+def test_a_plan_counts_the_parameters_of_a_model_that_is_here(runs):
+    from blip2_lab.checkpoints.load import load
+    from blip2_lab.training.planning.parameters import build_image_encoder, build_language_model, qformer_config
+    from blip2_lab.training.recipes.schema import Stage1Parts
+
+    def count(module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    whole = load(runs / "world")
+    for run in ("eyes", "world"):
+        assert count(build_image_encoder(str(runs / run))) == count(whole.image_encoder)
+    for run in ("speech", "world"):
+        assert count(build_language_model(str(runs / run))) == count(whole.language_model.model)
+    assert qformer_config(Stage1Parts(bert=str(runs / "words")), 64).width == 64
+    with pytest.raises(ValueError, match="are not known without a download"):
+        build_image_encoder(str(runs / "speech"))

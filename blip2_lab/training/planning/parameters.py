@@ -13,14 +13,17 @@ Paper: section 3.4, Tables 2 and 5. Notebook: 08.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from blip2_lab.checkpoints.catalog import BERT, IMAGE_ENCODERS, LANGUAGE_MODELS, language_config
+from blip2_lab.checkpoints.names import model_path
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.micro import (
     micro_bert_config,
@@ -37,6 +40,9 @@ from blip2_lab.training.planning.large_models import LARGE_VITS, LLAMAS, large_v
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import FineTuneParts, ImageTextData, MicroPart, Recipe, Stage1Parts, Stage2Parts
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 # ------------------------------------------------------------------------------------------ models from their sizes
 
 
@@ -52,7 +58,8 @@ def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncode
             return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
         if name in LARGE_VITS:
             return large_vit(name, image_size or 224)
-        encoder = ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit")))
+        config = _stored(name, "vision_config", "blip_2_vision_model") or micro_vit_config(_micro_size(name, "vit"))
+        encoder = ImageEncoder.from_config(config)
         return at_resolution(encoder, image_size) if image_size else encoder
 
 
@@ -65,6 +72,8 @@ def build_language_model(name: str) -> nn.Module:
             return new(language_config(known))
         if name in LLAMAS:
             return llama(name)
+        if config := _stored(name, "text_config", "t5", "opt"):
+            return new_t5(config) if config.model_type == "t5" else new_opt(config)
         recipe = registry.RECIPES.get(name)
         kind = recipe.task if recipe and recipe.task in ("t5", "opt") else "t5"
         size, vocab_size = _micro_size(name, kind), vocab_size_of(kind)
@@ -83,7 +92,8 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
     )
     if parts.bert == BERT.hub:
         return QFormerConfig(**shared)
-    bert = micro_bert_config(vocab_size_of("bert"), _micro_size(parts.bert, "bert"))
+    bert = _stored(parts.bert, "", "bert")
+    bert = bert or micro_bert_config(vocab_size_of("bert"), _micro_size(parts.bert, "bert"))
     return QFormerConfig(
         vocab_size=bert.vocab_size,
         width=bert.hidden_size,
@@ -93,6 +103,24 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
         max_positions=bert.max_position_embeddings,
         **shared,
     )
+
+
+def _stored(name: str, part: str, *kinds: str) -> PretrainedConfig | None:
+    """The configuration of a model that is here (its folder, its run, or the run's name), of one of these kinds, or of
+    that `part` of a whole BLIP-2; else None."""
+    file = model_path(name) / "config.json"
+    if not file.is_file():
+        return None
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    if stored.get("model_type") == "blip-2":
+        stored = stored.get(part, {})
+    if stored.get("model_type") not in kinds:
+        return None
+    from transformers import Blip2VisionConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = stored["model_type"]
+    return (Blip2VisionConfig if kind == "blip_2_vision_model" else CONFIG_MAPPING[kind]).from_dict(stored)
 
 
 def _micro_size(name: str, task: str) -> str:

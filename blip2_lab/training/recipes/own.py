@@ -47,80 +47,69 @@ EPOCHS = {
 }
 
 
-def _optim(lr: float, steps: int, **others) -> OptimConfig:
-    return OptimConfig(lr=lr, warmup_steps=steps // 10, steps=steps, batch_size=32, **others)
+def _part(
+    name: str, summary: str, model: OwnPart | Stage1Parts | Stage2Parts | FineTuneParts, data: ImageTextData, **optim
+) -> Recipe:
+    """A part with its smallest number of steps. Its task is its name without `own-`."""
+    steps = EPOCHS[name][1]
+    settings = OptimConfig(warmup_steps=steps // 10, steps=steps, batch_size=32, **optim)
+    return Recipe(name, summary, DEPENDS, name.removeprefix("own-"), settings, model, data, eval_every=50)
 
 
 OWN_WORLD = (
-    Recipe(
+    _part(
         "own-vit",
         "image encoder from your pictures alone: what is in a masked patch",
-        DEPENDS,
-        "vit",
-        _optim(1e-3, 400),
         OwnPart(),
         replace(PICTURES, cached_views=0),
-        eval_every=100,
+        lr=1e-3,
     ),
-    Recipe(
+    _part(
         "own-bert",
         "masked words in your captions: what the Q-Former starts from, with a tokenizer of your words",
-        DEPENDS,
-        "bert",
-        _optim(1e-3, 300, weight_decay=0.01),
         OwnPart(),
         TEXTS,
-        eval_every=100,
+        lr=1e-3,
+        weight_decay=0.01,
     ),
-    Recipe(
+    _part(
         "own-t5",
         "encoder-decoder language model from your captions and texts",
-        DEPENDS,
-        "t5",
-        _optim(1e-3, 600, min_lr=1e-4, weight_decay=0.01),
         OwnPart(),
         TEXTS,
-        eval_every=100,
+        lr=1e-3,
+        min_lr=1e-4,
+        weight_decay=0.01,
     ),
-    Recipe(
+    _part(
         "own-opt",
         "decoder language model from your captions and texts",
-        DEPENDS,
-        "opt",
-        _optim(1e-3, 400, weight_decay=0.01),
         OwnPart(),
         TEXTS,
-        eval_every=100,
+        lr=1e-3,
+        weight_decay=0.01,
     ),
-    Recipe(
+    _part(
         "own-stage1",
         "Q-Former, representation learning on your pictures: ITC + ITM + ITG (section 3.2)",
-        DEPENDS,
-        "stage1",
-        _optim(5e-4, 400),
         Stage1Parts("micro", "own-bert", num_query_tokens=16, embed_width=128, max_text_tokens=64),
         PICTURES,
-        eval_every=100,
+        lr=5e-4,
     ),
-    Recipe(
+    _part(
         "own-stage2",
         "Q-Former, generative learning on your pictures with the frozen language model (section 3.3)",
-        DEPENDS,
-        "stage2",
-        _optim(1e-3, 300, min_lr=5e-5),
         Stage2Parts("own-stage1", "own-t5", max_text_tokens=64, match_embeddings=True),
         PICTURES,
-        eval_every=50,
+        lr=1e-3,
+        min_lr=5e-5,
     ),
-    Recipe(
+    _part(
         "own-retrieval",
         "stage 1's Q-Former, fine-tuned for search on your pictures (section 4.4)",
-        DEPENDS,
-        "retrieval",
-        _optim(1e-4, 100),
         FineTuneParts("own-stage1", max_text_tokens=64, train_image_encoder=False),
         PICTURES,
-        eval_every=50,
+        lr=1e-4,
     ),
 )
 OWN_WORLD += (

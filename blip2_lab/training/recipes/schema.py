@@ -49,7 +49,7 @@ def require(
 class MicroPart:
     """A frozen model of the miniature.
 
-    size   a key of the tables in models/micro.py: S or M
+    size   a key of the tables in models/micro.py: XS, S or M
     start  a trained T5 to go on from: the name of a recipe or run, or a folder; empty: from nothing
     """
 

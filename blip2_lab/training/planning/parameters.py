@@ -52,7 +52,7 @@ def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncode
             return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
         if name in LARGE_VITS:
             return large_vit(name, image_size or 224)
-        encoder = ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit")))
+        encoder = ImageEncoder.from_config(micro_vit_config(_micro_size(name, "vit", "mae")))
         return at_resolution(encoder, image_size) if image_size else encoder
 
 
@@ -95,9 +95,9 @@ def qformer_config(parts: Stage1Parts, image_width: int) -> QFormerConfig:
     )
 
 
-def _micro_size(name: str, task: str) -> str:
+def _micro_size(name: str, *tasks: str) -> str:
     recipe = registry.RECIPES.get(name)
-    if recipe is None or recipe.task != task or not isinstance(recipe.model, MicroPart):
+    if recipe is None or recipe.task not in tasks or not isinstance(recipe.model, MicroPart):
         known = [row.hub for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT)] + [
             *LARGE_VITS,
             *LLAMAS,

@@ -461,9 +461,9 @@ def repeatable(model: Model, pixels: Tensor) -> Finding:
 
 
 FORWARD_CHECKS = {
-    "attention": kernels_that_ran,
     "padding": padding,
     "batch = single": batch_is_single,
+    "attention": kernels_that_ran,
     "fused = written out": kernels_agree,
     "repeats": repeatable,
 }

@@ -22,15 +22,17 @@ def small():
 
 @pytest.fixture
 def few_layers(monkeypatch):
-    config = micro_vit_config()
-    config.num_hidden_layers = 1
-    monkeypatch.setattr("blip2_lab.training.tasks.pretraining.micro_vit_config", lambda size: config)
-    return config
+    def config(size: str):
+        found = micro_vit_config(size)
+        found.num_hidden_layers = 1
+        return found
+
+    monkeypatch.setattr("blip2_lab.training.tasks.pretraining.micro_vit_config", config)
 
 
 def test_batches_are_functions_of_their_number(small, few_layers, tmp_path):
     task, again = (builders.build_task(small, tmp_path) for _ in range(2))
-    assert isinstance(task, MaeTask) and few_layers.num_hidden_layers == 2
+    assert isinstance(task, MaeTask) and task.model.config.num_hidden_layers == 2
     first, second = task.batch(0), task.batch(1)
     assert first["pixels"].shape == (2, 3, 96, 96) and first["noise"].shape == (2, 64)
     assert all(torch.equal(first[name], again.batch(0)[name]) for name in first)
@@ -74,12 +76,12 @@ def test_the_loss_falls(few_layers, tmp_path, small):
     task = builders.build_task(small, tmp_path)
     batch = task.batch(0)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-3)
-    first = float(task.compute_losses(batch)["total"])
+    first = task.compute_losses(batch)["total"].item()
     for _ in range(15):
         task.compute_losses(batch)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert float(task.compute_losses(batch)["total"]) < 0.8 * first
+    assert task.compute_losses(batch)["total"].item() < 0.8 * first
 
 
 def test_settings_out_of_range():

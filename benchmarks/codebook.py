@@ -48,7 +48,7 @@ def read_linearly(features: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
 
 
 def read_codes(codes: Tensor, labels: Tensor, asked: Tensor, count: int) -> Tensor:
-    """The most frequent label of each code -> the answers for asked long[Q]; for an unseen code the most frequent one."""
+    """The most frequent label of each code -> the answers for asked long[Q]; unseen codes: the most frequent of all."""
     table = torch.zeros(count, int(labels.max()) + 1).index_put_((codes, labels), torch.ones(()), accumulate=True)
     best = table.argmax(dim=1)
     best[table.sum(dim=1) == 0] = table.sum(dim=0).argmax()

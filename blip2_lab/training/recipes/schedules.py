@@ -7,10 +7,10 @@ examples, in the same order.
 
 Notes:
 
-* `in_miniature` keeps the shares of a schedule: the warm-up as a share of the steps, and the last learning rate as a
-  share of the largest. The largest is the miniature's, 1e-3, since the text of FlanT5-XL gives none.
+* What is kept of a schedule: the warm-up as a share of the steps, and the last learning rate as a share of the largest.
+  The largest is the miniature's, 1e-3, since the text of FlanT5-XL gives none.
 * The paper: 2,000 of 80,000 steps, from 1e-4 to 5e-5. The description of FlanT5-XL: 10,000 steps and 1e-6; its number
-  of steps is not in the text, so the recipe's 20,000 are assumed.
+  of steps is not in the text, so the 20,000 of `flant5-xl-stage2` are assumed.
 * Batches have the same size in both, 64. The text's are 86 times the paper's, which a miniature cannot follow: its
   64,000 examples would be 11 steps.
 
@@ -22,29 +22,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from blip2_lab.training.recipes.micro import MICRO
-from blip2_lab.training.recipes.paper import PAPER
-from blip2_lab.training.recipes.relatives import FLANT5
-from blip2_lab.training.recipes.schema import OptimConfig, Recipe
+from blip2_lab.training.recipes.schema import Recipe
 
 STAGE2 = next(recipe for recipe in MICRO if recipe.name == "micro-stage2")
-OF_THE_PAPER = next(recipe for recipe in PAPER if recipe.name == "paper-stage2-vit-g-flant5-xl")
-OF_FLANT5 = next(recipe for recipe in FLANT5 if recipe.name == "flant5-xl-stage2")
 
 
-def in_miniature(optim: OptimConfig, full: OptimConfig) -> OptimConfig:
-    """`optim` with the schedule of `full`: the same shares of warm-up and of the last learning rate."""
-    warmup = round(optim.steps * full.warmup_steps / full.steps)
-    return replace(optim, warmup_steps=warmup, min_lr=optim.lr * full.min_lr / full.lr)
-
-
-def _scheduled(name: str, whose: str, full: Recipe) -> Recipe:
-    summary = f"micro-stage2 with the learning rates of {whose}, in miniature"
-    return replace(
-        STAGE2, name=name, summary=summary, cost="not measured", optim=in_miniature(STAGE2.optim, full.optim)
-    )
+def _scheduled(name: str, whose: str, warmup_steps: int, min_lr: float) -> Recipe:
+    optim = replace(STAGE2.optim, warmup_steps=warmup_steps, min_lr=min_lr)
+    summary = f"micro-stage2 with the schedule of {whose} in miniature"
+    return replace(STAGE2, name=name, summary=summary, cost="not measured", optim=optim)
 
 
 MICRO_SCHEDULES = (
-    _scheduled("micro-schedule-paper", "the paper", OF_THE_PAPER),
-    _scheduled("micro-schedule-flant5", "the described BLIP-2-FlanT5-XL", OF_FLANT5),
+    _scheduled("micro-schedule-paper", "the paper", warmup_steps=25, min_lr=5e-4),
+    _scheduled("micro-schedule-flant5", "the described BLIP-2-FlanT5-XL", warmup_steps=500, min_lr=1e-5),
 )

@@ -164,13 +164,15 @@ def parser() -> argparse.ArgumentParser:
 
     resumes = "stopped; with --out, the same `evaluate grounding` resumes after the last scene"
     evaluate = command("evaluate", _evaluate, "measure a model on held-out scenes", resumes)
-    what = "scenes: answers, captions, retrieval (default); grounding: are its attention and attribution maps right?"
-    evaluate.add_argument("benchmark", nargs="?", default="scenes", choices=("scenes", "grounding"), help=what)
+    what = "scenes: answers, captions, retrieval (default); grounding: are its attention and attribution maps right? "
+    what += "referring: does it find the box of the thing that is meant?"
+    benchmarks = ("scenes", "grounding", "referring")
+    evaluate.add_argument("benchmark", nargs="?", default="scenes", choices=benchmarks, help=what)
     _model_options(evaluate)
     evaluate.add_argument("--on", metavar="PLACE", help="measure on your own pictures, in any form of train --on")
     most = "with --on: at most so many, drawn at random (default 1000)"
     evaluate.add_argument("--pictures", type=int, default=1000, metavar="N", help=most)
-    evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding 300)")
+    evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding, referring 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
     evaluate.add_argument("--book", type=int, default=1, metavar="SEED", help="which scenes (default 1, the card's)")
     evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="width of an answer's search (default 1)")
@@ -502,7 +504,7 @@ def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
         print(
             f"the model is in {model}, but it did not learn from the pictures: blip2-lab doctor {folder} names causes"
         )
-    elif recipe.task in ("vit", "bert", "t5", "opt"):
+    elif recipe.task in ("vit", "mae", "bert", "t5", "opt"):
         print(f"the finished part is in {model}")
     elif recipe.task in ("stage1", "retrieval"):  # no language model
         pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
@@ -641,6 +643,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         return _evaluate_on(args)
     if args.benchmark == "grounding":
         return _grounding(args)
+    if args.benchmark == "referring":
+        return _referring(args)
     from blip2_lab.chat import conversation
     from blip2_lab.evaluation import calibration
     from blip2_lab.evaluation.natural import Asker
@@ -658,8 +662,9 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_on(args: argparse.Namespace) -> None:
-    if args.benchmark == "grounding":
-        raise ValueError("grounding needs scenes whose truth is known, so it cannot be measured --on other pictures")
+    if args.benchmark != "scenes":
+        needs = f"{args.benchmark} needs scenes whose truth is known"
+        raise ValueError(f"{needs}, so it cannot be measured --on other pictures")
     from blip2_lab.evaluation.own_pictures import draw_pictures, evaluate_on, own_table
 
     console.check_writable(args.out)
@@ -684,6 +689,18 @@ def _grounding(args: argparse.Namespace) -> None:
     if args.out:
         report |= {"name": args.model, "queries": query_probes.evaluate_queries(model, **options)}
         print(f"written: {write(args.out, report, model)}")
+
+
+def _referring(args: argparse.Namespace) -> None:
+    from blip2_lab.evaluation.referring import evaluate_referring, referring_table
+    from blip2_lab.models.retrieval import require_stage1
+
+    console.check_writable(args.out)
+    options = dict(scenes=300 if args.scenes is None else args.scenes, split=args.split, seed=args.book)
+    report = evaluate_referring(require_stage1(_load(args, answers=False)), **options, say=console.print_progress)
+    if args.out:
+        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(referring_table(report))
 
 
 def _app(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import data_speed, load, retrieval, stage1_step, stage2_step, wait_policy
+from benchmarks import codebook, data_speed, load, retrieval, stage1_step, stage2_step, wait_policy
 from benchmarks.measure import flops, kept_bytes, largest, own_clock, peak_memory, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.models.retrieval import read_gallery, search
@@ -148,3 +148,22 @@ def test_the_policies_take_turns_and_their_ratio_is_printed(monkeypatch, capsys)
     assert asked == [(None, 2), ("PASSIVE", 2)] * 2
     out = capsys.readouterr().out
     assert "training step: PASSIVE is 8.00 times as fast (8.00 to 8.00)" in out and "answer: PASSIVE is 1.00" in out
+
+
+def test_readers_of_codes_and_of_features_by_hand():
+    labels = torch.tensor([0, 0, 1, 2])
+    assert codebook.read_codes(torch.tensor([0, 0, 0, 2]), labels, torch.tensor([0, 1, 2]), 3).tolist() == [0, 0, 2]
+    features = torch.tensor([[1.0, 0], [1.1, 0], [0, 1.0], [-1.0, -1.0]])
+    assert codebook.read_linearly(features, labels, features).tolist() == labels.tolist()
+    centers = torch.tensor([[1.05, 0], [0, 1.0], [-1.0, -1.0]])
+    spread = (features - features.mean(dim=0)).square().sum()
+    assert codebook.lost_variance(features, centers) == pytest.approx(float(0.005 / spread), rel=1e-4)
+
+
+def test_more_codes_lose_less_than_few(tmp_path):
+    from tests.tiny import build_tiny_model
+
+    rows = codebook.measure(build_tiny_model("t5").image_encoder, 12, 6, [2, 40])
+    assert [row["what"] for row in rows[1:]] == ["2 codes", "40 codes", "continuous features"]
+    assert rows[1]["lost"] > rows[2]["lost"] > 0 and rows[2]["bits"] == pytest.approx(5.32, abs=0.01)
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("kind", "color", "size"))

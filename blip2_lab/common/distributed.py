@@ -78,9 +78,10 @@ def sum_across_ranks(x: Tensor) -> Tensor:
 def shard(module: nn.Module, device: torch.device) -> nn.Module:
     """FSDP2: every rank keeps a shard of each parameter, of its gradient and of its optimizer state.
 
-    The layers of frozen stacks (language model, image encoder) are gathered one at a time, when they run. The trainable
-    parameters are one group, gathered for a whole step: they are few, and the Q-Former uses the key and value matrices
-    of its layers before the layers run.
+    The layers of frozen stacks (language model, image encoder) are gathered one at a time, when they run. So are the
+    matrices of modules with `gathered_by_matrix` (gated blocks, which can be 14 billion parameters). All other
+    trainable parameters are one group, gathered for a whole step: they are few, and the Q-Former uses the key and value
+    matrices of its layers before the layers run, without calling them as modules.
     """
     # differs from accelerate: it shards on accelerators only; this is tested on CPUs, too
     from torch.distributed.device_mesh import init_device_mesh
@@ -92,6 +93,10 @@ def shard(module: nn.Module, device: torch.device) -> nn.Module:
         if not any(parameter.requires_grad for parameter in blocks.parameters()):
             for block in blocks:
                 fully_shard(block, mesh=mesh)
+    for block in module.modules():
+        if getattr(block, "gathered_by_matrix", False):
+            for matrix in [part for part in block.modules() if isinstance(part, nn.Linear)]:
+                fully_shard(matrix, mesh=mesh)
     return fully_shard(module, mesh=mesh, ignored_params=set(scalar_parameters(module)))
 
 

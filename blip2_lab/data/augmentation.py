@@ -6,6 +6,7 @@ Notes:
 
 * A flip makes "left of" false, so an image whose text names a side is not flipped. (LAVIS flips under every caption.)
 * Color jitter makes "a red boat" false, so an image whose text names a color keeps its colors.
+* A crop can make "on the left" false, too, and is made nevertheless, as in LAVIS: `Augmentation.notes` says so.
 * The caller passes a `random.Random`: the same seed gives the same crop on every machine.
 
 Paper: section 3.4 (224 x 224, random resized crop and horizontal flip). Notebook: 08.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -88,6 +89,20 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not 0 <= self.color_jitter < 1:
             raise ValueError(f"color_jitter {self.color_jitter:g} is not possible: choose 0 (none) to below 1, as 0.4")
+
+    def notes(self, texts: Sequence[str]) -> list[str]:
+        """What to tell about texts of which this augmentation can make some false."""
+        found, count = [], len(texts)
+        colors = sum(names_colors([text]) for text in texts) if self.color_jitter else 0
+        sides = sum(names_sides([text]) for text in texts) if self.crop_scale[0] < 1 else 0
+        if colors:
+            found.append(f"{colors} of {count} texts name a color; color jitter leaves their pictures as they are")
+        if sides:
+            found.append(
+                f"{sides} of {count} texts name a side; a random crop can move a thing to another side "
+                "(data.crop_scale=1,1 keeps pictures whole)"
+            )
+        return found
 
     def __call__(self, image: Image.Image, texts: Iterable[str], rng: Random) -> Image.Image:
         """`texts`: all texts that this view of the image is paired with."""

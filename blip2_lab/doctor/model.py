@@ -52,6 +52,7 @@ from blip2_lab.doctor.layers import (
     unchecked,
 )
 from blip2_lab.doctor.own_images import what_it_learned
+from blip2_lab.models.attention_kernels import kernels_text, recorded_kernels
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import pad
 from blip2_lab.models.quantize import check_method, is_quantized_layer
@@ -414,6 +415,22 @@ def _written_out(model: Model) -> Iterator[None]:
             hook.remove()
 
 
+def kernels_that_ran(model: Model, pixels: Tensor) -> Finding:
+    """Which attention kernel each part used on this device: FlashAttention, for example."""
+    found = {}
+    with recorded_kernels() as found["image encoder"]:
+        features = model.image_encoder(pixels)
+    if isinstance(model, Stage1Model):
+        with recorded_kernels() as found["Q-Former"]:
+            stage1_outputs(model, features, *fixed_texts(model))
+    else:
+        with recorded_kernels() as found["bridge"]:
+            visual_prompt = model.visual_prompt(features)
+        with recorded_kernels() as found["language model"]:
+            _first_logits(model, visual_prompt, fixed_prompts(model))
+    return good("attention", "; ".join(f"{part}: {kernels_text(kernels)}" for part, kernels in found.items()))
+
+
 def kernels_agree(model: Model, pixels: Tensor) -> Finding:
     """Fused attention against the eager kernels, in all parts."""
     fused = run(model, pixels)
@@ -446,6 +463,7 @@ def repeatable(model: Model, pixels: Tensor) -> Finding:
 FORWARD_CHECKS = {
     "padding": padding,
     "batch = single": batch_is_single,
+    "attention": kernels_that_ran,
     "fused = written out": kernels_agree,
     "repeats": repeatable,
 }

@@ -1,8 +1,10 @@
 """The model of the paper: attention, masks, the Q-Former, frozen encoders and language models, both stages.
 
+    attention_kernels          which of PyTorch's fused kernels ran
     attention, masks           multi-head attention; the three masks of Figure 2
     qformer                    queries and text in one transformer (section 3.1)
     vision_encoder             frozen image encoders: ViT-g, ViT-L, the micro model's
+    masked_autoencoder         how an image encoder is trained from images alone (MAE)
     language_model, decoding,  frozen language models; how the next token is chosen;
     beam_search                beam search for the Q-Former's captions
     losses, stage1             section 3.2: ITC, ITM, ITG as functions of tensors, and the model that computes them

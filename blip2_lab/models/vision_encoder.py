@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from blip2_lab.common.images import ImageSource, image_list, open_image
@@ -128,15 +129,20 @@ def at_resolution(encoder: ImageEncoder, image_size: int) -> ImageEncoder:
             f"Images of {image_size} pixels are no whole number of patches of {config.patch_size}: take {below} or "
             f"{below + config.patch_size}."
         )
-    if config.model_type != "blip_2_vision_model":
-        raise ValueError("Position embeddings are interpolated here for ViT-g's shape only, not for CLIP's.")
     if image_size == config.image_size:
         return encoder
     larger = copy.deepcopy(encoder)
     embeddings = larger.model.embeddings
-    grid = embeddings.position_embedding.new_zeros(1, (image_size // config.patch_size) ** 2 + 1, config.hidden_size)
-    positions = embeddings.interpolate_pos_encoding(grid, image_size, image_size)
-    embeddings.position_embedding = nn.Parameter(positions.detach(), embeddings.position_embedding.requires_grad)
+    of_clip = isinstance(embeddings.position_embedding, nn.Embedding)
+    old = embeddings.position_embedding.weight if of_clip else embeddings.position_embedding
+    grid = old.new_zeros(1, (image_size // config.patch_size) ** 2 + 1, config.hidden_size)
+    positions = nn.Parameter(embeddings.interpolate_pos_encoding(grid, image_size, image_size).detach())
+    if of_clip:
+        embeddings.position_embedding = nn.Embedding(grid.shape[1], config.hidden_size, _weight=positions[0].detach())
+        embeddings.position_ids = torch.arange(grid.shape[1], device=old.device).expand(1, -1)
+    else:
+        embeddings.position_embedding = positions
+    embeddings.position_embedding.requires_grad_(old.requires_grad)
     embeddings.num_patches, embeddings.num_positions = grid.shape[1] - 1, grid.shape[1]
     embeddings.image_size = larger.model.config.image_size = image_size
     return larger

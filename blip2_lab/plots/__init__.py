@@ -13,7 +13,16 @@ Paper: Figures 1 and 2. Notebooks: all.
 
 from blip2_lab.plots.attention import overlay, queries_on_image, words_on_image
 from blip2_lab.plots.decoding import beam_tree, next_token
-from blip2_lab.plots.figures import attention_on_image, bars, blip2_map, curves, image_grid, mask_grids, matrix
+from blip2_lab.plots.figures import (
+    attention_on_image,
+    bars,
+    blip2_map,
+    curves,
+    image_grid,
+    mask_grids,
+    matrix,
+    reconstructions,
+)
 
 __all__ = [
     "attention_on_image",
@@ -27,5 +36,6 @@ __all__ = [
     "overlay",
     "image_grid",
     "queries_on_image",
+    "reconstructions",
     "words_on_image",
 ]

@@ -283,6 +283,20 @@ def image_grid(images: Sequence[Image.Image], titles: Sequence[str], columns: in
     return figure
 
 
+def reconstructions(masked: Tensor, rebuilt: Tensor, images: Tensor, size: float = 1.8) -> Figure:
+    """The figure of MAE's paper: for each image, what the encoder reads, what is predicted, and the image.
+
+    Each [B,3,S,S], from 0 to 1 (`masked_autoencoder.Reconstruction`).
+    """
+    if not masked.shape == rebuilt.shape == images.shape or images.ndim != 4 or images.shape[1] != 3:
+        shapes = ", ".join(str(tuple(each.shape)) for each in (masked, rebuilt, images))
+        raise ValueError(f"Three tensors of images [B,3,S,S] of one shape are needed, not {shapes}.")
+    rows = [each for triple in zip(masked, rebuilt, images, strict=True) for each in triple]
+    pictures = [Image.fromarray((x.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()) for x in rows]
+    titles = ["masked", "predicted", "image", *[""] * (len(rows) - 3)]
+    return image_grid(pictures, titles, columns=3, size=size)
+
+
 # --- Lines and bars -------------------------------------------------------------------------------------------------
 
 

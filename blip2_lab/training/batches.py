@@ -36,6 +36,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import write_atomically
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation, names_colors, names_sides
@@ -183,14 +184,9 @@ class ImageTextBatches:
         self.mixture = mixture.of(sources)
         self.data, self.batch_size, self.seed, self.parts = data, batch_size, seed, parts
         self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip, data.color_jitter)
-        if data.color_jitter and not any(map(is_stream, sources)):
-            texts = self.texts()
-            named = sum(names_colors([text]) for text in texts)
-            if named:
-                print(
-                    f"note: {named} of {len(texts)} texts name a color; color jitter leaves their pictures as they are",
-                    flush=True,
-                )
+        if not any(map(is_stream, sources)) and is_first_process():
+            for note in self.augmentation.notes(self.texts()):
+                print(f"note: {note}", flush=True)
         self.pool = ThreadPoolExecutor(max(1, data.threads))
         self.features: list[Features] = []
         self.usable: Usable = lambda question, text: None

@@ -62,7 +62,7 @@ from blip2_lab.training.recipes.schema import (
     BridgeParts,
     FineTuneParts,
     ImageTextData,
-    OwnPart,
+    MicroPart,
     Recipe,
     Stage1Parts,
     Stage2Parts,
@@ -293,7 +293,7 @@ def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches |
     recipe's own images are open already."""
     torch.manual_seed(recipe.seed)  # reproducible initialization; a resumed run overwrites it
     runs_dir = Path(runs_dir)
-    if isinstance(recipe.model, OwnPart):
+    if isinstance(recipe.model, MicroPart) and isinstance(recipe.data, ImageTextData):
         check_recipe(recipe)
         return _start(own_parts.build_task(recipe, batches or open_batches(recipe, runs_dir)), recipe, runs_dir)
     if recipe.task not in ("stage1", "stage2", "caption", "vqa", "retrieval"):

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from blip2_lab.common import distributed
+from blip2_lab.models.attention_kernels import kernels_text, recorded_kernels
 from blip2_lab.training.divergence import Diverged, LossMonitor
 from blip2_lab.training.optim import bf16_is_fast, build_optimizer, divergence_advice, learning_rate, train_mode
 from blip2_lab.training.prefetch import prefetch
@@ -198,7 +199,10 @@ def _train(
             if hasattr(task, "generator"):
                 task.generator.manual_seed(hash((seed, step)))  # a hash of integers is the same in all processes
             try:
-                losses = _update(accelerator, module, optimizer, batches, optim, step, passes_at_once)
+                with recorded_kernels() if step == start else nullcontext() as kernels:
+                    losses = _update(accelerator, module, optimizer, batches, optim, step, passes_at_once)
+                if kernels is not None:
+                    say(f"attention: {kernels_text(kernels)}")
                 watch.add(losses["total"])
             except Diverged as error:
                 raise Diverged(f"{error} at step {step + 1}; {_divergence_message(run, optim, watch)}") from None

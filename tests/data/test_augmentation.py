@@ -118,3 +118,13 @@ def test_color_jitter_by_hand():
     assert all(r == g == b and 69 <= r <= 130 for r, g, b in values)
     assert min(values)[0] < 75 and max(values)[0] > 125
     assert color_jitter(gray, 0.0, Random(0)).getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_notes_count_the_texts_that_a_crop_or_a_color_jitter_can_make_false():
+    texts = ["a red boat on the left.", "a boat.", "a blue car."]
+    assert Augmentation(16, crop_scale=(1.0, 1.0)).notes(texts) == []
+    (crop,) = Augmentation(16).notes(texts)
+    assert crop.startswith("1 of 3 texts name a side; a random crop can move")
+    both = Augmentation(16, color_jitter=0.4).notes(texts)
+    assert [note.split(";")[0] for note in both] == ["2 of 3 texts name a color", "1 of 3 texts name a side"]
+    assert Augmentation(16, color_jitter=0.4).notes(["a boat."]) == [] and Augmentation(16).notes([]) == []

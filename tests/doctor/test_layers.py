@@ -23,8 +23,8 @@ from tests.tiny import build_tiny_model, loud
 
 KINDS = ("retrieval", "golden", "lavis-stage1", "lavis-t5", "lavis-opt")
 ALL = ("versions", "precision", "files", "weights", "LayerNorms", "query tokens", "activations")
-ALL += ("weights as in the files", "float32, layer by layer", "padding", "batch = single", "fused = written out")
-ALL += ("repeats",)
+ALL += ("weights as in the files", "float32, layer by layer", "padding", "batch = single", "attention")
+ALL += ("fused = written out", "repeats")
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_model_that_does_not_run(healthy):
     findings = {finding.about: finding for finding in diagnose_model(model, path)}
     assert "the model does not run (TypeError" in findings["activations"].says
     waiting = [about for about, finding in findings.items() if finding.state == "wait"]
-    assert waiting == ["float32, layer by layer", "padding", "batch = single", "fused = written out", "repeats"]
+    assert waiting == ["float32, layer by layer", *model_doctor.FORWARD_CHECKS]
     assert model_report(list(findings.values())).endswith("5 could not be checked.")
 
 

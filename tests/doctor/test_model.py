@@ -52,7 +52,7 @@ def test_a_healthy_model_is_all_green(healthy):
     findings = diagnose_model(*healthy)
     assert [finding for finding in findings if finding.state == "bad"] == []
     assert (
-        len(findings) == 13
+        len(findings) == 14
         and model_report(findings).endswith("All green.")
         and "\033[32m green" in model_report(findings)
     )
@@ -174,3 +174,10 @@ def test_the_command(healthy, capsys):
         assert "first logits are" in captured.out and "1 of 13 checks" in captured.err
     finally:
         reference.write_bytes(stored)
+
+
+def test_it_says_which_attention_kernel_ran(healthy):
+    says = {finding.about: finding.says for finding in diagnose_model(*healthy)}["attention"]
+    parts = [part.split(": ")[0] for part in says.split("; ")]
+    assert parts == ["image encoder", "bridge", "language model"]
+    assert "PyTorch's flash attention for CPUs (" in says

@@ -143,3 +143,19 @@ def test_at_its_own_size_an_interpolated_encoder_is_the_original():
     assert encoder.image_size == 224 and encoder.num_features == 257
     with pytest.raises(ValueError, match="512 pixels are no whole number of patches of 14: take 504 or 518"):
         at_resolution(encoder, 512)
+
+
+def test_clips_positions_are_interpolated_too():
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    from blip2_lab.models.vision_encoder import at_resolution
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    clip = freeze(ImageEncoder(CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=56, patch_size=14)).eval()))
+    larger = at_resolution(clip, 84)
+    pixels = torch.randn(1, 3, 84, 84)
+    assert larger(pixels).shape == (1, 37, 32) and not any(p.requires_grad for p in larger.parameters())
+    torch.testing.assert_close(larger(pixels), clip(pixels))
+    assert clip.num_features == 17, "the encoder itself does not change"
+    assert at_resolution(clip, 56) is clip

@@ -134,3 +134,13 @@ def test_matplotlib_is_imported_only_to_draw_and_no_figure_stays_open():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_reconstructions_are_rows_of_masked_predicted_and_true():
+    images = torch.stack([torch.full((3, 8, 8), value) for value in (0.2, 0.8)])
+    figure = figures.reconstructions(torch.zeros_like(images), images / 2, images)
+    assert [axis.get_title() for axis in figure.axes] == ["masked", "predicted", "image", "", "", ""]
+    shown = [int(axis.images[0].get_array()[0, 0, 0]) for axis in figure.axes]
+    assert shown == [0, 26, 51, 0, 102, 204]
+    with pytest.raises(ValueError, match=r"images \[B,3,S,S\] of one shape"):
+        figures.reconstructions(images, images, images[:1])

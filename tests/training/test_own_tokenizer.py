@@ -63,3 +63,29 @@ def test_prompts_are_known_in_every_world():
     assert not unknown_words(tokenizer, "a picture of") and not unknown_words(
         tokenizer, "Question: zorp? Short answer:"
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_byte_pair_encoding_knows_every_text_and_gives_it_back(family, tmp_path):
+    from transformers import AutoTokenizer
+
+    train_tokenizer(family, CAPTIONS, 600, "bpe").save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    # characters of other alphabets stand in no training text: they are written as bytes
+    for text in ("a yorn zorp, left of two blicks!", "zażółć ωμέγα 🦖 x", "grüe", "日本"):
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert not unknown_words(tokenizer, "a yorn boat") and not word_coverage(tokenizer, ["ωμέγα 🦖"]).unknown
+    assert len(tokenizer("日")["input_ids"]) >= 3 + len(tokenizer("").input_ids), "three bytes of UTF-8"
+
+
+def test_byte_pair_encoding_merges_what_is_frequent_and_has_as_many_tokens_as_asked():
+    rng = Random(3)
+    words = ["".join(rng.choice("abcdefgh") for _ in range(rng.randint(2, 9))) for _ in range(800)]
+    tokenizer = train_tokenizer("opt", ["the the the zorp"] * 50 + words, 1000, "bpe")
+    assert len(tokenizer) == 1000
+    assert [tokenizer.convert_ids_to_tokens(i) for i in tokenizer("the")["input_ids"]] == ["</s>", "▁the"]
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) == (1, 0, 2)
+    few = train_tokenizer("opt", ["zorp"], 50_000, "bpe")
+    assert 256 < len(few) < 700, "short texts have fewer pairs to merge"

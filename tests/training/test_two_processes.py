@@ -10,9 +10,11 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from blip2_lab.checkpoints.load import read_stage1, save_stage1
 from blip2_lab.common import distributed
+from blip2_lab.models.bridges import GatedCrossAttention, GatedCrossAttentionConfig
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.training.recipes.schema import OptimConfig
@@ -95,6 +97,37 @@ class WeightedTask:
         return {"total": errors.mean(), "weight": batch["mask"].sum()}
 
 
+class GatedTask:
+    """Gated blocks before the layers of a frozen stack."""
+
+    def __init__(self, optim: OptimConfig) -> None:
+        torch.manual_seed(0)
+        sizes = GatedCrossAttentionConfig(12, 16, num_layers=4, num_heads=2, every=2, ffn_width=32)
+        bridge = GatedCrossAttention(sizes)
+        with torch.no_grad():
+            for name, parameter in bridge.named_parameters():
+                if name.endswith("_gate"):
+                    parameter.fill_(0.5)
+        frozen = nn.ModuleList(nn.Linear(16, 16) for _ in range(4)).requires_grad_(False)
+        self.model = nn.ModuleDict({"bridge": bridge, "frozen": frozen})
+        self.pass_size, self.parts = optim.pass_size, optim.batch_size // optim.pass_size
+
+    def batch(self, index):
+        step, part = divmod(index, self.parts)
+        generator = torch.Generator().manual_seed(step)
+        size = self.pass_size * self.parts
+        features, text = (torch.randn(size, n, w, generator=generator) for n, w in ((5, 12), (7, 16)))
+        own = slice(part * self.pass_size, (part + 1) * self.pass_size)
+        return {"features": features[own], "text": text[own]}
+
+    def compute_losses(self, batch):
+        bridge, x = self.model["bridge"], batch["text"]
+        with bridge.attending(self.model["frozen"], bridge.keys_values(bridge(batch["features"]))):
+            for layer in self.model["frozen"]:
+                x = layer(x)
+        return {"total": (x - 1).square().mean()}
+
+
 # ------------------------------------------------------------------------------------------------ what the runs leave
 
 
@@ -148,6 +181,12 @@ def run_rank(rank: int, world: int, port: int, folder: str, names: list[str]) ->
                 else:
                     assert broken_from == 1000, "it was not cut, so nothing is resumed"
             quietly(TinyStage1Task(optim, 0.3), optim, runs / f"{name}-whole", save_every=2)
+    if world == 2:
+        optim = replace(OPTIM, shard=True, accumulate=4)
+        task = GatedTask(optim)
+        quietly(task, optim, runs / "gated", save_every=2)
+        matrices = [part for part in task.model["bridge"].modules() if isinstance(part, nn.Linear)]
+        assert len(matrices) == 12 and all(isinstance(matrix, FSDPModule) for matrix in matrices)
     optim = replace(OPTIM, precision="bf16")
     quietly(TinyStage1Task(optim), optim, runs / "bf16")
     quietly(WeightedTask(OPTIM), OPTIM, runs / "weighted")
@@ -174,6 +213,7 @@ def reference(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     quietly(TinyStage1Task(OPTIM), OPTIM, folder / "stage1", eval_every=5)
     quietly(WeightedTask(OPTIM), OPTIM, folder / "weighted")
+    quietly(GatedTask(OPTIM), OPTIM, folder / "gated")
     return folder
 
 
@@ -190,6 +230,16 @@ def test_two_processes_equal_one(two, reference, name):
     saved = read_stage1(two / name / "model")  # sharded parameters are whole again
     assert torch.equal(saved.qformer.query_tokens, weights(two / name)["stage1.qformer.query_tokens"])
     assert [path.name for path in checkpoints(two / name)] == ["step-3", "step-5"]
+
+
+def test_sharded_gated_blocks_with_four_passes_equal_one_process(two, reference):
+    found, expected = weights(two / "gated"), weights(reference / "gated")
+    assert found.keys() == expected.keys() and any("expand" in name for name in found)
+    for name, tensor in found.items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(tensor, expected[name], atol=2e-5, rtol=0)
+    totals = [[r["total"] for r in read_log(run)] for run in (two / "gated", reference / "gated")]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5) and totals[0][-1] < totals[0][0]
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])

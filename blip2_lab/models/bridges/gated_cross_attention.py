@@ -68,6 +68,8 @@ class GatedCrossAttentionConfig:
 class GatedBlock(nn.Module):
     """x [B,T,Dl] -> x + tanh(g1) attention(x, image) -> x + tanh(g2) ffn(x). Both gates start at 0."""
 
+    gathered_by_matrix = True  #: its matrices are called as modules, so FSDP can gather one at a time
+
     def __init__(self, width: int, num_heads: int, memory_width: int, ffn_width: int | None) -> None:
         super().__init__()
         self.attention_layer_norm = nn.LayerNorm(width)

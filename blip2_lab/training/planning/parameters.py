@@ -58,8 +58,8 @@ def build_image_encoder(name: str, image_size: int | None = None) -> ImageEncode
             return ImageEncoder.from_config(eva_vit_g_config(image_size or 224))
         if name in LARGE_VITS:
             return large_vit(name, image_size or 224)
-        config = _stored(name, "vision_config", "blip_2_vision_model") or micro_vit_config(_micro_size(name, "vit"))
-        encoder = ImageEncoder.from_config(config)
+        stored = _stored(name, "vision_config", "blip_2_vision_model")
+        encoder = ImageEncoder.from_config(stored or micro_vit_config(_micro_size(name, "vit", "mae")))
         return at_resolution(encoder, image_size) if image_size else encoder
 
 
@@ -123,9 +123,9 @@ def _stored(name: str, part: str, *kinds: str) -> PretrainedConfig | None:
     return (Blip2VisionConfig if kind == "blip_2_vision_model" else CONFIG_MAPPING[kind]).from_dict(stored)
 
 
-def _micro_size(name: str, task: str) -> str:
+def _micro_size(name: str, *tasks: str) -> str:
     recipe = registry.RECIPES.get(name)
-    if recipe is None or recipe.task != task or not isinstance(recipe.model, MicroPart):
+    if recipe is None or recipe.task not in tasks or not isinstance(recipe.model, MicroPart):
         known = [row.hub for row in (*IMAGE_ENCODERS.values(), *LANGUAGE_MODELS.values(), BERT)] + [
             *LARGE_VITS,
             *LLAMAS,

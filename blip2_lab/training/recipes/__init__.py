@@ -4,6 +4,7 @@
     micro     the miniature, for a laptop
     own       a world of your own: every part from a folder of pictures with captions
     bridges   the miniature with other bridges than the Q-Former
+    schedules two schedules of the learning rate, in miniature
     paper     the paper's recipes, the released code's, and versions for one GPU
     relatives four descriptions of BLIP-2's relatives, from 4 to 81 billion parameters, to plan
     registry  all of them by name
@@ -18,6 +19,7 @@ from blip2_lab.training.recipes.schema import (
     BridgeParts,
     FineTuneParts,
     ImageTextData,
+    MaePart,
     MicroPart,
     OptimConfig,
     Recipe,
@@ -33,6 +35,7 @@ __all__ = [
     "RECIPES",
     "BridgeParts",
     "FineTuneParts",
+    "MaePart",
     "MicroPart",
     "OptimConfig",
     "Recipe",

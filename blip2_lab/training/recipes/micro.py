@@ -17,6 +17,7 @@ from blip2_lab.training.recipes.schema import (
     SEE_PLAN,
     FineTuneParts,
     ImageTextData,
+    MaePart,
     MicroPart,
     OptimConfig,
     Recipe,
@@ -158,6 +159,17 @@ def _shipped(recipe: Recipe) -> Recipe:
 SHIPPED = tuple(_shipped(recipe) for recipe in MICRO if recipe.name in SHIPPED_STEPS)
 SHIPPED_MODEL = "the model in the package, from nothing, and exported"
 SHIPPED += (_sequence("shipped", SHIPPED_MODEL, SEE_PLAN, SHIPPED),)
+
+#: The image encoder from pictures without labels: in place of micro-vit, --set model.image_encoder=micro-mae.
+MAE = Recipe(
+    "micro-mae",
+    "image encoder from masked pictures alone, as a masked autoencoder: no labels",
+    "not measured",
+    "mae",
+    OptimConfig(lr=1e-3, warmup_steps=150, steps=1600, batch_size=64, betas=(0.9, 0.95)),
+    MaePart("S"),
+    SyntheticTextData(),
+)
 
 #: What `blip2-lab train --on FOLDER` trains.
 OWN = Recipe(

@@ -6,8 +6,8 @@ pictures asks for.
 
 Notes:
 
-* The image encoder is the shipped one. `--set model.image_encoder=own-vit` makes one from masked patches of the
-  pictures; a folder or a hub name can stand there, too.
+* The image encoder is the shipped one. `--set model.image_encoder=own-vit` or `own-mae` makes one from masked
+  patches of the pictures; a folder or a hub name can stand there, too.
 * The language model is a T5; `--set model.language_model=own-opt` makes an OPT instead.
 * What no other part starts from is not trained (`registry.with_settings`).
 
@@ -21,6 +21,7 @@ from dataclasses import replace
 from blip2_lab.training.recipes.schema import (
     FineTuneParts,
     ImageTextData,
+    MaePart,
     OptimConfig,
     OwnPart,
     OwnTextData,
@@ -38,6 +39,7 @@ TEXTS = OwnTextData("the captions of your own pictures", held_out=40)
 #: pictures, too: more captions of each are more variety, not more steps.
 EPOCHS = {
     "own-vit": (60, 400, 4000),
+    "own-mae": (60, 400, 4000),
     "own-bert": (40, 300, 2000),
     "own-t5": (80, 600, 4000),
     "own-opt": (60, 400, 3000),
@@ -63,6 +65,14 @@ OWN_WORLD = (
         OwnPart(),
         replace(PICTURES, cached_views=0),
         lr=1e-3,
+    ),
+    _part(
+        "own-mae",
+        "image encoder from your pictures alone: a masked autoencoder",
+        MaePart(),
+        replace(PICTURES, cached_views=0),
+        lr=1e-3,
+        betas=(0.9, 0.95),
     ),
     _part(
         "own-bert",

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
-from blip2_lab.training.recipes.micro import LAPTOP, MICRO, OWN, SHIPPED
+from blip2_lab.training.recipes.micro import LAPTOP, MAE, MICRO, OWN, SHIPPED
 from blip2_lab.training.recipes.own import OWN_WORLD
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
 from blip2_lab.training.recipes.relatives import RELATIVES
+from blip2_lab.training.recipes.schedules import MICRO_SCHEDULES
 from blip2_lab.training.recipes.schema import (
     BridgeParts,
     FineTuneParts,
@@ -29,7 +30,7 @@ from blip2_lab.training.recipes.schema import (
 RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
-        *(*MICRO, *SHIPPED, OWN, *OWN_WORLD, *MICRO_BRIDGES, *LAPTOP),
+        *(*MICRO, MAE, *SHIPPED, OWN, *OWN_WORLD, *MICRO_BRIDGES, *MICRO_SCHEDULES, *LAPTOP),
         *(*A100, *PAPER, *FINE_TUNING, *LAVIS, *RELATIVES),
     )
 }
@@ -79,10 +80,11 @@ def with_settings(
 
     In a sequence, a change applies to every recipe that has the setting, or to the one it names:
     `"micro-vit/optim.steps=100"`. A frozen model that no other recipe of the sequence starts from is left out.
-    `prepare` changes each recipe of a sequence before its settings.
+    `prepare` changes each recipe of a sequence before its settings. A warm-up in percent is a share of the steps that
+    the other changes leave.
     """
     recipes = {name: prepare(get(name)) for name in recipe.sequence} or {recipe.name: recipe}
-    for change in changes:
+    for change in sorted(changes, key=_is_share):
         name, slash, _ = change.partition("=")[0].rpartition("/")
         if slash and name not in recipes:
             raise ValueError(f"{recipe.name} has no part {name!r}: it is made of {', '.join(recipes)}")
@@ -96,6 +98,10 @@ def with_settings(
         for name, part in recipes.items()
         if not recipe.sequence or name in started_from or not isinstance(part.model, MicroPart)
     ]
+
+
+def _is_share(change: str) -> bool:
+    return "warmup_steps" in change and change.rstrip().endswith("%")
 
 
 def recipes_table() -> str:

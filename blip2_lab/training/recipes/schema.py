@@ -62,12 +62,37 @@ class OwnPart(MicroPart):
     """A frozen model that is made from your own pictures or texts.
 
     vocabulary  a tokenizer of so many different words at most has whole words; with more, WordPiece splits them
+    tokenizer   words; or bpe: byte-pair encoding of so many tokens as `vocabulary` (such as 50000)
     """
 
     vocabulary: int = 4000
+    tokenizer: str = "words"
 
     def __post_init__(self) -> None:
-        require(self, "vocabulary", least=100)
+        if self.tokenizer not in ("words", "bpe"):
+            raise ValueError(f"model.tokenizer={self.tokenizer} is unknown: choose words or bpe")
+        # byte-pair encoding has 256 bytes and the special tokens already
+        require(self, "vocabulary", least=400 if self.tokenizer == "bpe" else 100)
+
+
+@dataclass(frozen=True)
+class MaePart(MicroPart):
+    """An image encoder that is pre-trained as a masked autoencoder (arXiv 2111.06377).
+
+    mask_ratio        the share of patches that the encoder does not read
+    decoder_width     of the decoder that predicts the pixels; a multiple of 64
+    decoder_layers    of the decoder
+    normalize_pixels  predict each patch with its own mean 0 and deviation 1, which leaves out its mean color
+    """
+
+    mask_ratio: float = 0.75
+    decoder_width: int = 128
+    decoder_layers: int = 2
+    normalize_pixels: bool = False
+
+    def __post_init__(self) -> None:
+        require(self, "mask_ratio", above=0, most=0.98)
+        require(self, "decoder_width", "decoder_layers", least=1)
 
 
 @dataclass(frozen=True)
@@ -342,7 +367,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. `task`: vit, t5, opt, bert (tasks/pretraining.py), stage1, stage2, caption, vqa, retrieval
+    """One training run. `task`: vit, mae, t5, opt, bert (tasks/pretraining.py), stage1, stage2, caption, vqa, retrieval
     (fine-tuning), or sequence. Fine-tuning with the question in the Q-Former can be planned, not yet trained.
 
     `sequence`: the recipes of which this one is made, in order. (For what a recipe needs, see `registry.needs`.)
@@ -406,6 +431,7 @@ def settings_help() -> str:
         ("model", FineTuneParts, "fine-tuning"),
         ("model", MicroPart, "the frozen models of the miniature"),
         ("model", OwnPart, "the frozen models of a world of your own"),
+        ("model", MaePart, "an image encoder from masked patches"),
         ("data", ImageTextData, "your own images, --on"),
         ("data", OwnTextData, "the language models of a world of your own"),
         ("data", SceneData, "drawn scenes"),
@@ -450,7 +476,8 @@ def settings(config: Any) -> dict[str, Any]:
 def override(config: Config, setting: str) -> Config:
     """A copy of the recipe with one value changed: `"optim.lr=5e-5"`, `"data.scenes=1000"`, `"seed=1"`.
 
-    A warm-up may be a share of the recipe's steps: `"optim.warmup_steps=10%"`, after a change of `optim.steps`. The
+    A warm-up may be a share of the recipe's steps: `"optim.warmup_steps=10%"` (of several changes,
+    `registry.with_settings` makes this one last, so that it is a share of the steps that are trained). The
     text is converted to the type of the field. Raises ValueError for an unknown key or a value of another type.
     """
     key, equals, text = setting.partition("=")

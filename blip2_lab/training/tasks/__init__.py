@@ -5,6 +5,7 @@
     stage2       generative learning (section 3.3)
     finetune     captioning, question answering, retrieval (sections 4.2 to 4.4)
     pretraining  the frozen models of the miniature, from random weights
+    masked_images  an image encoder from images alone: a masked autoencoder
     own_parts    the frozen models of a world of your own
     word_sums    exercises for its language model
 

@@ -10,8 +10,8 @@ Notes:
 * A language model of captions alone can write and continue captions. It answers questions only if there were questions
   with answers beside captions: it reads the caption in place of the picture.
 * The image encoder learns from masked patches, without any label or word: what a patch shows is predicted from the
-  others (He et al. 2022, "Masked Autoencoders"; Xie et al. 2022, "SimMIM").
-  # differs from He et al.: the encoder reads the masked patches, too, as gray ones, and a linear layer predicts
+  others. `own-vit` reads the masked patches, too, as gray ones, and a linear layer predicts (Xie et al. 2022,
+  "SimMIM"); `own-mae` is a masked autoencoder (He et al. 2022), which reads the visible ones only.
 
 Paper: section 3.4 (frozen image encoders and language models). Notebook: none.
 """
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,13 +35,15 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.batches import ImageTextBatches
 from blip2_lab.training.own_tokenizer import train_tokenizer
 from blip2_lab.training.recipes.own import CAPTION_PROMPT
-from blip2_lab.training.recipes.schema import OwnPart, Recipe
+from blip2_lab.training.recipes.schema import MaePart, OwnPart, Recipe
+from blip2_lab.training.tasks.masked_images import MaeTask, MaskedImagesTask, Pixels
 from blip2_lab.training.tasks.pretraining import (
     T5_LR_SCALES,
     BertTask,
     OptTask,
     TextTask,
     new_encoder,
+    new_mae_of,
     new_text_model,
     save_without_last_layer,
 )
@@ -71,15 +72,21 @@ class OwnTexts:
 
 
 def build_task(recipe: Recipe, batches: ImageTextBatches) -> Task:
-    """The task of an `OwnPart`. Raises ValueError for a stream, whose captions cannot be read beforehand."""
-    parts: OwnPart = recipe.model
+    """The task of a frozen model from pictures or their texts.
+
+    Raises ValueError for a stream, whose captions cannot be read beforehand.
+    """
+    parts: OwnPart | MaePart = recipe.model
     for source in batches.mixture.sources:
         if is_stream(source):
             raise ValueError(f"{source.name} is a stream, whose words are not known beforehand: download it first")
     if recipe.task == "vit":
         return MaskedPatchTask(new_encoder(parts.size), batches, recipe.seed)
+    if recipe.task == "mae":
+        mae = new_mae_of(parts)
+        return MaeTask(mae, *_pictures(batches, mae.config.image_size), recipe.seed)
     texts = read_texts(batches)
-    tokenizer = train_tokenizer(recipe.task, texts.all(), parts.vocabulary)
+    tokenizer = train_tokenizer(recipe.task, texts.all(), parts.vocabulary, parts.tokenizer)
     model = new_text_model(recipe.task, len(tokenizer), parts.size)
     kind = {"bert": OwnBertTask, "t5": OwnT5Task, "opt": OwnOptTask}[recipe.task]
     return kind(model, tokenizer, recipe.optim.pass_size, recipe.seed, texts)
@@ -221,7 +228,7 @@ class OwnT5Task(OwnTextTask):
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-class MaskedPatchTask:
+class MaskedPatchTask(MaskedImagesTask):
     """The image encoder from pictures alone: the pixels of masked patches, from the others.
 
     A masked patch has the mean color, so its embedding is the learned bias of the patch embedding. The targets are the
@@ -230,45 +237,42 @@ class MaskedPatchTask:
     """
 
     def __init__(self, encoder: ImageEncoder, batches: ImageTextBatches, seed: int) -> None:
-        self.encoder, self.batches, self.seed = encoder, batches, seed
-        self.patch = encoder.model.config.patch_size
+        self.encoder, self.patch = encoder, encoder.model.config.patch_size
+        self.side = encoder.image_size // self.patch
         self.model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(encoder.width, 3 * self.patch**2)})
-        if batches.data.image_size != encoder.image_size:
-            raise ValueError(f"this image encoder reads pictures of {encoder.image_size} pixels: data.image_size")
-        self.held_out = batches.validation()
-
-    def batch(self, index: int) -> dict[str, Tensor]:
-        return self._with_mask(self.batches.batch(index).pixels, hash((self.seed, index)))
-
-    def _with_mask(self, pixels: Tensor, seed: int) -> dict[str, Tensor]:
-        side = self.encoder.image_size // self.patch
-        count = side * side
-        draws = torch.rand(len(pixels), count, generator=torch.Generator().manual_seed(seed))
-        masked = draws.argsort(dim=1).argsort(dim=1) < round(MASKED_PATCHES * count)  # as many in each picture
-        return {"pixels": pixels, "masked": masked}
+        super().__init__(*_pictures(batches, encoder.image_size), seed, self.side**2)
 
     def targets(self, pixels: Tensor) -> Tensor:
         """pixels [B,3,S,S] -> [B,patches,3*patch*patch], each patch with mean 0 and deviation 1."""
         patches = F.unfold(pixels.float(), self.patch, stride=self.patch).transpose(1, 2)
         return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-4).sqrt()
 
+    def masked(self, noise: Tensor) -> Tensor:
+        """noise [B,patches] -> bool[B,patches], as many in each picture."""
+        return noise.argsort(dim=1).argsort(dim=1) < round(MASKED_PATCHES * self.patches)
+
     def compute_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        pixels, masked = batch["pixels"], batch["masked"]
-        side = self.encoder.image_size // self.patch
-        covered = masked.view(-1, 1, side, side).repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
-        seen = pixels.masked_fill(covered, 0)
-        states = self.encoder.model(pixel_values=seen, output_hidden_states=True).hidden_states
+        pixels, masked = batch["pixels"], self.masked(batch["noise"])
+        covered = masked.view(-1, 1, self.side, self.side)
+        covered = covered.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+        states = self.encoder.model(
+            pixel_values=pixels.masked_fill(covered, 0), output_hidden_states=True
+        ).hidden_states
         target = self.targets(pixels)[masked]
         losses = [F.mse_loss(self.model["head"](state[:, 1:])[masked].float(), target) for state in states[-2:]]
         return {"total": sum(losses) / len(losses)}
 
-    def evaluate(self, step: int) -> dict[str, float]:
-        """The loss on held-out pictures, and `flat`: that of a flat patch, which shows nothing."""
-        device = next(self.model.parameters()).device
-        batch = {k: tensor.to(device) for k, tensor in self._with_mask(self.held_out.pixels, seed=0).items()}
-        flat = self.targets(batch["pixels"])[batch["masked"]].square().mean()
-        return {"held_out": float(self.compute_losses(batch)["total"]), "flat": float(flat)}
+    def flat(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.targets(batch["pixels"])[self.masked(batch["noise"])].square().mean()
 
     def save(self, folder: Path) -> None:
         """The encoder without its last layer, in transformers' layout."""
         save_without_last_layer(self.encoder, folder)
+
+
+def _pictures(batches: ImageTextBatches, image_size: int) -> tuple[Pixels, Tensor | None]:
+    """The pixels of the batches, and those held out. Raises ValueError for pictures of another size."""
+    if batches.data.image_size != image_size:
+        raise ValueError(f"this image encoder reads pictures of {image_size} pixels: data.image_size")
+    held_out = batches.validation()
+    return lambda index: batches.batch(index).pixels, None if held_out is None else held_out.pixels

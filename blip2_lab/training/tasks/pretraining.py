@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blip2_lab.checkpoints.huggingface import as_loaded
+from blip2_lab.models.masked_autoencoder import new_mae
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.micro import (
     micro_bert_config,
@@ -46,12 +47,13 @@ from blip2_lab.picturebook import asking, corpus, words
 from blip2_lab.picturebook.draw import draw, masks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
+from blip2_lab.training.tasks.masked_images import MaeTask, held_out_scenes, scene_pixels
 from blip2_lab.training.tasks.word_sums import WordSums, add_up, word_sums_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ViTMAEForPreTraining
 
-    from blip2_lab.training.recipes.schema import Recipe
+    from blip2_lab.training.recipes.schema import MaePart, Recipe
     from blip2_lab.training.trainer import Task
 
 MASKED_SHARE = 0.15  # of the words, as in BERT
@@ -67,6 +69,10 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
     size, batch_size, seed = recipe.model.size, recipe.optim.pass_size, recipe.data.seed
     if recipe.task == "vit":
         return VitTask(new_encoder(size), batch_size, seed)
+    if recipe.task == "mae":
+        mae = new_mae_of(recipe.model)
+        size = mae.config.image_size
+        return MaeTask(mae, scene_pixels(batch_size, seed, size), held_out_scenes(size), seed)
     if recipe.task not in ("t5", "opt", "bert"):
         raise ValueError(f"recipe {recipe.name} has the task {recipe.task!r}, which makes no frozen part")
     tokenizer = build_tokenizer(recipe.task)
@@ -84,6 +90,16 @@ def new_encoder(size: str) -> ImageEncoder:
     # on CPU the fused attention's backward takes a third of the step; written out it takes a tenth
     encoder.model.set_attn_implementation("eager")
     return encoder
+
+
+def new_mae_of(parts: MaePart) -> ViTMAEForPreTraining:
+    """A new masked autoencoder in the shape of `new_encoder`."""
+    config = micro_vit_config(parts.size)
+    config.num_hidden_layers += 1  # dropped when it is saved
+    decoder = dict(decoder_width=parts.decoder_width, decoder_layers=parts.decoder_layers)
+    mae = new_mae(config, mask_ratio=parts.mask_ratio, normalize_pixels=parts.normalize_pixels, **decoder)
+    mae.set_attn_implementation("eager")  # see `new_encoder`
+    return mae
 
 
 def new_text_model(family: str, vocab_size: int, size: str) -> nn.Module:

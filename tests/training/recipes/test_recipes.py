@@ -9,17 +9,19 @@ from torch import nn
 from blip2_lab.models.vision_encoder import ImageEncoder
 from blip2_lab.training.optim import parameter_groups, vit_lr_scales
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
-from blip2_lab.training.recipes.micro import LAPTOP, MICRO, SHIPPED
+from blip2_lab.training.recipes.micro import LAPTOP, MAE, MICRO, SHIPPED
 from blip2_lab.training.recipes.own import OWN_WORLD
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER, PAPER_PAIRS
 from blip2_lab.training.recipes.registry import RECIPES, get, needs, recipes_table, with_settings
 from blip2_lab.training.recipes.relatives import RELATIVES
+from blip2_lab.training.recipes.schedules import MICRO_SCHEDULES
 from blip2_lab.training.recipes.schema import override, settings
 
 
 def test_names_are_unique():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
-    groups = (MICRO, SHIPPED, OWN_WORLD, MICRO_BRIDGES, LAPTOP, A100, PAPER, FINE_TUNING, LAVIS, RELATIVES)
+    groups = (MICRO, (MAE,), SHIPPED, OWN_WORLD, MICRO_BRIDGES, MICRO_SCHEDULES, LAPTOP)
+    groups += (A100, PAPER, FINE_TUNING, LAVIS, RELATIVES)
     assert len(RECIPES) == 1 + sum(map(len, groups))  # and the one for your pictures
 
 
@@ -227,6 +229,9 @@ def test_a_warm_up_may_be_a_share_of_the_steps():
     recipe = override(get("micro-stage1"), "optim.steps=730")
     assert override(recipe, "optim.warmup_steps=10%").optim.warmup_steps == 73
     assert override(recipe, "optim.warmup_steps = 2.5%").optim.warmup_steps == 18
+    for order in (1, -1):  # a share of the steps that are trained, whatever is said first
+        changes = ("optim.warmup_steps=10%", "optim.steps=400")[::order]
+        assert with_settings(get("micro-stage1"), changes)[0].optim.warmup_steps == 40
     for wrong in ("optim.warmup_steps=ten%", "optim.steps=10%"):
         with pytest.raises(ValueError, match="wants a whole number"):
             override(recipe, wrong)

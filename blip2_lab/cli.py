@@ -623,9 +623,10 @@ def _push(args: argparse.Namespace) -> None:
     if args.evaluation is not None:
         try:
             evaluation = json.loads(args.evaluation.read_text(encoding="utf-8"))
-            "place" in evaluation and evaluation["read"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{args.evaluation} is no report of `blip2-lab evaluate --on PLACE --out FILE`") from None
+        except ValueError:
+            evaluation = None
+        if not isinstance(evaluation, dict) or not {"place", "read", "notes"} <= evaluation.keys():
+            raise ValueError(f"{args.evaluation} is no report of `blip2-lab evaluate --on PLACE --out FILE`")
     options = dict(license=args.license, evaluation=evaluation)
     if args.dry_run:
         print(publish.preview(args.run_folder, args.repo, **options))

@@ -43,8 +43,10 @@ def open_trackers(log_with: str, folder: Path, step: int) -> list[GeneralTracker
     require_tracker(log_with)
     if log_with == "none" or (log_with == "auto" and importlib.util.find_spec(TENSORBOARD) is None):
         return []
+    from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
+    PartialState()  # accelerate's trackers ask it which process writes
     if log_with == "wandb":
         options = dict(name=folder.name, dir=folder, id=_wandb_id(folder), resume="allow", config=_settings(folder))
         tracker = WandBTracker(PROJECT, **options)

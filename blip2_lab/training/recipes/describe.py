@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import ImageTextData, Recipe, meanings
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe, as_typed, meanings
 
 #: Logs of finished runs, RECIPE.jsonl: of the recipes as they are, then of the weights in the package.
 LOGS = tuple(Path(__file__).parents[2] / "assets" / folder for folder in ("micro-all", "micro/curves"))
@@ -76,5 +76,6 @@ def settings_lines(recipe: Recipe) -> list[str]:
         known = meanings(type(part))
         names = [f.name for f in fields(part) if prefix or f.name in known]
         rows += [(f"{prefix}{name}", getattr(part, name), known.get(name, "")) for name in names]
-    width = max((len(f"{name} = {value}") for name, value, _ in rows), default=0)
-    return [f"{f'{name} = {value}':<{min(width, 44)}}  {meaning}".rstrip() for name, value, meaning in rows]
+    shown = [(f"{name} = {as_typed(value)}", meaning) for name, value, meaning in rows]
+    width = min(44, max((len(setting) for setting, _ in shown), default=0))
+    return [f"{setting:<{width}}  {meaning}".rstrip() for setting, meaning in shown]

@@ -459,7 +459,7 @@ def settings_help() -> str:
         for f in fields(kind):
             if f.name not in inspect.get_annotations(kind) or (meaning := meanings(kind).get(f.name)) is None:
                 continue  # without a meaning, or listed with its base
-            default = "given by the recipe" if f.default is MISSING else f"default {_shown(f.default)}"
+            default = "given by the recipe" if f.default is MISSING else f"default {as_typed(f.default)}"
             name = f"{prefix}.{f.name}" if prefix else f.name
             lines += textwrap.wrap(
                 f"{name}  {meaning} ({default})", 110, initial_indent="  ", subsequent_indent="      "
@@ -467,10 +467,10 @@ def settings_help() -> str:
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as it is typed after `--set key=`."""
     if isinstance(value, tuple):
-        return ",".join(map(_shown, value))
+        return ",".join(map(as_typed, value))
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value in ("", None) else str(value)

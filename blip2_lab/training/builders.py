@@ -438,9 +438,25 @@ def _check_language_model_words(
     recipe: Recipe, language_model: LanguageModel, batches: ImageTextBatches, runs_dir: Path, way: str
 ) -> dict[str, Coverage]:
     limit = recipe.model.max_text_tokens
+    if batches.data.text == "questions" and isinstance(language_model, EncoderDecoderLanguageModel):
+        _say_cut_prompts(language_model, batches, limit)
     ways_out = f"Start from a language model that knows your words ({way})"
     file = runs_dir / recipe.name / LEFT_OUT
     return check_words(batches, language_model.tokenizer, LANGUAGE_MODEL, limit, ways_out, file)
+
+
+def _say_cut_prompts(language_model: EncoderDecoderLanguageModel, batches: ImageTextBatches, limit: int) -> None:
+    """Print how many questions lose the end of their prompt. (A decoder reads prompts whole.)"""
+    prompts = [language_model.question_prompt.format(question) for question in batches.questions()]
+    if language_model.tokenizer is None or not prompts:
+        return
+    count, longest = language_model.cut_prompts(prompts, limit)
+    if count and is_first_process():
+        print(
+            f"note: {count} of {len(prompts)} questions with their form ({language_model.question_prompt!r}) have more "
+            f"than {limit} tokens, and their ends are cut: --set model.max_text_tokens={longest} keeps them whole",
+            flush=True,
+        )
 
 
 def build_retrieval(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> RetrievalTask:

@@ -1,6 +1,7 @@
 """Both stages and fine-tuning, end to end on tiny models: cached features, fresh captions, frozen weights."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -540,6 +541,21 @@ def test_vqa_trains_the_text_side_of_the_qformer_and_saves_it(tmp_path, asked_pi
     again = vqa(runs / "mine", asked_pictures, *changes, name="again")  # goes on from a model that reads questions
     run_module.run(again, runs, progress=False)
     assert blip2_lab.load(runs / "again").reads_questions
+
+
+def test_questions_whose_prompt_is_cut_are_counted_and_said(tmp_path, asked_pictures, capsys):
+    start = tmp_path / "start"
+    save(build_tiny_model(), start)
+    with pytest.warns(UserWarning, match="prompts are cut at max_text_tokens=9, and their ends are lost"):
+        run_module.run(vqa(start, asked_pictures, "model.max_text_tokens=9"), tmp_path / "runs")
+    said = capsys.readouterr().out
+    found = re.search(r"note: (\d+) of (\d+) questions with their form .*--set model.max_text_tokens=(\d+) keeps", said)
+    count, of, longest = map(int, found.groups())
+    assert 0 < count <= of and longest > 9
+    language_model = blip2_lab.load(start).language_model
+    assert language_model.cut_prompts(["Question: is it day? Short answer:"], longest)[0] == 0
+    builders.build_task(vqa(start, asked_pictures, f"model.max_text_tokens={longest}"), tmp_path / "runs")
+    assert "questions with their form" not in capsys.readouterr().out
 
 
 def test_a_run_on_questions_resumes_exactly(tmp_path, asked_pictures):

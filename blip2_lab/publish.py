@@ -45,7 +45,8 @@ CHANCE_OF_ITM = 0.5
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run has recorded: its folder, its recipe, and `examples.json`, `words.json` where it has them."""
+    """What a finished run has recorded: its folder, its recipe, its examples and the words of its texts, where it has
+    any."""
 
     folder: Path
     recipe: dict[str, Any]

@@ -422,11 +422,6 @@ def test_images_of_one_id_are_no_negatives_of_each_other():
     assert numbers.dtype == torch.long and numbers[0] == numbers[2] and len(set(numbers.tolist())) == 3
 
 
-def test_the_question_in_the_qformer_is_refused(trained, own):
-    with pytest.raises(ValueError, match="can be planned .* not yet trained here"):
-        builders.build_task(on(own, "finetune-vqa-opt-2.7b"), trained)
-
-
 # -------------------------------------------------------------------------------------------- fine-tuning for retrieval
 
 

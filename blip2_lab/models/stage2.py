@@ -134,6 +134,7 @@ class Stage2Model(nn.Module):
     def tokenize_questions(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The question in each prompt (`question_of`), cleaned as in stage 1, for the Q-Former: input_ids and
         attention_mask, long[B,T]. In eval mode a question is not cut."""
+        # differs from InstructBLIP, whose Q-Former reads the whole prompt: Figure 7 gives it the question
         if self.question_tokenizer is None:
             raise ValueError(
                 "This Q-Former reads questions and has no tokenizer: its folder has no qformer_tokenizer, or set "

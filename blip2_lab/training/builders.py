@@ -332,8 +332,6 @@ def check_words(
 
     Raises ValueError if too many words are unknown; `ways_out` says what to do about it.
     """
-    if tokenizer is None:
-        raise ValueError(f"{part} that training starts from has no tokenizer, so it cannot read texts")
     coverage = _coverage(batches, tokenizer, part, max_text_tokens, ways_out)
     batches.keep_usable(UsableTexts(tokenizer), file if is_first_process() else None)
     return {part: coverage}
@@ -343,6 +341,8 @@ def _coverage(
     batches: ImageTextBatches, tokenizer: PreTrainedTokenizerBase, part: str, max_text_tokens: int, ways_out: str
 ) -> Coverage:
     """`word_coverage` of the texts; prints its note, raises its ValueError."""
+    if tokenizer is None:
+        raise ValueError(f"{part} that training starts from has no tokenizer, so it cannot read texts")
     coverage = word_coverage(tokenizer, batches.texts(), max_text_tokens)
     note = check_coverage(coverage, part, batches.data.unknown_words, ways_out)
     if note and is_first_process():
@@ -490,6 +490,8 @@ def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) 
         raise ValueError(f"{parts.start} has no language model, so it cannot learn to write captions")
     if parts.question_in_qformer:
         model = _with_questions(model, parts, runs_dir)
+    if model.reads_questions:
+        model.max_question_tokens = min(parts.max_text_tokens, model.qformer.config.max_positions)
     model.language_model.max_text_tokens = parts.max_text_tokens
     if device == "cpu":
         model.language_model.model.set_attn_implementation("eager")  # see build_stage2
@@ -522,13 +524,12 @@ def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) 
 
 def _with_questions(model: Stage2Model, parts: FineTuneParts, runs_dir: Path) -> Stage2Model:
     """The model with a Q-Former that reads questions: as it is, or with the text side of a stage 1 (Figure 7)."""
-    if not model.reads_questions or parts.text_from:
-        stage1 = load_stage1(parts.text_from, runs_dir) if parts.text_from else model.stage1
-        if stage1 is None:
-            raise ValueError(
-                f"{parts.start} has no stage 1 beside it, from which its Q-Former gets a text side: name one, --set "
-                "model.text_from=Salesforce/blip2-itm-vit-g, or LAVIS's blip2_pretrained.pth"
-            )
-        model = with_text(model, stage1)
-    model.max_question_tokens = min(parts.max_text_tokens, model.qformer.config.max_positions)
-    return model
+    if model.reads_questions and not parts.text_from:
+        return model
+    stage1 = load_stage1(parts.text_from, runs_dir) if parts.text_from else model.stage1
+    if stage1 is None:
+        raise ValueError(
+            f"{parts.start} has no stage 1 beside it, from which its Q-Former gets a text side: name one, --set "
+            "model.text_from=Salesforce/blip2-itm-vit-g, or LAVIS's blip2_pretrained.pth"
+        )
+    return with_text(model, stage1)

@@ -188,7 +188,7 @@ def _license(run: Run) -> str:
     """The license of the model that the run started from, as the hub writes it."""
     start = started_from(run.recipe)
     known = released(start)
-    if start == "micro" or start.startswith(("micro-", "own-")) or (known and known.license == "MIT"):
+    if start == "micro" or start.startswith("micro-") or (known and known.license == "MIT"):
         return "mit"
     reason = f"that of {start} is {known.license!r}" if known else "that of the model it started from is not known here"
     raise ValueError(f"say under which license you publish, --license NAME ({reason}; for example other)")

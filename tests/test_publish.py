@@ -145,6 +145,10 @@ def test_the_license_is_that_of_the_start_or_must_be_chosen(finished, start, lic
     card = publish.model_card(run, "me/zoo", license=None if license else "other")
     assert f"license: {license or 'other'}" in card
     assert ("base_model: " + start in card) == (start != "micro")
+    run.recipe["model"]["start"] = "own-stage1"  # a world of its author
+    with pytest.raises(ValueError, match="not known here"):
+        publish.model_card(run, "me/zoo")
+    assert "Its tokenizers were made from these texts" in publish.model_card(run, "me/zoo", license="other")
     run.recipe["model"]["start"] = "/home/me/private-pictures/model"
     with pytest.raises(ValueError, match="not known here"):
         publish.model_card(run, "me/zoo")

@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     resumes = "stopped; the same command resumes from the last checkpoint"
-    train = command("train", _train, "train a recipe; an interrupted run is resumed", resumes)
+    train = command("train", _train, "train a recipe; an interrupted run is resumed", resumes, add_help=False)
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="from `blip2-lab recipes`, for example micro-all")
     train.add_argument("--on", metavar="PLACE", help=_ON_HELP)
     most = "train own: --on is a folder of cut-outs; train on N scenes made from them (see `data composites`)"
@@ -133,11 +133,23 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=_SET_HELP)
     train.add_argument("--jobs", type=int, metavar="N", help="recipes of micro-all at a time (on a CPU 2, else 1)")
-    train.format_help = lambda: _help_with_settings(train)
+    train.register("action", "help", _HelpOfTrain)
+    train.add_argument("-h", "--help", action="help", help="show this help and every setting, or those of RECIPE")
     start = train.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="resume from the last checkpoint (the default)")
     start.add_argument("--restart", action="store_true", help="remove the checkpoints and the log, begin at step 0")
     train.add_argument("--quiet", action="store_true", help="no progress lines; log.jsonl is still written")
+
+    push = command("push", _push, "publish a finished run on the Hugging Face hub: its model and a model card, no data")
+    push.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="a run's folder, for example runs/micro-captions-zoo"
+    )
+    push.add_argument("--repo", required=True, metavar="NAME", help="the repository, for example my-name/zoo")
+    push.add_argument("--license", metavar="ID", help="as the hub writes it: mit, other (default that of the start)")
+    push.add_argument("--public", action="store_true", help="everyone can see it (default: a new one is private)")
+    told = "a report of `blip2-lab evaluate --on PLACE --out FILE`, whose tables go into the card"
+    push.add_argument("--evaluation", type=Path, metavar="FILE", help=told)
+    push.add_argument("--dry-run", action="store_true", help="print the card and the list of files, upload nothing")
 
     data = command("data", None, "look at pictures with captions, pack them into shards, or make scenes of cut-outs")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
@@ -223,13 +235,30 @@ _SET_HELP = (
 )
 
 
-def _help_with_settings(train: argparse.ArgumentParser) -> str:
-    """The help of `train`, followed by every setting of the recipes."""
-    from blip2_lab.training.recipes.schema import settings_help
+class _HelpOfTrain(argparse.Action):
+    """The help of `train`, followed by every setting of all recipes, or of the recipe that is named."""
 
-    options = argparse.ArgumentParser.format_help(train)
-    intro = "settings, for --set (a recipe may have other values than the defaults; recipe.json of its run has all)"
-    return f"{options}\n{intro}:\n\n{settings_help()}\n"
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs="?", metavar="RECIPE", help=help)
+
+    def __call__(self, train, namespace, value, option_string=None) -> None:
+        from blip2_lab.training.recipes import registry
+        from blip2_lab.training.recipes.describe import settings_lines
+        from blip2_lab.training.recipes.schema import settings_help
+
+        name = value or namespace.recipe
+        if name is None:
+            intro = "settings, for --set (a recipe may have other values; `blip2-lab train RECIPE --help` has its own)"
+            print(f"{train.format_help()}\n{intro}:\n\n{settings_help()}")
+        else:
+            try:
+                recipe = registry.get(name)
+            except ValueError as error:
+                train.error(str(error))
+            print(f"{train.format_help()}\nsettings of {name}, for --set, with its values:\n")
+            for part in [registry.get(part) for part in recipe.sequence] or [recipe]:
+                print("\n".join([f"{part.name}:" if recipe.sequence else "", *settings_lines(part)]).strip("\n"))
+        train.exit()
 
 
 def _model_options(sub: argparse.ArgumentParser) -> None:
@@ -636,6 +665,24 @@ def _class_marks(args: argparse.Namespace) -> None:
 
     console.check_writable(args.out)
     print(f"{len(marks.write(args.course, args.out))} marks in {args.out}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from blip2_lab import publish
+
+    evaluation = None
+    if args.evaluation is not None:
+        try:
+            evaluation = json.loads(args.evaluation.read_text(encoding="utf-8"))
+        except ValueError:
+            evaluation = None
+        if not isinstance(evaluation, dict) or not {"place", "read", "notes"} <= evaluation.keys():
+            raise ValueError(f"{args.evaluation} is no report of `blip2-lab evaluate --on PLACE --out FILE`")
+    options = dict(license=args.license, evaluation=evaluation)
+    if args.dry_run:
+        print(publish.preview(args.run_folder, args.repo, **options))
+    else:
+        print(publish.push(args.run_folder, args.repo, public=args.public, say=console.print_progress, **options))
 
 
 def _evaluate(args: argparse.Namespace) -> None:

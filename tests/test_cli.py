@@ -96,7 +96,7 @@ def test_python_dash_m_is_the_same_command():
     assert done.returncode == 2 and "invalid choice: 'nothing'" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate"])
+@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate", "push"])
 def test_every_command_has_help(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0 and f"usage: blip2-lab {command}" in out
@@ -509,6 +509,24 @@ def test_help_of_train_lists_every_setting_with_its_meaning(capsys):
     known = {key for recipe in RECIPES.values() for key in settings(recipe)}
     assert known <= listed.keys(), known - listed.keys()
     assert listed["optim.steps"] == "number of updates (given by the recipe)"
+
+
+@pytest.mark.parametrize("order", [("micro-vqa", "--help"), ("--help", "micro-vqa")])
+def test_help_of_train_with_a_recipe_lists_its_settings_with_their_values(capsys, order):
+    code, out, _ = run(capsys, "train", *order)
+    listed = dict(re.findall(r"^([a-z0-9_.]+) = (\S.*)$", out, re.MULTILINE))
+    from blip2_lab.training.recipes.schema import settings
+
+    assert code == 0 and listed.keys() == settings(RECIPES["micro-vqa"]).keys() and "usage: blip2-lab train" in out
+    assert listed["data.text"].split("  ")[0] == "questions" and listed["lora.rank"].endswith("0: no LoRA")
+    assert "data.seed" not in out  # of drawn scenes
+
+
+def test_help_of_a_sequence_lists_the_settings_of_its_parts(capsys):
+    code, out, _ = run(capsys, "train", "micro-all", "--help")
+    assert code == 0 and all(f"\n{name}:\n" in out for name in RECIPES["micro-all"].sequence)
+    code, _, says = run(capsys, "train", "micro-vqq", "--help")
+    assert code == 2 and "did you mean 'micro-vqa'?" in says and says.count("\n") == 1
 
 
 def test_train_on_mistakes(capsys, own, tmp_path):

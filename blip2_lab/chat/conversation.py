@@ -229,7 +229,11 @@ class Conversation:
             torch.manual_seed(seed)
         tokens: list[Token] = []
         self.turns.append(Turn(question, "", stopped=True, note=note))
-        for token in stream(self.model.language_model, self.encoded.visual_prompt, prompt, decoding):
+        visual_prompt = self.encoded.visual_prompt
+        if self.model.reads_questions:
+            with torch.no_grad():
+                visual_prompt = self.model.visual_prompt(self.encoded.image_features, [prompt])
+        for token in stream(self.model.language_model, visual_prompt, prompt, decoding):
             searched = token if isinstance(token, int) else 0
             if isinstance(token, Token):
                 tokens.append(token)

@@ -22,7 +22,7 @@ import torch
 
 from blip2_lab.checkpoints import memory
 from blip2_lab.checkpoints.files import check_complete, read_tensors, weight_files
-from blip2_lab.checkpoints.huggingface import check_layout, config_dict, read_tokenizer
+from blip2_lab.checkpoints.huggingface import check_layout, config_dict, language_config_dict, read_tokenizer
 from blip2_lab.checkpoints.key_maps import TRANSFORMERS_FROZEN
 from blip2_lab.checkpoints.meta_model import empty_language_model, load_tensors, model_bytes, without_weights
 from blip2_lab.models.bridges import BRIDGES, Bridge
@@ -54,12 +54,11 @@ def write_bridged(
     if is_quantized(model):
         raise ValueError("A quantized language model cannot be saved; load the model without quantize= to save it.")
     name = next(name for name, (_, kind) in BRIDGES.items() if type(model.bridge) is kind)
-    language = model.language_model.model
     config = {
         "model_type": MODEL_TYPE,
         "bridge": {"name": name, **asdict(model.bridge.config)},
         "vision_config": config_dict(model.image_encoder.model),
-        "text_config": config_dict(language) | {"eos_token_id": model.language_model.end_token_id},
+        "text_config": language_config_dict(model.language_model),
     }
     state, seen = {}, set()
     for own, tensor in model.state_dict().items():

@@ -176,6 +176,7 @@ MODEL_FILES = (
     "calibration.json",
 )
 STAGE1 = "stage1"  #: the sub-folder of a model's stage 1
+QFORMER_TOKENIZER = "qformer_tokenizer"  #: the sub-folder of the tokenizer of a Q-Former that reads questions
 
 
 @contextmanager
@@ -207,6 +208,7 @@ def model_folder(folder: Path) -> Iterator[Path]:
         old.unlink(missing_ok=True)
     if (folder / STAGE1 / "config.json").is_file():
         shutil.rmtree(folder / STAGE1)
+    shutil.rmtree(folder / QFORMER_TOKENIZER, ignore_errors=True)
     for path in sorted(fresh.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, folder / path.name)
     fresh.rmdir()
@@ -282,7 +284,7 @@ def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
     """Bytes of a download, without the files that are in the cache; None when the hub cannot be reached."""
     try:
         files, _ = hub.listing(name)
-    except (OSError, ValueError, *_network_errors()):
+    except (OSError, ValueError, *network_errors()):
         return None
     return sum(file.file_size for file in files if file.will_download)
 
@@ -295,7 +297,7 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
             if file.will_download and file.file_size > RESUMABLE_BYTES:
                 _fetch_large(name, file.filename, file.commit_hash, hub)
         folder = Path(hub.snapshot(name, patterns))
-    except (OSError, ValueError, *_network_errors()) as error:  # no network, no such name, no permission, or cut off
+    except (OSError, ValueError, *network_errors()) as error:  # no network, no such name, no permission, or cut off
         reason = _why_not_fetched(error)
         raise ValueError(
             f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}). With a "
@@ -338,7 +340,7 @@ def _fetch_large(name: str, filename: str, commit: str, hub: Hub) -> None:
     part.replace(blob)
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
+def network_errors() -> tuple[type[Exception], ...]:
     """The exceptions of huggingface_hub and of its HTTP client when a connection fails."""
     from huggingface_hub.errors import HfHubHTTPError
 

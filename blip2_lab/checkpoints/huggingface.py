@@ -26,23 +26,23 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.checkpoints import memory
-from blip2_lab.checkpoints.files import check_complete, read_tensors, weight_files
+from blip2_lab.checkpoints.files import QFORMER_TOKENIZER, check_complete, read_tensors, weight_files
 from blip2_lab.checkpoints.key_maps import (
     FROZEN,
-    TRANSFORMERS_STAGE1,
-    TRANSFORMERS_STAGE2,
     rename_keys,
     reverse,
+    table_of,
     transformers_names,
 )
-from blip2_lab.checkpoints.meta_model import empty_quantized_model, load_tensors
+from blip2_lab.checkpoints.meta_model import QUESTIONS, empty_quantized_model, is_retrieval, load_tensors
+from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.quantize import is_quantized
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder, image_processor
 
 if TYPE_CHECKING:
-    from transformers import Blip2Config, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Blip2Config, InstructBlipConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # --- Loading --------------------------------------------------------------------------------------------------------
 
@@ -54,16 +54,17 @@ def from_transformers(
     quantize: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Stage2Model | Stage1Model:
-    """A `Blip2ForConditionalGeneration` folder as Stage2Model, a `Blip2ForImageTextRetrieval` folder as Stage1Model."""
+    """A `Blip2ForConditionalGeneration` folder as Stage2Model, and an `InstructBlipForConditionalGeneration` folder as
+    one whose Q-Former reads questions; a `Blip2ForImageTextRetrieval` folder as Stage1Model."""
     folder = Path(folder)
     config, files = read_config(folder), weight_files(folder)
     check_complete(files)
-    retrieval = config.qformer_config.use_qformer_text_input
+    retrieval = is_retrieval(config)
     if retrieval:
         quantize, dtype = None, dtype or torch.float32  # no language model, and small: not quantized
     dtype = memory.choose_dtype(config, str(folder), device, quantize, dtype)
     model = empty_quantized_model(config, quantize, device, dtype)
-    to_ours, to_theirs = transformers_names(TRANSFORMERS_STAGE1 if retrieval else TRANSFORMERS_STAGE2)
+    to_ours, to_theirs = transformers_names(table_of(model))
     load_tensors(
         model,
         read_tensors(files),
@@ -78,23 +79,47 @@ def from_transformers(
     if retrieval:
         return _without_lm_head(model, tokenizer, device)
     model.language_model.tokenizer = tokenizer
+    if model.reads_questions:
+        model.question_tokenizer = read_tokenizer(folder / QFORMER_TOKENIZER)
     return model
 
 
 def read_config(folder: Path) -> Blip2Config:
-    """config.json of a BLIP-2 in transformers' layout. Raises ValueError for any other."""
+    """config.json of a BLIP-2 in transformers' layout. Raises ValueError for any other.
+
+    InstructBLIP's is read as a BLIP-2 whose Q-Former reads text (`meta_model.QUESTIONS`): its parts are the same.
+    """
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = content.get("model_type")
     except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{folder / 'config.json'} is damaged (not JSON). Fetch the same model again.") from None
-    if kind != "blip-2":
+    if kind not in ("blip-2", "instructblip"):
         raise ValueError(f'{folder} holds a model of type {kind!r}, not a BLIP-2 ("blip-2").')
     from transformers import Blip2Config
 
     try:
+        if kind == "instructblip":
+            return _from_instructblip(content)
         return Blip2Config.from_pretrained(folder)
     except Exception as error:  # values of another type: the library raises many kinds of exceptions
         raise ValueError(f"{folder / 'config.json'} does not describe a BLIP-2: {_one_line(error)}") from None
+
+
+def _from_instructblip(content: dict) -> Blip2Config:
+    """InstructBLIP's config.json as a BLIP-2's."""
+    from transformers import Blip2Config
+
+    vision, qformer = (
+        {name: value for name, value in content[part].items() if name not in ("model_type", "architectures")}
+        for part in ("vision_config", "qformer_config")
+    )
+    whole = {
+        name: content[name] for name in ("num_query_tokens", "image_token_index", "text_config") if name in content
+    }
+    config = Blip2Config(vision_config=vision, qformer_config=qformer | {"use_qformer_text_input": True}, **whole)
+    config.architectures = [QUESTIONS]
+    return config
 
 
 def _one_line(error: Exception) -> str:
@@ -181,9 +206,8 @@ def to_transformers(model: Stage2Model | Stage1Model) -> dict[str, Tensor]:
     check_layout(encoder)
     if is_quantized(model):
         raise ValueError("A quantized language model cannot be saved; load the model without quantize= to save it.")
-    table = TRANSFORMERS_STAGE2 if isinstance(model, Stage2Model) else TRANSFORMERS_STAGE1
     ignored = (*FROZEN, "lm_head.", "temperature")
-    state = rename_keys(model.state_dict(), reverse(table), ignore=ignored)
+    state = rename_keys(model.state_dict(), reverse(table_of(model)), ignore=ignored)
     state |= {f"vision_model.{name}": tensor for name, tensor in encoder.model.state_dict().items()}
     if isinstance(model, Stage2Model):
         state |= {f"language_model.{name}": t for name, t in model.language_model.model.state_dict().items()}
@@ -201,8 +225,8 @@ def check_layout(image_encoder: ImageEncoder) -> None:
         raise ValueError("transformers' BLIP-2 layout has ViT-g's shape only; a model on CLIP ViT-L cannot be saved.")
 
 
-def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2Config:
-    from transformers import Blip2Config
+def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2Config | InstructBlipConfig:
+    from transformers import Blip2Config, InstructBlipConfig
 
     ours = model.qformer.config
     qformer = dict(
@@ -218,19 +242,25 @@ def _blip2_config(model: Stage2Model | Stage1Model, dtype: torch.dtype) -> Blip2
         layer_norm_eps=ours.layer_norm_eps,
         pad_token_id=ours.pad_token_id,
         cross_attention_frequency=ours.cross_attention_frequency,
-        use_qformer_text_input=ours.has_text,
     )
+    questions = isinstance(model, Stage2Model) and model.reads_questions
+    if not questions:
+        qformer["use_qformer_text_input"] = ours.has_text
     vision = config_dict(model.image_encoder.model)
     if isinstance(model, Stage1Model):
         config = Blip2Config(vision_config=vision, qformer_config=qformer, num_query_tokens=ours.num_query_tokens)
         config.image_text_hidden_size = model.config.embed_width
         config.architectures = ["Blip2ForImageTextRetrieval"]
     else:
-        text = config_dict(model.language_model.model) | {"eos_token_id": model.language_model.end_token_id}
-        config = Blip2Config(
+        text = language_config_dict(model.language_model)
+        if questions:
+            vision = {name: value for name, value in vision.items() if name != "model_type"}
+        kind = InstructBlipConfig if questions else Blip2Config
+        config = kind(
             vision_config=vision, qformer_config=qformer, text_config=text, num_query_tokens=ours.num_query_tokens
         )
-        config.architectures = ["Blip2ForConditionalGeneration"]
+        config.architectures = [QUESTIONS if questions else "Blip2ForConditionalGeneration"]
+        config.text_config.tie_word_embeddings = text["tie_word_embeddings"]  # T5Config's own is always true
     config.dtype = dtype
     return config
 
@@ -240,11 +270,25 @@ def config_dict(part: PreTrainedModel) -> dict:
     return {name: value for name, value in part.config.to_dict().items() if name != "_name_or_path"}
 
 
+def language_config_dict(language_model: LanguageModel) -> dict:
+    """`config_dict` of a language model, with its end token and with what is true of its output matrix.
+
+    T5Config says that the matrices are tied, always; FlanT5's and the miniature's are two. A version of transformers
+    that believed it would replace one by the other. A T5 that scales its decoder's output is written as it is: reading
+    "not tied" turns the scaling off.
+    """
+    config, model = config_dict(language_model.model), language_model.model
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    if config["model_type"] == "t5" and not tied and not config.get("scale_decoder_outputs", True):
+        config["tie_word_embeddings"] = False
+    return config | {"eos_token_id": language_model.end_token_id}
+
+
 def _save_processor(
     model: Stage2Model | Stage1Model, tokenizer: PreTrainedTokenizerBase, config: Blip2Config, folder: Path
 ) -> None:
     """transformers' processor: image preprocessing, and Q `<image>` tokens before a text (none for retrieval)."""
-    from transformers import Blip2Processor
+    from transformers import Blip2Processor, InstructBlipProcessor
 
     tokenizer = as_loaded(tokenizer)  # the processor adds <image> to this copy
     generates = isinstance(model, Stage2Model)
@@ -253,7 +297,11 @@ def _save_processor(
             "left"  # a decoder goes on where its prompt ends
         )
     num_query_tokens = config.num_query_tokens if generates else None
-    processor = Blip2Processor(image_processor(model.image_encoder.image_size), tokenizer, num_query_tokens)
+    images = image_processor(model.image_encoder.image_size)
+    if generates and model.reads_questions:
+        processor = InstructBlipProcessor(images, tokenizer, as_loaded(model.question_tokenizer), num_query_tokens)
+    else:
+        processor = Blip2Processor(images, tokenizer, num_query_tokens)
     if generates:
         config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
         if config.image_token_index >= config.text_config.vocab_size:

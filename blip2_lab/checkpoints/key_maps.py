@@ -287,6 +287,16 @@ TRANSFORMERS_QFORMER: Table = (
 #: Blip2ForConditionalGeneration. The frozen models keep transformers' keys, with the prefixes `FROZEN`.
 TRANSFORMERS_STAGE2: Table = (*TRANSFORMERS_QFORMER, ("language_projection", "language_projection"))
 
+#: InstructBlipForConditionalGeneration: the same with the Q-Former's text side inside `qformer`.
+TRANSFORMERS_QUESTIONS: Table = (
+    ("qformer.embeddings.layernorm", "qformer.embedding_layer_norm"),
+    *(
+        (f"qformer.{theirs}" if theirs.startswith("embeddings.") else theirs, ours)
+        for theirs, ours in TRANSFORMERS_STAGE2
+        if theirs != "qformer.layernorm"
+    ),
+)
+
 #: Blip2ForImageTextRetrieval: stage 1 without its language modeling head, and without a temperature.
 TRANSFORMERS_STAGE1: Table = (
     *TRANSFORMERS_QFORMER,
@@ -294,6 +304,13 @@ TRANSFORMERS_STAGE1: Table = (
     ("text_projection", "text_projection"),
     ("itm_head", "itm_head"),
 )
+
+
+def table_of(model: Stage1Model | Stage2Model) -> Table:
+    """The table of transformers' layout of this model."""
+    if isinstance(model, Stage1Model):
+        return TRANSFORMERS_STAGE1
+    return TRANSFORMERS_QUESTIONS if model.reads_questions else TRANSFORMERS_STAGE2
 
 
 #: Modules whose inner keys are the same in transformers: (transformers' prefix, ours).

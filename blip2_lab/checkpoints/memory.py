@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from blip2_lab.checkpoints.catalog import MODELS, blip2_config
-from blip2_lab.checkpoints.meta_model import empty_model, model_bytes
+from blip2_lab.checkpoints.meta_model import empty_model, is_retrieval, model_bytes
 from blip2_lab.models.quantize import METHODS
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _choices(config: Blip2Config, name: str, device: torch.device) -> Iterator[t
     own = [(name, config)]
     others = sorted((m for m in MODELS if m.language_model and m.image_size == 224), key=lambda m: -m.parameters)
     for other, shape in [*own, *((m.name, blip2_config(m)) for m in others if m.name != name)]:
-        if shape.qformer_config.use_qformer_text_input:
+        if is_retrieval(shape):
             continue
         for method in (None, *METHODS):
             dtype = default_dtype(shape.text_config.model_type == "t5", device, method)

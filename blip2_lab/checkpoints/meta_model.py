@@ -48,21 +48,29 @@ ALWAYS_TIED = (
 )
 TIED_IF_MISSING = (("lm_head.weight", "shared.weight"),)
 
+QUESTIONS = "InstructBlipForConditionalGeneration"  #: transformers' class of a model whose Q-Former reads questions
+
 FROZEN_PREFIXES = ("image_encoder.", "language_model.")
 
 
 def empty_model(config: Blip2Config) -> Stage2Model | Stage1Model:
-    """A model of this shape on the meta device, without weights: a Stage1Model where the Q-Former reads text, else a
+    """A model of this shape on the meta device, without weights: a Stage1Model for the layout of a stage 1, else a
     Stage2Model."""
     with without_weights():
         encoder = ImageEncoder.from_config(config.vision_config)
-        if config.qformer_config.use_qformer_text_input:
+        if is_retrieval(config):
             stage1 = Stage1Config(
                 embed_width=config.image_text_hidden_size, decode_token_id=config.qformer_config.vocab_size - 1
             )
             return Stage1Model(qformer_config(config), stage1, image_encoder=encoder).eval()
         language = language_model(empty_language_model(config.text_config))
         return Stage2Model(encoder, QFormer(qformer_config(config)), language).eval()
+
+
+def is_retrieval(config: Blip2Config) -> bool:
+    """Whether this is transformers' layout of a stage 1. (That of a model whose Q-Former reads questions is
+    InstructBLIP's.)"""
+    return config.qformer_config.use_qformer_text_input and QUESTIONS not in (config.architectures or ())
 
 
 @contextmanager

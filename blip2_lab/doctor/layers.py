@@ -30,10 +30,9 @@ from blip2_lab.checkpoints.key_maps import (
     LAVIS_STAGE1,
     LAVIS_STAGE2,
     LAVIS_TIED,
-    TRANSFORMERS_STAGE1,
-    TRANSFORMERS_STAGE2,
     from_eva,
     renamer,
+    table_of,
     transformers_names,
 )
 from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, language_model_key
@@ -131,7 +130,7 @@ def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
     files = {part: dict(read_tensors(paths)) for part, paths in files_of(model, path).items()}
     is_stage1 = isinstance(model, Stage1Model)
     if (path / "config.json").is_file():
-        to_ours, _ = transformers_names(TRANSFORMERS_STAGE1 if is_stage1 else TRANSFORMERS_STAGE2)
+        to_ours, _ = transformers_names(table_of(model))
         named = {to_ours(name) or name: tensor for name, tensor in files[""].items()}
         prefix = "" if is_stage1 else "stage1."  # heads of stage 1 that transformers' layout does not contain
         return named | {prefix + name: tensor for name, tensor in files.get("stage1", {}).items()}

@@ -285,7 +285,7 @@ def save_reference(model: Model, folder: Path) -> Path:
     if not (folder / "config.json").is_file() or not weights_have_fixed_names:
         raise ValueError(
             f"A reference lies beside {files.SINGLE_FILE} in transformers' layout, and in {folder} it would be taken "
-            "for weights: write the model again with `save_pretrained`."
+            "for weights: write the model again with `blip2_lab.save`."
         )
     save_file(reference_numbers(model), folder / REFERENCE)
     make_readable(folder / REFERENCE)

@@ -287,14 +287,18 @@ def _questions(
     by_several = sum(len(question.answers) > 1 for _, question in asked)
     report: dict = {"questions": len(asked), "vqa_accuracy": by_several, "exact": len(asked) - by_several}
     answers = {"majority": [Counter(question.answer for _, question in asked).most_common(1)[0][0]] * len(asked)}
-    template = model.language_model.question_prompt
+    template, shown = model.language_model.question_prompt, {"picture": torch.arange(len(own.features))}
+    shown["shuffled_picture"] = shown["picture"].roll(1)
     for name, prompts in conditions.items():
         say(f"asking {len(asked)} questions: {name.replace('_', ' ')}")
         answers[name] = []
         for start in range(0, len(asked), batch_size):
             chunk = asked[start : start + batch_size]
-            texts = [template.format(question.text) for _, question in chunk]
-            answers[name] += model.language_model.generate(prompts[[row for row, _ in chunk]], texts, decoding)
+            texts, rows_of = [template.format(question.text) for _, question in chunk], [row for row, _ in chunk]
+            seen = prompts[rows_of]
+            if model.reads_questions and name != "no_picture":
+                seen = model.visual_prompt(own.features[shown[name]][rows_of], texts)
+            answers[name] += model.language_model.generate(seen, texts, decoding)
     sums: dict[str, list[float]] = {}
     marks: dict[str, list[float]] = {}
     for name, given in answers.items():

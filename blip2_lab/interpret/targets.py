@@ -123,13 +123,14 @@ class WordScore(Score):
         if not 0 <= word < len(found):
             raise ValueError(f"The answer {answer!r} has {len(found)} words; there is no word number {word}.")
         self.word, self.places = found[word]
-        self.prompt = language_model.prompt_texts([prompt])
+        self.prompt, self.prompt_text = language_model.prompt_texts([prompt]), prompt
         ids = answer_ids(language_model, prompt, answer)[: self.places[-1] + 1]
         ids = torch.tensor([ids], device=self.prompt.ids.device)
         self.answer = Text(ids, torch.ones_like(ids, dtype=torch.bool))
 
     def of_features(self, image_features: Tensor) -> Tensor:
-        return self.of_visual_prompt(self.model.visual_prompt(image_features))
+        asked = [self.prompt_text] * len(image_features) if self.model.reads_questions else None
+        return self.of_visual_prompt(self.model.visual_prompt(image_features, asked))
 
     def of_visual_prompt(self, visual_prompt: Tensor) -> Tensor:
         """visual_prompt [B,Q,Dl] -> [B]."""

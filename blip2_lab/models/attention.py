@@ -84,4 +84,6 @@ class MultiHeadAttention(nn.Module):
 
 def _linear_after_affine(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """linear(norm.weight * x + norm.bias), with weight and bias of `norm` folded into the linear layer."""
+    if type(linear) is not nn.Linear:  # LoRA computes more than one product: `linear.weight` is not all of it
+        return linear(x * norm.weight + norm.bias)
     return F.linear(x, linear.weight * norm.weight, F.linear(norm.bias, linear.weight, linear.bias))

@@ -18,6 +18,7 @@ Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of widt
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -459,10 +460,27 @@ class EncoderDecoderLanguageModel(LanguageModel):
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
-        return self._padded(prompts, max_tokens), self._padded(answers, max_tokens)
+        prompt = self._padded(prompts, max_tokens)
+        if max_tokens is not None and prompt.ids.shape[1] == max_tokens:
+            self._warn_if_cut(prompts, max_tokens)
+        return prompt, self._padded(answers, max_tokens)
 
     def prompt_texts(self, prompts: Sequence[str]) -> Text:
         return self._padded(prompts)
+
+    def cut_prompts(self, prompts: Sequence[str], max_tokens: int) -> tuple[int, int]:
+        """How many of these prompts `pair_texts` cuts, and the number of tokens of the longest one."""
+        lengths = [len(row) for row in self._encode(prompts)]
+        return sum(length > max_tokens for length in lengths), max(lengths, default=0)
+
+    def _warn_if_cut(self, prompts: Sequence[str], max_tokens: int) -> None:
+        count, longest = self.cut_prompts(prompts, max_tokens)
+        if count:
+            warnings.warn(
+                f"{count} of {len(prompts)} prompts are cut at max_text_tokens={max_tokens}, and their ends are lost; "
+                f"the longest has {longest} tokens",
+                stacklevel=2,
+            )
 
     def _padded(self, texts: Sequence[str], max_tokens: int | None = None) -> Text:
         return pad(self._encode(texts, max_tokens), self.pad_token_id, device=self._device)

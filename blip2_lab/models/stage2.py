@@ -21,8 +21,10 @@ Paper: section 3.3, Figure 3. Notebook: 10.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +35,11 @@ from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_texts
 from blip2_lab.models.qformer import QFormer
-from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage1 import Stage1Model, clean_caption
 from blip2_lab.models.vision_encoder import ImageEncoder, freeze
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,9 @@ class Stage2Model(nn.Module):
 
     `bridge` computes the visual prompt. With a Q-Former its parts are also `qformer` and `language_projection`, the
     names under which they are saved; a model with another bridge does not have these two.
+
+    A Q-Former with a text side reads the question, too (`reads_questions`; section 4.3, Figure 7); its tokenizer is
+    `question_tokenizer`, and it reads at most `max_question_tokens` (None: as many as it has positions).
 
     `stage1` is the stage-1 model that was loaded with this one, or None. Optional, for image-text matching and
     retrieval; kept outside parameters() and state_dict().
@@ -74,6 +82,8 @@ class Stage2Model(nn.Module):
         else:
             self.bridge = bridge
         self.language_model = language_model.with_deep_fusion(bridge) if bridge.deep_fusion else language_model
+        self.question_tokenizer: PreTrainedTokenizerBase | None = None
+        self.max_question_tokens: int | None = None
         self.attach_stage1(None)
 
     @classmethod
@@ -102,10 +112,39 @@ class Stage2Model(nn.Module):
 
     # -- training --------------------------------------------------------------------------------------------------
 
-    def visual_prompt(self, image_features: Tensor) -> Tensor:
+    @property
+    def reads_questions(self) -> bool:
+        """Whether the visual prompt depends on the question: the Q-Former has a text side (Figure 7)."""
+        return isinstance(self.bridge, QFormerBridge) and self.bridge.config.has_text
+
+    def visual_prompt(self, image_features: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """image_features [B,N,Dv] -> visual_prompt [B,Q,Dl], the paper's soft visual prompt; with deep fusion the
-        memory [B,M,Dv] that the language model's layers attend to."""
-        return self.bridge(image_features)
+        memory [B,M,Dv] that the language model's layers attend to.
+
+        prompts  B texts that the language model is asked, or S*B: text i is about image i % B -> [S*B,Q,Dl]. A Q-Former
+                 that reads questions reads the one in each; for other models the visual prompt does not depend on them
+        """
+        if prompts is None:
+            return self.bridge(image_features)
+        if not self.reads_questions:
+            repeats = len(prompts) // len(image_features)
+            return self.bridge(image_features).repeat(repeats, 1, 1)
+        return self.bridge(image_features, *self.tokenize_questions(prompts))
+
+    def tokenize_questions(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The question in each prompt (`question_of`), cleaned as in stage 1, for the Q-Former: input_ids and
+        attention_mask, long[B,T]. In eval mode a question is not cut."""
+        # differs from InstructBLIP, whose Q-Former reads the whole prompt: Figure 7 gives it the question
+        if self.question_tokenizer is None:
+            raise ValueError(
+                "This Q-Former reads questions and has no tokenizer: its folder has no qformer_tokenizer, or set "
+                "`model.question_tokenizer`."
+            )
+        texts = [clean_caption(question_of(prompt)) for prompt in prompts]
+        most = self.max_question_tokens if self.training else None
+        options = dict(padding=True, truncation=most is not None, max_length=most, return_tensors="pt")
+        tokens, device = self.question_tokenizer(texts, **options), self.qformer.query_tokens.device
+        return tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
 
     @property
     def num_visual_tokens(self) -> int:
@@ -149,15 +188,18 @@ class Stage2Model(nn.Module):
             prompts, captions = zip(*(split_caption(caption, generator) for caption in captions), strict=True)
         elif prompts is None:
             prompts = [""] * len(captions)
-        return self.language_model.loss_and_count(self.visual_prompt(image_features), prompts, captions)
+        seen = self.visual_prompt(image_features, prompts if self.reads_questions else None)
+        return self.language_model.loss_and_count(seen, prompts, captions)
 
     # -- generating ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode_image(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
+    def encode_image(
+        self, image: ImageSource | Sequence[ImageSource] | Tensor, prompts: Sequence[str] | None = None
+    ) -> Tensor:
         """An image, or several (`images.ImageSource`: a path, PIL, an array, bytes, an open file), or normalized pixels
-        [3,H,W] or [B,3,H,W] -> visual_prompt [B,Q,Dl]."""
-        return self.visual_prompt(self.image_encoder(self._pixels(image)))
+        [3,H,W] or [B,3,H,W] -> visual_prompt [B,Q,Dl]. `prompts`: as for `visual_prompt`."""
+        return self.visual_prompt(self.image_encoder(self._pixels(image)), prompts)
 
     def generate(
         self,
@@ -175,12 +217,7 @@ class Stage2Model(nn.Module):
         """
         settings = Decoding.from_options(decoding)
         check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
-        visual_prompt, single = self._prompt_of(image, visual_prompt)
-        prompts = [prompt] * len(visual_prompt) if isinstance(prompt, str) else list(prompt)
-        if len(visual_prompt) == 1:
-            visual_prompt = visual_prompt.expand(len(prompts), -1, -1)
-        if len(prompts) != len(visual_prompt):
-            raise ValueError(f"There are {len(visual_prompt)} images and {len(prompts)} prompts: pass one for each.")
+        visual_prompt, prompts, single = self._prompt_of(image, visual_prompt, prompt)
         answers = self.language_model.generate(visual_prompt, prompts, settings)
         return answers[0] if single and isinstance(prompt, str) else answers
 
@@ -199,7 +236,7 @@ class Stage2Model(nn.Module):
         """
         settings = Decoding.from_options({"num_beams": 1, **decoding})
         check_texts([prompt], "prompt")
-        visual_prompt, _ = self._prompt_of(image, visual_prompt)
+        visual_prompt, *_ = self._prompt_of(image, visual_prompt, prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"stream takes one image at a time; {len(visual_prompt)} were given.")
         return self.language_model.stream(visual_prompt, prompt, settings)
@@ -223,7 +260,7 @@ class Stage2Model(nn.Module):
         candidates = check_texts(candidates, "candidate")
         if not candidates or not all(text.strip() for text in candidates):
             raise ValueError("Pass at least one candidate to rank, and no empty one.")
-        visual_prompt, _ = self._prompt_of(image, visual_prompt)
+        visual_prompt, *_ = self._prompt_of(image, visual_prompt, prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"rank takes one image at a time; {len(visual_prompt)} were given.")
         visual_prompts = visual_prompt.expand(len(candidates), -1, -1)
@@ -232,16 +269,29 @@ class Stage2Model(nn.Module):
         ranked = zip(candidates, scores.tolist(), shares.tolist(), strict=True)
         return sorted((Candidate(*one) for one in ranked), key=lambda candidate: -candidate.probability)
 
+    @torch.no_grad()
     def _prompt_of(
-        self, image: ImageSource | Sequence[ImageSource] | Tensor | None, visual_prompt: Tensor | None
-    ) -> tuple[Tensor, bool]:
-        """-> visual_prompt [B,Q,Dl], and whether a single image was given rather than a list."""
+        self,
+        image: ImageSource | Sequence[ImageSource] | Tensor | None,
+        visual_prompt: Tensor | None,
+        prompt: str | Sequence[str],
+    ) -> tuple[Tensor, list[str], bool]:
+        """-> visual_prompt [B,Q,Dl], B prompts, and whether a single image was given rather than a list."""
         if (image is None) == (visual_prompt is None):
             raise ValueError("Pass the image once: as image or as visual_prompt.")
-        if visual_prompt is not None:
-            return visual_prompt, len(visual_prompt) == 1
-        single = image.ndim == 3 if isinstance(image, Tensor) else is_one_image(image)
-        return self.encode_image(image), single
+        if image is not None:
+            single = image.ndim == 3 if isinstance(image, Tensor) else is_one_image(image)
+            images = self.image_encoder(self._pixels(image))
+        else:
+            images, single = visual_prompt, len(visual_prompt) == 1
+        prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
+        if len(images) not in (1, len(prompts)):
+            raise ValueError(f"There are {len(images)} images and {len(prompts)} prompts: pass one for each.")
+        if image is not None:
+            visual_prompt = self.visual_prompt(images, prompts if self.reads_questions else None)
+        if len(visual_prompt) == 1:
+            visual_prompt = visual_prompt.expand(len(prompts), -1, -1)
+        return visual_prompt, prompts, single
 
     def _pixels(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
         """-> pixels [B,3,H,W] on the image encoder's device."""
@@ -254,6 +304,15 @@ class Stage2Model(nn.Module):
         if all(isinstance(one, Tensor) and one.ndim == 3 for one in images):
             return self._pixels(torch.stack(images))
         return self.image_encoder.preprocess(images)
+
+
+def question_of(prompt: str) -> str:
+    """The question in a prompt of the paper's form, the last one after a conversation: "Question: what is this? Short
+    answer:" -> "what is this?". Any other prompt is returned whole."""
+    found = re.fullmatch(
+        r"(?:.*\b)?question:(.*?)(?:\b(?:short|long)\s+)?answer:\s*", prompt, re.IGNORECASE | re.DOTALL
+    )
+    return (found[1] if found else prompt).strip()
 
 
 #: Normalized pixels are between -1.8 and 2.2 (black and white by CLIP's mean and standard deviation).
@@ -300,6 +359,38 @@ def split_caption(caption: str, generator: torch.Generator | None = None) -> tup
         raise ValueError("A caption is empty: pass captions of at least one word.")
     cut = int(torch.randint(len(words), (), generator=generator))
     return " ".join(words[:cut]), " ".join(words[cut:])
+
+
+def with_text(model: Stage2Model, stage1: Stage1Model) -> Stage2Model:
+    """The model with the text side of a stage 1 in its Q-Former, and its tokenizer, so that it reads questions.
+
+    Text embeddings and text FFNs are copied; everything else of the Q-Former stays. Raises ValueError for a stage 1 of
+    another shape, or without a tokenizer.
+    """
+    if not isinstance(model.bridge, QFormerBridge):
+        raise ValueError("The bridge of this model is no Q-Former, so it has no text side to read questions with.")
+    own, other = model.qformer.config, stage1.qformer.config
+    if (own.width, own.num_layers, own.ffn_width) != (other.width, other.num_layers, other.ffn_width):
+        raise ValueError(
+            f"The Q-Former has {own.num_layers} layers of width {own.width}, and that of the stage 1 "
+            f"{other.num_layers} of {other.width}: its text side does not fit."
+        )
+    if stage1.tokenizer is None:
+        raise ValueError("The stage 1 has no tokenizer, so its text side cannot read questions.")
+    config = replace(own, has_text=True, vocab_size=other.vocab_size, max_positions=other.max_positions)
+    qformer = QFormer(replace(config, pad_token_id=other.pad_token_id))
+    text = {
+        name: tensor
+        for name, tensor in stage1.qformer.state_dict().items()
+        if name.startswith(("word_embeddings.", "position_embeddings.")) or ".text_ffn." in name
+    }
+    qformer.load_state_dict(text | model.qformer.state_dict())
+    whole = Stage2Model(model.image_encoder, qformer.to(model.qformer.query_tokens.device), model.language_model)
+    whole.language_projection.load_state_dict(model.language_projection.state_dict())
+    whole.to(model.qformer.query_tokens.device)
+    whole.question_tokenizer = stage1.tokenizer
+    whole.attach_stage1(model.stage1)
+    return whole.eval()
 
 
 def without_text(qformer: QFormer) -> QFormer:

@@ -4,6 +4,7 @@
     pipeline     several recipes in parallel processes, each started when its inputs are trained
     run          one recipe in its run folder
     bridge_parts from the sizes in a recipe to a new bridge
+    lora         low-rank adaptation, by peft: added to frozen models, merged into them
     builders     from a recipe to its task: frozen models loaded, new ones built
     identity     what a run was trained on, by content
     own_tokenizer a tokenizer from texts of your own
@@ -14,6 +15,7 @@
     optim        AdamW, its schedule, its parameter groups
     prefetch     batches prepared in a background thread
     divergence   detects a loss that diverges
+    trackers     the log's numbers for TensorBoard or Weights & Biases
     run_folder   settings, log and checkpoints on disk
     planning     parameters, memory, FLOPs and hours of a recipe, before it starts
 

@@ -24,7 +24,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -393,7 +393,19 @@ class ImageTextBatches:
 
         Of shards at most `SHARD_SAMPLE` examples, evenly spaced. A stream has none: its texts are judged as they come.
         """
-        texts = []
+        texts: list[str] = []
+        for record in self._records():
+            pairs = _texts_of(record, self.data.text)
+            texts += dict.fromkeys(text for pair in pairs for text in pair if text is not None)
+        return texts
+
+    def questions(self) -> list[str]:
+        """The questions among `texts`, without repetition."""
+        asked = (question for record in self._records() for question, _ in _texts_of(record, self.data.text))
+        return list(dict.fromkeys(question for question in asked if question is not None))
+
+    def _records(self) -> Iterator[Record]:
+        """The records whose texts are `texts`."""
         for source in (*self.mixture.sources, *self.held_out):
             whole = source
             while isinstance(whole, Subset):
@@ -403,12 +415,9 @@ class ImageTextBatches:
             spacing = 1 if isinstance(whole, ImageTextList) else max(1, len(source) // SHARD_SAMPLE)
             for number in range(0, len(source), spacing):
                 try:
-                    record = source.record(number)
+                    yield source.record(number)
                 except BrokenSample:  # counted when it is trained on
                     continue
-                pairs = _texts_of(record, self.data.text)
-                texts += dict.fromkeys(text for pair in pairs for text in pair if text is not None)
-        return texts
 
 
 def choose_text(record: Record, text: str, rng: Random | None) -> tuple[str | None, str]:

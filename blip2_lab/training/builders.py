@@ -43,7 +43,7 @@ from blip2_lab.models.language_model import (
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
-from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.stage2 import Stage2Model, with_text
 from blip2_lab.models.vision_encoder import ImageEncoder, at_resolution, freeze, unfreeze
 from blip2_lab.picturebook import words as words_of_scenes
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
@@ -57,6 +57,7 @@ from blip2_lab.training.batches import (
     scene_batches,
 )
 from blip2_lab.training.bridge_parts import bridge_of
+from blip2_lab.training.lora import add_lora, require_peft, without_unused_text
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import (
     BridgeParts,
@@ -315,9 +316,14 @@ def check_recipe(recipe: Recipe) -> None:
     if isinstance(parts, BridgeParts) and (parts.train_language_model or parts.train_vision_layers):
         what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
         raise ValueError(f"{what}; a bridge is trained here with both models frozen")
-    if isinstance(parts, FineTuneParts) and parts.question_in_qformer:
-        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
-        raise ValueError(f"{what}; the question in the Q-Former is not yet trained here")
+    if isinstance(parts, FineTuneParts) and parts.question_in_qformer and recipe.task != "vqa":
+        raise ValueError(
+            f"{recipe.name} learns no answers, so the Q-Former has no question to read: leave out "
+            "model.question_in_qformer, or train micro-vqa"
+        )
+    if recipe.lora is not None and recipe.lora.rank:
+        require_peft()
+        _check_lora(recipe)
     if isinstance(data, ImageTextData) and not data.path:
         raise ValueError(f"{recipe.name} trains on {data.source}: say where they are, --on FOLDER or --on sources.toml")
     cached = not isinstance(data, ImageTextData) or data.cached_views
@@ -326,6 +332,24 @@ def check_recipe(recipe: Recipe) -> None:
             "the features of an image encoder that trains cannot be cached: --set data.cached_views=0, or "
             "model.train_image_encoder=false"
         )
+
+
+def _check_lora(recipe: Recipe) -> None:
+    parts, targets = recipe.model, recipe.lora.targets
+    if recipe.optim.shard:
+        raise ValueError(
+            "optim.shard=true gathers all layers of a model with LoRA at once, and so saves no memory: "
+            "leave it out, or use optim.checkpoint_layers=true"
+        )
+    if recipe.task == "retrieval" and targets == "language_model":
+        raise ValueError(f"{recipe.name} has no language model: lora.targets=qformer")
+    if isinstance(parts, Stage2Parts) and not parts.pretrained and targets != "language_model":
+        raise ValueError(
+            "a Q-Former that starts from BERT has cross-attention that never learned, which LoRA would keep: "
+            "lora.targets=language_model, or model.pretrained=true"
+        )
+    if isinstance(parts, BridgeParts) and targets != "language_model":
+        raise ValueError("a new bridge has learned nothing that LoRA could keep: lora.targets=language_model")
 
 
 def check_words(
@@ -341,15 +365,22 @@ def check_words(
 
     Raises ValueError if too many words are unknown; `ways_out` says what to do about it.
     """
+    coverage = _coverage(batches, tokenizer, part, max_text_tokens, ways_out)
+    batches.keep_usable(UsableTexts(tokenizer), file if is_first_process() else None)
+    return {part: coverage}
+
+
+def _coverage(
+    batches: ImageTextBatches, tokenizer: PreTrainedTokenizerBase, part: str, max_text_tokens: int, ways_out: str
+) -> Coverage:
+    """`word_coverage` of the texts; prints its note, raises its ValueError."""
     if tokenizer is None:
         raise ValueError(f"{part} that training starts from has no tokenizer, so it cannot read texts")
-    first = is_first_process()
     coverage = word_coverage(tokenizer, batches.texts(), max_text_tokens)
     note = check_coverage(coverage, part, batches.data.unknown_words, ways_out)
-    if note and first:
+    if note and is_first_process():
         print(f"note: {note}", flush=True)
-    batches.keep_usable(UsableTexts(tokenizer), file if first else None)
-    return {part: coverage}
+    return coverage
 
 
 def build_stage1(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage1Task:
@@ -385,6 +416,7 @@ def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | Non
     model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
     if parts.pretrained:
         model.attach_stage1(stage1)  # saved with the model, for matching and retrieval
+    add_lora(model, recipe.lora)
     return _stage2_task(recipe, model, runs_dir, batches)
 
 
@@ -398,7 +430,9 @@ def build_bridge(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | Non
     language_model = _language_model_to_train_through(parts, runs_dir)
     layers = len(decoder_layers(language_model.model))
     bridge = bridge_of(parts, image_encoder.width, language_model.width, layers)
-    return _stage2_task(recipe, Stage2Model(image_encoder, bridge, language_model), runs_dir, batches)
+    model = Stage2Model(image_encoder, bridge, language_model)
+    add_lora(model, recipe.lora)
+    return _stage2_task(recipe, model, runs_dir, batches)
 
 
 def _language_model_to_train_through(parts: Stage2Parts | BridgeParts, runs_dir: Path) -> LanguageModel:
@@ -437,9 +471,25 @@ def _check_language_model_words(
     recipe: Recipe, language_model: LanguageModel, batches: ImageTextBatches, runs_dir: Path, way: str
 ) -> dict[str, Coverage]:
     limit = recipe.model.max_text_tokens
+    if batches.data.text == "questions" and isinstance(language_model, EncoderDecoderLanguageModel):
+        _say_cut_prompts(language_model, batches, limit)
     ways_out = f"Start from a language model that knows your words ({way})"
     file = runs_dir / recipe.name / LEFT_OUT
     return check_words(batches, language_model.tokenizer, LANGUAGE_MODEL, limit, ways_out, file)
+
+
+def _say_cut_prompts(language_model: EncoderDecoderLanguageModel, batches: ImageTextBatches, limit: int) -> None:
+    """Print how many questions lose the end of their prompt. (A decoder reads prompts whole.)"""
+    prompts = [language_model.question_prompt.format(question) for question in batches.questions()]
+    if language_model.tokenizer is None or not prompts:
+        return
+    count, longest = language_model.cut_prompts(prompts, limit)
+    if count and is_first_process():
+        print(
+            f"note: {count} of {len(prompts)} questions with their form ({language_model.question_prompt!r}) have more "
+            f"than {limit} tokens, and their ends are cut: --set model.max_text_tokens={longest} keeps them whole",
+            flush=True,
+        )
 
 
 def build_retrieval(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> RetrievalTask:
@@ -451,6 +501,7 @@ def build_retrieval(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | 
     model.config.max_text_tokens = parts.max_text_tokens
     model.float().requires_grad_(True)
     encoder = (unfreeze if parts.train_image_encoder else freeze)(model.image_encoder)
+    add_lora(model, recipe.lora)
     words = None
     if batches is None:
         batches = scene_batches(recipe, encoder, runs_dir, recipe.data.hard_batches_from)
@@ -470,6 +521,10 @@ def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) 
         model = load(resolve(parts.start, runs_dir), device=device)
     if not isinstance(model, Stage2Model):
         raise ValueError(f"{parts.start} has no language model, so it cannot learn to write captions")
+    if parts.question_in_qformer:
+        model = _with_questions(model, parts, runs_dir)
+    if model.reads_questions:
+        model.max_question_tokens = min(parts.max_text_tokens, model.qformer.config.max_positions)
     model.language_model.max_text_tokens = parts.max_text_tokens
     if device == "cpu":
         model.language_model.model.set_attn_implementation("eager")  # see build_stage2
@@ -478,8 +533,15 @@ def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) 
         trained.append(unfreeze(model.image_encoder))
     for module in trained:  # small AdamW updates are rounded away in 16 bits; autocast still computes in 16 bits
         module.float().requires_grad_(True)
+    add_lora(model, recipe.lora)
     way = "--set model.start=Salesforce/blip2-opt-2.7b"
-    words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
+    words = {}
+    if model.reads_questions:
+        without_unused_text(model.qformer)
+        way_of_text = "Take the text side of another stage 1 (--set model.text_from=FOLDER|NAME)"
+        text = (model.question_tokenizer, TEXT_ENCODER, parts.max_text_tokens, way_of_text)
+        words[TEXT_ENCODER] = _coverage(batches, *text)
+    words |= _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
     cache_features(batches, model.image_encoder, runs_dir)
     return CaptionTask(
         model,
@@ -491,3 +553,16 @@ def build_captioning(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches) 
         words=words,
         seed=recipe.seed,
     )
+
+
+def _with_questions(model: Stage2Model, parts: FineTuneParts, runs_dir: Path) -> Stage2Model:
+    """The model with a Q-Former that reads questions: as it is, or with the text side of a stage 1 (Figure 7)."""
+    if model.reads_questions and not parts.text_from:
+        return model
+    stage1 = load_stage1(parts.text_from, runs_dir) if parts.text_from else model.stage1
+    if stage1 is None:
+        raise ValueError(
+            f"{parts.start} has no stage 1 beside it, from which its Q-Former gets a text side: name one, --set "
+            "model.text_from=Salesforce/blip2-itm-vit-g, or LAVIS's blip2_pretrained.pth"
+        )
+    return with_text(model, stage1)

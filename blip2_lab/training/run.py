@@ -29,13 +29,15 @@ from blip2_lab.training.identity import Identity
 from blip2_lab.training.recipes.registry import needs
 from blip2_lab.training.recipes.schema import ImageTextData, Recipe, Stage2Parts
 from blip2_lab.training.run_folder import WORDS_FILE, RunFolder, checkpoints, only_process, reference_log
+from blip2_lab.training.trackers import require_tracker
 from blip2_lab.training.trainer import final_numbers, train
 
 EXAMPLES_FILE = "examples.json"  #: the identity of a run's data, in its folder
 RECIPE_FILE = "recipe.json"
 #: Settings that describe a recipe or its speed; a resumed run may have others.
-FREE = ("name", "summary", "cost", "sequence", "curve", "save_every", "eval_every", "data.path", "data.source")
-FREE += ("data.pairs", "data.text_file", "data.threads", "data.verify_cache", "data.max_broken", "data.unknown_words")
+FREE = ("name", "summary", "cost", "sequence", "curve", "save_every", "eval_every", "log_with")
+DATA_FREE = ("path", "source", "pairs", "text_file", "threads", "verify_cache", "max_broken", "unknown_words")
+FREE += tuple(f"data.{name}" for name in DATA_FREE)
 #: Settings of the optimizer that decide which examples a step sees.
 FIXED = ("optim.batch_size", "optim.accumulate")
 
@@ -50,6 +52,7 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     if missing:
         raise ValueError(f"{recipe.name} needs {' and '.join(missing)} in {runs_dir}: blip2-lab train {missing[0]}")
     check_recipe(recipe)
+    require_tracker(recipe.log_with)
     folder = runs_dir / recipe.name
     with only_process(folder) if is_first_process() else nullcontext():
         try:
@@ -108,6 +111,7 @@ def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress
             resume=resume,
             progress=progress,
             reference=reference_log(recipe.curve or recipe.name),
+            log_with=recipe.log_with,
         )
     if batches:
         say(batches.skips.report(), flush=True)

@@ -21,14 +21,13 @@ Notebook: 08.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,6 +38,10 @@ from torch.utils._pytree import tree_leaves
 
 from blip2_lab.common.distributed import full_tensor, shard_like
 from blip2_lab.common.files import is_disk_full, replace_folder, require_space, size_text, write_atomically
+from blip2_lab.training import trackers
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 SHIPPED_RUNS = (
     Path(__file__).parents[1] / "assets" / "micro-all"
@@ -153,10 +156,11 @@ def only_process(folder: str | Path) -> Iterator[None]:
 class RunFolder:
     """The folder of one run, new or resumed. `writes` is True in one process only."""
 
-    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
+    def __init__(self, path: str | Path, *, writes: bool = True, log_with: str = "none") -> None:
         self.path = Path(path)
         self.writes = writes
-        self._writer: Any = None
+        self.log_with = log_with
+        self._trackers: list[GeneralTracker] = []
 
     @property
     def latest(self) -> Path | None:
@@ -186,7 +190,7 @@ class RunFolder:
             return
         for name in ("checkpoints", "model", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("log.jsonl", "run.json", FINISHED_FILE):
+        for name in ("log.jsonl", "run.json", FINISHED_FILE, trackers.WANDB_FILE):
             (self.path / name).unlink(missing_ok=True)
 
     def open(self, settings: dict[str, Any]) -> list[str]:
@@ -213,23 +217,22 @@ class RunFolder:
         return notes
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`, and to `tensorboard/` if TensorBoard is installed."""
+        """Append one line to `log.jsonl`, and give its numbers to the trackers that were started."""
         if not self.writes:
             return
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if importlib.util.find_spec("tensorboard") is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter
+        for tracker in self._trackers:
+            tracker.log(trackers.scalars(record), step=record["step"])
 
-        if self._writer is None:  # hides what an interrupted run wrote after its last checkpoint
-            self._writer = SummaryWriter(self.path / "tensorboard", purge_step=record["step"])
-        for name, value in record.items():
-            scalars = value if isinstance(value, dict) else {"": value}
-            for key, scalar in scalars.items():
-                if name != "step" and key != "step":
-                    self._writer.add_scalar(f"{name}/{key}" if key else name, scalar, record["step"])
-        self._writer.flush()
+    def start_trackers(self, step: int) -> None:
+        """Open the trackers of `log_with` for records from this step on. Raises ValueError."""
+        if self.writes:
+            self._trackers = trackers.open_trackers(self.log_with, self.path, step)
+
+    def finish_trackers(self) -> None:
+        while self._trackers:
+            self._trackers.pop().finish()
 
     def truncate_log(self, step: int) -> None:
         """Remove the log's lines after `step`; these steps will be repeated."""

@@ -119,18 +119,20 @@ def train(
     resume: bool = True,
     progress: bool = True,
     reference: Sequence[dict] = (),
+    log_with: str = "auto",
 ) -> dict[str, float]:
     """Train `task.model` in place and return the last logged numbers.
 
     `run_dir` receives `run.json` (the settings), `log.jsonl`, `checkpoints/step-N` and, if the task can save, `model`.
     `resume=True` continues from the last checkpoint of `run_dir`, if any; `resume=False` removes all and starts over.
     If the evaluation has a loss `held_out`, the weights with the lowest one are kept, and they are the saved model.
-    `reference` is the log of another run; at each evaluation its losses at that step are logged, too.
+    `reference` is the log of another run; at each evaluation its losses at that step are logged, too. `log_with` is a
+    tracker of training/trackers.py, which gets the numbers of the log.
     Raises `Diverged` if the loss diverges, ValueError if `run_dir` belongs to a run with other settings, if another
     process trains in it, or if its disk is full.
     """
     with only_process(run_dir) if distributed.is_first_process() else nullcontext():
-        options = dict(log_every=log_every, save_every=save_every, eval_every=eval_every)
+        options = dict(log_every=log_every, save_every=save_every, eval_every=eval_every, log_with=log_with)
         return _train(
             task, optim, Path(run_dir), seed, resume=resume, progress=progress, reference=reference, **options
         )
@@ -148,6 +150,7 @@ def _train(
     resume: bool,
     progress: bool,
     reference: Sequence[dict],
+    log_with: str,
 ) -> dict[str, float]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -166,7 +169,7 @@ def _train(
 
     main = accelerator.is_main_process
     say = print if progress and main else (lambda *_, **__: None)
-    run, start, meter, watch = RunFolder(run_dir, writes=main), 0, Meter(), LossMonitor()
+    run, start, meter, watch = RunFolder(run_dir, writes=main, log_with=log_with), 0, Meter(), LossMonitor()
     if not resume:
         run.clear()
     chance = {"chance": task.chance()} if hasattr(task, "chance") else {}
@@ -193,6 +196,8 @@ def _train(
     batches = _keep_latest(prefetch(task.batch, numbers), latest)
     passes_at_once = optim.accumulate if hasattr(task, "compute_joint_losses") else 1
     train_mode(module)
+    if start < optim.steps:
+        run.start_trackers(start + 1)
     try:
         for step in range(start, optim.steps):
             start_time = time.perf_counter()
@@ -232,6 +237,7 @@ def _train(
                 accelerator.wait_for_everyone()
     finally:
         batches.close()
+        run.finish_trackers()
     task.model.eval()
     if hasattr(task, "save"):
         distributed.unshard_to_cpu(task.model)

@@ -486,3 +486,18 @@ def test_eva_clip_becomes_transformers_vision_model(saved):
         assert torch.equal(back[name], expected), name
     with pytest.raises(ValueError, match="head.weight"):
         from_eva({**eva, "head.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_an_exported_t5_says_whether_its_output_matrix_is_tied(tmp_path, scaled):
+    """T5Config says "tied" of every T5. In a file, "not tied" also turns off the scaling of the decoder's output."""
+    model = build_tiny_model()
+    model.language_model.model.config.scale_decoder_outputs = scaled
+    save(model, tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())["text_config"]
+    assert written["tie_word_embeddings"] is scaled and written["scale_decoder_outputs"] is scaled
+    again, prompt = load(tmp_path), torch.zeros(1, 8, 64)
+    expected = model.language_model.log_likelihood(prompt, ["what is it?"], ["a red boat."])[0]
+    assert torch.allclose(again.language_model.log_likelihood(prompt, ["what is it?"], ["a red boat."])[0], expected)
+    language = again.language_model.model
+    assert language.get_output_embeddings().weight is not language.get_input_embeddings().weight

@@ -339,22 +339,30 @@ def test_tensorboard_receives_what_the_log_does(tmp_path, monkeypatch):
         def __init__(self, folder, purge_step):
             opened.append((folder, purge_step))
 
-        def add_scalar(self, name, value, step):
-            written.append((name, value, step))
+        def add_scalar(self, name, value, global_step):
+            written.append((name, value, global_step))
 
         def flush(self):
             pass
 
+        def close(self):
+            opened.append("closed")
+
     fake = ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    finder = "blip2_lab.training.run_folder.importlib.util.find_spec"
+    finder = "blip2_lab.training.trackers.importlib.util.find_spec"
     monkeypatch.setattr(finder, lambda name: SimpleNamespace() if name == "tensorboard" else None)
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, log_with="auto")
+    run.start_trackers(20)
     run.log({"step": 20, "total": 1.5})
     run.log({"step": 20, "evaluation": {"accuracy": 0.5}})
     assert written == [("total", 1.5, 20), ("evaluation/accuracy", 0.5, 20)]
-    assert opened == [(tmp_path / "tensorboard", 20)]
+    run.finish_trackers()
+    assert opened == [(str(tmp_path / "tensorboard"), 20), "closed"]
     monkeypatch.setattr(finder, lambda name: None)
-    RunFolder(tmp_path).log({"step": 40, "total": 1.0})
+    run = RunFolder(tmp_path, log_with="auto")
+    run.start_trackers(40)
+    run.log({"step": 40, "total": 1.0})
+    run.finish_trackers()
     assert len(written) == 2 and [record["step"] for record in read_log(tmp_path)] == [20, 20, 40]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blip2_lab.checkpoints import files, huggingface, load
+from blip2_lab.checkpoints import files, huggingface, key_maps, load
 from blip2_lab.checkpoints.load import save
 from blip2_lab.checkpoints.meta_model import empty_model, empty_quantized_model, load_tensors, model_bytes
 from blip2_lab.models.quantize import (
@@ -140,7 +140,7 @@ def test_loading_keeps_no_tensor_it_was_given(saved):
             del copy, tensor
             assert sum(ref() is not None for ref in alive) <= 2
 
-    to_ours, _ = huggingface.transformers_names(huggingface.TRANSFORMERS_STAGE2)
+    to_ours, _ = huggingface.transformers_names(key_maps.TRANSFORMERS_STAGE2)
     model = empty_quantized_model(config, "int8", "cpu", torch.bfloat16)
     load_tensors(model, handed_out(), device="cpu", dtype=torch.bfloat16, to_ours=to_ours)
     gc.collect()
@@ -149,7 +149,7 @@ def test_loading_keeps_no_tensor_it_was_given(saved):
 
 def test_a_layer_of_another_shape_is_named(saved):
     config, folder = saved
-    to_ours, to_theirs = huggingface.transformers_names(huggingface.TRANSFORMERS_STAGE2)
+    to_ours, to_theirs = huggingface.transformers_names(key_maps.TRANSFORMERS_STAGE2)
 
     def cut():
         for name, tensor in files.read_tensors(files.weight_files(folder)):

@@ -1,4 +1,5 @@
-"""Stage 2: which parameters train, how a caption is split, how images and prompts are paired."""
+"""Stage 2: which parameters train, how a caption is split, how images and prompts are paired, questions in the
+Q-Former."""
 
 import copy
 import io
@@ -11,8 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from blip2_lab.checkpoints.load import load, save
+from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.models.qformer import QFormer
-from blip2_lab.models.stage2 import Stage2Model, split_caption
+from blip2_lab.models.stage1 import Stage1Model
+from blip2_lab.models.stage2 import Stage2Model, question_of, split_caption, with_text
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from tests.tiny import build_tiny_model, loud
@@ -324,3 +328,149 @@ def test_nothing_to_rank_is_one_sentence(model, candidates):
         model.rank(PICTURES[0], "a", candidates)
     with pytest.raises(ValueError, match="one image at a time; 3 were given"):
         model.rank(PICTURES, "a", ["red"])
+
+
+# ------------------------------------------------------------------------------ the question in the Q-Former (Figure 7)
+
+ASKED = ("Question: what color is the boat? Short answer:", "Question: is it day? Short answer:")
+
+
+@pytest.fixture(scope="module", params=["t5", "opt"])
+def asked_model(request):
+    """A loud tiny model whose Q-Former reads questions, and the one that it was made from."""
+    plain = build_tiny_model(request.param)
+    loud(plain, plain.stage1)
+    return with_text(plain, plain.stage1), plain
+
+
+def image_rows(count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 17, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "prompt,question",
+    [
+        ("Question: what color is the boat? Short answer:", "what color is the boat?"),
+        ("Question: which city is this? Answer:", "which city is this?"),
+        ("Question: a? Short answer: b. Question: c? Short answer:", "c?"),
+        ("question: what is the answer: 4 or 5? long answer: ", "what is the answer: 4 or 5?"),
+        ("a picture of", "a picture of"),
+        ("Question: unfinished", "Question: unfinished"),
+        ("", ""),
+    ],
+)
+def test_the_question_in_a_prompt(prompt, question):
+    assert question_of(prompt) == question
+
+
+def test_the_visual_prompt_depends_on_the_question_and_not_on_the_others_of_the_batch(asked_model):
+    model, plain = asked_model
+    rows = image_rows()
+    assert model.reads_questions and not plain.reads_questions
+    assert torch.equal(model.visual_prompt(rows), plain.visual_prompt(rows))  # without a question: stage 2's
+    both, other = model.visual_prompt(rows, ASKED), model.visual_prompt(rows, [ASKED[1], ASKED[1]])
+    assert (both[0] - other[0]).abs().max() > 0.1 and torch.allclose(both[1], other[1], atol=1e-4)
+    alone = torch.cat([model.visual_prompt(rows[i : i + 1], ASKED[i : i + 1]) for i in range(2)])
+    assert torch.allclose(both, alone, atol=1e-4)  # the shorter one's padding is not read
+    several = model.visual_prompt(rows[:1], ASKED)  # two questions about one image
+    assert torch.allclose(several[0], both[0], atol=1e-4) and (several[1] - both[1]).abs().max() > 0.1
+    assert torch.equal(plain.visual_prompt(rows, ASKED), plain.visual_prompt(rows))
+
+
+def test_question_and_queries_share_self_attention_as_in_itm(asked_model):
+    """The same numbers from the stage 1 whose text side it has: its Q-Former with ITM's mask."""
+    model, plain = asked_model
+    stage1 = plain.stage1.qformer
+    state = stage1.state_dict() | plain.qformer.state_dict()  # stage 2's queries, layers and cross-attention
+    twin = copy.deepcopy(stage1)
+    twin.load_state_dict(state)
+    ids, mask = model.tokenize_questions(ASKED)
+    assert ids.tolist() == plain.stage1.tokenize(["what color is the boat?", "is it day?"])[0].tolist()
+    joint = twin(
+        image=twin.read_image(image_rows()),
+        input_ids=ids,
+        mask=bidirectional_mask(twin.config.num_query_tokens, mask),
+        text_mask=mask.bool(),
+    )
+    expected = model.language_projection(joint.query_output)
+    assert torch.allclose(model.visual_prompt(image_rows(), ASKED), expected, atol=1e-4)
+
+
+def test_the_answer_loss_reaches_the_text_side(asked_model):
+    model = copy.deepcopy(asked_model[0])
+    model.qformer.requires_grad_(True)
+    model.loss(image_features=image_rows(), captions=["red", "yes"], prompts=ASKED).backward()
+    text = {name: p for name, p in model.qformer.named_parameters() if "text_ffn" in name or "_embeddings" in name}
+    without = {name for name, p in text.items() if p.grad is None or not p.grad.any()}
+    assert len(text) == 14 and without == {name for name in text if name.startswith("layers.1.text_ffn")}
+    words = model.question_tokenizer("boat", add_special_tokens=False).input_ids
+    read = model.qformer.word_embeddings.weight.grad.abs().sum(dim=1)
+    assert read[words].min() > 0 and read[model.question_tokenizer.pad_token_id] == 0
+
+
+def test_answering_gives_the_question_to_the_qformer(asked_model):
+    model, plain = asked_model
+    pixels = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(2))
+    for prompt in ASKED:
+        seen = model.encode_image(pixels, [prompt])
+        tokens = list(model.stream(pixels, prompt, max_new_tokens=6))
+        assert [t.probability for t in tokens] == pytest.approx(
+            [t.probability for t in model.stream(visual_prompt=seen, prompt=prompt, max_new_tokens=6)], rel=1e-3
+        )
+        assert model.rank(pixels, prompt, ["red", "yes"]) == model.rank(
+            visual_prompt=seen, prompt=prompt, candidates=["red", "yes"]
+        )
+        without = model.encode_image(pixels)
+        ranked = []
+        for visual_prompt in (seen, without):
+            found = model.rank(visual_prompt=visual_prompt, prompt=prompt, candidates=["red", "yes"])
+            ranked.append({candidate.text: candidate.log_likelihood for candidate in found})
+        assert abs(ranked[0]["red"] - ranked[1]["red"]) > 1e-3
+    together = model.generate(pixels, list(ASKED), num_beams=1)
+    assert together == [model.generate(pixels, prompt, num_beams=1) for prompt in ASKED]
+
+
+def test_a_question_is_cut_in_training_alone(asked_model):
+    model = copy.deepcopy(asked_model[0])
+    model.max_question_tokens = 5
+    long = "Question: is the red boat left of the big blue house? Short answer:"
+    whole = model.tokenize_questions([long])[0]
+    model.train()
+    assert model.tokenize_questions([long])[0].shape[1] == 5 < whole.shape[1]
+    model.question_tokenizer = None
+    with pytest.raises(ValueError, match="reads questions and has no tokenizer"):
+        model.tokenize_questions([long])
+
+
+def test_a_text_side_that_does_not_fit_is_refused(asked_model):
+    plain = asked_model[1]
+    other = Stage1Model(replace(plain.stage1.qformer.config, num_layers=4), plain.stage1.config)
+    with pytest.raises(ValueError, match="has 2 layers of width 64, and that of the stage 1 4 of 64"):
+        with_text(plain, other)
+    other = Stage1Model(plain.stage1.qformer.config, plain.stage1.config)
+    with pytest.raises(ValueError, match="The stage 1 has no tokenizer"):
+        with_text(plain, other)
+
+
+def test_saved_as_instructblip_it_loads_here_and_in_transformers(asked_model, tmp_path):
+    from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+
+    model, plain = asked_model
+    save(plain, tmp_path)  # an older model in the same folder
+    save(model, tmp_path)
+    save(model, tmp_path)
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+    expected = model.encode_image(pixels, ASKED)
+    again = load(tmp_path)
+    assert again.reads_questions and again.stage1 is not None
+    assert torch.allclose(again.encode_image(pixels, ASKED), expected, atol=1e-4)
+    assert again.generate(pixels, list(ASKED)) == model.generate(pixels, list(ASKED))
+    theirs = InstructBlipForConditionalGeneration.from_pretrained(tmp_path).eval()
+    processor = InstructBlipProcessor.from_pretrained(tmp_path)
+    ids = processor.qformer_tokenizer([question_of(prompt) for prompt in ASKED], padding=True, return_tensors="pt")
+    assert ids["input_ids"].tolist() == model.tokenize_questions(ASKED)[0].tolist()
+    with torch.no_grad():
+        seen = theirs.get_image_features(pixels, ids["input_ids"], ids["attention_mask"]).pooler_output
+    assert torch.allclose(seen, expected, atol=1e-4)
+    save(plain, tmp_path)  # and back: nothing of the text side is left
+    assert not load(tmp_path).reads_questions and not (tmp_path / "qformer_tokenizer").exists()

@@ -73,6 +73,11 @@ def test_a_finished_run_is_left_as_it_is_and_says_so(tmp_path, start, monday, ca
     capsys.readouterr()
     assert run_module.run(recipe(start, monday), runs) == first
     assert "mine finished at step 4: nothing was trained" in capsys.readouterr().out
+    (tmp_path / "new").touch()
+    new = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in (runs / "mine").rglob("*") if path.is_file() and path.name != ".lock"} == {
+        new
+    }
     assert (weights(runs / "mine"), (runs / "mine" / "log.jsonl").read_bytes()) == before
     with pytest.raises(ValueError, match=r"is at step 4, and optim.steps is 3: give more steps"):
         run_module.run(recipe(start, monday, "optim.steps=3"), runs, progress=False)

@@ -23,6 +23,7 @@ from pathlib import Path
 from blip2_lab.checkpoints.catalog import frozen_model
 from blip2_lab.common.distributed import layer_stacks
 from blip2_lab.data.feature_cache import cache_bytes
+from blip2_lab.training.lora import lora_parameters
 from blip2_lab.training.planning.bridges import bridge_blueprint, bridge_works
 from blip2_lab.training.planning.claims import Claim, claims_of
 from blip2_lab.training.planning.flops import (
@@ -144,6 +145,8 @@ def plan(
     else:
         model = blueprint(recipe)
         parameters, trained, works = model.parameters(), model.trained, work_by_part(recipe, model)
+    if recipe.lora is not None and recipe.lora.rank:
+        parameters, trained = with_lora(recipe, model, parameters, trained)
     if recipe.optim.checkpoint_layers:
         works = {
             name: replace(
@@ -185,6 +188,16 @@ def plan(
         claims=claims,
         remarks=remarks,
     )
+
+
+def with_lora(
+    recipe: Recipe, model: Blueprint, parameters: Mapping[str, int], trained: tuple[str, ...]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Parameters and trained parts where LoRA stands for what its targets would train."""
+    targets = {"language model": "language_model", "Q-Former": "qformer"}
+    adapted = [part for part in model.parts if recipe.lora.targets in ("all", targets.get(part)) and part in targets]
+    added = sum(lora_parameters(model.parts[part], recipe.lora) for part in adapted)
+    return dict(parameters) | {"LoRA": added}, (*(part for part in trained if part not in adapted), "LoRA")
 
 
 def memory_of(parameters: Mapping[str, int], trained: tuple[str, ...], frozen_bytes: int = 2) -> dict[str, float]:
@@ -255,6 +268,10 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
         assumptions.append(f"a caption has {CAPTION_TOKENS} tokens, the longest in a batch {LONGEST_CAPTION}")
         assumptions.append("frozen parts in 16 bits; memory is computed, not measured on a GPU")
         assumptions.append("reading and augmenting pictures keeps up with the GPU")
+    if recipe.lora is not None and recipe.lora.rank:
+        assumptions.append(
+            "LoRA: its products and the inputs that it keeps are not counted, a Q-Former's work as without"
+        )
     if recipe.optim.shard:
         assumptions.append("FSDP gathers two layers at a time; `optim.shard` here gathers all trained parts at once")
     if recipe.optim.checkpoint_layers:

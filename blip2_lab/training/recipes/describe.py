@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import ImageTextData, Recipe, meanings
+from blip2_lab.training.recipes.schema import ImageTextData, Recipe, as_typed, meanings
 
 #: Logs of finished runs, RECIPE.jsonl: of the recipes as they are, then of the weights in the package.
 LOGS = tuple(Path(__file__).parents[2] / "assets" / folder for folder in ("micro-all", "micro/curves"))
@@ -37,7 +37,7 @@ def describe(recipe: Recipe, logs: Sequence[Path] = LOGS) -> str:
     lines = [recipe.name, *(f"  {name:<8} {text}" for name, text in facts)]
     if expected := expected_losses(recipe, logs):
         lines += ["", "expected losses (log of a finished run)", *(f"  {line}" for line in expected)]
-    if settings := _settings(recipe):
+    if settings := settings_lines(recipe):
         lines += ["", "settings (change one: --set NAME=VALUE)", *(f"  {line}" for line in settings)]
     return "\n".join(lines)
 
@@ -64,13 +64,18 @@ def _numbers(record: dict) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
 
 
-def _settings(recipe: Recipe) -> list[str]:
-    """Every setting with its value and its meaning, in the order of the schema."""
+def settings_lines(recipe: Recipe) -> list[str]:
+    """Every setting with its value and its meaning, in the order of the schema; none for a sequence of recipes."""
+    if recipe.sequence:
+        return []
+    groups = [
+        (f"{name}.", part) for name in ("optim", "lora", "model", "data") if is_dataclass(part := getattr(recipe, name))
+    ]
     rows = []
-    for group in ("optim", "model", "data"):
-        part = getattr(recipe, group)
-        if is_dataclass(part):
-            known = meanings(type(part))
-            rows += [(f"{group}.{f.name}", getattr(part, f.name), known.get(f.name, "")) for f in fields(part)]
-    width = max((len(f"{name} = {value}") for name, value, _ in rows), default=0)
-    return [f"{f'{name} = {value}':<{min(width, 44)}}  {meaning}".rstrip() for name, value, meaning in rows]
+    for prefix, part in [*groups, ("", recipe)]:
+        known = meanings(type(part))
+        names = [f.name for f in fields(part) if prefix or f.name in known]
+        rows += [(f"{prefix}{name}", getattr(part, name), known.get(name, "")) for name in names]
+    shown = [(f"{name} = {as_typed(value)}", meaning) for name, value, meaning in rows]
+    width = min(44, max((len(setting) for setting, _ in shown), default=0))
+    return [f"{setting:<{width}}  {meaning}".rstrip() for setting, meaning in shown]

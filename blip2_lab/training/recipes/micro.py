@@ -185,6 +185,16 @@ OWN = Recipe(
     eval_every=100,
 )
 
+#: Visual question answering with the question in the Q-Former, too: `blip2-lab train micro-vqa --on FOLDER`.
+OWN_VQA = replace(
+    OWN,
+    name="micro-vqa",
+    summary="the miniature, fine-tuned on questions about your own pictures; the Q-Former reads them, too (Figure 7)",
+    task="vqa",
+    model=replace(OWN.model, prompt="", question_in_qformer=True),
+    data=replace(OWN.data, text="questions", flip=False),  # no flip: questions name sides
+)
+
 #: The same one size up ("M"), for a night on a laptop: as many steps, with wider and deeper parts.
 LARGER = ("micro-vit", "micro-t5", "micro-flan-t5", "micro-bert", "micro-stage1", "micro-stage2", "micro-retrieval")
 

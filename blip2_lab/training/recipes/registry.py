@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES
-from blip2_lab.training.recipes.micro import LAPTOP, MAE, MICRO, OWN, SHIPPED
+from blip2_lab.training.recipes.micro import LAPTOP, MAE, MICRO, OWN, OWN_VQA, SHIPPED
 from blip2_lab.training.recipes.own import OWN_WORLD
 from blip2_lab.training.recipes.paper import A100, FINE_TUNING, LAVIS, PAPER
 from blip2_lab.training.recipes.relatives import RELATIVES
@@ -30,7 +30,7 @@ from blip2_lab.training.recipes.schema import (
 RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
-        *(*MICRO, MAE, *SHIPPED, OWN, *OWN_WORLD, *MICRO_BRIDGES, *MICRO_SCHEDULES, *LAPTOP),
+        *(*MICRO, MAE, *SHIPPED, OWN, OWN_VQA, *OWN_WORLD, *MICRO_BRIDGES, *MICRO_SCHEDULES, *LAPTOP),
         *(*A100, *PAPER, *FINE_TUNING, *LAVIS, *RELATIVES),
     )
 }
@@ -59,8 +59,10 @@ def needs(recipe: Recipe, recipes: Mapping[str, Recipe] = RECIPES) -> tuple[str,
         names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))
         names += (recipe.model.language_model,)
         return tuple(name for name in names if name in RECIPES)
-    if isinstance(recipe.model, FineTuneParts | MicroPart):
+    if isinstance(recipe.model, MicroPart):
         return tuple(name for name in (recipe.model.start,) if name in RECIPES)
+    if isinstance(recipe.model, FineTuneParts):
+        return tuple(name for name in (recipe.model.start, recipe.model.text_from) if name in RECIPES)
     return ()
 
 

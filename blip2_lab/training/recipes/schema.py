@@ -190,7 +190,9 @@ class FineTuneParts:
     start                what it starts from: the name of a recipe or run, micro (shipped), a folder, or a hub name
     layer_decay          layer k of the image encoder, from the top, learns layer_decay ** k times as fast
     prompt               text before each caption, which the model reads and does not learn to write
-    question_in_qformer  the Q-Former reads the question, too (section 4.3, Figure 7): can be planned, not yet trained
+    question_in_qformer  the Q-Former reads the question, too (section 4.3, Figure 7)
+    text_from            the stage 1 that gives the Q-Former its text side: a name as in `start`; none: the one that was
+                         saved with `start`
     max_text_tokens      longer texts are cut
     train_image_encoder  train the image encoder with the Q-Former; false: it stays frozen
     """
@@ -199,6 +201,7 @@ class FineTuneParts:
     layer_decay: float = 1.0
     prompt: str = ""
     question_in_qformer: bool = False
+    text_from: str = ""
     max_text_tokens: int = 32
     train_image_encoder: bool = True
 
@@ -365,18 +368,55 @@ class OptimConfig:
         return self.batch_size // self.parts
 
 
+LORA_TASKS = ("stage2", "caption", "vqa", "retrieval")
+LORA_TARGETS = ("all", "language_model", "qformer")
+LORA_LAYERS = ("query_value", "attention", "linear")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (LoRA) in stage 2 and in fine-tuning: matrices that are added to frozen ones, and merged into
+    them in the saved model. What the recipe trains beside the targets (a new projection, heads) is trained as without.
+
+    rank     of the added matrices; 0: no LoRA
+    alpha    the added product is multiplied by alpha / rank
+    dropout  of the inputs of the added matrices, in training
+    targets  language_model, qformer, or all: those of the two that the recipe has
+    layers   query_value: these matrices of each attention; attention: its four; linear: the feed-forward ones, too
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str = "all"
+    layers: str = "query_value"
+
+    def __post_init__(self) -> None:
+        require(self, "rank", least=0)
+        require(self, "alpha", above=0)
+        require(self, "dropout", least=0, most=0.9)
+        for name, known in (("targets", LORA_TARGETS), ("layers", LORA_LAYERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"lora.{name}={getattr(self, name)} is unknown: choose {', '.join(known)}")
+
+
+TRACKERS = ("auto", "tensorboard", "wandb", "none")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One training run. `task`: vit, mae, t5, opt, bert (tasks/pretraining.py), stage1, stage2, caption, vqa, retrieval
-    (fine-tuning), or sequence. Fine-tuning with the question in the Q-Former can be planned, not yet trained.
+    (fine-tuning), or sequence.
 
     `sequence`: the recipes of which this one is made, in order. (For what a recipe needs, see `registry.needs`.)
 
     seed        of weights, batches and dropout
     save_every  steps between two checkpoints
     eval_every  steps between two evaluations on held-out images; 0: none
+    log_with    where the numbers of log.jsonl go, too: tensorboard, wandb, none; auto: TensorBoard if it is installed
 
-    `curve`: the recipe whose shipped log its losses are compared with, if its own name is another.
+    `curve`: the recipe whose shipped log its losses are compared with, if its own name is another. `lora`: None in
+    tasks that start from no trained language model or Q-Former.
     """
 
     name: str
@@ -391,8 +431,14 @@ class Recipe:
     eval_every: int = 500
     sequence: tuple[str, ...] = ()
     curve: str = ""
+    lora: LoraConfig | None = None
+    log_with: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.lora is None and self.task in LORA_TASKS:
+            object.__setattr__(self, "lora", LoraConfig())  # the settings of the other tasks have none
+        if self.log_with not in TRACKERS:
+            raise ValueError(f"log_with={self.log_with} is unknown: choose {', '.join(TRACKERS)}")
         require(self, "save_every", least=1)
         require(self, "eval_every", least=0)
         require(self, "seed", least=0, most=2**32 - 1)  # numpy's limit
@@ -425,6 +471,7 @@ def settings_help() -> str:
     """Every setting of every kind of recipe with its meaning and its default, for `blip2-lab train --help`."""
     groups = (
         ("optim", OptimConfig, ""),
+        ("lora", LoraConfig, "stage 2 and fine-tuning"),
         ("model", Stage1Parts, "stage 1"),
         ("model", Stage2Parts, "stage 2"),
         ("model", BridgeParts, "stage 2 with another bridge than a Q-Former"),
@@ -444,7 +491,7 @@ def settings_help() -> str:
         for f in fields(kind):
             if f.name not in inspect.get_annotations(kind) or (meaning := meanings(kind).get(f.name)) is None:
                 continue  # without a meaning, or listed with its base
-            default = "given by the recipe" if f.default is MISSING else f"default {_shown(f.default)}"
+            default = "given by the recipe" if f.default is MISSING else f"default {as_typed(f.default)}"
             name = f"{prefix}.{f.name}" if prefix else f.name
             lines += textwrap.wrap(
                 f"{name}  {meaning} ({default})", 110, initial_indent="  ", subsequent_indent="      "
@@ -452,23 +499,24 @@ def settings_help() -> str:
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as it is typed after `--set key=`."""
     if isinstance(value, tuple):
-        return ",".join(map(_shown, value))
+        return ",".join(map(as_typed, value))
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value in ("", None) else str(value)
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """All values that `override` can change, by dotted name: the recipe's integers and its dataclasses' fields."""
-    found: dict[str, Any] = {}
+    """All values that `override` can change, by dotted name: the recipe's own with a meaning, and its dataclasses'
+    fields."""
+    found, own = {}, meanings(type(config))
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
             found |= {f"{f.name}.{inner.name}": getattr(value, inner.name) for inner in fields(value)}
-        elif isinstance(value, int):
+        elif f.name in own:
             found[f.name] = value
     return found
 

@@ -29,6 +29,7 @@ from blip2_lab.training.batches import (
     SceneBatches,
     encode_frozen,
 )
+from blip2_lab.training.lora import merge_lora
 from blip2_lab.training.optim import vit_lr_scales
 from blip2_lab.training.vocabulary import Coverage
 
@@ -75,4 +76,5 @@ class ImageTask:
         return replace(batch, pixels=pixels, image_features=features, ids=batch.ids[-1:] + batch.ids[:-1])
 
     def save(self, folder: Path) -> None:
+        merge_lora(self.model)
         save(self.model, folder)

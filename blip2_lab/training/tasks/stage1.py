@@ -16,6 +16,7 @@ from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import Batch, image_ids
 from blip2_lab.models.losses import chance_levels, itc_loss, itc_similarity
 from blip2_lab.training.batches import ImageTextBatches
+from blip2_lab.training.lora import merge_lora
 from blip2_lab.training.tasks.base import ImageTask
 from blip2_lab.training.vocabulary import Coverage
 
@@ -90,6 +91,7 @@ class Stage1Task(ImageTask):
         """A stage 1 of your own images is saved with its frozen image encoder, so that the folder is a whole model: for
         search, and to go on from. transformers' layout has no other encoder than ViT-g's; with one, it is saved alone.
         """
+        merge_lora(self.model)
         alone = self.model.image_encoder is None
         if alone and isinstance(self.batches, ImageTextBatches):
             try:

@@ -7,6 +7,7 @@ import pytest
 
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.describe import LOGS, describe, expected_losses
+from blip2_lab.training.recipes.schema import as_typed, override, settings
 
 
 @pytest.mark.parametrize("name", registry.RECIPES)
@@ -14,10 +15,20 @@ def test_every_recipe_has_a_page_with_its_command_and_all_its_settings(name):
     recipe = registry.get(name)
     page = describe(recipe)
     assert page.startswith(f"{name}\n  what     {recipe.summary}") and f"blip2-lab train {name}" in page
-    for group in ("optim", "model", "data"):
+    for group in ("optim", "lora", "model", "data"):
         if part := getattr(recipe, group):
             for field in fields(part):
-                assert f"  {group}.{field.name} = {getattr(part, field.name)}" in page
+                assert f"  {group}.{field.name} = {as_typed(getattr(part, field.name))}" in page
+
+
+@pytest.mark.parametrize("name", ["micro-vqa", "paper-stage1-vit-g", "micro-bert", "gated-65b"])
+def test_every_value_is_shown_as_it_is_typed(name):
+    """`--set NAME=VALUE` with what the page shows changes nothing."""
+    recipe = registry.get(name)
+    for setting, value in settings(recipe).items():
+        if value == "":  # an empty text is shown as none
+            continue
+        assert override(recipe, f"{setting}={as_typed(value)}") == recipe, setting
 
 
 def test_expected_losses_are_those_of_the_log(tmp_path):

@@ -22,7 +22,7 @@ def test_names_are_unique():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     groups = (MICRO, (MAE,), SHIPPED, OWN_WORLD, MICRO_BRIDGES, MICRO_SCHEDULES, LAPTOP)
     groups += (A100, PAPER, FINE_TUNING, LAVIS, RELATIVES)
-    assert len(RECIPES) == 1 + sum(map(len, groups))  # and the one for your pictures
+    assert len(RECIPES) == 2 + sum(map(len, groups))  # and those for your pictures
 
 
 @pytest.mark.parametrize("encoder,batch_size", [("vit-l", 2320), ("vit-g", 1680)])

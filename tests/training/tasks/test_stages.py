@@ -1,6 +1,7 @@
 """Both stages and fine-tuning, end to end on tiny models: cached features, fresh captions, frozen weights."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from blip2_lab.training.recipes.registry import get
 from blip2_lab.training.recipes.schema import ImageTextData, override
 from blip2_lab.training.run_folder import read_log
 from blip2_lab.training.trainer import train
+from tests.tiny import build_tiny_model
 
 SMALL = ("data.scenes=12", "data.held_out=4", "optim.batch_size=4", "optim.steps=3", "optim.warmup_steps=1")
 LAST = ("eval_every=3", "save_every=2")
@@ -421,11 +423,6 @@ def test_images_of_one_id_are_no_negatives_of_each_other():
     assert numbers.dtype == torch.long and numbers[0] == numbers[2] and len(set(numbers.tolist())) == 3
 
 
-def test_the_question_in_the_qformer_is_refused(trained, own):
-    with pytest.raises(ValueError, match="can be planned .* not yet trained here"):
-        builders.build_task(on(own, "finetune-vqa-opt-2.7b"), trained)
-
-
 # -------------------------------------------------------------------------------------------- fine-tuning for retrieval
 
 
@@ -490,3 +487,96 @@ def test_retrieval_refuses_models_it_cannot_start_from_or_save(trained, own, tmp
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="micro-retrieval and micro-stage2 have different image encoders"):
         export.export(other, scenes=8)
+
+
+# ----------------------------------------------------------------------------------------- the question in the Q-Former
+
+
+@pytest.fixture
+def asked_pictures(tmp_path) -> Path:
+    """Scenes with questions and answers in a table."""
+    folder, rows = tmp_path / "asked", ["file,question,answer"]
+    folder.mkdir()
+    book = PictureBook(5, "in", 48)
+    for number in range(10):
+        book[number].image.save(folder / f"{number}.png")
+        rows += [f'{number}.png,"{q.text}","{q.answer}"' for q in book[number].questions[:3]]
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def vqa(start: Path, place: Path, *changes: str, name: str = "mine"):
+    chosen = get("micro-vqa")
+    chosen = replace(chosen, name=name, save_every=2, eval_every=2, data=replace(chosen.data, path=str(place)))
+    small = ("optim.steps=4", "optim.warmup_steps=1", "optim.batch_size=4", "optim.lr=1e-2", "data.held_out=2")
+    small += ("data.image_size=48", "data.cached_views=0", "data.threads=1")
+    for change in (*small, f"model.start={start}", *changes):
+        chosen = override(chosen, change)
+    return chosen
+
+
+@pytest.mark.parametrize("changes", [(), ("lora.rank=2", "lora.layers=linear", "optim.checkpoint_layers=true")])
+def test_vqa_trains_the_text_side_of_the_qformer_and_saves_it(tmp_path, asked_pictures, changes, capsys):
+    start, runs = tmp_path / "start", tmp_path / "runs"
+    save(build_tiny_model(), start)
+    run_module.run(vqa(start, asked_pictures, *changes), runs)
+    assert "the text encoder" in (runs / "mine" / "words.json").read_text()
+    model, before = blip2_lab.load(runs / "mine"), blip2_lab.load(start)
+    assert model.reads_questions and not before.reads_questions
+    now, text = model.qformer.state_dict(), before.stage1.qformer.state_dict()
+    first, last = "layers.0.text_ffn.expand.weight", "layers.1.text_ffn.expand.weight"
+    assert not torch.equal(now[first], text[first]) and torch.equal(now[last], text[last])  # nothing reads the last
+    words = "word_embeddings.weight"
+    assert torch.equal(now[words], text[words]) == bool(changes)  # LoRA adapts matrices between layers alone
+    question = "Question: what color is the boat? Short answer:"
+    image = PictureBook(5, "in", 48)[0].image
+    others = (model.encode_image(image, [asked]) for asked in (question, "Question: is it day? Short answer:"))
+    assert not torch.allclose(*others, atol=1e-5) and isinstance(model.generate(image, question), str)
+    log = [record["evaluation"] for record in read_log(runs / "mine") if "evaluation" in record]
+    assert all({"held_out", "shuffled"} == record.keys() for record in log) and len(log) == 2
+    again = vqa(runs / "mine", asked_pictures, *changes, name="again")  # goes on from a model that reads questions
+    run_module.run(again, runs, progress=False)
+    assert blip2_lab.load(runs / "again").reads_questions
+
+
+def test_questions_whose_prompt_is_cut_are_counted_and_said(tmp_path, asked_pictures, capsys):
+    start = tmp_path / "start"
+    save(build_tiny_model(), start)
+    with pytest.warns(UserWarning, match="prompts are cut at max_text_tokens=9, and their ends are lost"):
+        run_module.run(vqa(start, asked_pictures, "model.max_text_tokens=9"), tmp_path / "runs")
+    said = capsys.readouterr().out
+    found = re.search(r"note: (\d+) of (\d+) questions with their form .*--set model.max_text_tokens=(\d+) keeps", said)
+    count, of, longest = map(int, found.groups())
+    assert 0 < count <= of and longest > 9
+    language_model = blip2_lab.load(start).language_model
+    assert language_model.cut_prompts(["Question: is it day? Short answer:"], longest)[0] == 0
+    builders.build_task(vqa(start, asked_pictures, f"model.max_text_tokens={longest}"), tmp_path / "runs")
+    assert "questions with their form" not in capsys.readouterr().out
+
+
+def test_a_run_on_questions_resumes_exactly(tmp_path, asked_pictures):
+    start, runs = tmp_path / "start", tmp_path / "runs"
+    save(build_tiny_model(), start)
+    for name in ("whole", "cut"):
+        run_module.run(vqa(start, asked_pictures, name=name), runs, progress=False)
+    shutil.rmtree(runs / "cut" / "checkpoints" / "step-4")
+    shutil.rmtree(runs / "cut" / "model")
+    run_module.run(vqa(start, asked_pictures, name="cut"), runs, progress=False)
+    whole, cut = (load_file(runs / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_a_text_side_comes_from_another_stage_1_or_is_asked_for(tmp_path, asked_pictures):
+    start, runs, model = tmp_path / "start", tmp_path / "runs", build_tiny_model()
+    stage1 = model.stage1
+    model.attach_stage1(None)
+    save(model, start)
+    save(stage1, tmp_path / "stage1")
+    with pytest.raises(ValueError, match="has no stage 1 beside it.*--set model.text_from="):
+        builders.build_task(vqa(start, asked_pictures), runs)
+    task = builders.build_task(vqa(start, asked_pictures, f"model.text_from={tmp_path / 'stage1'}"), runs)
+    assert torch.equal(task.model.qformer.word_embeddings.weight, stage1.qformer.word_embeddings.weight)
+    frozen = {name for name, p in task.model.qformer.named_parameters() if not p.requires_grad}
+    assert frozen and all(name.startswith("layers.1.text_ffn") for name in frozen)
+    with pytest.raises(ValueError, match="learns no answers, so the Q-Former has no question to read"):
+        builders.check_recipe(override(get("micro-captions"), "model.question_in_qformer=true"))

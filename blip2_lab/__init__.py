@@ -39,6 +39,7 @@ __all__ = ["load", "save"]
 if TYPE_CHECKING:
     import torch
 
+    from blip2_lab.models.bridges.dual_encoder import DualEncoder
     from blip2_lab.models.stage1 import Stage1Model
     from blip2_lab.models.stage2 import Stage2Model
 
@@ -75,7 +76,9 @@ def load(
     return model
 
 
-def save(model: Stage2Model | Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+def save(
+    model: Stage2Model | Stage1Model | DualEncoder, folder: str | Path, *, dtype: torch.dtype | None = None
+) -> None:
     """Write a model so that `load(folder)` gives it back, and transformers can read it; `dtype`: of the file's tensors.
 
     A stage-1 model without image encoder (which is frozen, and kept elsewhere) is written alone; transformers has no

@@ -8,6 +8,7 @@
     scenes         questions, captions and retrieval on held-out scenes of the picture book
     own_pictures   captions, questions and retrieval on a folder or file of one's own
     search         phrases such as "a red boat", as somebody searches with them
+    bridges        one model of a comparison of bridges: raw results, question by question
     natural        questions in a visitor's own words, and a judge of the answers
 
 Begin with `evaluate`, which `blip2-lab evaluate` calls; `blip2-lab evaluate --on` calls `own_pictures.evaluate_on`.

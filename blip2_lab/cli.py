@@ -498,6 +498,9 @@ def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
         )
     elif recipe.task in ("vit", "bert", "t5", "opt"):
         print(f"the finished part is in {model}")
+    elif getattr(recipe.model, "bridge", "") == "dual_encoder":
+        loaded = f"blip2_lab.load({str(folder / 'model')!r})"
+        print(f"the finished model is in {model}: in Python, {loaded} matches, retrieves and ranks")
     elif recipe.task in ("stage1", "retrieval"):  # no language model
         pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
         search = f"blip2-lab search SENTENCE --folder {pictures} --model {model}"

@@ -100,7 +100,7 @@ SMALLEST = dict(
     frozen="micro",
     part_steps=2,
 )
-SMALLEST_EXAM = dict(scenes=4, ranked=2, costed=1, texts=8)
+SMALLEST_EXAM = dict(scenes=2, ranked=2, costed=1, texts=4)
 
 
 # ------------------------------------------------------------------------------------------------------------ results

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,6 +178,13 @@ def test_markers():
     for damaged in (BEGIN, END, f"{END} {BEGIN}"):
         with pytest.raises(ValueError, match="one of its markers only, or in another order"):
             between_markers(damaged, "b")
+
+
+def test_the_page_of_the_project_has_its_place_for_the_measured_part():
+    text = (Path(__file__).parents[2] / "docs" / "bridges.md").read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1
+    new = between_markers(text, "## Measured")
+    assert new.split(BEGIN)[0] == text.split(BEGIN)[0] and new.split(END)[1] == text.split(END)[1]
 
 
 def test_the_csv_has_every_value_with_its_seeds(compared):

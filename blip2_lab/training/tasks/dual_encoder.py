@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from blip2_lab.data.examples import Batch
-from blip2_lab.models.losses import ITM_CHANCE
+from blip2_lab.models.losses import ITM_CHANCE, itc_loss
+from blip2_lab.training.batches import ImageTextBatches
 from blip2_lab.training.tasks.base import ImageTask
 from blip2_lab.training.vocabulary import Coverage
 
 
 class DualEncoderTask(ImageTask):
     """Contrastive learning and matching, both encoders frozen. `held_out`: images and captions to evaluate on, or
-    None."""
+    None. On your own images the evaluation has ITC's loss, `held_out`, and the number of `pictures`, as stage 1."""
 
     def __init__(self, *arguments, held_out: Batch | None, words: dict[str, Coverage] | None = None) -> None:
         super().__init__(*arguments, words=words)
@@ -67,8 +68,12 @@ class DualEncoderTask(ImageTask):
         true = model.match_logits(tokens, states, mask)
         false = model.match_logits(tokens, states[wrong], mask[wrong])
         hits = torch.cat([true.argmax(dim=1) == 1, false.argmax(dim=1) == 0])
-        codes = {} if model.codebook is None else {"lost_by_codes": model.quantization_error(features)}
-        return codes | {
+        more = {} if model.codebook is None else {"lost_by_codes": model.quantization_error(features)}
+        if isinstance(self.batches, ImageTextBatches):
+            logits = similarity / model.temperature
+            more["held_out"] = itc_loss(logits, logits.T, own[:, None] == own).item()
+            more["pictures"] = float(len(own))
+        return more | {
             "image_to_text_r1": (similarity.argmax(dim=1) == own).float().mean().item(),
             "text_to_image_r1": (similarity.argmax(dim=0) == own).float().mean().item(),
             "itm_accuracy": hits.float().mean().item(),

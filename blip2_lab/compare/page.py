@@ -18,6 +18,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,7 +191,8 @@ def _add(line: Line, name: str, over: Tensor, under: Tensor) -> None:
     """The ratio of two sums over scenes [seeds,S]: of each seed, and of the means over seeds with its interval."""
     seeds = tuple((over.sum(dim=1) / under.sum(dim=1)).tolist())
     sums = over.mean(dim=0), under.mean(dim=0)
-    low, high = metrics.bootstrap_interval(sums[0].tolist(), sums[1].tolist(), resamples=RESAMPLES)
+    zero = torch.zeros_like(sums[0]), torch.ones_like(sums[0])
+    low, high = metrics.paired_ratio_bootstrap(sums, zero, _drawn(len(sums[0])))
     line.sums[name] = sums
     line.values[name] = Value((sums[0].sum() / sums[1].sum()).item(), low, high, seeds)
 
@@ -199,10 +201,15 @@ def difference(one: Line, other: Line, name: str) -> Value | None:
     """one - other with its paired interval over scenes; None where one of them has no such value."""
     if name not in one.sums or name not in other.sums:
         return None
-    size = len(one.sums[name][0])
-    drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(0))
+    drawn = _drawn(len(one.sums[name][0]))
     low, high = metrics.paired_ratio_bootstrap(one.sums[name], other.sums[name], drawn)
     return Value(one.values[name].mean - other.values[name].mean, low, high)
+
+
+@lru_cache(maxsize=4)
+def _drawn(scenes: int) -> Tensor:
+    """int[R,S]: R times S scenes, drawn with replacement."""
+    return torch.randint(scenes, (RESAMPLES, scenes), generator=torch.Generator().manual_seed(0))
 
 
 # ------------------------------------------------------------------------------------------------------------ figures

@@ -48,8 +48,8 @@ from blip2_lab.evaluation.scenes import (
 )
 from blip2_lab.models import retrieval
 from blip2_lab.models.bridges import DualEncoder
-from blip2_lab.models.decoding import Decoding
-from blip2_lab.models.language_model import LanguageModel
+from blip2_lab.models.decoding import PAPER_DECODING, Decoding
+from blip2_lab.models.language_model import DecoderLanguageModel, LanguageModel
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
@@ -168,10 +168,12 @@ def _measure_stage2(model: Stage2Model, exam: Exam, features: Tensor, say: Calla
         prompts = torch.cat([model.visual_prompt(chunk) for chunk in features.split(exam.batch_size)])
     conditions = dict(zip(CONDITIONS, (prompts, prompts[:, :0], prompts.roll(1, dims=0)), strict=True))
     found: dict = {"questions": {}, "ranked": {}, "natural": {}, "captions": None, "retrieval": None}
-    greedy = Decoding(num_beams=1)
+    # a decoder continues after its answer ("snow. Question: what …"); the paper's beams and length penalty stop it
+    is_decoder = isinstance(model.language_model, DecoderLanguageModel)
+    decoding = PAPER_DECODING if is_decoder else Decoding(num_beams=1)
     for name, visual in conditions.items():
         say(f"asking {len(exam.asked)} questions: {name}")
-        found["questions"][name] = bits(question_hits(model, visual, exam.asked, greedy, exam.batch_size))
+        found["questions"][name] = bits(question_hits(model, visual, exam.asked, decoding, exam.batch_size))
         found["ranked"][name] = bits(_ranked(exam, _likelihoods(model.language_model, visual, exam.batch_size)))
         if exam.asker is not None:
             say(f"asking {len(exam.natural)} questions as a visitor does: {name}")
@@ -190,7 +192,7 @@ def _measure_stage2(model: Stage2Model, exam: Exam, features: Tensor, say: Calla
 
     def answer(pixels: Tensor, question: words.Question) -> None:
         visual = model.visual_prompt(model.image_encoder(pixels))
-        model.language_model.generate(visual, [form.format(question.text)], greedy)
+        model.language_model.generate(visual, [form.format(question.text)], decoding)
 
     return found | {"answer": answer_cost(model, exam, answer)}
 

@@ -18,6 +18,7 @@ Folder -> section of the paper -> notebook, from the ground up (docs/architectur
     chat          4.1, 4.4          06, 12    conversation, search, the page in the browser
     doctor        3.2 to 3.4        08, 12    checks of a run, and of a model
     teaching      3.2               all       plain twins to read; the exercises' checks
+    compare       Figure 5          none      bridges on equal terms
     export, cli                     00        the shipped folder; the commands
 
 Importing this package imports nothing heavy: `load` brings torch and transformers when it is called.
@@ -39,6 +40,7 @@ __all__ = ["load", "save"]
 if TYPE_CHECKING:
     import torch
 
+    from blip2_lab.models.bridges.dual_encoder import DualEncoder
     from blip2_lab.models.stage1 import Stage1Model
     from blip2_lab.models.stage2 import Stage2Model
 
@@ -75,7 +77,9 @@ def load(
     return model
 
 
-def save(model: Stage2Model | Stage1Model, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+def save(
+    model: Stage2Model | Stage1Model | DualEncoder, folder: str | Path, *, dtype: torch.dtype | None = None
+) -> None:
     """Write a model so that `load(folder)` gives it back, and transformers can read it; `dtype`: of the file's tensors.
 
     A stage-1 model without image encoder (which is frozen, and kept elsewhere) is written alone; transformers has no

@@ -192,6 +192,29 @@ def parser() -> argparse.ArgumentParser:
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
+    compare = command("compare", None, "train models and measure them on equal terms, as one page with figures")
+    actions = compare.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
+    told = "what may stand in the Q-Former's place, and the Q-Former: docs/bridges.md"
+    bridges = actions.add_parser("bridges", help=told, description=f"Compare {told}.")
+    bridges.set_defaults(run=_compare_bridges, interrupted="stopped; the same command goes on where it was")
+    bridges.add_argument("--bridges", nargs="+", metavar="NAME", help="which, for example linear qformer (default all)")
+    bridges.add_argument("--seeds", type=int, metavar="N", help="how many times each is trained (default 3)")
+    bridges.add_argument("--steps", type=int, metavar="N", help="of each at equal samples (default BLIP-2's, 2700)")
+    bridges.add_argument("--minutes", type=float, metavar="N", help="at equal minutes (default: what BLIP-2 needs)")
+    bridges.add_argument("--scenes", type=int, metavar="N", help="held-out scenes to measure on (default 200)")
+    bridges.add_argument("--language-model", metavar="NAME", help="frozen: micro-t5 (default) or micro-opt")
+    frozen = "take image encoder and language model out of this model, for example micro (default: of the runs)"
+    bridges.add_argument("--frozen", metavar="MODEL", help=frozen)
+    bridges.add_argument(
+        "--set", dest="changes", action="append", metavar="KEY=VALUE", help="in every recipe that has it"
+    )
+    bridges.add_argument("--runs", type=Path, metavar="DIR", help="folder of all runs (default runs)")
+    bridges.add_argument("--out", type=Path, metavar="DIR", help="for figures and numbers; the page stands beside it")
+    smallest = "prove in minutes that the command works: a few steps, which say nothing about bridges"
+    bridges.add_argument("--smallest", action="store_true", help=smallest)
+    bridges.add_argument("--spice", action="store_true", help="also compute SPICE of captions, by a Java program")
+    bridges.add_argument("--quiet", action="store_true", help="no progress lines of the trainings")
+
     school = command("class", None, "hand the notebooks out to a class and grade them, with nbgrader")
     actions = school.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=console.Parser)
     for name, run, told in (
@@ -535,6 +558,9 @@ def _say_what_was_learned(recipe, folder: Path, place: str) -> None:
         )
     elif recipe.task in ("vit", "mae", "bert", "t5", "opt"):
         print(f"the finished part is in {model}")
+    elif getattr(recipe.model, "bridge", "") == "dual_encoder":
+        loaded = f"blip2_lab.load({str(folder / 'model')!r})"
+        print(f"the finished model is in {model}: in Python, {loaded} matches, retrieves and ranks")
     elif recipe.task in ("stage1", "retrieval"):  # no language model
         pictures = shlex.quote(place) if Path(place).is_dir() else "FOLDER"
         search = f"blip2-lab search SENTENCE --folder {pictures} --model {model}"
@@ -748,6 +774,33 @@ def _referring(args: argparse.Namespace) -> None:
     if args.out:
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(referring_table(report))
+
+
+def _compare_bridges(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from blip2_lab.chat import conversation
+    from blip2_lab.compare import bridges
+    from blip2_lab.compare.page import write
+    from blip2_lab.evaluation.bridges import Exam
+    from blip2_lab.evaluation.captioning import missing_for
+    from blip2_lab.evaluation.natural import Asker
+
+    if args.spice and (sentence := missing_for("SPICE")):
+        raise ValueError(sentence)
+    names = ("bridges", "seeds", "steps", "minutes", "language_model", "frozen", "changes")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    asked = {"scenes": args.scenes} if args.scenes is not None else {}
+    if args.smallest:
+        given = bridges.SMALLEST | given
+        given["changes"] = (*bridges.SMALLEST["changes"], *(args.changes or ()))
+        asked = bridges.SMALLEST_EXAM | asked
+    runs = args.runs or Path("runs/smallest" if args.smallest else "runs")
+    out = args.out or runs / "compare-bridges"
+    asker = Asker(conversation.first_prompt, conversation.ANSWERING)
+    options = bridges.Options(**given, exam=replace(Exam(**asked), asker=asker))
+    results = bridges.compare(options, runs, out, say=console.print_progress, progress=not args.quiet)
+    print(f"written: {write(out, options, results, spice=args.spice)}")
 
 
 def _app(args: argparse.Namespace) -> None:

@@ -96,7 +96,7 @@ def test_python_dash_m_is_the_same_command():
     assert done.returncode == 2 and "invalid choice: 'nothing'" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate", "push"])
+@pytest.mark.parametrize("command", ["ask", "draw", "recipes", "train", "data", "evaluate", "push", "compare"])
 def test_every_command_has_help(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0 and f"usage: blip2-lab {command}" in out

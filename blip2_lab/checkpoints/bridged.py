@@ -1,4 +1,5 @@
-"""Models whose bridge is no Q-Former, read and written: transformers' BLIP-2 layout has no place for them.
+"""Models whose bridge is no Q-Former, and dual encoders, read and written: transformers' BLIP-2 layout has no place
+for them.
 
 `write_bridged` writes a folder, `read_bridged` reads it; `blip2_lab.load` and `blip2_lab.save` call them.
 
@@ -6,7 +7,8 @@ Notes:
 
 * config.json has transformers' configurations of the two frozen models and `bridge`: its name and its sizes. Its
   `model_type` is none of transformers', which refuses the folder instead of giving it a random Q-Former.
-* A folder without `bridge` is a BLIP-2 with a Q-Former.
+* A folder without `bridge` is a BLIP-2 with a Q-Former. The bridge "dual_encoder" makes the folder a DualEncoder, whose
+  text encoder is in `text_config`.
 * As in huggingface.py, a model is built without weights and filled tensor by tensor, in any precision.
 
 Paper: section 3.4 (frozen models in half precision). Notebook: 07.
@@ -25,15 +27,19 @@ from blip2_lab.checkpoints.files import check_complete, read_tensors, weight_fil
 from blip2_lab.checkpoints.huggingface import check_layout, config_dict, language_config_dict, read_tokenizer
 from blip2_lab.checkpoints.key_maps import TRANSFORMERS_FROZEN
 from blip2_lab.checkpoints.meta_model import empty_language_model, load_tensors, model_bytes, without_weights
-from blip2_lab.models.bridges import BRIDGES, Bridge
+from blip2_lab.models.bridges import BRIDGES, Bridge, DualEncoder, DualEncoderConfig
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.quantize import is_quantized, quantize_empty_model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder
 
 MODEL_TYPE = "blip2-lab-bridge"
+DUAL_ENCODER = "dual_encoder"
 #: (the file's prefix, ours)
 PREFIXES = (*TRANSFORMERS_FROZEN, ("bridge.", "bridge."))
+DUAL_PREFIXES = (*TRANSFORMERS_FROZEN, ("bridge.", ""))  # its own parts stand beside the two encoders
+
+BridgedModel = Stage2Model | DualEncoder
 
 
 def is_bridged_folder(folder: Path) -> bool:
@@ -45,7 +51,7 @@ def is_bridged_folder(folder: Path) -> bool:
 
 
 def write_bridged(
-    model: Stage2Model, folder: str | Path, *, dtype: torch.dtype | None = None, max_shard_size: str = "5GB"
+    model: BridgedModel, folder: str | Path, *, dtype: torch.dtype | None = None, max_shard_size: str = "5GB"
 ) -> None:
     """config.json, the weights (in `dtype`, by default the model's), and the tokenizer."""
     from huggingface_hub import save_torch_state_dict
@@ -53,10 +59,13 @@ def write_bridged(
     check_layout(model.image_encoder)
     if is_quantized(model):
         raise ValueError("A quantized language model cannot be saved; load the model without quantize= to save it.")
-    name = next(name for name, (_, kind) in BRIDGES.items() if type(model.bridge) is kind)
+    is_dual = isinstance(model, DualEncoder)
+    bridge, prefixes = (model, DUAL_PREFIXES) if is_dual else (model.bridge, PREFIXES)
+    known = {DUAL_ENCODER: DualEncoder} | {name: kind for name, (_, kind) in BRIDGES.items()}
+    name = next(name for name, kind in known.items() if type(bridge) is kind)
     config = {
         "model_type": MODEL_TYPE,
-        "bridge": {"name": name, **asdict(model.bridge.config)},
+        "bridge": {"name": name, **asdict(bridge.config)},
         "vision_config": config_dict(model.image_encoder.model),
         "text_config": language_config_dict(model.language_model),
     }
@@ -64,7 +73,7 @@ def write_bridged(
     for own, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen:  # a tied tensor is listed once
             seen.add(tensor.data_ptr())
-            state[_rename(own, [(ours, theirs) for theirs, ours in PREFIXES])] = tensor.to(dtype).contiguous()
+            state[_rename(own, [(ours, theirs) for theirs, ours in prefixes])] = tensor.to(dtype).contiguous()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
@@ -79,11 +88,12 @@ def read_bridged(
     device: str | torch.device = "cpu",
     quantize: str | None = None,
     dtype: torch.dtype | None = None,
-) -> Stage2Model:
+) -> BridgedModel:
     """The model that `write_bridged` wrote, in eval mode. Raises ValueError, in one sentence, for a damaged folder."""
     files = weight_files(folder)
     check_complete(files)
     model = _empty_model(folder)
+    prefixes = DUAL_PREFIXES if isinstance(model, DualEncoder) else PREFIXES
     is_encoder_decoder = model.language_model.model.config.is_encoder_decoder
     dtype = dtype or memory.default_dtype(is_encoder_decoder, device, quantize)
     needed = model_bytes(model, quantize, dtype)
@@ -94,15 +104,15 @@ def read_bridged(
         read_tensors(files),
         device=device,
         dtype=dtype,
-        to_ours=lambda name: _rename(name, PREFIXES),
-        to_theirs=lambda name: _rename(name, [(ours, theirs) for theirs, ours in PREFIXES]),
+        to_ours=lambda name: _rename(name, prefixes),
+        to_theirs=lambda name: _rename(name, [(ours, theirs) for theirs, ours in prefixes]),
         layout=f"The weights in {folder}",
     )
     model.language_model.tokenizer = read_tokenizer(folder)
     return model
 
 
-def _empty_model(folder: Path) -> Stage2Model:
+def _empty_model(folder: Path) -> BridgedModel:
     """The model that config.json describes, on the meta device."""
     from transformers import Blip2VisionConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -112,9 +122,13 @@ def _empty_model(folder: Path) -> Stage2Model:
         vision, text = config["vision_config"], config["text_config"]
         with without_weights():
             encoder = ImageEncoder.from_config(Blip2VisionConfig(**vision))
-            bridge = new_bridge(config["bridge"])
+            bridge = None if config["bridge"]["name"] == DUAL_ENCODER else new_bridge(config["bridge"])
         language = language_model(empty_language_model(CONFIG_MAPPING[text["model_type"]](**text)))
-        return Stage2Model(encoder, bridge, language).eval()
+        if bridge is not None:
+            return Stage2Model(encoder, bridge, language).eval()
+        sizes = {key: value for key, value in config["bridge"].items() if key != "name"}
+        with without_weights():
+            return DualEncoder(DualEncoderConfig(**sizes), encoder, language).eval()
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model with a bridge: {error}.") from None
 
@@ -124,7 +138,7 @@ def new_bridge(sizes: dict) -> Bridge:
     sizes = dict(sizes)
     name = sizes.pop("name")
     if name not in BRIDGES:
-        raise ValueError(f"There is no bridge {name!r}; known are {', '.join(BRIDGES)}.")
+        raise ValueError(f"There is no bridge {name!r}; known are {', '.join((*BRIDGES, DUAL_ENCODER))}.")
     config, kind = BRIDGES[name]
     return kind(config(**sizes))
 

@@ -32,6 +32,7 @@ from blip2_lab.checkpoints.huggingface import (
 )
 from blip2_lab.checkpoints.key_maps import load_strictly
 from blip2_lab.checkpoints.names import MICRO, check_name, model_path
+from blip2_lab.models.bridges.dual_encoder import DualEncoder
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.quantize import check_method
@@ -52,7 +53,7 @@ def load(
     device: str | torch.device = "cpu",
     quantize: str | None = None,
     dtype: str | torch.dtype | None = None,
-) -> Stage2Model | Stage1Model:
+) -> Stage2Model | Stage1Model | DualEncoder:
     """A whole model in eval mode: "micro", a folder in transformers' layout, a LAVIS file or folder, a run's folder or
     its name in `runs`, or a hub name.
 
@@ -191,7 +192,7 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
 
 
 def save(
-    model: Stage2Model | Stage1Model,
+    model: Stage2Model | Stage1Model | DualEncoder,
     folder: str | Path,
     *,
     dtype: torch.dtype | None = None,
@@ -202,7 +203,7 @@ def save(
     A Stage2Model, and a Stage1Model with its image encoder, are written in transformers' layout. It has no field for
     the language modeling head and the temperature of stage 1, so the sub-folder `stage1` has the whole stage-1 model. A
     Stage1Model without image encoder is written alone (`save_stage1`). A Stage2Model whose bridge is no Q-Former has no
-    place in transformers' layout (`bridged.write_bridged`).
+    place in transformers' layout (`bridged.write_bridged`), and neither has a DualEncoder.
 
     The files of an older model in the folder, and what describes it, are replaced as a whole (`files.model_folder`).
 
@@ -210,6 +211,8 @@ def save(
     """
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
     with files.model_folder(Path(folder)) as fresh:
+        if isinstance(model, DualEncoder):
+            return write_bridged(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
         if isinstance(model, Stage1Model) and model.image_encoder is None:
             return save_stage1(model, fresh, dtype=dtype)
         if isinstance(model, Stage2Model) and not isinstance(model.bridge, QFormerBridge):

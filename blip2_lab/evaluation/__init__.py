@@ -9,6 +9,7 @@
     own_pictures   captions, questions and retrieval on a folder or file of one's own
     search         phrases such as "a red boat", as somebody searches with them
     referring      which of the things is meant? Acc@IoU of candidate boxes
+    bridges        one model of a comparison of bridges: raw results, question by question
     natural        questions in a visitor's own words, and a judge of the answers
 
 Begin with `evaluate`, which `blip2-lab evaluate` calls; `blip2-lab evaluate --on` calls `own_pictures.evaluate_on`.

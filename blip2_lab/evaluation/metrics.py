@@ -124,7 +124,7 @@ def bootstrap_interval(
 def paired_bootstrap(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[float, float]:
     """The 95 % interval of accuracy(one) - accuracy(other), by drawing scenes with replacement.
 
-    one, other   bool[Q]: the hits of two models on the same questions
+    one, other   bool[Q]: the hits of two models on the same questions, or their means over several runs
     scenes       int[Q]: the scene of each question, from 0 to S - 1
     drawn        int[R, S]: R times S scenes, drawn with replacement
     """
@@ -132,5 +132,19 @@ def paired_bootstrap(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) 
     gained = torch.zeros(size, dtype=torch.float64).index_add(0, scenes, one.double() - other.double())
     asked = torch.bincount(scenes, minlength=size)
     differences = gained[drawn].sum(dim=1) / asked[drawn].sum(dim=1)
+    low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+Sums = tuple[Tensor, Tensor]  #: of each scene [S]: numerator and denominator of a ratio of sums, such as F1
+
+
+def paired_ratio_bootstrap(one: Sums, other: Sums, drawn: Tensor) -> tuple[float, float]:
+    """The 95 % interval of the difference of two ratios of sums over scenes, by drawing scenes with replacement.
+
+    drawn   int[R, S]: R times S scenes, drawn with replacement; both ratios are of the same scenes
+    """
+    ratios = [over.double()[drawn].sum(dim=1) / under.double()[drawn].sum(dim=1) for over, under in (one, other)]
+    differences = ratios[0] - ratios[1]
     low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high

@@ -203,7 +203,7 @@ def _rerank(
 
 def require_stage1(model: Stage2Model | Stage1Model) -> Stage1Model:
     """The stage-1 model of a model, with image encoder and tokenizer. Raises ValueError when one is missing."""
-    stage1 = model if isinstance(model, Stage1Model) else model.stage1
+    stage1 = model if isinstance(model, Stage1Model) else getattr(model, "stage1", None)  # a dual encoder has none
     if stage1 is None:
         raise ValueError(
             "This model has no stage 1, which compares pictures and texts: load micro, or Salesforce/blip2-itm-vit-g."

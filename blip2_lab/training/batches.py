@@ -26,7 +26,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -58,10 +58,12 @@ from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import ShardFolder
 from blip2_lab.data.text_files import read_text
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
+from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
+from blip2_lab.picturebook.words import Question
 from blip2_lab.training.identity import Identity, data_identity, pictures_digest
 from blip2_lab.training.optim import bf16_is_fast
-from blip2_lab.training.recipes.schema import ImageTextData, OwnTextData, Recipe, SceneData
+from blip2_lab.training.recipes.schema import DialogueData, ImageTextData, OwnTextData, Recipe, SceneData
 from blip2_lab.training.vocabulary import Usable
 
 SKIPPED = "skipped.jsonl"  #: the list of unusable examples, in a run's folder
@@ -140,6 +142,36 @@ class SceneBatches:
         captions = [self.book.one_caption(number, turn=step) for number in numbers]
         matches = self.book.matches(numbers, turn=step)
         return Batch(captions=captions, image_features=self.features[numbers], matches=matches)
+
+
+@dataclass(frozen=True)
+class Dialogues(Batch):
+    """Images with the questions of a dialogue each; `captions` are the answers to the last questions."""
+
+    turns: list[list[Question]] = field(default_factory=list)
+
+
+class DialogueBatches:
+    """Dialogues about the scenes of a book, with their pixels; a dialogue ends after one to `data.turns` questions.
+
+    `batch_size` examples are one of the `parts` of a step.
+    """
+
+    def __init__(self, book: PictureBook, data: DialogueData, batch_size: int, seed: int, parts: int = 1) -> None:
+        self.book, self.data, self.batch_size, self.seed, self.parts = book, data, batch_size, seed, parts
+
+    def batch(self, index: int) -> Dialogues:
+        step, part = divmod(index, self.parts)
+        numbers = batch_indices(step, self.batch_size * self.parts, self.data.scenes, self.seed)
+        numbers = numbers[part * self.batch_size : (part + 1) * self.batch_size]
+        turns = [self._turns(number, step) for number in numbers]
+        pixels = preprocess([self.book.image(number) for number in numbers], self.book.image_size)
+        return Dialogues(captions=[questions[-1].answer for questions in turns], pixels=pixels, turns=turns)
+
+    def _turns(self, number: int, step: int) -> list[Question]:
+        rng = Random(f"dialogue {self.seed} {number} {step}")
+        questions = words.dialogue(self.book.scene(number), rng, self.data.turns)
+        return questions[: 1 + rng.randrange(len(questions))]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From the sizes in a recipe (`BridgeParts`) to a new bridge.
+"""From the sizes in a recipe (`BridgeParts`) to a new bridge, or to the sizes of a dual encoder.
 
 `bridge_of` is where to begin; the builders call it for training, the planner on the meta device.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.models.bridges import (
     Bridge,
+    DualEncoderConfig,
     GatedCrossAttention,
     GatedCrossAttentionConfig,
     LinearBridge,
@@ -47,6 +48,18 @@ def bridge_of(parts: BridgeParts, image_width: int, language_width: int, languag
             )
         )
     raise ValueError(f"there is no bridge {parts.bridge!r}{did_you_mean(parts.bridge, ANSWERING)}")
+
+
+def dual_encoder_config(parts: BridgeParts, image_width: int, language_width: int) -> DualEncoderConfig:
+    """The sizes of a dual encoder, for encoders of these widths."""
+    return DualEncoderConfig(
+        image_width,
+        language_width,
+        num_heads(language_width),
+        num_blocks=parts.num_blocks,
+        ffn_width=parts.ffn_width,
+        num_codes=parts.num_codes,
+    )
 
 
 def num_heads(language_width: int) -> int:

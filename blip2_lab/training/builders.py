@@ -32,8 +32,9 @@ from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, eva_encoder
 from blip2_lab.checkpoints.load import find_model, is_stage1_folder, load, read_stage1
 from blip2_lab.checkpoints.memory import default_dtype
 from blip2_lab.common.console import did_you_mean
-from blip2_lab.common.distributed import is_first_process
+from blip2_lab.common.distributed import is_first_process, number_of_processes
 from blip2_lab.data.scenes import PictureBook
+from blip2_lab.models.bridges import DualEncoder
 from blip2_lab.models.language_model import (
     DecoderLanguageModel,
     EncoderDecoderLanguageModel,
@@ -49,6 +50,7 @@ from blip2_lab.picturebook import words as words_of_scenes
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
 from blip2_lab.training.batches import (
     LEFT_OUT,
+    DialogueBatches,
     ImageTextBatches,
     cache_features,
     encode_function,
@@ -56,20 +58,24 @@ from blip2_lab.training.batches import (
     open_batches,
     scene_batches,
 )
-from blip2_lab.training.bridge_parts import bridge_of
+from blip2_lab.training.bridge_parts import bridge_of, dual_encoder_config
 from blip2_lab.training.lora import add_lora, require_peft, without_unused_text
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import (
     BridgeParts,
+    DialogueData,
     FineTuneParts,
     ImageTextData,
     MicroPart,
     Recipe,
+    SceneData,
     Stage1Parts,
     Stage2Parts,
 )
 from blip2_lab.training.tasks import own_parts, pretraining
+from blip2_lab.training.tasks.dual_encoder import DualEncoderTask
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask
+from blip2_lab.training.tasks.instruction import InstructionTask
 from blip2_lab.training.tasks.stage1 import Stage1Task
 from blip2_lab.training.tasks.stage2 import Stage2Task
 from blip2_lab.training.trainer import Task
@@ -78,6 +84,7 @@ from blip2_lab.training.vocabulary import Coverage, UsableTexts, check_coverage,
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CODEBOOK_IMAGES = 500  #: whose features the codes of a dual encoder are fitted to
 TEXT_ENCODER, LANGUAGE_MODEL = "the text encoder", "the language model"  #: parts, as messages name them
 
 
@@ -303,7 +310,8 @@ def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches |
     if isinstance(recipe.data, ImageTextData) and batches is None:
         batches = open_batches(recipe, runs_dir)
     if recipe.task == "stage1":
-        return build_stage1(recipe, runs_dir, batches)
+        build = build_dual_encoder if isinstance(recipe.model, BridgeParts) else build_stage1
+        return build(recipe, runs_dir, batches)
     if recipe.task == "stage2":
         build = build_bridge if isinstance(recipe.model, BridgeParts) else build_stage2
         return build(recipe, runs_dir, batches)
@@ -313,9 +321,8 @@ def build_task(recipe: Recipe, runs_dir: str | Path, batches: ImageTextBatches |
 def check_recipe(recipe: Recipe) -> None:
     """Raises ValueError for a recipe that cannot be trained as it is. Called before any download."""
     parts, data = recipe.model, recipe.data
-    if isinstance(parts, BridgeParts) and (parts.train_language_model or parts.train_vision_layers):
-        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
-        raise ValueError(f"{what}; a bridge is trained here with both models frozen")
+    if isinstance(parts, BridgeParts):
+        _check_bridge(recipe)
     if isinstance(parts, FineTuneParts) and parts.question_in_qformer and recipe.task != "vqa":
         raise ValueError(
             f"{recipe.name} learns no answers, so the Q-Former has no question to read: leave out "
@@ -348,8 +355,28 @@ def _check_lora(recipe: Recipe) -> None:
             "a Q-Former that starts from BERT has cross-attention that never learned, which LoRA would keep: "
             "lora.targets=language_model, or model.pretrained=true"
         )
+    if isinstance(parts, BridgeParts) and parts.train_language_model:
+        raise ValueError("model.train_language_model=true trains the whole model, LoRA a part of it: leave one out")
     if isinstance(parts, BridgeParts) and targets != "language_model":
         raise ValueError("a new bridge has learned nothing that LoRA could keep: lora.targets=language_model")
+
+
+def _check_bridge(recipe: Recipe) -> None:
+    parts, data = recipe.model, recipe.data
+    is_dual = parts.bridge == "dual_encoder"
+    if is_dual != (recipe.task == "stage1"):
+        wrong = "is trained by ITC and ITM" if is_dual else "is trained by generating text"
+        raise ValueError(f"{parts.bridge} {wrong}: start from {'micro-dual-encoder' if is_dual else 'micro-linear'}")
+    if is_dual and (parts.train_language_model or parts.train_vision_layers or parts.start):
+        what = f"{recipe.name} can be planned (blip2-lab plan {recipe.name})"
+        raise ValueError(f"{what}; a dual encoder is trained here from new heads, with both encoders frozen")
+    if is_dual and number_of_processes() > 1:
+        raise ValueError("a dual encoder is trained by one process: ITC compares the pairs of a whole batch")
+    if parts.train_vision_layers and (isinstance(data, SceneData) or getattr(data, "cached_views", 0)):
+        raise ValueError(
+            "the features of an image encoder that trains cannot be cached: train on pixels (data.cached_views=0, or "
+            "dialogues, as micro-gated-instruct does), or --set model.train_vision_layers=0"
+        )
 
 
 def check_words(
@@ -423,16 +450,101 @@ def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | Non
 def build_bridge(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:
     """Stage 2 with another bridge than a Q-Former from stage 1."""
     parts: BridgeParts = recipe.model
+    if parts.start is not None:
+        model = _second_phase(parts, runs_dir)
+    else:
+        image_encoder = _image_encoder_at(parts, runs_dir)
+        language_model = _language_model_to_train_through(parts, runs_dir)
+        layers = len(decoder_layers(language_model.model))
+        bridge = bridge_of(parts, image_encoder.width, language_model.width, layers)
+        model = Stage2Model(image_encoder, bridge, language_model)
+    if parts.train_language_model:
+        model.language_model.model.float().requires_grad_(True)
+    if parts.train_vision_layers:
+        layers = model.image_encoder.model.encoder.layers
+        if parts.train_vision_layers > len(layers):
+            raise ValueError(
+                f"model.train_vision_layers is {parts.train_vision_layers}; this image encoder has {len(layers)} layers"
+            )
+        layers[-parts.train_vision_layers :].float().requires_grad_(True)
+    add_lora(model, recipe.lora)
+    if isinstance(recipe.data, DialogueData):
+        return _instruction_task(recipe, model)
+    return _stage2_task(recipe, model, runs_dir, batches)
+
+
+def _image_encoder_at(parts: BridgeParts, runs_dir: Path) -> ImageEncoder:
+    """The frozen image encoder of these parts, at their resolution."""
     image_encoder = load_image_encoder(parts.image_encoder, runs_dir)
     check_layout(image_encoder)
-    if parts.image_size is not None:
-        image_encoder = at_resolution(image_encoder, parts.image_size)
+    return image_encoder if parts.image_size is None else at_resolution(image_encoder, parts.image_size)
+
+
+def _second_phase(parts: BridgeParts, runs_dir: Path) -> Stage2Model:
+    """The model of the first phase, its bridge trained. Raises ValueError if its bridge has other sizes."""
+    with hf_logging_off():
+        model = load(resolve(parts.start, runs_dir), device="cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(model, Stage2Model):
+        raise ValueError(f"{parts.start} has no language model that answers, so its training cannot go on here")
+    layers = len(decoder_layers(model.language_model.model))
+    with torch.device("meta"):
+        wanted = bridge_of(parts, model.image_encoder.width, model.language_model.width, layers)
+    if wanted.config != model.bridge.config:
+        raise ValueError(
+            f"the bridge of {parts.start} is {model.bridge.config}, and this recipe's is {wanted.config}: go on with "
+            "the same bridge"
+        )
+    model.language_model.max_text_tokens = parts.max_text_tokens
+    model.bridge.float().requires_grad_(True)
+    if not torch.cuda.is_available():  # see `_language_model_to_train_through`
+        model.language_model.model.set_attn_implementation("eager")
+    return model
+
+
+def _instruction_task(recipe: Recipe, model: Stage2Model) -> InstructionTask:
+    encoder, data, optim = model.image_encoder, recipe.data, recipe.optim
+    book = PictureBook(data.seed, image_size=encoder.image_size)
+    batches = DialogueBatches(book, data, optim.pass_size, recipe.seed, parts=optim.parts)
+    gallery, questions = _held_out_questions(encoder, data.held_out)
+    pixels = encoder.preprocess([gallery.image(number) for number in range(data.held_out)])
+    return InstructionTask(model, batches, encoder, pixels=pixels, questions=questions)
+
+
+def _held_out_questions(
+    encoder: ImageEncoder, count: int
+) -> tuple[PictureBook, list[tuple[int, words_of_scenes.Question]]]:
+    """Scenes of another book than the one that is trained on, and (number of the scene, question) about them."""
+    gallery = PictureBook(VALIDATION_BOOK, "in", encoder.image_size)
+    asked = [
+        (number, question)
+        for number in range(count)
+        for question in words_of_scenes.questions(gallery.scene(number), Random(f"validation {number}"))
+    ]
+    return gallery, asked
+
+
+def build_dual_encoder(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> DualEncoderTask:
+    """Two frozen encoders, the text encoder made from a decoder, and new heads and fusion blocks."""
+    parts: BridgeParts = recipe.model
+    image_encoder = _image_encoder_at(parts, runs_dir)
     language_model = _language_model_to_train_through(parts, runs_dir)
-    layers = len(decoder_layers(language_model.model))
-    bridge = bridge_of(parts, image_encoder.width, language_model.width, layers)
-    model = Stage2Model(image_encoder, bridge, language_model)
-    add_lora(model, recipe.lora)
-    return _stage2_task(recipe, model, runs_dir, batches)
+    config = dual_encoder_config(parts, image_encoder.width, language_model.width)
+    model = DualEncoder(config, image_encoder, language_model)
+    if batches is None:
+        scenes = scene_batches(recipe, image_encoder, runs_dir, recipe.data.hard_batches_from)
+        held_out, words = held_out_scenes(image_encoder, recipe.data.held_out), None
+        first = scenes.features[range(min(CODEBOOK_IMAGES, len(scenes.features)))]
+    else:
+        way = "--set model.language_model=FOLDER|NAME"
+        words = _check_language_model_words(recipe, language_model, batches, runs_dir, way)
+        cache_features(batches, image_encoder, runs_dir)
+        scenes, held_out = batches, batches.validation()
+        first = None
+        if parts.num_codes is not None:
+            first = DualEncoderTask(model, batches, image_encoder, held_out=None).features(batches.batch(0))
+    if parts.num_codes is not None:  # before training, and the same when a run is resumed
+        model.fit_codebook(first)
+    return DualEncoderTask(model, scenes, image_encoder, held_out=held_out, words=words)
 
 
 def _language_model_to_train_through(parts: Stage2Parts | BridgeParts, runs_dir: Path) -> LanguageModel:
@@ -454,12 +566,7 @@ def _stage2_task(
         options = dict(held_out=batches.validation(), words=words, seed=recipe.seed, projection_lr_scale=scale)
         return CaptionTask(model, batches, image_encoder, prompt=None, **options)
     scenes = scene_batches(recipe, image_encoder, runs_dir)
-    gallery = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size)
-    questions = [
-        (number, question)
-        for number in range(recipe.data.held_out)
-        for question in words_of_scenes.questions(gallery.scene(number), Random(f"validation {number}"))
-    ]
+    gallery, questions = _held_out_questions(image_encoder, recipe.data.held_out)
     image_features = encode_function(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
     scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
     return Stage2Task(

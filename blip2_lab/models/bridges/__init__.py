@@ -26,7 +26,7 @@ from blip2_lab.models.bridges.resampler import Resampler
 from blip2_lab.models.bridges.wide_qformer import wide_qformer_config
 
 #: The bridges that `blip2_lab.save` stores under their own names: name -> (configuration, class). A Q-Former, wide or
-#: not, is stored in transformers' BLIP-2 layout.
+#: not, is stored in transformers' BLIP-2 layout; a dual encoder is a whole model.
 BRIDGES = {
     "linear": (LinearConfig, LinearBridge),
     "gated_cross_attention": (GatedCrossAttentionConfig, GatedCrossAttention),

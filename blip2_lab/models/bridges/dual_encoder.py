@@ -88,15 +88,19 @@ class DualEncoder(nn.Module):
         self.itm_layer_norm = nn.LayerNorm(config.language_width)
         self.itm_head = nn.Linear(config.language_width, 2)
         self.temperature = nn.Parameter(torch.tensor(0.07))
-        codes = torch.zeros(config.num_codes or 0, config.image_width)
-        self.register_buffer("codebook", codes)  # zeros until `codebook` is fitted to features: see `fit_codebook`
+        self.codebook = None  # of continuous features; else zeros until they are fitted to features: `fit_codebook`
+        if config.num_codes is not None:
+            self.codebook = nn.Parameter(torch.zeros(config.num_codes, config.image_width), requires_grad=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.temperature.device
 
     # -- images ----------------------------------------------------------------------------------------------------
 
     def patch_ids(self, image_features: Tensor) -> Tensor:
         """image_features [B,N,Dv] -> long[B,N], ids after the words: words have 0 … V-1, patches V … V+codes-1."""
-        if self.config.num_codes is None:
-            raise ValueError("This dual encoder reads continuous features: it has no codes (num_codes=None).")
+        self._check_codes()
         vocab_size = self.language_model.model.config.vocab_size
         return vocab_size + nearest_codes(self._normalized(image_features), self.codebook)
 
@@ -115,6 +119,7 @@ class DualEncoder(nn.Module):
 
     def quantization_error(self, image_features: Tensor) -> float:
         """The share of the variance of normalized features [B,N,Dv] that the codes lose: 0 for none, 1 for all."""
+        self._check_codes()
         features = self._normalized(image_features)
         codes = self.codebook[nearest_codes(features, self.codebook)]
         spread = features - features.mean(dim=(0, 1))
@@ -123,9 +128,12 @@ class DualEncoder(nn.Module):
     @torch.no_grad()
     def fit_codebook(self, image_features: Tensor, steps: int = 20) -> None:
         """Set the codes to the centers of k-means over these features [M,N,Dv], before training."""
-        if self.config.num_codes is None:
-            raise ValueError("This dual encoder reads continuous features: it has no codes (num_codes=None).")
+        self._check_codes()
         self.codebook.copy_(k_means(self._normalized(image_features).flatten(0, 1), len(self.codebook), steps))
+
+    def _check_codes(self) -> None:
+        if self.codebook is None:
+            raise ValueError("This dual encoder reads continuous features: it has no codes (num_codes=None).")
 
     def _normalized(self, image_features: Tensor) -> Tensor:
         """Mean 0 and variance 1 for each feature, without the LayerNorm's trained weight and bias."""
@@ -152,9 +160,12 @@ class DualEncoder(nn.Module):
     # -- both ------------------------------------------------------------------------------------------------------
 
     def match_logits(self, image_tokens: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """image_tokens [B,N,Dv], states [B,T,Dl], mask bool[B,T] -> logits [B,2]; class 1 is a match."""
+        """image_tokens [B,N,Dv], states [B,T,Dl], mask bool[B,T] -> logits [B,2]; class 1 is a match.
+
+        No tokens (N = 0) are no image: the heads then read the text encoder's states alone.
+        """
         x = states
-        for block in self.blocks:
+        for block in self.blocks if image_tokens.shape[1] else ():
             x = block(x, *block.cross_attention.keys_values(image_tokens))
         logits = self.itm_head(self.itm_layer_norm(x)) * mask[:, :, None]
         return logits.sum(dim=1) / mask.sum(dim=1, keepdim=True)

@@ -15,12 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig, GatedCrossAttention
+from blip2_lab.models.bridges import DualEncoder, GatedCrossAttention
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.language_model import decoder_layers, language_model
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.vision_encoder import ImageEncoder, freeze
-from blip2_lab.training.bridge_parts import bridge_of, num_heads
+from blip2_lab.training.bridge_parts import bridge_of, dual_encoder_config
 from blip2_lab.training.planning.flops import CaptionLengths, Work, count_work, encoder_work, language_work
 from blip2_lab.training.planning.parameters import Blueprint, build_image_encoder, build_language_model
 from blip2_lab.training.recipes.schema import BridgeParts, Recipe, SceneData
@@ -50,15 +50,7 @@ def bridge_blueprint(recipe: Recipe) -> Blueprint:
 
 
 def _dual_blueprint(parts: BridgeParts, encoder: ImageEncoder, language: nn.Module) -> Blueprint:
-    config = DualEncoderConfig(
-        encoder.width,
-        language.width,
-        num_heads(language.width),
-        num_blocks=parts.num_blocks,
-        ffn_width=parts.ffn_width,
-        num_codes=parts.num_codes,
-    )
-    model = DualEncoder(config, encoder, language)
+    model = DualEncoder(dual_encoder_config(parts, encoder.width, language.width), encoder, language)
     heads = nn.ModuleList(
         [model.image_layer_norm, model.image_projection, model.text_layer_norm, model.text_projection]
         + [model.itm_layer_norm, model.itm_head]
@@ -66,6 +58,8 @@ def _dual_blueprint(parts: BridgeParts, encoder: ImageEncoder, language: nn.Modu
     heads.temperature = model.temperature
     vision, trained_vision = _split(encoder, parts.train_vision_layers)
     named = {**vision, "text encoder": language, "fusion blocks": model.blocks, "heads": heads}
+    if model.codebook is not None:
+        named["codebook"] = nn.ParameterList([model.codebook])
     trained = (*trained_vision, *(("text encoder",) if parts.train_language_model else ()), "fusion blocks", "heads")
     return Blueprint(model, named, trained, encoder, None, language.model, None)
 

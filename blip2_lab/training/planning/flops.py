@@ -77,7 +77,7 @@ def encoder_work(encoder: ImageEncoder, trained: bool) -> Work:
 
 def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: int, trained: bool = False) -> Work:
     """One example, forward through the frozen language model and back to the visual prompt. `prompt`, `answer`:
-    tokens. `trained`: a LLaMA's weights get gradients, too."""
+    tokens. `trained`: a decoder's weights get gradients, too."""
     c = model.config
     times = 3 if trained else 2
     rows, head = num_query_tokens + prompt, _linear(answer, c.hidden_size * c.vocab_size, times)
@@ -88,14 +88,15 @@ def language_work(model: nn.Module, num_query_tokens: int, prompt: int, answer: 
         # of each row: inputs of the projections, queries, keys, values, context; two RMSNorms; three of the FFN's width
         kept += c.num_hidden_layers * rows * (LLAMA_ROW_BYTES * width + 6 * ffn)
         return Work(c.num_hidden_layers * layer + head, kept)
-    if trained:
-        raise ValueError(f"the work of training a {c.model_type} language model is not planned; a LLaMA's is")
     if not c.is_encoder_decoder:
         rows, width = rows + answer, c.hidden_size
-        layer = _linear(rows, 4 * width**2 + 2 * width * c.ffn_dim, 2) + _linear(rows, 2 * rows * width, 3)
+        layer = _linear(rows, 4 * width**2 + 2 * width * c.ffn_dim, times) + _linear(rows, 2 * rows * width, 3)
+        of_width = 16 if trained else 12  # trained: also the inputs of two projections, in 16 bits
         return Work(
-            c.num_hidden_layers * layer + head, kept + c.num_hidden_layers * rows * (12 * width + 2 * c.ffn_dim)
+            c.num_hidden_layers * layer + head, kept + c.num_hidden_layers * rows * (of_width * width + 2 * c.ffn_dim)
         )
+    if trained:
+        raise ValueError(f"the work of training a {c.model_type} language model is not planned; a decoder's is")
     inner = c.num_heads * c.d_kv
     block = 4 * c.d_model * inner + 3 * c.d_model * c.d_ff
     encoder = _linear(rows, block, 2) + _linear(rows, 2 * rows * inner, 3)

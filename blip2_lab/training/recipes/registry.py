@@ -53,7 +53,9 @@ def needs(recipe: Recipe, recipes: Mapping[str, Recipe] = RECIPES) -> tuple[str,
     if isinstance(recipe.model, Stage1Parts):
         return tuple(name for name in (recipe.model.image_encoder, recipe.model.bert) if name in RECIPES)
     if isinstance(recipe.model, BridgeParts):
-        return tuple(name for name in (recipe.model.image_encoder, recipe.model.language_model) if name in RECIPES)
+        parts = recipe.model
+        names = (parts.start,) if parts.start else (parts.image_encoder, parts.language_model)
+        return tuple(name for name in names if name in RECIPES)
     if isinstance(recipe.model, Stage2Parts):
         stage1 = recipes.get(recipe.model.stage1)  # else a run's folder or a model, which has all of its parts
         names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))

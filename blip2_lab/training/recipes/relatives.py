@@ -197,7 +197,7 @@ GATED = (
         # steps not in the text; five epochs, as the paper's fine-tuning
         OptimConfig(steps=5 * (INSTRUCTIONS.pairs // 2048), **GATED_ADAMW),
         # "partially unfrozen": the text does not say how much
-        BridgeParts(**GATED_PARTS, train_language_model=True, train_vision_layers=8),
+        BridgeParts(**GATED_PARTS, start="gated-65b", train_language_model=True, train_vision_layers=8),
         INSTRUCTIONS,
         save_every=200,
         eval_every=500,

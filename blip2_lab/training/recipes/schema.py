@@ -149,6 +149,7 @@ class Stage2Parts:
 class BridgeParts:
     """The parts of a model whose bridge (models/bridges/) is trained without a stage 1. Names as in `Stage1Parts`.
 
+    start                 a model of these parts whose training goes on, in a second phase; none: a new bridge
     bridge                linear, wide_qformer, gated_cross_attention or dual_encoder
     image_encoder         of which the bridge reads the features: the same kinds of names as in stage 1
     language_model        the frozen language model: the same kinds of names
@@ -162,8 +163,8 @@ class BridgeParts:
     num_codes             patch ids of a dual encoder; none: continuous features
     max_text_tokens       longer captions are cut
     match_embeddings      scale the projection so that visual tokens are as long as word embeddings
-    train_language_model  the language model is trained, too: can be planned, not yet trained
-    train_vision_layers   so many of the image encoder's last layers are trained, too: can be planned, not yet trained
+    train_language_model  the language model is trained, too
+    train_vision_layers   so many of the image encoder's last layers are trained, too; their features are not cached
     """
 
     bridge: str = "linear"
@@ -181,6 +182,10 @@ class BridgeParts:
     match_embeddings: bool = False
     train_language_model: bool = False
     train_vision_layers: int = 0
+    start: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self, "train_vision_layers", least=0)
 
 
 @dataclass(frozen=True)
@@ -254,6 +259,27 @@ class SceneData:
         require(self, "seed", "hard_batches_from", least=0)
         require(self, "scenes", least=1)
         require(self, "held_out", least=2)  # an evaluation compares scenes
+
+
+@dataclass(frozen=True)
+class DialogueData:
+    """Dialogues about scenes of the picture book, drawn at each step; the last answer is learned, given the rest.
+
+    seed      which book
+    scenes    number of scenes in an epoch
+    turns     a dialogue has at most so many questions
+    held_out  number of scenes of another book for the evaluations during training
+    """
+
+    seed: int = 0
+    scenes: int = 20_000
+    turns: int = 3
+    held_out: int = 40
+
+    def __post_init__(self) -> None:
+        require(self, "seed", least=0)
+        require(self, "scenes", "turns", least=1)
+        require(self, "held_out", least=2)
 
 
 @dataclass(frozen=True)
@@ -425,7 +451,7 @@ class Recipe:
     task: str
     optim: OptimConfig | None = None
     model: MicroPart | Stage1Parts | Stage2Parts | BridgeParts | FineTuneParts | None = None
-    data: SyntheticTextData | SceneData | ImageTextData | None = None
+    data: SyntheticTextData | SceneData | DialogueData | ImageTextData | None = None
     seed: int = 0
     save_every: int = 200
     eval_every: int = 500
@@ -482,6 +508,7 @@ def settings_help() -> str:
         ("data", ImageTextData, "your own images, --on"),
         ("data", OwnTextData, "the language models of a world of your own"),
         ("data", SceneData, "drawn scenes"),
+        ("data", DialogueData, "dialogues about drawn scenes"),
         ("data", SyntheticTextData, "the frozen models of the miniature"),
         ("", Recipe, ""),
     )

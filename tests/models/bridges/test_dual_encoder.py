@@ -89,7 +89,7 @@ def test_it_starts_at_chance_and_learns(parts, num_codes):
         model.losses(images(), CAPTIONS, torch.Generator().manual_seed(step)).total.backward()
         optimizer.step()
     last = model.losses(images(), CAPTIONS, torch.Generator().manual_seed(0))
-    assert last.itm < 0.2 and last.itc < first.itc
+    assert last.itm < first.itm / 2 and last.itc < first.itc
     assert not any(p.requires_grad for p in [*model.image_encoder.parameters(), *model.language_model.parameters()])
     for i, caption in enumerate(CAPTIONS):
         ranked = model.rank(images()[i : i + 1], "", CAPTIONS)

@@ -76,9 +76,12 @@ def small_llama():
     return LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=0))
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_llama_flops_and_activations_match_torchs_counter(trained):
-    model = language_model(small_llama().to(torch.bfloat16))
+@pytest.mark.parametrize(("kind", "trained"), [("llama", False), ("llama", True), ("opt", True)])
+def test_a_decoders_flops_and_activations_match_torchs_counter(kind, trained):
+    from tests.training.planning.test_plan import small_language_model
+
+    made = small_llama() if kind == "llama" else small_language_model("opt")
+    model = language_model(made.to(torch.bfloat16))
     if trained:
         model.model.requires_grad_(True)
     queries, prompt, answer, examples = 16, 12, 10, 3
@@ -92,11 +95,11 @@ def test_llama_flops_and_activations_match_torchs_counter(trained):
     assert kept / examples == pytest.approx(work.activation_bytes, rel=0.25)
 
 
-def test_only_a_llama_is_planned_as_trained():
+def test_only_a_decoder_is_planned_as_trained():
     from tests.training.planning.test_plan import small_language_model
 
-    with pytest.raises(ValueError, match="training a opt language model is not planned"):
-        workload.language_work(small_language_model("opt"), 1, 1, 1, trained=True)
+    with pytest.raises(ValueError, match="training a t5 language model is not planned"):
+        workload.language_work(small_language_model("t5"), 1, 1, 1, trained=True)
 
 
 def test_the_work_of_a_projector_by_hand():

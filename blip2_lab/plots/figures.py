@@ -257,9 +257,12 @@ def matrix(
             f"The matrix is {list(values.shape)}; there are {len(rows)} row and {len(columns)} column names."
         )
     width = 2.4 + max(0.6 * len(columns), 2.0) + 0.09 * max(map(len, rows))
-    figure, (axis,) = new_figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
+    labels = [fill(name, 24) for name in columns]  # room for long names, which stand upright
+    longest = max((len(line) for label in labels for line in label.splitlines()), default=0)
+    height = 1.1 + max(0.45 * len(rows), 1.2) + (0.1 * longest if longest > 3 else 0.3)
+    figure, (axis,) = new_figure(min(width, 13), height)
     image = _heat(axis, values, digits if values.numel() <= 256 else None, limits, mark)
-    _grid(axis, rows, columns)
+    _grid(axis, rows, labels)
     figure.colorbar(image, ax=axis, shrink=0.8, label=label)
     if title:
         axis.set_title(title, fontsize=13)

@@ -77,6 +77,14 @@ def test_a_matrix_carries_its_numbers_and_frames_the_true_pairs():
         figures.matrix(torch.zeros(2, 3), ["a"], ["x", "y", "z"])
 
 
+def test_a_matrix_has_room_for_long_names():
+    names = ["a large gray cat and a small pink cat", "b"]
+    heights = [figures.matrix(torch.eye(2), ["x", "y"], columns).get_figheight() for columns in (["a", "b"], names)]
+    assert heights[1] > heights[0] + 1
+    label = figures.matrix(torch.eye(2), ["x", "y"], names).axes[0].get_xticklabels()[0].get_text()
+    assert label == "a large gray cat and a\nsmall pink cat"
+
+
 def test_a_large_matrix_has_no_numbers():
     names = [str(i) for i in range(20)]
     assert texts(figures.matrix(torch.rand(20, 20), names, names).axes[0]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -178,3 +179,40 @@ def test_every_figure_has_a_text_that_stands_for_it(path):
             if "image/png" in output.get("data", {}):
                 alt = output.metadata.get("image/png", {}).get("alt", "")
                 assert len(alt.split()) >= 3, f"{path.name}: the figure of {cell.source[-80:]!r} has no description"
+
+
+# --- Long cells -------------------------------------------------------------------------------------------------------
+
+
+def silent_trainings(source: str) -> list[int]:
+    """The lines on which `train(...)` is called without a live curve."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        call.lineno
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id == "train"
+        and "on_log" not in {k.arg for k in call.keywords}
+    ]
+
+
+@each_notebook
+def test_no_training_is_silent(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert not silent_trainings(cell.source), f"{path.name}: hand `on_log=live.watch(...)` to train"
+
+
+def test_trainings_are_found():
+    assert silent_trainings("x = 1\ntrain(task, optim, run_dir=d)") == [2]
+    assert not silent_trainings("train(task, on_log=live.watch('a'))\nmodel.train()")
+    where = [
+        path.stem[:2]
+        for path in NOTEBOOKS
+        if re.search(
+            r"^ *train\(",
+            "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"),
+            re.MULTILINE,
+        )
+    ]
+    assert {"08", "11"} <= set(where)

@@ -2,7 +2,7 @@
 
     figures    the map of BLIP-2, masks, matrices, curves, bars, images
     drawings   how something works: attention by hand, a Q-Former layer, ITM's pairs, a sequence, a KV cache
-    live       curves that grow while a model trains
+    live       curves that grow while a model trains, and a count of what is done
     attention  attention and attribution maps over an image
     decoding   probabilities of the next token; a beam search as a tree
     widgets    explorers for notebooks, each with a static figure that needs no widget

@@ -1,26 +1,28 @@
-"""Curves that grow while a model trains.
+"""What a notebook shows while a long cell runs: curves that grow while a model trains, and a count of what is done.
 
 `LiveCurves` displays a figure once and updates it; `LiveCurves.watch(name)` is a function for the trainer's `on_log`.
+`counted` goes through a list and says how far it is.
 
 Notes:
 
 * A redraw takes some tenths of a second, so there is one every two seconds at most, and one at each line's end.
 * The last figure stays in the notebook, with the time that the training took.
 
-Paper: none. Notebooks: 08, 11.
+Paper: none. Notebooks: 08, 09, 11.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blip2_lab.plots.figures import curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+T = TypeVar("T")
 BETWEEN = 2.0  #: seconds between two redraws
 
 
@@ -85,3 +87,18 @@ class LiveCurves:
         if done >= self.steps:
             return f"{name}: {done} steps in {seconds:.0f} s"
         return f"{name}: step {done} of {self.steps}, about {seconds * (self.steps - done) / done:.0f} s to go"
+
+
+def counted(items: Sequence[T], what: str) -> Iterator[T]:
+    """The items one by one, with a line that says how many are done and how long the rest will take."""
+    from IPython.display import Pretty, display
+
+    start, drawn = time.perf_counter(), 0.0
+    shown = display(Pretty(f"0 of {len(items)} {what}"), display_id=True)
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.perf_counter()
+        if shown is not None and (done == len(items) or now - drawn >= BETWEEN):
+            drawn, left = now, (now - start) * (len(items) - done) / done
+            rest = f", about {left:.0f} s to go" if done < len(items) else f" in {now - start:.0f} s"
+            shown.update(Pretty(f"{done} of {len(items)} {what}{rest}"))

@@ -68,3 +68,18 @@ def test_it_redraws_every_two_seconds_and_at_the_end(screen, clock):
 def test_an_unknown_line_is_refused(screen):
     with pytest.raises(ValueError, match="'c' is no line of this figure; its lines are a, b"):
         live.LiveCurves(10, ["a", "b"], title="").watch("c")
+
+
+def test_counting_goes_through_all_items_and_says_how_far_it_is(screen, clock):
+    seen = []
+    for item in live.counted("abcd", "letters"):
+        seen.append(item)
+        clock[0] += 3.0
+    assert seen == list("abcd")
+    assert [line.data for line in screen] == [
+        "0 of 4 letters",
+        "1 of 4 letters, about 9 s to go",
+        "2 of 4 letters, about 6 s to go",
+        "3 of 4 letters, about 3 s to go",
+        "4 of 4 letters in 12 s",
+    ]

@@ -6,7 +6,7 @@ counts what a weight then costs with its scales.
 Notes:
 
 * The weights of a linear layer are roughly normally distributed. The levels are quantiles of the normal distribution,
-  so that each is used about equally often; zero is one of them.
+  so they are used more equally than evenly spaced ones; zero is one of them.
 * A scale belongs to a block of 64 weights that follow one another, not to a row.
 * Double quantization stores the scales in 8 bits as well, 256 of them with one float32 scale of their own. The
   functions here keep the scales in float32; `bits_per_weight` counts both.

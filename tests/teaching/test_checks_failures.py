@@ -146,10 +146,11 @@ RIGHT = [
 
 
 def overwrites(samples):
+    found = interleave(samples)
     for sample in samples:
         for visual, _ in sample:
             visual += 1
-    return interleave(samples)
+    return found
 
 
 #: name of the check, answer, and a word that its message must have
@@ -164,17 +165,17 @@ WRONG = [
      "gradient"),
     ("interleave_pictures", lambda s: interleave(s)[0], "2 things"),
     ("interleave_pictures", overwrites, "in place"),
-    ("interleave_pictures", lambda s: interleave(s)[::-1], "order"),
+    ("interleave_pictures", lambda s: interleave(s)[::-1], "shape"),
     ("interleave_pictures", lambda s: (interleave(s)[0], interleave(s)[1][:, None]), "shape"),
-    ("copied_answers", lambda a, t, e: sum(x in g for x, g in zip(a, e, strict=True)) / len(a), "should be"),
+    ("copied_answers", lambda a, t, e: sum(x in g for x, g in zip(a, e, strict=True)) / len(a), "Right answers"),
     ("copied_answers", lambda a, t, e: (lambda w: sum(w) / len(w))(
         [any(exact_match(x, y) for y in g) for x, z, g in zip(a, t, e, strict=True) if not exact_match(x, z)]),
      "ZeroDivisionError"),
     ("copied_answers", lambda a, t, e: (lambda w: sum(w) / len(w) if w else math.nan)(
         [any(exact_match(x, y) for y in g) for x, z, g in zip(a, t, e, strict=True) if not exact_match(x, z)]),
      "not a number"),
-    ("copied_answers", lambda a, t, e: share_copied(a, t, e) > 0.5, "number"),
-    ("copied_answers", lambda a, t, e: share_copied(t, a, e), "should be"),
+    ("copied_answers", lambda a, t, e: share_copied(a, t, e) > 0.5, "should be"),
+    ("copied_answers", lambda a, t, e: share_copied(t, a, e), "whether the truth"),
     ("copied_answers", lambda a, t, e: share_copied(a, t, [[x] for x in a]), "should be"),
     ("copied_answers", lambda a, t, e: share_copied(a, t, e[::-1]), "should be"),
     ("copied_answers", lambda a, t, e: share_copied(a, ["?"] * len(a), e), "Right answers are counted"),
@@ -191,7 +192,7 @@ WRONG = [
     ("first_broken_link", lambda right, links: sort_errors(right, links[::-1]), "Question"),
     ("first_broken_link", lambda right, links: sort_errors(~right, links), "Question"),
     ("first_broken_link", lambda right, links: [c is not None for c in sort_errors(right, links)], "Question"),
-    ("first_broken_link", lambda right, links: sort_errors(right, links)[0], "Return 6 things"),
+    ("first_broken_link", lambda right, links: sort_errors(right, links)[0], "returns nothing"),
     ("first_broken_link", lambda right, links: sort_errors(right, links)[1:], "yours returns 5"),
     ("first_broken_link", lambda right, links: [links[0]] * right.shape[1], "Question"),
     ("first_broken_link", lambda right, links: [

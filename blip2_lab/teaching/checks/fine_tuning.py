@@ -196,6 +196,7 @@ def _step_cases() -> list[Case]:
         "rises and falls again": [(10, 1.0), (20, 1.4), (30, 0.8)],
         "rises slowly, step by step": [(10, 1.0), (20, 1.02), (30, 1.04), (40, 1.06)],
         "rises by 4 %": [(5, 1.0), (10, 0.50), (15, 0.52)],
+        "rises by 4 %, from a high level": [(5, 9.0), (10, 5.0), (15, 5.2)],
         "the same loss twice": [(10, 0.7), (20, 0.6), (30, 0.6), (40, 0.9)],
         "higher at its end than at its start": [(100, 1.0), (200, 0.9), (300, 1.1)],
         "ends below its start, above its lowest": [(1, 3.0), (2, 1.0), (3, 2.0)],
@@ -230,6 +231,8 @@ def _step_rules(case: Case, got: Any, expected: tuple[int, bool]) -> str | None:
     if not isinstance(got, tuple | list) or len(got) != 2:
         return None
     step, overfits = got
+    if isinstance(step, bool) and isinstance(overfits, int):
+        return "Exchanged: the step comes first, then whether the run overfits."
     if isinstance(step, bool) or not isinstance(step, int):
         return f"The step is to be a whole number; yours is {describe(step)}."
     if step != expected[0]:
@@ -283,6 +286,9 @@ best_step = Check(
         "`tolerance` is not used: another one gives the same verdict.": (
             _step_but(overfits=lambda run, t: choose_step(run)[1])
         ),
+        "The last loss is compared with `tolerance` itself: it is a factor of the lowest loss.": (
+            _step_but(overfits=lambda run, t: run[-1][1] > t)
+        ),
         "The tolerance is added to the lowest loss: it is a factor.": (
             _step_but(overfits=lambda run, t: run[-1][1] > _lowest(run) + t - 1)
         ),
@@ -307,7 +313,7 @@ def query_outputs_for(qformer: QFormer, image_features: Tensor, question_ids: Te
 def _question_cases() -> list[Case]:
     cases = []
     texts = {
-        "one question of three tokens": [[4, 7, 2]],
+        "one question of two tokens": [[4, 7]],
         "two questions, the second padded": [[4, 7, 2, 9], [1, 5, 0, 0]],
         "the same picture twice, two questions": [[4, 7, 2], [3, 8, 6]],
     }

@@ -64,10 +64,11 @@ check: .venv/ready-dev  ## style and formatting, without changing a file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
+# the root is this folder, so that links from a notebook to docs/ work; it opens notebooks/
 # in a container one is often root, as whom Jupyter does not start without being told
 lab: .venv/ready-lab  ## the notebooks
 	$(SAY) "Opening JupyterLab on the notebooks (stop it with Ctrl+C)"
-	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 notebooks: .venv/ready-dev  ## run every notebook from top to bottom and keep its outputs
 	$(SAY) "Running the notebooks"

@@ -10,7 +10,7 @@ Folder -> section of the paper -> notebook, from the ground up (docs/architectur
     picturebook   3.4               00        the drawn world
     models        3.1 to 3.3, 4.4   01 to 07  attention, masks, Q-Former, frozen models, both stages, retrieval
     data          3.4               00, 08    pictures with their texts
-    checkpoints   3.4               07, 12    what was released; weights found, read, written
+    checkpoints   3.4               07, 13    what was released; weights found, read, written
     training      3.4, Tables 1, 7  08, 11    recipes, tasks, the loop, planning
     evaluation    4                 09, 11    scores, and a model on held-out examples
     plots         Figures 1, 2      all       figures and explorers

@@ -11,7 +11,7 @@
     bridged      models whose bridge is no Q-Former, read and written
     load         `blip2_lab.load` and `blip2_lab.save`
 
-Paper: section 3.4. Notebooks: 07, 12.
+Paper: section 3.4. Notebooks: 07, 13.
 """
 
 from importlib import import_module

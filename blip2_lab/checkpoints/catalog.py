@@ -8,7 +8,7 @@ Notes:
 * Importing this module imports neither torch nor transformers, so `blip2-lab models` and `blip2-lab recipes` are fast.
 * `weights` are bytes in memory, counted by `memory.weight_bytes` on the meta device; a test counts them again.
 
-Paper: section 3.4 and Tables 2 and 5 (the models). Notebook: 12.
+Paper: section 3.4 and Tables 2 and 5 (the models). Notebook: 13.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Notes:
 * Sizes are counted on the meta device with the function that loading uses (meta_model.py). The table of released models
   (catalog.py) has the results; a test counts them again.
 
-Paper: section 3.4 (frozen models in half precision). Notebook: 12.
+Paper: section 3.4 (frozen models in half precision). Notebook: 13.
 """
 
 from __future__ import annotations

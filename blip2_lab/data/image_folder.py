@@ -8,7 +8,7 @@ Notes:
   (`left_out`), and so are images that no row names, and text files without an image.
 * Several rows about one file are one record, whatever the names are that they use (picture_files.py has the rules).
 
-Paper: none. Notebook: 08.
+Paper: none. Notebook: 14.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Notes:
   does not look at the image has the same loss.
 * Retrieval is compared with chance: of M pictures one in M is found by guessing.
 
-Paper: section 3.3. Notebook: 08.
+Paper: section 3.3. Notebook: 14.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ Notes:
   computes. transformers keeps `wo` in float32 for the same reason; bfloat16 has float32's range in half the bytes.
   `int8-all` quantizes `wo` and `lm_head` too and saves 2 GiB (XXL). NF4 computes in bfloat16 and quantizes `wo`.
 
-Paper: section 3.4 (frozen models in half precision); LLM.int8() is arXiv 2208.07339, NF4 is 2305.14314. Notebook: 12.
+Paper: section 3.4 (frozen models in half precision); LLM.int8() is arXiv 2208.07339, NF4 is 2305.14314. Notebook: 13.
 """
 
 from __future__ import annotations

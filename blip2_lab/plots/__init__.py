@@ -1,6 +1,8 @@
 """Figures from tensors and strings, and interactive explorers for notebooks.
 
     figures    the map of BLIP-2, masks, matrices, curves, bars, images
+    drawings   how something works: attention by hand, a Q-Former layer, ITM's pairs, a sequence, a KV cache
+    live       curves that grow while a model trains, and a count of what is done
     attention  attention and attribution maps over an image
     decoding   probabilities of the next token; a beam search as a tree
     widgets    explorers for notebooks, each with a static figure that needs no widget
@@ -13,6 +15,14 @@ Paper: Figures 1 and 2. Notebooks: all.
 
 from blip2_lab.plots.attention import overlay, queries_on_image, words_on_image
 from blip2_lab.plots.decoding import beam_tree, next_token
+from blip2_lab.plots.drawings import (
+    attention_by_hand,
+    cache_steps,
+    decoder_sequence,
+    encoder_decoder_sequence,
+    matching_pairs,
+    qformer_layers,
+)
 from blip2_lab.plots.figures import (
     attention_on_image,
     bars,
@@ -23,18 +33,26 @@ from blip2_lab.plots.figures import (
     matrix,
     reconstructions,
 )
+from blip2_lab.plots.live import LiveCurves
 
 __all__ = [
+    "attention_by_hand",
     "attention_on_image",
     "bars",
     "beam_tree",
     "blip2_map",
+    "cache_steps",
     "curves",
+    "decoder_sequence",
+    "encoder_decoder_sequence",
+    "image_grid",
+    "LiveCurves",
     "mask_grids",
+    "matching_pairs",
     "matrix",
     "next_token",
     "overlay",
-    "image_grid",
+    "qformer_layers",
     "queries_on_image",
     "reconstructions",
     "words_on_image",

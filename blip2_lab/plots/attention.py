@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.plots.figures import COLORS, attention_on_image, bars, new_figure
+from blip2_lab.plots.figures import COLORS, attention_on_image, bars, described, new_figure
 from blip2_lab.plots.widgets import explorer
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def intervals(
         axis.legend(frameon=False, fontsize=10)
     if title:
         axis.set_title(title, fontsize=13, loc="left")
-    return figure
+    told = [f"{name}: {mean:.2f}, from {low:.2f} to {high:.2f}" for name, (mean, low, high) in rows.items()]
+    told += [f"Band, {name}: {low:.2f} to {high:.2f}" for name, (_, low, high) in (levels or {}).items()]
+    return described(figure, f"Intervals of {x}", title, told)
 
 
 # --- Explorers ------------------------------------------------------------------------------------------------------

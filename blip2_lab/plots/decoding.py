@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from blip2_lab.plots.figures import COLORS, float_tensor, new_figure
+from blip2_lab.plots.figures import COLORS, described, float_tensor, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,11 @@ def next_token(names: Sequence[str], settings: Mapping[str, Tensor], *, top: int
     figure.supxlabel("probability of being drawn", fontsize=11)
     if title:
         figure.suptitle(title, fontsize=13, x=0.01, ha="left")
-    return figure
+    told = [
+        f"{name}: " + ", ".join(f"{names[t]} {float(values[t]):.2f}" for t in order if values[t] > 0)
+        for name, values in panels.items()
+    ]
+    return described(figure, "Probabilities of the next token", title, told)
 
 
 def beam_tree(steps: Sequence[Sequence[Beam]], *, best: Sequence[int] = (), title: str = "") -> Figure:
@@ -84,4 +88,7 @@ def beam_tree(steps: Sequence[Sequence[Beam]], *, best: Sequence[int] = (), titl
     axis.spines[["top", "right", "left", "bottom"]].set_visible(False)
     if title:
         axis.set_title(title, fontsize=13, loc="left")
-    return figure
+    told = [f"Token {i + 1}: " + "; ".join(f"{t} {s:.2f}" for t, _, s in step) for i, step in enumerate(steps)]
+    if best:
+        told.append("Best path: " + " ".join(step[row][0] for step, row in zip(steps, best, strict=True)))
+    return described(figure, "Beam search as a tree, the best beam of each step first", title, told)

@@ -4,6 +4,8 @@
 
 Notes:
 
+* Every figure has a description in words, `figure.alt`, made from the values that are drawn. A notebook stores it as
+  the image's alternative text.
 * No function takes a model: the caller computes the values, and each figure is tested on a pattern known by hand.
 * No information is in color alone: cells have numbers or hatches, lines have dashes and names. The colors are those of
   Okabe and Ito and the color map `cividis`, which remain distinct in gray and for color-blind readers.
@@ -14,7 +16,8 @@ Paper: Figures 1 and 2. Notebooks: all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -63,9 +66,52 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure._repr_png_ = lambda: png(figure)  # shown by a notebook even if pyplot is not imported
+    figure.alt = ""
+    figure._repr_mimebundle_ = lambda **_: _mime_bundle(figure)  # shown by a notebook even if pyplot is not imported
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [axis for row in axes for axis in row]
+
+
+def _mime_bundle(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """What a notebook stores: the image, the description where images are not shown, and as alternative text."""
+    data = {"image/png": b64encode(png(figure)).decode(), "text/plain": figure.alt or repr(figure)}
+    return data, {"image/png": {"alt": figure.alt}} if figure.alt else {}
+
+
+def described(figure: Figure, kind: str, title: str, details: Iterable[str]) -> Figure:
+    """The figure with its description: what kind of figure it is, its title, and what is drawn in it."""
+    head = f"{kind}: {title}" if title else kind
+    figure.alt = " ".join(
+        [" ".join(head.split()).rstrip(".:") + "."] + [" ".join(f"{text}.".split()) for text in details]
+    )
+    return figure
+
+
+def tint(color: str, strength: float = 0.22) -> tuple[float, float, float]:
+    """A light shade of a color "#rrggbb": black text on it is readable."""
+    return tuple(1 - strength * (1 - int(color[i : i + 2], 16) / 255) for i in (1, 3, 5))
+
+
+def draw_box(
+    axis: Axes, text: str, place: tuple[float, float, float, float], *, size: float = 11, weight: str = "normal",
+    color: str = "black", pad: float = 0.3, **style,
+) -> None:  # fmt: skip
+    """A rounded box (left, bottom, width, height) with its text in the middle."""
+    from matplotlib.patches import FancyBboxPatch
+
+    x, y, width, height = place
+    style = dict(fc="white", ec="#888", lw=1.2, zorder=2) | style
+    axis.add_patch(FancyBboxPatch((x, y), width, height, f"round,pad={pad}", **style))
+    middle = dict(ha="center", va="center", zorder=style["zorder"] + 1)
+    axis.text(x + width / 2, y + height / 2, text, fontsize=size, color=color, weight=weight, **middle)
+
+
+def draw_arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], **style) -> None:
+    """An arrow from point to point."""
+    from matplotlib.patches import FancyArrowPatch
+
+    usual = dict(arrowstyle="-|>", mutation_scale=13, lw=1.3, color="#555", shrinkA=2, shrinkB=2, zorder=1)
+    axis.add_patch(FancyArrowPatch(start, end, **usual | style))
 
 
 def float_tensor(values: Tensor | Sequence) -> Tensor:
@@ -90,7 +136,7 @@ def blip2_map(highlighted: Collection[str] = (), title: str = "") -> Figure:
 
     Raises ValueError for a part that is not on the map.
     """
-    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.patches import FancyBboxPatch
 
     unknown = set(highlighted) - MAP.keys()
     if unknown:
@@ -106,20 +152,19 @@ def blip2_map(highlighted: Collection[str] = (), title: str = "") -> Figure:
     axis.text(31, 41, "stage 1", ha="right", va="center", fontsize=11, color="#333")
     axis.text(72, 35, "stage 2", ha="center", va="center", fontsize=11, color="#333")
     for source, target in ARROWS:
-        start, end = _edges(MAP[source][1:], MAP[target][1:])
-        style = dict(arrowstyle="-|>", mutation_scale=13, lw=1.3, color="#555", shrinkA=2, shrinkB=2, zorder=1)
-        axis.add_patch(FancyArrowPatch(start, end, **style))
-    for name, (text, x, y, w, h) in MAP.items():
+        draw_arrow(axis, *_edges(MAP[source][1:], MAP[target][1:]))
+    for name, (text, *place) in MAP.items():
         on = name in highlighted
-        face, edge = (COLORS[0], "black") if on else ("white", "#888")
-        axis.add_patch(FancyBboxPatch((x, y), w, h, "round,pad=0.3", fc=face, ec=edge, lw=2.5 if on else 1.2, zorder=2))
-        color, weight = ("white", "bold") if on else ("#333", "normal")
-        axis.text(
-            x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=11, color=color, weight=weight, zorder=3
-        )
+        look = dict(fc=COLORS[0], ec="black", lw=2.5, color="white", weight="bold") if on else dict(color="#333")
+        draw_box(axis, text, tuple(place), **look)
     if title:
         axis.set_title(title, fontsize=14, loc="left")
-    return figure
+    chosen = ", ".join(part.replace("_", " ") for part in MAP if part in highlighted)
+    way = (
+        "From left to right: picture, frozen image encoder, Q-Former with learned queries and caption below it and the "
+        "objectives of stage 1 above it, ITC, ITM and ITG; in stage 2 a projection, a frozen language model, words"
+    )
+    return described(figure, "Map of BLIP-2", title, [way] + ([f"Dark: {chosen}"] if chosen else []))
 
 
 def _edges(a: tuple, b: tuple) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -179,7 +224,16 @@ def mask_grids(masks: Mapping[str, Tensor], names: Sequence[str], num_queries: i
     figure, axes = new_figure(side * len(grids), side + 0.5, 1, len(grids))
     for axis, (title, grid) in zip(axes, grids.items(), strict=True):
         _draw_mask(axis, grid, names, num_queries, title)
-    return figure
+    return described(figure, "Attention masks", "", [_mask_in_words(t, grid, names) for t, grid in grids.items()])
+
+
+def _mask_in_words(title: str, grid: Tensor, names: Sequence[str]) -> str:
+    """Which rows read which columns, rows that read the same together."""
+    readers: dict[tuple[str, ...], list[str]] = {}
+    for name, row in zip(names[-len(grid) :], grid.tolist(), strict=True):
+        readers.setdefault(tuple(n for n, may in zip(names, row, strict=True) if may), []).append(name)
+    rows = (f"{', '.join(who)} may read {', '.join(whom) or 'nothing'}" for whom, who in readers.items())
+    return f"{title}: {'; '.join(rows)}"
 
 
 def matrix(
@@ -203,13 +257,52 @@ def matrix(
             f"The matrix is {list(values.shape)}; there are {len(rows)} row and {len(columns)} column names."
         )
     width = 2.4 + max(0.6 * len(columns), 2.0) + 0.09 * max(map(len, rows))
-    figure, (axis,) = new_figure(min(width, 13), 1.5 + max(0.45 * len(rows), 1.2))
+    labels = [fill(name, 24) for name in columns]  # room for long names, which stand upright
+    longest = max((len(line) for label in labels for line in label.splitlines()), default=0)
+    height = 1.1 + max(0.45 * len(rows), 1.2) + (0.1 * longest if longest > 3 else 0.3)
+    figure, (axis,) = new_figure(min(width, 13), height)
     image = _heat(axis, values, digits if values.numel() <= 256 else None, limits, mark)
-    _grid(axis, rows, columns)
+    _grid(axis, rows, labels)
     figure.colorbar(image, ax=axis, shrink=0.8, label=label)
     if title:
         axis.set_title(title, fontsize=13)
-    return figure
+    return described(figure, "Matrix", title, matrix_in_words(values, rows, columns, label, digits))
+
+
+def matrix_in_words(
+    values: Tensor, rows: Sequence[str], columns: Sequence[str], label: str = "", digits: int = 2
+) -> list[str]:
+    """A small matrix number by number, of a larger one the largest of each row (up to 20 rows)."""
+    if values.numel() <= 36:
+        cells = [[f"{name} {x:.{digits}f}" for name, x in zip(columns, row, strict=True)] for row in values.tolist()]
+        return [f"{name}: {', '.join(row)}" for name, row in zip(rows, cells, strict=True)]
+    low, high = float(values.min()), float(values.max())
+    size = f"{len(rows)} rows, {len(columns)} columns, {label or 'values'} from {low:.{digits}f} to {high:.{digits}f}"
+    best = [(row, columns[int(x.argmax())], float(x.max())) for row, x in zip(rows, values, strict=True)][:20]
+    return [size, "The largest of each row: " + "; ".join(f"{r}: {c} ({x:.{digits}f})" for r, c, x in best)]
+
+
+def temperature_matrices(
+    similarity: Tensor, temperatures: Mapping[str, float], rows: Sequence[str], columns: Sequence[str]
+) -> Figure:
+    """similarity [B, B], true pairs on the diagonal -> the shares in each row (softmax) at each named temperature."""
+    similarity = float_tensor(similarity)
+    true = torch.eye(len(similarity), dtype=torch.bool)
+    figure, axes = new_figure(min(4.6 * len(temperatures), 15), 1.8 + 0.42 * len(rows), 1, len(temperatures))
+    told = []
+    for i, (axis, (name, temperature)) in enumerate(zip(axes, temperatures.items(), strict=True)):
+        shares = (similarity / temperature).softmax(dim=1)
+        _heat(axis, shares, 2, (0.0, 1.0), true)
+        _grid(axis, rows if i == 0 else [""] * len(rows), columns, 10)
+        mean = float(shares.diagonal().mean())
+        axis.set_title(f"{name}: {temperature:.3g}", fontsize=12)
+        axis.set_xlabel(f"mean share of the true pair: {mean:.2f}", fontsize=11)
+        told.append(
+            f"{name}, {temperature:.3g}: the true pair gets {mean:.2f} on average, at least "
+            f"{float(shares.diagonal().min()):.2f}"
+        )
+    kind = "Shares of each picture's captions, a softmax over the cosines"
+    return described(figure, kind, "", told)
 
 
 def _heat(axis: Axes, values: Tensor, digits: int | None, limits: tuple | None, mark: Tensor | None = None):
@@ -259,13 +352,26 @@ def attention_on_image(
     for axis, values, title in zip(axes, maps, titles, strict=False):
         axis.imshow(image.convert("L"), cmap="gray", extent=(0, 1, 1, 0))
         low, high = limits or (float(values.min()), float(values.max()))
-        axis.imshow(
-            values.numpy(), cmap=HEAT, alpha=0.72, vmin=low, vmax=high, extent=(0, 1, 1, 0), interpolation="nearest"
-        )
+        share = ((values - low) / max(high - low, 1e-12)).clamp(
+            0, 1
+        )  # where there is little, the picture shows through
+        look = dict(cmap=HEAT, vmin=low, vmax=high, alpha=(0.25 + 0.6 * share).numpy())
+        axis.imshow(values.numpy(), extent=(0, 1, 1, 0), interpolation="nearest", **look)
         for left, top, right, bottom in boxes:
             axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=2, ls="--"))
         axis.set_title(title, fontsize=11)
-    return figure
+    places = [f"{title}: {_hottest(values)}" for title, values in zip(titles, maps, strict=True)]
+    return described(figure, f"Heat maps over a picture, {len(places)} in all; the hottest place of each", "", places)
+
+
+def _hottest(values: Tensor) -> str:
+    """The place of the largest value of a map [h, w], in words."""
+    if float(values.max() - values.min()) < 1e-9:
+        return "the same everywhere"
+    row, column = divmod(int(values.argmax()), values.shape[1])
+    vertical = ("top", "middle", "bottom")[3 * row // values.shape[0]]
+    horizontal = ("left", "middle", "right")[3 * column // values.shape[1]]
+    return "middle" if vertical == horizontal == "middle" else f"{vertical} {horizontal}"
 
 
 def image_grid(images: Sequence[Image.Image], titles: Sequence[str], columns: int = 4, size: float = 2.6) -> Figure:
@@ -280,7 +386,7 @@ def image_grid(images: Sequence[Image.Image], titles: Sequence[str], columns: in
     for axis, image, title in zip(axes, images, titles, strict=False):
         axis.imshow(image)
         axis.set_title(title, fontsize=10)
-    return figure
+    return described(figure, "Picture" if len(images) == 1 else "Pictures", "", titles)
 
 
 def reconstructions(masked: Tensor, rebuilt: Tensor, images: Tensor, size: float = 1.8) -> Figure:
@@ -308,8 +414,10 @@ def curves(
     levels: Mapping[str, float] | None = None,
     title: str = "",
     log: bool = False,
+    log_x: bool = False,
 ) -> Figure:
-    """Lines by name: values, or (x values, values). levels: name -> a horizontal line, such as chance."""
+    """Lines by name: values, or (x values, values). levels: name -> a horizontal line, such as chance. log, log_x: a
+    logarithmic axis."""
     figure, (axis,) = new_figure(8, 4.2)
     for i, (name, line) in enumerate(lines.items()):
         pair = line if isinstance(line, tuple) else (range(len(line)), line)
@@ -318,12 +426,28 @@ def curves(
     for name, level in (levels or {}).items():
         axis.axhline(level, color="#666", lw=1.2, ls=":")
         axis.text(1.0, level, f" {name}", transform=axis.get_yaxis_transform(), va="center", fontsize=10, color="#333")
-    axis.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+    scales = {True: "log", False: "linear"}
+    axis.set(xlabel=x, ylabel=y, yscale=scales[log], xscale=scales[log_x])
     axis.grid(alpha=0.3)
     axis.legend(fontsize=11, frameon=False)
     if title:
         axis.set_title(title, fontsize=13, loc="left")
-    return figure
+    return described(figure, f"Line chart of {y} by {x}", title, _lines_in_words(axis, list(lines), levels or {}))
+
+
+def _lines_in_words(axis: Axes, names: Sequence[str], levels: Mapping[str, float]) -> list[str]:
+    told = []
+    for name, line in zip(names, axis.lines, strict=False):
+        points, values = line.get_data()
+        if len(values) == 0:
+            told.append(f"{name}: no value yet")
+            continue
+        lowest, highest = min(values), max(values)
+        told.append(
+            f"{name}: {values[0]:.3g} at {points[0]:g}, {values[-1]:.3g} at {points[-1]:g}, "
+            f"between {lowest:.3g} and {highest:.3g}"
+        )
+    return told + [f"Dotted level, {name}: {level:.3g}" for name, level in levels.items()]
 
 
 def bars(
@@ -363,4 +487,10 @@ def bars(
         figure.legend(loc="outside upper right", ncols=len(groups), frameon=False)  # outside, so that it covers no bar
     if title:
         axis.set_title(title, fontsize=13, loc="left")
-    return figure
+    told = [
+        f"{group}: "
+        + ", ".join(f"{name} {x:.{digits}f}" for name, x in zip(names, float_tensor(v).tolist(), strict=True))
+        for group, v in groups.items()
+    ]
+    told += [f"Dotted level, {name}: {level:.{digits}f}" for name, level in (levels or {}).items()]
+    return described(figure, f"Bar chart of {y}" if y else "Bar chart", title, told)

@@ -8,7 +8,7 @@ Notes:
   stored notebook.
 * The view is displayed by itself and updated by the controls below it. Without widgets it stays as a static figure.
 
-Paper: section 3.2, Figure 2. Notebooks: 04, 09, 12.
+Paper: sections 3.2 and 3.3, Figures 2 and 3. Notebooks: 03, 04, 05, 07, 09, 10, 12.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from blip2_lab.models import masks
 from blip2_lab.models.decoding import nucleus
-from blip2_lab.plots import decoding, figures
+from blip2_lab.plots import decoding, drawings, figures
 
 #: objective -> its mask, and its full name
 OBJECTIVES: dict[str, tuple[Callable[[int, Tensor], Tensor], str]] = {
@@ -125,8 +125,60 @@ def explorer(view: Callable[..., object], **controls):
 
     for name, control in live.items():
         control.description = name.replace("_", " ")
+        control.style.description_width = "initial"  # the whole name, however long
         control.observe(lambda change: shown.update(view(**values())), names="value")
     return ipywidgets.VBox(list(live.values()))
+
+
+def sequence_explorer(prompts: Sequence[Sequence[str]], answers: Sequence[Sequence[str]], *, decoder: bool = True):
+    """A stepper through `[picture][prompt][answer]`: rows, padding, shift, loss. Without ipywidgets, and at the start:
+    all steps.
+
+    decoder: as a decoder reads it (OPT), or an encoder-decoder (FlanT5)
+    """
+    draw = drawings.decoder_sequence if decoder else drawings.encoder_decoder_sequence
+    steps = drawings.DECODER_STEPS if decoder else drawings.ENCODER_DECODER_STEPS
+
+    def view(step: str):
+        return draw(prompts, answers, step=step)
+
+    try:
+        import ipywidgets
+    except ImportError:
+        return view("all")
+    return explorer(view, step=ipywidgets.SelectionSlider(options=["all", *steps], continuous_update=False))
+
+
+def cache_explorer(tokens: Sequence[str], num_queries: int = 4):
+    """A stepper through writing with a KV cache and without. Without ipywidgets, and at the start: all steps."""
+
+    def view(step: int):
+        return drawings.cache_steps(tokens, num_queries, step)
+
+    try:
+        import ipywidgets
+    except ImportError:
+        return view(len(tokens))
+    return explorer(view, step=ipywidgets.IntSlider(value=len(tokens), min=1, max=len(tokens)))
+
+
+def temperature_explorer(similarity: Tensor, rows: Sequence[str], columns: Sequence[str], learned: float):
+    """A slider for the temperature that divides similarity [B, B], beside temperature 1 and the one that training
+    starts from. Without ipywidgets, and at the start: the `learned` one."""
+
+    def view(temperature: float):
+        fixed = {"no temperature": 1.0, "at the start of training": 0.07}
+        name = "learned" if abs(temperature - learned) < 1e-4 else "yours"
+        return figures.temperature_matrices(similarity, fixed | {name: temperature}, rows, columns)
+
+    try:
+        import ipywidgets
+    except ImportError:
+        return view(learned)
+    slider = ipywidgets.FloatLogSlider(
+        value=learned, base=10, min=-2.5, max=0.5, step=0.05, readout_format=".3f", continuous_update=False
+    )
+    return explorer(view, temperature=slider)
 
 
 def decoding_explorer(logits: Tensor, names: Sequence[str], top: int = 10):

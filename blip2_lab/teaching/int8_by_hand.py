@@ -13,7 +13,7 @@ Notes:
 Matrices are torch's: `linear(x, weight)` is x [..., D] times weight [O, D] transposed.
 
 Paper: LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), section 2 (absmax), 3.1 (row by row), 3.2 (outliers).
-Notebook: 12.
+Notebook: 13.
 """
 
 from __future__ import annotations

@@ -120,6 +120,7 @@ def train(
     progress: bool = True,
     reference: Sequence[dict] = (),
     log_with: str = "auto",
+    on_log: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, float]:
     """Train `task.model` in place and return the last logged numbers.
 
@@ -127,14 +128,23 @@ def train(
     `resume=True` continues from the last checkpoint of `run_dir`, if any; `resume=False` removes all and starts over.
     If the evaluation has a loss `held_out`, the weights with the lowest one are kept, and they are the saved model.
     `reference` is the log of another run; at each evaluation its losses at that step are logged, too. `log_with` is a
-    tracker of training/trackers.py, which gets the numbers of the log.
+    tracker of training/trackers.py, which gets the numbers of the log. `on_log` is called with each record that is
+    written to the log, for a live curve (`plots/live.py`).
     Raises `Diverged` if the loss diverges, ValueError if `run_dir` belongs to a run with other settings, if another
     process trains in it, or if its disk is full.
     """
     with only_process(run_dir) if distributed.is_first_process() else nullcontext():
         options = dict(log_every=log_every, save_every=save_every, eval_every=eval_every, log_with=log_with)
         return _train(
-            task, optim, Path(run_dir), seed, resume=resume, progress=progress, reference=reference, **options
+            task,
+            optim,
+            Path(run_dir),
+            seed,
+            resume=resume,
+            progress=progress,
+            reference=reference,
+            on_log=on_log,
+            **options,
         )
 
 
@@ -151,6 +161,7 @@ def _train(
     progress: bool,
     reference: Sequence[dict],
     log_with: str,
+    on_log: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, float]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -169,6 +180,7 @@ def _train(
 
     main = accelerator.is_main_process
     say = print if progress and main else (lambda *_, **__: None)
+    tell = on_log if on_log and main else (lambda _: None)
     run, start, meter, watch = RunFolder(run_dir, writes=main, log_with=log_with), 0, Meter(), LossMonitor()
     if not resume:
         run.clear()
@@ -216,6 +228,7 @@ def _train(
             if done % log_every == 0 or last:
                 record = {"step": done, "lr": learning_rate(optim, step), **meter.read(optim.batch_size)}
                 run.log(record)
+                tell(record)
                 say(_progress_line(record, optim.steps, meter), flush=True)
                 meter.clear()
             if eval_every and (done % eval_every == 0 or last):
@@ -225,6 +238,7 @@ def _train(
                     found["reference"] = _nearest_record(reference, done)
                 if found:
                     run.log({"step": done, **found})
+                    tell({"step": done, **found})
                 held_out = found.get("evaluation", {}).get("held_out", math.inf)
                 if _agreed(accelerator, held_out < run.best.get("held_out", math.inf)):
                     run.save_best(done, task.model, held_out)

@@ -53,6 +53,11 @@ def test_words_methods_layers_and_heads():
     assert figure.axes[5].get_title() == "layer 2, head 2"
 
 
+def test_intervals_are_described():
+    figure = attention.intervals({"raw": (0.5, 0.25, 0.75)}, x="hits", levels={"chance": (0.15, 0.1, 0.2)})
+    assert "raw: 0.50, from 0.25 to 0.75" in figure.alt and "Band, chance: 0.10 to 0.20" in figure.alt
+
+
 def test_itc_shows_its_maximum_and_itm_its_mean():
     itc, itm = attention.queries_and_caption(torch.tensor([0.1, 0.7, 0.2]), torch.tensor([1.0, 2.0, 3.0]), "a boat")
     assert "query 1 (0.70)" in itc.axes[0].get_title(loc="left")

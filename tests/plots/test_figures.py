@@ -77,6 +77,14 @@ def test_a_matrix_carries_its_numbers_and_frames_the_true_pairs():
         figures.matrix(torch.zeros(2, 3), ["a"], ["x", "y", "z"])
 
 
+def test_a_matrix_has_room_for_long_names():
+    names = ["a large gray cat and a small pink cat", "b"]
+    heights = [figures.matrix(torch.eye(2), ["x", "y"], columns).get_figheight() for columns in (["a", "b"], names)]
+    assert heights[1] > heights[0] + 1
+    label = figures.matrix(torch.eye(2), ["x", "y"], names).axes[0].get_xticklabels()[0].get_text()
+    assert label == "a large gray cat and a\nsmall pink cat"
+
+
 def test_a_large_matrix_has_no_numbers():
     names = [str(i) for i in range(20)]
     assert texts(figures.matrix(torch.rand(20, 20), names, names).axes[0]) == []
@@ -120,6 +128,55 @@ def test_bars_differ_in_hatch_and_carry_numbers():
     assert [bar.get_height() for bar in axis.containers[0]] == [0.5, 0.25]
     assert len({bar.get_hatch() for container in axis.containers for bar in container}) == 2
     assert texts(axis) == ["0.50", "0.25", "0.10", "0.20"]
+
+
+def test_every_figure_is_described_by_what_is_drawn():
+    told = figures.curves({"itc": [3.0, 1.5], "itm": ([0, 10], [1.0, 0.5])}, y="loss", levels={"chance": 0.637}).alt
+    assert "itc: 3 at 0, 1.5 at 1" in told and "itm: 1 at 0, 0.5 at 10" in told and "chance: 0.637" in told
+    told = figures.bars({"with": [0.5, 0.25]}, ["red", "blue"], y="share", title="Colors").alt
+    assert told == "Bar chart of share: Colors. with: red 0.50, blue 0.25."
+    assert "a: x 1.00, y 0.00. b: x 0.00, y 1.00" in figures.matrix(torch.eye(2), ["a", "b"], ["x", "y"]).alt
+    names = [f"n{i}" for i in range(9)]
+    assert "n0: n8 (1.00); n1: n7 (1.00)" in figures.matrix(torch.eye(9).flip(1), names, names).alt
+    assert "Dark: self attention, itc" in figures.blip2_map({"itc", "self_attention"}).alt
+    heat = torch.zeros(2, 6, 6)
+    heat[0, 0, 5] = 1.0
+    told = figures.attention_on_image(Image.new("RGB", (8, 8)), heat, ["query 0", "query 1"]).alt
+    assert "query 0: top right." in told and "query 1: the same everywhere." in told
+    assert figures.image_grid([Image.new("RGB", (8, 8))], ["a red boat"]).alt == "Picture. a red boat."
+    mask = figures.mask_grids({"causal": torch.tensor([[1, 0], [1, 1]]).bool()}, ["a", "b"], 0).alt
+    assert "causal: a may read a; b may read a, b" in mask
+
+
+def test_a_notebook_stores_the_description_with_the_image():
+    formatters = pytest.importorskip("IPython.core.formatters", reason="no IPython: pip install 'blip2-lab[teach]'")
+    figure = figures.bars({"with": [0.5]}, ["red"])
+    data, metadata = formatters.DisplayFormatter().format(figure)
+    assert metadata["image/png"]["alt"] == data["text/plain"] == figure.alt != ""
+    assert data["image/png"].startswith("iVBOR")  # base64 of a PNG
+
+
+def test_where_a_map_has_little_the_picture_shows_through():
+    heat = torch.zeros(1, 2, 2)
+    heat[0, 1, 1] = 1.0
+    alpha = figures.attention_on_image(Image.new("RGB", (8, 8)), heat, ["m"]).axes[0].images[1].get_alpha()
+    assert alpha[1, 1] > 0.8 and alpha[0, 0] < 0.3
+
+
+def test_the_x_axis_may_be_logarithmic():
+    axis = figures.curves({"a": ([1, 10, 100], [1, 2, 3])}, log_x=True).axes[0]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "linear")
+
+
+def test_a_low_temperature_gives_the_true_pair_nearly_all():
+    cosines = torch.tensor([[0.9, 0.5], [0.1, 0.3]])
+    figure = figures.temperature_matrices(cosines, {"high": 1.0, "low": 0.01}, ["p0", "p1"], ["c0", "c1"])
+    high, low = (torch.tensor(axis.images[0].get_array()) for axis in figure.axes)
+    assert torch.allclose(high, cosines.softmax(dim=1)) and low.diagonal().min() > 0.99
+    assert figure.axes[1].get_xlabel() == "mean share of the true pair: 1.00"
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["p0", "p1"]
+    assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["c0", "c1"]
+    assert len(figure.axes[0].patches) == 4, "the true pairs are framed, two lines each"
 
 
 def test_tensors_with_gradients_are_accepted():

@@ -106,6 +106,50 @@ def test_the_decoding_explorer_shows_a_step_and_updates_it(screen):
     assert [bar.get_width() for bar in narrow.patches] == [1.0, 0.0, 0.0]
 
 
+def test_the_sequence_stepper_begins_with_all_steps(screen, monkeypatch):
+    prompts, answers = [["what", "?"], ["where"]], [["a", "boat"], ["there"]]
+    controls = widgets.sequence_explorer(prompts, answers)
+    slider = controls.children[0]
+    assert list(slider.options) == ["all", "rows", "padding", "shift", "loss"]
+    slider.value = "shift"
+    first, second = ([text.get_text() for text in figure.axes[0].texts] for figure in screen)
+    assert any(text.startswith("4. The loss") for text in first)
+    assert not any(text.startswith(("1.", "2.", "4.")) for text in second) and "predicts" in second
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    alone = widgets.sequence_explorer(prompts, answers, decoder=False)
+    assert "encoder-decoder" in alone.alt and "4. The loss" in alone.alt
+
+
+def test_the_cache_stepper_begins_with_the_last_step(screen, monkeypatch):
+    controls = widgets.cache_explorer(["[DEC]", "a", "boat"], num_queries=2)
+    controls.children[0].value = 1
+    last, first = screen
+    assert "3 rows in 3 steps" in last.alt and "1 rows in 1 steps" in first.alt
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert widgets.cache_explorer(["[DEC]", "a"]).alt.count("2 rows in 2 steps") == 1
+
+
+def test_the_temperature_slider_moves_the_third_matrix_only(screen, monkeypatch):
+    import torch
+
+    cosines = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    controls = widgets.temperature_explorer(cosines, ["p0", "p1"], ["c0", "c1"], learned=0.1)
+    controls.children[0].value = 2.0
+    before, after = screen
+    panels = [[torch.tensor(axis.images[0].get_array()) for axis in figure.axes] for figure in screen]
+    assert torch.allclose(panels[0][2], (cosines / 0.1).softmax(1)) and torch.allclose(panels[0][0], cosines.softmax(1))
+    assert torch.equal(panels[0][0], panels[1][0]) and torch.equal(panels[0][1], panels[1][1])
+    assert torch.allclose(panels[1][2], (cosines / 2.0).softmax(1), atol=1e-3)
+    assert before.axes[2].get_title() == "learned: 0.1" and after.axes[2].get_title() == "yours: 2"
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert len(widgets.temperature_explorer(cosines, ["p0", "p1"], ["c0", "c1"], learned=0.1).axes) == 3
+
+
+def test_the_name_of_a_control_is_not_cut(screen):
+    controls = widgets.mask_explorer("a boat")
+    assert all(child.style.description_width == "initial" for child in controls.children)
+
+
 def test_without_ipywidgets_there_are_four_settings_or_one_search(monkeypatch):
     import torch
 

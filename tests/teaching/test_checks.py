@@ -36,6 +36,9 @@ MODULES = {
     "answer_losses": {"decoder_answer_logits", "encoder_decoder_answer_logits", "answer_loss"},
     "decoding": {"nucleus", "penalize_repetition", "best_continuations", "final_score"},
     "int8": {"absmax_quantize", "int8_linear", "mixed_linear"},
+    "four_bits": {"quantize_blocks", "bits_per_weight"},
+    "fine_tuning": {"hold_out_pictures", "best_step", "condition_on_question", "recall_hits"},
+    "failures": {"interleave_pictures", "copied_answers", "word_sums", "first_broken_link"},
 }  # fmt: skip
 ALL = {name: value for name, value in vars(checks).items() if isinstance(value, Check)}
 MISTAKES = [(name, message) for name, check in ALL.items() for message in check.mistakes]

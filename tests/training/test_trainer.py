@@ -154,6 +154,14 @@ def test_it_learns_and_logs_window_means(tmp_path):
     assert task.seen == list(range(240))
 
 
+def test_on_log_gets_every_record_that_is_logged(tmp_path):
+    told = []
+    task = SmallTask()
+    task.evaluate = lambda step: {"accuracy": step / 12}
+    train(task, OPTIM, run_dir=tmp_path, log_every=4, eval_every=6, progress=False, on_log=told.append)
+    assert told == read_log(tmp_path) and [record["step"] for record in told] == [4, 6, 8, 12, 12]
+
+
 def test_window_mean_is_the_mean_of_its_steps(tmp_path):
     one, four = SmallTask(), SmallTask()
     quietly(one, run_dir=tmp_path / "one", log_every=1)

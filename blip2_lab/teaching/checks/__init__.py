@@ -16,7 +16,10 @@ The library does not import the checks. They import the library, whose function 
     soft_prompt               10      from query outputs to the input of a language model
     answer_losses             10      the logits that predict an answer, the tokens with a loss
     decoding                  12      how the next token is chosen
-    int8                      12      a matrix in 8 bits
+    int8                      13      a matrix in 8 bits
+    four_bits                 13      a weight in 4 bits, and what it costs with its scales
+    fine_tuning               14      pictures held out, the best step, the question in the Q-Former, several captions
+    failures                  15      several pictures in one prompt, copied answers, word sums, the first broken link
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -37,6 +40,9 @@ from blip2_lab.teaching.checks.contrastive_and_matching import (
 )
 from blip2_lab.teaching.checks.decoding import best_continuations, final_score, nucleus, penalize_repetition
 from blip2_lab.teaching.checks.encoders import freeze, num_features, second_to_last
+from blip2_lab.teaching.checks.failures import copied_answers, first_broken_link, interleave_pictures, word_sums
+from blip2_lab.teaching.checks.fine_tuning import best_step, condition_on_question, hold_out_pictures, recall_hits
+from blip2_lab.teaching.checks.four_bits import bits_per_weight, quantize_blocks
 from blip2_lab.teaching.checks.grounding import (
     gradient_weighting,
     mass_inside,
@@ -59,10 +65,14 @@ __all__ = [
     "answer_loss",
     "attention_weights",
     "best_continuations",
+    "best_step",
     "bidirectional_mask",
+    "bits_per_weight",
     "cached_step",
+    "condition_on_question",
     "confidence_interval",
     "contrastive_loss",
+    "copied_answers",
     "cross_attention_head",
     "cross_attention_layers",
     "decoder_answer_logits",
@@ -70,9 +80,12 @@ __all__ = [
     "encoder_decoder_answer_logits",
     "exact_match",
     "final_score",
+    "first_broken_link",
     "freeze",
     "gradient_weighting",
+    "hold_out_pictures",
     "int8_linear",
+    "interleave_pictures",
     "itc_similarity",
     "itg_inputs",
     "itm_logits",
@@ -93,7 +106,9 @@ __all__ = [
     "prepend",
     "print_after",
     "qformer_layer",
+    "quantize_blocks",
     "rank_correlation",
+    "recall_hits",
     "rollout",
     "sample_negatives",
     "second_to_last",
@@ -103,4 +118,5 @@ __all__ = [
     "text_rows",
     "unimodal_mask",
     "visual_prompt",
+    "word_sums",
 ]

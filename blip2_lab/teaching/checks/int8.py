@@ -1,8 +1,8 @@
-"""Checks of notebook 12, second half: a matrix in 8 bits.
+"""Checks of notebook 13, first half: a matrix in 8 bits.
 
 No value is halfway between two integers, so rounding half up and rounding half to even agree.
 
-Paper: LLM.int8() (Dettmers et al. 2022). Notebook: 12.
+Paper: LLM.int8() (Dettmers et al. 2022). Notebook: 13.
 """
 
 from __future__ import annotations

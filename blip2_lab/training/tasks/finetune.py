@@ -2,7 +2,7 @@
 
 `CaptionTask` is also stage 2 on your own images.
 
-Paper: sections 4.2 to 4.4. Notebook: 08.
+Paper: sections 4.2 to 4.4. Notebook: 14.
 """
 
 from __future__ import annotations

@@ -1,0 +1,525 @@
+"""Checks of notebook 14: pictures held out, the best step, a question in the Q-Former, several right captions.
+
+Paper: sections 4.2 to 4.4, Figure 7. Notebook: 14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blip2_lab.doctor.own_images import OVERFITTED
+from blip2_lab.evaluation import metrics
+from blip2_lab.models.masks import bidirectional_mask
+from blip2_lab.models.qformer import QFormer
+from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.qformer import TINY, tiny_qformer
+
+# --- Hold out pictures ----------------------------------------------------------------------------------------------
+
+
+def hold_out(files: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+    """The rows of a table -> numbers of the rows to train on, and of the rows of `count` pictures, drawn by `seed`."""
+    pictures = sorted(set(files))
+    held_out = set(Random(seed).sample(pictures, count))
+    rows = range(len(files))
+    return [i for i in rows if files[i] not in held_out], [i for i in rows if files[i] in held_out]
+
+
+ALBUM = ("a.png", "a.png", "b.png", "c.png", "c.png", "c.png", "d.png", "e.png", "f.png", "f.png", "g.png", "h.png")
+MIXED = ("z.jpg", "a.jpg", "z.jpg", "b.jpg", "a.jpg", "c.jpg", "z.jpg", "d.jpg", "e.jpg", "f.jpg", "d.jpg")
+SEEDS = range(12)
+
+
+def _hold_out_cases() -> list[Case]:
+    return [
+        Case("12 rows of 8 pictures, 3 held out", (list(ALBUM), 3)),
+        Case("11 rows of 7 pictures, the rows of a picture not together, 2 held out", (list(MIXED), 2)),
+    ]
+
+
+def _numbers(part: Any) -> list[int] | None:
+    """A list of whole numbers in any form, or None."""
+    if isinstance(part, Tensor | np.ndarray) and part.ndim == 1 and str(getattr(part, "device", "")) != "meta":
+        part = part.tolist()
+    part = list(part) if isinstance(part, tuple | list | range | set | frozenset) else None
+    if part is None or any(isinstance(i, bool) or not isinstance(i, int | np.integer) for i in part):
+        return None
+    return [int(i) for i in part]
+
+
+def _properties(function: Callable, args: tuple) -> Any:
+    """What must be true of any split: the draw itself is free."""
+    files, count = args
+    splits = []
+    for seed in (*SEEDS, *SEEDS):
+        found = function(list(files), count, seed)
+        parts = [_numbers(part) for part in found] if isinstance(found, tuple | list) and len(found) == 2 else [None]
+        if None in parts:
+            return found
+        splits.append(tuple(parts))
+    again = splits[len(SEEDS) :]
+    splits = splits[: len(SEEDS)]
+    if any(not 0 <= i < len(files) for split in splits for part in split for i in part):
+        return "numbers that are no rows"
+    drawn = [frozenset(files[i] for i in test) for _, test in splits]
+    often = {name: sum(name in one for one in drawn) for name in set(files)}
+    first, last = files[0], files[-1]
+    sizes = {len(one) - count for one in drawn}
+    return {
+        "pictures on both sides": any({files[i] for i in train} & {files[i] for i in test} for train, test in splits),
+        "rows twice": any(len(set(train + test)) < len(train + test) for train, test in splits),
+        "rows lost": sorted({_whose(files, train, test) for train, test in splits}),
+        "held out, more than asked": "varies" if len(sizes) > 1 else sizes.pop(),
+        "sides exchanged": all(len({files[i] for i in train}) == count for train, _ in splits),
+        "another split for the same seed": splits != again,
+        "the same split for every seed": len(set(drawn)) == 1,
+        "always the first picture": often[first] == len(SEEDS),
+        "always the last picture": often[last] == len(SEEDS),
+    }
+
+
+def _whose(files: Sequence[str], train: list[int], test: list[int]) -> str:
+    """Of which pictures rows are on neither side."""
+    lost = {files[i] for i in range(len(files))} if not train + test else set()
+    lost |= {files[i] for i in set(range(len(files))) - set(train) - set(test)}
+    return "" if not lost else "held out" if lost <= {files[i] for i in test} else "others"
+
+
+_HELD_OUT_MESSAGES = {
+    "rows lost": "Rows are lost: every row is on one of the two sides.",
+    "rows twice": "A row is there twice: every row is on one side, once.",
+    "pictures on both sides": "A picture is on both sides: all rows of a picture go together.",
+    "another split for the same seed": "The same seed gives another split: draw with Random(seed).",
+    "the same split for every seed": "Every seed gives the same split: draw the pictures with Random(seed).",
+    "held out, more than asked": "The number of pictures that are held out is not `count`.",
+}
+
+
+def _hold_out_rules(case: Case, got: Any, expected: dict) -> str | None:
+    if isinstance(got, str) and got.startswith("numbers"):
+        return "There are numbers that are no rows: rows are counted from 0."
+    parts = got if isinstance(got, tuple | list) and len(got) == 2 else ()
+    if any(isinstance(part, list) and part and isinstance(part[0], str) for part in parts):
+        return "Names are returned: return the numbers of the rows."
+    if not isinstance(got, dict):
+        return f"Return two lists, the rows to train on and the rows held out; yours is {describe(got)}."
+    return next((text for name, text in _HELD_OUT_MESSAGES.items() if got[name] != expected[name]), None)
+
+
+def _split_rows(files: Sequence[str], chosen: Callable[[int], bool]) -> tuple[list[int], list[int]]:
+    rows = range(len(files))
+    return [i for i in rows if not chosen(i)], [i for i in rows if chosen(i)]
+
+
+def _rows_drawn(files: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+    drawn = set(Random(seed).sample(range(len(files)), count))
+    return _split_rows(files, lambda i: i in drawn)
+
+
+def _pictures_of(choose: Callable[[list[str], int, int], Sequence[str]]) -> Callable:
+    def split(files: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+        drawn = set(choose(list(dict.fromkeys(files)), count, seed))
+        return _split_rows(files, lambda i: files[i] in drawn)
+
+    return split
+
+
+def _one_row_each(files: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+    train, test = hold_out(files, count, seed)
+    return train, [i for n, i in enumerate(test) if files[i] not in {files[j] for j in test[:n]}]
+
+
+def _one_row_trained(files: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+    train, test = hold_out(files, count, seed)
+    return [i for n, i in enumerate(train) if files[i] not in {files[j] for j in train[:n]}], test
+
+
+hold_out_pictures = Check(
+    "hold_out_pictures",
+    hold_out,
+    _hold_out_cases,
+    "All rows of a picture are on one side, every row is used once, and the seed alone decides which.",
+    {
+        "Rows are drawn, not pictures: a picture with several captions is then trained on and tested.": _rows_drawn,
+        "The first pictures are held out: a folder is often sorted, so draw them.": _pictures_of(lambda p, n, s: p[:n]),
+        "The last pictures are held out: a folder is often sorted, so draw them.": _pictures_of(lambda p, n, s: p[-n:]),
+        "The two sides are exchanged: the rows to train on come first.": lambda f, n, s: hold_out(f, n, s)[::-1],
+        "The held-out rows are trained on as well: take them out of the first list.": (
+            lambda f, n, s: (list(range(len(f))), hold_out(f, n, s)[1])
+        ),
+        "Held-out pictures keep one row only: all of their rows belong to the held-out side.": _one_row_each,
+        "Pictures that are trained on keep one row only: all of their captions can be trained on.": _one_row_trained,
+        "One picture too many is held out.": lambda f, n, s: hold_out(f, n + 1, s),
+        "One picture too few is held out.": lambda f, n, s: hold_out(f, n - 1, s),
+        "The seed is not used: everybody gets the same split, and no second one can be tried.": (
+            lambda f, n, s: hold_out(f, n, 3)
+        ),
+        "Nothing is held out: the second list is empty.": lambda f, n, s: (list(range(len(f))), []),
+        "Pictures are drawn row by row, so that some are drawn twice: fewer than `count` are held out.": (
+            _pictures_of(lambda p, n, s: Random(s).choices(p, k=n))
+        ),
+        "The names of the files are returned: return the numbers of the rows.": (
+            lambda f, n, s: tuple([f[i] for i in part] for part in hold_out(f, n, s))
+        ),
+        "Rows are counted from 1: the first row has the number 0.": (
+            lambda f, n, s: tuple([i + 1 for i in part] for part in hold_out(f, n, s))
+        ),
+    },
+    rules=(_hold_out_rules,),
+    run=_properties,
+)
+
+# --- The best step --------------------------------------------------------------------------------------------------
+
+
+def choose_step(held_out: Sequence[tuple[int, float]], tolerance: float = OVERFITTED) -> tuple[int, bool]:
+    """(step, loss on held-out pictures) of a run -> the step whose weights to keep, and whether the run overfits.
+
+    It overfits if its last loss is larger than `tolerance` times its lowest.
+    """
+    best, step = min((loss, step) for step, loss in held_out)
+    return step, held_out[-1][1] > tolerance * best
+
+
+def _step_cases() -> list[Case]:
+    runs = {
+        "falls, then rises": [(10, 2.0), (20, 1.5), (30, 1.2), (40, 1.3), (50, 1.9)],
+        "still falls": [(10, 2.0), (20, 1.0), (30, 0.9)],
+        "rises a little, within 3 %": [(5, 1.0), (10, 0.50), (15, 0.51)],
+        "rises and falls again": [(10, 1.0), (20, 1.4), (30, 0.8)],
+        "rises slowly, step by step": [(10, 1.0), (20, 1.02), (30, 1.04), (40, 1.06)],
+        "rises by 4 %": [(5, 1.0), (10, 0.50), (15, 0.52)],
+        "rises by 4 %, from a high level": [(5, 9.0), (10, 5.0), (15, 5.2)],
+        "the same loss twice": [(10, 0.7), (20, 0.6), (30, 0.6), (40, 0.9)],
+        "higher at its end than at its start": [(100, 1.0), (200, 0.9), (300, 1.1)],
+        "ends below its start, above its lowest": [(1, 3.0), (2, 1.0), (3, 2.0)],
+        "rises before its end and comes back": [(10, 1.0), (20, 0.5), (30, 0.8), (40, 0.51)],
+        "one evaluation": [(10, 1.0)],
+    }
+    cases = [Case(f"a loss that {name}: {run}" if " " in name else name, (run,)) for name, run in runs.items()]
+    wide = [(10, 1.0), (20, 1.15)]
+    return [*cases, Case(f"tolerance 1.2: {wide}", (wide, 1.2))]
+
+
+def _step_but(
+    step: Callable[[Sequence[tuple[int, float]]], int] = lambda run: choose_step(run)[0],
+    overfits: Callable[[Sequence[tuple[int, float]], float], bool] = lambda run, t: choose_step(run, t)[1],
+) -> Callable:
+    def wrong(held_out: Sequence[tuple[int, float]], tolerance: float = OVERFITTED) -> tuple[int, bool]:
+        return step(held_out), overfits(held_out, tolerance)
+
+    return wrong
+
+
+def _lowest(run: Sequence[tuple[int, float]]) -> float:
+    return min(loss for _, loss in run)
+
+
+def _first_rise(run: Sequence[tuple[int, float]]) -> int:
+    """The step before the loss rises for the first time."""
+    return next((a[0] for a, b in zip(run, run[1:], strict=False) if b[1] > a[1]), run[-1][0])
+
+
+def _step_rules(case: Case, got: Any, expected: tuple[int, bool]) -> str | None:
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        return None
+    step, overfits = got
+    if isinstance(step, bool) and isinstance(overfits, int):
+        return "Exchanged: the step comes first, then whether the run overfits."
+    if isinstance(step, bool) or not isinstance(step, int):
+        return f"The step is to be a whole number; yours is {describe(step)}."
+    if step != expected[0]:
+        return f"The step is {step} and should be {expected[0]}: the one with the lowest loss, the first of several."
+    if not isinstance(overfits, bool):
+        return f"Whether it overfits is True or False; yours is {describe(overfits)}."
+    return (
+        f"The step is right. You say {overfits}: compare the last loss with `tolerance` times the lowest. "
+        f"It is {case.args[0][-1][1] / _lowest(case.args[0]):.3g} times the lowest."
+    )
+
+
+best_step = Check(
+    "best_step",
+    choose_step,
+    _step_cases,
+    "The lowest loss on held-out pictures chooses the weights, and the last one says whether the run went too far.",
+    {
+        "The last step is kept: it has the lowest loss on the pictures it was trained on, not on others.": (
+            _step_but(lambda run: run[-1][0])
+        ),
+        "The place in the list is returned: return the step.": (
+            _step_but(lambda run: min(range(len(run)), key=lambda i: run[i][1]))
+        ),
+        "The highest loss is chosen: the lowest is the best.": _step_but(lambda run: max(run, key=lambda r: r[1])[0]),
+        "The lowest loss is returned: return its step.": _step_but(_lowest),
+        "You stop at the first rise: a loss may rise and fall again.": _step_but(_first_rise),
+        "Every rise counts as overfitting: a loss varies, so allow for `tolerance`.": (
+            _step_but(overfits=lambda run, t: run[-1][1] > _lowest(run))
+        ),
+        "The last loss is compared with the first one: a run that fell a long way and rose again overfits, too.": (
+            _step_but(overfits=lambda run, t: run[-1][1] > t * run[0][1])
+        ),
+        "The last loss is compared with the one before it: a slow rise is missed, and a fall back is.": (
+            _step_but(overfits=lambda run, t: len(run) > 1 and run[-1][1] > t * run[-2][1])
+        ),
+        "The highest loss is compared, not the last: a loss that came down again is no overfitting.": (
+            _step_but(overfits=lambda run, t: max(loss for _, loss in run) > t * _lowest(run))
+        ),
+        "A rise between two evaluations counts: what the run ends with is asked for.": (
+            _step_but(overfits=lambda run, t: any(b[1] > t * a[1] for a, b in zip(run, run[1:], strict=False)))
+        ),
+        "That is the opposite: True where the loss has risen again.": (
+            _step_but(overfits=lambda run, t: not choose_step(run, t)[1])
+        ),
+        "It never overfits in yours.": _step_but(overfits=lambda run, t: False),
+        "It always overfits in yours.": _step_but(overfits=lambda run, t: True),
+        "Of equal losses the first is the best: it needed fewer steps.": (
+            _step_but(lambda run: max(step for step, loss in run if loss == _lowest(run)))
+        ),
+        "`tolerance` is not used: another one gives the same verdict.": (
+            _step_but(overfits=lambda run, t: choose_step(run)[1])
+        ),
+        "The last loss is compared with `tolerance` itself: it is a factor of the lowest loss.": (
+            _step_but(overfits=lambda run, t: run[-1][1] > t)
+        ),
+        "The tolerance is added to the lowest loss: it is a factor.": (
+            _step_but(overfits=lambda run, t: run[-1][1] > _lowest(run) + t - 1)
+        ),
+        "One thing is returned: return the step and whether it overfits.": lambda run, t=1.03: choose_step(run, t)[0],
+    },
+    rules=(_step_rules,),
+    parts=("step", "overfits"),
+)
+
+# --- The question in the Q-Former -----------------------------------------------------------------------------------
+
+
+def query_outputs_for(qformer: QFormer, image_features: Tensor, question_ids: Tensor, question_mask: Tensor) -> Tensor:
+    """image_features [B,N,Dv], question ids [B,T] and mask bool[B,T] -> query_output [B,Q,Dq], conditioned on the
+    question: queries and question read each other, and the queries read the image (Figure 7)."""
+    mask = bidirectional_mask(qformer.config.num_query_tokens, question_mask)
+    return qformer(
+        image=qformer.read_image(image_features), input_ids=question_ids, mask=mask, text_mask=question_mask
+    ).query_output
+
+
+def _question_cases() -> list[Case]:
+    cases = []
+    texts = {
+        "one question of two tokens": [[4, 7]],
+        "two questions, the second padded": [[4, 7, 2, 9], [1, 5, 0, 0]],
+        "the same picture twice, two questions": [[4, 7, 2], [3, 8, 6]],
+    }
+    for number, (told, ids) in enumerate(texts.items()):
+        qformer, ids = tiny_qformer(), torch.tensor(ids)
+        mask = ids != 0
+        generator = torch.Generator().manual_seed(number)
+        features = torch.randn(len(ids), 5, TINY.image_width, generator=generator)
+        if number == 2:
+            features = features[:1].expand(2, -1, -1).clone()
+        leaf = features.requires_grad_()
+        learns = {
+            "the query tokens": qformer.query_tokens,
+            "the question's word embeddings": qformer.word_embeddings.weight,
+            "the keys of the cross-attention": qformer.layers[0].cross_attention.key.weight,
+        }
+        cases.append(Case(f"{told}; {TINY.num_query_tokens} queries", (qformer, leaf, ids, mask), learns))
+    return cases
+
+
+def _masked_by(make: Callable) -> Callable:
+    """The pass with another mask."""
+
+    def wrong(qformer: QFormer, image_features: Tensor, question_ids: Tensor, question_mask: Tensor) -> Tensor:
+        mask = make(qformer.config.num_query_tokens, question_mask)
+        image = qformer.read_image(image_features)
+        return qformer(image=image, input_ids=question_ids, mask=mask).query_output
+
+    return wrong
+
+
+def _joint(qformer: QFormer, image_features: Tensor, question_ids: Tensor, question_mask: Tensor) -> Any:
+    mask = bidirectional_mask(qformer.config.num_query_tokens, question_mask)
+    return qformer(image=qformer.read_image(image_features), input_ids=question_ids, mask=mask)
+
+
+def _question_reads_nothing(queries: int, text_mask: Tensor) -> Tensor:
+    """The queries read the question, but the question does not read the queries."""
+    mask = bidirectional_mask(queries, text_mask).clone()
+    mask[:, :, queries:, :queries] = False
+    return mask
+
+
+def _queries_apart(queries: int, text_mask: Tensor) -> Tensor:
+    """The queries read the question and themselves alone."""
+    mask = bidirectional_mask(queries, text_mask).clone()
+    mask[:, :, :queries, :queries] = torch.eye(queries, dtype=torch.bool)
+    return mask
+
+
+def _question_rules(case: Case, got: Any, expected: Tensor) -> str | None:
+    if isinstance(got, Tensor) and got.shape[:1] == expected.shape[:1] and got.ndim == 3:
+        if got.shape[1] == expected.shape[1] + case.args[2].shape[1]:
+            return "Queries and question are returned: the language model gets the queries alone."
+        if got.shape[2] != expected.shape[2]:
+            return f"The width is {got.shape[2]} and should be {expected.shape[2]}: return query_output as it is."
+    return None
+
+
+condition_on_question = Check(
+    "condition_on_question",
+    query_outputs_for,
+    _question_cases,
+    "Queries and question read each other, padding is hidden, and the gradient reaches queries, words and image.",
+    {
+        "The queries do not read the question: it is not passed, or the mask hides it from them, as the unimodal and "
+        "the causal one do. In Figure 7 both read each other: the bidirectional mask.": (
+            lambda q, x, ids, mask: q(image=q.read_image(x)).query_output
+        ),
+        "Padding is read: no mask is given, and then every row reads every column.": (
+            lambda q, x, ids, mask: q(image=q.read_image(x), input_ids=ids).query_output
+        ),
+        "The question's own outputs are returned: the language model gets those of the queries.": (
+            lambda q, x, ids, mask: _joint(q, x, ids, mask).text_output
+        ),
+        "Queries and question are returned one after the other: the language model gets the queries alone.": (
+            lambda q, x, ids, mask: torch.cat(
+                [_joint(q, x, ids, mask).query_output, _joint(q, x, ids, mask).text_output], dim=1
+            )
+        ),
+        "Every picture gets the question of another row.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids.roll(1, 0), mask.roll(1, 0))
+        ),
+        "Every question gets the picture of another row.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x.roll(1, 0), ids, mask)
+        ),
+        "The picture is not looked at: image features of zeros.": (
+            lambda q, x, ids, mask: query_outputs_for(q, torch.zeros_like(x), ids, mask)
+        ),
+        "The queries read the question, but the question does not read the queries: both directions.": (
+            _masked_by(_question_reads_nothing)
+        ),
+        "The queries do not read one another: they do in every mask.": _masked_by(_queries_apart),
+        "The mask is turned round: True means that it may be read.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids, ~mask)
+        ),
+        "The queries are averaged: return all of them.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids, mask).mean(dim=1)
+        ),
+        "Only the first query is returned: return all of them.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids, mask)[:, :1]
+        ),
+        "The whole output is returned: return its query_output.": _joint,
+        "The question is added to the queries after the pass: the queries must read it inside, while they look.": (
+            lambda q, x, ids, mask: (
+                q(image=q.read_image(x)).query_output + (q.word_embeddings(ids) * mask[:, :, None]).sum(1, keepdim=True)
+            )
+        ),
+        "The first token of the question is left out.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids[:, 1:], mask[:, 1:])
+        ),
+        "The last token of the question is left out.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids[:, :-1], mask[:, :-1])
+        ),
+    },
+    rules=(_question_rules,),
+)
+
+# --- Several right captions -----------------------------------------------------------------------------------------
+
+
+def _hits_cases() -> list[Case]:
+    scores = torch.tensor(
+        [[0.9, 0.1, 0.8, 0.3], [0.2, 0.7, 0.6, 0.5], [0.4, 0.3, 0.2, 0.1], [0.5, 0.5, 0.1, 0.0], [0.1, 0.2, 0.3, 0.4]]
+    )
+    right = torch.tensor(
+        [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.bool
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    many = torch.randn(12, 9, generator=generator)
+    pairs = torch.rand(12, 9, generator=generator) < 0.3
+    pairs[torch.arange(12), torch.arange(12) % 9] = True
+    return [
+        *(Case(f"5 rows, 4 columns, the best {k}", (scores, right, k)) for k in (1, 2, 3)),
+        *(Case(f"12 rows, 9 columns, several right in a row, the best {k}", (many, pairs, k)) for k in (1, 4)),
+        Case("2 rows, all scores alike, the best 1", (torch.zeros(2, 3), torch.eye(3, dtype=torch.bool)[:2], 1)),
+    ]
+
+
+def _hits_rules(case: Case, got: Any, expected: Tensor) -> str | None:
+    if isinstance(got, Tensor) and got.ndim == 0 or isinstance(got, float):
+        return "One number is returned: return for each row whether it has a right column among its best."
+    if isinstance(got, Tensor) and got.shape == expected.shape and got.dtype == torch.bool:
+        row = int((got != expected).nonzero()[0])
+        verdict = "a hit" if bool(got[row]) else "no hit"
+        return f"Row {row} is called {verdict} and is {'a hit' if bool(expected[row]) else 'none'}."
+    return None
+
+
+def _of_order(judge: Callable[[Tensor, Tensor, int], Tensor]) -> Callable:
+    """A verdict from the right columns in the order of the scores, bool[R, C]."""
+
+    def wrong(scores: Tensor, right: Tensor, k: int) -> Tensor:
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        return judge(right.gather(1, order), right, k)
+
+    return wrong
+
+
+def _ties_hit(scores: Tensor, right: Tensor, k: int) -> Tensor:
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores > best) & ~right).sum(dim=1) < k
+
+
+def _one_too_many(scores: Tensor, right: Tensor, k: int) -> Tensor:
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & ~right).sum(dim=1) <= k
+
+
+recall_hits = Check(
+    "recall_hits",
+    metrics.hits_at,
+    _hits_cases,
+    "One right column among the best is enough, and a tie with a wrong one is no hit.",
+    {
+        "Only the column with the row's own number counts: a picture has several right captions, so use `right`.": (
+            lambda s, r, k: metrics.hits_at(s, torch.eye(len(s), s.shape[1], dtype=torch.bool), k)
+        ),
+        "All right columns must be among the best: one is enough.": _of_order(
+            lambda ordered, right, k: ordered[:, :k].sum(1) == right.sum(1)
+        ),
+        "`k` is not used: only the very best column is looked at.": lambda s, r, k: metrics.hits_at(s, r, 1),
+        "A tie with a wrong column counts as a hit: then a model that gives every pair the same score finds all.": (
+            _ties_hit
+        ),
+        "One place too many: among the best `k` means that fewer than `k` wrong ones are above it.": _one_too_many,
+        "One place too few.": lambda s, r, k: metrics.hits_at(s, r, k - 1) if k > 1 else torch.zeros(len(s)).bool(),
+        "The lowest scores are taken as the best.": lambda s, r, k: metrics.hits_at(-s, r, k),
+        "The columns are ranked, not the rows: each row ranks its columns.": (
+            lambda s, r, k: metrics.hits_at(s.T, r.T, k)
+        ),
+        "The share of rows is returned: return bool[R], one verdict for each row.": (
+            lambda s, r, k: metrics.hits_at(s, r, k).float().mean()
+        ),
+        "That is the opposite.": lambda s, r, k: ~metrics.hits_at(s, r, k),
+        "How many right columns are among the best is returned: one is enough, so return True or False.": (
+            _of_order(lambda ordered, right, k: ordered[:, :k].sum(1))
+        ),
+        "Every row is a hit.": lambda s, r, k: torch.ones(len(s), dtype=torch.bool),
+        "Numbers are returned: return True or False (bool).": lambda s, r, k: metrics.hits_at(s, r, k).float(),
+        "The worst right column is looked for, not the best one.": (
+            lambda s, r, k: ((s >= s.masked_fill(~r, torch.inf).amin(1, keepdim=True)) & ~r).sum(1) < k
+        ),
+        "Right columns above the best right one are counted as well: only wrong ones push it down.": (
+            lambda s, r, k: (s >= s.masked_fill(~r, torch.inf).amin(1, keepdim=True)).sum(1) <= k
+        ),
+    },
+    rules=(_hits_rules,),
+)

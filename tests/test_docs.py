@@ -51,6 +51,26 @@ def test_the_loops_of_the_page_on_training_run_and_leave_frozen_parts_frozen(tmp
     assert "8 pictures, nothing skipped" in out and "the language model knows every word" in out and "itc " in out
 
 
+def test_the_program_of_the_page_on_own_pictures_makes_a_folder_of_cut_outs(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from blip2_lab.data.composites import Composites
+
+    (tmp_path / "stamps" / "fruit").mkdir(parents=True)
+    for name, text in (("a", "A zorp.\nca=Un zorp."), ("b", "An ulp.\nca=Un ulp."), ("c", "")):
+        image = Image.new("RGBA", (20, 20))
+        image.paste("red", (2, 2, 18, 18))
+        image.save(tmp_path / "stamps" / "fruit" / f"{name}.png")
+        if text:
+            (tmp_path / "stamps" / "fruit" / f"{name}.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    (program,) = blocks("own_pictures.md")
+    exec(re.sub(r'Path\("/usr[^"]*"\)', 'Path("stamps")', program), {})
+    composites = Composites("food")
+    assert [cutout.noun for cutout in composites.cutouts] == ["zorp", "ulp"] and not composites.left_out
+    assert composites[0].captions
+
+
 @pytest.mark.parametrize("page", ["training_in_python.md"])
 def test_a_page_is_linked(page):
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")

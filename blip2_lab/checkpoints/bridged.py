@@ -95,7 +95,7 @@ def read_bridged(
         read_tensors(files),
         device=device,
         dtype=dtype,
-        to_ours=lambda name: _rename(name, PREFIXES),
+        to_ours=our_name,
         to_theirs=lambda name: _rename(name, [(ours, theirs) for theirs, ours in PREFIXES]),
         layout=f"The weights in {folder}",
     )
@@ -128,6 +128,11 @@ def new_bridge(sizes: dict) -> Bridge:
         raise ValueError(f"There is no bridge {name!r}; known are {', '.join(BRIDGES)}.")
     config, kind = BRIDGES[name]
     return kind(config(**sizes))
+
+
+def our_name(name: str) -> str | None:
+    """A tensor's name in the folder -> its name in this package."""
+    return _rename(name, PREFIXES)
 
 
 def _rename(name: str, prefixes: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str | None:

@@ -130,6 +130,8 @@ class Api:
         )
         talk = Conversation(self.model, self.image_cache.encode(image), list(turns))
         for reply in talk.ask(question, decoding, seed=int(seed or 0)):  # a client that goes away stops the model
+            if not talk.turns[-1].by_model:  # a greeting or a bare name: what the page says to it is no answer
+                raise ValueError(reply.text)
             yield reply.text, words_and_probabilities(reply.words), list(talk.turns)
 
     def match(self, sentence, image: Kept):

@@ -58,6 +58,7 @@ from blip2_lab.chat.web.components import (
 from blip2_lab.chat.web.search_tab import Search, build_search, search_tab
 from blip2_lab.evaluation import calibration
 from blip2_lab.evaluation.calibration import Calibration
+from blip2_lab.interpret.targets import reader_of
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
@@ -76,6 +77,9 @@ SHOWN = 512  #: pixels on the longer side of the picture that is sent back to th
 METHODS = ("greedy", "beam search", "nucleus sampling")
 NOT_API = dict(api_visibility="private", api_name="page")  #: an event of the page; api.py has the programs' own names
 NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
+NO_STAGE1 = (
+    "This model has no stage 1, which compares pictures with sentences: so there is no match meter and no search."
+)
 ORIGIN_NOTE = "<p class='quiet'>Click a word: the part of the picture that made the model say it lights up.</p>"
 
 
@@ -136,11 +140,11 @@ class App:
         self,
         model: Stage2Model,
         familiar: out_of_distribution.DrawnWorld | None = None,
-        method: str = word_origin.QUICK,
+        method: str | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         self.model = model
-        self.method = method  # shows where a word came from
+        self.method = method or word_origin.quick_method(model)  # shows where a word came from
         self.image_cache = ImageCache(model)
         self.miniature = knows_whole_words_only(model.language_model.tokenizer)
         self.familiar = familiar
@@ -245,7 +249,8 @@ class App:
         except ValueError as error:
             warn(str(error))
             return NO_WORDS
-        return origin_html(found.word, found.probability, self.method, found.picture, found.queries)
+        reader = reader_of(self.model.bridge)
+        return origin_html(found.word, found.probability, self.method, found.picture, found.rows, reader)
 
 
 # ----------------------------------------------------------------------------------------------------------- the page
@@ -264,7 +269,7 @@ def build(
     familiar     knows what the model has seen; None: never say that a picture is strange
     calibration  knows which answers are unsure; None: never say so
     """
-    app = App(model, familiar, word_origin.method_of(name), calibration)
+    app = App(model, familiar, word_origin.method_of(model, name), calibration)
     miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
@@ -336,6 +341,8 @@ def build(
                         _match_tab(app, image, full_caption(GALLERY[0], Random(1)) if miniature else None)
                     with gr.Tab("Search"):
                         search_tab(Search(model, folder), image)
+                else:
+                    gr.HTML(f"<p class='quiet'>{NO_STAGE1}</p>", elem_id="no-stage1")
 
         build_api(Api(model, app.image_cache, familiar), controls, seed)
         private = NOT_API
@@ -357,7 +364,8 @@ def build(
         for _, event in asked:
             event.then(**offer)
         word, origin = panel
-        frame_of_origin = json.dumps(origin_frame_html(model.num_visual_tokens))
+        rows = {"bridge": 4, None: 0}.get(reader_of(model.bridge), model.num_visual_tokens)  # of a word's map
+        frame_of_origin = json.dumps(origin_frame_html(rows))
         word.input(outputs=origin, js=f"() => {frame_of_origin}", **now)  # its room, before it is computed
         word.input(app.origin, [word, image, turns], origin, **look_inside)
         events = [event for _, event in asked]

@@ -89,7 +89,14 @@ THEME = gr.themes.Soft(
 )
 
 
-Queries = Sequence[tuple[Image.Image, str]]  #: small pictures, each with its caption
+Rows = Sequence[tuple[Image.Image, str]]  #: small pictures, each with its caption
+#: What the small pictures below a word's map are, by `interpret.targets.reader_of`.
+WHAT_ROWS_ARE = {
+    "qformer": "Below: what each query (q) read, the most important first.",
+    "resampler": "Below: what each latent of the resampler read, the most important first.",
+    "bridge": "Below: what the text read of the picture before each of its words, the most important first.",
+    None: "This bridge is a linear projector: it has no queries and no attention to the picture that could be shown.",
+}
 
 
 class Missing(Enum):
@@ -329,18 +336,20 @@ def image_address(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def origin_html(word: str, probability: float, method: str, picture: Image.Image, queries: Queries) -> str:
-    """Where a word came from: a sentence, the picture with the place lit, and below it what each query looked at."""
+def origin_html(
+    word: str, probability: float, method: str, picture: Image.Image, rows: Rows, reader: str | None = "qformer"
+) -> str:
+    """Where a word came from: a sentence, the picture with the place lit, and below it what each row of the map is."""
     said = html.escape(word)
     shown = "".join(
         f"<figure><img src='{image_address(image)}' alt=''><figcaption>{html.escape(caption)}</figcaption></figure>"
-        for image, caption in queries
+        for image, caption in rows
     )
     return (
         f"<div class='origin'><p class='quiet'>“{said}” ({probability:.0%}), found by the method "
-        f"<i>{html.escape(method)}</i>. Below: what each query (q) looked at, the most important first.</p>"
+        f"<i>{html.escape(method)}</i>. {WHAT_ROWS_ARE[reader]}</p>"
         f"<img class='map' src='{image_address(picture)}' alt='The part of the picture that “{said}” came from, lit'>"
-        f"<div class='queries'>{shown}</div></div>"
+        + (f"<div class='queries'>{shown}</div></div>" if rows else "</div>")
     )
 
 
@@ -349,7 +358,7 @@ def origin_frame_html(queries: int) -> str:
     shown = "<figure><span></span><figcaption>…</figcaption></figure>" * queries
     return (
         "<div class='origin' aria-busy='true'><p class='quiet'>Looking for the part of the picture …</p>"
-        f"<span class='map'></span><div class='queries'>{shown}</div></div>"
+        "<span class='map'></span>" + (f"<div class='queries'>{shown}</div></div>" if queries else "</div>")
     )
 
 

@@ -38,7 +38,7 @@ def picture(tmp_path):
 
 @pytest.fixture
 def client(address):
-    return gradio_client.Client(address, verbose=False)
+    return gradio_client.Client(address, verbose=False, httpx_kwargs={"timeout": 120})
 
 
 def refusal(client, **call) -> str:

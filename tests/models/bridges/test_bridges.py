@@ -1,6 +1,7 @@
 """Every bridge that can answer, in a Stage2Model: losses, answers, beams, the cache, and no image."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -101,6 +102,22 @@ def test_two_streams_take_turns(model):
     first, second = (model.stream(visual_prompt=prompts[i : i + 1], **options) for i in range(2))
     mixed = [(next(first), next(second)) for _ in range(5)]
     assert [list(tokens) for tokens in zip(*mixed, strict=True)] == expected
+
+
+def test_the_hook_of_another_thread_does_nothing_also_while_it_is_removed(model):
+    """torch calls a hook without keywords, if another thread removes it in this moment: the pass goes on."""
+    if not model.bridge.deep_fusion:
+        return
+    language, layers = model.language_model, decoder_layers(model.language_model.model)
+    prompts, text = model.visual_prompt(features(model))[:1], language.prompt_texts([QUESTION])
+    expected = language.first_logits(prompts, text)[0]
+    other = model.visual_prompt(features(model).flip(0))[:1]
+    with ThreadPoolExecutor(1) as thread, language.fused_with(language.image_keys_values(other)):
+        hooks = [id for layer in layers for id in layer._forward_pre_hooks_with_kwargs]
+        assert hooks
+        for layer in layers:
+            layer._forward_pre_hooks_with_kwargs.clear()
+        torch.testing.assert_close(thread.submit(language.first_logits, prompts, text).result()[0], expected)
 
 
 def test_the_chat_works_with_each_bridge(model):

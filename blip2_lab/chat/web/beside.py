@@ -18,6 +18,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from random import Random
 
 import gradio as gr
 from PIL import Image
@@ -48,6 +49,7 @@ from blip2_lab.chat.web.components import (
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
+from blip2_lab.picturebook.words import full_caption
 
 SHOWN = 512  #: pixels on the longer side of the picture that is sent to the browser
 NOTHING_ASKED = (
@@ -226,16 +228,17 @@ def build_beside(models: Mapping[str, Stage2Model], *, at_once: int = AT_ONCE) -
                     box.preprocess = only_text
                     ask = gr.Button("Ask", variant="primary", min_width=0, elem_id="ask")
                     stop = gr.Button("Stop", variant="stop", min_width=0, elem_id="stop")
+                table = gr.HTML(NOTHING_ASKED, elem_id="answers", padding=False)
                 with gr.Row(elem_classes="chips"):
                     texts = INSTRUCTIONS["micro" if miniature else "real"]
                     chips = [gr.Button(text, size="sm", min_width=60) for text in texts]
-                table = gr.HTML(NOTHING_ASKED, elem_id="answers")
                 clear = gr.Button("Clear", size="sm", min_width=0)
                 with gr.Accordion("How the answers are chosen", open=False):
                     controls, seed = decoding_controls()
             with gr.Column(min_width=0, elem_id="book-group"):
+                # the captions are for screen readers only: app.css hides them
                 gallery = gr.Gallery(
-                    [draw(scene, 192) for scene in GALLERY],
+                    [(draw(scene, 192), full_caption(scene, Random(1))) for scene in GALLERY],
                     label="Picture book",
                     columns=4,
                     object_fit="cover",

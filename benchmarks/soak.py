@@ -37,6 +37,7 @@ from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 
 QUESTIONS = ("what is in the picture?", "how many things are there?", "what place is this?", "Describe the picture.")
+PATIENCE = 180  #: seconds a visitor waits for an answer
 ROOT = Path(__file__).parents[1]
 
 
@@ -123,19 +124,16 @@ class Page:
         joined = await self.client.post("/gradio_api/queue/join", json=body)
         if joined.status_code != 200:
             raise RuntimeError(joined.json().get("detail", joined.text))
-        shown: list = []
         url = f"/gradio_api/queue/data?session_hash={self.session}"
         async with self.client.stream("GET", url) as stream:
             async for line in stream.aiter_lines():
                 if not line.startswith("data:"):
                     continue
                 message = json.loads(line[5:])
-                if message["msg"] == "process_generating":
-                    shown = shown or message["output"]["data"]  # the first is whole; what follows are changes of it
                 if message["msg"] == "process_completed":
                     if not message["success"]:
                         raise RuntimeError(message["output"].get("error") or "an error without a sentence")
-                    return message["output"]["data"] or shown
+                    return message["output"]["data"]  # whole; what came before were changes of it
                 if message["msg"] == "unexpected_error":
                     raise RuntimeError(message.get("message"))
         raise RuntimeError("the answer broke off")
@@ -148,16 +146,20 @@ async def visit(page: Page, all_visitors: list[Visitor], number: int, end: float
         own = all_visitors[(number + turn * 7) % len(all_visitors)]
         turn += 1
         try:
-            await page.call("draw", **own.scene)
+            async with asyncio.timeout(PATIENCE):
+                await page.call("draw", **own.scene)
             for place, question in enumerate(QUESTIONS):
                 began = time.monotonic()
                 if began >= end:
                     return
-                answer, *_ = await page.call("ask", question=question)
+                async with asyncio.timeout(PATIENCE):
+                    answer, *_ = await page.call("ask", question=question)
                 record.seconds.append(time.monotonic() - began)
                 others = {one.answers[place] for one in all_visitors}
                 kind = "right" if answer == own.answers[place] else "crossed" if answer in others else "wrong"
                 record.counts[kind] += 1
+        except TimeoutError:
+            record.counts[f"no answer within {PATIENCE} s"] += 1
         except (RuntimeError, httpx.HTTPError) as error:
             sentence = str(error) or type(error).__name__
             is_told = re.search(r"full|busy|many requests", sentence, re.IGNORECASE)

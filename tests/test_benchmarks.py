@@ -163,6 +163,7 @@ def test_a_soak_sees_right_crossed_and_refused_answers(tiny_model):
     page = chat_app.build(model)
     try:
         address = chat_app.serve(page, block=False)[1]
+        page.app.middleware_stack.unread_time = 300
         line = asyncio.run(soak.soak(address, visitors, 3, 0.15, None))
         numbers = [int(cell) for cell in line.split(" | ")[1:6]]
         assert numbers[0] >= 3 and numbers[1:] == [0, 0, 0, 0], line

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from blip2_lab.models.language_model import LanguageModel
 AT_ONCE = 16  #: questions in one batch
 BATCHES = 2  #: that take turns
 SHORT_WAIT = 0.01  #: seconds that the first question waits for others, when nothing is computed
-HEARTBEAT = 0.1  #: seconds between the signs of life of a beam search that waits for its turn
+HEARTBEAT = 0.5  #: seconds between the signs that a question still waits for its turn, so that it can be taken back
 
 
 @dataclass
@@ -109,8 +109,9 @@ class Batcher:
         self._worker: threading.Thread | None = None
 
     def stream(self, visual_prompt: Tensor, prompt: str, decoding: Decoding, seed: int | None) -> Iterator[Token | int]:
-        """The answer's tokens about one picture [1,Q,Dl], as `conversation.stream` gives them; close the iterator to be
-        dropped. Raises ValueError for a prompt that is too long."""
+        """The answer's tokens about one picture [1,Q,Dl], as `conversation.stream` gives them, and 0 from time to time
+        while the question waits for its turn; close the iterator to be dropped. Raises ValueError for a prompt that is
+        too long."""
         if decoding.num_beams > 1 and not decoding.do_sample:
             yield from self._search(visual_prompt, prompt, decoding)
             return
@@ -124,7 +125,13 @@ class Batcher:
                 self._worker = threading.Thread(target=self._work, name="answers", daemon=True)
                 self._worker.start()
         try:
-            yield from language.as_tokens(_until_end(question))
+            first: list = []
+            while not first:
+                try:
+                    first.append(question.out.get(timeout=HEARTBEAT))
+                except Empty:
+                    yield 0
+            yield from language.as_tokens(_until_end(question, first[0]))
         finally:
             question.gone = True
 
@@ -215,9 +222,10 @@ class Batcher:
         return [batch for question in questions for batch in self._begin([question])]
 
 
-def _until_end(question: _Question) -> Iterator[tuple[int, float]]:
-    """What comes for a question; raises the exception that ended it."""
-    while isinstance(found := question.out.get(), tuple):
+def _until_end(question: _Question, found: tuple[int, float] | Exception | None) -> Iterator[tuple[int, float]]:
+    """What comes for a question, `found` first; raises the exception that ended it."""
+    while isinstance(found, tuple):
         yield found
+        found = question.out.get()
     if found is not None:
         raise found

@@ -72,6 +72,13 @@ def test_each_answer_is_what_it_is_alone(model, prompts, at_once):
     assert has_ended(batcher) and batcher._line == []
 
 
+def begun(stream):
+    """The stream, after its first token."""
+    while isinstance(next(stream), int):
+        pass
+    return stream
+
+
 def has_ended(batcher: Batcher) -> bool:
     """Does its thread end when nobody waits?"""
     if (worker := batcher._worker) is not None:
@@ -112,7 +119,7 @@ def test_one_pass_serves_all_and_who_has_ended_leaves_the_batch(tiny_model, monk
     asked = [("what is it?", Decoding(**GREEDY, max_new_tokens=n, min_new_tokens=n)) for n in lengths]
     rows = count_passes(monkeypatch, tiny_model)
     found = together(Batcher(tiny_model.language_model), [picture] * 3, asked, monkeypatch)
-    assert [len(tokens) for tokens in found] == list(lengths)
+    assert [len(words(tokens)) for tokens in found] == list(lengths)
     # T5's first pass asks `next_logits` for the start token: it is counted twice
     assert rows[:2] == [3, 3] and rows[2:] == [3, 2, 2, 2, 1, 1]
     rows.clear()
@@ -151,23 +158,33 @@ def test_who_goes_away_is_dropped_and_the_others_are_not(tiny_model, monkeypatch
     picture = tiny_model.encode_image(draw(sample_scene(0, 0), 48))
     long = Decoding(**GREEDY, max_new_tokens=120, min_new_tokens=120)
     rows, batcher = count_passes(monkeypatch, tiny_model), Batcher(tiny_model.language_model)
-    leaving = batcher.stream(picture, "what is it?", long, None)
-    next(leaving)
-    staying = batcher.stream(picture, "what is it?", Decoding(**GREEDY, max_new_tokens=60, min_new_tokens=60), None)
-    next(staying)
+    leaving = begun(batcher.stream(picture, "what is it?", long, None))
+    asked = "what is it?", Decoding(**GREEDY, max_new_tokens=60, min_new_tokens=60), None
+    staying = begun(batcher.stream(picture, *asked))
     leaving.close()
-    assert len(list(staying)) == 59
+    assert len(words(staying)) == 59
     assert has_ended(batcher) and len(rows) < 120 + 60 + 4, "nobody computes an answer that nobody wants"
 
 
 def test_a_short_question_does_not_wait_for_a_long_answer(tiny_model):
     picture = tiny_model.encode_image(draw(sample_scene(0, 0), 48))
     batcher = Batcher(tiny_model.language_model)
-    long = batcher.stream(picture, "tell a story", Decoding(**GREEDY, max_new_tokens=150, min_new_tokens=150), None)
-    next(long)
+    asked = "tell a story", Decoding(**GREEDY, max_new_tokens=150, min_new_tokens=150), None
+    long = begun(batcher.stream(picture, *asked))
     list(batcher.stream(picture, "what is it?", Decoding(**GREEDY, max_new_tokens=2), None))
     assert batcher._worker is not None, "the long answer is still computed"
-    assert len(list(long)) == 149
+    assert len(words(long)) == 149
+
+
+def test_who_waits_for_a_turn_can_go_before_it(tiny_model, monkeypatch):
+    monkeypatch.setattr(batching, "HEARTBEAT", 0.02)
+    picture = tiny_model.encode_image(draw(sample_scene(0, 0), 48))
+    batcher, long = Batcher(tiny_model.language_model, 1), Decoding(**GREEDY, max_new_tokens=150, min_new_tokens=150)
+    first = begun(batcher.stream(picture, "tell a story", long, None))
+    second = batcher.stream(picture, "what is it?", long, None)
+    assert next(second) == 0, "it waits, and a caller can stop it"
+    second.close()
+    assert len(words(first)) == 149 and has_ended(batcher) and batcher._line == []
 
 
 def test_a_fault_of_the_worker_is_told_and_the_next_question_is_served(tiny_model, monkeypatch):

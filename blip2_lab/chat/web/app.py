@@ -19,6 +19,8 @@ from random import Random
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads them once
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# gradio (6.31) makes a table of the last events in pandas after each of them, for a page that is closed here
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
 import gradio as gr
 from PIL import Image

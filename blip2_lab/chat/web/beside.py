@@ -165,11 +165,27 @@ class Beside:
 
     # -- for programs ----------------------------------------------------------------------------------------------
 
-    def both(self, question, image: Kept, talk: Talk, seed, *controls):
+    def both(
+        self,
+        question,
+        image: Kept,
+        talk: Talk,
+        method,
+        beams,
+        top_p,
+        temperature,
+        max_tokens,
+        length_penalty,
+        repetition_penalty,
+        seed,
+    ):
         """A question to both models -> a list of their answers, each with its words and their probabilities."""
         check(question)
         image = chosen(image)
-        for grown in self.answer(question, image, talk, decoding_from_controls(*controls), int(seed or 0)):
+        decoding = decoding_from_controls(
+            method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty
+        )
+        for grown in self.answer(question, image, talk, decoding, int(seed or 0)):
             found = [
                 {"model": name, "answer": a.reply.text, "words": words_and_probabilities(a.reply.words)}
                 if a.reply
@@ -296,4 +312,4 @@ def _for_programs(beside: Beside, seed: gr.Number, controls: list) -> None:
     ]
     endpoint(draw_scene, "draw", scene, [gr.Image(label="picture", visible=False), image, talk])
     answers = gr.JSON(label="answers", visible=False)
-    endpoint(beside.both, "ask", [text_input("question"), image, talk, seed, *controls], [answers, talk])
+    endpoint(beside.both, "ask", [text_input("question"), image, talk, *controls, seed], [answers, talk])

@@ -687,6 +687,6 @@ def test_so_many_are_answered_at_once_so_many_wait_and_the_next_is_told(chat, mo
     finally:
         let_go.set()
     until = time.monotonic() + 60
-    while len(chat._queue) and time.monotonic() < until:
+    while len(begun) < line.AT_ONCE + line.WAITING and time.monotonic() < until:
         time.sleep(0.1)
     assert len(begun) == line.AT_ONCE + line.WAITING, "who waited is served"

@@ -751,8 +751,9 @@ def _evaluate_on(args: argparse.Namespace) -> None:
 def _grounding(args: argparse.Namespace) -> None:
     from blip2_lab.interpret import grounding, query_probes
     from blip2_lab.interpret.report import write
+    from blip2_lab.models.bridges import QFormerBridge
 
-    methods = list(grounding.METHODS) if args.method == "all" else args.method.split(",")
+    methods = None if args.method == "all" else args.method.split(",")
     rows = args.out and args.out / "scenes.jsonl"
     scenes = 300 if args.scenes is None else args.scenes
     model = _load(args)
@@ -760,7 +761,9 @@ def _grounding(args: argparse.Namespace) -> None:
     report = grounding.evaluate_grounding(model, methods=methods, scenes=scenes, rows=rows, **options)
     print(grounding.grounding_table(report))
     if args.out:
-        report |= {"name": args.model, "queries": query_probes.evaluate_queries(model, **options)}
+        has_queries = isinstance(model.bridge, QFormerBridge)
+        queries = query_probes.evaluate_queries(model, **options) if has_queries else None
+        report |= {"name": args.model, "queries": queries}
         print(f"written: {write(args.out, report, model)}")
 
 

@@ -177,4 +177,4 @@ def test_no_walk_comes_back_to_a_file():
         assert len(files) == len(set(files)), walk.splitlines()[0]
         if files:
             counts[walk.splitlines()[0]] = len(files)
-    assert list(counts.values()) == [12, 2, 5], counts
+    assert list(counts.values()) == [12, 2, 6], counts

@@ -1,6 +1,8 @@
 """The benchmarks count what they say, compare equal things, and their scripts run (at a small size)."""
 
+import asyncio
 import math
+import os
 import time
 from dataclasses import replace
 
@@ -167,3 +169,36 @@ def test_more_codes_lose_less_than_few(tmp_path):
     assert [row["what"] for row in rows[1:]] == ["2 codes", "40 codes", "continuous features"]
     assert rows[1]["lost"] > rows[2]["lost"] > 0 and rows[2]["bits"] == pytest.approx(5.32, abs=0.01)
     assert all(0 <= row[name] <= 1 for row in rows for name in ("kind", "color", "size"))
+
+
+def test_a_soak_sees_right_crossed_and_refused_answers(tiny_model):
+    pytest.importorskip("gradio")
+    from benchmarks import soak
+    from blip2_lab.chat.web import app as chat_app
+    from tests.tiny import build_bridged_model
+
+    model = build_bridged_model("linear", tiny_model)  # its answers depend on the picture
+    visitors = soak.visitors_for(model, 3)
+    page = chat_app.build(model)
+    try:
+        address = chat_app.serve(page, block=False)[1]
+        page.app.middleware_stack.unread_time = 300
+        line = asyncio.run(soak.soak(address, visitors, 3, 0.15, None))
+        numbers = [int(cell) for cell in line.split(" | ")[1:6]]
+        assert numbers[0] >= 3 and numbers[1:] == [0, 0, 0, 0], line
+        mixed = [soak.Visitor(a.scene, b.answers) for a, b in zip(visitors, visitors[1:] + visitors[:1], strict=True)]
+        crossed = asyncio.run(soak.soak(address, mixed, 3, 0.1, None))
+        answers, errors, wrong, crosses, told = (int(cell) for cell in crossed.split(" | ")[1:6])
+        assert crosses > 0 and wrong == errors == told == 0, crossed
+        broken = [soak.Visitor(dict(things=[], place="beach", time="day"), one.answers) for one in visitors]
+        assert "x Give a list of one to four things" in asyncio.run(soak.soak(address, broken, 1, 0.02, None))
+    finally:
+        page.close()
+
+
+def test_memory_is_read_where_the_system_tells_it():
+    from benchmarks import soak
+
+    used = soak.memory_of(os.getpid())
+    assert used is None or 20 < used < 100_000
+    assert soak.memory_of(2**30) is None

@@ -92,3 +92,55 @@ def listed_pictures(count: int, name: str = "x") -> ImageTextList:
     from blip2_lab.data.examples import ImageTextList, Record
 
     return ImageTextList([Record(b"", (f"{name} {i}",), id=f"{name}{i}") for i in range(count)], name=name)
+
+
+BRIDGES = ("linear", "linear-pooled", "mlp", "wide_qformer", "gated", "gated-resampler")
+
+
+def new_bridge(name: str):
+    """A new bridge, one of `BRIDGES`, for the tiny model's image encoder and language models."""
+    from blip2_lab.models.bridges import (
+        GatedCrossAttention,
+        GatedCrossAttentionConfig,
+        LinearBridge,
+        LinearConfig,
+        wide_qformer_config,
+    )
+    from blip2_lab.models.qformer import QFormer
+
+    torch.manual_seed(1)
+    width = dict(image_width=64, language_width=64)
+    gated = dict(**width, num_layers=2, num_heads=2, ffn_width=128)
+    return {
+        "linear": lambda: LinearBridge(LinearConfig(**width)),
+        "linear-pooled": lambda: LinearBridge(LinearConfig(**width, num_visual_tokens=8)),
+        "mlp": lambda: LinearBridge(LinearConfig(**width, hidden_width=96)),
+        "wide_qformer": lambda: QFormer(wide_qformer_config(64, 128, num_layers=2, num_query_tokens=8)),
+        "gated": lambda: GatedCrossAttention(GatedCrossAttentionConfig(**gated)),
+        "gated-resampler": lambda: GatedCrossAttention(
+            GatedCrossAttentionConfig(**gated, every=2, num_latents=5, resampler_layers=2)
+        ),
+    }[name]()
+
+
+@torch.no_grad()
+def open_gates(model: nn.Module, value: float = 1.0) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith("_gate"):
+            parameter.fill_(value)
+
+
+@torch.no_grad()
+def build_bridged_model(name: str, frozen):
+    """A Stage2Model with this bridge between the frozen parts of a tiny model; its answers depend on the image."""
+    from blip2_lab.models.stage2 import Stage2Model
+
+    model = Stage2Model(frozen.image_encoder, new_bridge(name), frozen.language_model).eval()
+    open_gates(model)
+    if model.bridge.deep_fusion:
+        for block in model.bridge.blocks:
+            block.cross_attention.query.weight.mul_(4)
+            block.cross_attention.output.weight.mul_(20)
+    else:
+        model.bridge.language_projection.weight.mul_(5)
+    return model

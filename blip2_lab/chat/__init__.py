@@ -1,6 +1,7 @@
 """Talking about pictures: conversations, search in a folder, and what an answer rests on. The web page is in chat/web.
 
     conversation         prompts, earlier turns, streamed answers, how well a text fits
+    batching             answers of several visitors, computed in one batch
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
     small_talk           a greeting, or the bare name of a thing: what the model is not asked
     image_search         a folder of pictures, searched by a sentence or a picture

@@ -20,9 +20,10 @@ import math
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -163,7 +164,8 @@ class Conversation:
     """Questions about one picture, each with the earlier turns in front of it.
 
     `turns` grows while an answer streams: an answer that was stopped halfway stays, as far as it got.
-    `calibration` says which answers are unsure; without it none is.
+    `calibration` says which answers are unsure; without it none is. `streaming` computes the answer: None is `stream`
+    with this model, and `batching.Batcher.stream` the same for many visitors at once.
     """
 
     model: Stage2Model
@@ -171,6 +173,7 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
     history_turns: int = HISTORY_TURNS
     calibration: Calibration | None = None
+    streaming: Callable[[Tensor, str, Decoding, int | None], Iterator[Token | int]] | None = None
 
     @classmethod
     def about(cls, model: Stage2Model, image: ImageSource, calibration: Calibration | None = None) -> Conversation:
@@ -225,15 +228,14 @@ class Conversation:
         yield Reply(said, (), "", done=True)
 
     def _answer(self, question: str, prompt: str, decoding: Decoding, seed: int | None, note: str) -> Iterator[Reply]:
-        if seed is not None:
-            torch.manual_seed(seed)
         tokens: list[Token] = []
+        streaming = self.streaming or partial(stream, self.model.language_model)
         self.turns.append(Turn(question, "", stopped=True, note=note))
         visual_prompt = self.encoded.visual_prompt
         if self.model.reads_questions:
             with torch.no_grad():
                 visual_prompt = self.model.visual_prompt(self.encoded.image_features, [prompt])
-        for token in stream(self.model.language_model, visual_prompt, prompt, decoding):
+        for token in streaming(visual_prompt, prompt, decoding, seed):
             searched = token if isinstance(token, int) else 0
             if isinstance(token, Token):
                 tokens.append(token)
@@ -301,13 +303,21 @@ def _num_tokens(language_model: LanguageModel, text: str) -> int:
 
 
 def stream(
-    language_model: LanguageModel, visual_prompt: Tensor, prompt: str, decoding: Decoding, *, heartbeat: float = 0.1
+    language_model: LanguageModel,
+    visual_prompt: Tensor,
+    prompt: str,
+    decoding: Decoding,
+    seed: int | None = None,
+    *,
+    heartbeat: float = 0.1,
 ) -> Iterator[Token | int]:
     """The answer's tokens about one picture [1,Q,Dl]; close the iterator and the model stops within a token.
 
     Beam search knows its answer only at the end: until then the number of tokens it has tried comes every `heartbeat`
-    seconds, so that a caller can show progress and stop in between.
+    seconds, so that a caller can show progress and stop in between. `seed` makes sampling repeatable.
     """
+    if seed is not None:
+        torch.manual_seed(seed)
     if decoding.do_sample or decoding.num_beams == 1:
         yield from language_model.stream(visual_prompt, prompt, decoding)
         return

@@ -143,5 +143,10 @@ def new_bridge(sizes: dict) -> Bridge:
     return kind(config(**sizes))
 
 
+def our_name(name: str) -> str | None:
+    """A tensor's name in the folder -> its name in this package."""
+    return _rename(name, PREFIXES)
+
+
 def _rename(name: str, prefixes: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str | None:
     return next((new + name.removeprefix(old) for old, new in prefixes if name.startswith(old)), None)

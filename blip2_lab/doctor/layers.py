@@ -16,6 +16,7 @@ Paper: section 3.4. Notebook: 12.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from blip2_lab.checkpoints.bridged import is_bridged_folder, our_name
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.files import check_complete, corrupted_files, read_tensors, weight_files
 from blip2_lab.checkpoints.key_maps import (
@@ -38,6 +40,7 @@ from blip2_lab.checkpoints.key_maps import (
 from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, language_model_key
 from blip2_lab.checkpoints.meta_model import empty_language_model, load_tensors
 from blip2_lab.doctor.finding import Finding
+from blip2_lab.models.bridges import QFormerBridge
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.quantize import is_quantized, is_quantized_layer
@@ -130,7 +133,7 @@ def tensors_of(model: Model, path: Path) -> dict[str, Tensor]:
     files = {part: dict(read_tensors(paths)) for part, paths in files_of(model, path).items()}
     is_stage1 = isinstance(model, Stage1Model)
     if (path / "config.json").is_file():
-        to_ours, _ = transformers_names(table_of(model))
+        to_ours = our_name if is_bridged_folder(path) else transformers_names(table_of(model))[0]
         named = {to_ours(name) or name: tensor for name, tensor in files[""].items()}
         prefix = "" if is_stage1 else "stage1."  # heads of stage 1 that transformers' layout does not contain
         return named | {prefix + name: tensor for name, tensor in files.get("stage1", {}).items()}
@@ -233,13 +236,17 @@ def layer_by_layer(about: str, model: Model, named: dict[str, Tensor], run: Call
 
 
 def _modules_to_replay(model: Model) -> list[str]:
-    """Names of the layers (without layers inside of layers), the linear heads, and `ALSO_REPLAYED`."""
+    """Names of the layers (without layers inside of layers), the linear heads, `ALSO_REPLAYED`, and of another bridge
+    its projections and norms."""
     modules = dict(model.named_modules())
     stacks = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
     outer = [name for name in stacks if name.count(".layer") + name.count(".block") == 1]
     layers = [f"{name}.{i}" for name in outer for i in range(len(modules[name]))]
     heads = [name for name, module in model.named_children() if isinstance(module, nn.Linear)]
-    return [*(name for name in ALSO_REPLAYED if name in modules), *layers, *heads]
+    # keys and values of the image are computed outside of their block, once for all tokens
+    own = re.compile(r"bridge\.(\w+|blocks\.\d+\.cross_attention\.(key|value))")
+    bridge = [n for n, m in modules.items() if own.fullmatch(n) and isinstance(m, nn.Linear | nn.LayerNorm)]
+    return [*(name for name in ALSO_REPLAYED if name in modules), *layers, *heads, *bridge]
 
 
 def _shapes_of(model: Model) -> Model:
@@ -249,7 +256,8 @@ def _shapes_of(model: Model) -> Model:
         if isinstance(model, Stage1Model):
             return Stage1Model(model.qformer.config, model.config, image_encoder=encoder).eval()
         language = language_model(empty_language_model(copy.deepcopy(model.language_model.model.config)))
-        return Stage2Model(encoder, QFormer(model.qformer.config), language).eval()
+        bridge = QFormer if isinstance(model.bridge, QFormerBridge) else type(model.bridge)
+        return Stage2Model(encoder, bridge(copy.deepcopy(model.bridge.config)), language).eval()
 
 
 @contextmanager

@@ -53,6 +53,7 @@ from blip2_lab.doctor.layers import (
 )
 from blip2_lab.doctor.own_images import what_it_learned
 from blip2_lab.models.attention_kernels import kernels_text, recorded_kernels
+from blip2_lab.models.bridges import GatedCrossAttention, QFormerBridge
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import pad
 from blip2_lab.models.quantize import check_method, is_quantized_layer
@@ -82,7 +83,7 @@ def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: st
 def diagnose_model(model: Model, path: Path | None = None) -> list[Finding]:
     """Run every check, in order. `path`: the folder or LAVIS file from which the model was loaded."""
     pixels = fixed_pixels(model)
-    findings = [versions(), precision(model), finite_weights(model), layer_norms(model), query_tokens(model)]
+    findings = [versions(), precision(model), finite_weights(model), layer_norms(model), *bridge_is_alive(model)]
     if path is not None:
         findings.insert(2, files_are_whole(model, path))
         findings += what_it_learned(path)
@@ -244,16 +245,39 @@ def layer_norms(model: Model) -> Finding:
     return good("LayerNorms", f"{len(named)} in place")
 
 
-def query_tokens(model: Model) -> Finding:
-    tokens = model.qformer.query_tokens.float()[0]
+def bridge_is_alive(model: Model) -> list[Finding]:
+    """What can be seen from the bridge's weights alone: its queries or latents differ, its gates are open. A linear
+    projector has none of these."""
+    bridge = getattr(model, "bridge", None)
+    if bridge is None or isinstance(bridge, QFormerBridge):
+        return [different_vectors("query tokens", model.qformer.query_tokens[0])]
+    found = []
+    if getattr(bridge, "resampler", None) is not None:
+        found.append(different_vectors("latents", bridge.resampler.latents))
+    if bridge.deep_fusion:
+        found.append(gates(bridge))
+    return found
+
+
+def gates(bridge: GatedCrossAttention) -> Finding:
+    """A gate at 0 lets nothing of the image through; all at 0 are a model that was never trained."""
+    opened = [abs(torch.tanh(block.attention_gate.float()).item()) for block in bridge.blocks]
+    if not any(opened):
+        return bad("gates", "all are 0, so no answer depends on the image: the bridge was not trained, or not loaded.")
+    return good("gates", f"{sum(map(bool, opened))} of {len(opened)} open, tanh(gate) at most {max(opened):.2f}")
+
+
+def different_vectors(about: str, vectors: Tensor) -> Finding:
+    """vectors [Q,D]: learned query tokens, or a resampler's latents."""
+    tokens = vectors.float()
     spread = tokens.std(dim=0).mean() / tokens.abs().mean().clamp(min=1e-12)
     if spread < 1e-3:
         return bad(
-            "query tokens",
-            "all are equal, so the Q-Former reads the image with one query only: they were zeroed, or not loaded "
-            "(transformers initializes them with zeros).",
+            about,
+            "all are equal, so the image is read by one of them only: they were zeroed, or not loaded (transformers "
+            "initializes query tokens with zeros).",
         )
-    return good("query tokens", f"{len(tokens)}, all different")
+    return good(about, f"{len(tokens)}, all different")
 
 
 # --- Against a stored reference -------------------------------------------------------------------------------------
@@ -400,7 +424,8 @@ def _written_out(model: Model) -> Iterator[None]:
     """Inside the block, all attentions run their eager kernels, with an explicit softmax."""
     frozen = [model.image_encoder.model] + ([model.language_model.model] if isinstance(model, Stage2Model) else [])
     before = [part.config._attn_implementation for part in frozen]
-    softmaxes = [m for m in model.qformer.modules() if isinstance(m, nn.Softmax)]
+    bridge = model.bridge if isinstance(model, Stage2Model) else model.qformer
+    softmaxes = [m for m in bridge.modules() if isinstance(m, nn.Softmax)]
     hooks = [
         softmax.register_forward_hook(lambda *_: None) for softmax in softmaxes
     ]  # with a hook, the eager path runs

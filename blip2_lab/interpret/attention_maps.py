@@ -219,10 +219,12 @@ class _Recorder:
         return replaced
 
 
-def _start_graph(module: nn.Module, args: tuple, kwargs: dict) -> None:
+def _start_graph(module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
     """Start a graph at the input of the first attention: a frozen encoder has none, and pixels have no gradient."""
+    if not torch.is_grad_enabled():  # a chat in another thread too; torch (2.11) may call it without `kwargs` there
+        return
     hidden = args[0] if args else kwargs["hidden_states"]
-    if torch.is_grad_enabled() and not hidden.requires_grad:
+    if not hidden.requires_grad:
         hidden.requires_grad_()
 
 

@@ -10,6 +10,8 @@ Notes:
   evidence against. The sum over rows is one map (`.total`).
 * Methods with a completeness axiom (the map sums to the change of the score from a blank image) return `delta`, the
   difference from it; a large `delta` means that the map is not reliable.
+* What attends to the patches is `Score.reader`: the Q-Former, or a resampler, or the text's tokens by gated
+  cross-attention. A linear projector has none, so only the methods without attention are defined (`defined_methods`).
 * [CLS] has no position: attention to it is in no map (`query_probes.attention_statistics` measures it).
 * captum implements the general methods; the code here is what is specific to the Q-Former, such as how self- and
   cross-attention are combined over layers.
@@ -85,7 +87,7 @@ def raw_attention(maps: AttentionMaps, part: str = "qformer") -> Tensor:
 
     The usual figure of a Q-Former. It depends neither on the text nor on how the values read are used.
     """
-    return to_grid(maps.stack(part, "cross")[:, 0].mean(dim=(0, 1)))
+    return to_grid(_to_patches(maps.stack(part, "cross")[:, 0].mean(dim=(0, 1)), part))
 
 
 def rollout(maps: AttentionMaps, part: str = "qformer") -> Tensor:
@@ -96,18 +98,20 @@ def rollout(maps: AttentionMaps, part: str = "qformer") -> Tensor:
     """
     image = _rollout_encoder(maps)
     reads: Tensor | None = None  # [L, N]: the share of each patch in each row
-    for self_map, cross_map in _layers(maps, part):
-        mixed = _mean(self_map)  # [rows, L]
-        rows = len(mixed)
-        if reads is not None:
-            reads = (mixed @ reads + reads[:rows]) / 2
-        if cross_map is not None:
-            read_now = _mean(cross_map)
-            read_now = read_now if image is None else read_now @ image
-            if reads is None:
-                reads = read_now.new_zeros(rows, read_now.shape[1])
-            queries = len(read_now)
-            reads = torch.cat([(reads[:queries] + read_now) / 2, reads[queries:]])
+    rows = 0
+    for found in _steps(maps, part):
+        mixed = _mean(found)
+        if found.kind == "self":  # [rows, L]
+            rows = len(mixed)
+            reads = None if reads is None else (mixed @ reads + reads[:rows]) / 2
+            continue
+        read_now = _to_patches(mixed, part)
+        read_now = read_now if image is None else read_now @ image
+        queries = len(read_now)
+        if reads is None:
+            reads = read_now.new_zeros(max(rows, queries), read_now.shape[1])
+        read_now = read_now + _to_latents(mixed, part) @ reads[:queries]
+        reads = torch.cat([(reads[:queries] + read_now) / 2, reads[queries:]])
     return to_grid(reads[: maps.select(part, "cross")[0].weights.shape[-2]])
 
 
@@ -117,7 +121,7 @@ def gradient_attention(maps: AttentionMaps, part: str = "qformer") -> Tensor:
     Grad-CAM, as ALBEF applies it to cross-attention (arXiv 2107.07651). Call `maps.differentiate(score)` first. A row
     is large only if the score depends on its query, so rows are added without weights.
     """
-    return to_grid(sum(_weighted(found) for found in maps.select(part, "cross", call=-1)))
+    return to_grid(sum(_to_patches(_weighted(found), part) for found in maps.select(part, "cross", call=-1)))
 
 
 def relevance(maps: AttentionMaps, part: str = "qformer") -> Tensor:
@@ -128,31 +132,57 @@ def relevance(maps: AttentionMaps, part: str = "qformer") -> Tensor:
     image = _relevance_encoder(maps)
     among: Tensor | None = None  # [L, L]: relevance between rows
     reads: Tensor | None = None  # [L, N]
-    for self_map, cross_map in _layers(maps, part):
-        mixed = _weighted(self_map)
+    for found in _steps(maps, part):
+        mixed = _weighted(found)
         rows, length = mixed.shape
+        if found.kind == "self":
+            if among is None:
+                among = torch.eye(length, device=mixed.device)
+            reads = None if reads is None else reads[:rows] + mixed @ reads
+            among = among[:rows] + mixed @ among
+            continue
         if among is None:
-            among = torch.eye(length, device=mixed.device)
-        if reads is not None:
-            reads = reads[:rows] + mixed @ reads
-        among = among[:rows] + mixed @ among
-        if cross_map is not None:
-            read_now = _weighted(cross_map)
-            read_now = read_now if image is None else read_now @ _normalized(image)
-            queries = len(read_now)
-            if reads is None:
-                reads = read_now.new_zeros(rows, read_now.shape[1])
-            reads = torch.cat([reads[:queries] + _normalized(among[:queries, :queries]).T @ read_now, reads[queries:]])
+            among = torch.eye(rows, device=mixed.device)
+        read_now = _to_patches(mixed, part)
+        read_now = read_now if image is None else read_now @ _normalized(image)
+        if reads is None:
+            reads = read_now.new_zeros(len(among), read_now.shape[1])
+        latents = _to_latents(mixed, part)
+        read_now = _normalized(among[:rows, :rows]).T @ read_now + latents @ reads[:rows]
+        reads = torch.cat([reads[:rows] + read_now, reads[rows:]])
+        among = torch.cat([among[:rows] + latents @ among[:rows], among[rows:]])
     return to_grid(reads[: maps.select(part, "cross")[0].weights.shape[-2]])
 
 
-def _layers(maps: AttentionMaps, part: str) -> list[tuple[AttentionMap, AttentionMap | None]]:
-    """Each layer's self-attention and, where there is one, cross-attention of the last pass."""
-    cross = {m.layer: m for m in maps.select(part, "cross", call=-1)}
-    layers = sorted(maps.select(part, "self", call=-1), key=lambda m: m.layer)
-    if not layers or not cross:
+def _steps(maps: AttentionMaps, part: str) -> list[AttentionMap]:
+    """The maps of the last pass in the order of computation: cross-attention to the patches, and the self-attention
+    between its rows.
+
+    A gated block stands before its layer of the language model, whose tokens are the rows. A resampler has no
+    self-attention: its latents attend to patches and latents at once.
+    """
+    cross = maps.select(part, "cross", call=-1)
+    if part == "resampler":
+        mixing = []
+    else:
+        mixing = maps.select("language_decoder" if part == "bridge" else part, "self", call=-1)
+    if not cross or not (mixing or part == "resampler"):
         raise ValueError(f"No pass of {part} over a picture was recorded.")
-    return [(m, cross.get(m.layer)) for m in layers]
+    if part == "bridge":
+        chosen = {id(found) for found in (*cross, *mixing)}
+        return [found for found in maps if id(found) in chosen]
+    return sorted([*mixing, *cross], key=lambda found: (found.layer, found.kind == "cross"))
+
+
+def _to_patches(weights: Tensor, part: str) -> Tensor:
+    """weights [..., L, M] -> the columns of the image's tokens [..., L, N]: all but the latents of a resampler."""
+    return weights[..., : weights.shape[-1] - weights.shape[-2]] if part == "resampler" else weights
+
+
+def _to_latents(weights: Tensor, part: str) -> Tensor:
+    """weights [L, M] -> attention of the rows to each other in the same step [L, L]: a resampler's; else zeros."""
+    rows = len(weights)
+    return weights[:, -rows:] if part == "resampler" else weights.new_zeros(rows, rows)
 
 
 def _mean(found: AttentionMap) -> Tensor:
@@ -216,26 +246,30 @@ def record_score(
 
 def explain_raw(score: Score, pixels: Tensor) -> Explanation:
     """Raw cross-attention, its rows weighted by how much each query counts in the score -> [Q, h, w]."""
+    part = _reader(score)
     maps, features = record_score(score, pixels)
-    return Explanation(_weigh(raw_attention(maps), score.query_weights(features, maps)))
+    return Explanation(_weigh(raw_attention(maps, part), score.query_weights(features, maps)))
 
 
 def explain_rollout(score: Score, pixels: Tensor) -> Explanation:
     """Attention rollout through Q-Former and image encoder, rows weighted as in `explain_raw` -> [Q, h, w]."""
+    part = _reader(score)
     maps, features = record_score(score, pixels)
-    return Explanation(_weigh(rollout(maps), score.query_weights(features, maps)))
+    return Explanation(_weigh(rollout(maps, part), score.query_weights(features, maps)))
 
 
 def explain_gradient(score: Score, pixels: Tensor) -> Explanation:
     """Gradient-weighted cross-attention -> [Q, h, w]."""
-    maps, _ = record_score(score, pixels, gradients=True, parts=["qformer"])
-    return Explanation(gradient_attention(maps))
+    part = _reader(score)
+    maps, _ = record_score(score, pixels, gradients=True, parts=[part])
+    return Explanation(gradient_attention(maps, part))
 
 
 def explain_relevance(score: Score, pixels: Tensor) -> Explanation:
     """Gradient-weighted attention through Q-Former and image encoder, weighted as in `explain_raw` -> [Q, h, w]."""
+    part = _reader(score)
     maps, features = record_score(score, pixels, gradients=True)
-    return Explanation(_weigh(relevance(maps), score.query_weights(features, maps)))
+    return Explanation(_weigh(relevance(maps, part), score.query_weights(features, maps)))
 
 
 def explain_integrated_gradients(score: Score, pixels: Tensor, *, steps: int = 32) -> Explanation:
@@ -336,6 +370,23 @@ METHODS: dict[str, Callable[[Score, Tensor], Explanation]] = {
     "occlusion": explain_occlusion,
     "shapley": explain_shapley,
 }
+#: The methods that need cross-attention to the patches.
+OF_ATTENTION = ("raw", "rollout", "gradient", "relevance")
+
+
+def defined_methods(reader: str | None) -> list[str]:
+    """The methods of `METHODS` for a score with this `reader`: without attention to the patches, the last four."""
+    return [name for name in METHODS if reader is not None or name not in OF_ATTENTION]
+
+
+def _reader(score: Score) -> str:
+    """The part that attends to the patches. Raises ValueError where none does."""
+    if score.reader is None:
+        raise ValueError(
+            "This bridge has no attention to the patches, so there is no attention map of it: a linear projector makes "
+            f"one token of each patch. Take {', '.join(defined_methods(None))}."
+        )
+    return score.reader
 
 
 def patch_numbers(score: Score, pixels: Tensor, block: int) -> Tensor:

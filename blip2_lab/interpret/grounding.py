@@ -35,8 +35,8 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.evaluation.metrics import exact_match
-from blip2_lab.interpret.attribution import METHODS, blank
-from blip2_lab.interpret.targets import ItcScore, ItmScore, Score, WordScore
+from blip2_lab.interpret.attribution import METHODS, blank, defined_methods
+from blip2_lab.interpret.targets import ItcScore, ItmScore, Score, WordScore, reader_of
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook import draw, words
@@ -218,6 +218,8 @@ def shuffle_trained(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     frozen = [getattr(model, name, None) for name in ("image_encoder", "language_model", "tokenizer", "stage1")]
     twin = copy.deepcopy(model, {id(part): part for part in frozen if part is not None})
+    if isinstance(model, Stage2Model) and model.bridge.deep_fusion:  # else the shared one reads by the trained blocks
+        twin.language_model = model.language_model.with_deep_fusion(twin.bridge)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
@@ -233,7 +235,7 @@ def shuffle_trained(model: nn.Module, seed: int = 0) -> nn.Module:
 def evaluate_grounding(
     model: Stage2Model,
     *,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | None = None,
     scenes: int = 300,
     split: str = "in",
     seed: int = HELD_OUT_BOOK,
@@ -242,11 +244,19 @@ def evaluate_grounding(
 ) -> dict:
     """Every method and baseline on `scenes` scenes -> a report ready for JSON (see `grounding_table`).
 
-    rows  a file with one line for each scene; lines of the same model and settings are reused
-    Raises ValueError for an unknown method or no scene.
+    methods  names of `METHODS`; None: all that are defined for this model's bridge
+    rows     a file with one line for each scene; lines of the same model and settings are reused
+    Raises ValueError for an unknown method, one that is not defined for the bridge, or no scene.
     """
+    defined = defined_methods(reader_of(model.bridge))
+    methods = defined if methods is None else methods
     if unknown := [name for name in methods if name not in METHODS]:
         raise ValueError(f"There is no method {', '.join(unknown)}; choose from {', '.join(METHODS)} or all.")
+    if missing := [name for name in methods if name not in defined]:
+        raise ValueError(
+            f"This bridge has no attention to the patches, so {', '.join(missing)} cannot be computed: choose from "
+            f"{', '.join(defined)}, or all."
+        )
     if scenes < 1:
         raise ValueError(f"scenes is {scenes}; at least 1 is needed.")
     about = {"split": split, "seed": seed, "methods": list(methods), "model": trained_fingerprint(model)}
@@ -270,7 +280,7 @@ def evaluate_grounding(
 def trained_fingerprint(model: Stage2Model) -> str:
     """A hash of the trained weights."""
     digest = hashlib.sha256()
-    for module in (model.qformer, model.language_projection, model.stage1):
+    for module in (model.bridge, model.stage1):
         for parameter in module.parameters() if module is not None else ():
             if parameter.requires_grad:  # the image encoder inside stage 1 is frozen
                 digest.update(parameter.detach().float().cpu().numpy().tobytes())

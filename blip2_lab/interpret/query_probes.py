@@ -26,6 +26,7 @@ from torch import Tensor
 
 from blip2_lab.evaluation.scenes import image_features, question_accuracy, questions
 from blip2_lab.interpret.attention_maps import record_attention
+from blip2_lab.models.bridges import QFormerBridge
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, POSITIONS, TIMES, Scene, sample_scene
@@ -39,6 +40,8 @@ LABELS: dict[str, tuple[str, ...]] = {
     "time": TIMES,
 }
 NAMES = tuple(label for labels in LABELS.values() for label in labels)
+
+NO_QUERIES = "The bridge of this model is no Q-Former, so it has no queries to probe or to leave out."
 
 Say = Callable[[str], None]
 
@@ -159,7 +162,12 @@ def evaluate_queries(
     batch_size: int = 128,
     say: Say = lambda _: None,
 ) -> dict:
-    """All measurements of this module, ready for JSON. `asked_scenes`: number of scenes whose questions are asked."""
+    """All measurements of this module, ready for JSON. `asked_scenes`: number of scenes whose questions are asked.
+
+    Raises ValueError for a model whose bridge is no Q-Former.
+    """
+    if not isinstance(model.bridge, QFormerBridge):
+        raise ValueError(NO_QUERIES)
     if scenes < 10 or asked_scenes < 1:
         raise ValueError(f"scenes is {scenes} and asked_scenes {asked_scenes}; at least 10 and 1 are needed.")
     book = [sample_scene(seed, index, split) for index in range(scenes)]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from blip2_lab.interpret import grounding, query_probes
-from blip2_lab.interpret.attribution import METHODS
+from blip2_lab.interpret.attribution import METHODS, defined_methods
 from blip2_lab.interpret.grounding import BASELINES, TITLES
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
@@ -64,7 +64,8 @@ def figures(report: Mapping, model: Stage2Model) -> dict[str, Figure]:
     """File name -> figure. The example is the first scene; its maps are computed again."""
     found = {f"pointing-{target}": pointing_figure(report, target) for target in report["targets"]}
     found["example"] = example_figure(report, model)
-    about = report["queries"]
+    if (about := report["queries"]) is None:
+        return found
     names = [str(i) for i in range(len(about["probe"]))]
     read = torch.tensor(about["probe"])
     found["probe"] = matrix(
@@ -122,10 +123,11 @@ def page(report: Mapping, folder: str) -> str:
         "People have asked for years for attention maps of the Q-Former that make sense. In a drawn world the place of "
         "everything is known, so a map need not look right: it can *be* right or wrong. Each map below answers one "
         'question: where is "a red boat", by ITM or by ITC, or the thing an answer is about.',
+        *([f"{query_probes.NO_QUERIES} The maps below are of its answers."] if report["queries"] is None else []),
         *_trust(report, folder),
-        *_noise(report, folder),
+        *(_noise(report, folder) if report["queries"] is not None else []),
         *_model_itself(report),
-        *_each_query(report, folder),
+        *(_each_query(report, folder) if report["queries"] is not None else []),
         f"The app shows where a word came from with *{recommended(report)}*: "
         + (
             "the best pointing among the methods that are trusted and"
@@ -149,7 +151,8 @@ def page(report: Mapping, folder: str) -> str:
 
 
 def _command(report: Mapping, folder: str) -> str:
-    methods = "all" if list(report["methods"]) == list(METHODS) else ",".join(report["methods"])
+    everything = (defined_methods("qformer"), defined_methods(None))
+    methods = "all" if list(report["methods"]) in everything else ",".join(report["methods"])
     model = "" if report["name"] == "micro" else f" --model {report['name']}"
     split = "" if report["split"] == "in" else f" --split {report['split']}"
     scenes = f"--scenes {report['scenes']}"
@@ -285,11 +288,12 @@ def _plain(values: Sequence[float]) -> str:
 
 def recommended(report: Mapping, target: str = "word", seconds: float = 1.0) -> str:
     """The method for a page that must answer within `seconds`: the best pointing among the trusted methods of that
-    speed."""
+    speed, or among all of that speed, or the fastest."""
     found = report["targets"][target]
     quick = [name for name in report["methods"] if found[name]["seconds"][0] <= seconds and name not in BASELINES]
     good = [name for name in grounding.trusted(report, target) if name in quick]
-    return max(good or quick, key=lambda name: found[name]["pointing"][0])
+    fastest = min(report["methods"], key=lambda name: found[name]["seconds"][0])  # a large model may be slow in all
+    return max(good or quick or [fastest], key=lambda name: found[name]["pointing"][0])
 
 
 def _is_recommendation_trusted(report: Mapping) -> bool:

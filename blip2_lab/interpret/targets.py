@@ -8,6 +8,9 @@ Notes:
 * `query_weights` is the weight of each query in a score: ITM averages over queries, ITC takes the best one, a word uses
   the queries that the language model reads. With these weights, a map of Q rows becomes one map.
 * A score takes pixels or image features in batches, so that captum can perturb either.
+* What attends to the patches depends on the bridge (`reader_of`). The rows of a map are the Q-Former's queries, the
+  latents of a resampler, or, with gated cross-attention alone, the tokens of the text. A linear projector does not
+  attend: its maps come from the methods that need no attention.
 
 Paper: sections 3.2 and 3.3. Notebook: 09.
 """
@@ -18,19 +21,31 @@ import torch
 from torch import Tensor
 
 from blip2_lab.interpret.attention_maps import AttentionMaps
+from blip2_lab.models.bridges import Bridge, GatedCrossAttention, QFormerBridge
 from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 
 
+def reader_of(bridge: Bridge) -> str | None:
+    """The part of `attention_maps.PARTS` whose cross-attention reads the patches; None where none does."""
+    if isinstance(bridge, QFormerBridge):
+        return "qformer"
+    if isinstance(bridge, GatedCrossAttention):
+        return "bridge" if bridge.resampler is None else "resampler"
+    return None
+
+
 class Score:
     """One number about an image, as a function of its pixels or of its image features.
 
-    `model` is the model that computes the score, `parts` are those whose attention contributes to it.
+    `model` is the model that computes the score, `parts` are those whose attention contributes to it, `reader` is the
+    one of them that attends to the patches (None: no part does).
     """
 
     parts: tuple[str, ...] = ("image_encoder", "qformer")
+    reader: str | None = "qformer"
 
     def __init__(self, model: Stage1Model | Stage2Model) -> None:
         if model.image_encoder is None:
@@ -50,7 +65,8 @@ class Score:
         raise NotImplementedError
 
     def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
-        """The weight of each query in this score, [Q], summing to 1: merges the rows of an attention map."""
+        """The weight of each row of an attention map (a query, a latent, a token of the text) in this score: [rows],
+        summing to 1."""
         raise NotImplementedError
 
 
@@ -117,8 +133,9 @@ class WordScore(Score):
     def __init__(self, model: Stage2Model, prompt: str, answer: str, word: int = 0) -> None:
         super().__init__(model)
         language_model = model.language_model
-        decoder = "language_decoder"
-        self.parts = ("image_encoder", "qformer", decoder)
+        self.reader = reader_of(model.bridge)
+        fused = ("bridge",) if self.reader == "resampler" else ()  # the text's tokens attend to the latents
+        self.parts = tuple(filter(None, ("image_encoder", self.reader, *fused, "language_decoder")))
         found = answer_words(language_model, prompt, answer)
         if not 0 <= word < len(found):
             raise ValueError(f"The answer {answer!r} has {len(found)} words; there is no word number {word}.")
@@ -146,13 +163,30 @@ class WordScore(Score):
         return values.exp()
 
     def query_weights(self, image_features: Tensor, maps: AttentionMaps) -> Tensor:
-        """The decoder's attention to each query at the step that predicts the word's first token."""
-        queries = self.model.qformer.config.num_query_tokens
-        encoder_decoder = self.model.language_model.model.config.is_encoder_decoder
-        rows = maps.stack("language_decoder", "cross" if encoder_decoder else "self")[:, 0].mean(dim=(0, 1))
-        step = self.places[0] if encoder_decoder else queries + self.prompt.ids.shape[1] + self.places[0] - 1
-        weights = rows[step, :queries].detach().float()
-        return weights / weights.sum()
+        """The attention to each query, or latent, at the step that predicts the word's first token. Where the tokens of
+        the text read the patches themselves, that step has all the weight."""
+        encoder_decoder, count = self.model.language_model.model.config.is_encoder_decoder, self.model.num_visual_tokens
+        before = 0 if self.model.bridge.deep_fusion else count
+        step = self.places[0] if encoder_decoder else before + self.prompt.ids.shape[1] + self.places[0] - 1
+        if self.reader == "qformer":
+            attends = "language_decoder", "cross" if encoder_decoder else "self"
+        else:
+            attends = "bridge", "cross"
+        rows = maps.stack(*attends)[:, 0].mean(dim=(0, 1)).detach().float()
+        if self.reader == "bridge":
+            return torch.nn.functional.one_hot(torch.tensor(step), len(rows)).to(rows)
+        return rows[step, :count] / rows[step, :count].sum()
+
+    def row_names(self) -> list[str]:
+        """What the rows of an attention map are: "q 0" for a query, "latent 0", or the token that a row predicts."""
+        if self.reader != "bridge":
+            name = "latent" if self.reader == "resampler" else "q"
+            return [f"{name} {i}" for i in range(self.model.num_visual_tokens)]
+        language_model, ids = self.model.language_model, self.answer.ids[0].tolist()
+        if language_model.model.config.is_encoder_decoder:
+            return [language_model.decode([token]) for token in ids]
+        ids = [*self.prompt.ids[0, 1:].tolist(), *ids]
+        return [*(language_model.decode([token]) for token in ids), "…"]  # the last row predicts what is not shown
 
 
 def answer_ids(language_model: LanguageModel, prompt: str, answer: str) -> list[int]:

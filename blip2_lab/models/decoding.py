@@ -164,11 +164,18 @@ def nucleus(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Ten
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
-def choose_token(logits: Tensor, seen: list[int], forbidden: int | None, decoding: Decoding) -> int:
+def choose_token(
+    logits: Tensor,
+    seen: list[int],
+    forbidden: int | None,
+    decoding: Decoding,
+    generator: torch.Generator | None = None,
+) -> int:
     """The next token id from logits [V]: repetition penalty, `forbidden`, then argmax or nucleus sampling.
 
     seen       token ids generated before
     forbidden  a token id that must not be chosen (the end token while the answer is too short), or None
+    generator  for sampling; None: torch's own
     """
     logits = logits.clone()
     if decoding.repetition_penalty != 1:
@@ -177,4 +184,4 @@ def choose_token(logits: Tensor, seen: list[int], forbidden: int | None, decodin
         logits[forbidden] = -torch.inf
     if not decoding.do_sample:
         return int(logits.argmax())
-    return int(torch.multinomial(nucleus(logits, decoding.temperature, decoding.top_p), 1))
+    return int(torch.multinomial(nucleus(logits, decoding.temperature, decoding.top_p), 1, generator=generator))

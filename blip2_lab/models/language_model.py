@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -140,6 +140,11 @@ class LanguageModel(nn.Module):
 
     def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """token ids [B,1] -> logits [B,V] of the next token, with keys and values of earlier tokens from the cache."""
+        raise NotImplementedError
+
+    def select_rows(self, state: tuple, rows: Tensor) -> tuple:
+        """The state of `next_logits` for some of its rows, long[B'], when the others have ended. The old state is not
+        to be used any more: its cache is changed."""
         raise NotImplementedError
 
     def pair_texts(
@@ -303,6 +308,10 @@ class LanguageModel(nn.Module):
         else:
             self.check_length(self.prefix_length(visual_prompt) + text.ids.shape[1] + decoding.max_new_tokens)
             steps = self.stream_ids(visual_prompt, text, decoding)
+        yield from self.as_tokens(steps)
+
+    def as_tokens(self, steps: Iterable[tuple[int, float]]) -> Iterator[Token]:
+        """(token id, probability) one after the other -> tokens with the text that each adds."""
         ids, shown = [], ""
         for token_id, probability in steps:
             ids.append(token_id)
@@ -391,6 +400,11 @@ class DecoderLanguageModel(LanguageModel):
             output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True)
         return output.logits[:, -1], (mask, output.past_key_values, image)
 
+    def select_rows(self, state: tuple, rows: Tensor) -> tuple:
+        mask, past, image = state
+        past.batch_select_indices(rows)
+        return mask[rows], past, _select_images(image, rows)
+
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
@@ -457,6 +471,12 @@ class EncoderDecoderLanguageModel(LanguageModel):
             )
         return output.logits[:, -1], (mask, encoded, output.past_key_values, image)
 
+    def select_rows(self, state: tuple, rows: Tensor) -> tuple:
+        mask, encoded, past, image = state
+        past.batch_select_indices(rows)
+        encoded = type(encoded)(last_hidden_state=encoded.last_hidden_state[rows])
+        return mask[rows], encoded, past, _select_images(image, rows)
+
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
@@ -503,6 +523,10 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The decoder's transformer layers: T5's `block`, OPT's and LLaMA's `layers`."""
     decoder = model.get_decoder()
     return decoder.block if model.config.is_encoder_decoder else decoder.layers
+
+
+def _select_images(image: tuple[KeysValues, ...] | None, rows: Tensor) -> tuple[KeysValues, ...] | None:
+    return None if image is None else tuple((keys[rows], values[rows]) for keys, values in image)
 
 
 def _before_end_token(ids: list[int], end_token_id: int) -> list[int]:

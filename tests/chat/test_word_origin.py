@@ -46,8 +46,8 @@ def test_a_word_has_a_place_queries_and_the_probability_the_chat_showed(tiny_mod
     found = word_origin.origin(tiny_model, encoded, image, talk.turns, 1, method)
     assert found.word == words[1] and found.picture.size == (word_origin.SIZE, word_origin.SIZE)
     assert found.probability == pytest.approx(reply.words[1].probability, rel=1e-3)
-    assert len(found.queries) == 8
-    shares = [float(note.split(": ")[1].rstrip("%")) for _, note in found.queries]
+    assert len(found.rows) == 8
+    shares = [float(note.split(": ")[1].rstrip("%")) for _, note in found.rows]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=5)
 
 
@@ -66,11 +66,11 @@ def test_matches_are_those_of_the_meter(tiny_model, encoded):
     assert verdicts.mean().sigmoid().item() == pytest.approx(match.itm, abs=1e-5)
 
 
-def test_the_method_is_the_measured_one(tmp_path):
-    assert word_origin.method_of(str(tmp_path)) == word_origin.QUICK
+def test_the_method_is_the_measured_one(tiny_model, tmp_path):
+    assert word_origin.method_of(tiny_model, str(tmp_path)) == word_origin.QUICK
     for said, used in (("layer", "layer"), ("no such method", word_origin.QUICK)):
         (tmp_path / "grounding.json").write_text(json.dumps({"recommended": said}))
-        assert word_origin.method_of(str(tmp_path)) == used
+        assert word_origin.method_of(tiny_model, str(tmp_path)) == used
 
 
 def test_the_chat_goes_on_while_somebody_looks_inside(tiny_model, encoded, image):
@@ -78,7 +78,7 @@ def test_the_chat_goes_on_while_somebody_looks_inside(tiny_model, encoded, image
     decoding = Decoding(num_beams=1, max_new_tokens=12, min_new_tokens=12)
     *_, alone = Conversation(tiny_model, encoded).ask("what is in the picture?", decoding)
     turns = [Turn("what is it?", "a red boat")]
-    expected = word_origin.origin(tiny_model, encoded, image, turns, 1).queries
+    expected = word_origin.origin(tiny_model, encoded, image, turns, 1).rows
     answers, maps = [], []
 
     def chat():
@@ -87,7 +87,7 @@ def test_the_chat_goes_on_while_somebody_looks_inside(tiny_model, encoded, image
             answers.append(reply)
 
     def look():
-        maps.extend(word_origin.origin(tiny_model, encoded, image, turns, 1).queries for _ in range(3))
+        maps.extend(word_origin.origin(tiny_model, encoded, image, turns, 1).rows for _ in range(3))
 
     threads = [threading.Thread(target=task) for task in (chat, look)]
     for thread in threads:

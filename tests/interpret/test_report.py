@@ -58,6 +58,9 @@ def test_the_recommended_method_is_the_best_of_the_quick_ones(report):
     assert findings.recommended(changed) == "raw"
     found["gradient"]["seconds"] = [0.2] * 3
     assert findings.recommended(changed) == "gradient"
+    for name, seconds in (("raw", 7.0), ("gradient", 5.0)):
+        found[name]["seconds"] = [seconds] * 3
+    assert findings.recommended(changed) == "gradient", "where none is quick, the fastest"
 
 
 def test_the_command_line_writes_it_all(tiny_model, tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from blip2_lab.chat.batching import Batcher
 from blip2_lab.chat.conversation import Conversation, ImageCache, Turn
 from blip2_lab.chat.out_of_distribution import DrawnWorld, outside_sentence
 from blip2_lab.chat.vocabulary import check
@@ -88,8 +89,10 @@ def scene_of(place: str, time: str, things: Any) -> Scene:
 class Api:
     """What a program can ask of the app. Each method yields what its endpoint gives."""
 
-    def __init__(self, model: Stage2Model, image_cache: ImageCache, familiar: DrawnWorld | None = None) -> None:
-        self.model, self.image_cache, self.familiar = model, image_cache, familiar
+    def __init__(
+        self, model: Stage2Model, image_cache: ImageCache, batcher: Batcher, familiar: DrawnWorld | None = None
+    ) -> None:
+        self.model, self.image_cache, self.batcher, self.familiar = model, image_cache, batcher, familiar
 
     def look(self, picture):
         """A picture to talk about -> "" or, where it is like none the model has seen, a sentence that says so."""
@@ -128,8 +131,11 @@ class Api:
         decoding = decoding_from_controls(
             method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty
         )
-        talk = Conversation(self.model, self.image_cache.encode(image), list(turns))
+        encoded = self.image_cache.encode(image)
+        talk = Conversation(self.model, encoded, list(turns), streaming=self.batcher.stream)
         for reply in talk.ask(question, decoding, seed=int(seed or 0)):  # a client that goes away stops the model
+            if not talk.turns[-1].by_model:  # a greeting or a bare name: what the page says to it is no answer
+                raise ValueError(reply.text)
             yield reply.text, words_and_probabilities(reply.words), list(talk.turns)
 
     def match(self, sentence, image: Kept):

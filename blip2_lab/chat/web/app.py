@@ -19,15 +19,19 @@ from random import Random
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reads them once
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# gradio (6.31) makes a table of the last events in pandas after each of them, for a page that is closed here
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
 import gradio as gr
 from PIL import Image
 
 import blip2_lab
 from blip2_lab.chat import out_of_distribution, word_origin
+from blip2_lab.chat.batching import AT_ONCE, Batcher
 from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, ImageCache, Reply, Turn
 from blip2_lab.chat.vocabulary import UnknownWords, knows_whole_words_only
 from blip2_lab.chat.web.api import Api, build_api
+from blip2_lab.chat.web.beside import build_beside
 from blip2_lab.chat.web.components import (
     GALLERY,
     LOST,
@@ -38,6 +42,7 @@ from blip2_lab.chat.web.components import (
     as_text,
     chosen,
     confidence_html,
+    decoding_controls,
     decoding_from_controls,
     frame,
     free_port,
@@ -55,9 +60,11 @@ from blip2_lab.chat.web.components import (
     uploaded_file,
     warn,
 )
+from blip2_lab.chat.web.line import AT_ONCE as VISITORS
 from blip2_lab.chat.web.search_tab import Search, build_search, search_tab
 from blip2_lab.evaluation import calibration
 from blip2_lab.evaluation.calibration import Calibration
+from blip2_lab.interpret.targets import reader_of
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
@@ -73,9 +80,11 @@ MENUS = (  # what the menus show at first: kind, color, size, position
 )
 PICTURES = dict(height="auto", allow_preview=False, show_label=False, interactive=False, buttons=[])  #: in a gallery
 SHOWN = 512  #: pixels on the longer side of the picture that is sent back to the browser
-METHODS = ("greedy", "beam search", "nucleus sampling")
 NOT_API = dict(api_visibility="private", api_name="page")  #: an event of the page; api.py has the programs' own names
 NO_WORDS = "<p class='quiet'>After an answer, its words appear here: click one.</p>"
+NO_STAGE1 = (
+    "This model has no stage 1, which compares pictures with sentences: so there is no match meter and no search."
+)
 ORIGIN_NOTE = "<p class='quiet'>Click a word: the part of the picture that made the model say it lights up.</p>"
 
 
@@ -136,13 +145,14 @@ class App:
         self,
         model: Stage2Model,
         familiar: out_of_distribution.DrawnWorld | None = None,
-        method: str = word_origin.QUICK,
+        method: str | None = None,
         calibration: Calibration | None = None,
+        at_once: int = AT_ONCE,
     ) -> None:
         self.model = model
-        self.method = method  # shows where a word came from
-        self.image_cache = ImageCache(model)
-        self.miniature = knows_whole_words_only(model.language_model.tokenizer)
+        self.batcher = Batcher(model.language_model, at_once)
+        self.method = method or word_origin.quick_method(model)  # shows where a word came from
+        self.image_cache = ImageCache(model, capacity=2 * VISITORS)  # nobody's picture is read again for a question
         self.familiar = familiar
         self.calibration = calibration
 
@@ -184,7 +194,8 @@ class App:
         """A question -> (box, chat, turns, confidence), again and again while the answer grows."""
         try:
             encoded = self.image_cache.encode(chosen(image))
-            talk = Conversation(self.model, encoded, list(turns), calibration=self.calibration)
+            answering = dict(calibration=self.calibration, streaming=self.batcher.stream)
+            talk = Conversation(self.model, encoded, list(turns), **answering)
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
                 growing = replace(talk.turns[-1], answer=reply.text or waiting(reply), stopped=False)
                 sure = confidence_html(reply.words) if growing.by_model else gr.skip()
@@ -245,7 +256,8 @@ class App:
         except ValueError as error:
             warn(str(error))
             return NO_WORDS
-        return origin_html(found.word, found.probability, self.method, found.picture, found.queries)
+        reader = reader_of(self.model.bridge)
+        return origin_html(found.word, found.probability, self.method, found.picture, found.rows, reader)
 
 
 # ----------------------------------------------------------------------------------------------------------- the page
@@ -258,13 +270,15 @@ def build(
     familiar: out_of_distribution.DrawnWorld | None = None,
     calibration: Calibration | None = None,
     folder: Path | None = None,
+    at_once: int = AT_ONCE,
 ) -> gr.Blocks:
     """The page around a model.
 
+    at_once      questions that are answered in one batch
     familiar     knows what the model has seen; None: never say that a picture is strange
     calibration  knows which answers are unsure; None: never say so
     """
-    app = App(model, familiar, word_origin.method_of(name), calibration)
+    app = App(model, familiar, word_origin.method_of(model, name), calibration, at_once)
     miniature = knows_whole_words_only(model.language_model.tokenizer)  # the shipped one, or one you trained
     start = draw(GALLERY[0], 384) if miniature else None  # something to talk about from the first second
     with frame() as page:
@@ -321,7 +335,7 @@ def build(
                 with gr.Accordion("Where did a word come from?", open=True):
                     panel = _word_panel()
                 with gr.Accordion("How the answer is chosen", open=False):
-                    controls, seed = _controls()
+                    controls, seed = decoding_controls()
             with gr.Column(min_width=0, elem_id="book-group"):
                 with gr.Tab("Picture book"):
                     # the captions are for screen readers only; to all others they would tell the answers
@@ -336,8 +350,10 @@ def build(
                         _match_tab(app, image, full_caption(GALLERY[0], Random(1)) if miniature else None)
                     with gr.Tab("Search"):
                         search_tab(Search(model, folder), image)
+                else:
+                    gr.HTML(f"<p class='quiet'>{NO_STAGE1}</p>", elem_id="no-stage1")
 
-        build_api(Api(model, app.image_cache, familiar), controls, seed)
+        build_api(Api(model, app.image_cache, app.batcher, familiar), controls, seed)
         private = NOT_API
         shown = [picture, note, image, turns, chat, confidence]
         answered = [box, chat, turns, confidence]
@@ -357,7 +373,8 @@ def build(
         for _, event in asked:
             event.then(**offer)
         word, origin = panel
-        frame_of_origin = json.dumps(origin_frame_html(model.num_visual_tokens))
+        rows = {"bridge": 4, None: 0}.get(reader_of(model.bridge), model.num_visual_tokens)  # of a word's map
+        frame_of_origin = json.dumps(origin_frame_html(rows))
         word.input(outputs=origin, js=f"() => {frame_of_origin}", **now)  # its room, before it is computed
         word.input(app.origin, [word, image, turns], origin, **look_inside)
         events = [event for _, event in asked]
@@ -440,31 +457,17 @@ def _word_panel() -> list[gr.components.Component]:
     return [word, gr.HTML(NO_WORDS, elem_id="origin")]
 
 
-def _controls() -> tuple[list[gr.components.Component], gr.Number]:
-    """The decoding controls in the order of `decoding_from_controls`, and the seed."""
-    with gr.Row():
-        method = gr.Radio(METHODS, value="greedy", label="Method", info="Beam search (the paper's) shows only its end.")
-        seed = gr.Number(0, label="Seed", precision=0, info="Sampling with the same seed repeats itself.")
-    with gr.Row():
-        beams = gr.Slider(1, 8, 5, step=1, label="Beams", info="Beam search: how many answers race.")
-        length_penalty = gr.Slider(-2, 2, -1, step=0.25, label="Length penalty", info="Beam search: below 0: short.")
-    with gr.Row():
-        top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label="Nucleus (top p)", info="Sampling: probability kept.")
-        temperature = gr.Slider(0.1, 2, 1, step=0.1, label="Temperature", info="Sampling: higher is bolder.")
-    with gr.Row():
-        max_tokens = gr.Slider(1, 120, 60, step=1, label="Longest answer", info="In tokens.")
-        repetition_penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", info="1 is none.")
-    return [method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty], seed
-
-
 # ------------------------------------------------------------------------------------------------------- from start.py
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load the model, then serve its page: the chat, or the search where there is no language model."""
+    """Load the model, then serve its page: the chat, two models side by side, or the search where there is no language
+    model."""
     options = {name: getattr(args, name) for name in ("device", "quantize", "dtype", "compile")}
-    model = blip2_lab.load(args.model, **options)
-    if isinstance(model, Stage1Model):
+    if args.beside is not None:
+        models = {name: blip2_lab.load(name, **options) for name in (args.model, args.beside)}
+        page = build_beside(models, at_once=args.at_once)
+    elif isinstance(model := blip2_lab.load(args.model, **options), Stage1Model):
         page = build_search(Search(model, args.gallery), name=args.model)
     else:
         page = build(
@@ -473,6 +476,7 @@ def run(args: argparse.Namespace) -> None:
             familiar=out_of_distribution.load(args.model),
             calibration=calibration.load(args.model),
             folder=args.gallery,
+            at_once=args.at_once,
         )
     port = args.port or free_port(args.host)
     serve(page, host=args.host, port=port, auth=args.auth, names=args.public_name, block=False)

@@ -26,13 +26,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from blip2_lab.chat.web import guard
+from blip2_lab.chat.web import guard, line
 from blip2_lab.chat.web.uploads import MAX_FILE, read_upload
 from blip2_lab.chat.web.visitors import is_loopback
 from blip2_lab.common.images import WEB_FORMATS, open_image
@@ -48,7 +49,9 @@ LOST_PICTURE = (
     "Your picture is not here any more (it is dropped after an hour away, or when many others came): "
     "choose a picture again, then ask."
 )
-MODEL_EVENT = dict(concurrency_id="model", concurrency_limit=1, show_progress="hidden")  #: one at a time
+#: waits for the model in one line (line.py): questions are answered together, all else happens one at a time
+MODEL_EVENT = dict(concurrency_id=line.MODEL, concurrency_limit=line.AT_ONCE, show_progress="hidden")
+METHODS = ("greedy", "beam search", "nucleus sampling")
 ASSETS = Path(__file__).parents[2] / "assets"
 UNSEEN = dict(queue=False, show_progress="hidden", api_visibility="private")  #: an event without a visible result
 THEME = gr.themes.Soft(
@@ -89,7 +92,14 @@ THEME = gr.themes.Soft(
 )
 
 
-Queries = Sequence[tuple[Image.Image, str]]  #: small pictures, each with its caption
+Rows = Sequence[tuple[Image.Image, str]]  #: small pictures, each with its caption
+#: What the small pictures below a word's map are, by `interpret.targets.reader_of`.
+WHAT_ROWS_ARE = {
+    "qformer": "Below: what each query (q) read, the most important first.",
+    "resampler": "Below: what each latent of the resampler read, the most important first.",
+    "bridge": "Below: what the text read of the picture before each of its words, the most important first.",
+    None: "This bridge is a linear projector: it has no queries and no attention to the picture that could be shown.",
+}
 
 
 class Missing(Enum):
@@ -114,7 +124,8 @@ def frame() -> Iterator[gr.Blocks]:
         # of everybody who has this name, only this browser is logged out
         leave = gr.Button("Log out", link="logout?all_session=false", size="sm", visible=False, elem_id="logout")
         page.load(logout_button, outputs=leave, **UNSEEN)
-    page.queue(max_size=32, api_open=False)  # closed: else `/run/…` reaches the model past the queue
+    page.queue(max_size=line.WAITING, api_open=False)  # closed: else `/run/…` reaches the model past the queue
+    page._queue.get_events = partial(line.next_events, page._queue)  # gradio (6.31) knows no order within a session
 
 
 def logout_button(request: gr.Request) -> gr.Button:
@@ -167,6 +178,7 @@ def serve(
         max_file_size=MAX_FILE,
         strict_cors=True,
         enable_monitoring=False,
+        max_threads=2 * line.AT_ONCE,  # a visitor's thread waits for his next token
         show_error=True,  # a bug of ours, or a full GPU, is told in a message: without it nothing would be
         state_session_capacity=SESSIONS,
         footer_links=["api"],
@@ -207,6 +219,23 @@ def decoding_from_controls(
         length_penalty=length_penalty,
         repetition_penalty=repetition_penalty,
     )
+
+
+def decoding_controls() -> tuple[list[gr.components.Component], gr.Number]:
+    """The decoding controls in the order of `decoding_from_controls`, and the seed."""
+    with gr.Row():
+        method = gr.Radio(METHODS, value="greedy", label="Method", info="Beam search (the paper's) shows only its end.")
+        seed = gr.Number(0, label="Seed", precision=0, info="Sampling with the same seed repeats itself.")
+    with gr.Row():
+        beams = gr.Slider(1, 8, 5, step=1, label="Beams", info="Beam search: how many answers race.")
+        length_penalty = gr.Slider(-2, 2, -1, step=0.25, label="Length penalty", info="Beam search: below 0: short.")
+    with gr.Row():
+        top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label="Nucleus (top p)", info="Sampling: probability kept.")
+        temperature = gr.Slider(0.1, 2, 1, step=0.1, label="Temperature", info="Sampling: higher is bolder.")
+    with gr.Row():
+        max_tokens = gr.Slider(1, 120, 60, step=1, label="Longest answer", info="In tokens.")
+        repetition_penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", info="1 is none.")
+    return [method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty], seed
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -283,17 +312,22 @@ def confidence_html(words: tuple[Token, ...]) -> str:
     """Each word on a ground from red (unsure) to green (sure), its probability when the mouse is over it."""
     if not words:
         return "<p class='quiet'>The model's own probability of each word appears here.</p>"
+    least = min(words, key=lambda word: word.probability)
+    return (
+        f"{words_html(words)}<p class='quiet'>Green: sure; red: unsure. "
+        f"Least sure of “{html.escape(least.text.strip())}” ({least.probability:.0%}).</p>"
+    )
+
+
+def words_html(words: tuple[Token, ...]) -> str:
+    """The words alone, on their grounds."""
     spans = (
         f'<span style="background: hsl({120 * word.probability:.0f} 70% 82%)" '
         f'title="probability {word.probability:.3f}">{html.escape(word.text.strip())}</span>'
         for word in words
         if word.text.strip()
     )
-    least = min(words, key=lambda word: word.probability)
-    return (
-        f"<div class='words'>{' '.join(spans)}</div><p class='quiet'>Green: sure; red: unsure. "
-        f"Least sure of “{html.escape(least.text.strip())}” ({least.probability:.0%}).</p>"
-    )
+    return f"<div class='words'>{' '.join(spans)}</div>"
 
 
 def match_html(itc: float, itm: float) -> str:
@@ -329,18 +363,20 @@ def image_address(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def origin_html(word: str, probability: float, method: str, picture: Image.Image, queries: Queries) -> str:
-    """Where a word came from: a sentence, the picture with the place lit, and below it what each query looked at."""
+def origin_html(
+    word: str, probability: float, method: str, picture: Image.Image, rows: Rows, reader: str | None = "qformer"
+) -> str:
+    """Where a word came from: a sentence, the picture with the place lit, and below it what each row of the map is."""
     said = html.escape(word)
     shown = "".join(
         f"<figure><img src='{image_address(image)}' alt=''><figcaption>{html.escape(caption)}</figcaption></figure>"
-        for image, caption in queries
+        for image, caption in rows
     )
     return (
         f"<div class='origin'><p class='quiet'>“{said}” ({probability:.0%}), found by the method "
-        f"<i>{html.escape(method)}</i>. Below: what each query (q) looked at, the most important first.</p>"
+        f"<i>{html.escape(method)}</i>. {WHAT_ROWS_ARE[reader]}</p>"
         f"<img class='map' src='{image_address(picture)}' alt='The part of the picture that “{said}” came from, lit'>"
-        f"<div class='queries'>{shown}</div></div>"
+        + (f"<div class='queries'>{shown}</div></div>" if rows else "</div>")
     )
 
 
@@ -349,7 +385,7 @@ def origin_frame_html(queries: int) -> str:
     shown = "<figure><span></span><figcaption>…</figcaption></figure>" * queries
     return (
         "<div class='origin' aria-busy='true'><p class='quiet'>Looking for the part of the picture …</p>"
-        f"<span class='map'></span><div class='queries'>{shown}</div></div>"
+        "<span class='map'></span>" + (f"<div class='queries'>{shown}</div></div>" if queries else "</div>")
     )
 
 

@@ -27,11 +27,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options. `--host` and `--auth` decide who can open the page."""
     parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
     parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
+    beside = "a second model, side by side with the first: the same picture and the same question to both"
+    parser.add_argument("--beside", metavar="MODEL", help=beside)
     parser.add_argument("--quantize", choices=["none", "int8", "int8-all", "nf4"], help="8 or 4 bits (default none)")
     parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="pictures to search in (default: drawn ones)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the frozen parts")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default: cpu)")
     parser.add_argument("--compile", action="store_true", help="the decoder: slower to start, faster to answer")
+    together = "questions of several visitors answered in one batch (default 16; 1: one after the other)"
+    parser.add_argument("--at-once", type=int, default=16, metavar="N", help=together)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=0, help="1 to 65535; default 0: a free one")
     asked = f"ask visitors for these, a must with any other --host; better in {AUTH}: arguments are seen by all users"
@@ -39,6 +43,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     proxied = "a name under which a proxy in front serves this page; may be given again"
     parser.add_argument("--public-name", metavar="NAME", action="append", default=[], help=proxied)
     args = parser.parse_args(arguments)
+    if args.beside is not None and args.gallery is not None:
+        parser.error("--gallery is a folder to search in, and the page of two models (--beside) does not search")
+    if args.beside is not None and args.beside == args.model:
+        parser.error(f"--beside is {args.beside}, the model itself: give another one")
+    if args.at_once < 1:
+        parser.error(f"--at-once is {args.at_once}: at least one question is answered at once")
     args.auth = args.auth or os.environ.get(AUTH)
     if not is_loopback(args.host) and not args.auth:
         parser.error(f"--host {args.host} lets others in: say who may come with {AUTH} or --auth, USER:PASSWORD")
@@ -65,7 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         check_port(args.host, args.port)
         check_name(args.model)
-        print(f"Loading {args.model}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
+        if args.beside is not None:
+            check_name(args.beside)
+        names = args.model if args.beside is None else f"{args.model} and {args.beside}"
+        print(f"Loading {names}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
         from blip2_lab.chat.web import app
 
         app.run(args)

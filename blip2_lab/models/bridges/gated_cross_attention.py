@@ -146,11 +146,13 @@ class GatedCrossAttention(Bridge):
 
 
 def _run_block(
-    block: GatedBlock, image: KeysValues, thread: int, layer: nn.Module, args: tuple, kwargs: dict
+    block: GatedBlock, image: KeysValues, thread: int, layer: nn.Module, args: tuple, kwargs: dict | None = None
 ) -> tuple[tuple, dict] | None:
     """The hook before a layer: its hidden states [B',T,Dl] go through the block first."""
     if threading.get_ident() != thread:
-        return None  # another thread uses the same language model
+        # Another thread uses the same language model. torch (2.11) calls its hook without `kwargs`, if the hook is
+        # removed between the look at the hooks and at those with keywords.
+        return None
     x = args[0] if args else kwargs["hidden_states"]
     repeats, rest = divmod(len(x), len(image[0]))
     if rest:

@@ -18,7 +18,7 @@ from blip2_lab.chat import out_of_distribution  # noqa: E402
 from blip2_lab.chat.conversation import INSTRUCTIONS, Turn  # noqa: E402
 from blip2_lab.chat.out_of_distribution import DrawnWorld  # noqa: E402
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skip
-from blip2_lab.chat.web import start  # noqa: E402
+from blip2_lab.chat.web import line, start  # noqa: E402
 from blip2_lab.chat.web.components import KEPT, REAL_WEIGHTS  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
@@ -454,7 +454,9 @@ def test_the_server_keeps_its_doors_closed(server):
     assert page.analytics_enabled is False and page.ssr_mode is False
     by_name = {fn.api_name: fn for fn in page.fns.values()}
     for name in ("look", "draw", "ask", "match"):
-        assert by_name[name].concurrency_id == "model" and by_name[name].concurrency_limit == 1
+        assert by_name[name].concurrency_id == line.MODEL and by_name[name].concurrency_limit == line.AT_ONCE
+    asking = {fn.name for fn in page.fns.values() if fn.concurrency_id == line.MODEL} & set(line.TOGETHER)
+    assert asking == {"ask", "again", "api_ask"}, "the names by which the line knows a question"
     beside = [fn for fn in page.fns.values() if fn.name in ("offer", "origin")]
     assert len(beside) > 2 and all(fn.concurrency_id == "inside" for fn in beside), "the chat never waits for the panel"
-    assert page._queue.max_size == 32
+    assert page._queue.max_size == line.WAITING and page._queue.get_events.func is line.next_events

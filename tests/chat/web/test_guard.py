@@ -19,7 +19,7 @@ from PIL import Image
 gr = pytest.importorskip("gradio")
 
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skip
-from blip2_lab.chat.web import components, guard, start, uploads  # noqa: E402
+from blip2_lab.chat.web import components, guard, line, start, uploads  # noqa: E402
 from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.chat.web.uploads import NOT_YOURS, Uploads, open_upload, read_upload  # noqa: E402
 from blip2_lab.chat.web.visitors import Logins, host_and_port, is_loopback, is_own_host, is_own_origin  # noqa: E402
@@ -657,3 +657,36 @@ def test_a_session_has_few_requests_in_the_queue(chat, held, monkeypatch):
     held[1].set()
     for listener in (visitor, other):
         listener.listen()
+
+
+def test_so_many_are_answered_at_once_so_many_wait_and_the_next_is_told(chat, monkeypatch):
+    monkeypatch.setattr(guard_of(chat), "unread_time", 60)
+    begun, let_go = [], threading.Event()
+
+    def held(image, otherwise=""):
+        begun.append(1)
+        let_go.wait(60)
+        raise ValueError("let go")
+
+    monkeypatch.setattr(chat_app, "chosen", held)
+    asked = ["what is it?", None, None, 0, *CONTROLS]
+
+    def join() -> tuple[int, str]:
+        return Visitor(chat, cookie=False).join("ask", asked)
+
+    try:
+        for number in range(line.AT_ONCE):  # all of them at the same time, in threads of their own
+            assert join()[0] == 200
+            until = time.monotonic() + 30
+            while len(begun) <= number and time.monotonic() < until:
+                time.sleep(0.02)
+        assert len(begun) == line.AT_ONCE
+        assert [join()[0] for _ in range(line.WAITING)] == [200] * line.WAITING
+        status, said = join()
+        assert status == 503 and "full" in said and len(begun) == line.AT_ONCE
+    finally:
+        let_go.set()
+    until = time.monotonic() + 60
+    while len(begun) < line.AT_ONCE + line.WAITING and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(begun) == line.AT_ONCE + line.WAITING, "who waited is served"

@@ -1,6 +1,7 @@
 """Every bridge that can answer, in a Stage2Model: losses, answers, beams, the cache, and no image."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -16,39 +17,15 @@ from blip2_lab.models.bridges import (
 from blip2_lab.models.compile import compile_decoder
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import decoder_layers
-from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
-from tests.tiny import build_tiny_model, loud
+from tests.tiny import BRIDGES, build_bridged_model, build_tiny_model, loud, new_bridge, open_gates
 
 PICTURES = [draw(sample_scene(0, i), 48) for i in range(3)]
 CAPTIONS = ["a red boat on the beach .", "two trees and a house at night .", "a blue fish ."]
 QUESTION = "what is in the picture?"
-NAMES = ("linear", "linear-pooled", "mlp", "wide_qformer", "gated", "gated-resampler")
 WIDTH = dict(image_width=64, language_width=64)
-
-
-def new_bridge(name: str):
-    torch.manual_seed(1)
-    gated = dict(**WIDTH, num_layers=2, num_heads=2, ffn_width=128)
-    return {
-        "linear": lambda: LinearBridge(LinearConfig(**WIDTH)),
-        "linear-pooled": lambda: LinearBridge(LinearConfig(**WIDTH, num_visual_tokens=8)),
-        "mlp": lambda: LinearBridge(LinearConfig(**WIDTH, hidden_width=96)),
-        "wide_qformer": lambda: QFormer(wide_qformer_config(64, 128, num_layers=2, num_query_tokens=8)),
-        "gated": lambda: GatedCrossAttention(GatedCrossAttentionConfig(**gated)),
-        "gated-resampler": lambda: GatedCrossAttention(
-            GatedCrossAttentionConfig(**gated, every=2, num_latents=5, resampler_layers=2)
-        ),
-    }[name]()
-
-
-def open_gates(model: Stage2Model, value: float = 1.0) -> None:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("_gate"):
-                parameter.fill_(value)
 
 
 @pytest.fixture(scope="module", params=["t5", "opt"])
@@ -58,19 +35,10 @@ def frozen(request):
     return model
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=BRIDGES)
 def model(request, frozen):
     """A Stage2Model with this bridge, whose answers depend on the image."""
-    model = Stage2Model(frozen.image_encoder, new_bridge(request.param), frozen.language_model).eval()
-    open_gates(model)
-    with torch.no_grad():
-        if model.bridge.deep_fusion:
-            for block in model.bridge.blocks:
-                block.cross_attention.query.weight.mul_(4)
-                block.cross_attention.output.weight.mul_(20)
-        else:
-            model.bridge.language_projection.weight.mul_(5)
-    return model
+    return build_bridged_model(request.param, frozen)
 
 
 def features(model: Stage2Model) -> torch.Tensor:
@@ -134,6 +102,22 @@ def test_two_streams_take_turns(model):
     first, second = (model.stream(visual_prompt=prompts[i : i + 1], **options) for i in range(2))
     mixed = [(next(first), next(second)) for _ in range(5)]
     assert [list(tokens) for tokens in zip(*mixed, strict=True)] == expected
+
+
+def test_the_hook_of_another_thread_does_nothing_also_while_it_is_removed(model):
+    """torch calls a hook without keywords, if another thread removes it in this moment: the pass goes on."""
+    if not model.bridge.deep_fusion:
+        return
+    language, layers = model.language_model, decoder_layers(model.language_model.model)
+    prompts, text = model.visual_prompt(features(model))[:1], language.prompt_texts([QUESTION])
+    expected = language.first_logits(prompts, text)[0]
+    other = model.visual_prompt(features(model).flip(0))[:1]
+    with ThreadPoolExecutor(1) as thread, language.fused_with(language.image_keys_values(other)):
+        hooks = [id for layer in layers for id in layer._forward_pre_hooks_with_kwargs]
+        assert hooks
+        for layer in layers:
+            layer._forward_pre_hooks_with_kwargs.clear()
+        torch.testing.assert_close(thread.submit(language.first_logits, prompts, text).result()[0], expected)
 
 
 def test_the_chat_works_with_each_bridge(model):
@@ -243,7 +227,7 @@ def test_gated_blocks_work_with_gradient_checkpointing(frozen):
 
 def test_a_new_soft_prompt_gets_the_norm_of_a_word(frozen):
     word = frozen.language_model.model.get_input_embeddings().weight.norm(dim=1).mean()
-    for name in NAMES:
+    for name in BRIDGES:
         model = Stage2Model(frozen.image_encoder, new_bridge(name), frozen.language_model)
         factor = model.match_embeddings()
         norm = model.visual_prompt(features(model)).norm(dim=-1).mean()

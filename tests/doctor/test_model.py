@@ -171,7 +171,7 @@ def test_the_command(healthy, capsys):
         save_file(tensors | {"first_logits": torch.zeros_like(tensors["first_logits"])}, reference)
         assert cli.main(["doctor", str(folder)]) == 2
         captured = capsys.readouterr()
-        assert "first logits are" in captured.out and "1 of 13 checks" in captured.err
+        assert "first logits are" in captured.out and "1 of 14 checks" in captured.err
     finally:
         reference.write_bytes(stored)
 

@@ -384,7 +384,7 @@ def with_text(model: Stage2Model, stage1: Stage1Model) -> Stage2Model:
         for name, tensor in stage1.qformer.state_dict().items()
         if name.startswith(("word_embeddings.", "position_embeddings.")) or ".text_ffn." in name
     }
-    qformer.load_state_dict(text | model.qformer.state_dict())
+    qformer.load_state_dict(model.qformer.state_dict() | text)
     whole = Stage2Model(model.image_encoder, qformer.to(model.qformer.query_tokens.device), model.language_model)
     whole.language_projection.load_state_dict(model.language_projection.state_dict())
     whole.to(model.qformer.query_tokens.device)

@@ -442,6 +442,16 @@ def test_a_question_is_cut_in_training_alone(asked_model):
         model.tokenize_questions([long])
 
 
+def test_another_text_side_replaces_the_one_that_a_model_has(asked_model):
+    model, plain = asked_model
+    other = loud(copy.deepcopy(plain.stage1), seed=9)
+    again = with_text(model, other).qformer.state_dict()
+    first = "layers.0.text_ffn.expand.weight"
+    assert torch.equal(again[first], other.qformer.state_dict()[first])
+    assert not torch.equal(again[first], model.qformer.state_dict()[first])
+    assert torch.equal(again["query_tokens"], model.qformer.query_tokens)
+
+
 def test_a_text_side_that_does_not_fit_is_refused(asked_model):
     plain = asked_model[1]
     other = Stage1Model(replace(plain.stage1.qformer.config, num_layers=4), plain.stage1.config)

@@ -66,7 +66,7 @@ def test_one_step_with_lora_and_a_question_and_the_same_function_after_merging(n
 
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
     before = loss()
     before.backward()
     adapted = {name: p for name, p in model.named_parameters() if "lora" in name}

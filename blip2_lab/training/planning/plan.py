@@ -37,7 +37,15 @@ from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_p
 from blip2_lab.training.recipes import registry, schema
 from blip2_lab.training.recipes.own import EPOCHS
 from blip2_lab.training.recipes.relatives import DESCRIPTIONS
-from blip2_lab.training.recipes.schema import BridgeParts, ImageTextData, MicroPart, Recipe, SceneData, Stage2Parts
+from blip2_lab.training.recipes.schema import (
+    BridgeParts,
+    DialogueData,
+    ImageTextData,
+    MicroPart,
+    Recipe,
+    SceneData,
+    Stage2Parts,
+)
 from blip2_lab.training.run_folder import SHIPPED_RUNS
 
 GIB = 2**30
@@ -283,8 +291,8 @@ def assumptions_of(recipe: Recipe, machine: Machine) -> tuple[str, ...]:
 
 def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
     """The size of the image features on disk, if they are or could be cached (feature_cache.py)."""
-    if model is None or "image encoder" in model.trained:
-        return ()
+    if model is None or "image encoder" in model.trained or isinstance(recipe.data, DialogueData):
+        return ()  # pixels at each step
     config = model.image_encoder.model.config
     size = recipe.data.image_size if isinstance(recipe.data, ImageTextData) else config.image_size
     each = cache_bytes(1, (size // config.patch_size) ** 2 + 1, config.hidden_size)

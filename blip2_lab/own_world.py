@@ -108,5 +108,5 @@ def _what_was_read(of_texts: Recipe, of_pictures: Recipe, runs_dir: Path) -> str
     parts += [f"{len(read.passages)} passages of {of_texts.data.text_file}"] if read.passages else []
     says = f"the language model has read {', '.join(parts)}, and nothing else"
     if read.questions:
-        return f"{says}; it can answer questions of these kinds"
+        return f"{says}; it has learned to answer questions of these kinds from a caption in place of the picture"
     return f"{says}; it can write captions, but it has never read a question, so it cannot be expected to answer one"

@@ -8,6 +8,7 @@ from tests.test_cli import complaint, run
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_smallest_comparison(capsys, tmp_path):
     command = ("compare", "bridges", "--smallest", "--quiet", "--runs", str(tmp_path / "runs"))
     command += ("--out", str(tmp_path / "docs" / "bridges"))

@@ -620,7 +620,7 @@ def _data_composites(args: argparse.Namespace) -> None:
 def _write_composites(cutouts: str, scenes: int, out: Path, *options) -> Path:
     """Write scenes of cut-outs, and say which cut-outs are left out. `options`: further ones of `Composites`."""
     from blip2_lab.data.composites import Composites, write
-    from blip2_lab.data.mixture import SHOWN
+    from blip2_lab.data.left_out import SHOWN
 
     composites = Composites(cutouts, *options)
     for one in composites.left_out[:SHOWN]:

@@ -342,7 +342,7 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--book", "5", "--out", str(out))
     assert code == 0 and err == "asking\n"
     assert printed == "a table of 7 scenes\n"
-    expected = {"is it the model": True, "scenes": 7, "split": "near", "seed": 5, "num_beams": 1}
+    expected = {"is it the model": True, "scenes": 7, "split": "near", "seed": 5, "num_beams": 1, "calibration": None}
     assert json.loads(out.read_text()) == expected
 
 
@@ -371,7 +371,9 @@ def test_evaluate_on_a_wrong_place_is_told_before_a_model_is_loaded(capsys, no_m
 def test_grounding_uses_the_given_book(capsys, model, monkeypatch, tmp_path):
     from blip2_lab.interpret import grounding, query_probes
     from blip2_lab.interpret import report as findings
+    from blip2_lab.models.bridges import QFormerBridge
 
+    model.bridge = QFormerBridge.__new__(QFormerBridge)  # has queries to probe
     seen = []
     for module, name in ((grounding, "evaluate_grounding"), (query_probes, "evaluate_queries")):
         monkeypatch.setattr(module, name, lambda model, **options: (seen.append(options), {})[1])

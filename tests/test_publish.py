@@ -128,7 +128,13 @@ def test_measurements_of_evaluate_on_go_into_the_card_without_the_place(finished
     gain = {"accuracy": {"value": 0.2, "low": 0.1, "high": 0.3}}
     questions = {"questions": 10, "vqa_accuracy": 0, "exact": 10, "gain": gain, "majority": one | {"answer": "yes"}}
     questions |= dict.fromkeys(("picture", "no_picture", "shuffled_picture"), one)
-    report = {"place": "/home/me/private-pictures", "read": "10 pictures", "questions": questions, "notes": []}
+    report = {
+        "place": "/home/me/private-pictures",
+        "read": "10 pictures",
+        "questions": questions,
+        "notes": [],
+        "conclusions": [],
+    }
     card = publish.model_card(publish.open_run(finished), "me/zoo", evaluation=report)
     assert "0.500 (0.400–0.600)" in card and "+0.200 (+0.100 to +0.300)" in card and "private" not in card
 

@@ -34,9 +34,9 @@ def test_recipes_without_needs_are_ready():
 
 
 def test_a_recipe_waits_for_running_recipes_that_it_needs():
-    assert pipeline.ready(parts("stage1", "stage2"), parts("vit", "t5")) == []
-    assert pipeline.ready(parts("stage1", "stage2"), parts("t5")) == parts("stage1")
-    assert pipeline.ready(parts("stage2", "retrieval"), parts("t5")) == parts("retrieval")
+    assert pipeline.ready(parts("stage1", "stage2"), parts("vit", "flan-t5")) == []
+    assert pipeline.ready(parts("stage1", "stage2"), parts("flan-t5")) == parts("stage1")
+    assert pipeline.ready(parts("stage2", "retrieval"), parts("flan-t5")) == parts("retrieval")
 
 
 def test_needs_outside_the_sequence_are_not_waited_for():

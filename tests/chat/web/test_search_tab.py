@@ -6,6 +6,7 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from blip2_lab.chat.web import line  # noqa: E402
 from blip2_lab.chat.web.components import GALLERY  # noqa: E402
 from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
@@ -46,4 +47,5 @@ def test_a_retrieval_model_gets_a_page_of_its_own(tiny_model):
     assert any(getattr(block, "elem_id", None) == "found" for block in page.blocks.values())
     assert page.analytics_enabled is False and page._queue.max_size == 32
     found = [fn for fn in page.fns.values() if fn.api_name == "search"]
-    assert [(fn.concurrency_id, fn.concurrency_limit) for fn in found] == [("model", 1)]
+    assert [(fn.concurrency_id, fn.concurrency_limit) for fn in found] == [(line.MODEL, line.AT_ONCE)]
+    assert "search" not in line.TOGETHER, "so that it runs alone"

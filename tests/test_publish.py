@@ -126,7 +126,14 @@ def test_retrieval_stands_beside_chance_and_nothing_is_said_without_a_measuremen
 def test_measurements_of_evaluate_on_go_into_the_card_without_the_place(finished):
     one = {"accuracy": 0.5, "low": 0.4, "high": 0.6}
     gain = {"accuracy": {"value": 0.2, "low": 0.1, "high": 0.3}}
-    questions = {"questions": 10, "vqa_accuracy": 0, "exact": 10, "gain": gain, "majority": one | {"answer": "yes"}}
+    questions = {
+        "questions": 10,
+        "vqa_accuracy": 0,
+        "exact": 10,
+        "beginnings": {},
+        "gain": gain,
+        "majority": one | {"answer": "yes"},
+    }
     questions |= dict.fromkeys(("picture", "no_picture", "shuffled_picture"), one)
     report = {
         "place": "/home/me/private-pictures",

@@ -171,6 +171,7 @@ def test_more_codes_lose_less_than_few(tmp_path):
     assert all(0 <= row[name] <= 1 for row in rows for name in ("kind", "color", "size"))
 
 
+@pytest.mark.slow
 def test_a_soak_sees_right_crossed_and_refused_answers(tiny_model):
     pytest.importorskip("gradio")
     from benchmarks import soak

@@ -28,6 +28,7 @@ def test_import_is_quick_and_brings_nothing_heavy():
 
 
 @pytest.mark.parametrize("was_on", [True, False])
+@pytest.mark.slow
 def test_loading_leaves_the_garbage_collector_as_it_was(was_on):
     code = (
         f"import gc, blip2_lab; ({was_on} or gc.disable()); meanwhile = []\n"

@@ -94,6 +94,7 @@ def test_from_a_folder_to_an_answer_and_a_search_hit(train, capsys, pictures, tm
     assert code == 2 and 'do not know the word "boat"' in err
 
 
+@pytest.mark.slow
 def test_a_stopped_world_resumes_each_part_and_ends_in_the_same_weights(train, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 

@@ -82,6 +82,7 @@ def test_there_are_photographs_to_measure_with():
     assert all(len(images) == 2 and images[0].mode == "RGB" for images in found.values())
 
 
+@pytest.mark.slow
 def test_the_shipped_drawn_world_tells_drawings_from_photographs():
     pytest.importorskip("skimage", reason="the sample photographs come with the extra 'evaluate'")
     world = out_of_distribution.load("micro")

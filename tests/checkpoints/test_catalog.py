@@ -53,6 +53,7 @@ def test_the_table_has_the_parameters_of_the_released_models():
     assert counts["opt-2.7b"] == 3_744_679_936 and counts["opt-6.7b"] == 7_752_738_304
 
 
+@pytest.mark.slow
 def test_every_key_of_transformers_layout_is_accounted_for(built):
     """transformers' own class, built on the meta device, has the keys that our names turn into, in the same shapes."""
     from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval

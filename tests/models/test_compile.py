@@ -66,6 +66,7 @@ def case(request):
     return language, backend, *before
 
 
+@pytest.mark.slow
 def test_the_same_ids_by_compiled_steps(case):
     language, backend, expected, _ = case
     backend.runs = 0

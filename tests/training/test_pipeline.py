@@ -56,6 +56,7 @@ def test_default_number_of_jobs(monkeypatch, processes, gpu, threads, jobs):
 # --------------------------------------------------------------------------------------------------- in processes
 
 
+@pytest.mark.slow
 def test_two_recipes_are_trained_and_lines_have_their_names(tmp_path, capfd):
     pipeline.run([bert("one", 1), bert("two", 1)], tmp_path, jobs=2)
     for name in ("one", "two"):
@@ -65,6 +66,7 @@ def test_two_recipes_are_trained_and_lines_have_their_names(tmp_path, capfd):
     assert any(line.startswith("one: step 1/1") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_fails_stops_the_others_and_its_error_is_raised(tmp_path):
     orphan = replace(get("micro-stage2"), name="orphan")
     with pytest.raises(ValueError, match="orphan needs micro-vit") as error:

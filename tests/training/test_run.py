@@ -325,6 +325,7 @@ def without_dropout(start: Path, copy: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_splits_of_a_step_give_the_same_losses(tmp_path, start, monday, monkeypatch):
     """One process, two passes, two processes: the same pictures, crops, captions and splits of captions."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")

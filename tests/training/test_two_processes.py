@@ -223,6 +223,7 @@ def two(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.slow
 def test_two_processes_equal_one(two, reference, name):
     assert_same_training(two / name, reference / "stage1")
     (norm,) = (r["evaluation"]["norm"] for r in read_log(two / name) if "evaluation" in r)
@@ -284,6 +285,7 @@ def test_four_processes_equal_one(tmp_path, reference):
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 4}, {"accumulate": 2, "checkpoint_layers": True}])
+@pytest.mark.slow
 def test_accumulated_passes_equal_the_whole_batch(reference, tmp_path, changes):
     optim = replace(OPTIM, **changes)
     quietly(TinyStage1Task(optim), optim, tmp_path)

@@ -125,6 +125,7 @@ def test_programs_get_both_answers_over_http(address, models):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt install chromium")
 @pytest.mark.parametrize(("width", "height", "mode"), [(390, 844, "dark"), (1280, 900, "light")])
+@pytest.mark.slow
 def test_both_answers_stand_beside_each_other_on_every_screen(address, width, height, mode):
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with playwright.sync_playwright() as started:

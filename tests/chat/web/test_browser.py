@@ -20,7 +20,10 @@ from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt install chromium"),
+]
 PATIENCE = 60_000  #: milliseconds; the machine may be busy
 
 

@@ -173,6 +173,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a100-stage1", "a100-stage2"])
+@pytest.mark.slow
 def test_one_a100_finishes_in_less_than_a_day(name):
     plan = planner.plan(get(name))
     assert plan.machine == planner.A100 and plan.gpus == 1
@@ -233,6 +234,7 @@ def test_prediction_and_measurement(quick, tmp_path):
     assert "the run took" in planner.plan_table(plan)
 
 
+@pytest.mark.slow
 def test_the_shipped_runs_are_within_a_factor_of_three(tmp_path):
     """One assumed utilization for very different models: the ratio says how wrong it is."""
     for name in ("micro-stage1", "micro-stage2", "micro-bert"):
@@ -242,6 +244,7 @@ def test_the_shipped_runs_are_within_a_factor_of_three(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - EPOCHS.keys()))
+@pytest.mark.slow
 def test_every_recipe_has_a_plan(name, quick, tmp_path, monkeypatch):
     if name in (*MICRO_PARTS, "laptop-vit", "laptop-t5", "laptop-bert"):
         monkeypatch.setattr(planner, "pretraining_work", lambda recipe: ({recipe.task: 1000}, Work(1e6, 1e3)))
@@ -254,6 +257,7 @@ def test_every_recipe_has_a_plan(name, quick, tmp_path, monkeypatch):
     assert json.loads(json.dumps(planner.to_json(plan)))["recipe"] == name
 
 
+@pytest.mark.slow
 def test_a_model_pretrained_here_is_counted_on_real_batches(tmp_path):
     plan = planner.plan(override(get("micro-bert"), "optim.steps=8"), runs_dir=tmp_path)
     tokens = plan.flops_per_example["bert"] / (6 * plan.parameters["bert"])  # 6 FLOPs a parameter and token

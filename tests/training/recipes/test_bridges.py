@@ -44,6 +44,7 @@ def test_they_differ_from_stage_2_in_nothing_but_the_bridge():
 
 
 @pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.slow
 def test_a_handful_of_steps(parts, name):  # noqa: F811
     for language in ("micro-t5", "micro-opt"):
         chosen = recipe(name, f"model.language_model={language}", *SIZES.get(name, ()))

@@ -49,7 +49,7 @@ class _Question:
     decoding: Decoding
     seed: int | None
     out: SimpleQueue = field(default_factory=SimpleQueue)
-    gone: bool = False  # nobody wants the answer any more
+    gone: bool = False  # its visitor has left
     sent: int = 0  # tokens, not sent again when the answer is computed again
 
 
@@ -158,7 +158,7 @@ class Batcher:
                 question.out.put(error)
 
     def _answer_all(self, batches: list[_Batch]) -> None:
-        """Until nobody waits any more. `batches`: those that take turns, changed in place."""
+        """Run until no question waits. `batches`: those that take turns, changed in place."""
         while True:
             with self._lock:
                 self._line = [question for question in self._line if not question.gone]

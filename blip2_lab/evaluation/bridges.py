@@ -378,7 +378,7 @@ def answer_cost(
 
 
 def own_clock(device: torch.device) -> Callable[[], float]:
-    """Seconds: on one thread of a CPU those of this process alone, whoever shares the core; else those on the wall."""
+    """Seconds: the processor time of this process on one thread of a CPU, else the time of the clock."""
     if device.type == "cpu":
         return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 

@@ -352,7 +352,7 @@ def _check_lora(recipe: Recipe) -> None:
         raise ValueError(f"{recipe.name} has no language model: lora.targets=qformer")
     if isinstance(parts, Stage2Parts) and not parts.pretrained and targets != "language_model":
         raise ValueError(
-            "a Q-Former that starts from BERT has cross-attention that never learned, which LoRA would keep: "
+            "a Q-Former that starts from BERT has untrained cross-attention, which LoRA would freeze: "
             "lora.targets=language_model, or model.pretrained=true"
         )
     if isinstance(parts, BridgeParts) and parts.train_language_model:

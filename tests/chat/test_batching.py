@@ -80,7 +80,7 @@ def begun(stream):
 
 
 def has_ended(batcher: Batcher) -> bool:
-    """Does its thread end when nobody waits?"""
+    """Does its thread end when no question waits?"""
     if (worker := batcher._worker) is not None:
         worker.join(timeout=60)
     return batcher._worker is None
@@ -163,7 +163,7 @@ def test_who_goes_away_is_dropped_and_the_others_are_not(tiny_model, monkeypatch
     staying = begun(batcher.stream(picture, *asked))
     leaving.close()
     assert len(words(staying)) == 59
-    assert has_ended(batcher) and len(rows) < 120 + 60 + 4, "nobody computes an answer that nobody wants"
+    assert has_ended(batcher) and len(rows) < 120 + 60 + 4, "an answer is not computed after its visitor has left"
 
 
 def test_a_short_question_does_not_wait_for_a_long_answer(tiny_model):
@@ -197,7 +197,7 @@ def test_a_fault_of_the_worker_is_told_and_the_next_question_is_served(tiny_mode
     assert list(batcher.stream(picture, "what is it?", decoding, None))
 
 
-def test_sampling_with_a_seed_repeats_itself_whoever_else_samples(tiny_model):
+def test_sampling_with_a_seed_repeats_itself_beside_other_visitors(tiny_model):
     encoded = ImageCache(tiny_model).encode(draw(sample_scene(0, 0), 48))
     batcher, decoding = Batcher(tiny_model.language_model), Decoding(do_sample=True, max_new_tokens=12)
 
@@ -212,4 +212,4 @@ def test_sampling_with_a_seed_repeats_itself_whoever_else_samples(tiny_model):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     ask(1)
-    assert torch.equal(before, torch.random.get_rng_state()), "torch's own generator is nobody's"
+    assert torch.equal(before, torch.random.get_rng_state()), "torch's global generator is not used"

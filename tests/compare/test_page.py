@@ -119,7 +119,7 @@ def test_a_paired_interval_of_ratios_by_hand():
     assert (low, high) == pytest.approx((-0.25 + 0.25 * 0.025, -0.25 * 0.025))
 
 
-def test_the_page_says_who_is_best_whoever_it_is(compared):
+def test_the_page_names_the_best_bridge(compared):
     options, results, lines = compared
     text = measured(list(lines.values()), options, results, "bridges")
     best = "Best at zero-shot questions: **linear, all features**"  # the one trained on dialogues does not count

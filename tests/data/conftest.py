@@ -1,10 +1,21 @@
 """Fixtures of the readers' tests."""
 
 import pytest
+from PIL import Image
 
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.shards import pack
 from tests.tiny import encoded
+
+
+@pytest.fixture
+def six_pictures(tmp_path):
+    """A folder of six pictures with a caption each."""
+    (tmp_path / "own").mkdir()
+    for number in range(6):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
+        (tmp_path / "own" / f"{number}.txt").write_text(f"picture {number}")
+    return tmp_path / "own"
 
 
 @pytest.fixture

@@ -20,15 +20,6 @@ from tests.data.test_mixture import FakeStream
 from tests.tiny import listed_pictures
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "own").mkdir()
-    for number in range(6):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
-        (tmp_path / "own" / f"{number}.txt").write_text(f"picture {number}")
-    return tmp_path / "own"
-
-
 def broken(cause: str = "missing file") -> BrokenSample:
     return BrokenSample(cause, "it is gone")
 
@@ -70,20 +61,20 @@ def test_the_limit_of_a_stream_is_a_share_of_the_examples_seen():
     skips.add("and another", broken())
 
 
-def test_check_sources_opens_every_image(folder, tmp_path):
-    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:50])
-    (folder / "4.txt").unlink()
-    *lines, report = check_sources(open_sources(folder))
+def test_check_sources_opens_every_image(six_pictures, tmp_path):
+    (six_pictures / "3.png").write_bytes((six_pictures / "3.png").read_bytes()[:50])
+    (six_pictures / "4.txt").unlink()
+    *lines, report = check_sources(open_sources(six_pictures))
     assert len(lines) == 2 and "4.png" in lines[0] and "3.png" in lines[1]
-    assert report.startswith(f"{folder}: 4 pictures; skipped 2:") and "1 empty caption" in report
+    assert report.startswith(f"{six_pictures}: 4 pictures; skipped 2:") and "1 empty caption" in report
 
 
-def test_a_check_names_everything_and_its_file_has_all(folder, monkeypatch):
+def test_a_check_names_everything_and_its_file_has_all(six_pictures, monkeypatch):
     rows = [f"gone{n}.png,x" for n in range(30)] + ["0.png,a boat", "1.png,"]
-    (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    (six_pictures / "captions.csv").write_text("\n".join(["file,caption", *rows]))
     monkeypatch.setattr("blip2_lab.data.left_out.SHOWN", 10)
     out = io.StringIO()
-    sources, _ = find_sources(folder)
+    sources, _ = find_sources(six_pictures)
     lines = list(check_sources(sources, out))
     assert sum(line.startswith("missing file: ") for line in lines) == 11 and "missing file: 20 more" in lines
     assert "--out FILE writes all" in "".join(check_sources(sources))
@@ -97,13 +88,15 @@ def test_a_check_names_everything_and_its_file_has_all(folder, monkeypatch):
         "picture without a row": 4,
         "text file beside a table": 6,
     }
-    assert all(one["source"] == str(folder) and one["message"] for one in found)
-    assert lines[-1].startswith(f"{folder}: 1 pictures; skipped 31: 30 missing file, 1 empty caption; not listed 10: ")
+    assert all(one["source"] == str(six_pictures) and one["message"] for one in found)
+    assert lines[-1].startswith(
+        f"{six_pictures}: 1 pictures; skipped 31: 30 missing file, 1 empty caption; not listed 10: "
+    )
 
 
-def test_a_check_of_a_source_without_a_usable_picture_names_all_and_fails(folder):
-    (folder / "captions.csv").write_text("file,caption\nx.png,a\ny.png,b\n")
-    sources, _ = find_sources(folder)
+def test_a_check_of_a_source_without_a_usable_picture_names_all_and_fails(six_pictures):
+    (six_pictures / "captions.csv").write_text("file,caption\nx.png,a\ny.png,b\n")
+    sources, _ = find_sources(six_pictures)
     lines = []
     with pytest.raises(ValueError, match="there is no picture with a text that can be used"):
         lines.extend(check_sources(sources))
@@ -114,10 +107,10 @@ def test_a_check_of_a_source_without_a_usable_picture_names_all_and_fails(folder
     assert sum("there is no file" in line for line in lines) == 2
 
 
-def test_a_check_notes_copies_and_long_captions(folder):
-    (folder / "1.png").write_bytes((folder / "0.png").read_bytes())
-    (folder / "2.txt").write_text("word " * 40)
-    *notes, _ = check_sources(open_sources(folder))
+def test_a_check_notes_copies_and_long_captions(six_pictures):
+    (six_pictures / "1.png").write_bytes((six_pictures / "0.png").read_bytes())
+    (six_pictures / "2.txt").write_text("word " * 40)
+    *notes, _ = check_sources(open_sources(six_pictures))
     assert len(notes) == 2 and "1 pictures are copies of others (1.png of 0.png)" in notes[0]
     assert "1 pictures have a caption of more than 32 words (2.png)" in notes[1]
 

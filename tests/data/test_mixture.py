@@ -5,7 +5,6 @@ import time
 from collections import Counter
 
 import pytest
-from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import ImageTextList, Record
@@ -40,17 +39,8 @@ class FakeStream(ShardStream):
 # -------------------------------------------------------------------------------------------------------------- opening
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "own").mkdir()
-    for number in range(6):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
-        (tmp_path / "own" / f"{number}.txt").write_text(f"picture {number}")
-    return tmp_path / "own"
-
-
-def test_the_kind_of_source_is_detected(folder, tmp_path):
-    (source,) = open_sources(folder).sources
+def test_the_kind_of_source_is_detected(six_pictures, tmp_path):
+    (source,) = open_sources(six_pictures).sources
     assert isinstance(source, ImageTextList) and len(source) == 6
     pack(source, tmp_path / "shards", per_shard=4)
     for place in (tmp_path / "shards", str(tmp_path / "shards" / "*.tar")):
@@ -63,7 +53,7 @@ def test_the_kind_of_source_is_detected(folder, tmp_path):
     assert isinstance(stream, ShardStream) and stream.urls[3] == "https://example.org/03.tar"
 
 
-def test_a_list_of_sources_with_weights(folder, tmp_path):
+def test_a_list_of_sources_with_weights(six_pictures, tmp_path):
     (tmp_path / "captions.json").write_text(
         json.dumps({"images": [{"id": 1, "file_name": "0.png"}], "annotations": [{"image_id": 1, "caption": "zero"}]})
     )

@@ -11,22 +11,6 @@ display = pytest.importorskip("IPython.display", reason="no IPython: pip install
 
 
 @pytest.fixture
-def screen(monkeypatch):
-    shown = []
-
-    class Handle:
-        def update(self, thing):
-            shown.append(thing)
-
-    def show(thing, display_id=False):
-        shown.append(thing)
-        return Handle()
-
-    monkeypatch.setattr(display, "display", show)
-    return shown
-
-
-@pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still until the test moves it."""
     now = [100.0]

@@ -14,23 +14,6 @@ display = pytest.importorskip("IPython.display", reason="no IPython: pip install
 ipywidgets = pytest.importorskip("ipywidgets", reason="no ipywidgets: pip install 'blip2-lab[teach]'")
 
 
-@pytest.fixture
-def screen(monkeypatch):
-    """What is displayed, in order, first shown and then updated."""
-    shown = []
-
-    class Handle:
-        def update(self, thing):
-            shown.append(thing)
-
-    def show(thing, display_id=False):
-        shown.append(thing)
-        return Handle()
-
-    monkeypatch.setattr(display, "display", show)
-    return shown
-
-
 @pytest.mark.parametrize("objective", widgets.OBJECTIVES)
 def test_the_table_is_the_mask(objective):
     import torch

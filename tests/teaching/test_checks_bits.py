@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from blip2_lab.teaching import checks, int8_by_hand, nf4_by_hand
-from blip2_lab.teaching.checks.check import FAILED
+from blip2_lab.teaching import int8_by_hand, nf4_by_hand
+from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
 
 absmax, product, mixed = int8_by_hand.absmax_quantize, int8_by_hand.int8_linear, int8_by_hand.mixed_linear
 blocks, bits = nf4_by_hand.quantize_blocks, nf4_by_hand.bits_per_weight
@@ -176,17 +176,15 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "answer"), RIGHT)
 def test_a_right_answer_passes_in_any_style(name, answer):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.passed, verdict
+    assert_passes(name, answer)
 
 
 @pytest.mark.parametrize(("name", "answer", "word"), WRONG)
 def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.status == FAILED, verdict
-    assert word in verdict.message, verdict
+    assert_fails(name, answer, word)
 
 
 def test_there_are_enough_of_both():
-    for name in ("absmax_quantize", "int8_linear", "mixed_linear", "quantize_blocks", "bits_per_weight"):
-        assert sum(row[0] == name for row in RIGHT) >= 6 and sum(row[0] == name for row in WRONG) >= 8, name
+    assert_enough(
+        ("absmax_quantize", "int8_linear", "mixed_linear", "quantize_blocks", "bits_per_weight"), RIGHT, WRONG
+    )

@@ -10,9 +10,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from blip2_lab.evaluation.metrics import exact_match
-from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import FAILED
 from blip2_lab.teaching.checks.failures import interleave, share_copied, sort_errors, sum_words
+from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
 
 # --- Right ----------------------------------------------------------------------------------------------------------
 
@@ -203,17 +202,13 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "answer"), RIGHT)
 def test_a_right_answer_passes_in_any_style(name, answer):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.passed, verdict
+    assert_passes(name, answer)
 
 
 @pytest.mark.parametrize(("name", "answer", "word"), WRONG)
 def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.status == FAILED, verdict
-    assert word in verdict.message, verdict
+    assert_fails(name, answer, word)
 
 
 def test_there_are_enough_of_both():
-    for name in ("interleave_pictures", "copied_answers", "word_sums", "first_broken_link"):
-        assert sum(row[0] == name for row in RIGHT) >= 6 and sum(row[0] == name for row in WRONG) >= 8, name
+    assert_enough(("interleave_pictures", "copied_answers", "word_sums", "first_broken_link"), RIGHT, WRONG)

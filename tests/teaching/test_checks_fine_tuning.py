@@ -11,9 +11,8 @@ import torch
 
 from blip2_lab.evaluation.metrics import hits_at
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import FAILED
 from blip2_lab.teaching.checks.fine_tuning import choose_step, hold_out, query_outputs_for
+from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
 
 # --- Right ----------------------------------------------------------------------------------------------------------
 
@@ -213,17 +212,13 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "answer"), RIGHT)
 def test_a_right_answer_passes_in_any_style(name, answer):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.passed, verdict
+    assert_passes(name, answer)
 
 
 @pytest.mark.parametrize(("name", "answer", "word"), WRONG)
 def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.status == FAILED, verdict
-    assert word in verdict.message, verdict
+    assert_fails(name, answer, word)
 
 
 def test_there_are_enough_of_both():
-    for name in ("hold_out_pictures", "best_step", "condition_on_question", "recall_hits"):
-        assert sum(row[0] == name for row in RIGHT) >= 6 and sum(row[0] == name for row in WRONG) >= 8, name
+    assert_enough(("hold_out_pictures", "best_step", "condition_on_question", "recall_hits"), RIGHT, WRONG)

@@ -16,6 +16,7 @@ from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import BROKEN, FAILED
+from tests.teaching.verdicts import assert_fails, assert_passes
 
 S = {name: check.solution for name, check in vars(checks).items() if hasattr(check, "solution")}
 
@@ -240,15 +241,12 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "answer"), RIGHT)
 def test_a_right_answer_passes_in_any_style(name, answer):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.passed, verdict
+    assert_passes(name, answer)
 
 
 @pytest.mark.parametrize(("name", "answer", "word"), WRONG)
 def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    verdict = getattr(checks, name)(answer)
-    assert verdict.status == FAILED, verdict
-    assert word in verdict.message, verdict
+    assert_fails(name, answer, word)
 
 
 NONSENSE = [

@@ -274,7 +274,7 @@ def test_lora_is_a_setting_of_the_tasks_that_start_from_a_trained_model():
     "name,changes,says",
     [
         ("micro-retrieval", ["lora.targets=language_model"], "has no language model: lora.targets=qformer"),
-        ("micro-stage2", ["model.pretrained=false"], "cross-attention that never learned"),
+        ("micro-stage2", ["model.pretrained=false"], "has untrained cross-attention"),
         ("micro-linear", [], "a new bridge has learned nothing"),
         ("micro-stage2", ["optim.shard=true"], "saves no memory"),
     ],

@@ -152,7 +152,7 @@ class App:
         self.model = model
         self.batcher = Batcher(model.language_model, at_once)
         self.method = method or word_origin.quick_method(model)  # shows where a word came from
-        self.image_cache = ImageCache(model, capacity=2 * VISITORS)  # nobody's picture is read again for a question
+        self.image_cache = ImageCache(model, capacity=2 * VISITORS)  # a question does not encode its picture again
         self.familiar = familiar
         self.calibration = calibration
 

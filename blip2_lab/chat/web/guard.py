@@ -51,7 +51,7 @@ UPLOAD_AGE = 3600  #: seconds; for visitors who leave no sign when they go
 UPLOAD_TIME = 300  #: seconds one upload may take
 UPLOADS_AT_ONCE = 64
 WAITING = 8  #: requests of one session in gradio's queue
-UNREAD_TIME = 15.0  #: seconds a request stays in the queue while nobody listens for its answer; a busy machine is slow
+UNREAD_TIME = 15.0  #: seconds a request waits for a client that reads its answer; long, for busy machines
 
 API = "/gradio_api"
 EVENTS = tuple(f"{API}/{name}" for name in ("queue/join", "call/", "run/", "api/"))  #: what starts a handler

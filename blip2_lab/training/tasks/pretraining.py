@@ -270,7 +270,7 @@ class T5Task(TextTask):
         }
 
     def compute_losses(self, batch: list[dict]) -> dict[str, Tensor]:
-        """The mean over all target tokens, whatever part they are in, those of an answer of n tokens weighted by
+        """The mean over the target tokens of all parts. A token of an answer of n tokens has the weight
         1/sqrt(n): unweighted, the captions' many tokens leave little to the answers of one word."""
         sums, weights = zip(*(self.loss(**part) for part in batch), strict=True)
         return {"total": sum(sums) / sum(weights)}

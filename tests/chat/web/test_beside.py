@@ -94,7 +94,7 @@ def test_what_one_refuses_stands_in_its_column(models, warnings, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "picture", "said"), [("", PICTURE, "no question yet"), ("what?", None, "no picture yet")]
 )
-def test_what_nobody_can_be_asked_is_one_warning(models, warnings, text, picture, said):
+def test_what_cannot_be_asked_is_one_warning(models, warnings, text, picture, said):
     ((box, table, talk),) = Beside(models).ask_both(text, picture, Talk(), 0, *CONTROLS)
     assert box == text and talk == Talk() and said in warnings[0] and len(warnings) == 1
     assert table == beside_page.NOTHING_ASKED

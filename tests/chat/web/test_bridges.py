@@ -52,7 +52,7 @@ def test_the_command_serves_a_saved_bridge(tiny_model, bridge, tmp_path, monkeyp
     blip2_lab.save(build_bridged_model(bridge, tiny_model), tmp_path / "model")
     pages: list[gr.Blocks] = []
     monkeypatch.setattr(guard, "UNREAD_TIME", 300)  # on a busy machine a client may begin to listen late
-    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: pages.append(page))  # nobody waits for Ctrl+C
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda page: pages.append(page))  # does not wait for Ctrl+C
     monkeypatch.setattr(sys, "argv", ["app.py", "--model", str(tmp_path / "model")])
     start.main()
     try:

@@ -205,6 +205,9 @@ WRONG = [
     ("recall_hits", lambda s, r, k: r.gather(1, s.topk(k, largest=False).indices).any(1), "lowest"),
     ("recall_hits", lambda s, r, k: hits_at(s, r, k).long(), "dtype"),
     ("recall_hits", lambda s, r, k: (s * r).max(1).values >= s.topk(k).values[:, -1], "tie"),
+    ("recall_hits", lambda s, r, k: r.gather(1, s.topk(k).indices).any(1), "tie"),
+    ("recall_hits", lambda s, r, k: torch.tensor([bool(r[i][o[:k]].any()) for i, o in enumerate(
+        s.argsort(1, descending=True, stable=True))]), "tie"),
     ("recall_hits", lambda s, r, k: hits_at(s, ~r, k), "Row"),
     ("recall_hits", lambda s, r, k: hits_at(s, r, k).any(), "number"),
 ]  # fmt: skip

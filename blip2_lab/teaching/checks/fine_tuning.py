@@ -499,6 +499,12 @@ recall_hits = Check(
         "A tie with a wrong column counts as a hit: then a model that gives every pair the same score finds all.": (
             _ties_hit
         ),
+        "Equal scores are ranked by the order of their columns, as `argsort` does. A tie with a wrong column is no hit.": (
+            _of_order(lambda ordered, right, k: ordered[:, :k].any(1))
+        ),
+        "Equal scores are ranked as `topk` happens to do it. A tie with a wrong column is no hit.": (
+            lambda s, r, k: r.gather(1, s.topk(k).indices).any(1)
+        ),
         "One place too many: among the best `k` means that fewer than `k` wrong ones are above it.": _one_too_many,
         "One place too few.": lambda s, r, k: metrics.hits_at(s, r, k - 1) if k > 1 else torch.zeros(len(s)).bool(),
         "The lowest scores are taken as the best.": lambda s, r, k: metrics.hits_at(-s, r, k),

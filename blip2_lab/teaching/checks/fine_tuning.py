@@ -499,7 +499,7 @@ recall_hits = Check(
         "A tie with a wrong column counts as a hit: then a model that gives every pair the same score finds all.": (
             _ties_hit
         ),
-        "Equal scores are ranked by the order of their columns, as `argsort` does. A tie with a wrong column is no hit.": (
+        "Equal scores are ranked by the order of their columns. A tie with a wrong column is no hit.": (
             _of_order(lambda ordered, right, k: ordered[:, :k].any(1))
         ),
         "Equal scores are ranked as `topk` happens to do it. A tie with a wrong column is no hit.": (

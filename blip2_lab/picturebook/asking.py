@@ -41,7 +41,8 @@ IRREGULAR = {
     "sheep": "sheep", "aircraft": "aircraft", "goldfish": "goldfish", "grass": "grass", "sky": "sky", "food": "food",
     "means of transport": "means of transport", "winter": "winter", "lightning": "lightning", "knife": "knives",
     "shelf": "shelves", "leaf": "leaves", "goose": "geese", "tooth": "teeth", "wolf": "wolves", "deer": "deer",
-    "moose": "moose", "bison": "bison", "loaf": "loaves", "scarf": "scarves",
+    "moose": "moose", "bison": "bison", "loaf": "loaves", "scarf": "scarves", "snowman": "snowmen", "dice": "dice",
+    "tomato": "tomatoes", "potato": "potatoes", "volcano": "volcanoes",
 }  # fmt: skip
 MASS = frozenset(  # said without an article
     """grass water sand waves ice winter asphalt rocks peaks cliffs sunshine sunlight daylight clouds stars moonlight

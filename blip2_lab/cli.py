@@ -28,6 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads.wait_passively()
     if hasattr(sys.stdout, "reconfigure"):  # a file's name may not be UTF-8, and a terminal may know ASCII only
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _run(argv)
+    except BrokenPipeError:  # `blip2-lab recipes | head` closes the pipe early
+        sys.stderr.close()
+        return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
     commands = parser()
     args, rest = commands.parse_known_args(argv)
     if rest and args.command != "app":
@@ -38,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nblip2-lab: {args.interrupted}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `blip2-lab recipes | head` closes the pipe early
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:
+        raise
     except Exception as error:
         sentence = console.explain(error)
         if args.traceback or sentence is None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,17 @@ def test_constraints_pin_every_direct_dependency_and_name_no_index():
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "only name==version lines"
     direct = names(PROJECT["dependencies"]).union(*map(names, PROJECT["optional-dependencies"].values()))
     assert direct - {"blip2-lab"} <= names(lines)
+
+
+def test_constraints_run_on_the_oldest_python():
+    """One that does not sends pip through every older version of everything, without end."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    installed = {d.name.lower().replace("_", "-"): d for d in metadata.distributions()}
+    needs = {n: installed[n].metadata["Requires-Python"] or "" for n in names(pinned) & installed.keys()}
+    SpecifierSet = pytest.importorskip("packaging.specifiers").SpecifierSet  # pytest brings it
+    assert len(needs) > 20
+    assert {n: need for n, need in needs.items() if not SpecifierSet(need).contains(oldest)} == {}
 
 
 def test_environment_yml_lists_nothing_of_its_own():

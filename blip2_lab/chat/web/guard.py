@@ -347,19 +347,17 @@ class Guard:
         tries = self.logins.of(address_of(scope))
         if tries.waiting >= 3:
             return await refused(429, TOO_MANY_TRIES)(scope, receive, send)
-        found: list[int] = []
 
-        async def listening(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                found.append(message["status"])
+        async def judging(message: Message) -> None:
+            if message["type"] == "http.response.start":  # before it is sent: its reader may try again at once
+                self.logins.judge(tries, right=message["status"] == 200)
             await send(message)
 
         tries.waiting += 1
         try:
             async with tries.turn:
                 await asyncio.sleep(max(0.0, tries.next - time.monotonic()))
-                await self.app(scope, replayed(body, receive), listening)
-                self.logins.judge(tries, right=found == [200])
+                await self.app(scope, replayed(body, receive), judging)
         finally:
             tries.waiting -= 1
 

@@ -210,7 +210,8 @@ def spawn(world: int, folder: Path, work: Callable[[Path], None]) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_rank, args=(world, port, str(folder), work), nprocs=world)
+    mp.set_forkserver_preload([__name__])  # one import for all processes
+    mp.start_processes(run_rank, args=(world, port, str(folder), work), nprocs=world, start_method="forkserver")
     return folder
 
 

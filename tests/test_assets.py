@@ -133,7 +133,7 @@ def test_transformers_own_class_says_the_same(micro):
     theirs = Blip2ForConditionalGeneration.from_pretrained(MICRO, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(MICRO)
     said = set()
-    for number, scene in enumerate(BOOK[:6]):
+    for number, scene in enumerate(BOOK[:10]):
         image = draw(scene, 96)
         asked = words.questions(scene, Random(number))
         question = asked[number % len(asked)]
@@ -149,4 +149,4 @@ def test_transformers_own_class_says_the_same(micro):
             texts = micro.language_model.pair_texts([prompt], [question.answer])
             ours = micro.language_model.answer_logits(micro.encode_image([image]), *texts)
         torch.testing.assert_close(ours, logits, atol=2e-4, rtol=1e-4)
-    assert len(said) > 3, "six answers, not six times the same"
+    assert len(said) > 5, "ten answers, not ten times the same"

@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from blip2_lab.checkpoints.load import load
+from blip2_lab.data.composites import ABOUT as COMPOSITES
 from blip2_lab.data.mixture import is_stream, open_sources
 from blip2_lab.evaluation.own_pictures import Drawn, evaluate_on, own_table
 from blip2_lab.training.batches import open_batches
@@ -47,11 +48,14 @@ def recipes_for(place: str, changes: Sequence[str], others: Path = Path("runs"))
     count = sum(map(len, sources))
     if count < 10:
         raise ValueError(f"{place} has {count} pictures; a world needs at least 10, of which a fifth is held out")
-    recipes = with_settings(
-        get("own"),
-        changes,
-        prepare=lambda part: replace(scaled(part, count), data=replace(part.data, path=place)),
-    )
+    # a crop or a flip makes false what is said of positions; of cut-outs there are as many scenes as one asks for
+    whole = dict(crop_scale=(1.0, 1.0), flip=False, cached_views=1) if (Path(place) / COMPOSITES).is_file() else {}
+
+    def prepare(part: Recipe) -> Recipe:
+        changed = whole if part.task not in ("vit", "mae") else {}
+        return replace(scaled(part, count), data=replace(part.data, path=place, **changed))
+
+    recipes = with_settings(get("own"), changes, prepare=prepare)
     own = {recipe.name for recipe in recipes}
 
     def found(name: object) -> object:

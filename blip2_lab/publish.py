@@ -29,6 +29,7 @@ from blip2_lab.checkpoints.files import MODEL_FILES, QFORMER_TOKENIZER, STAGE1, 
 from blip2_lab.common.files import size_text
 from blip2_lab.doctor.own_images import outcome
 from blip2_lab.evaluation.own_pictures import own_table
+from blip2_lab.own_world import NUMBERS
 from blip2_lab.training.run_folder import TRAINING_FILE, WORDS_FILE, RunFolder, read_log
 
 CARD = "README.md"
@@ -41,25 +42,28 @@ TASKS = {
     "retrieval": ("fine-tuning for retrieval (section 4.4)", "image-text-to-text"),
 }
 CHANCE_OF_ITM = 0.5
+STAGE2_OF_A_WORLD = "own-stage2"  #: in the folder of a world of your own
 
 
 @dataclass(frozen=True)
 class Run:
     """What a finished run has recorded: its folder, its recipe, its examples and the words of its texts, where it has
-    any."""
+    any. Of a world of your own the run is that of its stage 2, `model` the world's, and `report` what was measured."""
 
     folder: Path
     recipe: dict[str, Any]
     examples: dict[str, Any]
     words: dict[str, Any]
-
-    @property
-    def model(self) -> Path:
-        return self.folder / "model"
+    model: Path
+    report: dict[str, Any] | None = None
 
 
 def open_run(folder: Path) -> Run:
-    """Raises ValueError for a folder that is no finished run of a model that reads pictures."""
+    """The run in a folder, or the world of your own. Raises ValueError for a folder that is no finished run of a model
+    that reads pictures."""
+    model, report = folder / "model", None
+    if (folder / STAGE2_OF_A_WORLD / "recipe.json").is_file():
+        report, folder = _json(folder / NUMBERS) or None, folder / STAGE2_OF_A_WORLD
     if not (folder / "recipe.json").is_file():
         raise ValueError(
             f"{folder} is no run: give the folder of a training run, for example runs/micro-captions-my-pictures"
@@ -67,9 +71,9 @@ def open_run(folder: Path) -> Run:
     recipe = _json(folder / "recipe.json")
     if recipe["task"] not in TASKS:
         raise ValueError(f"{folder} trained a part (task {recipe['task']}); what is published is a whole model")
-    if not (folder / "model" / "config.json").is_file():
-        raise ValueError(f"{folder} has no finished model: train it to its end first, with the same command")
-    return Run(folder, recipe, _json(folder / "examples.json"), _json(folder / WORDS_FILE))
+    if not (model / "config.json").is_file():
+        raise ValueError(f"{model.parent} has no finished model: train it to its end first, with the same command")
+    return Run(folder, recipe, _json(folder / "examples.json"), _json(folder / WORDS_FILE), model, report)
 
 
 def push(
@@ -92,6 +96,7 @@ def push(
     Raises ValueError, in one sentence: no finished run, no token, a name that cannot be, a refusal of the hub.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import validate_repo_id
 
     run = open_run(Path(folder))
@@ -116,6 +121,12 @@ def push(
         api.create_commit(repo, operations, commit_message="A model and its card, by blip2-lab push")
     except (OSError, *network_errors()) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        answered = isinstance(error, HfHubHTTPError)
+        if not answered and isinstance(error, (ConnectionError, TimeoutError, *network_errors())):
+            raise ValueError(
+                f"the Hugging Face hub cannot be reached ({reason}), so {repo} was not uploaded: with a network, the "
+                "same command uploads it"
+            ) from None
         raise ValueError(f"{repo} was not uploaded ({reason}): the same command tries again") from None
     return str(address)
 
@@ -163,7 +174,7 @@ def model_card(run: Run, repo: str, *, license: str | None = None, evaluation: d
         "## What was trained",
         *_parts(run),
         "## Results",
-        *_results(run, evaluation),
+        *_results(run, evaluation or run.report),
         "## Limits",
         "Nothing is known beyond the numbers above. It was not tested on other pictures, on other languages, or for "
         "unwanted or unfair answers. It answers also where it is wrong.",
@@ -260,8 +271,9 @@ def _parts(run: Run) -> list[str]:
         frozen.append("the language model")
     if answers and (run.model / STAGE1 / "config.json").is_file():
         frozen.append("the stage 1 that is saved beside it, for matching and search")
+    before = " Its text encoder, language model and stage 1 were made before, from the same pictures and texts."
     return [
-        f"It started from `{shown}`.",
+        f"It started from `{shown}`.{before if run.model.parent != run.folder else ''}",
         "\n".join(
             [*(f"- trained: {part}" for part in trained), *(f"- not trained in this run: {part}" for part in frozen)]
         ),
@@ -279,7 +291,8 @@ def _results(run: Run, evaluation: dict | None) -> list[str]:
             "The weights with the lowest held-out loss were kept, so these numbers may be a little too good."
         )
     if evaluation is not None:
-        sections.append(own_table(evaluation | {"place": "measured afterwards, by `blip2-lab evaluate --on`"}))
+        where = "on the held-out pictures" if evaluation is run.report else "afterwards, by `blip2-lab evaluate --on`"
+        sections.append(own_table(evaluation | {"place": f"measured {where}"}))
     return sections or ["Nothing was held out, and nothing was measured afterwards: its quality is not known."]
 
 

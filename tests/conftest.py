@@ -6,7 +6,8 @@ import gc
 
 import pytest
 
-from tests.tiny import build_tiny_model
+from blip2_lab.models.stage2 import with_text
+from tests.tiny import build_tiny_model, loud
 
 
 def pytest_collection_finish():
@@ -23,3 +24,11 @@ def tiny_model():
 def tiny_decoder_model():
     """The same with a decoder language model."""
     return build_tiny_model("opt")
+
+
+@pytest.fixture(scope="session")
+def asking_model():
+    """A whole BLIP-2 whose Q-Former reads the question (Figure 7), with weights that let the answer depend on it."""
+    plain = build_tiny_model("t5")
+    loud(plain, plain.stage1)
+    return with_text(plain, plain.stage1)

@@ -4,6 +4,7 @@ search hit and a report."""
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
@@ -242,8 +243,59 @@ def test_held_out_captions_are_read_by_the_tokenizer_and_not_trained_on(pictures
     table.write_text("\n".join([lines[0], *(f"{n}.png,a w{n}x.,," for n in range(20))]) + "\n")
     recipe = next(r for r in own_world.recipes_for(str(pictures), []) if r.name == "own-t5")
     texts = read_texts(open_batches(recipe, tmp_path))
-    assert len(texts.captions) == 16 and len(texts.held_out) == 4 and not set(texts.captions) & set(texts.held_out)
+    held_out = [caption for picture in texts.held_out for caption in picture.captions]
+    assert len(texts.captions) == 16 and len(held_out) == 4 and not set(texts.captions) & set(held_out)
     assert set(texts.all()) == {f"a w{n}x." for n in range(20)}
+
+
+def test_the_t5_reads_all_captions_of_a_picture_as_phrases_or_as_words(monkeypatch):
+    """What it reads is enough to answer from, and stands before the prompt as a visual prompt does."""
+    from blip2_lab.data.examples import Record
+    from blip2_lab.picturebook.words import Question
+    from blip2_lab.training.own_tokenizer import train_tokenizer
+    from blip2_lab.training.tasks.own_parts import OwnT5Task, OwnTexts
+    from blip2_lab.training.tasks.pretraining import new_text_model
+
+    monkeypatch.setattr(micro, "SIZES", {part: {"S": sizes} for part, sizes in TINY.items()})
+    captions, phrases = ("a zorp at the top, and a blick below.", "two things."), ["a blick below", "a zorp at the top"]
+    record = Record(Path("x"), captions, (Question("what", "what is below?", "blick"),))
+    texts = OwnTexts([record], [record], [])
+    tokenizer = train_tokenizer("t5", texts.all(), 4000)
+    task = OwnT5Task(new_text_model("t5", len(tokenizer), "S"), tokenizer, 4, 0, texts)
+    examples = [task.example(number) for number in range(400)]
+    asked = [one for one in examples if one.answer == "blick"]
+    assert 150 < len(asked) < 250 and 80 < sum(not one.summed for one in examples) < 160
+    for one in asked:
+        assert one.prompt == "Question: what is below? Short answer:"
+        words = sorted(" ".join(captions).split())
+        assert sorted(one.told) == ([*phrases, "two things"] if one.summed else words)
+    for one in examples:
+        if one.answer != "blick":
+            assert one.answer in captions or f"{one.prompt} {one.answer}" in captions
+    assert len({tuple(one.told) for one in asked}) > 6  # in any order
+    summed = next(one for one in asked if one.summed)
+    part = task.read([summed, next(one for one in asked if not one.summed)], seed=0, noise_scale=0.0)
+    place, told = (
+        part["sums"].place[0],
+        [tokenizer.decode(part["input_ids"][0][part["sums"].place[0] == n]) for n in range(3)],
+    )
+    assert told == summed.told and part["sums"].summed.sum(1).tolist() == [3, 0]
+    prompt = tokenizer(summed.prompt).input_ids
+    assert part["input_ids"][0][(place >= 3) & (place < 3 + len(prompt))].tolist() == prompt
+    assert part["sums"].mask[0].sum() == 3 + len(prompt)
+    assert task.compute_losses([part])["total"].item() > 0 and task.evaluate(0)["held_out"] > 0
+
+
+def test_scenes_of_cutouts_are_neither_cropped_nor_flipped(pictures):
+    """A crop moves things to other positions than the captions say."""
+    from blip2_lab.data.composites import ABOUT
+
+    cropped = own_world.recipes_for(str(pictures), [])
+    (pictures / ABOUT).write_text("{}")
+    for before, recipe in zip(cropped, own_world.recipes_for(str(pictures), []), strict=True):
+        assert before.data.crop_scale == (0.5, 1.0) and recipe.data.crop_scale == (1.0, 1.0) and not recipe.data.flip
+    changed = own_world.recipes_for(str(pictures), ["data.cached_views=3"])
+    assert {recipe.data.cached_views for recipe in changed} == {3}
 
 
 def test_a_plan_says_that_the_cost_depends_on_the_pictures(capsys):

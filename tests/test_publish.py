@@ -168,6 +168,28 @@ def test_the_license_is_that_of_the_start_or_must_be_chosen(finished, start, lic
     assert "/home" not in publish.model_card(run, "me/zoo", license="other")
 
 
+def test_a_world_of_your_own_is_published_with_its_own_report(finished, tmp_path, capsys):
+    """The model of the world, the recipe of its stage 2, the numbers of its report."""
+    world = tmp_path / "own-private-pictures"
+    run = world / "own-stage2"
+    run.mkdir(parents=True)
+    recipe = get("own-stage2")
+    recipe = replace(recipe, data=replace(recipe.data, path="/home/me/private-pictures"))
+    (run / "recipe.json").write_text(json.dumps(asdict(recipe)))
+    (run / "examples.json").write_text(json.dumps({"path": "/home/me/private-pictures", "examples": 20}))
+    (world / "report.json").write_text(json.dumps({"place": "x", "read": "20 yes", "notes": [], "conclusions": []}))
+    code, _, says = command(capsys, str(world), "--repo", "me/zoo", "--license", "other")
+    assert code == 2 and f"{world} has no finished model" in says
+    (world / "model").symlink_to(finished / "model")
+    code, out, _ = command(capsys, str(world), "--repo", "me/zoo", "--license", "other", "--dry-run")
+    assert code == 0 and "\nfiles:\nconfig.json  " in out and "20 pictures of its author with captions" in out
+    assert "language model and stage 1 were made before, from the same pictures" in out
+    assert "measured on the held-out pictures" in out and not any(secret in out for secret in SECRETS)
+    hub = Hub()
+    publish.push(world, "me/zoo", license="other", api=hub, say=lambda _: None)
+    assert hub.files["model.safetensors"] == (finished / "model" / "model.safetensors").read_bytes()
+
+
 def command(capsys, *arguments: str) -> tuple[int, str, str]:
     code = cli.main(["push", *arguments])
     out = capsys.readouterr()
@@ -196,6 +218,16 @@ def test_what_cannot_be_published_is_one_sentence(finished, tmp_path, capsys, mo
         ValueError, match=r"me/zoo was not uploaded \(OSError: 403 Forbidden: the token may only read\)"
     ):
         publish.push(finished, "me/zoo", api=Hub(refusal), say=lambda _: None)
+
+
+def test_without_a_network_nothing_is_uploaded_and_one_sentence_says_so(finished):
+    from huggingface_hub import HfApi
+
+    nobody = HfApi(endpoint="http://127.0.0.1:9", token="hf_x")  # a port at which nothing listens
+    with pytest.raises(
+        ValueError, match=r"^the Hugging Face hub cannot be reached \(\w+: [^\n]*\), so me/zoo was not "
+    ):
+        publish.push(finished, "me/zoo", api=nobody, say=lambda _: None)
 
 
 def test_a_dry_run_shows_the_card_and_the_files(finished, capsys):

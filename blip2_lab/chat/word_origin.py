@@ -90,7 +90,7 @@ def origin(
     if rows is not None and method not in OF_ATTENTION:  # this method has one map: rows come from the quick one
         rows = METHODS[QUICK](score, pixels).map
     with torch.no_grad():
-        probability = score.probability(score.of_visual_prompt(encoded.visual_prompt)).item()
+        probability = score.probability(score.of_features(encoded.image_features)).item()
     found = () if rows is None else _gallery(image, rows, score.row_names())
     return Origin(score.word, probability, overlay(image, explanation.total, size=SIZE), found)
 

@@ -167,8 +167,8 @@ class Composites:
         own = self.cutouts[alone.cutout].sentences if alone else ()
         return Example(
             image=self.image(index),
-            captions=tuple(dict.fromkeys([*own, *captions(scene, rng)])),
-            questions=tuple(questions(scene, rng, self.nouns)),
+            captions=tuple(dict.fromkeys([*own, *captions(scene, rng), *captions(scene, rng)])),
+            questions=tuple(dict.fromkeys(questions(scene, rng, self.nouns) + questions(scene, rng, self.nouns))),
             boxes=tuple((f"the {t.kind}", t.box) for t in scene.things if _is_alone_of_its_kind(scene, t)),
             id=f"composite-{self.seed}-{index}",
         )
@@ -330,7 +330,8 @@ def captions(scene: Scene, rng: Random) -> list[str]:
     """What there is and how many; of several things also where each of them is, and how two of them stand."""
     things = reading_order(scene)
     lead = pick(rng, ("", "there is ", "a picture of ")) if len(things) == 1 else pick(rng, ("", "a picture of "))
-    said = [f"{lead}{join(_counted(things))}{_where(scene, rng)}."]
+    where = f" {setting(scene, rng)}" if scene.place else ""
+    said = [f"{lead}{join(_counted(things))}{where}."]
     if len(things) == 1:
         return said
     placed = join([f"{_a(thing.kind, thing.unique)} {at(thing.position)}" for thing in things])

@@ -53,7 +53,10 @@ class ImageFolder(ImageTextList):
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise ValueError(f"there is no folder {folder}")
+            is_file = Path(folder).exists()
+            raise ValueError(
+                f"{folder} is a file: give the folder of the pictures" if is_file else f"there is no folder {folder}"
+            )
         super().__init__([], name=str(folder))
         self.notes: list[str] = []
         self._texts: dict[tuple, _Texts] = {}

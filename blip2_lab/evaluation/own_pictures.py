@@ -37,6 +37,7 @@ from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, epoch_order, skip_report
 from blip2_lab.data.mixture import Source, is_stream, open_sources
 from blip2_lab.evaluation import captioning, metrics, vqa
+from blip2_lab.evaluation.natural import Shown, prompts_for
 from blip2_lab.evaluation.scenes import CAPTION_PROMPT, CAPTIONS
 from blip2_lab.models import retrieval
 from blip2_lab.models.decoding import Decoding
@@ -92,8 +93,8 @@ def evaluate_on(
     own = read_pictures(model, drawn, batch_size, say)
     report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": []}
     if isinstance(model, Stage2Model):
-        prompts = torch.cat([model.visual_prompt(chunk) for chunk in own.features.split(batch_size)])
-        conditions = {"picture": prompts, "no_picture": prompts[:, :0], "shuffled_picture": prompts.roll(1, dims=0)}
+        shown = Shown.of(model, own.features, batch_size)
+        conditions = {"picture": shown, "no_picture": shown.nothing(), "shuffled_picture": shown.shuffled()}
         if any(own.captions):
             report["captions"] = _captions(model, conditions, own, batch_size, say)
         if any(own.questions):
@@ -230,17 +231,19 @@ _CAPTION_SCORES = ("CIDEr", "BLEU-4", "ROUGE-L")
 
 
 @torch.no_grad()
-def _captions(model: Stage2Model, conditions: dict[str, Tensor], own: OwnPictures, batch_size: int, say: Say) -> dict:
+def _captions(model: Stage2Model, conditions: dict[str, Shown], own: OwnPictures, batch_size: int, say: Say) -> dict:
     """`_CAPTION_SCORES` in every condition, and the gain over shuffled pictures."""
     rows = [i for i, texts in enumerate(own.captions) if texts]
     references = [own.captions[i] for i in rows]
     per_picture: dict[str, dict[str, list]] = {}
     report: dict = {"pictures": len(rows), "references": sum(map(len, references)), "examples": []}
-    for name, prompts in conditions.items():
+    for name, shown in conditions.items():
         say(f"writing {len(rows)} captions: {name.replace('_', ' ')}")
         written: list[str] = []
-        for chunk in torch.tensor(rows).split(batch_size):
-            written += model.language_model.generate(prompts[chunk], [CAPTION_PROMPT] * len(chunk), CAPTIONS)
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            texts = [CAPTION_PROMPT] * len(chunk)
+            written += model.language_model.generate(prompts_for(model, shown, chunk, texts), texts, CAPTIONS)
         scores = captioning.caption_scores(written, references)
         per_picture[name] = {"CIDEr": scores["CIDEr"].images, "ROUGE-L": scores["ROUGE-L"].images}
         report[name] = {measure: scores[measure].corpus for measure in _CAPTION_SCORES}
@@ -274,7 +277,7 @@ def _gain(picture: Sequence[float], shuffled: Sequence[float], counts: Sequence[
 @torch.no_grad()
 def _questions(
     model: Stage2Model,
-    conditions: dict[str, Tensor],
+    conditions: dict[str, Shown],
     own: OwnPictures,
     decoding: Decoding,
     batch_size: int,
@@ -287,17 +290,14 @@ def _questions(
     by_several = sum(len(question.answers) > 1 for _, question in asked)
     report: dict = {"questions": len(asked), "vqa_accuracy": by_several, "exact": len(asked) - by_several}
     answers = {"majority": [Counter(question.answer for _, question in asked).most_common(1)[0][0]] * len(asked)}
-    template, shown = model.language_model.question_prompt, {"picture": torch.arange(len(own.features))}
-    shown["shuffled_picture"] = shown["picture"].roll(1)
-    for name, prompts in conditions.items():
+    template = model.language_model.question_prompt
+    for name, shown in conditions.items():
         say(f"asking {len(asked)} questions: {name.replace('_', ' ')}")
         answers[name] = []
         for start in range(0, len(asked), batch_size):
             chunk = asked[start : start + batch_size]
-            texts, rows_of = [template.format(question.text) for _, question in chunk], [row for row, _ in chunk]
-            seen = prompts[rows_of]
-            if model.reads_questions and name != "no_picture":
-                seen = model.visual_prompt(own.features[shown[name]][rows_of], texts)
+            texts = [template.format(question.text) for _, question in chunk]
+            seen = prompts_for(model, shown, [row for row, _ in chunk], texts)
             answers[name] += model.language_model.generate(seen, texts, decoding)
     sums: dict[str, list[float]] = {}
     marks: dict[str, list[float]] = {}

@@ -74,20 +74,16 @@ def evaluate(
     asked = questions(book, seed)
     say(f"encoding {scenes} pictures")
     features = image_features(model, book, batch_size)
-    visual_prompts = torch.cat([model.visual_prompt(chunk) for chunk in features.split(batch_size)])
+    shown = natural.Shown.of(model, features, batch_size)
     decoding = Decoding(num_beams=num_beams)
     report: dict = {"scenes": scenes, "split": split, "seed": seed, "num_beams": num_beams}
-    conditions = {
-        "picture": visual_prompts,
-        "no_picture": visual_prompts[:, :0],
-        "shuffled_picture": visual_prompts.roll(1, dims=0),
-    }
+    conditions = {"picture": shown, "no_picture": shown.nothing(), "shuffled_picture": shown.shuffled()}
     report["questions"], report["captions"] = {}, {}
-    for name, prompts in conditions.items():
+    for name, shown in conditions.items():
         say(f"asking {len(asked)} questions: {name.replace('_', ' ')}")
-        report["questions"][name] = question_accuracy(model, prompts, asked, decoding, batch_size)
+        report["questions"][name] = question_accuracy(model, shown, asked, decoding, batch_size)
         say(f"writing {scenes} captions: {name.replace('_', ' ')}")
-        report["captions"][name] = caption_scores(model, prompts, book, batch_size)
+        report["captions"][name] = caption_scores(model, shown, book, batch_size)
     if asker is not None:
         report["natural"] = natural_report(model, conditions, book, asker, calibration, seed, batch_size, say)
     if isinstance(model.language_model, EncoderDecoderLanguageModel):
@@ -130,7 +126,11 @@ def image_features(model: Stage2Model, book: Sequence[Scene], batch_size: int) -
 
 @torch.no_grad()
 def question_hits(
-    model: Stage2Model, visual_prompts: Tensor, asked: Sequence[Asked], decoding: Decoding, batch_size: int
+    model: Stage2Model,
+    visual_prompts: Tensor | natural.Shown,
+    asked: Sequence[Asked],
+    decoding: Decoding,
+    batch_size: int,
 ) -> list[bool]:
     """Whether each question is answered right (exact match), in the order of `asked`."""
     template = model.language_model.question_prompt
@@ -139,7 +139,7 @@ def question_hits(
     for start in range(0, len(by_length), batch_size):
         chunk = by_length[start : start + batch_size]
         prompts = [asked[i][2] + template.format(asked[i][1].text) for i in chunk]
-        visual = visual_prompts[[asked[i][0] for i in chunk]]
+        visual = natural.prompts_for(model, visual_prompts, [asked[i][0] for i in chunk], prompts)
         answers = model.language_model.generate(visual, prompts, decoding)
         for i, answer in zip(chunk, answers, strict=True):
             hits[i] = metrics.exact_match(answer, asked[i][1].answer)
@@ -147,7 +147,11 @@ def question_hits(
 
 
 def question_accuracy(
-    model: Stage2Model, visual_prompts: Tensor, asked: Sequence[Asked], decoding: Decoding, batch_size: int
+    model: Stage2Model,
+    visual_prompts: Tensor | natural.Shown,
+    asked: Sequence[Asked],
+    decoding: Decoding,
+    batch_size: int,
 ) -> dict[str, float | int]:
     """Exact-match accuracy: "total" over the visual types, "knowledge" over the others, then of each type."""
     of_type: dict[str, list[bool]] = {}
@@ -165,7 +169,7 @@ def question_accuracy(
 
 def natural_report(
     model: Stage2Model,
-    conditions: dict[str, Tensor],
+    conditions: dict[str, natural.Shown],
     book: Sequence[Scene],
     asker: natural.Asker,
     calibration: Calibration | None,
@@ -175,9 +179,9 @@ def natural_report(
 ) -> dict[str, dict]:
     """`natural.natural_scores` in every condition. With another scene's image, the asked scene is the truth."""
     asked, scores = natural.natural_questions(book, seed), {}
-    for name, prompts in conditions.items():
+    for name, shown in conditions.items():
         say(f"asking {len(asked)} questions as a visitor does: {name.replace('_', ' ')}")
-        answers = natural.ask_all(model, book, asked, asker, visual_prompts=prompts, batch_size=batch_size)
+        answers = natural.ask_all(model, book, asked, asker, visual_prompts=shown, batch_size=batch_size)
         scores[name] = natural.natural_scores(answers, asked, book)
         if name == "picture":
             right, confidences = natural.verdicts(answers, asked, book), [answer.confidence for answer in answers]
@@ -239,13 +243,17 @@ def tells_twice(text: str, scene: Scene) -> bool:
 
 @torch.no_grad()
 def caption_scores(
-    model: Stage2Model, visual_prompts: Tensor, book: Sequence[Scene], batch_size: int
+    model: Stage2Model, visual_prompts: Tensor | natural.Shown, book: Sequence[Scene], batch_size: int
 ) -> dict[str, float]:
     """How well captions generated from `CAPTION_PROMPT` name the kinds, colors, places and times: every score of
     `metrics.SetScores` for each, under keys such as `kinds_f1`; and the share that `tells_twice`, under `repeated`."""
     captions: list[str] = []
-    for chunk in visual_prompts.split(batch_size):
-        captions += model.language_model.generate(chunk, [CAPTION_PROMPT] * len(chunk), CAPTIONS)
+    for start in range(0, len(book), batch_size):
+        rows = range(start, min(start + batch_size, len(book)))
+        texts = [CAPTION_PROMPT] * len(rows)
+        captions += model.language_model.generate(
+            natural.prompts_for(model, visual_prompts, rows, texts), texts, CAPTIONS
+        )
     truth = [scene_values(scene) for scene in book]
     found = {
         what: asdict(metrics.set_scores([named_values(c, meanings) for c in captions], [t[what] for t in truth]))

@@ -36,6 +36,8 @@ def search_scores(
 ) -> dict[str, float | int]:
     """Precision at `TOP` of phrases "a red boat." among images of several things, and ITM's share of right verdicts.
 
+    Nothing for so few scenes that no phrase is shown `TOP` times.
+
     features [M,N,Dv] of the book's M scenes. `itm_true`: pairs that fit; `itm_false`: random images that do not fit;
     `itm_false_hard`: those that show the color and the kind, but not together.
     """
@@ -44,6 +46,8 @@ def search_scores(
     truth = {phrase: [_shows(scene, phrase) for scene in scenes] for phrase in _pairs()}
     asked = [phrase for phrase, shown in truth.items() if sum(shown) >= TOP]
     rng = Random(f"search {seed}")
+    if not asked:
+        return {}
     asked = sorted(asked, key=lambda _: rng.random())[:phrases]
     gallery = retrieval.read_gallery(stage1, features[several].split(128))
     ids, mask = stage1.tokenize([text_of(phrase) for phrase in asked])

@@ -168,6 +168,8 @@ def evaluate_queries(
     """
     if not isinstance(model.bridge, QFormerBridge):
         raise ValueError(NO_QUERIES)
+    if model.reads_questions:
+        raise ValueError("The queries of this model depend on the question: probe the model that it was trained from.")
     if scenes < 10 or asked_scenes < 1:
         raise ValueError(f"scenes is {scenes} and asked_scenes {asked_scenes}; at least 10 and 1 are needed.")
     book = [sample_scene(seed, index, split) for index in range(scenes)]

@@ -32,7 +32,7 @@ SIZES = {
         "M": dict(hidden_size=384, num_hidden_layers=8, num_attention_heads=6, intermediate_size=1536),
     },
     "T5": {
-        "XS": dict(d_model=128, d_kv=64, d_ff=256, num_layers=2, num_decoder_layers=2, num_heads=2),
+        "XS": dict(d_model=128, d_kv=64, d_ff=256, num_layers=2, num_decoder_layers=2, num_heads=4),
         "S": dict(d_model=256, d_kv=64, d_ff=512, num_layers=4, num_decoder_layers=3, num_heads=6),
         "M": dict(d_model=384, d_kv=64, d_ff=1024, num_layers=6, num_decoder_layers=6, num_heads=6),
     },

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 PROJECT = "blip2-lab"  #: in Weights & Biases
 WANDB_FILE = "wandb.json"  #: the id of the run there, in its folder
 TENSORBOARD = "tensorboard"  #: the folder of its files, in the run folder
+#: Of W&B, which otherwise takes the printed lines, the command, paths, the git repository and the machine, too.
+NUMBERS_ONLY = dict(
+    console="off",
+    disable_git=True,
+    save_code=False,
+    x_disable_machine_info=True,
+    x_disable_meta=True,
+    x_disable_stats=True,
+    x_save_requirements=False,
+)
 
 
 def require_tracker(log_with: str) -> None:
@@ -49,7 +59,7 @@ def open_trackers(log_with: str, folder: Path, step: int) -> list[GeneralTracker
     PartialState()  # accelerate's trackers ask it which process writes
     if log_with == "wandb":
         options = dict(name=folder.name, dir=folder, id=_wandb_id(folder), resume="allow", config=_settings(folder))
-        tracker = WandBTracker(PROJECT, **options)
+        tracker = WandBTracker(PROJECT, **options, settings=NUMBERS_ONLY)
     else:  # hides what an interrupted run wrote after its last checkpoint
         tracker = TensorBoardTracker(TENSORBOARD, folder, purge_step=step)
     try:

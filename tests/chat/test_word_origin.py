@@ -51,6 +51,14 @@ def test_a_word_has_a_place_queries_and_the_probability_the_chat_showed(tiny_mod
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=5)
 
 
+def test_the_probability_is_that_of_the_model_that_read_the_question(asking_model, image):
+    encoded = ImageCache(asking_model).encode(image)
+    talk = Conversation(asking_model, encoded)
+    *_, reply = talk.ask("what is in the picture?", Decoding(num_beams=1, max_new_tokens=1, min_new_tokens=1))
+    found = word_origin.origin(asking_model, encoded, image, talk.turns, 0)
+    assert found.probability == pytest.approx(reply.words[0].probability, rel=1e-3)
+
+
 def test_mistakes_get_a_sentence(tiny_model, encoded, image):
     with pytest.raises(ValueError, match="no answer yet"):
         word_origin.origin(tiny_model, encoded, image, [], 0)

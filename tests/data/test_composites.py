@@ -102,7 +102,7 @@ def test_the_words_of_a_scene_known_by_hand():
     scene = scene_of(("fox", 0), ("fox", 8), ("glass of water", 4), ("moon", 2))
     nouns = {"fox": False, "glass of water": False, "moon": True, "owl": False}
     said = {caption for seed in range(60) for caption in captions(scene, Random(seed))}
-    assert "two foxes, the moon and a glass of water on the beach." in said
+    assert "two foxes, the moon and a glass of water on the beach by day." in said
     assert any(
         "a fox at the top left, the moon at the top right, a glass of water in the middle" in one for one in said
     )
@@ -274,3 +274,11 @@ def test_the_written_folder_is_what_was_sampled_and_is_written_once(folder, tmp_
         write(composites, 12, folder)
     with (out / "captions.csv").open(newline="") as table:
         assert {row["file"] for row in csv.DictReader(table)} == {f"{index:02d}.png" for index in range(12)}
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "duck.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"duck\.png is a file: give the folder of the pictures"):
+        Composites(tmp_path / "duck.png")
+    with pytest.raises(ValueError, match="there is no folder"):
+        Composites(tmp_path / "goose")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from blip2_lab.chat import conversation
-from blip2_lab.evaluation import scenes
+from blip2_lab.evaluation import natural, scenes
 from blip2_lab.evaluation.natural import Asker
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel
@@ -38,6 +38,8 @@ class Reader:
 
 
 class Model:
+    reads_questions = False
+
     def __init__(self, knows):
         self.language_model = Reader(knows)
 
@@ -222,3 +224,18 @@ def test_itm_matches_scores_the_given_pairs():
     ids = torch.tensor([5, 6, 7])
     matched = scenes.itm_matches(Judge({(10, 5), (12, 7), (11, 6)}), gallery, pairs, ids, ids, batch_size=3)
     assert matched.tolist() == [True, False, False, True]
+
+
+def test_a_model_that_reads_the_question_is_given_it_with_the_right_picture(asking_model):
+    book = BOOK[:3]
+    features = scenes.image_features(asking_model, book, 2)
+    shown = natural.Shown.of(asking_model, features, 2)
+    text = asking_model.language_model.question_prompt.format("what color is the boat?")
+    for condition, rolled in ((shown, features), (shown.shuffled(), features.roll(1, dims=0))):
+        seen = natural.prompts_for(asking_model, condition, [2, 0], [text, text])
+        assert torch.allclose(seen, asking_model.visual_prompt(rolled[[2, 0]], [text, text]))
+        assert not torch.allclose(seen, asking_model.visual_prompt(rolled[[2, 0]]), atol=1e-2)
+    assert natural.prompts_for(asking_model, shown.nothing(), [0], [text]).shape[1] == 0
+    report = scenes.evaluate(asking_model, scenes=3)
+    assert report["questions"]["picture"]["total_count"] > 0 and "ITM says" in scenes.scores_table(report)
+    assert report["search"] == {}, "three scenes show no phrase five times"

@@ -50,6 +50,7 @@ def test_wandb_gets_the_numbers_and_goes_on_with_the_same_run(tmp_path, wandb):
     first, second = wandb.started
     assert first == second and first["resume"] == "allow" and first["name"] == "mine" and wandb.finished == 2
     assert first["project"] == "blip2-lab" and first["config"] == {"seed": 3, "lr": 0.1}
+    assert first["settings"] == trackers.NUMBERS_ONLY
     run.clear()  # a run that begins anew is another one
     run.open({"seed": 3, "lr": 0.1})
     run.start_trackers(1)

@@ -10,7 +10,16 @@
 Paper: section 4.1. Notebook: 11.
 """
 
-from blip2_lab.evaluation.natural.ask import Answer, Asker, ask_all, natural_scores, see_all, verdicts
+from blip2_lab.evaluation.natural.ask import (
+    Answer,
+    Asker,
+    Shown,
+    ask_all,
+    natural_scores,
+    prompts_for,
+    see_all,
+    verdicts,
+)
 from blip2_lab.evaluation.natural.judge import NaturalQuestion, is_right
 from blip2_lab.evaluation.natural.questions import GROUPS, natural_questions
 
@@ -19,10 +28,12 @@ __all__ = [
     "Answer",
     "Asker",
     "NaturalQuestion",
+    "Shown",
     "ask_all",
     "is_right",
     "natural_questions",
     "natural_scores",
+    "prompts_for",
     "see_all",
     "verdicts",
 ]

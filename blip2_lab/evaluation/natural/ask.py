@@ -58,6 +58,40 @@ class Answer:
     confidence: float = 0.0
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a model is shown of M pictures: visual_prompts [M,Q,Dl], and image_features [M,N,Dv] where its Q-Former
+    reads the question, on which the visual prompt then depends (else None)."""
+
+    visual_prompts: Tensor
+    image_features: Tensor | None = None
+
+    @classmethod
+    def of(cls, model: Stage2Model, image_features: Tensor, batch_size: int) -> Shown:
+        """The pictures themselves. image_features [M,N,Dv]"""
+        prompts = torch.cat([model.visual_prompt(chunk) for chunk in image_features.split(batch_size)])
+        return cls(prompts, image_features if model.reads_questions else None)
+
+    def nothing(self) -> Shown:
+        """No query at all: the language model is asked without a picture."""
+        return Shown(self.visual_prompts[:, :0])
+
+    def shuffled(self) -> Shown:
+        """Each row has the picture of the previous one."""
+        features = self.image_features
+        return Shown(self.visual_prompts.roll(1, dims=0), None if features is None else features.roll(1, dims=0))
+
+
+def prompts_for(model: Stage2Model, shown: Tensor | Shown, rows: Sequence[int], texts: Sequence[str]) -> Tensor:
+    """The visual prompts of the pictures `rows`, for what each is asked: [len(rows),Q,Dl]. `shown`: visual prompts
+    alone for a model that does not read the question."""
+    if isinstance(shown, Tensor):
+        shown = Shown(shown)
+    if shown.image_features is None:
+        return shown.visual_prompts[list(rows)]
+    return model.visual_prompt(shown.image_features[list(rows)], texts)
+
+
 @torch.no_grad()
 def ask_all(
     model: Stage2Model,
@@ -65,13 +99,13 @@ def ask_all(
     questions: Sequence[NaturalQuestion],
     asker: Asker,
     *,
-    visual_prompts: Tensor | None = None,
+    visual_prompts: Tensor | Shown | None = None,
     batch_size: int = 128,
 ) -> list[Answer]:
     """Every question, about its scene's picture, with no other question before it.
 
-    visual_prompts  what the model sees instead of the book's pictures, a row for each scene [M,Q,Dl]: no queries at all
-                    to ask without a picture, the rows in another order to show another scene's picture
+    visual_prompts  what the model sees instead of the book's pictures, a row for each scene [M,Q,Dl] (`Shown`): no
+                    queries at all to ask without a picture, the rows in another order to show another scene's picture
     """
     if visual_prompts is None:
         visual_prompts = see_all(model, book)
@@ -85,19 +119,20 @@ def ask_all(
     by_length = sorted(prompts, key=lambda i: len(prompts[i]))  # hardly any padding
     for start in range(0, len(by_length), batch_size):
         part = by_length[start : start + batch_size]
-        visual = visual_prompts[[questions[i].scene for i in part]]
-        given = model.language_model.generate_with_probability(visual, [prompts[i] for i in part], asker.decoding)
+        texts = [prompts[i] for i in part]
+        visual = prompts_for(model, visual_prompts, [questions[i].scene for i in part], texts)
+        given = model.language_model.generate_with_probability(visual, texts, asker.decoding)
         for i, (text, probability) in zip(part, given, strict=True):
             answers[i] = Answer(text, refuses(text), probability)
     return answers
 
 
 @torch.no_grad()
-def see_all(model: Stage2Model, book: Sequence[Scene]) -> Tensor:
-    """The visual prompts of the book's pictures, read one by one as the app reads them: [M,Q,Dl]."""
+def see_all(model: Stage2Model, book: Sequence[Scene]) -> Shown:
+    """The book's pictures, read one by one as the app reads them."""
     encoder = model.image_encoder
     pictures = (encoder.preprocess([draw(scene, encoder.image_size)]) for scene in book)
-    return torch.cat([model.visual_prompt(encoder(picture)) for picture in pictures])
+    return Shown.of(model, torch.cat([encoder(picture) for picture in pictures]), 1)
 
 
 def verdicts(answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene]) -> list[bool]:

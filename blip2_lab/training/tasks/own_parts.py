@@ -18,10 +18,16 @@ Paper: section 3.4 (frozen image encoders and language models). Notebook: none.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,37 +44,57 @@ from blip2_lab.training.recipes.own import CAPTION_PROMPT
 from blip2_lab.training.recipes.schema import MaePart, OwnPart, Recipe
 from blip2_lab.training.tasks.masked_images import MaeTask, MaskedImagesTask, Pixels
 from blip2_lab.training.tasks.pretraining import (
-    T5_LR_SCALES,
+    SCALE_IN_LESSONS,
     BertTask,
     OptTask,
+    T5Task,
     TextTask,
     new_encoder,
     new_mae_of,
     new_text_model,
     save_without_last_layer,
 )
+from blip2_lab.training.tasks.word_sums import WordSums
 from blip2_lab.training.trainer import Task
 
 PASSAGES_SHARE = 0.5  #: of the examples, where there is a text file
-QUESTIONS_SHARE = 0.4  #: of the examples, where there are questions
+QUESTIONS_SHARE = 0.5  #: of the examples, where there are questions
+WORDS_SHARE = 0.3  #: of the captions that the T5 reads word by word
+PHRASES = re.compile(r"[,;.:!?]+(?:\s+and\b)?|\band\b")  #: between phrases of a caption
 PASSAGE_WORDS = 48  #: longer paragraphs are split
-MAX_TOKENS = 96  #: of one example; the text encoder has 128 positions
+MAX_TOKENS = 96  #: of a text; the text encoder has 128 positions
 HELD_OUT_TEXTS = 64
 MASKED_PATCHES = 0.6
 
 
 @dataclass(frozen=True)
 class OwnTexts:
-    """`captions` and (caption, question, answer) of the pictures to train on, the captions that are `held_out`, and
-    `passages` of other text."""
+    """The captions and questions of the `pictures` to train on, and of those that are `held_out`; `passages` of other
+    text."""
 
-    captions: list[str]
-    questions: list[tuple[str, str, str]]
-    held_out: list[str]
+    pictures: list[Record]
+    held_out: list[Record]
     passages: list[str]
 
+    @cached_property
+    def captions(self) -> list[str]:
+        return [caption for picture in self.pictures for caption in picture.captions]
+
+    @cached_property
+    def questions(self) -> list[tuple[str, str, str]]:
+        """(caption, question, answer) of the pictures to train on."""
+        return [
+            (caption, question.text, question.answer)
+            for picture in self.pictures
+            for question in picture.questions
+            if question.answer
+            for caption in picture.captions
+        ]
+
     def all(self) -> list[str]:
-        return [*self.captions, *(text for row in self.questions for text in row), *self.held_out, *self.passages]
+        pictures = [*self.pictures, *self.held_out]
+        asked = [text for picture in pictures for q in picture.questions if q.answer for text in (q.text, q.answer)]
+        return [*(caption for picture in pictures for caption in picture.captions), *asked, *self.passages]
 
 
 def build_task(recipe: Recipe, batches: ImageTextBatches) -> Task:
@@ -89,29 +115,21 @@ def build_task(recipe: Recipe, batches: ImageTextBatches) -> Task:
     tokenizer = train_tokenizer(recipe.task, texts.all(), parts.vocabulary, parts.tokenizer)
     model = new_text_model(recipe.task, len(tokenizer), parts.size)
     kind = {"bert": OwnBertTask, "t5": OwnT5Task, "opt": OwnOptTask}[recipe.task]
-    return kind(model, tokenizer, recipe.optim.pass_size, recipe.seed, texts)
+    task = kind(model, tokenizer, recipe.optim.pass_size, recipe.seed, texts)
+    if isinstance(task, OwnT5Task):
+        task.noise_steps = max(1, recipe.optim.steps // 2)
+    return task
 
 
 def read_texts(batches: ImageTextBatches) -> OwnTexts:
     """The texts of the pictures, and the paragraphs of `data.text_file`."""
-    records = [record for source in batches.mixture.sources for record in _records(source)]
+    pictures = [record for source in batches.mixture.sources for record in _records(source)]
     held_out = [record for source in batches.held_out for record in _records(source)]
-    questions = [
-        (caption, question.text, question.answer)
-        for record in records
-        for question in record.questions
-        if question.answer
-        for caption in record.captions
-    ]
-    captions = [caption for record in records for caption in record.captions]
     file = batches.data.text_file
     passages = _passages(read_text(file, "data.text_file")) if file else []
     if file and not passages:
         raise ValueError(f"{file} (data.text_file) has no words: give a file with text, or leave it out")
-    held_out_captions = [caption for record in held_out for caption in record.captions]
-    asked = [(record.captions[0], q.text, q.answer) for record in held_out for q in record.questions if q.answer]
-    words = [*held_out_captions, *(text for _, *pair in asked for text in pair)]
-    return OwnTexts(captions, questions, words, passages)
+    return OwnTexts(pictures, held_out, passages)
 
 
 def _records(source: Source) -> list[Record]:
@@ -136,7 +154,8 @@ class OwnTextTask(TextTask):
     def __init__(self, model: nn.Module, tokenizer, batch_size: int, seed: int, texts: OwnTexts) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.texts = texts
-        self.held_out = texts.held_out[:HELD_OUT_TEXTS] or None
+        captions = [caption for picture in texts.held_out for caption in picture.captions]
+        self.held_out = captions[:HELD_OUT_TEXTS] or None
 
     def text(self, number: int) -> str:
         """A caption, or a passage of the text file."""
@@ -153,13 +172,12 @@ class OwnTextTask(TextTask):
         tokens = self.tokenizer(texts, **options, return_tensors="pt")
         return tokens.input_ids, tokens.attention_mask
 
-    def held_out_batch(self) -> dict[str, Tensor]:
+    def held_out_batch(self) -> Any:
         """The held-out texts as a batch, always the same."""
         raise NotImplementedError
 
     def evaluate(self, step: int) -> dict[str, float]:
-        device = next(self.model.parameters()).device
-        batch = {name: tensor.to(device) for name, tensor in self.held_out_batch().items()}
+        batch = send_to_device(self.held_out_batch(), next(self.model.parameters()).device)
         return {"held_out": float(self.compute_losses(batch)["total"])}
 
 
@@ -185,47 +203,108 @@ class OwnOptTask(OwnTextTask, OptTask):
         return self.with_labels(self.held_out)
 
 
-class OwnT5Task(OwnTextTask):
-    """The encoder-decoder. It reads a few words of a text in any order and writes the text, which is what a visual
-    prompt asks of it; it reads the beginning and writes the rest; and it reads a caption with a question and writes the
-    answer."""
+@dataclass(frozen=True)
+class Reading:
+    """An example of the T5. It reads the `told` texts, each as one embedding if `summed`, and `prompt`, and writes
+    `answer`."""
 
-    no_decay = ("relative_attention_bias",)
+    told: list[str]
+    summed: bool
+    prompt: str
+    answer: str
 
-    def lr_scales(self) -> dict[str, float]:
-        return T5_LR_SCALES
 
-    def pair(self, number: int) -> tuple[str, str]:
-        """What is read, and what is written."""
+class OwnT5Task(OwnTextTask, T5Task):
+    """The encoder-decoder. It reads the captions of a picture with a prompt, as it will read a visual prompt, and
+    writes what stage 2 and the chat ask for: one of the captions, the rest of one, or the answer to a question.
+
+    Most captions are read as word sums (word_sums.py): the words of a phrase as one embedding, the phrases in any
+    order, with noise that grows over the first half of the training (`noise_steps`). Of the others, and of the text
+    file, every word has its own embedding.
+    """
+
+    noise_steps = 1  #: in `build_task`
+
+    def told(self, captions: Sequence[str], rng: Random, share: float = 1.0) -> tuple[list[str], bool]:
+        """What is read of the captions, each word of them with probability `share`: phrases, or words; and whether they
+        are word sums."""
+        captions = rng.sample(list(captions), len(captions))
+        if rng.random() < WORDS_SHARE:
+            words = " ".join(captions).split()
+            return [word for word in words if rng.random() < share] or words[:1], False
+        phrases = [phrase.split() for caption in captions for phrase in PHRASES.split(caption)]
+        kept = [" ".join(word for word in phrase if rng.random() < share) for phrase in phrases]
+        rng.shuffle(kept)
+        return [phrase for phrase in kept if phrase] or captions[:1], True
+
+    def example(self, number: int) -> Reading:
         rng = Random(f"own {self.seed} {number}")
-        if self.texts.questions and rng.random() < QUESTIONS_SHARE:
-            caption, question, answer = rng.choice(self.texts.questions)
-            return f"{caption} {EncoderDecoderLanguageModel.question_prompt.format(question)}", answer
-        return self._few_words(rng.choice(self._pool(rng)), rng)
+        if self.texts.passages and rng.random() < PASSAGES_SHARE:
+            return Reading([], False, *_split(rng.choice(self.texts.passages), rng))
+        return self.about(rng.choice(self.texts.pictures), rng)
 
-    def _few_words(self, text: str, rng: Random) -> tuple[str, str]:
-        words = text.split()
-        if len(words) > 1 and rng.random() < 1 / 3:
-            cut = rng.randrange(1, len(words))
-            return " ".join(words[:cut]), " ".join(words[cut:])
-        share = rng.uniform(0.3, 1.0)
-        kept = [word for word in words if rng.random() < share] or [rng.choice(words)]
+    def about(self, picture: Record, rng: Random) -> Reading:
+        """An example about a picture."""
+        asked = [question for question in picture.questions if question.answer]
+        if asked and rng.random() < QUESTIONS_SHARE:
+            question = rng.choice(asked)
+            prompt = EncoderDecoderLanguageModel.question_prompt.format(question.text)
+            return Reading(*self.told(picture.captions, rng), prompt, question.answer)
+        caption, told = rng.choice(picture.captions), self.told(picture.captions, rng, rng.uniform(0.5, 1.0))
         if rng.random() < 0.5:
-            rng.shuffle(kept)
-        return " ".join([*kept, CAPTION_PROMPT] if rng.random() < 0.5 else kept), text
+            return Reading(*told, CAPTION_PROMPT, caption)
+        return Reading(*told, *_split(caption, rng))
 
-    def batch(self, index: int) -> dict[str, Tensor]:
-        return self._tokenized([self.pair(number) for number in self.numbers(index)])
+    def batch(self, index: int) -> list[dict]:
+        scale = min(1.0, SCALE_IN_LESSONS + (1 - SCALE_IN_LESSONS) * index / self.noise_steps)
+        return [self.read([self.example(number) for number in self.numbers(index)], index, scale)]
 
-    def held_out_batch(self) -> dict[str, Tensor]:
-        return self._tokenized([self._few_words(text, Random(text)) for text in self.held_out])
+    def held_out_batch(self) -> list[dict]:
+        """An example about each of the first held-out pictures, with half of the noise."""
+        pictures = [picture for picture in self.texts.held_out if picture.captions][:HELD_OUT_TEXTS]
+        return [self.read([self.about(picture, Random(n)) for n, picture in enumerate(pictures)], 0, 0.5)]
 
-    def _tokenized(self, pairs: list[tuple[str, str]]) -> dict[str, Tensor]:
-        sources, targets = zip(*pairs, strict=True)
-        input_ids, attention_mask = self.tokens(list(sources))
-        target_ids, target_mask = self.tokens(list(targets))
-        labels = target_ids.masked_fill(target_mask == 0, IGNORE_INDEX)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    def read(self, readings: Sequence[Reading], seed: int, noise_scale: float) -> dict:
+        """Arguments of `T5Task.loss`."""
+        told_ids = iter(self.tokenizer([text for reading in readings for text in reading.told] or [""]).input_ids)
+        prompt_ids = self.tokenizer([reading.prompt for reading in readings]).input_ids
+        rows = []
+        for reading, prompt in zip(readings, prompt_ids, strict=True):
+            told = [next(told_ids)[:-1] for _ in reading.told]  # without the end
+            groups = [ids for ids in told if ids][:MAX_TOKENS]
+            rows.append((groups, [[token] for token in prompt[-MAX_TOKENS:]], reading.summed))
+        tokens = max(sum(map(len, told)) + len(prompt) for told, prompt, _ in rows)
+        places = max(len(told) + len(prompt) for told, prompt, _ in rows)
+        tokens, places = (8 * -(-longest // 8) for longest in (tokens, places))  # few shapes: `TextTask.tokens`
+        input_ids = torch.zeros(len(rows), tokens, dtype=torch.long)
+        place = torch.full((len(rows), tokens), places)
+        mask, summed = (
+            torch.zeros(len(rows), places, dtype=torch.long),
+            torch.zeros(len(rows), places, dtype=torch.bool),
+        )
+        for row, (told, prompt, is_sum) in enumerate(rows):
+            groups = [*told, *prompt]
+            ids = [token for group in groups for token in group]
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            place[row, : len(ids)] = torch.tensor([at for at, group in enumerate(groups) for _ in group])
+            mask[row, : len(groups)] = 1
+            summed[row, : len(told)] = is_sum
+        target_ids, target_mask = self.tokens([reading.answer for reading in readings])
+        return {
+            "input_ids": input_ids,
+            "attention_mask": (place < places).long(),
+            "labels": target_ids.masked_fill(target_mask == 0, IGNORE_INDEX),
+            "sums": WordSums(place, mask, summed),
+            "seed": seed,
+            "noise_scale": noise_scale,
+        }
+
+
+def _split(text: str, rng: Random) -> tuple[str, str]:
+    """Before and after a random word, as stage 2 splits captions."""
+    words = text.split()
+    cut = rng.randrange(len(words))
+    return " ".join(words[:cut]), " ".join(words[cut:])
 
 
 class MaskedPatchTask(MaskedImagesTask):

@@ -38,6 +38,9 @@ class WordSums:
     mask: Tensor
     summed: Tensor
 
+    def to(self, device: torch.device, **options) -> WordSums:
+        return WordSums(*(tensor.to(device, **options) for tensor in (self.place, self.mask, self.summed)))
+
 
 def word_sums_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_of: int = 1) -> WordSums:
     """`["red+boat snow."]` -> places 0 0 1 2 3: a word sum, a word, a mark, the end.
@@ -82,10 +85,10 @@ def add_up(
     word = words.detach().norm(dim=-1).mean()
     if noise is None:
         least, most = NOISE
-        length = least * (most / least) ** (noise_scale * torch.rand(batch, 1, 1, generator=generator))
+        length = least * (most / least) ** (noise_scale * torch.rand(batch, 1, 1, generator=generator).to(words))
         spread = SPREAD
     else:
         length, spread = noise, 0.0
-    added = torch.randn(summed.shape, generator=generator) * length * word / width**0.5
-    stretch = (torch.randn(summed.shape[:2], generator=generator) * spread).exp()[:, :, None]
+    added = torch.randn(summed.shape, generator=generator).to(words) * length * word / width**0.5
+    stretch = (torch.randn(summed.shape[:2], generator=generator).to(words) * spread).exp()[:, :, None]
     return torch.where(sums.summed[:, :, None], (summed + added) * stretch, summed)

@@ -50,6 +50,31 @@ def test_answers_are_those_of_the_chat(tiny_model):
         assert not answer.refused and 0 <= answer.confidence <= 1
         same += said == answer.text
     assert same == sum(not answer.refused for answer in answers)
-    blind = natural.ask_all(tiny_model, book, asked, ASKER, visual_prompts=prompts[:, :0])
+    blind = natural.ask_all(tiny_model, book, asked, ASKER, visual_prompts=prompts.nothing())
     assert [answer.refused for answer in blind] == [answer.refused for answer in answers]
-    assert torch.equal(prompts, natural.see_all(tiny_model, book))
+    assert torch.equal(prompts.visual_prompts, natural.see_all(tiny_model, book).visual_prompts)
+
+
+def test_a_model_that_reads_the_question_is_given_it(asking_model):
+    book, shown = BOOK[:2], natural.see_all(asking_model, BOOK[:2])
+    asker = Asker(first_prompt, replace(ANSWERING, max_new_tokens=2))
+    asked = [question for question in natural_questions(book, seed=1) if _is_asked(asking_model, question.text)][:8]
+    answers = natural.ask_all(asking_model, book, asked, asker)
+    assert len(asked) == 8
+    for question, answer in zip(asked, answers, strict=True):
+        talk = Conversation.about(asking_model, draw(book[question.scene], asking_model.image_encoder.image_size))
+        *_, reply = talk.ask(question.text, asker.decoding)
+        confidence = math.prod(word.probability for word in reply.words)
+        assert confidence == pytest.approx(answer.confidence, rel=1e-3, abs=0)
+    unasked = natural.ask_all(asking_model, book, asked, asker, visual_prompts=shown.visual_prompts)
+    assert any(abs(a.confidence - b.confidence) > 0.1 * b.confidence for a, b in zip(unasked, answers, strict=True))
+    again = natural.ask_all(asking_model, book, asked, asker, visual_prompts=shown.shuffled().shuffled())
+    assert [answer.text for answer in again] == [answer.text for answer in answers]
+
+
+def _is_asked(model, text: str) -> bool:
+    try:
+        first_prompt(model, text)
+    except ValueError:
+        return False
+    return True

@@ -63,9 +63,17 @@ def _corners(grid: Tensor, shape: tuple[int, int]) -> Tensor:
     return grid[:, :, :: side // shape[0], :: side // shape[1]]
 
 
+def _transposed(got: Any, expected: Tensor) -> str | None:
+    if isinstance(got, Tensor) and got.shape == expected.mT.shape != expected.shape:
+        return "The last two dimensions are exchanged: one row for each token, [B, tokens, width]."
+    return None
+
+
 def _pool_rules(case: Case, got: Any, expected: Tensor) -> str | None:
     if not isinstance(got, Tensor):
         return None
+    if turned := _transposed(got, expected):
+        return turned
     count = case.args[1]
     if got.ndim == 3 and got.shape[1] != count:
         return f"Return {count} tokens for each image; yours returns {got.shape[1]}."
@@ -172,9 +180,13 @@ def _never_cls(bridge: LinearBridge, features: Tensor) -> Tensor:
 
 
 def _project_rules(case: Case, got: Any, expected: Tensor) -> str | None:
-    if isinstance(got, Tensor) and got.ndim == 3 and got.shape[1] != expected.shape[1]:
-        return f"Return {expected.shape[1]} tokens for each image; yours returns {got.shape[1]}."
-    return None
+    if turned := _transposed(got, expected):
+        return turned
+    if not isinstance(got, Tensor) or got.ndim != 3 or got.shape[1] == expected.shape[1]:
+        return None
+    lost = case.args[0].config.num_visual_tokens is None and got.shape[1] == expected.shape[1] - 1
+    cause = " Is it [CLS] that is missing? Every feature becomes a token." if lost else ""
+    return f"Return {expected.shape[1]} tokens for each image; yours returns {got.shape[1]}.{cause}"
 
 
 project_features = Check(
@@ -185,6 +197,9 @@ project_features = Check(
     {
         "The LayerNorm is missing: image features come in sizes that the language model does not expect.": (
             _projected(_pooled_if_asked)
+        ),
+        "That is the matrix alone: the LayerNorm is missing, and pooling where fewer tokens are asked for.": (
+            _projected(lambda bridge, features: features)
         ),
         "The LayerNorm comes before pooling in yours. Pool first: the mean of normalized vectors is not normalized.": (
             _projected(_norm_first)

@@ -17,7 +17,7 @@ Notes:
   (`frozen`).
 * Results belong to the frozen models and to the questions that they were measured with; others need another folder.
 
-Paper: Figure 5, section 4.1. Notebook: none.
+Paper: Figure 5, section 4.1. Notebook: 16.
 """
 
 from __future__ import annotations

@@ -157,7 +157,8 @@ def declare_compare(command: Command) -> None:
     bridges.add_argument("--steps", type=int, metavar="N", help="of each at equal samples (default BLIP-2's, 2700)")
     bridges.add_argument("--minutes", type=float, metavar="N", help="at equal minutes (default: what BLIP-2 needs)")
     bridges.add_argument("--scenes", type=int, metavar="N", help="held-out scenes to measure on (default 200)")
-    bridges.add_argument("--language-model", metavar="NAME", help="frozen: micro-t5 (default) or micro-opt")
+    frozen = "the frozen one: micro-flan-t5 (default), micro-t5, micro-opt"
+    bridges.add_argument("--language-model", metavar="NAME", help=frozen)
     frozen = "take image encoder and language model out of this model, for example micro (default: of the runs)"
     bridges.add_argument("--frozen", metavar="MODEL", help=frozen)
     bridges.add_argument(

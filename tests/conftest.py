@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from tests.tiny import build_tiny_model
-
-
-def pytest_collection_finish():
-    gc.freeze()  # what was imported lives to the end: looking through it for garbage again and again takes time
 
 
 @pytest.fixture(scope="session")

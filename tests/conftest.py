@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from blip2_lab.models.stage2 import with_text
 from tests.tiny import build_tiny_model, loud
-
-
-def pytest_collection_finish():
-    gc.freeze()  # what was imported lives to the end: looking through it for garbage again and again takes time
 
 
 @pytest.fixture(scope="session")

@@ -44,9 +44,9 @@ INSTRUCTIONS = {
         "how many things are there?",
         "what place is this?",
         "is it day or night?",
+        "what colors are there?",
         "Describe the picture.",
         "Tell a story.",
-        "Write a message that goes with this picture.",
     ),
     "real": (
         "What is in the photo?",

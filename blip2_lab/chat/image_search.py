@@ -287,7 +287,9 @@ def search(
     top: int = 10,
     readings: Readings | None = None,
 ) -> list[Hit]:
-    """The pictures a sentence fits best: ITC's shortlist in ITM's order, best first.
+    """The pictures a sentence fits best, best first: ITC's shortlist, ordered by ITM's log-odds plus ITC's logit.
+
+    ITM alone orders worse what a few words ask for: the shipped model's card has both.
 
     readings  from one sentence to the next: pictures that come again are not read again
     """
@@ -301,7 +303,7 @@ def search(
         return [Hit(index.stamps[row].file, itc[row].item()) for row in listed.tolist()]
     readings = readings or Readings(stage1.qformer, index.features)
     logits = torch.cat([_match(stage1, readings(rows.tolist()), ids, mask) for rows in listed.split(BATCH)])
-    order = pair_scores(logits, itc[listed], stage1.temperature).argsort(descending=True)[:top]
+    order = pair_scores(logits, itc[listed], stage1.temperature, rank_by="both").argsort(descending=True)[:top]
     itm = logits.softmax(dim=1)[:, 1]
     return [Hit(index.stamps[listed[i]].file, itc[listed[i]].item(), itm[i].item()) for i in order.tolist()]
 

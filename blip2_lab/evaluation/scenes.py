@@ -10,7 +10,7 @@ Notes:
   and with another scene's image (what it guesses from images in general).
 * Questions are zero-shot: stage 2 is trained on captions only. "knowledge" is counted apart, because its answers are in
   no caption.
-* The ceiling is the language model alone with a true description of the scene in words.
+* The same questions are asked of the language model alone, with a true description of the scene in words.
 * `natural/` repeats the questions in hundreds of other wordings, with the prompts of the chat.
 
 Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebooks: 09, 11.
@@ -353,7 +353,7 @@ def scores_table(report: dict) -> str:
     """A report of `evaluate` as Markdown: each measure next to its baselines, shares with 95 % intervals."""
     conditions = ["description", "picture", "no_picture", "shuffled_picture"]
     conditions = [name for name in conditions if name in report["questions"]]
-    titles = {"description": "description in words (ceiling)"}
+    titles = {"description": "description in words"}
     heads = [titles.get(name, name.replace("_", " ")) for name in conditions]
     lines = [f"| questions, {report['scenes']} scenes | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for row in ("total", *words.VISUAL_QUESTIONS, "knowledge", *words.KNOWLEDGE_QUESTIONS):
@@ -429,10 +429,10 @@ def natural_table(found: dict[str, dict]) -> list[str]:
     answered = [f"{scores['of_answered']:.3f}" for scores in found.values()]
     lines.append(f"| of those that are answered | {' | '.join(answered)} | – |")
     if "error" in (sure := first.get("calibration", {})):
-        lines.append(f"| not sure, by its calibrated confidence | {sure['unsure']:.3f} | " + "– | " * len(found))
+        lines.append(f"| not sure, by its calibrated confidence | {sure['unsure']:.3f} |" + " – |" * len(found))
         if sure["right_sure"] is not None:
-            lines.append(f"| right, where it is sure | {sure['right_sure']:.3f} | " + "– | " * len(found))
-        lines.append(f"| expected calibration error | {sure['error']:.3f} | " + "– | " * len(found))
+            lines.append(f"| right, where it is sure | {sure['right_sure']:.3f} |" + " – |" * len(found))
+        lines.append(f"| expected calibration error | {sure['error']:.3f} |" + " – |" * len(found))
     for group, about in first["groups"].items():
         groups = [scores["groups"][group] for scores in found.values()]
         cells = [_share(scores["right"], scores["count"]) for scores in groups]

@@ -60,7 +60,7 @@ def test_scores_are_those_of_retrieval(tiny_model, folder):
     ids, mask = stage1.tokenize(["a red boat"])
     with torch.no_grad():
         pixels = encoder.preprocess([Image.open(folder / stamp.file) for stamp in index.stamps])
-        expected = search_gallery(stage1, read_gallery(stage1, [encoder(pixels)]), ids, mask)[0]
+        expected = search_gallery(stage1, read_gallery(stage1, [encoder(pixels)]), ids, mask, rank_by="both")[0]
     hits = search(tiny_model, index, "a red boat")
     assert [hit.file for hit in hits] == [index.stamps[i].file for i in expected.argsort(descending=True).tolist()]
     assert all(0 <= hit.itm <= 1 for hit in hits)

@@ -87,7 +87,7 @@ def search_tab(search: Search, image: gr.State) -> None:
     """The inside of a tab: a sentence, or the picture that is shown, and what is found. `image` is that picture."""
     where, hint, example = f"in {search.folder}", "", "a red boat"
     if search.folder is None:
-        where, example = "among the picture book's pages", "a gray bird, a yellow cake and a blue cat"
+        where, example = "among the picture book's pages", "a purple cake, an orange drum and a red hammer"
         hint = " Name every thing of the picture you mean: the captions it learned from did."
     gr.HTML(f"<p class='quiet'>Looks {html.escape(where)}: ITC makes a shortlist, ITM puts it in order.{hint}</p>")
     with gr.Row(elem_classes="line"):

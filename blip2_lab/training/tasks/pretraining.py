@@ -361,7 +361,7 @@ def text_question_accuracy(
     noise: float = 0.0,
     batch_size: int = 128,
 ) -> dict[str, float]:
-    """Exact-match accuracy of a text-to-text model, in total and by type: the ceiling of all that comes after.
+    """Exact-match accuracy of a text-to-text model, in total and by type.
 
     noise  on descriptions as word sums, in lengths of a word embedding
     """

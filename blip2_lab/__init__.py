@@ -18,7 +18,7 @@ Folder -> section of the paper -> notebook, from the ground up (docs/architectur
     chat          4.1, 4.4          06, 12    conversation, search, the page in the browser
     doctor        3.2 to 3.4        08, 12    checks of a run, and of a model
     teaching      3.2               all       plain twins to read; the exercises' checks
-    compare       Figure 5          none      bridges on equal terms
+    compare       Figure 5          16        bridges on equal terms
     export, cli                     00        the shipped folder; the commands
 
 Importing this package imports nothing heavy: `load` brings torch and transformers when it is called.

@@ -9,6 +9,7 @@ import graphlib
 import importlib
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def imports(source: str, package: str = "") -> set[str]:
     return {name for name in found if name.split(".")[0] == "blip2_lab"}
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     package = MODULES[path] if path.name == "__init__.py" else MODULES[path].rpartition(".")[0]
     return imports(path.read_text(encoding="utf-8"), package.removesuffix(".__init__"))

@@ -8,7 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "blip2_lab"
 
-HEAVY = ("torch", "transformers", "gradio", "captum", "bitsandbytes", "matplotlib", "numpy", "PIL", "safetensors")
+HEAVY = tuple(
+    "torch torchvision transformers accelerate gradio captum bitsandbytes matplotlib numpy PIL safetensors".split()
+)
 
 
 def run_python(code: str) -> str:

@@ -19,6 +19,7 @@ nbformat = pytest.importorskip("nbformat", reason="the notebooks are not tested:
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 WITH_QUIZ = [path for path in NOTEBOOKS if "01" <= path.stem[:2] <= "12"]
 each_with_a_quiz = pytest.mark.parametrize("path", WITH_QUIZ, ids=lambda path: path.stem)
+LATER = [path for path in NOTEBOOKS if path.stem[:2] >= "13"]  # their questions are open, without choices
 
 # --- The quiz ----------------------------------------------------------------------------------------------------
 
@@ -71,6 +72,14 @@ def test_no_answer_is_visible_before_it_is_unfolded(path):
     for question in questions(source):
         assert question["because"][:40] not in shown and f"**{question['right']}.**" not in shown
     assert shown.count("Answer to question") == 5 and not re.search(r"\*\*[A-C]\.?\*\*", shown)
+
+
+@pytest.mark.parametrize("path", LATER, ids=lambda path: path.stem)
+def test_a_quiz_without_choices_has_five_folded_answers(path):
+    source = quiz(path)
+    found = re.findall(r"<details><summary>(\d)\. [^\n]+\?</summary>\n\n([^\n]+)\n\n</details>", source)
+    assert [number for number, _ in found] == list("12345") and "<details open" not in source
+    assert all(len(answer.split()) >= 10 for _, answer in found)
 
 
 def test_letters_and_lengths_do_not_give_the_answers_away():

@@ -21,6 +21,7 @@ SERIES = (
     "04_three_masks", "05_image_text_contrastive", "06_image_text_matching", "07_image_grounded_text_generation",
     "08_train_stage_1", "09_what_queries_look_at", "10_bridge_to_a_language_model", "11_train_stage_2",
     "12_instructed_chat", "13_eight_bits", "14_fine_tune", "15_in_context_and_failures",
+    "16_other_bridges", "17_scaling",
 )  # fmt: skip
 
 nbformat = pytest.importorskip("nbformat", reason="the notebooks are not tested: pip install 'blip2-lab[dev]'")

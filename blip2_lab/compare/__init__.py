@@ -7,5 +7,5 @@
 
 Begin with `bridges.compare`, which `blip2-lab compare bridges` calls.
 
-Paper: Figure 5 (with and without stage 1), and the papers that models/bridges/ names. Notebook: none.
+Paper: Figure 5 (with and without stage 1), and the papers that models/bridges/ names. Notebook: 16.
 """

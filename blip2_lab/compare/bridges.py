@@ -17,14 +17,14 @@ Notes:
   (`frozen`).
 * Results belong to the frozen models and to the questions that they were measured with; others need another folder.
 
-Paper: Figure 5, section 4.1. Notebook: none.
+Paper: Figure 5, section 4.1. Notebook: 16.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from blip2_lab.checkpoints.files import weight_files
 from blip2_lab.checkpoints.load import load
 from blip2_lab.common.files import write_atomically
 from blip2_lab.compare.cost import training_cost
-from blip2_lab.compare.rows import REFERENCE, ROWS, check_rows, default_steps, recipes_of
+from blip2_lab.compare.rows import LANGUAGE_MODELS, REFERENCE, ROWS, check_rows, default_steps, recipes_of
 from blip2_lab.evaluation.bridges import Exam, measure, text_perplexity
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.training import pipeline
@@ -56,7 +56,7 @@ class Options:
     steps           of every row at equal samples; 0: those of the recipes of BLIP-2's two stages together
     minutes         of training of every row at equal minutes; None: those that BLIP-2 needs for `steps`
     changes         settings of the recipes, as `optim.batch_size=16`
-    language_model  of every row that answers: micro-t5 or micro-opt
+    language_model  of every row that answers: one of `rows.LANGUAGE_MODELS`
     frozen          a whole model whose image encoder and language model are taken, as "micro"; "": those of the runs
     part_steps      of frozen models that are missing; None: as their recipes say
     """
@@ -66,7 +66,7 @@ class Options:
     steps: int = 0
     minutes: float | None = None
     changes: Sequence[str] = ()
-    language_model: str = "micro-t5"
+    language_model: str = LANGUAGE_MODELS[0]
     frozen: str = ""
     part_steps: int | None = None
     exam: Exam = Exam()
@@ -78,8 +78,9 @@ class Options:
             raise ValueError("a comparison needs at least one bridge and one seed")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"the minutes are {self.minutes:g}; they must be above 0")
-        if self.language_model not in ("micro-t5", "micro-opt"):
-            raise ValueError(f"{self.language_model!r} is no language model of a comparison: micro-t5 or micro-opt")
+        if self.language_model not in LANGUAGE_MODELS:
+            known = ", ".join(LANGUAGE_MODELS)
+            raise ValueError(f"{self.language_model!r} is no language model of a comparison; known are {known}")
         for row in self.bridges:  # settings and steps that do not fit are said before anything is trained
             recipes = recipes_of(row, self.steps, 0)
             for change in self.changes:
@@ -217,7 +218,7 @@ def _frozen_models(options: Options, runs_dir: Path, results: Results, say: Say,
     names = dict.fromkeys(name for recipe in recipes for name in needs(recipe))
     if options.frozen:
         _take_out(options.frozen, [name for name in names if not (runs_dir / name / "model").is_dir()], runs_dir)
-    missing = [get(name) for name in names if not (runs_dir / name / "model").is_dir()]
+    missing = _missing(names, runs_dir)
     if missing:
         say(f"frozen models that are missing in {runs_dir}: {', '.join(recipe.name for recipe in missing)}")
         pipeline.run([_shortened(recipe, options) for recipe in missing], runs_dir, progress=progress)
@@ -244,6 +245,16 @@ def _frozen_models(options: Options, runs_dir: Path, results: Results, say: Say,
     results.add(results.records.pop(results.records.index(known)))
 
 
+def _missing(names: Iterable[str], runs_dir: Path) -> list[Recipe]:
+    """The recipes of the models that are not in `runs_dir`, each after what it starts from."""
+    found: dict[str, Recipe] = {}
+    for name in names:
+        if not (runs_dir / name / "model").is_dir():
+            before = _missing(needs(get(name)), runs_dir)
+            found |= {recipe.name: recipe for recipe in before} | {name: get(name)}
+    return list(found.values())
+
+
 def _shortened(recipe: Recipe, options: Options) -> Recipe:
     if options.part_steps is None:
         return recipe
@@ -253,17 +264,17 @@ def _shortened(recipe: Recipe, options: Options) -> Recipe:
 
 def _take_out(model: str, names: Sequence[str], runs_dir: Path) -> None:
     """Write image encoder and language model of a whole model where its recipes' runs would have them."""
-    wanted = [name for name in names if name in ("micro-vit", "micro-t5", "micro-opt")]
+    wanted = [name for name in names if name == "micro-vit" or name in LANGUAGE_MODELS]
     if not wanted:
         return
     with hf_logging_off():
         whole = load(model)
     if not isinstance(whole, Stage2Model):
         raise ValueError(f"{model} has no language model, so no frozen models can be taken out of it")
-    language = "micro-t5" if whole.language_model.model.config.is_encoder_decoder else "micro-opt"
     if "micro-vit" in wanted:
         whole.image_encoder.model.save_pretrained(runs_dir / "micro-vit" / "model")
-    if language in wanted:
+    decoder_alone = not whole.language_model.model.config.is_encoder_decoder
+    for language in (name for name in wanted if name != "micro-vit" and (name == "micro-opt") == decoder_alone):
         folder = runs_dir / language / "model"
         whole.language_model.model.save_pretrained(folder)
         whole.language_model.tokenizer.save_pretrained(folder)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from blip2_lab.common.files import write_atomically
 from blip2_lab.compare.bridges import Options, Results, equal_minutes, steps_in
-from blip2_lab.compare.rows import REFERENCE, ROWS, default_steps, recipes_of
+from blip2_lab.compare.rows import LANGUAGE_MODELS, REFERENCE, ROWS, default_steps, recipes_of
 from blip2_lab.evaluation import captioning, metrics
 from blip2_lab.evaluation.bridges import CONDITIONS, Exam
 from blip2_lab.evaluation.scenes import KIND_WORDS, named_values, scene_values
@@ -276,7 +276,7 @@ def command(options: Options, folder: str) -> str:
         words.append(f"--minutes {options.minutes:g}")
     defaults = {f.name: f.default for f in fields(Exam)}
     words += [f"--scenes {options.exam.scenes}"] if options.exam.scenes != defaults["scenes"] else []
-    words += [f"--language-model {options.language_model}"] if options.language_model != "micro-t5" else []
+    words += [f"--language-model {options.language_model}"] if options.language_model != LANGUAGE_MODELS[0] else []
     words += [f"--frozen {options.frozen}"] if options.frozen else []
     words += [f"--set {change}" for change in options.changes]
     return " ".join([*words, f"--out {folder}"])

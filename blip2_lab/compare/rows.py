@@ -49,6 +49,8 @@ ROWS = {
 }
 #: What the others are compared with: BLIP-2.
 REFERENCE = "qformer-stage1"
+#: The frozen language models that rows can be compared with; the first is that of `micro-stage2`.
+LANGUAGE_MODELS = ("micro-flan-t5", "micro-t5", "micro-opt")
 
 
 def check_rows(names: Sequence[str]) -> list[str]:
@@ -80,7 +82,7 @@ def run_name(row: str, steps: int, seed: int, phase: int = 0, phases: int = 1) -
 
 
 def recipes_of(
-    row: str, steps: int, seed: int, changes: Sequence[str] = (), language_model: str = "micro-t5"
+    row: str, steps: int, seed: int, changes: Sequence[str] = (), language_model: str = LANGUAGE_MODELS[0]
 ) -> list[Recipe]:
     """The recipes of a row, in the order in which to train them.
 

@@ -101,6 +101,12 @@ def accuracy_at_iou(predicted: Sequence[Corners], true: Sequence[Corners], thres
     return accuracy([box_iou(p, t) >= threshold for p, t in zip(predicted, true, strict=True)])
 
 
+def middle_95_percent(values: Tensor) -> tuple[float, float]:
+    """From the quantile 0.025 to the quantile 0.975 of `values` [R]: the interval that R resamples give."""
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
 def bootstrap_interval(
     sums: Sequence[float], counts: Sequence[int] | None = None, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
@@ -117,8 +123,7 @@ def bootstrap_interval(
     for _ in range(resamples):
         drawn = torch.randint(len(values), (len(values),), generator=generator)
         means.append(values[drawn].sum() / weights[drawn].sum())
-    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    return middle_95_percent(torch.stack(means))
 
 
 def paired_bootstrap(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) -> tuple[float, float]:
@@ -131,9 +136,7 @@ def paired_bootstrap(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) 
     size = drawn.shape[1]
     gained = torch.zeros(size, dtype=torch.float64).index_add(0, scenes, one.double() - other.double())
     asked = torch.bincount(scenes, minlength=size)
-    differences = gained[drawn].sum(dim=1) / asked[drawn].sum(dim=1)
-    low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    return middle_95_percent(gained[drawn].sum(dim=1) / asked[drawn].sum(dim=1))
 
 
 Sums = tuple[Tensor, Tensor]  #: of each scene [S]: numerator and denominator of a ratio of sums, such as F1
@@ -145,6 +148,4 @@ def paired_ratio_bootstrap(one: Sums, other: Sums, drawn: Tensor) -> tuple[float
     drawn   int[R, S]: R times S scenes, drawn with replacement; both ratios are of the same scenes
     """
     ratios = [over.double()[drawn].sum(dim=1) / under.double()[drawn].sum(dim=1) for over, under in (one, other)]
-    differences = ratios[0] - ratios[1]
-    low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    return middle_95_percent(ratios[0] - ratios[1])

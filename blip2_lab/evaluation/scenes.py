@@ -18,6 +18,7 @@ Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebooks: 09, 11.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from random import Random
@@ -219,12 +220,33 @@ def scene_values(scene: Scene) -> dict[str, set[str]]:
     }
 
 
+def kinds_told(text: str) -> Counter[str]:
+    """How many things of each kind a text tells of: `"a red boat and two small blue boats"` -> `{"boat": 3}`."""
+    told: Counter[str] = Counter()
+    number = 1
+    for word in text.lower().replace(",", " , ").replace(".", " , ").split():
+        if word in words.NUMBERS:
+            number = words.NUMBERS.index(word)
+        elif word in KIND_WORDS:
+            told[KIND_WORDS[word]] += number
+            number = 1
+        elif word in (",", "and", "a", "an"):
+            number = 1
+    return told
+
+
+def tells_twice(text: str, scene: Scene) -> bool:
+    """Does a caption tell of more things of a kind than the scene has, though it has some: of one of them twice?"""
+    there = Counter(thing.kind for thing in scene.things)
+    return any(count > there[kind] > 0 for kind, count in kinds_told(text).items())
+
+
 @torch.no_grad()
 def caption_scores(
     model: Stage2Model, visual_prompts: Tensor | natural.Shown, book: Sequence[Scene], batch_size: int
 ) -> dict[str, float]:
     """How well captions generated from `CAPTION_PROMPT` name the kinds, colors, places and times: every score of
-    `metrics.SetScores` for each, under keys such as `kinds_f1`."""
+    `metrics.SetScores` for each, under keys such as `kinds_f1`; and the share that `tells_twice`, under `repeated`."""
     captions: list[str] = []
     for start in range(0, len(book), batch_size):
         rows = range(start, min(start + batch_size, len(book)))
@@ -237,7 +259,8 @@ def caption_scores(
         what: asdict(metrics.set_scores([named_values(c, meanings) for c in captions], [t[what] for t in truth]))
         for what, meanings in NAMED.items()
     }
-    return {f"{what}_{score}": value for what, scores in found.items() for score, value in scores.items()}
+    scores = {f"{what}_{score}": value for what, scores in found.items() for score, value in scores.items()}
+    return scores | {"repeated": metrics.accuracy([tells_twice(c, s) for c, s in zip(captions, book, strict=True)])}
 
 
 # ---------------------------------------------------------------------------------------------------------- retrieval
@@ -350,6 +373,9 @@ def scores_table(report: dict) -> str:
     for score in ("precision", "recall"):
         cells = [f"{report['captions'][name][f'kinds_{score}']:.3f}" for name in conditions]
         lines.append(f"| kinds, {score} instead | " + " | ".join(cells) + " |")
+    if "repeated" in report["captions"]["picture"]:
+        cells = [f"{report['captions'][name]['repeated']:.3f}" for name in conditions]
+        lines.append("| share of captions that tell of one thing twice | " + " | ".join(cells) + " |")
     if found := report.get("retrieval"):
         count = found["gallery"]
         lines += ["", f"| retrieval among {count} | R@1 | R@5 | R@1, shuffled pictures | R@1, no picture |"]

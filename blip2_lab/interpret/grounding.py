@@ -34,7 +34,7 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.evaluation.metrics import exact_match
+from blip2_lab.evaluation.metrics import exact_match, middle_95_percent
 from blip2_lab.interpret.attribution import METHODS, blank, defined_methods
 from blip2_lab.interpret.targets import ItcScore, ItmScore, Score, WordScore, reader_of
 from blip2_lab.models.stage1 import Stage1Model
@@ -148,8 +148,7 @@ def bootstrap(values: Sequence[float], *, samples: int = 2000, seed: int = 0) ->
     x = torch.as_tensor(values, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     means = x[torch.randint(len(x), (samples, len(x)), generator=generator)].mean(dim=1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return x.mean().item(), low, high
+    return x.mean().item(), *middle_95_percent(means)
 
 
 # --- Baselines, without a model -------------------------------------------------------------------------------------

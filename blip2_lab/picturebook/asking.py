@@ -55,6 +55,12 @@ OTHER_RELATIONS = {
     "above": ("above", "over", "higher than", "on top of"),
     "below": ("below", "under", "beneath", "lower than", "underneath"),
 }
+COMPARATIVES = {
+    "to the left of": ("more to the left", "more left"),
+    "to the right of": ("more to the right", "more right"),
+    "above": ("higher", "higher up"),
+    "below": ("lower", "lower down"),
+}
 OTHER_PLACES = {
     "meadow": ("meadow", "field", "green meadow"),
     "beach": ("beach", "seaside"),
@@ -480,6 +486,49 @@ def _nothing_there(scene: Scene, rng: Random) -> Asked:
     return said, f"there is no {kind}" if kind != UNKNOWN else NOTHING_OF_THE_KIND
 
 
+def _category_choice(scene: Scene, rng: Random) -> Asked:
+    found = refer(scene, rng, "kind")
+    if found is None:
+        return None
+    true = found[1].category
+    first, second = shuffled(rng, (true, another(rng, tuple(CATEGORIES), true)))
+    one, other = (category if category == "food" else a(category) for category in (first, second))
+    slots = dict(first=one, second=other, firsts=plural_of(first), seconds=plural_of(second))
+    return wording(rng, "category choice", ref=found[0], **slots), true
+
+
+def _comparison(scene: Scene, rng: Random) -> Asked:
+    """Which of two things of different kinds is more to a side."""
+    pairs = [
+        (relation, more, less)
+        for relation in RELATIONS
+        for more in scene.things
+        for less in scene.things
+        if more.kind != less.kind and holds(relation, more, less)
+    ]
+    if not pairs:
+        return None
+    relation, more, less = pick(rng, pairs)
+    said = []
+    for thing in shuffled(rng, (more, less)):
+        forms = [form for form in FORMS[:10] if _fits_one(scene, thing, form)]
+        if not forms:
+            return None
+        said.append("the " + _words_for(scene, rng, thing, pick(rng, forms)))
+    slots = dict(more=pick(rng, COMPARATIVES[relation]), first=said[0], second=said[1])
+    return wording(rng, "comparison", **slots), more.kind
+
+
+def _wrong_color(scene: Scene, rng: Random) -> Asked:
+    """A question about a thing that the scene has in other colors only: the answer says so."""
+    kind = pick(rng, scene.things).kind
+    color = pick(rng, [c for c in COLORS if all((t.kind, t.color) != (kind, c) for t in scene.things)])
+    slots = dict(large="large", small="small", where=at("left"), relation=pick(rng, RELATIONS))
+    intention = pick(rng, ("size", "position", "side", "relation", "position check"))
+    said = wording(rng, intention, ref=f"the {noun_phrase(rng, kind, color=color)}", **slots)
+    return said, f"there is no {color} {kind}"
+
+
 #: Every kind of question, and how often the corpus asks it.
 INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "color": (_attribute("color", "color"), 6),
@@ -527,16 +576,24 @@ HARD = (
     *(name for name in INTENTIONS if name.endswith(" check")),
 )
 
+#: Kinds of questions that `T5Task` asks late: they need two things, or two words, to be compared.
+CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
+    "category choice": _category_choice,
+    "comparison": _comparison,
+    "wrong color": _wrong_color,
+}
+
 
 def ask(scene: Scene, rng: Random, intention: str) -> Question | None:
     """A question of this intention in one of its wordings, or None if the scene allows none."""
-    asked = INTENTIONS[intention][0](scene, rng)
+    made = CHOICES.get(intention) or INTENTIONS[intention][0]
+    asked = made(scene, rng)
     return asked and Question(intention, as_typed(rng, asked[0]), asked[1])
 
 
 def ask_anything(scene: Scene, rng: Random, among: Sequence[str] = tuple(INTENTIONS)) -> Question:
     """A question of any intention, each as often as `INTENTIONS` says."""
-    weights = [INTENTIONS[name][1] for name in among]
+    weights = [1 if name in CHOICES else INTENTIONS[name][1] for name in among]
     draw = rng.random() * sum(weights)
     chosen = next(name for name, total in zip(among, accumulate(weights), strict=True) if draw < total)
     return ask(scene, rng, chosen) or ask(scene, rng, "inventory")

@@ -14,10 +14,11 @@ Paper: section 3.4 (OPT: unsupervised, FlanT5: instruction-trained), Figure 4. N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from random import Random
 
-from .asking import HARD, INTENTIONS, NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
+from .asking import INTENTIONS, NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
 from .facts import FACTS
 from .scene import (
     CATEGORIES,
@@ -170,12 +171,12 @@ def prompt(question: str, rng: Random) -> str:
     return (QUESTION_PROMPTS[0] if form < 0.85 else QUESTION_PROMPTS[1]).format(question)
 
 
-def visitors_question(seed: int, index: int, hard: bool = False) -> tuple[str, str]:
-    """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; half of them of an intention drawn
-    with equal shares, `hard`: among those that are learned last."""
+def visitors_question(seed: int, index: int, often: Sequence[str] = tuple(INTENTIONS)) -> tuple[str, str]:
+    """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; half of them of an intention of
+    `often`, drawn with equal shares."""
     rng = Random(f"visitors question {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
-    among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, HARD if hard else tuple(INTENTIONS)),)
+    among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, often),)
     asked = ask_anything(scene, rng, among)
     return f"{word_sums(scene, rng)} {prompt(asked.text, rng)}", asked.answer
 

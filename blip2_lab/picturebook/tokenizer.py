@@ -36,6 +36,7 @@ SPELLINGS = (
     *((rf"\b{digit}\b", word) for digit, word in zip("1234", ("one", "two", "three", "four"), strict=True)),
     (r"\bcolour", "color"),
     (r"\bgrey\b", "gray"),
+    (r"\b(further|farther)\b", "more"),
     (r"[^\w\s.,:?!]", " "),  # quotes, hyphens, brackets
     *((rf"\s*\{mark}+\s*", f"{mark} ") for mark in PUNCTUATION),  # "a boat ,a car ??"
 )

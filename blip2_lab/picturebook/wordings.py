@@ -372,6 +372,22 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "{first} is {relation} {ref}[, right|, is it not|]",
         "does {first} stand {relation} {ref}",
     ),
+    "comparison": (
+        "{tell} which of {first} and {second} is {more}",
+        "is {first} or {second} {more}",
+        "which of the two is {more}: {first} or {second}",
+        "which stands {more}, {first} or {second}",
+        "does {first} or {second} stand {more}",
+        "who is {more}: {first} or {second}",
+    ),
+    "category choice": (
+        "{first} or {second}: which is {ref}",
+        "{tell} [if|whether] {ref} is {first} or {second}",
+        "what sort of thing is {ref}, {first} or {second}",
+        "do you think {ref} is {first} or rather {second}",
+        "where does {ref} belong: {firsts} or {seconds}",
+        "is {ref} one of the {firsts} or one of the {seconds}",
+    ),
     "place": (
         "what [environment|surroundings|area|region|world|spot|scenario] is [this|it|shown]",
         "[where|in which place] [is it|is the {picture}] [situated|located|playing]",

@@ -8,7 +8,7 @@ Notes:
 * A redraw takes some tenths of a second, so there is one every two seconds at most, and one at each line's end.
 * The last figure stays in the notebook, with the time that the training took.
 
-Paper: none. Notebooks: 08, 09, 11.
+Paper: none. Notebooks: 08, 09, 11, 16, 17.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def norms(lavis) -> dict[str, float]:
 def ranks(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("ranks"))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(run_rank, args=(folder,), nprocs=2)
+    mp.set_forkserver_preload([__name__])  # one import for both processes
+    mp.start_processes(run_rank, args=(folder,), nprocs=2, start_method="forkserver")
     return [json.load(open(f"{folder}/{rank}.json")) for rank in (0, 1)]
 
 

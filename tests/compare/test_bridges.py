@@ -12,6 +12,7 @@ from blip2_lab.compare.cost import TIMED, training_cost
 from blip2_lab.compare.rows import recipes_of
 from blip2_lab.evaluation.bridges import Exam
 from blip2_lab.training import run
+from blip2_lab.training.recipes.registry import get
 from tests.training.tasks.test_stages import parts  # noqa: F401  a fixture
 
 EXAM = Exam(scenes=2, ranked=2, costed=1, texts=2)
@@ -134,7 +135,7 @@ def small(parts, tmp_path):  # noqa: F811
     import shutil
 
     runs = tmp_path / "runs"
-    for name in ("micro-vit", "micro-t5", "micro-opt"):
+    for name in ("micro-vit", "micro-flan-t5", "micro-opt"):
         shutil.copytree(parts / name, runs / name)
     changes = ("optim.batch_size=4", "data.scenes=12", "data.held_out=2", "model.ffn_width=64")
     options = Options(bridges=("linear", "dual-encoder"), seeds=1, steps=2, minutes=0.001, changes=changes, exam=EXAM)
@@ -145,9 +146,9 @@ def test_from_frozen_models_to_a_page(small):
     options, runs, out = small
     results = bridges.compare(options, runs, out, say=lambda _: None, progress=False)
     header = results.find(kind="comparison")
-    assert header["about"].keys() == {"micro-vit", "micro-t5", "micro-opt"}
+    assert header["about"].keys() == {"micro-vit", "micro-flan-t5", "micro-opt"}
     linear = results.find(kind="model", row="linear", steps=2, seed=0)
-    assert linear["perplexity"] == pytest.approx(header["about"]["micro-t5"]["perplexity"], rel=1e-5)  # unharmed
+    assert linear["perplexity"] == pytest.approx(header["about"]["micro-flan-t5"]["perplexity"], rel=1e-5)  # unharmed
     assert linear["tokens"] == 10 and linear["training"][0]["samples"] == 8 and linear["training"][0]["seconds"] > 0
     written = page.write(out, options, results)
     text = written.read_text()
@@ -164,7 +165,7 @@ def test_from_frozen_models_to_a_page(small):
     with pytest.raises(ValueError, match="was measured with other settings and another language model"):
         other = replace(options, changes=("optim.batch_size=6",), language_model="micro-opt")
         bridges.compare(other, runs, out, say=lambda _: None)
-    file = runs / "micro-t5" / "model" / "model.safetensors"
+    file = runs / "micro-flan-t5" / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4] + b"\x00\x00\x00\x01")
     with pytest.raises(ValueError, match="was measured with other frozen models"):
         bridges.compare(options, runs, out, say=lambda _: None)
@@ -177,7 +178,7 @@ def test_the_cost_of_a_step_counts_what_is_trained_and_leaves_runs_alone(small):
     cost = training_cost(recipe, runs)
     assert cost["parameters"] == 64 * 64 + 64 + 2 * 64  # one matrix, its bias, a LayerNorm
     assert cost["seconds"] > 0 and TIMED == 5 and not (runs / recipe.name).exists()
-    weights = sum(p.nbytes for p in bridges.load_language_model("micro-t5", runs).parameters())
+    weights = sum(p.nbytes for p in bridges.load_language_model("micro-flan-t5", runs).parameters())
     assert weights < cost["bytes"] < 20 * weights
 
 
@@ -186,11 +187,25 @@ def test_frozen_models_come_out_of_a_whole_model(tmp_path):
 
     whole = build_tiny_model()
     blip2_lab.save(whole, tmp_path / "whole")
-    bridges._take_out(str(tmp_path / "whole"), ["micro-vit", "micro-t5", "micro-bert"], tmp_path / "runs")
+    bridges._take_out(str(tmp_path / "whole"), ["micro-vit", "micro-flan-t5", "micro-bert"], tmp_path / "runs")
     made = sorted(folder.name for folder in (tmp_path / "runs").iterdir())
-    assert made == ["micro-t5", "micro-vit"]
+    assert made == ["micro-flan-t5", "micro-vit"]
     (recipe,) = recipes_of("linear", 2, 0, ("optim.batch_size=4", "data.scenes=12", "data.held_out=2"))
     run.run(recipe, tmp_path / "runs", progress=False)
     again = blip2_lab.load(tmp_path / "runs" / recipe.name / "model")
     for one, other in zip(whole.language_model.parameters(), again.language_model.parameters(), strict=True):
         assert one.equal(other)
+
+
+def test_a_missing_frozen_model_is_trained_after_the_one_that_it_starts_from(tmp_path):
+    names = ("micro-vit", "micro-flan-t5", "micro-opt")
+    assert [recipe.name for recipe in bridges._missing(names, tmp_path)] == [
+        "micro-vit", "micro-t5", "micro-flan-t5", "micro-opt",
+    ]  # fmt: skip
+    for name in ("micro-vit", "micro-flan-t5"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    assert [recipe.name for recipe in bridges._missing(names, tmp_path)] == ["micro-opt"]
+
+
+def test_the_language_model_is_that_of_stage_2():
+    assert Options().language_model == get("micro-stage2").model.language_model

@@ -46,7 +46,7 @@ def model(row: str, steps: int, seed: int, right: int) -> dict:
 def results_of(tmp_path, right: dict[str, list[int]]) -> tuple[Options, Results]:
     """Results of these rows; `right`: scenes answered right, by seed. A step takes 2 s in the last row, else 1 s."""
     results = Results(tmp_path / "results.jsonl")
-    parts = {name: {"weights": "0", "steps": 9, "perplexity": 2.5} for name in ("micro-t5", "micro-opt")}
+    parts = {name: {"weights": "0", "steps": 9, "perplexity": 2.5} for name in ("micro-flan-t5", "micro-opt")}
     results.add({"kind": "comparison", "about": parts})
     for row, seeds in right.items():
         seconds = 2.0 if row == "qformer-stage1" else 1.0

@@ -1,6 +1,7 @@
 """The evaluation against oracles: a perfect model scores 1, a model without the image scores chance."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -87,9 +88,30 @@ def test_values_named_in_captions():
 def test_true_full_captions_score_one_and_an_empty_caption_scores_zero():
     full = Model(lambda number, _: words.full_caption(BOOK[number], Random(0)))
     scores = scenes.caption_scores(full, NUMBERED, BOOK, batch_size=5)
+    assert scores.pop("repeated") == 0.0
     assert len(scores) == 4 * 5 and set(scores.values()) == {1.0}
     silent = Model(lambda *_: "")
     assert set(scenes.caption_scores(silent, NUMBERED, BOOK, batch_size=5).values()) == {0.0}
+
+
+def test_a_thing_told_twice_is_counted_and_two_things_alike_are_not():
+    thing = Thing("boat", "red", "large", 0.2, 0.2)
+    two = Scene((thing, replace(thing, x=0.8), replace(thing, kind="cat", y=0.8)), "beach", "day")
+    for true in (
+        "two red boats and a cat.",
+        "a red boat at the top, a red boat and a large cat",
+        "a boat",
+        "a boat, a dog, a tree",
+    ):
+        assert not scenes.tells_twice(true, two), true
+    for twice in (
+        "two boats and a red boat",
+        "a cat, a boat and a cat.",
+        "a boat, a boat, a boat",
+        "two large red cats",
+    ):
+        assert scenes.tells_twice(twice, two), twice
+    assert not scenes.tells_twice("two trees, a tree", two), "it tells what is not there, which precision counts"
 
 
 def test_one_scene_cannot_be_shuffled():

@@ -57,7 +57,7 @@ def tiny(kind):
     return loud(build_tiny_model(kind).language_model)
 
 
-@pytest.fixture(scope="module", params=["t5", "opt"])
+@pytest.fixture(scope="module", params=["t5", pytest.param("opt", marks=pytest.mark.slow)])
 def case(request):
     """A compiled language model, its backend, and its answers before compilation."""
     language, backend = tiny(request.param), Counting()

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from blip2_lab.picturebook import asking
-from blip2_lab.picturebook.asking import ABSENT, INTENTIONS, UNKNOWN, ask, ask_anything, follow_up, plural_of
+from blip2_lab.picturebook.asking import ABSENT, CHOICES, INTENTIONS, UNKNOWN, ask, ask_anything, follow_up, plural_of
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
 from blip2_lab.picturebook.wordings import SCENERY, SYNONYMS, WORDINGS, as_typed, expand, wording, words_of_wordings
 from blip2_lab.picturebook.words import NUMBERS, plural
@@ -38,7 +38,7 @@ def asked(intention, scenes=range(300)):
             yield scene, question
 
 
-@pytest.mark.parametrize("intention", INTENTIONS)
+@pytest.mark.parametrize("intention", [*INTENTIONS, *CHOICES])
 def test_every_intention_is_asked_and_answered(intention):
     questions = list(asked(intention))
     assert len(questions) > 20 and all(q.type == intention and q.answer for _, q in questions)
@@ -75,6 +75,24 @@ def test_the_list_is_in_reading_order_with_things_alike_counted():
     assert set(answers_to("colors").values()) == {"red, blue and gray"}
     some = answers_to("some listed", 2000)
     assert {"a gray cat", "two red boats and a blue boat", "two red boats", "none"} <= set(some.values())
+
+
+def test_choices_by_hand():
+    categories = answers_to("category choice", 2000)
+    assert set(categories.values()) == {"vehicle", "animal"}
+    assert all(re.search(rf"\b({answer}|{plural_of(answer)})\b", text) for text, answer in categories.items())
+    assert all(
+        answer == "animal" for text, answer in categories.items() if re.search("gray (thing|object|one|item)", text)
+    )
+    compared = answers_to("comparison", 2000)  # the cat is below every boat, right of one and left of another
+    assert {answer for text, answer in compared.items() if "higher" in text} == {"boat"}
+    assert {answer for text, answer in compared.items() if "lower" in text} == {"cat"}
+    assert {answer for text, answer in compared.items() if "more" in text and "large red" in text} == {"boat", "cat"}
+    to_the_right = {text: answer for text, answer in compared.items() if re.search(r"more (to the )?right", text)}
+    assert {answer for text, answer in to_the_right.items() if "large red" in text} == {"cat"}
+    absent = set(answers_to("wrong color", 2000).values())
+    assert {"there is no gray boat", "there is no blue cat"} <= absent
+    assert not absent & {"there is no red boat", "there is no blue boat", "there is no gray cat"}
 
 
 def test_place_and_time_by_hand():
@@ -180,7 +198,7 @@ def test_what_is_typed_keeps_the_question():
 def test_wordings_have_no_bracket_left_open_and_no_unknown_slot():
     slots = dict.fromkeys(
         "ref a plural singular color other attribute where relation first place a_place another_place other_place "
-        "category number large small size".split(),
+        "category number large small size first second firsts seconds more".split(),
         "x",
     )
     for intention, templates in WORDINGS.items():

@@ -14,7 +14,7 @@ from torch import nn
 
 from blip2_lab.models import masks, vision_encoder
 from blip2_lab.models.attention import MultiHeadAttention
-from blip2_lab.models.losses import itg_loss, negative_weights
+from blip2_lab.models.losses import itg_loss, negative_weights, sample_negatives
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks import attention as attention_checks
@@ -39,6 +39,8 @@ MODULES = {
     "four_bits": {"quantize_blocks", "bits_per_weight"},
     "fine_tuning": {"hold_out_pictures", "best_step", "condition_on_question", "recall_hits"},
     "failures": {"interleave_pictures", "copied_answers", "word_sums", "first_broken_link"},
+    "bridges": {"pool_patches", "project_features", "gated_block", "gated_parameters"},
+    "scaling": {"training_memory", "training_flops", "training_days", "batch_schedule"},
 }  # fmt: skip
 ALL = {name: value for name, value in vars(checks).items() if isinstance(value, Check)}
 MISTAKES = [(name, message) for name, check in ALL.items() for message in check.mistakes]
@@ -301,7 +303,7 @@ def test_matching():
     assert "true pair" in said(
         "sample_negatives", lambda s, p, g=None: torch.multinomial(s.softmax(1), 1, generator=g)[:, 0]
     )
-    assert "[B, 1]" in said("sample_negatives", lambda s, p, g=None: picky(s, p, g)[:, None])
+    assert "[B, 1]" in said("sample_negatives", lambda s, p, g=None: sample_negatives(s, p, g)[:, None])
     assert "evenly" in said(
         "sample_negatives", lambda s, p, g=None: torch.multinomial((~p).float(), 1, generator=g)[:, 0]
     )

@@ -62,6 +62,20 @@ def monday(tmp_path) -> Path:
     return own_pictures(tmp_path / "monday" / "pictures", 1)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, start) -> Path:
+    """A folder of runs in which "mine" is finished, on Monday's pictures."""
+    place = tmp_path_factory.mktemp("trained")
+    run_module.run(recipe(start, own_pictures(place / "monday", 1)), place / "runs", progress=False)
+    return place / "runs"
+
+
+@pytest.fixture
+def finished(trained, tmp_path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "runs")
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
 
@@ -83,9 +97,8 @@ def test_a_finished_run_is_left_as_it_is_and_says_so(tmp_path, start, monday, ca
         run_module.run(recipe(start, monday, "optim.steps=3"), runs, progress=False)
 
 
-def test_another_folder_of_the_same_name_is_other_data(tmp_path, start, monday):
-    runs, tuesday = tmp_path / "runs", own_pictures(tmp_path / "tuesday" / "pictures", 2)
-    run_module.run(recipe(start, monday), runs, progress=False)
+def test_another_folder_of_the_same_name_is_other_data(tmp_path, start, finished):
+    runs, tuesday = finished, own_pictures(tmp_path / "tuesday" / "pictures", 2)
     first = weights(runs / "mine")
     with pytest.raises(ValueError, match="was started on other data .*now there are other captions.*other pictures"):
         run_module.run(recipe(start, tuesday), runs, progress=False)
@@ -94,9 +107,8 @@ def test_another_folder_of_the_same_name_is_other_data(tmp_path, start, monday):
     assert weights(runs / "mine") != first
 
 
-def test_a_run_of_an_older_version_resumes_if_its_examples_have_the_same_names(tmp_path, start, monday, capsys):
-    runs, chosen = tmp_path / "runs", recipe(start, monday)
-    run_module.run(chosen, runs, progress=False)
+def test_a_run_of_an_older_version_resumes_if_its_examples_have_the_same_names(start, monday, finished, capsys):
+    runs, chosen = finished, recipe(start, monday)
     folder = runs / "mine"
     batches = run_module.open_batches(chosen, runs)
     (folder / "examples.json").write_text(json.dumps({"path": str(monday), "identity": batches.listed}))
@@ -121,19 +133,16 @@ def test_a_run_of_an_older_version_resumes_if_its_examples_have_the_same_names(t
         "optim.batch_size=2",
     ],
 )
-def test_a_run_does_not_resume_with_another_setting_of_model_or_data(tmp_path, start, monday, change):
-    runs = tmp_path / "runs"
-    run_module.run(recipe(start, monday), runs, progress=False)
-    before = (runs / "mine" / "recipe.json").read_bytes()
+def test_a_run_does_not_resume_with_another_setting_of_model_or_data(start, monday, finished, change):
+    before = (finished / "mine" / "recipe.json").read_bytes()
     setting = change.partition("=")[0]
     with pytest.raises(ValueError, match=f"mine was started with {setting}=.*--restart to start over"):
-        run_module.run(recipe(start, monday, change, "optim.steps=6"), runs, progress=False)
-    assert (runs / "mine" / "recipe.json").read_bytes() == before
+        run_module.run(recipe(start, monday, change, "optim.steps=6"), finished, progress=False)
+    assert (finished / "mine" / "recipe.json").read_bytes() == before
 
 
-def test_another_setting_of_the_optimizer_is_said_and_written_down(tmp_path, start, monday, capsys):
-    runs = tmp_path / "runs"
-    run_module.run(recipe(start, monday), runs, progress=False)
+def test_another_setting_of_the_optimizer_is_said_and_written_down(start, monday, finished, capsys):
+    runs = finished
     run_module.run(replace(recipe(start, monday, "optim.steps=6", "optim.lr=1e-5"), save_every=3), runs)
     out = capsys.readouterr().out
     assert "lr was 0.0001 when" in out and "steps was 4 when" in out and "save_every was 2 when" in out
@@ -191,27 +200,25 @@ def test_the_best_weights_on_held_out_pictures_are_the_model(tmp_path, start, mo
 math_nan = float("nan")
 
 
-def test_an_interrupted_run_leaves_the_same_files(tmp_path, start, monday):
+def test_an_interrupted_run_leaves_the_same_files(start, monday, finished):
     """tokenizer.json had the truncation of the last call before it was saved."""
-    runs, files = tmp_path / "runs", []
-    for name in ("whole", "cut"):
-        if name == "cut":
-            shutil.copytree(runs / "whole", runs / "cut")
-            shutil.rmtree(runs / "cut" / "checkpoints" / "step-4")
-            shutil.rmtree(runs / "cut" / "model")
-        run_module.run(recipe(start, monday, name=name), runs, progress=False)
+    runs, files = finished, []
+    shutil.copytree(runs / "mine", runs / "cut")
+    shutil.rmtree(runs / "cut" / "checkpoints" / "step-4")
+    shutil.rmtree(runs / "cut" / "model")
+    run_module.run(recipe(start, monday, name="cut"), runs, progress=False)
+    for name in ("mine", "cut"):
         found = sorted((runs / name / "model").rglob("*"))
         files.append({path.relative_to(runs / name): path.read_bytes() for path in found if path.is_file()})
     assert files[0].keys() == files[1].keys() and len(files[0]) > 8
     assert [str(name) for name in files[0] if files[0][name] != files[1][name]] == []
     tokenizer = json.loads(next(content for name, content in files[0].items() if name.name == "tokenizer.json"))
     assert tokenizer["truncation"] is None and tokenizer["padding"] is None
-    assert all(path.stat().st_mode & 0o044 for path in (runs / "whole" / "model").rglob("*") if path.is_file())
+    assert all(path.stat().st_mode & 0o044 for path in (runs / "mine" / "model").rglob("*") if path.is_file())
 
 
-def test_a_model_is_written_whole_or_not_at_all(tmp_path, start, monday, monkeypatch):
-    runs = tmp_path / "runs"
-    run_module.run(recipe(start, monday), runs, progress=False)
+def test_a_model_is_written_whole_or_not_at_all(start, monday, finished, monkeypatch):
+    runs = finished
     before = weights(runs / "mine")
 
     def stopped(self, folder):
@@ -230,9 +237,8 @@ def test_a_model_is_written_whole_or_not_at_all(tmp_path, start, monday, monkeyp
     assert weights(runs / "mine") != before and not (runs / "mine" / ".model.tmp").exists()
 
 
-def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_is_whole(tmp_path, start, monday, monkeypatch):
-    runs, usage = tmp_path / "runs", shutil.disk_usage(tmp_path)
-    run_module.run(recipe(start, monday), runs, progress=False)
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_is_whole(tmp_path, start, monday, finished, monkeypatch):
+    runs, usage = finished, shutil.disk_usage(tmp_path)
     more = recipe(start, monday, "optim.steps=8")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))

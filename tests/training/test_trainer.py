@@ -1,5 +1,5 @@
-"""The trainer: exact resume, logs, schedules and parameter groups. Run as a script, this file is the process that is
-killed."""
+"""The trainer: exact resume, logs, schedules and parameter groups. Run as a script, this file starts the
+processes that are killed."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -262,26 +262,29 @@ def test_auto_is_bf16_only_where_the_cpu_multiplies_in_it(tmp_path, monkeypatch,
 # --------------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize(
-    "victim",
-    [
-        Victim(killed_at=7, kept=["step-4", "step-6"]),
-        Victim(killed_at=17, accumulate=2, kept=["step-6", "step-8"]),  # in the second pass of step 8
-        Victim(killed_saving=8, kept=["step-4", "step-6"]),  # half of the file is written
-    ],
-    ids=["in a step", "between passes", "while saving"],
-)
-def test_kill_and_resume_is_bit_identical(tmp_path, victim):
+VICTIMS = {
+    "in a step": Victim(killed_at=7, kept=["step-4", "step-6"]),
+    "between passes": Victim(killed_at=17, accumulate=2, kept=["step-6", "step-8"]),  # in the second pass of step 8
+    "while saving": Victim(killed_saving=8, kept=["step-4", "step-6"]),  # half of the file is written
+}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """A folder for each of the victims, with what kill -9 left of its run."""
+    runs = tmp_path_factory.mktemp("killed")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    died = subprocess.run([sys.executable, __file__, str(runs)], env=environment, capture_output=True, text=True)
+    assert died.stdout.endswith(f"{[-signal.SIGKILL] * len(VICTIMS)}\n"), died.stderr
+    return runs
+
+
+@pytest.mark.parametrize("name", VICTIMS)
+def test_kill_and_resume_is_bit_identical(killed, tmp_path, name):
     """kill -9, mid-epoch, while a thread prepares batches with threads of its own; dropout's state must come back."""
+    victim, run = VICTIMS[name], killed / name
     whole = SmallTask(victim.optim)
     quietly(whole, victim.optim, run_dir=tmp_path / "whole", save_every=2, log_every=3)
-
-    run = tmp_path / "killed"
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(run), json.dumps(asdict(victim))]
-    died = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
     assert [p.name for p in checkpoints(run)] == victim.kept
 
     resumed = SmallTask(victim.optim)
@@ -438,8 +441,7 @@ def test_a_rising_loss_stops_the_run_and_the_good_checkpoint_is_kept(tmp_path):
     assert kept[0] == "step-140" and len(kept) == 3
 
 
-if __name__ == "__main__":
-    victim = Victim(**json.loads(sys.argv[2]))
+def train_until_killed(victim: Victim, run: Path) -> None:
     if victim.killed_saving:
         save = torch.save
 
@@ -450,5 +452,14 @@ if __name__ == "__main__":
                 os.kill(os.getpid(), signal.SIGKILL)
 
         torch.save = die
-    task = SmallTask(victim.optim, victim.killed_at)
-    train(task, victim.optim, run_dir=sys.argv[1], save_every=2, log_every=3)
+    quietly(SmallTask(victim.optim, victim.killed_at), victim.optim, run_dir=run, save_every=2, log_every=3)
+
+
+if __name__ == "__main__":
+    ended = []
+    for name, victim in VICTIMS.items():
+        if os.fork() == 0:  # a process of its own for each, after one import of torch
+            train_until_killed(victim, Path(sys.argv[1]) / name)
+            os._exit(0)
+        ended.append(os.waitstatus_to_exitcode(os.wait()[1]))
+    print(ended)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,30 +164,37 @@ VARIANTS = {
 }
 
 
-def run_rank(rank: int, world: int, port: int, folder: str, names: list[str]) -> None:
+def run_rank(rank: int, world: int, port: int, folder: str, work: Callable[[Path], None]) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
     # where nobody says, accelerate gives each process every core, and their threads wait for each other
     os.environ |= {"MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    runs = Path(folder)
-    for name in names:
-        optim = replace(OPTIM, **VARIANTS[name])
+    work(Path(folder))
+    torch.distributed.destroy_process_group()
+
+
+def train_variants(runs: Path) -> None:
+    for name, changes in VARIANTS.items():
+        optim = replace(OPTIM, **changes)
         quietly(TinyStage1Task(optim), optim, runs / name, save_every=3, eval_every=5)
-        if name in ("ddp", "fsdp"):  # cut in the middle and resumed
-            for broken_from in (3, 1000):
-                try:
-                    quietly(TinyStage1Task(optim, 0.3, broken_from), optim, runs / f"{name}-cut", save_every=2)
-                except OSError:
-                    assert broken_from == 3
-                else:
-                    assert broken_from == 1000, "it was not cut, so nothing is resumed"
-            quietly(TinyStage1Task(optim, 0.3), optim, runs / f"{name}-whole", save_every=2)
-    if world == 2:
-        optim = replace(OPTIM, shard=True, accumulate=4)
-        task = GatedTask(optim)
-        quietly(task, optim, runs / "gated", save_every=2)
-        matrices = [part for part in task.model["bridge"].modules() if isinstance(part, nn.Linear)]
-        assert len(matrices) == 12 and all(isinstance(matrix, FSDPModule) for matrix in matrices)
+
+
+def train_cut_gated_and_weighted(runs: Path) -> None:
+    for name in ("ddp", "fsdp"):  # cut in the middle and resumed
+        optim = replace(OPTIM, **VARIANTS[name])
+        for broken_from in (3, 1000):
+            try:
+                quietly(TinyStage1Task(optim, 0.3, broken_from), optim, runs / f"{name}-cut", save_every=2)
+            except OSError:
+                assert broken_from == 3
+            else:
+                assert broken_from == 1000, "it was not cut, so nothing is resumed"
+        quietly(TinyStage1Task(optim, 0.3), optim, runs / f"{name}-whole", save_every=2)
+    optim = replace(OPTIM, shard=True, accumulate=4)
+    task = GatedTask(optim)
+    quietly(task, optim, runs / "gated", save_every=2)
+    matrices = [part for part in task.model["bridge"].modules() if isinstance(part, nn.Linear)]
+    assert len(matrices) == 12 and all(isinstance(matrix, FSDPModule) for matrix in matrices)
     optim = replace(OPTIM, precision="bf16")
     quietly(TinyStage1Task(optim), optim, runs / "bf16")
     quietly(WeightedTask(OPTIM), OPTIM, runs / "weighted")
@@ -194,16 +202,16 @@ def run_rank(rank: int, world: int, port: int, folder: str, names: list[str]) ->
         optim = replace(OPTIM, batch_size=9)
         quietly(TinyStage1Task(optim), optim, runs / "refused")
     except ValueError as error:
-        (runs / f"refused-{rank}").write_text(str(error))
-    torch.distributed.destroy_process_group()
+        (runs / f"refused-{os.environ['RANK']}").write_text(str(error))
 
 
-def spawn(world: int, folder: Path, names: list[str]) -> Path:
+def spawn(world: int, folder: Path, work: Callable[[Path], None]) -> Path:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(run_rank, args=(world, port, str(folder), names), nprocs=world)
+    mp.set_forkserver_preload([__name__])  # one import for all processes
+    mp.start_processes(run_rank, args=(world, port, str(folder), work), nprocs=world, start_method="forkserver")
     return folder
 
 
@@ -218,19 +226,27 @@ def reference(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def variants(tmp_path_factory) -> Path:
+    """Two processes, each variant."""
+    return spawn(2, tmp_path_factory.mktemp("variants"), train_variants)
+
+
+@pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
-    return spawn(2, tmp_path_factory.mktemp("two"), list(VARIANTS))
+    """Two processes: runs that are cut and resumed, gated blocks, bf16, weighted means, a batch that is refused."""
+    return spawn(2, tmp_path_factory.mktemp("two"), train_cut_gated_and_weighted)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.slow
-def test_two_processes_equal_one(two, reference, name):
-    assert_same_training(two / name, reference / "stage1")
-    (norm,) = (r["evaluation"]["norm"] for r in read_log(two / name) if "evaluation" in r)
+def test_two_processes_equal_one(variants, reference, name):
+    run = variants / name
+    assert_same_training(run, reference / "stage1")
+    (norm,) = (r["evaluation"]["norm"] for r in read_log(run) if "evaluation" in r)
     assert norm == pytest.approx(1.0)
-    saved = read_stage1(two / name / "model")  # sharded parameters are whole again
-    assert torch.equal(saved.qformer.query_tokens, weights(two / name)["stage1.qformer.query_tokens"])
-    assert [path.name for path in checkpoints(two / name)] == ["step-3", "step-5"]
+    saved = read_stage1(run / "model")  # sharded parameters are whole again
+    assert torch.equal(saved.qformer.query_tokens, weights(run)["stage1.qformer.query_tokens"])
+    assert [path.name for path in checkpoints(run)] == ["step-3", "step-5"]
 
 
 def test_sharded_gated_blocks_with_four_passes_equal_one_process(two, reference):
@@ -276,7 +292,7 @@ def test_a_batch_that_cannot_be_split_is_refused_in_all_processes(two):
 
 @pytest.mark.slow
 def test_four_processes_equal_one(tmp_path, reference):
-    four = spawn(4, tmp_path, list(VARIANTS))
+    four = spawn(4, tmp_path, train_variants)
     for name in VARIANTS:
         assert_same_training(four / name, reference / "stage1")
 

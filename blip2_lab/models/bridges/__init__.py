@@ -14,7 +14,7 @@ so it is not a bridge of a Stage2Model.
 
 Begin with `bridge.Bridge`.
 
-Paper: section 3.3, and the papers that each file names. Notebook: 10.
+Paper: section 3.3, and the papers that each file names. Notebooks: 10, 16.
 """
 
 from blip2_lab.models.bridges.bridge import Bridge

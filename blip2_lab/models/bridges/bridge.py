@@ -8,7 +8,7 @@ Notes:
   [B,M,Dl] in front of the text. With deep fusion it is the memory [B,M,Dv] that blocks between the language model's
   layers attend to. In both cases `visual_prompt[:, :0]` is "no image".
 
-Paper: section 3.3, Figure 3. Notebook: 10.
+Paper: section 3.3, Figure 3. Notebooks: 10, 16.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Notes:
   its network replaced by ours, same weights, same output). It applies no cache of the image, and cannot be recorded.
 * differs from Flamingo: biases, exact GELU instead of squared ReLU, and LayerNorm on the features without a resampler.
 
-Paper: arXiv 2204.14198 (Flamingo), section 2.2 and appendix A.1.2. Notebook: 10.
+Paper: arXiv 2204.14198 (Flamingo), section 2.2 and appendix A.1.2. Notebooks: 10, 16.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Notes:
 * differs from LLaVA: it has no LayerNorm on the features. BLIP-2 has one in front of the Q-Former; all bridges here
   have.
 
-Paper: arXiv 2304.08485, section 4.1; BLIP-2, section 3.3. Notebook: 10.
+Paper: arXiv 2304.08485, section 4.1; BLIP-2, section 3.3. Notebooks: 10, 16.
 """
 
 from __future__ import annotations

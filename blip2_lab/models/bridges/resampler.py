@@ -12,7 +12,7 @@ Notes:
   weights cannot be recorded.
 * differs from Flamingo: the projections have biases, as everywhere in this package.
 
-Paper: arXiv 2204.14198 (Flamingo), section 2.1 and appendix A.1.1. Notebook: 10.
+Paper: arXiv 2204.14198 (Flamingo), section 2.1 and appendix A.1.1. Notebooks: 10, 16.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ The library does not import the checks. They import the library, whose function 
     four_bits                 13      a weight in 4 bits, and what it costs with its scales
     fine_tuning               14      pictures held out, the best step, the question in the Q-Former, several captions
     failures                  15      several pictures in one prompt, copied answers, word sums, the first broken link
+    bridges                   16      pooled patches, a projector, a gated block, what a gated bridge trains
+    scaling                   17      memory, FLOPs and days of a training; a batch and its schedule
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 from blip2_lab.teaching.checks.answer_losses import answer_loss, decoder_answer_logits, encoder_decoder_answer_logits
 from blip2_lab.teaching.checks.attention import attention_weights, cross_attention_head, split_heads
+from blip2_lab.teaching.checks.bridges import gated_block, gated_parameters, pool_patches, project_features
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
 from blip2_lab.teaching.checks.check import Case, Check, Verdict, show_source
 from blip2_lab.teaching.checks.contrastive_and_matching import (
@@ -54,6 +57,7 @@ from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_l
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.teaching.checks.predictions import prediction, print_after
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
+from blip2_lab.teaching.checks.scaling import batch_schedule, training_days, training_flops, training_memory
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
 from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate, paired_bootstrap
 
@@ -64,6 +68,7 @@ __all__ = [
     "absmax_quantize",
     "answer_loss",
     "attention_weights",
+    "batch_schedule",
     "best_continuations",
     "best_step",
     "bidirectional_mask",
@@ -82,6 +87,8 @@ __all__ = [
     "final_score",
     "first_broken_link",
     "freeze",
+    "gated_block",
+    "gated_parameters",
     "gradient_weighting",
     "hold_out_pictures",
     "int8_linear",
@@ -102,9 +109,11 @@ __all__ = [
     "paired_bootstrap",
     "penalize_repetition",
     "pointing_game",
+    "pool_patches",
     "prediction",
     "prepend",
     "print_after",
+    "project_features",
     "qformer_layer",
     "quantize_blocks",
     "rank_correlation",
@@ -116,6 +125,9 @@ __all__ = [
     "split_caption",
     "split_heads",
     "text_rows",
+    "training_days",
+    "training_flops",
+    "training_memory",
     "unimodal_mask",
     "visual_prompt",
     "word_sums",

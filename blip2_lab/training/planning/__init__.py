@@ -9,7 +9,7 @@
 
 Begin with `plan.plan`.
 
-Paper: section 3.4, Tables 2 and 5. Notebook: 08.
+Paper: section 3.4, Tables 2 and 5. Notebooks: 08, 17.
 """
 
 from blip2_lab.training.planning.parameters import Blueprint, blueprint, count_parameters

@@ -7,7 +7,7 @@ Notes:
 * The bridge's own code runs on the meta device at full size, forward and backward, under torch's FLOP counter: no
   memory is needed, and the plan follows the code. The frozen models' FLOPs are the formulas of flops.py.
 
-Paper: section 3.3. Notebook: 08.
+Paper: section 3.3. Notebooks: 08, 17.
 """
 
 from __future__ import annotations

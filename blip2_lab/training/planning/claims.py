@@ -8,7 +8,7 @@ Notes:
   ratio of 1 says that the claim is what comes out.
 * Hours are FLOPs / (peak * utilization), as everywhere in the plan; `at` is their product.
 
-Paper: section 3.4. Notebook: 08.
+Paper: section 3.4. Notebooks: 08, 17.
 """
 
 from __future__ import annotations

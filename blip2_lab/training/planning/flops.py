@@ -10,7 +10,7 @@ Notes:
 * A frozen image encoder costs one forward. A frozen language model costs a forward and the gradient of its inputs, two
   thirds of training it. Tests compare each formula with torch's counter.
 
-Paper: sections 3.2 to 3.4. Notebook: 08.
+Paper: sections 3.2 to 3.4. Notebooks: 08, 17.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Notes:
   runs (`layers=2`).
 * MAE's encoder is a plain ViT: the shape of ViT-H/14.
 
-Paper: arXiv 2302.13971 (LLaMA), Table 2; arXiv 2111.06377 (MAE). Notebook: 08.
+Paper: arXiv 2302.13971 (LLaMA), Table 2; arXiv 2111.06377 (MAE). Notebooks: 08, 17.
 """
 
 from __future__ import annotations

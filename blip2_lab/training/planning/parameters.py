@@ -8,7 +8,7 @@ Notes:
   checkpoints/catalog.py.
 * The model's parts are counted one by one and asserted to sum to the whole.
 
-Paper: section 3.4, Tables 2 and 5. Notebook: 08.
+Paper: section 3.4, Tables 2 and 5. Notebooks: 08, 17.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Notes:
   the plan shows prediction, measurement, their ratio, and the utilization of that run.
 * Frozen weights are counted in 16 bits (section 3.4), trained ones in 32 bits with AdamW's two moments.
 
-Paper: section 3.4. Notebook: 08.
+Paper: section 3.4. Notebooks: 08, 17.
 """
 
 from __future__ import annotations

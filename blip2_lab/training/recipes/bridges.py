@@ -17,7 +17,7 @@ Notes:
   the bridge alone on captions, then bridge, language model and the last layers of the ViT on dialogues. Their answers
   are not zero-shot: dialogues are questions about pictures.
 
-Paper: section 3.3, and the papers that models/bridges/ names. Notebook: 08.
+Paper: section 3.3, and the papers that models/bridges/ names. Notebooks: 08, 16.
 """
 
 from __future__ import annotations

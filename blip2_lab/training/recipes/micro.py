@@ -67,7 +67,7 @@ MICRO = (
         "t5",
         OptimConfig(lr=6e-4, min_lr=5e-5, warmup_steps=50, steps=1400, batch_size=64, weight_decay=0.01),
         MicroPart("S", start="micro-t5"),
-        SyntheticTextData(seed=1, questions_from=0, hard_from=0),
+        SyntheticTextData(seed=1, questions_from=0, hard_from=0, choices_from=700),
         eval_every=500,
     ),
     Recipe(
@@ -134,10 +134,10 @@ SHIPPED_STEPS = {
     "micro-vit": 2500,
     "micro-bert": 1000,
     "micro-t5": 4000,
-    "micro-flan-t5": 2500,
-    "micro-stage1": 1200,
-    "micro-stage2": 1600,
-    "micro-retrieval": 1000,
+    "micro-flan-t5": 5000,
+    "micro-stage1": 2000,
+    "micro-stage2": 2400,
+    "micro-retrieval": 1500,
 }
 
 
@@ -153,7 +153,9 @@ def _renamed(recipe: Recipe, prefix: str) -> Recipe:
 
 def _shipped(recipe: Recipe) -> Recipe:
     steps = replace(recipe.optim, steps=SHIPPED_STEPS[recipe.name])
-    return replace(_renamed(recipe, "shipped"), cost=SEE_PLAN, optim=steps)
+    # as in micro-flan-t5, after about half of the steps
+    data = replace(recipe.data, choices_from=2400) if recipe.name == "micro-flan-t5" else recipe.data
+    return replace(_renamed(recipe, "shipped"), cost=SEE_PLAN, optim=steps, data=data)
 
 
 SHIPPED = tuple(_shipped(recipe) for recipe in MICRO if recipe.name in SHIPPED_STEPS)

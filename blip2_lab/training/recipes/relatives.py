@@ -15,7 +15,7 @@ Notes:
   (training/planning/claims.py).
 * None of them was trained.
 
-Paper: section 3.4; arXiv 2204.14198 (Flamingo), 2112.04482 (FLAVA). Notebook: 08.
+Paper: section 3.4; arXiv 2204.14198 (Flamingo), 2112.04482 (FLAVA). Notebook: 17.
 """
 
 from __future__ import annotations

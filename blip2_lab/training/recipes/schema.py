@@ -225,6 +225,7 @@ class SyntheticTextData:
     sentences_from  from this batch on, the T5 reads sentences, too (`pretraining.T5Task`)
     questions_from  from this batch on, most of its examples are questions in a visitor's words; none: never
     hard_from       from this batch on, half of these have the intentions that are learned last; none: never
+    choices_from    from this batch on, these are joined by choices and comparisons (`asking.CHOICES`); none: never
     """
 
     seed: int = 0
@@ -233,9 +234,11 @@ class SyntheticTextData:
     sentences_from: int = 0
     questions_from: int | None = None
     hard_from: int | None = None
+    choices_from: int | None = None
 
     def __post_init__(self) -> None:
-        require(self, "seed", "lessons_until", "review_from", "sentences_from", "questions_from", "hard_from", least=0)
+        schedule = ("lessons_until", "review_from", "sentences_from", "questions_from", "hard_from", "choices_from")
+        require(self, "seed", *schedule, least=0)
 
 
 @dataclass(frozen=True)

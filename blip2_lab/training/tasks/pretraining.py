@@ -60,7 +60,8 @@ MASKED_SHARE = 0.15  # of the words, as in BERT
 #: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
 #: of its queries are 8 times smaller, so they must learn 8 times slower.
 T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
-T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from", "questions_from", "hard_from")  # see T5Task
+#: See T5Task.
+T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from", "questions_from", "hard_from", "choices_from")
 PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
 
 
@@ -195,6 +196,7 @@ class T5Task(TextTask):
     questions_from  from this batch on most examples are questions in a visitor's words about word sums. Before, these
                     were a fifth, for 34 intentions, and after 2,000 batches 0.61 of them were answered rightly.
     hard_from       from this batch on half of these have one of the intentions of `asking.HARD`.
+    choices_from    from this batch on also one of `asking.CHOICES`.
 
     # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
@@ -210,6 +212,7 @@ class T5Task(TextTask):
         sentences_from: int = 0,
         questions_from: int | None = None,
         hard_from: int | None = None,
+        choices_from: int | None = None,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.lessons_until = lessons_until
@@ -217,20 +220,28 @@ class T5Task(TextTask):
         self.sentences_from = sentences_from
         self.questions_from = questions_from
         self.hard_from = hard_from
+        self.choices_from = choices_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
         questions, lessons = self.shares(index)
         draw = Random(f"review {self.seed} {number}").random()
         if draw < questions:
-            hard = self.hard_from is not None and index >= self.hard_from
-            return corpus.visitors_question(self.seed, number, hard)
+            return corpus.visitors_question(self.seed, number, self.often(index))
         if draw < questions + lessons:
             return corpus.lesson(self.seed, number)
         since = index - self.sentences_from
         summed = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
         most = 4 if summed or since >= SHORT_SENTENCES else 2
         return corpus.instruction(self.seed, number, summed=summed, most=most)
+
+    def often(self, index: int) -> tuple[str, ...]:
+        """The intentions that half of the visitors' questions of batch `index` have, with equal shares."""
+        if self.choices_from is not None and index >= self.choices_from:
+            return (*asking.HARD, *asking.CHOICES, "relation check")  # that is learned last of all
+        if self.hard_from is not None and index >= self.hard_from:
+            return asking.HARD
+        return tuple(asking.INTENTIONS)
 
     def shares(self, index: int) -> tuple[float, float]:
         """The shares of visitors' questions and of lessons in batch `index`; the rest is the full mixture."""
@@ -336,7 +347,7 @@ def visitors_questions(scenes: int, seed: int = VALIDATION_BOOK) -> list[Told]:
     asked = []
     for index in range(scenes):
         scene, rng = sample_scene(seed, index, "in"), Random(f"visitors {seed} {index}")
-        for intention in asking.INTENTIONS:
+        for intention in (*asking.INTENTIONS, *asking.CHOICES):
             if question := asking.ask(scene, rng, intention):
                 asked.append((question, f"{corpus.word_sums(scene, rng)} {corpus.prompt(question.text, rng)}"))
     return asked

@@ -31,7 +31,7 @@ def test_scores_count_refusals_as_wrong():
 
 def test_answers_are_those_of_the_chat(tiny_model):
     """Batched, with the same refusals and the same texts as one conversation after the other."""
-    book = BOOK[:5]
+    book = BOOK[:3]
     asked = natural_questions(book, seed=1)
     asked += [replace(asked[0], text="quorx blicket?")]
     prompts = natural.see_all(tiny_model, book)

@@ -17,9 +17,20 @@ from torch import Tensor, nn
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.micro import new_opt, new_t5
 from blip2_lab.models.vision_encoder import ImageEncoder
-from blip2_lab.picturebook import corpus, words
+from blip2_lab.picturebook import asking, corpus, words
 from blip2_lab.picturebook.draw import masks
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, VALIDATION_BOOK, Scene, Thing, sample_scene
+from blip2_lab.picturebook.scene import (
+    CATEGORIES,
+    COLORS,
+    KINDS,
+    PLACES,
+    SIZES,
+    TIMES,
+    VALIDATION_BOOK,
+    Scene,
+    Thing,
+    sample_scene,
+)
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 from blip2_lab.training.optim import parameter_groups
 from blip2_lab.training.recipes import registry, schema
@@ -337,9 +348,14 @@ def test_most_examples_are_visitors_questions_at_last(t5_tokenizer):
     assert not any(map(eq, before, questions)) and 0.55 < sum(map(eq, after, questions)) / 800 < 0.65
     assert 0.1 < sum(map(eq, after, lessons)) / 800 < 0.2
     hard = T5Task(None, t5_tokenizer, 8, seed=4, questions_from=7, hard_from=8)
-    questions = [corpus.visitors_question(4, n, hard=True) for n in range(800)]
+    questions = [corpus.visitors_question(4, n, asking.HARD) for n in range(800)]
     assert 0.55 < sum(map(eq, [hard.example(n, 8) for n in range(800)], questions)) / 800 < 0.65
     assert [hard.example(n, 7) for n in range(800)] == after
+    later = T5Task(None, t5_tokenizer, 8, seed=4, questions_from=7, hard_from=8, choices_from=9)
+    assert [later.example(n, 8) for n in range(800)] == [hard.example(n, 8) for n in range(800)]
+    said = [target for _, target in (later.example(n, 9) for n in range(2000))]
+    assert set(CATEGORIES) <= set(said), "a category is the answer to a choice of two"
+    assert not set(CATEGORIES) & {target for _, target in (later.example(n, 8) for n in range(2000))}
 
 
 def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):

@@ -1,0 +1,475 @@
+"""Checks of notebook 16: pooled patches, a projector, a gated block, and how many parameters a gated bridge trains.
+
+Paper: LLaVA (arXiv 2304.08485), section 4.1; Flamingo (arXiv 2204.14198), section 2.2. Notebook: 16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blip2_lab.models.bridges import linear
+from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
+from blip2_lab.models.bridges.linear import LinearBridge, LinearConfig
+from blip2_lab.teaching.checks.check import Case, Check, learning
+
+# --- Pooled patches -------------------------------------------------------------------------------------------------
+
+
+def _pool_cases() -> list[Case]:
+    cases = []
+    shapes = ((1, 2, 1, 1), (1, 4, 2, 4), (1, 4, 1, 2), (1, 4, 2, 8), (2, 6, 3, 9))
+    for images, side, width, count in shapes:
+        generator = torch.Generator().manual_seed(side + count)
+        leaf, features = learning(torch.randn(images, 1 + side * side, width, generator=generator))
+        name = f"{images} image{'s' * (images > 1)}, {side} x {side} patches, Dv = {width}, count = {count}"
+        cases.append(Case(name, (features, count), {"the image features": leaf}))
+    return cases
+
+
+def _grid(patches: Tensor) -> Tensor:
+    """[B,G*G,Dv] -> [B,Dv,G,G]."""
+    side = math.isqrt(patches.shape[1])
+    return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _rows_columns(count: int) -> tuple[int, int]:
+    rows = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
+    return rows, count // rows
+
+
+def _pooled(
+    patches: Callable[[Tensor], Tensor] = lambda x: x[:, 1:],
+    pool: Callable[[Tensor, tuple[int, int]], Tensor] = F.adaptive_avg_pool2d,
+    turned: bool = False,
+) -> Callable[[Tensor, int], Tensor]:
+    """`pool_patches` with one thing done differently."""
+
+    def wrong(image_features: Tensor, count: int) -> Tensor:
+        rows, columns = _rows_columns(count)
+        grid = pool(_grid(patches(image_features)), (columns, rows) if turned else (rows, columns))
+        return grid.flatten(2).transpose(1, 2)
+
+    return wrong
+
+
+def _corners(grid: Tensor, shape: tuple[int, int]) -> Tensor:
+    side = grid.shape[-1]
+    return grid[:, :, :: side // shape[0], :: side // shape[1]]
+
+
+def _transposed(got: Any, expected: Tensor) -> str | None:
+    if isinstance(got, Tensor) and got.shape == expected.mT.shape != expected.shape:
+        return "The last two dimensions are exchanged: one row for each token, [B, tokens, width]."
+    return None
+
+
+def _pool_rules(case: Case, got: Any, expected: Tensor) -> str | None:
+    if not isinstance(got, Tensor):
+        return None
+    if turned := _transposed(got, expected):
+        return turned
+    count = case.args[1]
+    if got.ndim == 3 and got.shape[1] != count:
+        return f"Return {count} tokens for each image; yours returns {got.shape[1]}."
+    if got.shape == expected.shape and torch.allclose(got.mean(dim=1), expected.mean(dim=1), atol=1e-4):
+        return "The mean of your tokens is right; a token averages the wrong patches: those of one region of the grid."
+    return None
+
+
+pool_patches = Check(
+    "pool_patches",
+    linear.pool_patches,
+    _pool_cases,
+    "Each token is the mean of one region of the grid, region by region from the top left, without [CLS].",
+    {
+        "[CLS] is taken for a patch and the last patch is lost: leave out position 0.": _pooled(lambda x: x[:, :-1]),
+        "[CLS] stands in front of your tokens: leave it out.": (
+            lambda x, count: torch.cat([x[:, :1], linear.pool_patches(x, count)], dim=1)
+        ),
+        "You pool patches that follow one another in the sequence. Regions of the *grid* belong together.": (
+            lambda x, count: x[:, 1:].unflatten(1, (count, -1)).mean(dim=2)
+        ),
+        "You pool patches that lie far apart: a token is the mean of one region of the grid.": (
+            lambda x, count: x[:, 1:].unflatten(1, (-1, count)).mean(dim=1)
+        ),
+        "That is the largest value of each region: take the mean.": _pooled(pool=F.adaptive_max_pool2d),
+        "That is the sum of each region: take the mean.": (
+            _pooled(pool=lambda g, s: F.adaptive_avg_pool2d(g, s) * (g.shape[-1] ** 2 / (s[0] * s[1])))
+        ),
+        "One patch of each region is kept and the others are lost: take the mean of all.": _pooled(pool=_corners),
+        "Rows and columns are exchanged: 2 tokens are 1 row of 2, and 8 are 2 rows of 4.": _pooled(turned=True),
+        "Your tokens run down the columns: go row by row, as the patches do.": (
+            lambda x, count: F.adaptive_avg_pool2d(_grid(x[:, 1:]), _rows_columns(count)).mT.flatten(2).transpose(1, 2)
+        ),
+        "Those are the first patches alone: the rest of the picture is lost.": lambda x, count: x[:, 1 : 1 + count],
+        "Every token is the mean of the whole picture: average each region by itself.": (
+            lambda x, count: x[:, 1:].mean(dim=1, keepdim=True).expand(-1, count, -1)
+        ),
+    },
+    rules=(_pool_rules,),
+)
+
+# --- A projector ----------------------------------------------------------------------------------------------------
+
+
+def _linear_bridge(count: int | None) -> LinearBridge:
+    """A projector with large random parameters, so that none of them can be forgotten unnoticed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        bridge = LinearBridge(LinearConfig(image_width=4, language_width=3, num_visual_tokens=count))
+        with torch.no_grad():
+            for parameter in bridge.parameters():
+                parameter.add_(0.5 * torch.randn_like(parameter))
+    return bridge
+
+
+def _project_cases() -> list[Case]:
+    cases = []
+    for images, side, count in ((1, 2, None), (2, 2, None), (1, 4, 4), (2, 4, 2)):
+        generator = torch.Generator().manual_seed(side)
+        leaf, features = learning(2 * torch.randn(images, 1 + side * side, 4, generator=generator) + 0.5)
+        bridge = _linear_bridge(count)
+        learns = {
+            "the image features": leaf, "the matrix": bridge.language_projection.weight,
+            "the bias": bridge.language_projection.bias, "the LayerNorm": bridge.image_layer_norm.weight,
+        }  # fmt: skip
+        name = f"{images} image{'s' * (images > 1)} of {side} x {side} patches, num_visual_tokens = {count}"
+        cases.append(Case(name, (bridge, features), learns))
+    return cases
+
+
+def _projected(
+    before: Callable[[LinearBridge, Tensor], Tensor] | None = None,
+    project: Callable[[nn.Linear, Tensor], Tensor] = lambda matrix, x: matrix(x),
+) -> Callable[[LinearBridge, Tensor], Tensor]:
+    """`LinearBridge.forward` with another thing in front of the matrix, or in its place."""
+
+    def usual(bridge: LinearBridge, features: Tensor) -> Tensor:
+        count = bridge.config.num_visual_tokens
+        return bridge.image_layer_norm(features if count is None else linear.pool_patches(features, count))
+
+    def wrong(bridge: LinearBridge, features: Tensor) -> Tensor:
+        return project(bridge.language_projection, (before or usual)(bridge, features))
+
+    return wrong
+
+
+def _pooled_if_asked(bridge: LinearBridge, features: Tensor) -> Tensor:
+    count = bridge.config.num_visual_tokens
+    return features if count is None else linear.pool_patches(features, count)
+
+
+def _norm_with(norm: Callable[[nn.LayerNorm, Tensor], Tensor]) -> Callable[[LinearBridge, Tensor], Tensor]:
+    return lambda bridge, features: norm(bridge.image_layer_norm, _pooled_if_asked(bridge, features))
+
+
+def _norm_first(bridge: LinearBridge, features: Tensor) -> Tensor:
+    return _pooled_if_asked(bridge, bridge.image_layer_norm(features))
+
+
+def _never_cls(bridge: LinearBridge, features: Tensor) -> Tensor:
+    return bridge.image_layer_norm(_pooled_if_asked(bridge, features))[
+        :, int(bridge.config.num_visual_tokens is None) :
+    ]
+
+
+def _project_rules(case: Case, got: Any, expected: Tensor) -> str | None:
+    if turned := _transposed(got, expected):
+        return turned
+    if not isinstance(got, Tensor) or got.ndim != 3 or got.shape[1] == expected.shape[1]:
+        return None
+    lost = case.args[0].config.num_visual_tokens is None and got.shape[1] == expected.shape[1] - 1
+    cause = " Is it [CLS] that is missing? Every feature becomes a token." if lost else ""
+    return f"Return {expected.shape[1]} tokens for each image; yours returns {got.shape[1]}.{cause}"
+
+
+project_features = Check(
+    "project_features",
+    LinearBridge.forward,
+    _project_cases,
+    "LayerNorm and one matrix for each feature by itself; pooled before, where fewer tokens are asked for.",
+    {
+        "The LayerNorm is missing: image features come in sizes that the language model does not expect.": (
+            _projected(_pooled_if_asked)
+        ),
+        "That is the matrix alone: the LayerNorm is missing, and pooling where fewer tokens are asked for.": (
+            _projected(lambda bridge, features: features)
+        ),
+        "The LayerNorm comes before pooling in yours. Pool first: the mean of normalized vectors is not normalized.": (
+            _projected(_norm_first)
+        ),
+        "Nothing is pooled: where `num_visual_tokens` is set, so many tokens are asked for.": (
+            _projected(lambda bridge, features: bridge.image_layer_norm(features))
+        ),
+        "[CLS] is lost: without pooling, every feature becomes a token.": _projected(_never_cls),
+        "The bias of the matrix is missing.": _projected(project=lambda matrix, x: x @ matrix.weight.T),
+        "The LayerNorm's own weight and bias are missing: call the module.": (
+            _projected(_norm_with(lambda norm, x: F.layer_norm(x, norm.normalized_shape, eps=norm.eps)))
+        ),
+        "The LayerNorm is applied twice.": _projected(_norm_with(lambda norm, x: norm(norm(x)))),
+        "There is a nonlinearity too many: this projector is one matrix.": (
+            _projected(project=lambda matrix, x: F.gelu(matrix(x)))
+        ),
+        "There is a ReLU too many: this projector is one matrix.": _projected(
+            project=lambda matrix, x: matrix(x).relu()
+        ),
+        "Your tokens are one mean vector: each feature becomes a token of its own.": (
+            _projected(project=lambda matrix, x: matrix(x).mean(dim=1, keepdim=True).expand(-1, x.shape[1], -1))
+        ),
+        "Each feature is divided by its length: LayerNorm subtracts the mean and divides by the spread.": (
+            _projected(_norm_with(lambda norm, x: F.normalize(x, dim=-1)))
+        ),
+        "[CLS] is not left out in front of the pooled tokens: pooling is for patches.": (
+            lambda bridge, features: (
+                LinearBridge.forward(bridge, features)
+                if bridge.config.num_visual_tokens is None
+                else bridge.language_projection(
+                    bridge.image_layer_norm(torch.cat([features[:, :1], _pooled_if_asked(bridge, features)], dim=1))
+                )
+            )
+        ),
+    },
+    rules=(_project_rules,),
+)
+
+# --- A gated block --------------------------------------------------------------------------------------------------
+
+
+def _block(attention_gate: float, ffn_gate: float) -> GatedBlock:
+    """A block with large random parameters and these gates."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        block = GatedBlock(width=4, num_heads=2, memory_width=3, ffn_width=8)
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.add_(0.6 * torch.randn_like(parameter))
+            block.attention_gate.fill_(attention_gate)
+            block.ffn_gate.fill_(ffn_gate)
+    return block
+
+
+def _gated_cases() -> list[Case]:
+    cases = []
+    for seed, gates in enumerate(((0.0, 0.0), (0.8, 0.0), (0.0, 0.8), (1.5, -0.5))):
+        generator = torch.Generator().manual_seed(seed)
+        block = _block(*gates)
+        memory = torch.randn(2, 5, 3, generator=generator)
+        keys, values = (part.detach() for part in block.cross_attention.keys_values(memory))
+        leaf, x = learning(torch.randn(2, 3, 4, generator=generator))
+        learns = {
+            "x": leaf, "the gate of the attention": block.attention_gate, "the gate of the FFN": block.ffn_gate,
+            "the attention": block.cross_attention.query.weight, "the FFN": block.contract.weight,
+        }  # fmt: skip
+        cases.append(
+            Case(f"gates {gates[0]:g} and {gates[1]:g}; 3 tokens, 5 patches", (block, x, keys, values), learns)
+        )
+    return cases
+
+
+def _gated(
+    *,
+    gate: Callable[[Tensor], Tensor] = torch.tanh,
+    gates: str = "own",
+    keep: Callable[[Tensor, Tensor], Tensor] = lambda x, g: x,
+    attention_norm: bool = True,
+    ffn_norm: str = "own",
+    attends: bool = True,
+    ffn: bool = True,
+    parallel: bool = False,
+    ffn_first: bool = False,
+    nonlinearity: Callable[[Tensor], Tensor] = F.gelu,
+    swap: bool = False,
+    ffn_gate: bool = True,
+    attention_gate: bool = True,
+    post_norm: bool = False,
+) -> Callable[[GatedBlock, Tensor, Tensor, Tensor], Tensor]:
+    """`GatedBlock.forward` with one thing done differently."""
+
+    def wrong(block: GatedBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        first, second = block.attention_gate, block.ffn_gate
+        if gates == "exchanged":
+            first, second = second, first
+        if gates == "one":
+            second = first
+        g1 = gate(first) if attention_gate else torch.ones_like(first)
+        g2 = gate(second) if ffn_gate else torch.ones_like(second)
+
+        def look(h: Tensor) -> Tensor:
+            if not attends:
+                return h
+            normed = block.attention_layer_norm(h) if attention_norm and not post_norm else h
+            read = block.cross_attention(normed, *((values, keys) if swap else (keys, values)))
+            if post_norm:
+                read = block.attention_layer_norm(read)
+            return keep(h, g1) + g1 * read
+
+        def think(h: Tensor, source: Tensor) -> Tensor:
+            if not ffn:
+                return h
+            norms = {"own": block.ffn_layer_norm, "attention": block.attention_layer_norm}
+            normed = norms[ffn_norm](source) if ffn_norm in norms and not post_norm else source
+            out = block.contract(nonlinearity(block.expand(normed)))
+            if post_norm:
+                out = block.ffn_layer_norm(out)
+            return keep(h, g2) + g2 * out
+
+        if ffn_first:
+            return look(think(x, x))
+        seen = look(x)
+        return think(seen, x if parallel else seen)
+
+    return wrong
+
+
+def _gated_rules(case: Case, got: Any, expected: Tensor) -> str | None:
+    block, x = case.args[:2]
+    closed = not block.attention_gate.any() and not block.ffn_gate.any()
+    if closed and isinstance(got, Tensor) and got.shape == expected.shape:
+        return "With both gates at 0 the block must return x as it is: the language model is then unchanged."
+    return None
+
+
+gated_block = Check(
+    "gated_block",
+    GatedBlock.forward,
+    _gated_cases,
+    "With gates at 0 it returns x; both gates open by tanh, attention first, and each step adds to the text.",
+    {
+        "The tanh is missing: a gate is a number without limits, and tanh keeps it between -1 and 1.": (
+            _gated(gate=lambda g: g)
+        ),
+        "A sigmoid is half open at 0: the language model would be disturbed from the first step. Take tanh.": (
+            _gated(gate=torch.sigmoid)
+        ),
+        "The residual connections are missing: what is read is added to x.": (
+            _gated(keep=lambda x, g: torch.zeros_like(x))
+        ),
+        "The text itself is turned down where the gate opens: x is kept whole, and only what is new is gated.": (
+            _gated(keep=lambda x, g: (1 - g) * x)
+        ),
+        "The gate is applied to the text, too: it belongs to what is new.": _gated(keep=lambda x, g: g * x),
+        "The LayerNorm in front of the attention is missing.": _gated(attention_norm=False),
+        "The LayerNorm in front of the feed-forward network is missing.": _gated(ffn_norm="none"),
+        "Both LayerNorms are missing.": _gated(attention_norm=False, ffn_norm="none"),
+        "The feed-forward network has a LayerNorm of its own: ffn_layer_norm.": _gated(ffn_norm="attention"),
+        "The LayerNorms come after attention and network here: they belong in front of them.": _gated(post_norm=True),
+        "The feed-forward network reads the old x: it comes after the attention.": _gated(parallel=True),
+        "The feed-forward network comes first: first look, then think.": _gated(ffn_first=True),
+        "The two gates are exchanged.": _gated(gates="exchanged"),
+        "One gate is used for both: the feed-forward network has its own.": _gated(gates="one"),
+        "The feed-forward network is missing.": _gated(ffn=False),
+        "The attention is missing: nothing of the picture is read.": _gated(attends=False),
+        "The feed-forward network is not gated: then the block changes the text from the first step.": (
+            _gated(ffn_gate=False)
+        ),
+        "The attention is not gated: then the block changes the text from the first step.": (
+            _gated(attention_gate=False)
+        ),
+        "Nothing is gated: then the block changes the text from the first step.": (
+            _gated(ffn_gate=False, attention_gate=False)
+        ),
+        "The nonlinearity of the feed-forward network is missing (F.gelu).": _gated(nonlinearity=lambda h: h),
+        "The nonlinearity is F.gelu, not a ReLU.": _gated(nonlinearity=F.relu),
+        "The image's keys and values are exchanged.": _gated(swap=True),
+    },
+    rules=(_gated_rules,),
+)
+
+# --- What a gated bridge has to learn -------------------------------------------------------------------------------
+
+
+def count_gated_parameters(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
+    """Trained parameters: a LayerNorm on the image features, and a block before layers 0, `every`, 2 `every`, …
+
+    A block has, with biases: a LayerNorm, queries and outputs [Dl, Dl], keys and values [Dv, Dl], a gate; a LayerNorm,
+    two matrices of a feed-forward network [Dl, F] and [F, Dl], a gate.
+    """
+    d, v, f = language_width, image_width, ffn_width
+    attention = 2 * d + 2 * (d * d + d) + 2 * (v * d + d) + 1
+    network = 2 * d + (d * f + f) + (f * d + d) + 1
+    return 2 * v + math.ceil(num_layers / every) * (attention + network)
+
+
+def _count_cases() -> list[Case]:
+    sizes = ((3, 4, 5, 1, 1), (3, 4, 5, 2, 1), (6, 4, 8, 4, 2), (6, 4, 8, 5, 2), (1664, 8192, 32_768, 80, 4))
+    return [Case(f"Dv = {v}, Dl = {d}, F = {f}; {n} layers, every {k}", (v, d, f, n, k)) for v, d, f, n, k in sizes]
+
+
+def _counted(
+    *,
+    biases: bool = True,
+    norms: int = 2,
+    gates: int = 2,
+    keys_from: str = "image",
+    squares: int = 2,
+    reads: int = 2,
+    networks: int = 2,
+    image_norm: str = "once",
+    blocks: Callable[[int, int], int] = lambda n, k: math.ceil(n / k),
+) -> Callable[[int, int, int, int, int], int]:
+    """`count_gated_parameters` with one thing counted differently."""
+
+    def wrong(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
+        v, d, f, b = image_width, language_width, ffn_width, int(biases)
+        source = v if keys_from == "image" else d
+        block = norms * 2 * d + squares * (d * d + b * d) + reads * (source * d + b * d) + gates
+        block += d * f + b * f + (f * d + b * d if networks == 2 else 0)
+        norm = {"once": 2 * v, "never": 0, "each": 0}[image_norm]
+        return norm + blocks(num_layers, every) * (block + (2 * v if image_norm == "each" else 0))
+
+    return wrong
+
+
+def _count_rules(case: Case, got: Any, expected: int) -> str | None:
+    if isinstance(got, float) and got == expected:
+        return "Return a whole number: parameters are counted."
+    if isinstance(got, bool) or not isinstance(got, int | float):
+        return None
+    v, d, f, n, k = case.args
+    number = math.ceil(n / k)
+    attention, network = 2 * d + 2 * (d * d + d) + 2 * (v * d + d) + 1, 2 * d + (d * f + f) + (f * d + d) + 1
+    return (
+        f"It is {got:,} and should be {expected:,}: {2 * v:,} of the image's LayerNorm, and {number:,} "
+        f"block{'s' * (number > 1)} with {attention:,} (attention, its LayerNorm, its gate) and {network:,} "
+        "(network, its LayerNorm, its gate)."
+    )
+
+
+gated_parameters = Check(
+    "gated_parameters",
+    count_gated_parameters,
+    _count_cases,
+    "Every matrix with its bias, two LayerNorms and two gates a block, and blocks counted from layer 0.",
+    {
+        "The biases are forgotten: every matrix here has one.": _counted(biases=False),
+        "The LayerNorms of a block are forgotten: two, with a weight and a bias each.": _counted(norms=0),
+        "A block has two LayerNorms: one in front of the attention, one in front of the network.": _counted(norms=1),
+        "The gates are forgotten: two numbers a block.": _counted(gates=0),
+        "A block has two gates: the attention's and the network's.": _counted(gates=1),
+        "Keys and values are made of image features, so their matrices are [Dv, Dl], not [Dl, Dl].": (
+            _counted(keys_from="text")
+        ),
+        "The matrix behind the attention is forgotten: queries *and* outputs are [Dl, Dl].": _counted(squares=1),
+        "Keys *and* values have a matrix each: yours counts one.": _counted(reads=1),
+        "The second matrix of the network is forgotten: it leads back from F to Dl.": _counted(networks=1),
+        "The LayerNorm on the image features is forgotten.": _counted(image_norm="never"),
+        "The LayerNorm on the image features is counted in each block: there is one for all.": (
+            _counted(image_norm="each")
+        ),
+        "Blocks stand before layers 0, every, 2 every, …: of 5 layers with every = 2 that is 3, so round up.": (
+            _counted(blocks=lambda n, k: n // k)
+        ),
+        "A block is counted before every layer: they stand before every k-th only.": _counted(blocks=lambda n, k: n),
+        "A single block is counted: there is one before every k-th layer.": _counted(blocks=lambda n, k: 1),
+        "One block too many: with every = 2 and 4 layers they stand before layers 0 and 2.": (
+            _counted(blocks=lambda n, k: n // k + 1)
+        ),
+    },
+    rules=(_count_rules,),
+)

@@ -178,7 +178,7 @@ class OwnTextTask(TextTask):
 
     def evaluate(self, step: int) -> dict[str, float]:
         batch = send_to_device(self.held_out_batch(), next(self.model.parameters()).device)
-        return {"held_out": float(self.compute_losses(batch)["total"])}
+        return {"held_out": self.compute_losses(batch)["total"].item()}
 
 
 class OwnBertTask(OwnTextTask, BertTask):

@@ -271,13 +271,14 @@ def _take_out(model: str, names: Sequence[str], runs_dir: Path) -> None:
         whole = load(model)
     if not isinstance(whole, Stage2Model):
         raise ValueError(f"{model} has no language model, so no frozen models can be taken out of it")
-    if "micro-vit" in wanted:
-        whole.image_encoder.model.save_pretrained(runs_dir / "micro-vit" / "model")
     decoder_alone = not whole.language_model.model.config.is_encoder_decoder
-    for language in (name for name in wanted if name != "micro-vit" and (name == "micro-opt") == decoder_alone):
-        folder = runs_dir / language / "model"
-        whole.language_model.model.save_pretrained(folder)
-        whole.language_model.tokenizer.save_pretrained(folder)
+    with hf_logging_off():
+        if "micro-vit" in wanted:
+            whole.image_encoder.model.save_pretrained(runs_dir / "micro-vit" / "model")
+        for language in (name for name in wanted if name != "micro-vit" and (name == "micro-opt") == decoder_alone):
+            folder = runs_dir / language / "model"
+            whole.language_model.model.save_pretrained(folder)
+            whole.language_model.tokenizer.save_pretrained(folder)
 
 
 def _about(name: str, exam: Exam, runs_dir: Path) -> dict:

@@ -35,6 +35,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from blip2_lab.common.console import print_progress
 from blip2_lab.common.files import is_disk_full, require_space, size_text, write_atomically
 
 SHARD_BYTES = 2**30
@@ -80,7 +81,7 @@ def cached_features(
     verify: bool = True,
     threads: int = 1,
     what: str = "pictures",
-    say: Say = print,
+    say: Say = print_progress,
 ) -> Features:
     """image_features bf16 [count,N,Dv] of the images `image(0) .. image(count - 1)`, each encoded once.
 

@@ -414,7 +414,11 @@ def scores_table(report: dict) -> str:
             "ITM says no match to one that does not": "itm_false",
             "the same where color and kind are there, not together": "itm_false_hard",
         }
-        lines += [f"| {label} | {_share(found[name], found.get(f'{name}_count'))} |" for label, name in rows.items()]
+        lines += [
+            f"| {label} | {_share(found[name], found.get(f'{name}_count'))} |"
+            for label, name in rows.items()
+            if name in found  # a book may have no picture for one of them
+        ]
     return "\n".join(lines)
 
 

@@ -36,6 +36,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from blip2_lab.common.console import print_progress
 from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import write_atomically
 from blip2_lab.common.images import BrokenSample
@@ -355,7 +356,7 @@ class ImageTextBatches:
 
     # -- the cache ---------------------------------------------------------------------------------------------------
 
-    def cache(self, encode: Encode, folder: Path, encoder: str, say: Callable[[str], None] = print) -> None:
+    def cache(self, encode: Encode, folder: Path, encoder: str, say: Callable[[str], None] = print_progress) -> None:
         """Encode `data.cached_views` views of each image into `folder`, or reuse what is there; `encoder` is the
         fingerprint of the encoder. Raises ValueError for a stream, whose number of images is not known."""
         views = self.data.cached_views

@@ -328,12 +328,13 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
 
 def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_path):
     from blip2_lab.chat import conversation
-    from blip2_lab.evaluation import scenes
+    from blip2_lab.evaluation import calibration, scenes
 
     def measure(asked, **options):
         options.pop("say")("asking")
         asker = options.pop("asker")
         assert (asker.prompt, asker.decoding) == (conversation.first_prompt, conversation.ANSWERING), "as the app asks"
+        assert options.pop("calibration") == calibration.load("micro")
         return {"is it the model": asked is model, **options}
 
     monkeypatch.setattr(scenes, "evaluate", measure)
@@ -342,7 +343,7 @@ def test_evaluate_prints_and_writes_the_numbers(capsys, model, monkeypatch, tmp_
     code, printed, err = run(capsys, "evaluate", "--scenes", "7", "--split", "near", "--book", "5", "--out", str(out))
     assert code == 0 and err == "asking\n"
     assert printed == "a table of 7 scenes\n"
-    expected = {"is it the model": True, "scenes": 7, "split": "near", "seed": 5, "num_beams": 1, "calibration": None}
+    expected = {"is it the model": True, "scenes": 7, "split": "near", "seed": 5, "num_beams": 1}
     assert json.loads(out.read_text()) == expected
 
 

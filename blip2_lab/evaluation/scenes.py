@@ -432,6 +432,9 @@ def natural_table(found: dict[str, dict]) -> list[str]:
     lines.append(f"| **as a visitor asks, all groups** | {' | '.join(cells)} | {first['refused']:.3f} |")
     answered = [f"{scores['of_answered']:.3f}" for scores in found.values()]
     lines.append(f"| of those that are answered | {' | '.join(answered)} | – |")
+    if "new_wordings" in first:
+        cells = [_share(scores["new_wordings"], scores["new_wordings_count"]) for scores in found.values()]
+        lines.append(f"| in wordings that the training texts do not have | {' | '.join(cells)} | – |")
     if "error" in (sure := first.get("calibration", {})):
         lines.append(f"| not sure, by its calibrated confidence | {sure['unsure']:.3f} |" + " – |" * len(found))
         if sure["right_sure"] is not None:

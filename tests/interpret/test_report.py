@@ -65,8 +65,9 @@ def test_the_recommended_method_is_the_best_of_the_quick_ones(report):
 
 def test_the_command_line_writes_it_all(tiny_model, tmp_path, monkeypatch, capsys):
     from blip2_lab import cli
+    from blip2_lab.cli import measuring
 
-    monkeypatch.setattr(cli, "_load", lambda args: tiny_model)
+    monkeypatch.setattr(measuring, "load", lambda args: tiny_model)
     small = query_probes.evaluate_queries
     fast = lambda model, **options: small(model, **options, scenes=12, asked_scenes=1)  # noqa: E731
     monkeypatch.setattr(query_probes, "evaluate_queries", fast)

@@ -1,7 +1,8 @@
 """Questions in a visitor's own words about drawn scenes: what to ask, how it is asked, whether the answer is true.
 
     words      what people call the things of the picture book
-    phrases    wordings that no corpus was made from, and habits of typing
+    phrases    wordings that were written without a look at the corpus, and habits of typing
+    overlap    which of these wordings the corpus has, too
     reading    what an answer states: things, numbers, colors, places
     judge      is it true of the scene, and does it answer the question?
     questions  six questions for a scene, of eighteen groups, with their truth

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from blip2_lab.evaluation import metrics
 from blip2_lab.evaluation.natural.judge import NaturalQuestion, is_right, refuses
+from blip2_lab.evaluation.natural.overlap import in_corpus
 from blip2_lab.evaluation.natural.questions import GROUPS
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage2 import Stage2Model
@@ -148,12 +149,15 @@ def natural_scores(
 ) -> dict[str, float | int | dict]:
     """The share that is right with its 95 % interval, the share refused, and both by group.
 
-    `of_answered` is the share that is right of those that were not refused.
+    `of_answered` is the share that is right of those that were not refused, `new_wordings` of those whose wording the
+    training texts do not have (overlap.py).
     """
     right: dict[str, list[bool]] = {}
     refused: dict[str, list[bool]] = {}
+    new: list[bool] = []
     for answer, question, hit in zip(answers, questions, verdicts(answers, questions, book), strict=True):
         right.setdefault(question.group, []).append(hit)
+        new += [] if in_corpus(question.wording) else [hit]
         refused.setdefault(question.group, []).append(answer.refused)
     groups = {
         group: {
@@ -169,4 +173,13 @@ def natural_scores(
     low, high = metrics.confidence_interval(share, len(hits))
     counts = {"count": len(hits), "refused": metrics.accuracy(refusals)}
     of_answered = sum(hits) / max(1, len(hits) - sum(refusals))
-    return {"total": share, "low": low, "high": high, **counts, "of_answered": of_answered, "groups": groups}
+    in_new_words = {"new_wordings": metrics.accuracy(new), "new_wordings_count": len(new)} if new else {}
+    return {
+        "total": share,
+        "low": low,
+        "high": high,
+        **counts,
+        "of_answered": of_answered,
+        **in_new_words,
+        "groups": groups,
+    }

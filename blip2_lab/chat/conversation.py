@@ -64,7 +64,8 @@ QUESTION_WORDS = frozenset(
     "what which where when who whose why how is are was were do does did can could has have".split()
 )
 PRONOUNS = frozenset("it its they them their that this".split())  # (named)
-NAMELESS = frozenset("day night time place many".split())  #: (named) "is it day?", "what place is this?" name no thing
+#: (named) "is it day?", "what place is this?" name no thing
+NAMELESS = frozenset("day night time place many dark sunny morning noon afternoon evening midnight".split())
 #: What a *miniature* is given of the conversation: "named", only the turn that says what "it" is, or "all", what real
 #: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python -m
 #: benchmarks.history` measures both and says which to write here. With "all", what is marked (named) can go.
@@ -280,14 +281,18 @@ def is_question(text: str) -> bool:
 
 def refers_back(question: str) -> bool:
     """(named) Does "it" (or the like) stand for something named before? Not in "is it day or night?"."""
-    asked = set(re.findall(r"\w+", question.lower()))
+    asked = _words(question)
     return bool(asked & PRONOUNS) and not asked & NAMELESS
 
 
 def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
     """(named) The turn that tells what "it" in the question is: the last that named a thing. Empty without an "it"."""
-    naming = [t for t in turns if not refers_back(t.question) and not NAMELESS & set(t.question.lower().split())]
+    naming = [t for t in turns if not refers_back(t.question) and not NAMELESS & _words(t.question)]
     return naming[-1:] if refers_back(question) else []
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def question_mark(text: str) -> str:

@@ -1,6 +1,7 @@
-"""What a visitor types that is no question about the picture: a greeting, thanks, or the bare name of a thing.
+"""What a visitor types that is no question about the picture: a greeting, thanks, doubt, or the bare name of a thing.
 
-`reply` is where to begin. The miniature is asked none of these: it would answer with half a caption.
+`reply` is where to begin. The miniature is asked none of these: it would answer with half a caption, and "are you
+sure?" with a "yes" or "no" that means nothing.
 
 Paper: none. Notebook: 12.
 """
@@ -15,6 +16,12 @@ GREETINGS = frozenset("hi hello hey hallo good morning afternoon evening there y
 GREETED_BY = frozenset("hi hello hey hallo morning afternoon evening".split())  #: one of these has to be among them
 THANKS = frozenset("thanks thank you very much bye goodbye ok okay".split())
 THANKED_BY = frozenset("thanks thank bye goodbye".split())
+AGREED = frozenset(("ok", "okay", "yes"))
+DOUBTED = frozenset(
+    ("why", "why not", "how do you know", "really", "are you sure", "no", "wrong", "not true")
+    + tuple(f"{that} {said}" for that in ("you are", "it is", "that is", "this is") for said in ("wrong", "not true"))
+)
+ASKED_WHO = frozenset(("who are you", "what are you", "are you a robot", "are you human"))
 ARTICLES = frozenset("a an the".split())
 
 
@@ -22,10 +29,20 @@ def reply(text: str) -> str | None:
     """What the page says in the model's place; None for everything that the model should be asked."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     said = set(words)
-    if said & GREETED_BY and said <= GREETINGS:
+    sentence = " ".join(words)
+    if sentence == "how are you" or (said & GREETED_BY and said <= GREETINGS):
         return "Hello! Ask me about the picture, for example “what is in the picture?”."
     if said & THANKED_BY and said <= THANKS:
         return "You are welcome. Ask me more about this picture, or choose another one."
+    if sentence in AGREED:
+        return "Ask me more about this picture, or choose another one."
+    if sentence in DOUBTED:
+        return (
+            "The model cannot explain or check its own answer, and the answer may be wrong. Ask about the picture in "
+            "other words, for example “is there a boat?” or “what is in the picture?”."
+        )
+    if sentence in ASKED_WHO:
+        return "I am a small model that answers questions about pictures. Ask for example “what is in the picture?”."
     if thing := named_thing(words):
         kind = thing.rsplit(" ", 1)[-1]
         return (

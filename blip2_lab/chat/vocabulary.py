@@ -67,7 +67,7 @@ def check(text: str | None, kind: str = "question", example: str = "what is in t
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"This {kind} has half a character (a lone surrogate): type it again.")
     text = " ".join(text.split())
-    if not text.strip(" .?!"):
+    if not re.search(r"\w", text):  # "?", or an emoji: no word that a model could answer
         raise ValueError(f'There is no {kind} yet: type one, for example "{example}"')
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"That is {len(text):,} characters, and a {kind} may have {MAX_CHARACTERS:,}: ask in fewer.")
@@ -118,7 +118,8 @@ def for_stage1(tokenizer, text: str) -> str:
 def nearest_word(word: str, known: Iterable[str]) -> str | None:
     """The known word that differs by one slip of the keyboard (a long word: by two), or None.
 
-    A slip is a letter too many, a letter missing, a wrong letter, or two letters in each other's place.
+    A slip is a letter too many, a letter missing or a wrong letter after the first one, or two letters in each other's
+    place.
     """
     known = set(known)
     if len(word) < SHORTEST_CORRECTED:
@@ -134,8 +135,11 @@ def _first_known(candidates: Iterator[str], known: set[str]) -> str | None:
 
 
 def _slips(word: str) -> Iterator[str]:
-    """All words one slip away, the likeliest slips first: swapped letters, one missing, one doubled, a wrong one."""
-    cuts = range(len(word) + 1)
+    """All words one slip away, the likeliest slips first: swapped letters, one missing, one doubled, a wrong one.
+
+    Only a swap changes the first letter: people seldom mistype it, and "rain" is no slip of "train".
+    """
+    cuts = range(1, len(word) + 1)
     yield from _swaps(word)
     yield from (word[:i] + letter + word[i:] for i in cuts for letter in LETTERS)
     yield from (word[:i] + word[i + 1 :] for i in cuts[:-1])

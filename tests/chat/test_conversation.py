@@ -60,9 +60,10 @@ def test_it_means_the_thing_named_last(talk, monkeypatch):
     monkeypatch.setattr(conversation, "MICRO_HISTORY", "named")
     talk.turns += [Turn("what is the red thing", "a boat."), Turn("Tell a story.", "once upon a time")]
     talk.turns += [Turn("is it large?", "yes"), Turn("how many things are there?", "two"), Turn("what is it?", "")]
+    talk.turns += [Turn("is it night?", "no"), Turn("was the picture made at night?", "no")]  # name no thing
     expected = "Question: what is the red thing? Short answer: a boat. Question: what is it used for? Short answer:"
     assert talk.prompt("what is it used for?") == expected
-    for alone in ("what color is the cat?", "is it day or night?", "what place is this?"):
+    for alone in ("what color is the cat?", "is it day or night?", "is it dark?", "what place is this?"):
         assert talk.prompt(alone) == f"Question: {alone} Short answer:"
 
 

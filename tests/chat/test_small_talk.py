@@ -1,4 +1,4 @@
-"""What the model is not asked: greetings, thanks, and the bare name of a thing."""
+"""What the model is not asked: greetings, thanks, doubt, and the bare name of a thing."""
 
 import pytest
 
@@ -13,6 +13,13 @@ from blip2_lab.chat.small_talk import reply
         ("Hello there!", "Hello!"),
         ("good morning", "Hello!"),
         ("Thank you very much.", "You are welcome."),
+        ("How are you?", "Hello!"),
+        ("ok", "Ask me more"),
+        ("Are you sure?", "cannot explain or check its own answer"),
+        ("why?", "cannot explain or check its own answer"),
+        ("No!", "cannot explain or check its own answer"),
+        ("that is wrong", "may be wrong"),
+        ("who are you?", "a small model that answers questions about pictures"),
         ("drum", "about the drum? Ask for example “where is the drum?” or “what color is the drum?”."),
         ("a large red Boat.", "about the large red boat? Ask for example “where is the large red boat?”"),
     ],
@@ -32,7 +39,10 @@ def test_it_is_answered_without_the_model(text, said):
             "there",
             "a",
             "good",
-            "how are you",
+            "how are you sure",
+            "are you sure it is a boat?",
+            "no, it is blue",
+            "why do people use a cup?",
             "where is the drum?",
             "is there a cat",
             "a cat and a drum",

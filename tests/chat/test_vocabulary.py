@@ -6,7 +6,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import PreTrainedTokenizerFast
 
-from blip2_lab.chat.vocabulary import Reading, UnknownWords, canonical, for_stage1, nearest_word, read
+from blip2_lab.chat.vocabulary import Reading, UnknownWords, canonical, check, for_stage1, nearest_word, read
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 
 KNOWN = {"what", "boat", "boats", "picture", "umbrella", "the", "many", "hat", "is"}
@@ -30,6 +30,9 @@ def tokenizer():
         ("umbrlla", "umbrella"),
         ("unbrela", "umbrella"),  # two slips, in a long word
         ("teh", "the"),
+        ("hwat", "what"),
+        ("goat", None),  # the first letter is seldom wrong: another word, no slip
+        ("chat", None),
         ("bxyt", None),
         ("th", None),  # a short word is near to too many others
         ("hax", None),
@@ -61,6 +64,13 @@ def test_contractions_and_digits_are_known(tokenizer, typed):
 def test_what_cannot_be_read_is_refused_in_one_sentence(tokenizer, typed):
     with pytest.raises(UnknownWords, match="I do not know the words? .* Ask about the things in the picture"):
         read(tokenizer, typed)
+
+
+@pytest.mark.parametrize("typed", ["", " ?!", "🙂", "***", "-> !"])
+def test_a_text_without_a_word_is_no_question(typed):
+    with pytest.raises(ValueError, match="There is no question yet"):
+        check(typed)
+    assert check(" 北京? ") == "北京?" and check("2 🙂") == "2 🙂"
 
 
 def test_captions_call_each_thing_by_one_name():

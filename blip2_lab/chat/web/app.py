@@ -406,9 +406,7 @@ def _title(name: str, miniature: bool, familiar: out_of_distribution.DrawnWorld 
     if not miniature:
         return f"# Talk to a BLIP-2\n{name}. Pictures stay on this machine."
     if familiar is None:  # trained --on your own pictures: what it has seen, only you know
-        return (
-            f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows few words and can be wrong."
-        )
+        return f"# Talk to a BLIP-2\n{name}: a whole BLIP-2 in miniature. It knows few words and can be wrong."
     return (
         "# Talk to a BLIP-2\nA whole BLIP-2 in miniature. It knows one drawn world and a thousand words, and it can "
         f"be wrong.\n\n<details><summary>What it has seen</summary>{len(KINDS)} kinds of things in {len(COLORS)} "

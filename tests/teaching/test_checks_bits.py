@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from blip2_lab.teaching import int8_by_hand, nf4_by_hand
-from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
+from tests.teaching.verdicts import variant_tests
 
 absmax, product, mixed = int8_by_hand.absmax_quantize, int8_by_hand.int8_linear, int8_by_hand.mixed_linear
 blocks, bits = nf4_by_hand.quantize_blocks, nf4_by_hand.bits_per_weight
@@ -174,17 +173,8 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_a_right_answer_passes_in_any_style(name, answer):
-    assert_passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
-def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    assert_fails(name, answer, word)
-
-
-def test_there_are_enough_of_both():
-    assert_enough(
+test_a_right_answer_passes_in_any_style, test_a_wrong_answer_fails_and_is_told_why, test_there_are_enough_of_both = (
+    variant_tests(
         ("absmax_quantize", "int8_linear", "mixed_linear", "quantize_blocks", "bits_per_weight"), RIGHT, WRONG
     )
+)

@@ -15,7 +15,7 @@ from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
 from blip2_lab.models.bridges.linear import LinearBridge, pool_patches
 from blip2_lab.teaching.checks.bridges import count_gated_parameters as count
 from blip2_lab.training.planning import count_parameters
-from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
+from tests.teaching.verdicts import variant_tests
 
 project, block = LinearBridge.forward, GatedBlock.forward
 
@@ -195,18 +195,9 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_a_right_answer_passes_in_any_style(name, answer):
-    assert_passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
-def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    assert_fails(name, answer, word)
-
-
-def test_there_are_enough_of_both():
-    assert_enough(("pool_patches", "project_features", "gated_block", "gated_parameters"), RIGHT, WRONG)
+test_a_right_answer_passes_in_any_style, test_a_wrong_answer_fails_and_is_told_why, test_there_are_enough_of_both = (
+    variant_tests(("pool_patches", "project_features", "gated_block", "gated_parameters"), RIGHT, WRONG)
+)
 
 
 @pytest.mark.parametrize("sizes", [(6, 4, 8, 5, 2), (3, 8, 5, 4, 4), (5, 2, 3, 7, 1)])

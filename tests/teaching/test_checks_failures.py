@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from blip2_lab.evaluation.metrics import exact_match
 from blip2_lab.teaching.checks.failures import interleave, share_copied, sort_errors, sum_words
-from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
+from tests.teaching.verdicts import variant_tests
 
 # --- Right ----------------------------------------------------------------------------------------------------------
 
@@ -200,15 +199,6 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_a_right_answer_passes_in_any_style(name, answer):
-    assert_passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
-def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    assert_fails(name, answer, word)
-
-
-def test_there_are_enough_of_both():
-    assert_enough(("interleave_pictures", "copied_answers", "word_sums", "first_broken_link"), RIGHT, WRONG)
+test_a_right_answer_passes_in_any_style, test_a_wrong_answer_fails_and_is_told_why, test_there_are_enough_of_both = (
+    variant_tests(("interleave_pictures", "copied_answers", "word_sums", "first_broken_link"), RIGHT, WRONG)
+)

@@ -6,13 +6,12 @@ import random
 from collections import defaultdict
 
 import numpy as np
-import pytest
 import torch
 
 from blip2_lab.evaluation.metrics import hits_at
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.teaching.checks.fine_tuning import choose_step, hold_out, query_outputs_for
-from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
+from tests.teaching.verdicts import variant_tests
 
 # --- Right ----------------------------------------------------------------------------------------------------------
 
@@ -213,15 +212,6 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_a_right_answer_passes_in_any_style(name, answer):
-    assert_passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
-def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    assert_fails(name, answer, word)
-
-
-def test_there_are_enough_of_both():
-    assert_enough(("hold_out_pictures", "best_step", "condition_on_question", "recall_hits"), RIGHT, WRONG)
+test_a_right_answer_passes_in_any_style, test_a_wrong_answer_fails_and_is_told_why, test_there_are_enough_of_both = (
+    variant_tests(("hold_out_pictures", "best_step", "condition_on_question", "recall_hits"), RIGHT, WRONG)
+)

@@ -16,7 +16,7 @@ from blip2_lab.training.planning.flops import language_work
 from blip2_lab.training.planning.large_models import llama
 from blip2_lab.training.planning.parameters import count_parameters
 from blip2_lab.training.planning.plan import memory_of as memory
-from tests.teaching.verdicts import assert_enough, assert_fails, assert_passes
+from tests.teaching.verdicts import variant_tests
 
 KINDS = ("frozen weights", "trained weights", "gradients", "optimizer")
 
@@ -131,18 +131,9 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "answer"), RIGHT)
-def test_a_right_answer_passes_in_any_style(name, answer):
-    assert_passes(name, answer)
-
-
-@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
-def test_a_wrong_answer_fails_and_is_told_why(name, answer, word):
-    assert_fails(name, answer, word)
-
-
-def test_there_are_enough_of_both():
-    assert_enough(("training_memory", "training_flops", "training_days", "batch_schedule"), RIGHT, WRONG)
+test_a_right_answer_passes_in_any_style, test_a_wrong_answer_fails_and_is_told_why, test_there_are_enough_of_both = (
+    variant_tests(("training_memory", "training_flops", "training_days", "batch_schedule"), RIGHT, WRONG)
+)
 
 
 def test_the_rule_of_two_agrees_with_the_plan():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import FAILED
 
@@ -24,3 +26,21 @@ def assert_enough(names: Sequence[str], right: Sequence[tuple], wrong: Sequence[
     """At least six right and eight wrong variants of each exercise."""
     for name in names:
         assert sum(row[0] == name for row in right) >= 6 and sum(row[0] == name for row in wrong) >= 8, name
+
+
+def variant_tests(names: Sequence[str], right: Sequence[tuple], wrong: Sequence[tuple]) -> tuple[Callable, ...]:
+    """Three tests for the exercises `names`: right variants (name, answer) pass, wrong ones (name, answer, word) fail
+    and are told why, and there are enough of both."""
+
+    @pytest.mark.parametrize(("name", "answer"), right)
+    def passes(name, answer):
+        assert_passes(name, answer)
+
+    @pytest.mark.parametrize(("name", "answer", "word"), wrong)
+    def fails(name, answer, word):
+        assert_fails(name, answer, word)
+
+    def enough():
+        assert_enough(names, right, wrong)
+
+    return passes, fails, enough

@@ -30,6 +30,7 @@ HELP = (
     "Ask about the things in the picture, their number, colors, sizes and places, for example "
     '"what is in the picture?" or "how many things are there?"'
 )
+CAPTION_HELP = 'Captions name the things of the picture, for example "a red boat."'
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -87,8 +88,9 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
 
 
-def read(tokenizer, text: str) -> Reading:
-    """The text with misspelled words corrected. Raises UnknownWords where half of its words are unknown."""
+def read(tokenizer, text: str, help: str = HELP) -> Reading:
+    """The text with misspelled words corrected. Raises UnknownWords, which ends with `help`, where half of its words
+    are unknown."""
     unknown = unknown_words(tokenizer, text)
     if not unknown:
         return Reading(text)
@@ -99,7 +101,7 @@ def read(tokenizer, text: str) -> Reading:
     left = tuple(word for word in unknown if word not in nearest)
     words = re.findall(r"[^\s.,:?!]+", text)
     if len(left) == len(words) or (len(left) > 1 and 2 * len(left) >= len(words)):
-        raise UnknownWords(f"I do not know the word{'s' if len(left) > 1 else ''} {_listed(left)}. {HELP}")
+        raise UnknownWords(f"I do not know the word{'s' if len(left) > 1 else ''} {_listed(left)}. {help}")
     return Reading(text, tuple(nearest.items()), left)
 
 
@@ -109,9 +111,9 @@ def for_stage1(tokenizer, text: str) -> str:
     Raises UnknownWords where a word is unknown to it: a match of the rest would be that of another text.
     """
     drawn = knows_whole_words_only(tokenizer) and not unknown_words(tokenizer, " ".join(KINDS))
-    reading = read(tokenizer, canonical(text) if drawn else text)
+    reading = read(tokenizer, canonical(text) if drawn else text, CAPTION_HELP)
     if reading.unknown:
-        raise UnknownWords(f'{reading.note} Captions name the things of the picture, for example "a red boat."')
+        raise UnknownWords(f"{reading.note} {CAPTION_HELP}")
     return reading.text
 
 

@@ -92,3 +92,5 @@ def test_stage_1_refuses_a_word_that_it_does_not_know():
     assert for_stage1(bert, "a tiny ship and a pruple kite.") == "a small boat and a purple kite."
     with pytest.raises(UnknownWords, match='do not know the word "quorx".*a red boat'):
         for_stage1(bert, "a red boat and a quorx.")
+    with pytest.raises(UnknownWords, match="Captions name"):  # not what can be asked
+        for_stage1(bert, "zwölf boote")

@@ -5,8 +5,8 @@
 
 Each column asks the frozen T5 the same questions about the same scenes, told in another way: in sentences; as sums of
 word embeddings, one vector a thing, without noise and with noise of half a word's length, one and two; and by the
-picture. The first column says what the language model reads from sentences, the next ones what from word sums, which are
-nearest to soft prompts; the last is what is left after image encoder, Q-Former and projection.
+picture. The first column says what the language model reads from sentences, the next ones what from word sums, which
+are nearest to soft prompts; the last is what is left after image encoder, Q-Former and projection.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.training.batches import fingerprint
 from blip2_lab.training.builders import hf_logging_off
-from blip2_lab.training.recipes.registry import RECIPES
+from blip2_lab.training.recipes.registry import RECIPES, continued
 
 CALIBRATION_BOOK = 9_004  #: scenes that no training and no table reads
 
@@ -30,7 +30,7 @@ CALIBRATION_BOOK = 9_004  #: scenes that no training and no table reads
 def export(
     runs_dir: str | Path, folder: str | Path | None = None, stage2: str = "micro-stage2", scenes: int = 2000
 ) -> Path:
-    """Write the BLIP-2 of a stage-2 run to `folder` (default `runs_dir/micro`).
+    """Write the BLIP-2 of a stage-2 run, or of the run that continues it, to `folder` (default `runs_dir/micro`).
 
     That is: float16 weights, its stage 1 (the one fine-tuned for retrieval, if that recipe was run), its float32
     reference (doctor/model.py), the distribution of the features of `scenes` drawn scenes (out_of_distribution.py) and
@@ -38,11 +38,12 @@ def export(
     every run of the sequence (`curves/`).
     """
     runs_dir, family = Path(runs_dir), stage2.partition("-")[0]
+    sequence = next(recipe.sequence for recipe in RECIPES.values() if stage2 in recipe.sequence)
+    stage2, retrieval = continued(stage2, sequence), continued(f"{family}-retrieval", sequence)
     finished = runs_dir / stage2 / "model"
     if not finished.is_dir():
         raise ValueError(f"there is no finished model in {finished}: blip2-lab train {stage2}")
     folder = Path(folder) if folder else runs_dir / family
-    retrieval = f"{family}-retrieval"
     with hf_logging_off():
         model = load(finished)
         if (runs_dir / retrieval / "model").is_dir():
@@ -61,7 +62,7 @@ def export(
         calibrate(shipped, max(2, scenes // 4)).save(folder)
     curves = folder / "curves"
     curves.mkdir(exist_ok=True)
-    for name in next(recipe.sequence for recipe in RECIPES.values() if stage2 in recipe.sequence):
+    for name in sequence:
         for source, ending in (("log.jsonl", "jsonl"), ("recipe.json", "json")):
             if (runs_dir / name / source).exists():
                 shutil.copyfile(runs_dir / name / source, curves / f"{name}.{ending}")

@@ -111,25 +111,34 @@ def inventory(scene: Scene) -> Question:
 
 
 MAX_WORD_SUMS = 16  #: at most, as many as a micro Q-Former has queries
+REPEATING = 0.7  #: the share of lists with repeats, where these are asked for
 
 
-def word_sums(scene: Scene, rng: Random) -> str:
+def word_sums(scene: Scene, rng: Random, repeats: bool = False) -> str:
     """The same as `full_caption` without grammar: the words of a thing joined by "+", in any order.
 
     `"snow+night large+red+boat+top+left + small+blue+fish+middle +"`: `training.tasks.word_sums`
     adds the embeddings of joined words up. Each sum says everything about one thing, or the setting, or nothing.
+
+    repeats  most of the lists tell something several times, as the queries of a visual prompt do: what stands at the
+             same position is the same thing
     """
     told = ["+".join([thing.size, thing.color, thing.kind, *thing.position.split()]) for thing in scene.things]
     told.append(f"{scene.place}+{scene.time}")
+    full = 0.15
+    if repeats and rng.random() < REPEATING:
+        once = [*told, f"{scene.place}+", f"{scene.time}+"]
+        told += [pick(rng, once) for _ in range(1 + int(rng.random() * 7))]
+        full = 0.6
     room = MAX_WORD_SUMS - len(told)
-    empty = room if rng.random() < 0.15 else int(rng.random() * min(room, 5))
+    empty = room if rng.random() < full else int(rng.random() * min(room, 5))
     return " ".join(shuffled(rng, told + ["+"] * empty))
 
 
-def description(scene: Scene, rng: Random, summed: bool = False) -> str:
+def description(scene: Scene, rng: Random, summed: bool = False, repeats: bool = False) -> str:
     """A text that tells everything, sometimes with a second caption before or after it; or `word_sums`."""
     if summed:
-        return word_sums(scene, rng)
+        return word_sums(scene, rng, repeats)
     parts = [full_caption(scene, rng)]
     if rng.random() < 0.1:
         parts = shuffled(rng, [*parts, caption(scene, rng)])
@@ -171,14 +180,16 @@ def prompt(question: str, rng: Random) -> str:
     return (QUESTION_PROMPTS[0] if form < 0.85 else QUESTION_PROMPTS[1]).format(question)
 
 
-def visitors_question(seed: int, index: int, often: Sequence[str] = tuple(INTENTIONS)) -> tuple[str, str]:
+def visitors_question(
+    seed: int, index: int, often: Sequence[str] = tuple(INTENTIONS), repeats: bool = False
+) -> tuple[str, str]:
     """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; half of them of an intention of
     `often`, drawn with equal shares."""
     rng = Random(f"visitors question {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
     among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, often),)
     asked = ask_anything(scene, rng, among)
-    return f"{word_sums(scene, rng)} {prompt(asked.text, rng)}", asked.answer
+    return f"{word_sums(scene, rng, repeats)} {prompt(asked.text, rng)}", asked.answer
 
 
 def any_question(scene: Scene, rng: Random) -> Question:
@@ -198,24 +209,24 @@ LESSON = (
 )
 
 
-def lesson(seed: int, index: int) -> tuple[str, str]:
+def lesson(seed: int, index: int, repeats: bool = False) -> tuple[str, str]:
     """`(input, target)`: `word_sums` of a scene and a question in one fixed form, each kind of question that needs the
     words of a thing bound together."""
     rng = Random(f"lesson {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.5 else corpus_scene)(rng)
-    told, kind = word_sums(scene, rng), pick(rng, LESSON)
+    told, kind = word_sums(scene, rng, repeats), pick(rng, LESSON)
     if kind == "retell":
         return told, full_caption(scene, rng, ordered=True)
     asked = (None if kind == "inventory" else question(scene, rng, kind)) or inventory(scene)
     return f"{told} {QUESTION_PROMPTS[0].format(asked.text)}", asked.answer
 
 
-def instruction(seed: int, index: int, summed: bool = False, most: int = 4) -> tuple[str, str]:
+def instruction(seed: int, index: int, summed: bool = False, most: int = 4, repeats: bool = False) -> tuple[str, str]:
     """`(input, target)`: one task for the instruction-trained model, text to text, about a scene of at most `most`
-    things; `summed`: the scene is described as `word_sums`."""
+    things; `summed`: the scene is described as `word_sums`, perhaps with `repeats`."""
     rng = Random(f"instruction {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, most)
-    told = description(scene, rng, summed)
+    told = description(scene, rng, summed, repeats)
     task = rng.random()
     if task < 0.66:
         asked = any_question(scene, rng)

@@ -34,7 +34,7 @@ from blip2_lab.checkpoints.memory import default_dtype
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.common.distributed import is_first_process, number_of_processes
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.models.bridges import DualEncoder
+from blip2_lab.models.bridges import DualEncoder, QFormerBridge
 from blip2_lab.models.language_model import (
     DecoderLanguageModel,
     EncoderDecoderLanguageModel,
@@ -431,6 +431,16 @@ def _check_stage1_words(
 
 def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:
     parts: Stage2Parts = recipe.model
+    if parts.start is not None:
+        model = _model_to_train_on(parts.start, runs_dir)
+        if not isinstance(model.bridge, QFormerBridge):
+            raise ValueError(f"the bridge of {parts.start} is no Q-Former, so stage 2 cannot go on from it")
+        model.language_model = _language_model_to_train_through(parts, runs_dir)
+        if model.bridge.language_width != model.language_model.width:
+            raise ValueError(f"{parts.start} prompts a language model of another width than {parts.language_model}")
+        model.bridge.float().requires_grad_(True)
+        add_lora(model, recipe.lora)
+        return _stage2_task(recipe, model, runs_dir, batches)
     if parts.pretrained:
         stage1 = load_stage1(parts.stage1, runs_dir)
         image_encoder = stage1.image_encoder
@@ -480,12 +490,17 @@ def _image_encoder_at(parts: BridgeParts, runs_dir: Path) -> ImageEncoder:
     return image_encoder if parts.image_size is None else at_resolution(image_encoder, parts.image_size)
 
 
+def _model_to_train_on(name: str, runs_dir: Path) -> Stage2Model:
+    with hf_logging_off():
+        model = load(resolve(name, runs_dir), device="cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(model, Stage2Model):
+        raise ValueError(f"{name} has no language model that answers, so its training cannot go on here")
+    return model
+
+
 def _second_phase(parts: BridgeParts, runs_dir: Path) -> Stage2Model:
     """The model of the first phase, its bridge trained. Raises ValueError if its bridge has other sizes."""
-    with hf_logging_off():
-        model = load(resolve(parts.start, runs_dir), device="cuda" if torch.cuda.is_available() else "cpu")
-    if not isinstance(model, Stage2Model):
-        raise ValueError(f"{parts.start} has no language model that answers, so its training cannot go on here")
+    model = _model_to_train_on(parts.start, runs_dir)
     layers = len(decoder_layers(model.language_model.model))
     with torch.device("meta"):
         wanted = bridge_of(parts, model.image_encoder.width, model.language_model.width, layers)
@@ -557,18 +572,18 @@ def _language_model_to_train_through(parts: Stage2Parts | BridgeParts, runs_dir:
 def _stage2_task(
     recipe: Recipe, model: Stage2Model, runs_dir: Path, batches: ImageTextBatches | None
 ) -> Stage2Task | CaptionTask:
-    image_encoder = model.image_encoder
+    image_encoder, parts = model.image_encoder, recipe.model
+    is_new = parts.start is None  # else it has learned its length
+    scale = model.match_embeddings() if parts.match_embeddings and is_new else 1.0
     if batches is not None:
         way = "--set model.language_model=FOLDER|NAME"
         words = _check_language_model_words(recipe, model.language_model, batches, runs_dir, way)
         cache_features(batches, image_encoder, runs_dir)
-        scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
         options = dict(held_out=batches.validation(), words=words, seed=recipe.seed, projection_lr_scale=scale)
         return CaptionTask(model, batches, image_encoder, prompt=None, **options)
     scenes = scene_batches(recipe, image_encoder, runs_dir)
     gallery, questions = _held_out_questions(image_encoder, recipe.data.held_out)
     image_features = encode_function(image_encoder)([gallery.image(i) for i in range(recipe.data.held_out)])
-    scale = model.match_embeddings() if recipe.model.match_embeddings else 1.0
     return Stage2Task(
         model, scenes, image_encoder, image_features=image_features, questions=questions, projection_lr_scale=scale
     )

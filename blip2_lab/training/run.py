@@ -69,7 +69,7 @@ def _inputs(recipe: Recipe, runs_dir: Path) -> list[str]:
     """Names of the recipes whose models are read. A finished stage 1 no longer needs the BERT that it started from."""
     parts, names = recipe.model, list(needs(recipe))
     if isinstance(parts, Stage2Parts) and parts.pretrained and (runs_dir / parts.stage1 / "model").is_dir():
-        return [name for name in names if name in (parts.stage1, parts.language_model)]
+        return [name for name in names if name in (parts.stage1, parts.language_model, parts.start)]
     return names
 
 

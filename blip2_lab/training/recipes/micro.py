@@ -158,7 +158,42 @@ def _shipped(recipe: Recipe) -> Recipe:
     return replace(_renamed(recipe, "shipped"), cost=SEE_PLAN, optim=steps, data=data)
 
 
-SHIPPED = tuple(_shipped(recipe) for recipe in MICRO if recipe.name in SHIPPED_STEPS)
+#: The T5 learns that several vectors may tell the same thing, as they do in the visual prompts of shipped-stage2; then
+#: the Q-Former learns to prompt this T5, and search is trained for longer.
+CONTINUED = (
+    Recipe(
+        "shipped-flan-t5-continued",
+        "the FlanT5, trained on with word sums that are repeated as visual prompts are",
+        SEE_PLAN,
+        "t5",
+        OptimConfig(lr=5e-4, min_lr=3e-5, warmup_steps=50, steps=4000, batch_size=64, weight_decay=0.01),
+        MicroPart("S", start="shipped-flan-t5"),
+        SyntheticTextData(seed=2, questions_from=0, hard_from=0, choices_from=0, repeats_from=0),
+        eval_every=500,
+    ),
+    Recipe(
+        "shipped-stage2-continued",
+        "shipped-stage2, trained on with the FlanT5 that was trained on",
+        SEE_PLAN,
+        "stage2",
+        OptimConfig(lr=5e-4, min_lr=2e-5, warmup_steps=100, steps=1500, batch_size=64),
+        Stage2Parts("shipped-stage1", "shipped-flan-t5-continued", max_text_tokens=64, start="shipped-stage2"),
+        SceneData(caption="ordered", held_out=40),
+        eval_every=250,
+    ),
+    Recipe(
+        "shipped-retrieval-continued",
+        "shipped-retrieval, trained on",
+        SEE_PLAN,
+        "retrieval",
+        OptimConfig(lr=3e-4, warmup_steps=50, steps=2000, batch_size=64),
+        FineTuneParts("shipped-retrieval", max_text_tokens=64, train_image_encoder=False),
+        SceneData(caption="full and search", hard_batches_from=0),
+        eval_every=250,
+    ),
+)
+
+SHIPPED = tuple(_shipped(recipe) for recipe in MICRO if recipe.name in SHIPPED_STEPS) + CONTINUED
 SHIPPED_MODEL = "the model in the package, from nothing, and exported"
 SHIPPED += (_sequence("shipped", SHIPPED_MODEL, SEE_PLAN, SHIPPED),)
 

@@ -57,6 +57,8 @@ def needs(recipe: Recipe, recipes: Mapping[str, Recipe] = RECIPES) -> tuple[str,
         names = (parts.start,) if parts.start else (parts.image_encoder, parts.language_model)
         return tuple(name for name in names if name in RECIPES)
     if isinstance(recipe.model, Stage2Parts):
+        if recipe.model.start is not None:
+            return tuple(name for name in (recipe.model.start, recipe.model.language_model) if name in RECIPES)
         stage1 = recipes.get(recipe.model.stage1)  # else a run's folder or a model, which has all of its parts
         names = (*(needs(stage1) if stage1 else ()), *([recipe.model.stage1] if recipe.model.pretrained else ()))
         names += (recipe.model.language_model,)
@@ -66,6 +68,14 @@ def needs(recipe: Recipe, recipes: Mapping[str, Recipe] = RECIPES) -> tuple[str,
     if isinstance(recipe.model, FineTuneParts):
         return tuple(name for name in (recipe.model.start, recipe.model.text_from) if name in RECIPES)
     return ()
+
+
+def continued(name: str, sequence: Sequence[str]) -> str:
+    """The recipe of the sequence in which the training of `name` ends: another of its task may start from it."""
+    for other in map(get, sequence):
+        if other.task == get(name).task and getattr(other.model, "start", None) == name:
+            return continued(other.name, sequence)
+    return name
 
 
 def pretraining_recipe(recipe: Recipe) -> Recipe:

@@ -132,7 +132,9 @@ class Stage2Parts:
     language_model    that stays frozen: the same kinds of names
     pretrained        false: skip stage 1 and start from BERT alone (Figure 5's comparison)
     max_text_tokens   longer captions are cut
-    match_embeddings  scale the initial visual prompts to the norm of word embeddings
+    match_embeddings  scale the visual prompts of a new projection to the norm of word embeddings
+    start             a model of stage 2 whose Q-Former and projection are trained on; none: the Q-Former of `stage1`
+                      and a new projection
     """
 
     stage1: str = "micro-stage1"
@@ -140,6 +142,7 @@ class Stage2Parts:
     pretrained: bool = True
     max_text_tokens: int = 32
     match_embeddings: bool = False
+    start: str | None = None
 
     def __post_init__(self) -> None:
         require(self, "max_text_tokens", least=3)
@@ -226,6 +229,7 @@ class SyntheticTextData:
     questions_from  from this batch on, most of its examples are questions in a visitor's words; none: never
     hard_from       from this batch on, half of these have the intentions that are learned last; none: never
     choices_from    from this batch on, these are joined by choices and comparisons (`asking.CHOICES`); none: never
+    repeats_from    from this batch on, word sums repeat things, as visual prompts do; none: never
     """
 
     seed: int = 0
@@ -235,10 +239,10 @@ class SyntheticTextData:
     questions_from: int | None = None
     hard_from: int | None = None
     choices_from: int | None = None
+    repeats_from: int | None = None
 
     def __post_init__(self) -> None:
-        schedule = ("lessons_until", "review_from", "sentences_from", "questions_from", "hard_from", "choices_from")
-        require(self, "seed", *schedule, least=0)
+        require(self, *(field.name for field in fields(self)), least=0)
 
 
 @dataclass(frozen=True)

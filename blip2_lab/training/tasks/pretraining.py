@@ -61,7 +61,15 @@ MASKED_SHARE = 0.15  # of the words, as in BERT
 #: of its queries are 8 times smaller, so they must learn 8 times slower.
 T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
 #: See T5Task.
-T5_SCHEDULE = ("lessons_until", "review_from", "sentences_from", "questions_from", "hard_from", "choices_from")
+T5_SCHEDULE = (
+    "lessons_until",
+    "review_from",
+    "sentences_from",
+    "questions_from",
+    "hard_from",
+    "choices_from",
+    "repeats_from",
+)
 PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
 
 
@@ -179,6 +187,7 @@ QUESTIONS, LESSONS = 0.6, 0.15  # the shares of visitors' questions and of lesso
 SHORT_SENTENCES = 600  # batches in which sentences tell of two things at most
 SCALE_IN_LESSONS = 0.3  # how far up the noise on word sums goes in lessons (`add_up`)
 NOISE_GROWS = 1000  # batches after the lessons until it goes all the way
+LONGEST = 3.0  # lengths of word sums as in a visual prompt, in lengths of a word embedding
 
 
 class T5Task(TextTask):
@@ -197,6 +206,9 @@ class T5Task(TextTask):
                     were a fifth, for 34 intentions, and after 2,000 batches 0.61 of them were answered rightly.
     hard_from       from this batch on half of these have one of the intentions of `asking.HARD`.
     choices_from    from this batch on also one of `asking.CHOICES`.
+    repeats_from    from this batch on word sums are as visual prompts were found to be: a thing is told by several of
+                    them, and they are up to `LONGEST` words long. Without it counts and lists were 0.92 and 0.90 right
+                    from word sums, 0.71 and 0.58 from pictures.
 
     # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
@@ -213,6 +225,7 @@ class T5Task(TextTask):
         questions_from: int | None = None,
         hard_from: int | None = None,
         choices_from: int | None = None,
+        repeats_from: int | None = None,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.lessons_until = lessons_until
@@ -221,19 +234,23 @@ class T5Task(TextTask):
         self.questions_from = questions_from
         self.hard_from = hard_from
         self.choices_from = choices_from
+        self.repeats_from = repeats_from
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
         questions, lessons = self.shares(index)
         draw = Random(f"review {self.seed} {number}").random()
         if draw < questions:
-            return corpus.visitors_question(self.seed, number, self.often(index))
+            return corpus.visitors_question(self.seed, number, self.often(index), self.repeats(index))
         if draw < questions + lessons:
-            return corpus.lesson(self.seed, number)
+            return corpus.lesson(self.seed, number, self.repeats(index))
         since = index - self.sentences_from
         summed = since < 0 or Random(f"piled {self.seed} {number}").random() >= SENTENCES
         most = 4 if summed or since >= SHORT_SENTENCES else 2
-        return corpus.instruction(self.seed, number, summed=summed, most=most)
+        return corpus.instruction(self.seed, number, summed=summed, most=most, repeats=self.repeats(index))
+
+    def repeats(self, index: int) -> bool:
+        return self.repeats_from is not None and index >= self.repeats_from
 
     def often(self, index: int) -> tuple[str, ...]:
         """The intentions that half of the visitors' questions of batch `index` have, with equal shares."""
@@ -260,11 +277,12 @@ class T5Task(TextTask):
         starts = range(0, len(examples), size)
         grown = max(0, index - self.lessons_until) / NOISE_GROWS
         noise_scale = min(1.0, SCALE_IN_LESSONS + (1 - SCALE_IN_LESSONS) * grown)
+        scales = dict(noise_scale=noise_scale, longest=LONGEST if self.repeats(index) else 1.0)
         return [
-            self.part(examples[start : start + size], index * PARTS + n, noise_scale) for n, start in enumerate(starts)
+            self.part(examples[start : start + size], seed=index * PARTS + n) | scales for n, start in enumerate(starts)
         ]
 
-    def part(self, examples: list[tuple[str, str]], number: int, noise_scale: float) -> dict[str, Tensor]:
+    def part(self, examples: list[tuple[str, str]], seed: int) -> dict[str, Tensor]:
         sources, targets = zip(*examples, strict=True)
         input_ids, attention_mask = self.tokens([source.replace("+", " ") for source in sources])
         summed = any("+" in source for source in sources)
@@ -276,8 +294,7 @@ class T5Task(TextTask):
             "attention_mask": attention_mask,
             "labels": labels,
             "sums": sums,
-            "seed": number,
-            "noise_scale": noise_scale,
+            "seed": seed,
         }
 
     def compute_losses(self, batch: list[dict]) -> dict[str, Tensor]:
@@ -294,13 +311,14 @@ class T5Task(TextTask):
         sums: WordSums | None,
         seed: int,
         noise_scale: float,
+        longest: float,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the cross-entropies of one part's target tokens, and the sum of the weights."""
         if sums is None:
             read = dict(input_ids=input_ids, attention_mask=attention_mask)
         else:
             words = self.model.get_input_embeddings()(input_ids)
-            embeddings = add_up(words, sums, torch.Generator().manual_seed(seed), noise_scale)
+            embeddings = add_up(words, sums, torch.Generator().manual_seed(seed), noise_scale, longest=longest)
             read = dict(inputs_embeds=embeddings, attention_mask=sums.mask)
         logits = self.model(**read, labels=labels).logits.float()
         each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none")

@@ -69,12 +69,18 @@ def word_sums_of(texts: Sequence[str], attention_mask: Tensor, pad_to_multiple_o
 
 
 def add_up(
-    words: Tensor, sums: WordSums, generator: torch.Generator, noise_scale: float = 1.0, noise: float | None = None
+    words: Tensor,
+    sums: WordSums,
+    generator: torch.Generator,
+    noise_scale: float = 1.0,
+    noise: float | None = None,
+    longest: float = 1.0,
 ) -> Tensor:
     """Word embeddings [B,T,D] -> [B,P,D]: joined words summed to the length of one word, with `NOISE` and `SPREAD`.
 
     noise_scale  how far up `NOISE` goes: 0 for the least always, 1 for all of it
     noise        noise of exactly this length, in lengths of a word embedding, and no `SPREAD`: to measure
+    longest      all word sums of an example are made up to so many times as long
     """
     batch, _, width = words.shape
     size = (batch, sums.mask.shape[1] + 1, width)
@@ -91,4 +97,6 @@ def add_up(
         length, spread = noise, 0.0
     added = torch.randn(summed.shape, generator=generator).to(words) * length * word / width**0.5
     stretch = (torch.randn(summed.shape[:2], generator=generator).to(words) * spread).exp()[:, :, None]
+    if longest > 1:
+        stretch = stretch * longest ** torch.rand(batch, 1, 1, generator=generator).to(words)
     return torch.where(sums.summed[:, :, None], (summed + added) * stretch, summed)

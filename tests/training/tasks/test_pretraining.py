@@ -358,6 +358,19 @@ def test_most_examples_are_visitors_questions_at_last(t5_tokenizer):
     assert not set(CATEGORIES) & {target for _, target in (later.example(n, 8) for n in range(2000))}
 
 
+def test_word_sums_repeat_from_the_chosen_batch_on(t5_tokenizer):
+    task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4, questions_from=0, repeats_from=5)
+
+    def repeating(index):
+        told = [source.split(" ") for source, _ in (task.example(n, index) for n in range(400))]
+        sums = [[chunk for chunk in chunks if "+" in chunk and chunk != "+"] for chunks in told]
+        return sum(len(set(row)) < len(row) for row in sums)
+
+    assert repeating(4) == 0 and repeating(5) > 100
+    assert {part["longest"] for part in task.batch(4)} == {1.0}
+    assert {part["longest"] for part in task.batch(5)} == {pretraining.LONGEST}
+
+
 def test_the_same_batch_has_the_same_noise_and_another_batch_another(t5_tokenizer):
     task = T5Task(tiny_t5(len(t5_tokenizer)).eval(), t5_tokenizer, 32, seed=4)
     parts = task.batch(2)

@@ -22,7 +22,7 @@ from blip2_lab.training import run as run_module
 from blip2_lab.training.batches import fingerprint, scene_features
 from blip2_lab.training.builders import load_image_encoder, load_language_model
 from blip2_lab.training.optim import parameter_groups
-from blip2_lab.training.recipes.registry import get
+from blip2_lab.training.recipes.registry import continued, get, needs
 from blip2_lab.training.recipes.schema import ImageTextData, override
 from blip2_lab.training.run_folder import read_log
 from blip2_lab.training.trainer import train
@@ -421,6 +421,52 @@ def test_mostly_unknown_words_stop_every_kind_of_training_and_few_are_noted(
 def test_images_of_one_id_are_no_negatives_of_each_other():
     numbers = image_ids(["0/a", "0/b", "0/a", "1/a"])
     assert numbers.dtype == torch.long and numbers[0] == numbers[2] and len(set(numbers.tolist())) == 3
+
+
+# ------------------------------------------------------------------------------------------------ stage 2, trained on
+
+
+def test_stage2_is_trained_on_with_another_language_model(trained, tmp_path):
+    runs = shutil.copytree(trained, tmp_path / "runs")
+    # all other weights, the same sizes
+    shutil.rmtree(runs / "micro-flan-t5")
+    t5 = load_language_model("micro-t5", runs).model
+    with torch.no_grad():
+        t5.shared.weight.mul_(2)
+    t5.save_pretrained(runs / "micro-flan-t5" / "model")
+    shutil.copytree(runs / "micro-t5" / "model", runs / "micro-flan-t5" / "model", dirs_exist_ok=True, ignore=_weights)
+    before = blip2_lab.load(str(runs / "micro-stage2" / "model"))
+    task = builders.build_task(recipe("micro-stage2", "model.start=micro-stage2"), runs)
+    assert torch.equal(task.model.bridge.language_projection.weight, before.bridge.language_projection.weight)
+    assert torch.equal(task.model.qformer.query_tokens, before.qformer.query_tokens)
+    assert torch.equal(task.model.language_model.model.shared.weight, t5.shared.weight)
+    trained_parts = {name.split(".")[0] for name, p in task.model.named_parameters() if p.requires_grad}
+    assert trained_parts == {"qformer", "language_projection"} and task.model.stage1 is not None
+    assert needs(override(get("micro-stage2"), "model.start=micro-stage2")) == ("micro-stage2", "micro-flan-t5")
+
+
+def _weights(_folder, names):
+    return [name for name in names if name.endswith(".safetensors")]
+
+
+def test_what_stage2_cannot_go_on_from_is_said(trained):
+    with pytest.raises(ValueError, match="no language model that answers"):
+        builders.build_task(recipe("micro-stage2", "model.start=micro-stage1"), trained)
+    language_model = load_language_model("micro-t5", trained)
+    config = language_model.model.config
+    config.d_model *= 2
+    type(language_model.model)(config).save_pretrained(trained / "micro-wide" / "model")
+    language_model.tokenizer.save_pretrained(trained / "micro-wide" / "model")
+    with pytest.raises(ValueError, match="prompts a language model of another width than micro-wide"):
+        builders.build_task(
+            recipe("micro-stage2", "model.start=micro-stage2", "model.language_model=micro-wide"), trained
+        )
+
+
+def test_a_sequence_ends_in_the_recipe_that_nobody_continues():
+    assert continued("micro-stage2", get("micro-all").sequence) == "micro-stage2"
+    assert continued("shipped-stage2", get("shipped").sequence) == "shipped-stage2-continued"
+    assert continued("shipped-retrieval", get("shipped").sequence) == "shipped-retrieval-continued"
 
 
 # -------------------------------------------------------------------------------------------- fine-tuning for retrieval

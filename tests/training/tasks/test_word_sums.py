@@ -102,6 +102,33 @@ def test_word_sums_say_what_the_scene_is():
         assert sum(word not in _WHERE for word in said) == expected
 
 
+def test_word_sums_repeat_things_and_nothing_else():
+    """Where repeats are asked for: the same sums, most of them in more places, still at most 16 and often 16."""
+    more = full = 0
+    for index in range(300):
+        scene = sample_scene(3, index, "train")
+        once, told = (
+            corpus.word_sums(scene, Random(f"piles {index}"), repeats).split(" ") for repeats in (False, True)
+        )
+        said, parts = set(once) - {"+"}, {f"{scene.place}+", f"{scene.time}+"}
+        kinds = {word_sum for word_sum in told if word_sum not in parts} - {"+"}
+        assert len(told) <= corpus.MAX_WORD_SUMS and kinds == said, "the same scene"
+        more += len([word_sum for word_sum in told if word_sum != "+"]) > len(said)
+        full += len(told) == corpus.MAX_WORD_SUMS
+    assert 0.6 < more / 300 < 0.8 and full / 300 > 0.35
+
+
+def test_long_word_sums_are_as_long_as_they_may_be_and_words_stay_as_they_are():
+    sums = word_sums_of(["red+boat snow."] * 64, torch.ones(64, 5))
+    words = torch.randn(64, 5, 128, generator=torch.Generator().manual_seed(1))
+    usual, long = (
+        add_up(words, sums, torch.Generator().manual_seed(0), noise_scale=0, longest=longest) for longest in (1.0, 3.0)
+    )
+    assert torch.equal(usual[:, 1:], long[:, 1:])
+    longer = long[:, 0].norm(dim=1) / usual[:, 0].norm(dim=1)
+    assert 1 <= longer.min() < 1.2 and 2.7 < longer.max() <= 3.001
+
+
 _WHERE = {"top", "bottom", "left", "right", "middle"}
 
 

@@ -33,11 +33,16 @@ CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
     "ordered": partial(words.full_caption, ordered=True),
     "partial": words.partial_caption,
     "short": words.short_caption,
+    "count": words.count_caption,
     "search": lambda scene, rng: words.search_phrase(scene, rng).text,
 }
-#: Kinds that alternate: even turns tell everything, odd ones a part. Captions of one turn are alike in length, so that
-#: a batch of them is hardly padded.
-ALTERNATING = {"caption": ("full", "partial"), "full and search": ("full", "search")}
+#: Kinds that take turns: full captions, and others. Captions of one turn are alike in length, so that a batch of them
+#: is hardly padded.
+ALTERNATING = {
+    "caption": ("full", "partial"),
+    "full and search": ("full", "search"),
+    "ordered and count": ("ordered", "count", "ordered"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ class PictureBook:
 
     def kind(self, turn: int) -> str:
         """The kind of a turn's captions, a key of `CAPTION_KINDS`."""
-        return ALTERNATING[self.caption][turn % 2] if self.caption in ALTERNATING else self.caption
+        kinds = ALTERNATING.get(self.caption, (self.caption,))
+        return kinds[turn % len(kinds)]
 
     def matches(self, numbers: Sequence[int], turn: int) -> Tensor | None:
         """bool[B,B]: is caption m of this turn true of scene b? None where a caption belongs to its own scene alone."""

@@ -166,6 +166,16 @@ def test_unknown_options_of_the_picture_book_raise():
     for index in range(20):
         rng = Random(f"caption 0 {index} 0")
         assert ordered.one_caption(index) == words.full_caption(ordered.scene(index), rng, ordered=True)
+
+
+def test_every_third_caption_counts_where_that_is_asked_for():
+    book = PictureBook(3, caption="ordered and count")
+    assert [book.kind(turn) for turn in range(6)] == ["ordered", "count", "ordered"] * 2
+    for index in range(30):
+        things = book.scene(index).things
+        assert book.one_caption(index, turn=4).startswith(words.NUMBERS[len(things)] + " thing")
+        told = book.one_caption(index, turn=3)
+        assert all(f"{thing.size}" in told and thing.position in told for thing in things)
     with pytest.raises(ValueError, match="choose one of caption, full"):
         PictureBook(caption="long")
     with pytest.raises(ValueError, match="unknown split"):

@@ -188,7 +188,7 @@ CONTINUED = (
         "stage2",
         OptimConfig(lr=5e-4, min_lr=2e-5, warmup_steps=100, steps=1200, batch_size=64),
         Stage2Parts("shipped-stage1", "shipped-flan-t5-wordings", max_text_tokens=64, start="shipped-stage2"),
-        SceneData(caption="ordered", held_out=40),
+        SceneData(caption="ordered and count", held_out=40),
         eval_every=250,
     ),
     Recipe(

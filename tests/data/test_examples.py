@@ -166,6 +166,10 @@ def test_unknown_options_of_the_picture_book_raise():
     for index in range(20):
         rng = Random(f"caption 0 {index} 0")
         assert ordered.one_caption(index) == words.full_caption(ordered.scene(index), rng, ordered=True)
+    with pytest.raises(ValueError, match="choose one of caption, full"):
+        PictureBook(caption="long")
+    with pytest.raises(ValueError, match="unknown split"):
+        PictureBook(split="test").scene(0)
 
 
 def test_every_third_caption_counts_where_that_is_asked_for():
@@ -176,10 +180,6 @@ def test_every_third_caption_counts_where_that_is_asked_for():
         assert book.one_caption(index, turn=4).startswith(words.NUMBERS[len(things)] + " thing")
         told = book.one_caption(index, turn=3)
         assert all(f"{thing.size}" in told and thing.position in told for thing in things)
-    with pytest.raises(ValueError, match="choose one of caption, full"):
-        PictureBook(caption="long")
-    with pytest.raises(ValueError, match="unknown split"):
-        PictureBook(split="test").scene(0)
 
 
 @pytest.fixture

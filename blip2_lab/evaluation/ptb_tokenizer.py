@@ -14,11 +14,10 @@ Notes:
   is one token with a no-break space, at which BLEU and CIDEr split it and ROUGE-L does not. Emoji beyond U+FFFF are
   left out.
 * A rule may look ahead into the next caption, as in the file that pycocoevalcap writes: "plan B." before a caption
-  that begins with "A dog" is `plan b`, and alone `plan b.`.
+  that begins with "A dog" is `plan b`, and alone `plan b.`. Blank captions between them are looked over. The last line
+  of that file has no line break, so that ":)" at its very end is two tokens.
 * differs from pycocoevalcap: a caption with a line separator (U+2028, U+000B, …) is one caption. There it is cut in
   two, and each caption after it is scored as another picture's.
-* differs from pycocoevalcap: the last caption ends with a line break like the others. There ":)" at its very end is two
-  tokens.
 * differs from pycocoevalcap: letters that Unicode got since 2014 are letters.
 
 Source: pycocoevalcap 1.2 (https://pypi.org/project/pycocoevalcap/); its output is in tests/golden/ptb_tokens.json.
@@ -32,8 +31,6 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-_LOOK_AHEAD = 40  #: characters; the longest word that a rule looks for is 12
-
 #: What pycocoevalcap leaves out after tokenizing. The tokens are lower-cased by then, so that `-LRB-` never occurs.
 PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"))
 
@@ -41,24 +38,26 @@ PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 def tokenize(captions: Iterable[str]) -> list[str]:
     """Captions -> their tokens in lower case, with spaces between them and without punctuation."""
     texts = [_LINE_BREAKS.sub(" ", caption) for caption in captions]
-    result = []
-    for text, following in zip(texts, [*texts[1:], ""], strict=True):
-        line = " ".join(_tokens(text, following)).rstrip()  # also a no-break space at the end of the last token
+    text = "\n".join(texts)
+    shape, place, result = text.translate(_shape), 0, []
+    for caption in texts:
+        end = place + len(caption)
+        line = " ".join(_tokens(text, shape, place, end)).rstrip()  # also a no-break space at the end of the last token
         result.append(" ".join(token for token in line.split(" ") if token not in PUNCTUATION))
+        place = end + 1
     return result
 
 
 def tokens(caption: str) -> list[str]:
     """All tokens of one caption in lower case, punctuation included."""
-    return _tokens(_LINE_BREAKS.sub(" ", caption))
+    text = _LINE_BREAKS.sub(" ", caption)
+    return _tokens(text, text.translate(_shape), 0, len(text))
 
 
-def _tokens(text: str, following: str = "") -> list[str]:
-    """The tokens of one line; `following` is the next one, which a rule may look ahead at."""
-    shape = f"{text}\n{following[:_LOOK_AHEAD]}\n".translate(_shape)
+def _tokens(text: str, shape: str, place: int, stop: int) -> list[str]:
+    """The tokens of text[place:stop], one line; a rule may look ahead at the lines after it."""
     found: list[str] = []
-    place = 0
-    while place < len(text):
+    while place < stop:
         if blank := _BLANK.match(shape, place):
             place = blank.end()
             continue
@@ -336,7 +335,7 @@ _RULES = (
     _rule(rf"({_BEFORE_NUMBERS}\.)[ \t\xa0\u2000\n]?{_D}"),
     _rule(rf"({_ACRONYM})[ \t\xa0\u2000\n]"),
     _rule(rf"({_APOSTROPHE}[0-9][0-9])[ \t\xa0\u2000\n]"),
-    _rule(rf"((?:{_LD}+\.)+(?i:{_FILE_ENDINGS}))[ \t\xa0\u2000\n.!?,]"),
+    _rule(rf"((?:(?:{_W}|{_D})+\.)+(?i:{_FILE_ENDINGS}))[ \t\xa0\u2000\n.!?,]"),
     _rule(rf"({_WORD}\.){_STOP}", _without_soft_hyphens),
     _rule(
         r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])[0-9]{3,4}[- \xa0]?[0-9]{3,5}",
@@ -369,7 +368,7 @@ _RULES = (
 )
 
 #: Most words of most captions: letters, then a space, at most with a comma or the like between. No rule matches more.
-_PLAIN_WORD = re.compile("[A-Za-z]+(?=[,;:!?]?[ \n])")
+_PLAIN_WORD = re.compile(r"[A-Za-z]+(?=[,;:!?]?(?:[ \n]|\Z))")
 _BLANK = re.compile("[ \t][ \t\xa0\u2000]*")
 _SPLIT_WORDS = frozenset(("cannot", "gonna", "gotta", "lemme", "gimme", "wanna"))
 

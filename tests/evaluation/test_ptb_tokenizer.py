@@ -47,6 +47,7 @@ def test_the_table_of_java():
         ("ΝΑΌΣ and ΝΑΌΣ-X ΝΑΌΣ?H", "ναός and ναόσ-x ναός?h"),  # Java's end of a word
         ("naïve café, Zürich, собака 犬", "naïve café zürich собака 犬"),
         ("a 🐶dog🐶 ★", "a dog ★"),  # outside the Basic Multilingual Plane
+        ("a\xad.C x \xad.jpg x \xad.Cat", "a\xad.c x \xad.jpg x .cat"),  # a soft hyphen stays in a file's name only
         ("", ""),
         (" \t.", ""),
     ],
@@ -60,6 +61,18 @@ def test_a_caption_is_read_with_the_next_one():
     assert tokenize(["plan B.", "a dog"]) == ["plan b.", "a dog"]
     assert tokenize(["plan B."]) == ["plan b."]
     assert tokenize(["Figs.", "5 figs."]) == ["figs.", "5 figs"]
+
+
+def test_a_caption_is_read_across_blank_ones_with_the_next_that_is_not():
+    """Java's tokenizer looks over spaces and line breaks."""
+    assert tokenize(["plan B.", "\n", "A dog"]) == ["plan b", "", "a dog"]
+    assert tokenize(["plan B.", "  ", "A dog"]) == ["plan b", "", "a dog"]
+    assert tokenize(["plan B.", "  ", "a dog"]) == ["plan b.", "", "a dog"]
+
+
+def test_the_last_caption_ends_without_a_line_break():
+    """As pycocoevalcap's file does: what a rule wants after a token is then missing, as after a face."""
+    assert tokenize(["no :)", "no :)"]) == ["no :-rrb-", "no -rrb-"]
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\u2028", "\u2029"])
@@ -105,7 +118,7 @@ def _jar() -> Path:
 
 def _java(captions: list[str], folder: Path) -> list[str]:
     file = folder / "captions.txt"
-    file.write_text("\n".join(captions) + "\n", encoding="utf-8", newline="")
+    file.write_text("\n".join(captions), encoding="utf-8", newline="")  # the last line as pycocoevalcap writes it
     command = ["java", "-cp", str(_jar()), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     output = subprocess.run([*command, str(file)], capture_output=True, check=True).stdout.decode()
     lines = output.split("\n")[: len(captions)]

@@ -12,7 +12,7 @@ Notes:
 * Quirks that published scores contain, each tested: brackets become `-lrb-` and stay, because the list of punctuation
   has `-LRB-`. `€` becomes `$` and `£` becomes `#`. `!!` and `?!` stay, `!` does not. `cannot` is `can not`. `5 1/2`
   is one token with a no-break space, at which BLEU and CIDEr split it and ROUGE-L does not. Emoji beyond U+FFFF are
-  left out.
+  left out, but in an address they stay and count as two characters: `http://😀` is one.
 * A rule may look ahead into the next caption, as in the file that pycocoevalcap writes: "plan B." before a caption
   that begins with "A dog" is `plan b`, and alone `plan b.`. Blank captions between them are looked over. The last line
   of that file has no line break, so that ":)" at its very end is two tokens.
@@ -37,7 +37,7 @@ PUNCTUATION = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 
 def tokenize(captions: Iterable[str]) -> list[str]:
     """Captions -> their tokens in lower case, with spaces between them and without punctuation."""
-    texts = [_LINE_BREAKS.sub(" ", caption) for caption in captions]
+    texts = [_one_line(caption) for caption in captions]
     text = "\n".join(texts)
     shape, place, result = text.translate(_shape), 0, []
     for caption in texts:
@@ -50,7 +50,7 @@ def tokenize(captions: Iterable[str]) -> list[str]:
 
 def tokens(caption: str) -> list[str]:
     """All tokens of one caption in lower case, punctuation included."""
-    text = _LINE_BREAKS.sub(" ", caption)
+    text = _one_line(caption)
     return _tokens(text, text.translate(_shape), 0, len(text))
 
 
@@ -77,13 +77,25 @@ def _tokens(text: str, shape: str, place: int, stop: int) -> list[str]:
 
 
 def _lower(token: str) -> str:
-    """In lower case as in Java, which writes a sigma before a hyphen as inside a word."""
-    return _SIGMA.sub("σ", token).lower()
+    """In lower case as in Java, which writes a sigma before a hyphen as inside a word; with whole characters again."""
+    if not token.isascii():
+        token = _SIGMA.sub("σ", token.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return token.lower()
+
+
+def _one_line(caption: str) -> str:
+    """Without line breaks; a character beyond U+FFFF as its two halves, which Java counts."""
+    return _BEYOND.sub(lambda found: _halves(ord(found[0]) - 0x10000), _LINE_BREAKS.sub(" ", caption))
+
+
+def _halves(code: int) -> str:
+    return chr(0xD800 + (code >> 10)) + chr(0xDC00 + (code & 0x3FF))
 
 
 # --------------------------------------------------------------------------------------------------------------- shape
 
 _SIGMA = re.compile(r"Σ(?=[-_.'’]?[^\W\d_])")
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")
 _LINE_BREAKS = re.compile("\r?\n|[\r\x0b\x0c\u2028\u2029]")
 
 #: Characters that a rule names are kept. Others are replaced by the one that stands for their kind.
@@ -130,8 +142,6 @@ class _Shape(dict):
 
 def _kind(character: str) -> str:
     category = unicodedata.category(character)
-    if ord(character) > 0xFFFF:  # outside the plane that the tokenizer knows
-        return _UNKNOWN
     if category.startswith("L"):
         return _LETTER
     if category == "Nd":

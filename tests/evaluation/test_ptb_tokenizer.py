@@ -47,6 +47,10 @@ def test_the_table_of_java():
         ("ΝΑΌΣ and ΝΑΌΣ-X ΝΑΌΣ?H", "ναός and ναόσ-x ναός?h"),  # Java's end of a word
         ("naïve café, Zürich, собака 犬", "naïve café zürich собака 犬"),
         ("a 🐶dog🐶 ★", "a dog ★"),  # outside the Basic Multilingual Plane
+        ("http://😀 http://a 😀.com", "http://😀 http / / a 😀.com"),  # two characters in Java; an address needs two
+        ("http://\U00010400 x", "http://\U00010428 x"),  # Deseret's long I in lower case
+        ("a\xadb.JPG 1\xad2.png.", "a\xadb.jpg 1\xad2.png"),
+        ("caf&eacute;.jpg x", "caf&eacute;.jpg x"),
         ("a\xad.C x \xad.jpg x \xad.Cat", "a\xad.c x \xad.jpg x .cat"),  # a soft hyphen stays in a file's name only
         ("", ""),
         (" \t.", ""),
@@ -65,7 +69,7 @@ def test_a_caption_is_read_with_the_next_one():
 
 def test_a_caption_is_read_across_blank_ones_with_the_next_that_is_not():
     """Java's tokenizer looks over spaces and line breaks."""
-    assert tokenize(["plan B.", "\n", "A dog"]) == ["plan b", "", "a dog"]
+    assert tokenize(["plan B.", "\n", "", "A dog"]) == ["plan b", "", "", "a dog"]
     assert tokenize(["plan B.", "  ", "A dog"]) == ["plan b", "", "a dog"]
     assert tokenize(["plan B.", "  ", "a dog"]) == ["plan b.", "", "a dog"]
 

@@ -35,6 +35,7 @@ def test_the_table_of_java():
         ("He says \"hi\" and 'bye' and “so”", "he says hi and bye and so"),  # quotes are left out
         ("“so”“so”", "so ''`` so"),  # but not a pair of them
         ("cannot gonna wanna gimme 'tis", "can not gon na wan na gim me 't is"),
+        ("'Twas ’twas &apos;tis &APOS;tis", "'t was twas tis &apos; tis"),  # a curly one is a quote here
         ("doesn't it's we've James' y'all o'clock", "does n't it 's we 've james y' all o'clock"),
         ("a well-known, half-eaten 3-year-old", "a well-known half-eaten 3-year-old"),  # hyphens stay whole
         ("wow! what?! no!!", "wow what ?! no !!"),

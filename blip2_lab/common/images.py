@@ -131,8 +131,6 @@ def _read(source: Any) -> tuple[str, bytes]:
         return "the picture", bytes(source)
     if isinstance(source, str | os.PathLike):
         name = repr(os.fspath(source))
-        if not os.fspath(source):
-            raise BrokenSample("missing file", "the name of the picture is empty: give a path")
         try:
             if "\0" in os.fspath(source):
                 raise FileNotFoundError

@@ -20,6 +20,7 @@ import inspect
 import os
 import tomllib
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -205,8 +206,9 @@ def _from_toml(path: Path) -> tuple[list[Source | Stream], list[float] | None]:
             raise ValueError(f"{where} is {same}: remove it; how often a source is shown is its weight")
         opened.append(place)
         sources.append(_open_entry(arguments, where))
+    names = Counter(source.name for source in sources)
     for number, source in enumerate(sources, 1):
-        if [one.name for one in sources].count(source.name) > 1:  # what is left out is counted by the source's name
+        if names[source.name] > 1:  # what is left out is counted by the source's name
             source.name = f"{source.name} (source {number})"
     return sources, None if None in weights else weights
 

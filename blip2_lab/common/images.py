@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -50,13 +51,15 @@ class BrokenSample(ValueError):
 # ------------------------------------------------------------------------------------------------------------ one image
 
 
-def open_image(source: ImageSource, formats: Sequence[str] = FORMATS) -> Image.Image:
+def open_image(source: ImageSource, formats: Sequence[str] = FORMATS, name: str = "") -> Image.Image:
     """An image from any `ImageSource` -> RGB, upright, first frame, transparency over white.
+
+    name  of a source without a path of its own, for messages: "the picture of '0/17'"
 
     Raises BrokenSample, a ValueError of one sentence, when it is missing, too large, damaged, of another format, or no
     image at all.
     """
-    return _decoded(source, formats, _to_rgb)
+    return _decoded(source, formats, _to_rgb, name)
 
 
 def open_cutout(source: ImageSource, mask: ImageSource | None = None) -> Image.Image:
@@ -83,17 +86,30 @@ def open_cutout(source: ImageSource, mask: ImageSource | None = None) -> Image.I
     return image.crop(image.getchannel("A").point(lambda value: 255 * (value >= 128)).getbbox())
 
 
+def frame_count(source: ImageSource) -> int:
+    """The number of images in one that `open_image` has opened: those of an animation, the pages of a TIFF. The second
+    image of a JPEG, as phones write it, is no frame of its own."""
+    if not isinstance(source, str | os.PathLike | bytes):
+        return 1
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+
+
 def _decoded(
-    source: ImageSource, formats: Sequence[str], decode: Callable[[Image.Image, str], Image.Image]
+    source: ImageSource, formats: Sequence[str], decode: Callable[[Image.Image, str], Image.Image], given: str = ""
 ) -> Image.Image:
-    """Open any source, check its size, and decode its pixels. Raises BrokenSample."""
+    """Open a source, check its size, and decode its pixels. `given`: its name, if it has none. Raises BrokenSample."""
     if isinstance(source, Image.Image):
-        name, image = "the picture", source
+        name, image = given or "the picture", source
     elif isinstance(source, np.ndarray):
-        name, image = "the array", _from_array(source)
+        name, image = given or "the array", _from_array(source)
     else:
         name, data = _read(source)
+        if not isinstance(source, str | os.PathLike):
+            name = given or name
         image = _open(data, name, formats)
+        if image.format == "PNG":
+            _check_png(data, name)
     width, height = image.size
     if width * height > MAX_PIXELS:
         millions = f"{width} x {height} = {width * height / 1e6:.0f} million pixels"
@@ -106,7 +122,7 @@ def _decoded(
     except BrokenSample:
         raise
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
-        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
+        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error}): copy it again") from None
 
 
 def _read(source: Any) -> tuple[str, bytes]:
@@ -167,14 +183,48 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         what = "is empty, so it is" if not data else "is"
-        more = ", and no BMP or TIFF" if tuple(formats) == FORMATS else ""
+        more = f", and no BMP or TIFF{_instead(data)}" if tuple(formats) == FORMATS else ""
         message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}"
         raise BrokenSample("not a picture", message) from None
     except Image.DecompressionBombError:
         limit = f"at most {MAX_PIXELS // 10**6} million are read"
         raise BrokenSample("too many pixels", f"{name} has far too many pixels: {limit}") from None
     except Exception as error:  # a damaged header: see open_image
-        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error})") from None
+        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error}): copy it again") from None
+
+
+def _instead(data: bytes) -> str:
+    """The end of a sentence about data that are no picture: what they are instead, and what to do."""
+    start = data[:512].lstrip().lower()
+    if not data:
+        return ": copy it again"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return ": it is a web page, download the picture again"
+    if start.startswith(b"version https://git-lfs"):
+        return ": it is a pointer of Git LFS, run `git lfs pull`"
+    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
+        return ": it is an SVG drawing, convert it to PNG"
+    if data[4:8] == b"ftyp":
+        return f": it is {'an AVIF' if data[8:12] == b'avif' else 'a HEIC'} picture, convert it to JPEG or PNG"
+    if not any(data[:512]):
+        return ": it has zeros only, copy it again"
+    return ": convert it to JPEG or PNG, or copy it again"
+
+
+def _check_png(data: bytes, name: str) -> None:
+    """Raises BrokenSample for a PNG whose pixels do not have the checksum that is written in it: Pillow compares those
+    of other chunks only, and decodes what an interrupted copy has left of the pixels."""
+    place = 8
+    while place + 12 <= len(data):
+        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        end = place + 8 + size
+        if kind == b"IDAT" and zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise BrokenSample(
+                "damaged picture", f"{name} is damaged or cut off (its checksum is another one): copy it again"
+            )
+        if kind == b"IEND":
+            return
+        place = end + 4
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -200,9 +250,9 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         raise BrokenSample("not a picture", f"{name} has floating point pixels, whose range is unknown: use 8 bits")
     if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255
         values = np.asarray(image)
-        if image.mode == "I" and (values.min() < 0 or values.max() > 65535 or 1 < values.max() < 256):
-            span = f"from {values.min()} to {values.max()}"
-            raise BrokenSample("not a picture", f"{name} has pixels of 32 bits {span}: use 8 or 16 bits")
+        if values.min() < 0 or values.max() > 65535 or 0 < values.max() < 256:  # the last would be black
+            bits = f"{32 if image.mode == 'I' else 16} bits from {values.min()} to {values.max()}"
+            raise BrokenSample("not a picture", f"{name} has pixels of {bits}: save them with 8 bits, from 0 to 255")
         image = Image.fromarray((values.astype(np.int64) // 257).astype(np.uint8))
     return image
 

@@ -29,7 +29,16 @@ from typing import Any
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, Box, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import PictureFinder
-from blip2_lab.data.text_files import captions_in, lines_of, parse_json, printable, read_text, texts_in
+from blip2_lab.data.text_files import (
+    captions_in,
+    is_number,
+    lines_of,
+    parse_json,
+    printable,
+    read_text,
+    texts_in,
+    turns_in,
+)
 
 File = str | os.PathLike
 
@@ -44,14 +53,27 @@ def _read_json(path: File, what: str) -> Any:
 def _entries(content: Any, key: str, keys: Iterable[str], path: File, what: str) -> list:
     """The list under `key` ("": the content itself). Raises ValueError unless one of its entries has `keys`."""
     found = content.get(key) if key and isinstance(content, dict) else content
-    place = f"list {key!r}" if key else "list"
+    place = f"list {key!r}" if key and isinstance(content, dict) else "list"
     if not isinstance(found, list):
         raise ValueError(f"{path} is not {what}: it has no {place}" if key else f"{path} is not {what}: it is no list")
     if found and not any(isinstance(entry, dict) and entry.keys() >= set(keys) for entry in found):
         missing = [name for name in keys if not isinstance(found[0], dict) or name not in found[0]]
         names = " and no ".join(map(repr, missing or keys))
-        raise ValueError(f"{path} is not {what}: the entries of its {place} have no {names}")
+        raise ValueError(f"{path} is not {what}: the entries of its {place} have no {names}{_other_format(found)}")
     return found
+
+
+def _other_format(found: list) -> str:
+    """The end of an error: the format that these entries have, if it is known."""
+    keys = next((entry.keys() for entry in found if isinstance(entry, dict)), set())
+    for format, wanted in (
+        ("llava", {"conversations"}),
+        ("blip", {"image", "caption"}),
+        ("blip", {"image", "question"}),
+    ):
+        if wanted <= keys:
+            return f'; format = "{format}" reads such a file'
+    return ""
 
 
 def _id(value: Any) -> str | None:
@@ -158,7 +180,7 @@ class _Collector:
             return
         known = []
         for answer in answers:
-            if isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer):
+            if is_number(answer):
                 answer = str(answer)
             good, problems = texts_in(answer) if not isinstance(answer, list) else ([], ["is a list in a list"])
             known += good
@@ -190,12 +212,26 @@ def _fractions(box: Any, width: Any, height: Any) -> tuple[float, ...] | None:
     """Corner and size in pixels -> (left, top, right, bottom) as fractions, clipped to the image; None for what is no
     box."""
     numbers = [*box, width, height] if isinstance(box, list | tuple) and len(box) == 4 else []
-    usable = [isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers]
-    if not numbers or not all(usable) or width <= 0 or height <= 0:
+    if not numbers or not all(map(is_number, numbers)) or width <= 0 or height <= 0:
         return None
     x, y, w, h = box
+    if min(w, h) <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:  # nothing of it is in the image
+        return None
     corners = (x / width, y / height, (x + w) / width, (y + h) / height)
     return tuple(min(1.0, max(0.0, value)) for value in corners)
+
+
+def _with_split(collector: _Collector, entries: Iterable[tuple[str, dict]]) -> list[tuple[str, dict]]:
+    """The entries whose split is a text; the others are named."""
+    kept = []
+    for place, entry in entries:
+        if isinstance(entry["split"], str):
+            kept.append((place, entry))
+        else:
+            collector.leave_out(
+                place, "incomplete entry", f"its 'split' is {entry['split']!r:.40}, and a text is wanted"
+            )
+    return kept
 
 
 def _split_of(
@@ -254,7 +290,8 @@ def blip(annotations: File, images: File) -> ImageTextList:
     what = "BLIP's annotations"
     entries = _entries(_read_json(annotations, what), "", ("image",), annotations, what)
     if entries and not any(isinstance(entry, dict) and {"caption", "question"} & entry.keys() for entry in entries):
-        raise ValueError(f"{annotations} is not {what}: its entries have no 'caption' and no 'question'")
+        other = _other_format(entries)
+        raise ValueError(f"{annotations} is not {what}: its entries have no 'caption' and no 'question'{other}")
     collector = _Collector(images, str(annotations))
     for place, entry in collector.entries(entries, ("image",), annotations):
         image = entry["image"]
@@ -275,6 +312,29 @@ def blip(annotations: File, images: File) -> ImageTextList:
     return collector.image_text_list()
 
 
+def llava(annotations: File, images: File) -> ImageTextList:
+    """LLaVA's llava_instruct_150k.json and files of this form, also as JSON lines: a list of objects with `image` and
+    `conversations`. Each pair of turns is a question with its answer, by itself; `<image>` is no part of a question."""
+    what, keys = "LLaVA's conversations", ("image", "conversations")
+    if Path(annotations).suffix.lower() == ".jsonl":
+        lines = enumerate(lines_of(read_text(annotations, what)), 1)
+        content = [parse_json(line, f"{annotations}, line {number}") for number, line in lines if line.strip()]
+    else:
+        content = _read_json(annotations, what)
+    entries = _entries(content, "", keys, annotations, what)
+    collector = _Collector(images, str(annotations))
+    for place, entry in collector.entries(entries, keys, annotations):
+        key = collector.key_of(entry["image"], place, "image")
+        if key is None or not collector.add_image(key, entry["image"], place):
+            continue
+        pairs, problems = turns_in(entry["conversations"])
+        for problem in problems:
+            collector.leave_out(place, "turn that is not read", f"the conversation {problem}")
+        for question, answer in pairs:
+            collector.add_question(key, question, place, [answer], id=_id(entry.get("id")) or "")
+    return collector.image_text_list()
+
+
 def karpathy(annotations: File, images: File, split: str = "train") -> ImageTextList:
     """Karpathy's dataset_coco.json or dataset_flickr30k.json: `split` train, val or test.
 
@@ -284,7 +344,7 @@ def karpathy(annotations: File, images: File, split: str = "train") -> ImageText
     entries = _entries(_read_json(annotations, what), "images", keys, annotations, what)
     wanted = ("train", "restval") if split == "train" else (split,)
     collector = _Collector(images, str(annotations))
-    whole = list(collector.entries(entries, keys, annotations, "images"))
+    whole = _with_split(collector, collector.entries(entries, keys, annotations, "images"))
     for place, entry in _split_of(whole, wanted, split, annotations):
         key = collector.key_of(entry.get("cocoid", entry.get("imgid", f"file {entry['filename']}")), place, "cocoid")
         folder, name = entry.get("filepath", ""), entry["filename"]
@@ -322,7 +382,9 @@ def visual_genome(regions: File, image_data: File, images: File) -> ImageTextLis
         key = collector.key_of(entry["image_id"], place, "image_id")
         if key is not None:
             # …/VG_100K_2/1.jpg: only the URL tells which of the two folders the image is in
-            collector.add_image(key, "/".join(PurePosixPath(str(entry["url"])).parts[-2:]), place)
+            url = entry["url"]
+            name = "/".join(PurePosixPath(url).parts[-2:]) if isinstance(url, str) else url
+            collector.add_image(key, name, place)
             sizes[key] = entry["width"], entry["height"]
     what, keys = "Visual Genome's region descriptions", ("id", "regions")
     described = _entries(_read_json(regions, what), "", keys, regions, what)
@@ -336,8 +398,10 @@ def visual_genome(regions: File, image_data: File, images: File) -> ImageTextLis
                 continue
             corner = [region.get(name) for name in ("x", "y", "width", "height")]
             box = _fractions(corner, *sizes[key]) if key in sizes else None
-            if box is None and key in sizes:
-                collector.leave_out(where, "region without a box", "x, y, width, height are no box; its phrase is used")
+            if box is None and key in sizes and not texts_in(region["phrase"])[1]:
+                collector.leave_out(
+                    where, "region without a box", "x, y, width, height are no box in the picture; its phrase is used"
+                )
             phrase = region["phrase"]
             named = (phrase, box) if box is not None and isinstance(phrase, str) else None
             collector.add_captions(key, phrase, where, box=named)
@@ -467,7 +531,7 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
                 boxes[number] = entry["bbox"]
     keys = ("image_id", "ann_id", "split", "sentences")
     references = _entries(_read_pickle(refs), "", keys, refs, "a pickle of RefCOCO's references")
-    whole = list(collector.entries(references, keys, refs))
+    whole = _with_split(collector, collector.entries(references, keys, refs))
     for place, entry in _split_of(whole, (split,), split, refs):
         key, number = (collector.key_of(entry[name], place, name) for name in ("image_id", "ann_id"))
         if key is None or number is None:

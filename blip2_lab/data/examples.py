@@ -82,7 +82,10 @@ class Record:
 
     def open(self) -> Example:
         """Raises BrokenSample when the image cannot be read."""
-        return Example(open_image(self.file), self.captions, self.questions, self.boxes, self.id, self.domain)
+        name = f"the picture of {self.id!r}" if self.id else ""
+        return Example(
+            open_image(self.file, name=name), self.captions, self.questions, self.boxes, self.id, self.domain
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,11 @@ class LeftOut:
     message: str
 
 
-#: Causes that are no faults: files that no table lists. They are named, but not among what was skipped, and
-#: `data.max_broken` is not about them: a table may list a few of a thousand pictures.
-UNLISTED = frozenset({"picture without a row", "text file without a picture", "text file beside a table"})
+#: Causes that are no faults: files that no table lists, or that are no table. They are named, but not among what was
+#: skipped, and `data.max_broken` is not about them: a table may list a few of a thousand pictures.
+UNLISTED = frozenset(
+    {"picture without a row", "text file without a picture", "text file beside a table", "file that is not read"}
+)
 
 
 def count_causes(left_out: Iterable[LeftOut], *, unlisted: bool = False) -> Counter[str]:

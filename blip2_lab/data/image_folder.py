@@ -17,16 +17,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, walk_files
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import Found, PictureFinder, identity
 from blip2_lab.data.tables import ENDINGS, Row, read_table
-from blip2_lab.data.text_files import captions_in, lines_of, printable, read_text, texts_in
+from blip2_lab.data.text_files import captions_in, is_blank, is_number, lines_of, printable, read_text, texts_in
 from blip2_lab.picturebook.words import Question
 
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
+#: Endings of files that may have captions, and of which a folder reads one table at most. The others are named.
+UNREAD_TEXTS = (*ENDINGS, ".json", ".caption", ".text", ".xlsx", ".xls", ".parquet")
+#: What composites.py and `blip2-lab data check --out` write beside pictures.
+OWN_FILES = ("composites.json", "scenes.jsonl", "left_out.jsonl")
 
 
 @dataclass
@@ -101,6 +104,16 @@ class ImageFolder(ImageTextList):
                 name = file.relative_to(self.folder).as_posix()
                 self._leave_out(name, "text file beside a table", f"{name!r} is not read, because there is {path}")
 
+        self._name_unread_files(files, path)
+
+    def _name_unread_files(self, files: list[Path], table: Path | None) -> None:
+        """Name the files that may have captions and are not read, such as a second table."""
+        for file in files:
+            if file != table and file.suffix.lower() in UNREAD_TEXTS and file.name not in OWN_FILES:
+                name = file.relative_to(self.folder).as_posix()
+                instead = f"there is {table}" if table is not None else "the captions are those of the .txt files"
+                self._leave_out(name, "file that is not read", f"{name!r} is not read, because {instead}")
+
     def _file_of(self, row: Row, finder: PictureFinder) -> Found | None:
         if not isinstance(row.file, str) or not row.file.strip():
             given = "" if row.file is None or isinstance(row.file, str) else f": {row.file!r:.40} is no file name"
@@ -138,12 +151,17 @@ class ImageFolder(ImageTextList):
 
     def _read_text_files(self, files: list[Path]) -> None:
         """The captions of `boat.jpg` are the lines of `boat.txt`."""
-        texts = {file.with_suffix("").as_posix(): file for file in files if file.suffix.lower() == ".txt"}
+        texts: dict[str, Path] = {}
         used: set[Path] = set()
+        for file in sorted(files, key=lambda file: file.suffix != ".txt"):
+            if file.suffix.lower() == ".txt" and texts.setdefault(_stem(file), file) != file:
+                first, name = (one.relative_to(self.folder).as_posix() for one in (texts[_stem(file)], file))
+                message = f"{name!r} is not read, because there is {first!r}: put all captions into one of them"
+                self._leave_out(name, "second text file", message)
         for file in files:
             if file.suffix.lower() not in (*SUFFIXES, *UNREAD_SUFFIXES):
                 continue
-            name, text = file.relative_to(self.folder).as_posix(), texts.get(file.with_suffix("").as_posix())
+            name, text = file.relative_to(self.folder).as_posix(), texts.get(_stem(file))
             if text is not None:
                 used.add(text)
             found = identity(file)
@@ -166,31 +184,34 @@ class ImageFolder(ImageTextList):
                 self._leave_out(name, "text file without a picture", f"{name!r} has the name of no picture beside it")
         if not used:
             raise ValueError(_nothing_to_read(self.folder, files))
+        self._name_unread_files(files, None)
 
     def _read_text_file(self, text: Path, found: Found) -> None:
         name = text.relative_to(self.folder).as_posix()
         try:
-            lines = [line.strip() for line in lines_of(read_text(text)) if line.strip()]
+            lines = [line for line in lines_of(read_text(text)) if not is_blank(line)]
         except ValueError as error:
             self._leave_out(name, "unreadable text", str(error))
             return
-        if not lines:
+        captions, problems = captions_in(lines)
+        for problem in problems if lines else []:
+            self._leave_out(name, "caption is no text", f"{text}: the caption {problem}")
+        if captions:
+            self._texts_of(found).captions.extend(captions)
+        elif not lines:
             self._leave_out(name, "empty caption", f"{name!r} is empty, so {found.name!r} has no caption")
-            return
-        captions = self._texts_of(found).captions
-        captions += lines
 
 
 def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[str, str]]]:
     """The question of a row, and what of its question and answer cannot be used: (cause, message)."""
-    asked, not_text = texts_in(row.question)
-    given, bad_answers = texts_in(str(row.answer) if _is_number(row.answer) else row.answer)
+    asked, not_text = captions_in(row.question)
+    given, bad_answers = texts_in(str(row.answer) if is_number(row.answer) else row.answer)
     problems = [("question is no text", f"the question {one}") for one in not_text if one != "is empty"]
     problems += [("answer is no text", f"the answer {one}") for one in bad_answers if one != "is empty"]
     if len(asked) > 1:
         problems.append(("question is no text", "the question is a list: write a row for each"))
     elif asked and given:
-        several = isinstance(row.answer, list)
+        several = isinstance(row.answer, list | tuple)
         question = AskedQuestion(asked[0], tuple(given), "own") if several else Question("own", asked[0], given[0])
         return question, problems
     elif asked and not problems:
@@ -200,8 +221,9 @@ def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[
     return None, problems
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+def _stem(file: Path) -> str:
+    """A path without its ending: a picture and its text file have the same one."""
+    return file.with_suffix("").as_posix()
 
 
 def _table_of(folder: Path) -> Path | None:
@@ -228,7 +250,12 @@ def _hints(files: list[Path]) -> Iterator[str]:
     deeper = [file for file in files if file.stem.lower() in TABLES and file.suffix.lower() in ENDINGS]
     other = [file for file in files if file.suffix.lower() in ENDINGS or file.name.lower() == "captions.txt"]
     described = [file for file in files if file.suffix.lower() == ".json"]
-    if deeper:
+    shards = [file for file in files if ".tar" in file.suffixes[-2:] or file.suffix.lower() in (".tar", ".tgz")]
+    if shards and shards[0].suffix == ".tar":
+        yield f". There is {shards[0]}: for shards, give the folder {shards[0].parent}"
+    elif shards:
+        yield f". There is {shards[0]}: shards are read uncompressed, with the ending .tar"
+    elif deeper:
         yield f". There is {deeper[0]}: give the folder {deeper[0].parent}"
     elif other:
         ending = other[0].suffix.replace(".txt", ".csv")

@@ -22,7 +22,7 @@ from threading import Lock
 from typing import TextIO
 
 from blip2_lab.common.distributed import rank_and_world
-from blip2_lab.common.images import BrokenSample
+from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, ImageTextList, LeftOut, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
@@ -141,8 +141,8 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
             raise ValueError(f"{source.name} is a stream, which cannot be checked before training; download it first")
         if isinstance(source, ShardFolder):
             source.check()
-        good, shown, left_out, same = 0, Counter(), [], {}
-        for one in _what_is_left_out(source, same):
+        good, shown, left_out, same, animated = 0, Counter(), [], {}, []
+        for one in _what_is_left_out(source, same, animated):
             if one is None:
                 good += 1
                 continue
@@ -155,17 +155,17 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
         for cause, number in shown.items():
             if number > SHOWN:
                 yield f"{cause}: {number - SHOWN} more{'' if out is not None else '; --out FILE writes all of them'}"
-        yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *_notes(source, same)])
+        yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *_notes(source, same, animated)])
         yield f"{source.name}: {left_out_report(good, left_out)}"
         useless += [] if good else [source.name]
     if useless:
         raise ValueError(f"{' and '.join(useless)}: there is no picture with a text that can be used")
 
 
-def _what_is_left_out(source: Source, same: dict[bytes, list[str]]) -> Iterator[LeftOut | None]:
+def _what_is_left_out(source: Source, same: dict[bytes, list[str]], animated: list[str]) -> Iterator[LeftOut | None]:
     """Everything of a source that is left out, and None for each picture that is used.
 
-    `same` collects the names of the pictures by the hash of their pixels.
+    `same` collects the names of the pictures by the hash of their pixels, `animated` those of several frames.
     """
     given = 0
     for number in range(len(source)):
@@ -181,6 +181,7 @@ def _what_is_left_out(source: Source, same: dict[bytes, list[str]]) -> Iterator[
         yield from (LeftOut(record.id, "unread part", sentence) for sentence in record.unread)
         pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
         same.setdefault(pixels, []).append(record.id)
+        animated += [record.id] if frame_count(record.file) > 1 else []
         yield None
     yield from _left_out(source)[given:]
 
@@ -188,14 +189,26 @@ def _what_is_left_out(source: Source, same: dict[bytes, list[str]]) -> Iterator[
 LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_tokens, which is 32 as in LAVIS
 
 
-def _notes(source: Source, same: dict[bytes, list[str]]) -> Iterator[str]:
+def _notes(source: Source, same: dict[bytes, list[str]], animated: list[str]) -> Iterator[str]:
     """What is no fault of an example, and good to know before training."""
+    if animated:
+        yield f"{len(animated)} pictures have several frames or pages ({animated[0]}): the first one is read"
     copies = [names for names in same.values() if len(names) > 1]
     if copies:
         number = sum(map(len, copies)) - len(copies)
         yield (
             f"{number} pictures are copies of others ({copies[0][1]} of {copies[0][0]}): training takes them for "
             "different ones, and one may be held out while its copy is trained on"
+        )
+    unanswered = [
+        record.id
+        for record in (source.record(number) for number in range(len(source)) if isinstance(source, ImageTextList))
+        if any(not question.answer for question in record.questions)
+    ]
+    if unanswered:
+        yield (
+            f"{len(unanswered)} pictures have a question without an answer ({unanswered[0]}), as in a test set: "
+            "training passes over it"
         )
     long = [
         record.id

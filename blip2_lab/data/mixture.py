@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import os
 import tomllib
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +36,7 @@ from blip2_lab.data.annotations import (
     flickr30k,
     gqa,
     karpathy,
+    llava,
     nocaps,
     refcoco,
     visual_genome,
@@ -54,7 +55,7 @@ from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import ShardFolder
 from blip2_lab.data.streams import HubStream, ShardStream
 from blip2_lab.data.tables import ENDINGS
-from blip2_lab.data.text_files import read_text
+from blip2_lab.data.text_files import is_number, read_text
 
 BLOCK = 1000  #: positions in which each source has exactly its share
 
@@ -66,6 +67,7 @@ class PictureBookPages:
         if pages < 1 or image_size < 1:
             raise ValueError(f"pages is {pages} and image_size {image_size}; both must be at least 1")
         self.book, self.pages = PictureBook(seed, split, image_size), pages
+        self.book.image(0)  # raises ValueError for an unknown split or a size that cannot be drawn
         self.name = f"picture book {seed} {split}"
         self.left_out: list[LeftOut] = []
 
@@ -103,6 +105,7 @@ FORMATS: dict[str, Callable[..., Source | Stream]] = {
     "picture-book": PictureBookPages,
     "coco": coco_captions,
     "blip": blip,
+    "llava": llava,
     "karpathy": karpathy,
     "flickr30k": flickr30k,
     "visual-genome": visual_genome,
@@ -126,13 +129,15 @@ def open_sources(place: str | os.PathLike) -> Mixture:
 def find_sources(place: str | os.PathLike) -> tuple[list[Source | Stream], list[float] | None]:
     """The sources at `place` and their weights, if it gives any. A source may be without a usable example."""
     text, path = os.fspath(place), Path(place)
-    if path.suffix == ".toml":
+    if not text.strip():
+        raise ValueError('the place of the pictures is empty: give a folder, or "." for this one')
+    if path.suffix.lower() == ".toml":
         return _from_toml(path)
     if text.startswith("hf:") and "://" not in text:
         return [HubStream(text.removeprefix("hf:"))], None
     if "://" in text:
         return [ShardStream(text)], None
-    if path.suffix == ".tar" and ("*" in path.name or path.is_file()):
+    if path.suffix.lower() == ".tar" and ("*" in path.name or path.is_file()):
         files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
         if not files:
             raise ValueError(f"no file is called {text}: check the path")
@@ -158,6 +163,10 @@ def _instead_of(path: Path) -> str:
         return ""
     if path.suffix.lower() in ENDINGS:
         return f". For a table, pass its folder: {path.parent}"
+    if path.suffix.lower() in SUFFIXES:
+        return f". For pictures, pass their folder: {path.parent}"
+    if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zst", ".tgz", ".zip", ".7z"):
+        return ". Unpack it, and pass the .tar file or the folder"
     if path.suffix.lower() in (".json", ".token", ".p"):
         return (
             f'. List an annotation file in a sources.toml: [[source]] with format = "coco", annotations = "{path}", …'
@@ -169,21 +178,47 @@ def _from_toml(path: Path) -> tuple[list[Source | Stream], list[float] | None]:
     try:
         listed = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from None
+        remedy = "write a text in quotes, and a path with / or in single quotes"
+        raise ValueError(f"{path} is not TOML: {error}: {remedy}") from None
     entries = listed.get("source")
     if not isinstance(entries, list) or set(listed) != {"source"} or not all(isinstance(one, dict) for one in entries):
+        found = ", ".join(repr(key) for key in listed if key != "source" or not isinstance(entries, list))
         raise ValueError(
             f"{path} must list its sources, each under a line [[source]] with format = … and its arguments"
+            f"{found and f'; it has {found}'}"
         )
     weights = [entry.pop("weight", None) for entry in entries]
-    sources = [_open_entry(entry, f"{path}, source {number}", path.parent) for number, entry in enumerate(entries, 1)]
     if None in weights and weights != [None] * len(weights):
         raise ValueError(f"{path}: give each source a weight, or none")
+    for number, weight in enumerate(weights, 1):
+        if weight is not None and not _is_weight(weight):
+            raise ValueError(f"{path}, source {number}: weights must be above 0, and this is {weight!r:.40}")
+    sources, opened = [], []
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}, source {number}"
+        arguments = _arguments(entry, where, path.parent)
+        place = {
+            key: os.path.realpath(one) if isinstance(one, str) and key in PATHS else one
+            for key, one in arguments.items()
+        }
+        if place in opened:
+            same = f"the same as source {opened.index(place) + 1}"
+            raise ValueError(f"{where} is {same}: remove it; how often a source is shown is its weight")
+        opened.append(place)
+        sources.append(_open_entry(arguments, where))
+    names = Counter(source.name for source in sources)
+    for number, source in enumerate(sources, 1):
+        if names[source.name] > 1:  # what is left out is counted by the source's name
+            source.name = f"{source.name} (source {number})"
     return sources, None if None in weights else weights
 
 
-def _open_entry(entry: dict, where: str, folder: Path) -> Source | Stream:
+def _arguments(entry: dict, where: str, folder: Path) -> dict[str, Any]:
+    """The arguments of an entry of a sources.toml, with `format`, and with paths as they are seen from here. Raises
+    ValueError for what is unknown, missing or of another type."""
     kind, arguments = entry.get("format"), {key: value for key, value in entry.items() if key != "format"}
+    if kind is None:
+        raise ValueError(f"{where} has no format = …; it is one of {', '.join(FORMATS)}")
     if not isinstance(kind, str) or kind not in FORMATS:
         raise ValueError(f"{where}: format {kind!r} is none of {', '.join(FORMATS)}{did_you_mean(str(kind), FORMATS)}")
     known = inspect.signature(FORMATS[kind]).parameters
@@ -198,12 +233,24 @@ def _open_entry(entry: dict, where: str, folder: Path) -> Source | Stream:
         if parameter.default is inspect.Parameter.empty and key not in arguments:
             raise ValueError(f"{where}: {kind} needs {key} = …")
     for key in set(PATHS) & arguments.keys():
-        if isinstance(arguments[key], str) and "://" not in arguments[key]:
-            arguments[key] = str(folder / arguments[key])
-        elif isinstance(arguments[key], list):
-            arguments[key] = [one if "://" in one else str(folder / one) for one in arguments[key]]
+        given = arguments[key]
+        if not all(one.strip() for one in ([given] if isinstance(given, str) else given)):
+            raise ValueError(f'{where}: {key} is empty: give a path, or "." for the folder of the list')
+        arguments[key] = _path(given, folder) if isinstance(given, str) else [_path(one, folder) for one in given]
+    return {"format": kind, **arguments}
+
+
+def _path(given: str, folder: Path) -> str:
+    """A path of a list in `folder`: `~` is the home folder, and `\\` is read as `/` where that is a file's name."""
+    if "://" in given:
+        return given
+    path, slashed = (str(folder / os.path.expanduser(one)) for one in (given, given.replace("\\", "/")))
+    return slashed if os.path.exists(slashed) and not os.path.exists(path) else path
+
+
+def _open_entry(arguments: dict[str, Any], where: str) -> Source | Stream:
     try:
-        return FORMATS[kind](**arguments)
+        return FORMATS[arguments["format"]](**{key: value for key, value in arguments.items() if key != "format"})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -302,7 +349,7 @@ def is_stream(source: Source | Stream) -> bool:
 
 
 def _is_weight(weight: Any) -> bool:
-    return isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
+    return is_number(weight) and weight > 0
 
 
 def _shares(weights: Sequence[float]) -> tuple[int, ...]:

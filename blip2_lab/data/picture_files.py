@@ -65,6 +65,8 @@ class PictureFinder:
                 f"{name!r} leads out of {self.folder}: name files relative to the folder (a link in it may point "
                 "anywhere)",
             )
+        if os.path.isdir(folder := self.folder / inside[-1]):
+            raise BrokenSample("missing file", f"there is no file {str(folder)!r}: it is a folder, name a file in it")
         raise BrokenSample(
             "missing file", f"there is no file {str(self.folder / inside[-1])!r}{self._hint(inside[-1])}"
         )

@@ -21,9 +21,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -44,12 +44,23 @@ from blip2_lab.data.examples import (
     left_out_report,
     skip_report,
 )
-from blip2_lab.data.text_files import captions_in, decode_text, parse_json, printable, read_text, texts_in
+from blip2_lab.data.text_files import (
+    NO_TEXT,
+    captions_in,
+    decode_text,
+    is_number,
+    parse_json,
+    printable,
+    read_text,
+    texts_in,
+    turns_in,
+)
 
 INDEX_FILE = "shards.json"
 IMAGE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
 TEXT_ENDINGS = ("txt", "text", "caption")
-COMPRESSED = ("*.tar.*", "*.tgz", "*.tbz2", "*.txz")
+READ_ENDINGS = frozenset((*IMAGE_ENDINGS, *TEXT_ENDINGS, "json"))
+COMPRESSED = ("*.tar.gz", "*.tar.bz2", "*.tar.xz", "*.tar.zst", "*.tgz", "*.tbz2", "*.txz")
 
 
 # -------------------------------------------------------------------------------------------------------- one sample
@@ -71,19 +82,13 @@ def record_of(key: str, files: dict[str, bytes], shard: str = "") -> Record:
         )
         raise BrokenSample("sample without a picture", message)
     unread = [f"{ending} is not used, because there is a {pictures[0]}" for ending in pictures[1:]]
-    about, text = _json_of(files, unread), _text_of(files, unread)
-    if about.get("captions"):
-        captions, problems = captions_in(about["captions"])
-    elif text:
-        captions, problems = [text], []
-    else:
-        captions, problems = captions_in(about.get("caption", about.get("text")))
-    questions, boxes = _questions_in(about.get("questions"), unread), _boxes_in(about.get("boxes"), unread)
-    unread += [f"a caption {problem}" for problem in problems if problem != "is empty"]
+    about = _json_of(files, unread)
+    captions = _captions_of(files, about, unread)
+    questions, boxes = _questions_of(about, unread), _boxes_in(about.get("boxes"), unread)
     if not captions and not questions:
         cause = "unreadable text" if unread[len(pictures) - 1 :] else "empty caption"
-        why = f": {'; '.join(unread)}" if unread else ""
-        raise BrokenSample(cause, printable(f"sample {name!r} has no caption{why}"))
+        why = "; ".join(unread) or "put a txt or a json with one directly behind its picture"
+        raise BrokenSample(cause, printable(f"sample {name!r} has no caption: {why}"))
     packed_here = isinstance(about.get("id"), str) and isinstance(about.get("domain"), str)
     return Record(
         files[pictures[0]],
@@ -110,13 +115,37 @@ def _json_of(files: dict[str, bytes], unread: list[str]) -> dict:
     return about
 
 
-def _text_of(files: dict[str, bytes], unread: list[str]) -> str:
-    ending = next((ending for ending in TEXT_ENDINGS if ending in files), None)
-    try:
-        return decode_text(files[ending], f"its {ending}").strip() if ending else ""
-    except ValueError as error:
-        unread.append(str(error))
-        return ""
+def _captions_of(files: dict[str, bytes], about: dict, unread: list[str]) -> list[str]:
+    """The captions of the first place that has any: `captions` of the json, a text, `caption` or `text` of the json.
+    What another place has is named, unless it says the same."""
+    places: list[tuple[str, Any]] = [("captions", about.get("captions"))]
+    for ending in TEXT_ENDINGS:
+        try:
+            places.append((ending, decode_text(files[ending], f"its {ending}") if ending in files else None))
+        except ValueError as error:
+            unread.append(str(error))
+    places += [(key, about.get(key)) for key in ("caption", "text")]
+    captions: list[str] = []
+    for place, value in places:
+        found, problems = captions_in(value)
+        unread += [f"a caption {problem}" for problem in problems if problem != "is empty"]
+        if not captions:
+            captions = found
+        elif other := [one for one in found if one not in captions]:
+            unread.append(f"its {place} is not used, because there is another caption: {other[0][:60]!r}")
+    return captions
+
+
+def _questions_of(about: dict, unread: list[str]) -> tuple[AskedQuestion, ...]:
+    """The questions of a json: `questions`, or one `question` with its `answer`, or LLaVA's `conversations`."""
+    questions = _questions_in(about.get("questions"), unread)
+    if about.get("question") is not None:
+        questions += _questions_in({key: about.get(key) for key in ("question", "answer", "answers")}, unread)
+    if "conversations" in about:
+        pairs, problems = turns_in(about["conversations"])
+        unread += [f"its conversation {problem}" for problem in problems]
+        questions += tuple(AskedQuestion(question, (answer,)) for question, answer in pairs)
+    return questions
 
 
 def _questions_in(value: Any, unread: list[str]) -> tuple[AskedQuestion, ...]:
@@ -124,9 +153,9 @@ def _questions_in(value: Any, unread: list[str]) -> tuple[AskedQuestion, ...]:
     found = []
     for one in value if isinstance(value, list) else [] if value is None else [value]:
         asked = {"text": one} if isinstance(one, str) else one if isinstance(one, dict) else {}
-        text, given = asked.get("text", asked.get("question")), asked.get("answers", asked.get("answer"))
+        text, given = asked.get("text", asked.get("question")), asked.get("answers") or asked.get("answer")
         given = given if isinstance(given, list | tuple) else [] if given is None else [given]
-        answers = [str(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in given]
+        answers = [str(one) if is_number(one) else one for one in given]
         good, bad = texts_in(answers) if answers else ([], [])
         if not isinstance(text, str) or texts_in(text)[1] or bad:
             unread.append(f"a question has another form: {json.dumps(one)[:60]}")
@@ -142,7 +171,8 @@ def _boxes_in(value: Any, unread: list[str]) -> tuple[Box, ...]:
     for one in value if isinstance(value, list) else [] if value is None else [value]:
         phrase, place = one if isinstance(one, list) and len(one) == 2 else (None, None)
         numbers = place if isinstance(place, list) and len(place) == 4 else [None]
-        if isinstance(phrase, str) and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        fractions = all(is_number(number) and 0 <= number <= 1 for number in numbers)
+        if isinstance(phrase, str) and fractions and numbers[0] <= numbers[2] and numbers[1] <= numbers[3]:
             found.append((phrase, tuple(numbers)))
         else:
             unread.append(f"a box has another form: {json.dumps(one)[:60]}")
@@ -241,6 +271,17 @@ def members_of(
         zeros += len(block)
     if zeros < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it is cut off: the two blocks of zeros at its end are not there")
+
+
+def _tar_remedy(path: Path) -> str:
+    """What to do about a file that is no tar file: it may be an archive of another kind, with the ending .tar."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        return f"{error.strerror or error}"
+    found = next((found for mark, found, _ in NO_TEXT if start.startswith(mark)), "")
+    return f"it is {found}, unpack it to a .tar file" if "archive" in found else "copy it again"
 
 
 # ------------------------------------------------------------------------------------------------------------ packing
@@ -364,11 +405,14 @@ class ShardFolder:
             raise ValueError("the list of shards is empty: give at least one .tar file, or a folder of them")
         self.name = str(listed[0])
         self.left_out: list[LeftOut] = []
+        self._endings: Counter[str] = Counter()
         self._indices: dict[int, list[tuple[str, dict[str, tuple[int, int]]]]] = {}
         whole = len(listed) == 1 and Path(listed[0]).is_dir()
         index_file = Path(listed[0]) / INDEX_FILE
         if whole and (zipped := [path.name for pattern in COMPRESSED for path in index_file.parent.glob(pattern)]):
             raise ValueError(f"{listed[0]} has {zipped[0]}: shards are read uncompressed, unpack it to a .tar file")
+        if whole and (parts := [path.name for path in sorted(index_file.parent.glob("*.tar.*"))]):
+            raise ValueError(f"{listed[0]} has {parts[0]}, which is no shard: finish copying it, or move it away")
         if whole and index_file.is_file():
             shards = _read_index(index_file)
             self.paths = [index_file.parent / shard["file"] for shard in shards]
@@ -414,10 +458,19 @@ class ShardFolder:
         except FileNotFoundError:
             raise ValueError(f"there is no shard {path}") from None
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # ValueError: a damaged field of a header
-            raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}): copy it again") from None
+            raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}): {_tar_remedy(path)}") from None
         self.left_out += left_out
         self._indices[shard] = table
+        self._endings.update(ending for _, files in table for ending in files if ending not in READ_ENDINGS)
         return table
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of the shards that were opened, and no fault: files of samples that are not read."""
+        if not self._endings:
+            return []
+        listed = ", ".join(f"{number} {ending}" for ending, number in self._endings.most_common(20))
+        return [f"{self.name}: files of samples that are not read: {listed}"]
 
     def __len__(self) -> int:
         return len(self._places)

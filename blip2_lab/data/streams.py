@@ -99,6 +99,8 @@ class HubStream:
         import datasets
 
         _check_window(window)
+        if not name.strip():
+            raise ValueError("the data set of the hub has no name: write hf:owner/name")
         self.name, self.image, self.window = name, image, window
         try:
             stream = datasets.load_dataset(name, split=split, data_files=data_files, streaming=True)

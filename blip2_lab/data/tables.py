@@ -18,15 +18,20 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
+import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blip2_lab.common.images import SUFFIXES
+from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES
 from blip2_lab.data.examples import LeftOut
-from blip2_lab.data.text_files import lines_of, parse_json, read_text
+from blip2_lab.data.text_files import UnreadableList, lines_of, parse_json, read_text
 
 #: What a column holds -> the names it may have; the first one that a table has counts.
 COLUMNS = {
@@ -99,8 +104,11 @@ def _no_columns(path: Path, found: Sequence[str]) -> ValueError:
     columns = _columns([_folded(name) for name in found])
     missing = [kind for kind in ("caption", "file") if kind not in columns]
     listed = ", ".join(repr(name) for name in list(found)[:12]) or "none"
+    where = "Each line" if path.suffix.lower() == ".jsonl" else "The first line"
+    if "conversations" in [_folded(name) for name in found]:
+        return ValueError(f'{path} has conversations: list it in a sources.toml, with format = "llava"')
     return ValueError(
-        f"{path} has no column {' and no column '.join(missing)}: its columns are {listed}. The first line names them: "
+        f"{path} has no column {' and no column '.join(missing)}: its columns are {listed}. {where} names them: "
         "file and caption, or file, question and answer"
     )
 
@@ -109,8 +117,8 @@ def _folded(name: object) -> str:
     return str(name).strip().casefold()
 
 
-def _ignored(path: Path, found: Sequence[str], used: set[str]) -> list[str]:
-    rest = [str(name).strip() or "one without a name" for name in dict.fromkeys(found) if _folded(name) not in used]
+def _ignored(path: Path, names: Iterable[str]) -> list[str]:
+    rest = [str(name).strip() or "one without a name" for name in dict.fromkeys(names)]
     return [f"{path}: columns that are not read: {', '.join(rest[:20])}"] if rest else []
 
 
@@ -118,11 +126,15 @@ def _ignored(path: Path, found: Sequence[str], used: set[str]) -> list[str]:
 
 
 def _json_lines(text: str, path: Path) -> Table:
-    table, keys, used = Table(), {}, set()
+    table, keys, ignored = Table(), {}, {}
     for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
+        if line.strip() in ("[", "{") or (line.lstrip()[0] == "[" and line.rstrip()[-1] in ",}"):
+            raise ValueError(
+                f"{place} is not one whole object: write one object on each line, without commas between them"
+            )
         row = parse_json(line, place)
         if not isinstance(row, dict):
             raise ValueError(f"{place} is not an object with the keys file and caption: write one object on each line")
@@ -130,14 +142,15 @@ def _json_lines(text: str, path: Path) -> Table:
             raise ValueError(f"{place} has a key twice that differs in case or spaces only: remove one")
         keys |= dict.fromkeys(row)
         columns = _columns(list(folded))
-        used |= set(columns.values())
+        # of each row: where one has two captions under different names, its second one is not read
+        ignored |= dict.fromkeys(key for key in row if _folded(key) not in columns.values())
         value = {kind: folded[name] for kind, name in columns.items()}
         captions = (value["caption"],) if "caption" in value else ()
         table.rows.append(Row(place, value.get("file"), captions, value.get("question"), value.get("answer")))
     columns = _columns([_folded(key) for key in keys])
     if table.rows and not _is_usable(columns):
         raise _no_columns(path, list(keys))
-    table.notes = _ignored(path, list(keys), used)
+    table.notes = _ignored(path, ignored)
     return table
 
 
@@ -182,7 +195,8 @@ class _Csv:
         return csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=True)
 
     def table(self) -> Table:
-        table = Table(notes=_ignored(self.path, self.header, set(self.names.values())))
+        used = set(self.names.values())
+        table = Table(notes=_ignored(self.path, [name for name in self.header if _folded(name) not in used]))
         for first, last, cells in self._cells():
             place = f"{self.path}, line {first + 1}"
             if not any(cell.strip() for cell in cells):
@@ -223,12 +237,18 @@ class _Csv:
         for cell in cells:
             first_line, *others = cell.split("\n")
             for line in [*others, *([first_line] if others and self.mark in first_line else [])]:
-                parts = [part.strip().strip('"').lower() for part in line.split(self.mark)]
-                if any(part.endswith(SUFFIXES) for part in parts):
+                parts = [part.strip().strip('"') for part in line.split(self.mark)]
+                if any(self._is_picture(part) for part in parts):
                     raise ValueError(
                         f"{self.path}, line {first + 1} has a quote that spans other rows ({line.strip()[:60]!r}): "
                         'close it, or write "" for a quote within a quoted cell'
                     )
+
+    def _is_picture(self, cell: str) -> bool:
+        """Whether a cell has the name of a picture; one without an ending is looked for."""
+        if cell.lower().endswith((*SUFFIXES, *UNREAD_SUFFIXES)):
+            return True
+        return bool(cell) and os.path.isfile(self.path.parent / cell)
 
     def _prose(self, line: str) -> list[str] | None:
         """The cells of a row whose caption, the last column, has separators of prose; None where that is not clear."""
@@ -247,17 +267,35 @@ class _Csv:
 
         texts = [cells[column].strip() for column in self.columns.get("caption", []) if column < len(cells)]
         captions = tuple(_value(text) for text in texts if text) or (None,) * bool(self.columns.get("caption"))
-        return Row(place, cell("file"), captions, cell("question"), cell("answer"))
+        question, answer = (_value(text) if (text := cell(kind)) else text for kind in ("question", "answer"))
+        return Row(place, cell("file"), captions, question, answer)
 
 
 def _value(cell: str) -> Any:
-    """A cell's text, or a list if another program wrote one: "['a boat', 'a ship']"."""
-    if cell[0] + cell[-1] in ("[]", "()", "{}"):
+    """A cell's text, or the list or object that another program wrote there: "['a boat', 'a ship']"; `UnreadableList`
+    where it begins as a list of texts and cannot be read as one. Text in brackets is text."""
+    if cell[0] + cell[-1] not in ("[]", "()", "{}"):
+        return cell
+    for read in (json.loads, _literal):
         try:
-            return ast.literal_eval(cell)
+            value = read(cell)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            pass  # it is text in brackets
-    return cell
+            continue
+        return value if isinstance(value, list | tuple | dict | set) else cell
+    return UnreadableList(cell) if re.match(r"\[\s*['\"]", cell) else cell
+
+
+def _literal(cell: str) -> Any:
+    """The value of a literal of Python. Raises ValueError for texts without a comma between them, as numpy writes them:
+    Python would join them to one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an unknown escape
+        tree = ast.parse(cell, mode="eval")
+        texts = sum(isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) for node in ast.walk(tree))
+        tokens = tokenize.generate_tokens(io.StringIO(cell).readline)
+        if sum(token.type == tokenize.STRING for token in tokens) != texts:
+            raise ValueError("there is no comma between two texts")
+        return ast.literal_eval(tree)
 
 
 def _what_is_wrong(error: str, mark: str) -> str:

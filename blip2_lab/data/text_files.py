@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
+import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +93,35 @@ def lines_of(text: str) -> list[str]:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """The value of a JSON text. Raises ValueError that names `name`, also for a key that an object has twice."""
+    """The value of a JSON text. Raises ValueError that names `name`, the place in it and what to do, also for a key
+    that an object has twice."""
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
-        place = f"{error.msg}, line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{name} is not JSON: {place}") from None
+        place = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
+        raise ValueError(f"{name} is not JSON: {error.msg}, {place}: {_json_remedy(text, error)}") from None
     except RecursionError:
         raise ValueError(f"{name} is not JSON: its brackets are nested too deeply") from None
     except ValueError as error:  # a key twice, or a number of thousands of digits
         raise ValueError(f"{name} is not JSON: {error}") from None
+
+
+def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
+    """What to do about a text that is not JSON, from what is there."""
+    before, here = text[: error.pos].rstrip(), text[error.pos :].lstrip()
+    if not text.strip():
+        return "it is empty, write it again"
+    if not here or error.msg.startswith("Unterminated"):
+        return "it ends too early, copy it again"
+    if before.endswith(",") and here[:1] in "]}":
+        return f"remove the comma before {here[0]}"
+    if error.msg == "Extra data" and here[:1] == ",":
+        return "remove the comma after it"
+    if error.msg == "Extra data" and here[:1] in "{[":
+        return "it holds several values: is it a file of JSON lines (.jsonl)?"
+    if here[:1] == "'":
+        return "write keys and texts in double quotes"
+    return "correct it there"
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,6 +144,13 @@ def captions_in(value: Any) -> tuple[list[str], list[str]]:
     return kept, problems + [f"is {one!r}, which programs write for a missing value" for one in missing]
 
 
+@dataclass(frozen=True)
+class UnreadableList:
+    """The cell of a table that begins as a list of texts and cannot be read as one."""
+
+    cell: str
+
+
 def texts_in(value: Any) -> tuple[list[str], list[str]]:
     """A JSON value -> (its texts, without the spaces around them; what in it is no text, in words).
 
@@ -129,8 +158,10 @@ def texts_in(value: Any) -> tuple[list[str], list[str]]:
     """
     if isinstance(value, str):
         text = value.strip()
-        if not text:
+        if is_blank(text):
             return [], ["is empty"]
+        if "\0" in text:
+            return [], ["has a zero byte"]
         if not is_text(text):
             return [], ["has half a character (a lone surrogate)"]
         return [text], []
@@ -140,6 +171,8 @@ def texts_in(value: Any) -> tuple[list[str], list[str]]:
             return texts_in(texts[0])
         keys = ", ".join(repr(key)[:20] for key in list(value)[:5]) or "none"
         return [], [f"is an object with the keys {keys}, and a text is wanted"]
+    if isinstance(value, UnreadableList):
+        return [], [f'is {value.cell[:40]!r}, which is no list that can be read: write it as ["one", "two"]']
     if isinstance(value, list | tuple):
         if not value:
             return [], ["is empty"]
@@ -153,6 +186,53 @@ def texts_in(value: Any) -> tuple[list[str], list[str]]:
     if value is None or value != value:  # NaN
         return [], ["is empty"]
     return [], [f"is {json.dumps(value, default=str)[:40]}, which is no text"]
+
+
+#: Who speaks in a conversation of LLaVA's files, and in those of chat models.
+ASKS, ANSWERS = ("human", "user"), ("gpt", "assistant")
+
+
+def turns_in(value: Any) -> tuple[list[tuple[str, str]], list[str]]:
+    """LLaVA's `conversations` -> (question and answer of each pair of turns; what cannot be used, in words).
+
+    The mark `<image>`, where the picture stands in a question, is no part of it.
+    """
+    if not isinstance(value, list):
+        return [], ["is no list of turns"]
+    pairs: list[tuple[str, str]] = []
+    problems: list[str] = []
+    question = None
+    for number, turn in enumerate(value, 1):
+        turn = turn if isinstance(turn, dict) else {}
+        who, said = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        text = said.replace("<image>", "").strip() if isinstance(said, str) else ""
+        if who not in (*ASKS, *ANSWERS) or is_blank(text) or not is_text(text):
+            problems.append(f"has in turn {number} no text of one of {', '.join((*ASKS, *ANSWERS))}")
+            question = None if who in ASKS else question
+        elif who in ASKS:
+            problems += [f"has no answer to its question in turn {number - 1}"] if question is not None else []
+            question = text
+        elif question is None:
+            problems.append(f"has in turn {number} an answer without a question")
+        else:
+            pairs.append((question, text))
+            question = None
+    return pairs, problems + (["ends with a question without an answer"] if question is not None else [])
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: spaces, control characters, marks of zero width (U+200B, U+FEFF)."""
+    return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number that a float can hold. True and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's whole numbers have any number of digits
+        return False
 
 
 def is_text(text: str) -> bool:

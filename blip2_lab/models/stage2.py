@@ -285,6 +285,8 @@ class Stage2Model(nn.Module):
         else:
             images, single = visual_prompt, len(visual_prompt) == 1
         prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ValueError("The list of prompts is empty; pass at least one.")
         if len(images) not in (1, len(prompts)):
             raise ValueError(f"There are {len(images)} images and {len(prompts)} prompts: pass one for each.")
         if image is not None:

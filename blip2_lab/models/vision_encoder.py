@@ -109,6 +109,13 @@ class ImageEncoder(nn.Module):
         if not pixels.is_floating_point():
             raise ValueError(f"Pixels are normalized floats, as `preprocess` makes them; these are {pixels.dtype}.")
         other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
+        patch = self.model.config.patch_size
+        if other_size and any(side % patch or not side for side in pixels.shape[-2:]):
+            height, width = pixels.shape[-2:]
+            raise ValueError(
+                f"Pixels of {height} x {width} are no whole number of patches of {patch}, and the rest is not seen: "
+                f"make them {self.image_size} x {self.image_size}, as `preprocess` does."
+            )
         return self.model(pixel_values=pixels, interpolate_pos_encoding=other_size).last_hidden_state
 
     def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blip2_lab.common.images import BrokenSample, image_files, image_list, is_one_image, open_image, walk_files
+from blip2_lab.common.images import (
+    BrokenSample,
+    frame_count,
+    image_files,
+    image_list,
+    is_one_image,
+    open_image,
+    walk_files,
+)
 
 FRAME = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
 
@@ -129,3 +137,47 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     assert list(walk_files(tmp_path, told.append)) == [] and told[0].filename == str(tmp_path)
     with pytest.raises(PermissionError):
         list(walk_files(tmp_path))
+
+
+def test_a_png_whose_pixels_were_lost_in_a_copy_is_refused():
+    """Pillow decodes what an interrupted download has left of the pixels, and compares no checksum."""
+    noise = np.kron(
+        np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8)
+    )
+    whole = png(Image.fromarray(noise))
+    cut = len(whole) // 2
+    with pytest.raises(BrokenSample, match="damaged or cut off .*checksum.*copy it again"):
+        open_image(whole[:cut] + bytes(len(whole) - cut))
+
+
+@pytest.mark.parametrize("highest", [1, 255])
+def test_pixels_of_16_bits_that_would_be_black_are_refused(highest):
+    gray = np.linspace(0, highest, 12).reshape(3, 4).astype(np.uint16)
+    with pytest.raises(BrokenSample, match="pixels of 16 bits from 0 to .*save them with 8 bits"):
+        open_image(png(Image.fromarray(gray)))
+    assert open_image(png(Image.fromarray(np.zeros((3, 4), np.uint16)))).getpixel((0, 0)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"<!DOCTYPE html><html>404", "a web page, download"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<?xml version='1.0'?><svg/>", "an SVG drawing, convert"),
+        (b"\0\0\0\x18ftypheic", "a HEIC picture, convert"),
+        (bytes(600), "zeros only, copy it again"),
+        (b"P6 1 1 255 abc", "convert it to JPEG or PNG"),
+    ],
+)
+def test_what_is_no_picture_is_told_with_what_to_do(content, says):
+    with pytest.raises(BrokenSample, match=f"'x.png' is not a PNG.*{says}"):
+        open_image(content, name="'x.png'")
+
+
+def test_the_frames_of_an_animation():
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "lime")]
+    for format in ("GIF", "WEBP", "PNG", "TIFF"):
+        out = io.BytesIO()
+        frames[0].save(out, format, save_all=True, append_images=frames[1:])
+        assert frame_count(out.getvalue()) == 2, format
+    assert frame_count(png(frames[0])) == frame_count(frames[0]) == 1

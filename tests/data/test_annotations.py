@@ -13,6 +13,7 @@ from blip2_lab.data.annotations import (
     flickr30k,
     gqa,
     karpathy,
+    llava,
     nocaps,
     refcoco,
     visual_genome,
@@ -483,3 +484,46 @@ def test_boxes_that_are_none(tmp_path, two_pictures):
     source = visual_genome(*paths, tmp_path)
     assert source.records[0].captions == ("x",) and source.records[0].boxes == ()
     assert sorted(causes(source)) == ["incomplete entry", "region without a box"]
+
+
+def test_llava_conversations_are_questions_with_answers(tmp_path):
+    picture(tmp_path / "a.png")
+    turns = [{"from": "human", "value": "what?\n<image>"}, {"from": "gpt", "value": "a boat"}]
+    entries = [
+        {"id": "7", "image": "a.png", "conversations": [*turns, *turns[1:]]},
+        {"id": "8", "conversations": turns},
+        {"id": "9", "image": ["a.png"], "conversations": turns},
+    ]
+    lines = tmp_path / "x.jsonl"
+    lines.write_text("\n".join(map(json.dumps, entries)))
+    for file in (write(tmp_path / "x.json", entries), lines):
+        source = llava(file, tmp_path)
+        assert source.records[0].questions == (AskedQuestion("what?", ("a boat",), "", "7"),)
+        assert source.skipped == {"turn that is not read": 1, "incomplete entry": 2}
+    with pytest.raises(ValueError, match="no 'caption' and no 'question'; format = \"llava\" reads such a file"):
+        blip(tmp_path / "x.json", tmp_path)
+    with pytest.raises(ValueError, match='entries of its list have no .*; format = "blip" reads such a file'):
+        coco_captions(write(tmp_path / "y.json", [{"image": "a.png", "caption": "x"}]), tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"width": -2}, {"height": 0}, {"x": 50}, {"x": -9}, {"x": "1"}, {"x": 10**400}])
+def test_a_box_of_which_nothing_is_in_the_picture_is_named(tmp_path, changed):
+    picture(tmp_path / "VG_100K" / "1.jpg")
+    image_data = [{"image_id": 1, "url": "https://x/VG_100K/1.jpg", "width": 40, "height": 20}]
+    region = {"phrase": "a boat", "image_id": 1, "x": 1, "y": 1, "width": 2, "height": 2} | changed
+    regions = write(tmp_path / "r.json", [{"id": 1, "regions": [region]}])
+    source = visual_genome(regions, write(tmp_path / "i.json", image_data), tmp_path)
+    assert source.records[0].captions == ("a boat",) and source.records[0].boxes == ()
+    assert source.skipped == {"region without a box": 1}
+
+
+def test_answers_that_are_no_numbers_and_entries_without_names_are_left_out(tmp_path):
+    picture(tmp_path / "a.png")
+    asked = write(tmp_path / "q.json", {"questions": [{"image_id": "a.png", "question": "q?", "question_id": 1}]})
+    answers = [{"answer": "x"}, {"answer": float("inf")}, {"answer": 10**400}]
+    given = write(tmp_path / "a.json", {"annotations": [{"question_id": 1, "answers": answers}]})
+    source = vqa(asked, tmp_path, given)
+    assert source.records[0].questions[0].answers == ("x",) and source.skipped == {"answer is no text": 2}
+    splits = [{"filename": "a.png", "split": split, "sentences": ["x"]} for split in ("train", ["train"])]
+    source = karpathy(write(tmp_path / "k.json", {"images": splits}), tmp_path)
+    assert len(source) == 1 and "its 'split' is ['train']" in source.left_out[0].message

@@ -172,3 +172,61 @@ def test_a_table_that_is_a_link_to_nothing_is_not_passed_over(folder):
     (folder / "captions.csv").symlink_to("nowhere.csv")
     with pytest.raises(ValueError, match="there is no file .*captions.csv"):
         ImageFolder(folder)
+
+
+def test_text_files_have_the_rules_of_a_table(folder):
+    for name, text in (("a", "nan"), ("b", "None\na ship\n"), ("c", "\u200b\n\ufeff")):
+        (folder / f"{name}.txt").write_text(text)
+    source = ImageFolder(folder)
+    assert [record.captions for record in source.records] == [("a ship",)]
+    assert sorted(causes(source)) == [
+        ("a.txt", "caption is no text"),
+        ("b.txt", "caption is no text"),
+        ("c.txt", "empty caption"),
+    ]
+
+
+def test_of_two_text_files_of_one_picture_the_second_is_named(folder):
+    for name in ("a.TXT", "a.txt"):
+        (folder / name).write_text(name)
+    if len(list(folder.glob("a.[tT]*"))) < 2:
+        pytest.skip("this disk takes both names for one file")
+    source = ImageFolder(folder)
+    assert source.records[0].captions == ("a.txt",)
+    assert ("a.TXT", "second text file") in causes(source)
+
+
+def test_tables_that_are_not_read_are_named_and_no_fault(folder):
+    (folder / "sub").mkdir()
+    for name in ("labels.csv", "captions.json", "a.caption", "sub/metadata.csv", "left_out.jsonl"):
+        (folder / name).write_text("{}")
+    (folder / "a.txt").write_text("a boat")
+    unread = ["a.caption", "captions.json", "labels.csv", "sub/metadata.csv"]
+    source = ImageFolder(folder)
+    assert [one.sample for one in source.left_out if one.cause == "file that is not read"] == unread
+    assert source.skipped["file that is not read"] == 0
+    source = table(folder, {"file": "a.png", "caption": "x"})
+    assert [one.sample for one in source.left_out if one.cause == "file that is not read"] == unread
+
+
+def test_answers_and_questions_that_are_no_texts(folder):
+    source = table(
+        folder,
+        {"file": "a.png", "question": "nan", "answer": "x"},
+        {"file": "b.png", "question": "q?", "answer": float("inf")},
+        {"file": "c.png", "question": "q?", "answer": 10**400},
+        {"file": "c.png", "question": "q?", "answer": 5},
+    )
+    assert [record.questions for record in source.records] == [(Question("own", "q?", "5"),)]
+    assert [cause for _, cause in causes(source)[:3]] == ["question is no text", *["answer is no text"] * 2]
+
+
+@pytest.mark.parametrize(("name", "hint"), [("sub/0.tar", "give the folder .*sub"), ("0.tar.gz", "read uncompressed")])
+def test_shards_that_are_deeper_or_compressed_are_named(folder, name, hint):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=hint):
+        ImageFolder(folder)
+    if name.endswith(".gz"):
+        with pytest.raises(ValueError, match="Unpack it"):
+            open_sources(folder / name)

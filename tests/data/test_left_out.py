@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.examples import LeftOut
+from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.left_out import SkipLog, check_sources
 from blip2_lab.data.mixture import (
     Mixture,
@@ -138,3 +138,12 @@ def test_rows_that_were_left_out_are_in_the_log_once(tmp_path):
     assert json.loads(line) == entry | {"opened": True}
     source.left_out = []  # the table was mended: what the file says of an earlier one does not count
     assert SkipLog(Mixture([source]), 0.1, tmp_path / "skipped.jsonl").report() == "nothing was skipped"
+
+
+def test_animations_and_unanswered_questions_are_noted(tmp_path):
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "lime")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    source = ImageTextList([Record(tmp_path / "a.gif", (), (AskedQuestion("q?"),), id="a")], name="own")
+    lines = list(check_sources([source]))
+    assert lines[0] == "note: 1 pictures have several frames or pages (a): the first one is read"
+    assert lines[1].startswith("note: 1 pictures have a question without an answer (a)")

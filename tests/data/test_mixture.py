@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import ImageTextList, Record
@@ -14,6 +15,7 @@ from blip2_lab.data.mixture import (
     Pick,
     PictureBookPages,
     Subset,
+    find_sources,
     open_sources,
     source_fingerprint,
     split_held_out,
@@ -252,3 +254,56 @@ def test_a_list_of_sources_with_a_byte_order_mark(tmp_path):
     (tmp_path / "s.toml").write_text("source = [1]")
     with pytest.raises(ValueError, match="must list its sources"):
         open_sources(tmp_path / "s.toml")
+
+
+def lists(tmp_path, text: str):
+    for name in ("p", "q"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 3)).save(tmp_path / name / "a.png")
+        (tmp_path / name / "a.txt").write_text("a boat")
+    (tmp_path / "s.toml").write_text(text)
+    return find_sources(tmp_path / "s.toml")
+
+
+FOLDER = "[[source]]\nformat = 'folder'\nfolder = {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (FOLDER.format("'p'") + FOLDER.format("'./p/'"), "source 2 is the same as source 1"),
+        (FOLDER.format("''"), "source 1: folder is empty: give a path"),
+        (FOLDER.format('"C:\\pics"'), "is not TOML: .*single quotes"),
+        (FOLDER.format("'p'") + "weight = '2'", "source 1: weights must be above 0, and this is '2'"),
+        (FOLDER.format("'p'") + f"weight = {10**400}", "source 1: weights must be above 0"),
+        ("[[source]]\nfolder = 'p'", "source 1 has no format"),
+        ("seed = 3\n" + FOLDER.format("'p'"), "it has 'seed'"),
+        ("[[sources]]\nformat = 'folder'", "it has 'sources'"),
+        ("[[source]]\nformat = 'picture-book'\npages = 2\nsplit = 'x'", "source 1: unknown split"),
+        ("[[source]]\nformat = 'picture-book'\npages = 2\nimage_size = 5", "source 1: a picture can be"),
+    ],
+)
+def test_a_list_of_sources_is_checked_when_it_is_opened(tmp_path, text, says):
+    with pytest.raises(ValueError, match=f"s.toml.*{says}"):
+        lists(tmp_path, text)
+
+
+def test_paths_of_windows_and_of_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sources, _ = lists(tmp_path, FOLDER.format("'.\\p'") + FOLDER.format("'~/q'"))
+    assert [source.records[0].file.parent.name for source in sources] == ["p", "q"]
+
+
+def test_two_sources_of_one_name_are_told_apart(tmp_path):
+    """What is left out is counted by the source's name: two pictures of one name would be counted as one."""
+    entries = {"images": [{"id": 1, "file_name": "gone.png"}], "annotations": [{"image_id": 1, "caption": "x"}]}
+    (tmp_path / "x.json").write_text(json.dumps(entries))
+    entry = "[[source]]\nformat = 'coco'\nannotations = 'x.json'\nimages = '{}'\n"
+    sources, _ = lists(tmp_path, entry.format("p") + entry.format("q"))
+    assert all(source.name.endswith(f"x.json (source {number})") for number, source in enumerate(sources, 1))
+
+
+@pytest.mark.parametrize(("place", "says"), [("", "is empty: give a folder"), ("hf: ", "write hf:owner/name")])
+def test_a_place_without_a_name(place, says):
+    with pytest.raises(ValueError, match=says):
+        find_sources(place)

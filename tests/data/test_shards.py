@@ -1,5 +1,6 @@
 """Shards: packed and read back, by this package and by the webdataset library, from disk and over the network."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -169,12 +170,13 @@ PICTURE = encoded(1, "JPEG")
     [
         ({"boxes": [[0, 0, 1, 1]]}, ("a boat",), 1),
         ({"boxes": {"a": 1}, "questions": "what?"}, ("a boat",), 1),
-        ({"questions": None, "caption": "x"}, ("a boat",), 0),
+        ({"questions": None, "caption": "x"}, ("a boat",), 1),  # the json's other caption is named
         ([1], ("a boat",), 1),
         (b"", ("a boat",), 0),
         (b"{half", ("a boat",), 1),
-        ({"captions": ["one", 5, "two"]}, ("one", "two"), 1),
-        ({"captions": "one"}, ("one",), 0),  # not o, n, e
+        ({"captions": ["one", 5, "two"]}, ("one", "two"), 2),  # 5, and the txt
+        ({"captions": "one"}, ("one",), 1),  # not o, n, e
+        ({"captions": ["one", "a boat"], "caption": "one"}, ("one", "a boat"), 0),
     ],
 )
 def test_any_json_beside_a_caption(tmp_path, about, texts, unread):
@@ -307,3 +309,55 @@ def test_every_kind_of_picture_is_packed_and_what_is_left_out_is_named(tmp_path)
     with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
         endings = [name.rpartition(".")[2] for name in tar.getnames() if name[-4:] not in (".txt", "json")]
     assert endings == ["png", "jpg", "webp", "gif", "bmp", "tif", "jpg", "png"]
+
+
+def test_every_text_of_a_sample_is_a_caption_or_named(tmp_path):
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.txt", b"one"), ("0.caption", b"two"), ("0.cls", b"3"))
+    source = ShardFolder(tmp_path)
+    record = source.record(0)
+    assert record.captions == ("one",)
+    assert record.unread == ("sample '0/0': its caption is not used, because there is another caption: 'two'",)
+    assert source.notes[0].endswith("files of samples that are not read: 1 cls")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"), [(b"nan", "unreadable text"), ("\u200b".encode(), "empty caption"), (b" \n", "empty caption")]
+)
+def test_a_txt_has_the_rules_of_a_table(tmp_path, text, cause):
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.txt", text))
+    with pytest.raises(BrokenSample) as broken:
+        ShardFolder(tmp_path).record(0)
+    assert broken.value.cause == cause
+
+
+def test_a_question_of_its_own_and_a_conversation_are_read(tmp_path):
+    turns = [{"from": "human", "value": "<image>\ncolor?"}, {"from": "gpt", "value": "red"}]
+    about = {"question": "what?", "answer": "a boat", "conversations": turns}
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.json", about))
+    record = ShardFolder(tmp_path).record(0)
+    assert [(question.text, question.answer) for question in record.questions] == [
+        ("what?", "a boat"),
+        ("color?", "red"),
+    ]
+
+
+def test_boxes_are_fractions_of_the_picture(tmp_path):
+    boxes = [["a", [0, 0, 1, 0.5]], ["b", [0, 0, 10**400, 1]], ["c", [0.9, 0, 0.1, 1]], ["d", [0, 0, 50, 60]]]
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.json", {"caption": "x", "boxes": boxes}))
+    record = ShardFolder(tmp_path).record(0)
+    assert record.boxes == (("a", (0, 0, 1, 0.5)),) and len(record.unread) == 3
+
+
+def test_archives_of_another_kind_and_unfinished_copies_are_named(tmp_path):
+    (tmp_path / "0.tar").write_bytes(gzip.compress(b"x"))
+    with pytest.raises(ValueError, match="0.tar is not a whole.*gzip archive, unpack it"):
+        ShardFolder(tmp_path)
+    (tmp_path / "1.tar.part").touch()
+    with pytest.raises(ValueError, match="1.tar.part, which is no shard: finish copying it"):
+        ShardFolder(tmp_path)
+
+
+def test_a_broken_picture_of_a_shard_is_named_by_its_sample(tmp_path):
+    write_shard(tmp_path / "0.tar", ("7.jpg", b""), ("7.txt", b"x"))
+    with pytest.raises(BrokenSample, match="the picture of '0/7' is empty"):
+        ShardFolder(tmp_path)[0]

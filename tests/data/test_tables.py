@@ -5,6 +5,7 @@ import json
 import pytest
 
 from blip2_lab.data.tables import read_table
+from blip2_lab.data.text_files import texts_in
 
 
 def read(tmp_path, text: str, name: str = "captions.csv"):
@@ -133,5 +134,49 @@ def test_json_lines_keep_every_character(tmp_path):
     ],
 )
 def test_json_lines_that_cannot_be_read(tmp_path, text, says):
+    with pytest.raises(ValueError, match=says):
+        read(tmp_path, text, "captions.jsonl")
+
+
+def test_lists_that_other_programs_wrote_in_a_cell(tmp_path):
+    """JSON's null, and numpy's form without commas, which Python would join to one text."""
+    rows = ['a.png,"[""one"", null]"', "b.png,\"['one' 'two']\"", "c.png,\"['a boat', nan]\"", "d.png,('a boat')"]
+    table = read(tmp_path, "\n".join(["file,caption", *rows, "e.png,(1)", 'f.png,"[""caf\\u00e9""]"']))
+    assert table.rows[0].captions == (["one", None],) and table.rows[5].captions == (["café"],)
+    for row in table.rows[1:3]:
+        captions, (problem,) = texts_in(row.captions[0])
+        assert not captions and 'no list that can be read: write it as ["one", "two"]' in problem
+    assert [row.captions for row in table.rows[3:5]] == [("('a boat')",), ("(1)",)]
+    (row,) = read(tmp_path, "file,question,answer\na.png,what?,\"['x', 'y']\"\n").rows
+    assert row.answer == ["x", "y"]
+
+
+@pytest.mark.parametrize("names", [("a.heic", "b.heic"), ("a", "b")])
+def test_a_quote_that_spans_rows_about_pictures_of_any_name(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="line 2 has a quote that spans other rows"):
+        read(tmp_path, f'file,caption\n{names[0]},"x\n{names[1]},y"\n')
+
+
+def test_a_second_caption_under_another_name_is_noted_where_other_rows_use_that_name(tmp_path):
+    rows = [{"file": "a.png", "text": "one"}, {"file": "b.png", "caption": "two", "text": "three"}]
+    table = read(tmp_path, "\n".join(map(json.dumps, rows)), "captions.jsonl")
+    assert pairs(table) == [("a.png", "one"), ("b.png", "two")] and table.notes[0].endswith("not read: text")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[{"file": "a.png", "caption": "x"},\n{"file": "b.png", "caption": "y"}]', "line 1 is not one whole object"),
+        ('{\n"file": "a.png"}', "line 1 is not one whole object: write one object on each line"),
+        ('{"file": "a.png", "caption": "x"},\n', "line 1 is not JSON: .*, column 34: remove the comma after it"),
+        ('{"file": "a.png", "caption": "x",}\n', "remove the comma before }"),
+        ("{'file': 'a.png'}\n", "write keys and texts in double quotes"),
+        ('{"file": "a.png", "caption": "x\n', "it ends too early"),
+        ('{"image": "a.png", "conversations": []}\n', 'sources.toml, with format = "llava"'),
+    ],
+)
+def test_json_lines_of_another_form_say_what_to_do(tmp_path, text, says):
     with pytest.raises(ValueError, match=says):
         read(tmp_path, text, "captions.jsonl")

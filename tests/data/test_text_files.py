@@ -2,11 +2,23 @@
 
 import bz2
 import gzip
+import json
 import lzma
 
 import pytest
 
-from blip2_lab.data.text_files import captions_in, decode_text, lines_of, parse_json, printable, read_text, texts_in
+from blip2_lab.data.text_files import (
+    captions_in,
+    decode_text,
+    is_blank,
+    is_number,
+    lines_of,
+    parse_json,
+    printable,
+    read_text,
+    texts_in,
+    turns_in,
+)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +96,43 @@ def test_a_name_that_is_not_utf_8_can_be_printed():
 def test_a_file_that_is_no_text_is_told_for_what_it_is(content, says):
     with pytest.raises(ValueError, match=says):
         decode_text(content, "captions.csv")
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \u2060", "\x1a", "\u200e\u00ad", ""])
+def test_a_text_of_which_nothing_can_be_seen_is_empty(text):
+    assert texts_in(text) == ([], ["is empty"])
+    assert not is_blank(f"{text}.") and texts_in(f"a{text}")[1] == []
+
+
+def test_a_zero_byte_that_jsons_escapes_wrote_is_named():
+    assert texts_in(json.loads('"a\\u0000b"')) == ([], ["has a zero byte"])
+
+
+def test_numbers_of_any_size():
+    assert [is_number(one) for one in (1, 2.5, True, None, "1", float("nan"), float("inf"), 10**400)] == [
+        True,
+        True,
+        *[False] * 6,
+    ]
+
+
+def test_the_turns_of_a_conversation():
+    turns = [
+        {"from": "human", "value": "<image>\nwhat is it?"},
+        {"from": "gpt", "value": "a boat"},
+        {"role": "user", "content": "its color?"},
+        {"role": "assistant", "content": "red"},
+        {"from": "gpt", "value": "more"},
+        {"from": "system", "value": "be brief"},
+        {"from": "human", "value": "<image>"},
+        {"from": "human", "value": "and?"},
+    ]
+    pairs, problems = turns_in(turns)
+    assert pairs == [("what is it?", "a boat"), ("its color?", "red")]
+    assert [problem.split(" of ")[0] for problem in problems] == [
+        "has in turn 5 an answer without a question",
+        "has in turn 6 no text",
+        "has in turn 7 no text",
+        "ends with a question without an answer",
+    ]
+    assert turns_in("x") == ([], ["is no list of turns"])

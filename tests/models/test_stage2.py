@@ -227,6 +227,7 @@ def test_streaming_is_greedy_unless_told_otherwise(model):
         (dict(image=PICTURES[:2], prompt=["a", "b", "c"]), "2 images and 3 prompts"),
         (dict(image=[], prompt="a"), "list of images is empty"),
         (dict(image=torch.zeros(2, 96, 96), prompt="a"), "Pixels have the shape"),
+        (dict(image=torch.zeros(3, 96, 96), prompt=[]), "list of prompts is empty"),
         (dict(image="nowhere.png", prompt="a"), "there is no file"),
     ],
 )

@@ -159,3 +159,10 @@ def test_clips_positions_are_interpolated_too():
     torch.testing.assert_close(larger(pixels), clip(pixels))
     assert clip.num_features == 17, "the encoder itself does not change"
     assert at_resolution(clip, 56) is clip
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 97, 96), (1, 3, 96, 5)])
+def test_pixels_beyond_the_last_whole_patch_are_not_dropped_in_silence(micro, shape):
+    """The convolution of the patches would pass over them."""
+    with pytest.raises(ValueError, match="no whole number of patches of .*make them"):
+        micro(torch.zeros(shape))

@@ -97,6 +97,9 @@ def with_settings(
     `prepare` changes each recipe of a sequence before its settings. A warm-up in percent is a share of the steps that
     the other changes leave.
     """
+    keys = [change.partition("=")[0].strip() for change in changes]
+    if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
+        raise ValueError(f"{twice[0]} is set {keys.count(twice[0])} times: give one value")
     recipes = {name: prepare(get(name)) for name in recipe.sequence} or {recipe.name: recipe}
     for change in sorted(changes, key=_is_share):
         name, slash, _ = change.partition("=")[0].rpartition("/")

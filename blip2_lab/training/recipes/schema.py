@@ -329,7 +329,7 @@ class ImageTextData:
             raise ValueError(f"data.text={self.text} is unknown: choose captions or questions")
         require(self, "image_size", "threads", least=1)
         require(self, "held_out", "cached_views", least=0)
-        require(self, "max_broken", "unknown_words", least=0, most=1)
+        require(self, "max_broken", "unknown_words", "color_jitter", least=0, most=1)
         require(self, "crop_scale", above=0, most=1)
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale is {self.crop_scale}; the smaller share of the area comes first")
@@ -568,9 +568,11 @@ def override(config: Config, setting: str) -> Config:
     known = settings(config)
     key = key.strip()
     if key not in known:
-        raise ValueError(f"recipe {config.name} has no setting {key!r}{did_you_mean(key, known)}")
+        raise ValueError(f"recipe {config.name} has no setting {key!r}{did_you_mean(key.lower(), known)}")
     text = text.strip()
     if key == "optim.warmup_steps" and re.fullmatch(r"\d+(\.\d+)?%", text):
+        if float(text[:-1]) > 100:
+            raise ValueError(f"{key} is {text}; it must be at most 100% of the steps")
         text = str(round(config.optim.steps * float(text[:-1]) / 100))
     return _replace(config, key.split("."), text, key)
 

@@ -177,6 +177,8 @@ def test_every_setting_can_be_overridden_with_itself():
         ("optim.lrr=1", "did you mean 'optim.lr'"),
         ("lr=1", "no setting 'lr'; did you mean 'optim.lr'"),
         ("optim.lr=fast", "optim.lr wants a number, not 'fast'"),
+        ("OPTIM.LR=1", "did you mean 'optim.lr'"),
+        ("optim.warmup_steps=200%", "it must be at most 100% of the steps"),
         ("optim.steps=1.5", "optim.steps wants a whole number"),
         ("optim.betas=0.9", "wants 2 values"),
         ("optim.precision=fp8", "choose auto, bf16, fp16 or fp32"),
@@ -235,3 +237,14 @@ def test_a_warm_up_may_be_a_share_of_the_steps():
     for wrong in ("optim.warmup_steps=ten%", "optim.steps=10%"):
         with pytest.raises(ValueError, match="wants a whole number"):
             override(recipe, wrong)
+
+
+def test_a_value_that_is_set_twice_is_an_error():
+    with pytest.raises(ValueError, match="optim.lr is set 2 times: give one value"):
+        with_settings(get("micro-captions"), ["optim.lr=1e-4", "optim.lr=2e-4"])
+
+
+@pytest.mark.parametrize("value", ["nan", "5", "-1"])
+def test_a_jitter_is_a_share(value):
+    with pytest.raises(ValueError, match="color_jitter is .*; it must be at least 0 and at most 1"):
+        with_settings(get("micro-captions"), [f"data.color_jitter={value}"])

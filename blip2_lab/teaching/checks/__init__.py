@@ -4,6 +4,8 @@ The library does not import the checks. They import the library, whose function 
 
     check                     shared: Check, Case, Verdict, show_source
     comparison                shared: which values are equal, and a difference in words
+    changes                   shared: the change of an answer or an argument that explains a wrong answer, in words
+    seeds                     shared: was a global seed set?
     predictions               a guess, and what came out
     encoders                  01      the number of features, their layer, frozen modules
     attention                 02      attention weights; a cross-attention head; several heads

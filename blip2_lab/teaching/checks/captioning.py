@@ -19,6 +19,7 @@ from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import KeysValues
 from blip2_lab.teaching.checks.check import Case, Check, learning
 from blip2_lab.teaching.checks.comparison import equal, format_value
+from blip2_lab.teaching.checks.masks import misreadings
 
 # --- Inputs and labels ----------------------------------------------------------------------------------------------
 
@@ -97,6 +98,15 @@ itg_inputs = Check(
         "Padding is labeled 0, which is a word; its label is IGNORE_INDEX (-100).": (
             lambda ids, mask, dec: (inputs_and_labels(ids, mask, dec)[0], ids[:, 1:].masked_fill(~mask[:, 1:], 0))
         ),
+        "Padding is recognized by its id. A word may have a small id, or the padding's: use text_mask.": (
+            lambda ids, mask, dec: (
+                inputs_and_labels(ids, mask, dec)[0],
+                ids[:, 1:].masked_fill(ids[:, 1:] <= 1, IGNORE_INDEX),
+            )
+        ),
+        "What is read is shifted as well, and [DEC] is not in it: read all but the last, with [DEC] in front.": (
+            lambda ids, mask, dec: (ids[:, 1:], inputs_and_labels(ids, mask, dec)[1])
+        ),
         "Padding is labeled -1; its label is IGNORE_INDEX (-100).": (
             lambda ids, mask, dec: (inputs_and_labels(ids, mask, dec)[0], ids[:, 1:].masked_fill(~mask[:, 1:], -1))
         ),
@@ -169,6 +179,12 @@ def _each(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
 
 
+def _words(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and one-hot labels [W, V] of the words that are there."""
+    real = labels != IGNORE_INDEX
+    return logits[real], F.one_hot(labels[real], logits.shape[-1]).float()
+
+
 next_word_loss = Check(
     "next_word_loss",
     next_word_loss_of,
@@ -230,6 +246,27 @@ next_word_loss = Check(
         "Shifted again: these labels are shifted already.": (
             lambda logits, labels: itg_loss(logits[:, :-1], labels[:, 1:], label_smoothing=0.0)
         ),
+        "The largest loss of all words is returned: take their mean.": lambda logits, labels: _each(
+            logits, labels
+        ).max(),
+        "The mean of each caption is added up: take the mean over all words.": (
+            lambda logits, labels: (_each(logits, labels).sum(1) / (labels != IGNORE_INDEX).sum(1)).sum()
+        ),
+        "Shifted the wrong way: these labels are shifted already.": (
+            lambda logits, labels: itg_loss(logits[:, 1:], labels[:, :-1], label_smoothing=0.0)
+        ),
+        "That is a yes-or-no loss for each word (sigmoid); cross-entropy chooses one of the vocabulary (softmax).": (
+            lambda logits, labels: F.binary_cross_entropy_with_logits(*_words(logits, labels))
+        ),
+        "That is a squared error of probabilities: cross-entropy takes their logarithm.": (
+            lambda logits, labels: F.mse_loss(_words(logits, labels)[0].softmax(-1), _words(logits, labels)[1])
+        ),
+        "That is the share of words that are not the likeliest: cross-entropy takes the logarithm of probabilities.": (
+            lambda logits, labels: (logits.argmax(-1) != labels)[labels != IGNORE_INDEX].float().mean()
+        ),
+        "There is a softmax over the places before cross_entropy, which takes one over the vocabulary.": (
+            lambda logits, labels: itg_loss(logits.log_softmax(1), labels, label_smoothing=0.0)
+        ),
         "The mean of minus the probabilities: take their logarithm.": (
             lambda logits, labels: (
                 -logits.softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0][labels != IGNORE_INDEX].mean()
@@ -261,13 +298,10 @@ def _text_rows_show(case: Case, got: Tensor, expected: Tensor) -> str:
 
 
 def _text_rows_rule(case: Case, got: object, expected: Tensor) -> str | None:
-    """The first cell that differs, for a mask that makes none of the known mistakes."""
+    """Who reads whom, for a mask that makes none of the known mistakes."""
     if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
         return None
-    caption, _, row, column = (int(i) for i in (got != expected).nonzero()[0])
-    whom = f"query {column}" if column < case.args[0] else f"token {column - case.args[0]}"
-    may = "may" if got[caption, 0, row, column] else "may not"
-    return f"In yours, token {row} of caption {caption} {may} read {whom}; it should be the other way."
+    return misreadings(got, expected, *case.args)
 
 
 text_rows = Check(
@@ -402,6 +436,9 @@ cached_step = Check(
         "Keys and values are exchanged when attending.": _cached(swap=True),
         "The new token is appended twice: its keys and values are in the row already.": _cached(read="twice"),
         "x is added: the residual connection stands outside of this step.": _cached(residual=1),
+        "Old keys and values are exchanged with each other.": (
+            lambda attention, x, past: one_cached_step(attention, x, past[::-1])
+        ),
         "Only the keys are kept for the next step: the values have to be appended, too.": _cached(keep="mixed"),
         "The cache is returned in the wrong order: (keys, values).": (
             lambda attention, x, past: (

@@ -5,8 +5,9 @@
 Notes:
 
 * A check has the library's function, a few small cases, and typical mistakes, each written as a wrong function. An
-  answer that behaves like one of them gets its message; any other wrong answer is described: by the check's rules, by
-  the differences that occur in every subject (comparison.py), and by the smallest case on which it differs.
+  answer that behaves like one of them gets its message; any other wrong answer is named by the differences that occur
+  in every subject (comparison.py), by the change of the answer or of an argument that explains it (changes.py), by the
+  check's rules, or is shown by the smallest case on which it differs.
 * Cases are made anew for every run, and compared afterwards with what they were: a function that changes its input in
   place is told so.
 * A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
@@ -32,8 +33,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from blip2_lab.teaching.checks.changes import as_changed_answer, as_changed_argument
 from blip2_lab.teaching.checks.comparison import (
     describe,
     describe_difference,
@@ -41,6 +43,8 @@ from blip2_lab.teaching.checks.comparison import (
     equal,
     format_value,
     ignores_input,
+    on_one_line,
+    parts_of,
 )
 
 PASSED, FAILED, NOT_ATTEMPTED, BROKEN = "passed", "failed", "not attempted", "the check itself failed"
@@ -50,6 +54,9 @@ _COLORS = {  # distinguishable with color blindness
 }  # fmt: skip
 #: Set by nbgrader in the kernel: "autograde" or "validate".
 GRADING = "NBGRADER_EXECUTION"
+#: What a function may raise that is given, or has given, something strange.
+_STRANGE = RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError
+NO_GRADIENT = 1e-6  #: rounding: a key's bias, say, has no gradient, because a softmax does not depend on it
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,11 @@ def learning(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """
     leaf = tensor.detach().clone().requires_grad_()
     return leaf, leaf * 1
+
+
+def parameters_of(module: nn.Module, name: str) -> dict[str, Tensor]:
+    """All parameters of a module, for `Case.learns`: name in words -> parameter."""
+    return {f"{name}'s {key}": parameter for key, parameter in module.named_parameters()}
 
 
 class AnswerError(Exception):
@@ -197,8 +209,9 @@ class Check:
         first = same.index(False)
         case = before[first]
         message = self._diagnose(guarded, ours, theirs, first)
-        if changed is not None and (message is None or isinstance(ours[first], BaseException)):
-            message = f"Your function changes its input in place ({changed.description}). Work on a copy."
+        if changed is not None:  # what is wrong may only be what it did to the input of a later case
+            why = "" if message is None or isinstance(ours[first], BaseException) else f" And: {message}"
+            message = f"Your function changes its input in place ({changed.description}). Work on a copy.{why}"
         if isinstance(ours[first], BaseException):
             message = message or _error_message(ours[first], answer)
             return Verdict(FAILED, self.name, message, f"input: {case.description}")
@@ -223,8 +236,8 @@ class Check:
                 return Verdict(FAILED, self.name, message, f"input: {case.description}")
         return Verdict(PASSED, self.name, self.verified)
 
-    def _run(self, function: Callable, case: Case) -> _Result:
-        torch.manual_seed(0)
+    def _run(self, function: Callable, case: Case, seed: int = 0) -> _Result:
+        torch.manual_seed(seed)
         with torch.enable_grad():
             value = self.run(function, case.args)
             gradients, error = _gradients(value, case.learns) if case.learns else ({}, "")
@@ -249,14 +262,17 @@ class Check:
             return None
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
-        return next((message for message in messages if message), None) or self._general(answer, got, expected)
+        rule = next((message for message in messages if message), "")
+        general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
+        both = (rule, general) if isinstance(expected[first], dict) else (general, rule)  # a dict: of promises
+        return " ".join(both).strip() or None
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""
         message = diagnose(got, expected, self.tolerance)
         if message or any(isinstance(value, BaseException) for value in got):
             return message
-        again = [self._attempt(answer, case) for case in self.cases()]
+        again = [self._attempt(answer, case, seed=1) for case in self.cases()]
         if not all(equal(a, b, self.tolerance) for a, b in zip(again, got, strict=True)):
             return "Your function gives another answer each time it is called with the same input."
         if ignores_input(got, expected):
@@ -265,6 +281,59 @@ class Check:
         if unchanged and any(all(column) for column in zip(*unchanged, strict=False)):
             return "Your function returns one of its arguments as it is."
         return None
+
+    def _change(self, got: list, expected: list, first: int) -> str | None:
+        """The change of the right answer, of a part of it, or of an argument that explains all answers, or None."""
+        if len(got) < 2 or any(isinstance(value, BaseException) for value in got):
+            return None  # one case can be explained by chance
+        named = as_changed_answer(got, expected, self._same) or self._changed_part(got, expected, first)
+        return named or self._changed_argument(got, first) or self._more_of_a_mistake(got, expected)
+
+    def _more_of_a_mistake(self, got: list, expected: list) -> str | None:
+        """The known mistake that was made to another degree: all answers lie on the line from the right one to it."""
+        for message in self.mistakes:
+            wrong = self._wrong_values(message)
+            if not ignores_input(wrong, expected) and on_one_line(expected, wrong, got, self.tolerance):
+                return f"Something like this: {message}"
+        return None
+
+    def _changed_part(self, got: list, expected: list, first: int) -> str | None:
+        ours, theirs = [parts_of(value) for value in got], [parts_of(value) for value in expected]
+        if not isinstance(expected[first], tuple) or any(part is None for part in ours):
+            return None
+        if len({len(parts) for parts in (*ours, *theirs)}) > 1:
+            return None
+        for number in range(len(theirs[first])):
+            if not self._same(ours[first][number], theirs[first][number]):
+                a, b = ([parts[number] for parts in values] for values in (ours, theirs))
+                message = diagnose(a, b, self.tolerance) or as_changed_answer(a, b, self._same)
+                name = f"`{self.parts[number]}`" if self.parts else f"Part {number + 1} of your answer"
+                return f"{name} differs. {message}" if message else None
+        return None
+
+    def _changed_argument(self, got: list, first: int) -> str | None:
+        calls: list[tuple[tuple, dict]] = []
+        cases = self.cases()  # made once: the library's function does not change its input
+        for case in cases:
+            before = len(calls)
+
+            def recorded(*args: Any, _before: int = before, **options: Any) -> Any:
+                if len(calls) == _before:
+                    calls.append((args, options))
+                return self.solution(*args, **options)
+
+            self._attempt(recorded, case)
+        order = [first, *(i for i in range(len(got)) if i != first)]
+
+        def gives(function: Callable) -> bool:
+            return all(self._same(got[i], self._attempt(function, cases[i])) for i in order)
+
+        if not calls:
+            return None
+        return as_changed_argument(self.solution, calls, gives)
+
+    def _same(self, got: Any, expected: Any) -> bool:
+        return equal(got, expected, self.tolerance)
 
     @cached_property
     def _expected(self) -> list[_Result]:
@@ -281,13 +350,13 @@ class Check:
             self._known[message] = [self._attempt(self.mistakes[message], case) for case in self.cases()]
         return self._known[message]
 
-    def _attempt(self, wrong: Callable, case: Case) -> Any:
+    def _attempt(self, wrong: Callable, case: Case, seed: int = 0) -> Any:
         """The value; a mistake may raise an error on a case, as the student's function then does."""
         try:
-            return self._run(wrong, Case(case.description, case.args)).value
+            return self._run(wrong, Case(case.description, case.args), seed).value
         except AnswerError as wrapped:
             return wrapped.error
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except _STRANGE as error:
             return error
 
 
@@ -351,7 +420,8 @@ def _compare_gradients(ours: _Result, theirs: _Result, no_gradient: str) -> str 
         return f"The value is right, but its gradient cannot be computed: {ours.backward_error}"
     for name, expected in theirs.gradients.items():
         got = ours.gradients[name]
-        has, should = (gradient is not None and bool(gradient.any()) for gradient in (got, expected))
+        has = got is not None and bool(got.any())
+        should = expected is not None and bool((expected.abs() > NO_GRADIENT).any())
         if has and not should and no_gradient:
             return no_gradient
         if should and not has:
@@ -374,7 +444,7 @@ def _or_none(describing: Callable[..., str | None], *args: Any) -> str | None:
     """What a description says, or None where the answer is too strange for it: that is no fault of the check's."""
     try:
         return describing(*args)
-    except (RuntimeError, ValueError, TypeError, LookupError, OverflowError, AttributeError):
+    except _STRANGE:
         return None
 
 

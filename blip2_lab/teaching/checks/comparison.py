@@ -33,7 +33,7 @@ def equal(got: Any, expected: Any, tolerance: float = 1e-4) -> bool:
     if isinstance(expected, Tensor):
         return isinstance(got, Tensor) and _equal_tensors(got, expected, tolerance)
     if isinstance(expected, tuple | list):
-        parts = _parts(got)
+        parts = parts_of(got)
         return (
             parts is not None
             and len(parts) == len(expected)
@@ -91,7 +91,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _parts(value: Any) -> list | None:
+def parts_of(value: Any) -> list | None:
     """The parts of whatever can stand for a tuple or a list, or None."""
     if isinstance(value, tuple | list | range):
         return list(value)
@@ -115,6 +115,8 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
     if any(a is None or b is None or kind_of(b) != "float" or kind_of(a) == "bool" for a, b in pairs):
         return None
     pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in pairs]
+    if all(_same(a, b, tolerance) for a, b in pairs):
+        return None  # right but for its kind
     for message, change in _CHANGES.items():
         if all(_same(change(a), b, tolerance) for a, b in pairs):
             return message
@@ -173,7 +175,7 @@ def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
 
 
 def _swapped_parts(got: Sequence[Any], expected: Sequence[tuple], tolerance: float) -> str | None:
-    parts = [_parts(value) for value in got]
+    parts = [parts_of(value) for value in got]
     size = len(expected[0])
     if size > 4 or any(part is None or len(part) != size for part in parts):
         return None
@@ -182,6 +184,21 @@ def _swapped_parts(got: Sequence[Any], expected: Sequence[tuple], tolerance: flo
         if order != tuple(range(size)) and all(equal(t, e, tolerance) for t, e in zip(turned, expected, strict=True)):
             return "The right parts in another order: exchange what you return."
     return None
+
+
+def on_one_line(one: Sequence[Any], other: Sequence[Any], third: Sequence[Any], tolerance: float = 1e-4) -> bool:
+    """Whether all of `third` lie on the line from `one` to `other`, at the same place: numbers, of each case."""
+    rows = [[_as_tensor(value) for value in values] for values in (one, other, third)]
+    if any(value is None or value.dtype == torch.bool for row in rows for value in row):
+        return False
+    if any(a.shape != b.shape or a.shape != c.shape for a, b, c in zip(*rows, strict=True)):
+        return False
+    start, end, point = (torch.cat([value.detach().cpu().double().flatten() for value in row]) for row in rows)
+    way, gone = end - start, point - start
+    if not (way.isfinite().all() and gone.isfinite().all()) or (way.abs() > tolerance).sum() < 3:
+        return False
+    share = float(way @ gone / (way @ way))
+    return abs(share) > 0.01 and torch.allclose(gone, share * way, rtol=10 * tolerance, atol=tolerance)
 
 
 def ignores_input(got: Sequence[Any], expected: Sequence[Any]) -> bool:
@@ -227,7 +244,7 @@ def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequen
 
 
 def _describe_parts(got: Any, expected: Sequence, tolerance: float, names: Sequence[str]) -> str:
-    parts = _parts(got)
+    parts = parts_of(got)
     listed = f" ({', '.join(names)})" if names else ""
     if parts is None:
         return f"Return {len(expected)} things{listed}, in this order; yours returns {describe(got)}."

@@ -51,10 +51,41 @@ def _region(case: Case, got: Tensor, expected: Tensor) -> str | None:
     num_query_tokens, text_mask = case.args
     if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != torch.bool:
         return None
-    _, _, row, column = (int(x) for x in (got != expected).nonzero()[0])
-    who = f"query {row}" if row < num_query_tokens else f"token {row - num_query_tokens}"
-    whom = f"query {column}" if column < num_query_tokens else f"token {column - num_query_tokens}"
-    return f"In yours, {who} {'may' if got[0, 0, row, column] else 'may not'} read {whom}; it should be the other way."
+    return misreadings(got, expected, num_query_tokens, text_mask)
+
+
+def misreadings(got: Tensor, expected: Tensor, num_query_tokens: int, text_mask: Tensor) -> str:
+    """Who reads whom, wrongly: of masks bool[B, 1, R, L], whose R rows are the last of all L (queries, then tokens)."""
+    wrong = got != expected
+    first = wrong.shape[3] - wrong.shape[2]
+    cells = [(caption, first + row, column) for caption, _, row, column in wrong.nonzero().tolist()]
+    said = []
+    for caption, row, column in cells:
+        real = [True] * num_query_tokens + text_mask[caption].tolist()
+        who = "queries" if row < num_query_tokens else "tokens" if real[row] else "rows of padding"
+        may = "may" if got[caption, 0, row - first, column] else "may not"
+        said.append(f"{who} {may} read {_whom(row, column, num_query_tokens, real)}")
+    said = list(dict.fromkeys(said))
+    if len(cells) == 1:
+        _, row, column = cells[0]
+        said = [f"{_place(row, num_query_tokens)} {may} read {_place(column, num_query_tokens)} ({said[0]})"]
+    return f"In yours, {'; '.join(said)}. It should be the other way."
+
+
+def _place(index: int, num_query_tokens: int) -> str:
+    return f"query {index}" if index < num_query_tokens else f"token {index - num_query_tokens}"
+
+
+def _whom(row: int, column: int, num_query_tokens: int, real: list[bool]) -> str:
+    if not real[column]:
+        return "padding"
+    if row == column:
+        return "themselves"
+    if column < num_query_tokens:
+        return "other queries" if row < num_query_tokens else "queries"
+    if row < num_query_tokens:
+        return "the text"
+    return "later tokens" if column > row else "earlier tokens"
 
 
 def _without_padding(mask: Callable) -> Callable:

@@ -164,6 +164,9 @@ WRONG = [
     ("pool_patches", lambda x, n: x.mul_(2)[:, 1 : 1 + n], "in place"),
     ("pool_patches", lambda x, n: pool_by_view(x, n) * 2, "2 times"),
     ("project_features", lambda b, x: b.language_projection(x), "LayerNorm"),
+    ("project_features", lambda b, x: F.linear(b.image_layer_norm(
+        x if b.config.num_visual_tokens is None else pool_patches(x, b.config.num_visual_tokens)),
+        b.language_projection.weight, b.language_projection.bias.detach()), "no gradient"),
     ("project_features", lambda b, x: project_by_hand(b, x) + 1, "too large"),
     ("project_features", lambda b, x: project(b, x).mT, "exchanged"),
     ("project_features", lambda b, x: project(b, x)[:, :1], "tokens"),
@@ -171,7 +174,7 @@ WRONG = [
     ("project_features", lambda b, x: b.image_layer_norm(x), "shape"),
     ("project_features", lambda b, x: project(b, x).detach(), "gradient"),
     ("project_features", lambda b, x: project(b, x).softmax(-1), "softmax"),
-    ("project_features", lambda b, x: torch.tanh(project(b, x)), "differ"),
+    ("project_features", lambda b, x: torch.tanh(project(b, x)), "tanh of the right answer"),
     ("gated_block", lambda b, x, k, v: x, "one of its arguments"),
     ("gated_block", lambda b, x, k, v: b.cross_attention(x, k, v), "must return x"),
     ("gated_block", lambda b, x, k, v: block(b, x, k, v).detach(), "gradient"),

@@ -182,7 +182,7 @@ WRONG = [
     ("word_sums", lambda r, e, n: sum_words(r, e.detach(), n), "no gradient"),
     ("word_sums", lambda r, e, n: sum_words(r, e, n)[: len(r)], "zeros are missing"),
     ("word_sums", lambda r, e, n: sum_words(r, e, n + 1), "vectors and should be"),
-    ("word_sums", lambda r, e, n: sum_words(r[::-1], e, n), "differ"),
+    ("word_sums", lambda r, e, n: sum_words(r[::-1], e, n), "`rows` in reverse order"),
     ("word_sums", lambda r, e, n: sum_words(r, e, n).T, "transposed"),
     ("word_sums", lambda r, e, n: sum_words(r, e, n) + 0.1, "too large"),
     ("word_sums", lambda r, e, n: sum_words(r, e, n).tolist(), "tensor"),
@@ -191,7 +191,7 @@ WRONG = [
     ("first_broken_link", lambda right, links: sort_errors(~right, links), "Question"),
     ("first_broken_link", lambda right, links: [c is not None for c in sort_errors(right, links)], "Question"),
     ("first_broken_link", lambda right, links: sort_errors(right, links)[0], "returns nothing"),
-    ("first_broken_link", lambda right, links: sort_errors(right, links)[1:], "yours returns 5"),
+    ("first_broken_link", lambda right, links: sort_errors(right, links)[1:], "without its first"),
     ("first_broken_link", lambda right, links: [links[0]] * right.shape[1], "Question"),
     ("first_broken_link", lambda right, links: [
         None if all(c) else links[c.index(False)] for c in right.T.tolist()], "have none"),

@@ -163,8 +163,22 @@ def without_repeats(files, count, seed):
     return [first[n] for n in first if n not in names], [first[n] for n in names]
 
 
+def sorts_its_input(files, count, seed):
+    files.sort()
+    return hold_out(files, count, seed)
+
+
+def three_neighborhoods(files, count, seed):
+    names = sorted(set(files))[seed % 3 :][:count]
+    test = [i for i in range(len(files)) if files[i] in names]
+    return [i for i in range(len(files)) if i not in test], test
+
+
 #: name of the check, answer, and a word that its message must have
 WRONG = [
+    ("hold_out_pictures", sorts_its_input, "in place"), ("hold_out_pictures", three_neighborhoods, "few different"),
+    ("hold_out_pictures", lambda f, n, s: (hold_out(f, n, s), f.clear())[0], "in place"),
+    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x.detach(), ids, mask), "image features"),
     ("hold_out_pictures", rows_at_random, "both sides"), ("hold_out_pictures", ends_of_the_table, "both sides"),
     ("hold_out_pictures", unseeded, "same seed"), ("hold_out_pictures", without_repeats, "one row only"),
     ("hold_out_pictures", lambda f, n, s: hold_out(f, n + 2, s), "count"),
@@ -188,13 +202,13 @@ WRONG = [
         image=q.read_image(x), input_ids=ids, mask=torch.ones(1, 1, 3 + ids.shape[1], 3 + ids.shape[1]).bool()
     ).query_output, "Padding is read"),
     ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids, mask).detach(), "no gradient"),
-    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x.detach(), ids, mask).sum(-1), "shape"),
+    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x.detach(), ids, mask).sum(-1), "sum of"),
     ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids.flip(1), mask.flip(1)), "differ"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         queries=False, input_ids=ids, mask=unimodal_mask(0, mask)).text_output, "shape"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         image=q.read_image(x.mean(1, keepdim=True)), input_ids=ids,
-        mask=bidirectional_mask(3, mask)).query_output, "differ"),
+        mask=bidirectional_mask(3, mask)).query_output, "mean of `image_features`"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         input_ids=ids, mask=bidirectional_mask(3, mask)).query_output, "ValueError"),
     ("recall_hits", lambda s, r, k: r.gather(1, s.argmax(1, keepdim=True))[:, 0], "very best"),

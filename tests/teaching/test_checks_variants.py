@@ -91,7 +91,21 @@ def paired_by_lists(one, other, scenes, drawn):
     return found[int(0.025 * len(found))], found[int(0.975 * len(found))]
 
 
+def embeds_with(bias):
+    """Queries and text in front of the first layer, with this in place of the LayerNorm's bias."""
+
+    def answer(qformer, ids):
+        norm, table = qformer.embedding_layer_norm, qformer.position_embeddings.weight
+        text = qformer.word_embeddings(ids) + table[: ids.shape[1]]
+        both = torch.cat([qformer.query_tokens.expand(len(ids), -1, -1), text], 1)
+        return F.layer_norm(both, both.shape[-1:], norm.weight, bias(norm), norm.eps)
+
+    return answer
+
+
 RIGHT = [
+    ("embed", embeds_with(lambda norm: norm.bias)),
+    ("exact_match", lambda p, a: p.strip().lower().rstrip(" .") == a.lower()),
     ("num_features", lambda s, p: 1 + (s // p) * (s // p)), ("num_features", lambda s, p: np.int64((s // p) ** 2 + 1)),
     ("second_to_last", lambda h: h[len(h) - 2].clone()), ("second_to_last", lambda h: h[:-1][-1]),
     ("attention_weights", lambda q, k, m=None: torch.where(
@@ -182,6 +196,69 @@ def warm(similarity, positives, generator=None):
     return torch.multinomial(weights, 1, generator=generator)[:, 0]
 
 
+def draws(weights, generator):
+    return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+
+def seeds_everything(similarity, positives, generator=None):
+    torch.manual_seed(0)
+    return draws(S["negative_weights"](similarity, positives), generator)
+
+
+def draws_from_a_copy(similarity, positives, generator=None):
+    copy = torch.Generator().manual_seed(generator.initial_seed() if generator else 0)
+    return draws(S["negative_weights"](similarity, positives), copy)
+
+
+def winds_back(similarity, positives, generator=None):
+    if generator is not None:
+        generator.manual_seed(generator.initial_seed())
+    return draws(S["negative_weights"](similarity, positives), generator)
+
+
+def always_a_generator(similarity, positives, generator=None):
+    generator = generator or torch.Generator().manual_seed(0)
+    return draws(S["negative_weights"](similarity, positives), generator)
+
+
+def cut_at(caption, place):
+    words = caption.split()
+    return " ".join(words[:place]), " ".join(words[place:])
+
+
+def cuts_after_seeding(caption, generator=None):
+    torch.manual_seed(0)
+    return cut_at(caption, int(torch.randint(len(caption.split()), (), generator=generator)))
+
+
+def cuts_with_a_generator_of_its_own(caption, generator=None):
+    generator = generator or torch.Generator().manual_seed(0)
+    return cut_at(caption, int(torch.randint(len(caption.split()), (), generator=generator)))
+
+
+def turns_the_mask_round(queries, keys, mask=None):
+    if mask is not None:
+        mask ^= True
+    return S["attention_weights"](queries, keys, None if mask is None else ~mask)
+
+
+def patch_at_its_share_of_the_way(heat, box):
+    """The first patch at 0, the last at 1."""
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    y, x = row / (heat.shape[0] - 1), column / (heat.shape[1] - 1)
+    return float(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+
+
+def smoothed(image, text, t):
+    s = loop_similarity(image, text) / t
+    own = torch.arange(len(s))
+    return sum(F.cross_entropy(way, own, label_smoothing=0.2) for way in (s, s.T)) / 2
+
+
+def query_outputs(model, features):
+    return model.qformer(image=model.qformer.read_image(features)).query_output
+
+
 def float_ids(rows, pad_token_id, *, left=False):
     found = by_numpy(rows, pad_token_id, left=left)
     ids = torch.zeros(found.ids.shape)
@@ -195,10 +272,38 @@ WRONG = [
     ("attention_weights", lambda q, k, m=None: (
         q @ k.T / q.shape[1] ** 0.5 - (0 if m is None else 12.0 * ~m)).softmax(-1), "low enough"),
     ("attention_weights", lambda q, k, m=None: S["attention_weights"](k, q, None if m is None else m.T), "shape"),
-    ("attention_weights", lambda q, k, m=None: S["attention_weights"](q, k, m).round(), "sum to 1"),
-    ("cross_attention_head", lambda x, i, q, k, v: S["cross_attention_head"](x, i, q, k, v).relu(), "mixtures"),
+    ("attention_weights", lambda q, k, m=None: S["attention_weights"](q, k, m).round(), "rounded"),
+    ("cross_attention_head", lambda x, i, q, k, v: S["cross_attention_head"](x, i, q, k, v).relu(), "cut off"),
     ("cross_attention_head", lambda x, i, q, k, v: S["attention_weights"](x @ q, i @ v) @ (i @ v), "keys"),
     ("split_heads", lambda x, h: x.view(-1, h, x.shape[1], x.shape[2] // h), "Rows are mixed"),
+    ("attention_weights", turns_the_mask_round, "in place"),
+    ("attention_weights", lambda q, k, m=None: S["attention_weights"](q, k, m).softmax(-1), "softmax too many"),
+    ("cross_attention_head", lambda x, i, q, k, v: (
+        (x @ q) @ (i @ k).T * q.shape[1] ** 0.5).softmax(-1) @ (i @ v), "multiplied"),
+    ("embed", embeds_with(lambda norm: norm.bias.detach()), "no gradient reaches the LayerNorm's bias"),
+    ("qformer_layer", lambda layer, x, n, i, m: S["qformer_layer"](layer, x, n, i, ~m), "True and False exchanged"),
+    ("qformer_layer", lambda layer, x, n, i, m: S["qformer_layer"](layer, x, n, i, m[:1]), "`mask`"),
+    ("multimodal_causal_mask", lambda q, t: S["multimodal_causal_mask"](q, t) | torch.eye(q + t.shape[1]).bool(),
+     "True on its diagonal"),
+    ("bidirectional_mask", lambda q, t: S["bidirectional_mask"](q, t) & ~torch.eye(q + t.shape[1]).bool(),
+     "diagonal"),
+    ("text_rows", lambda q, t: S["text_rows"](q, t).flip(-1), "reverse order"),
+    ("itm_logits", lambda head, z: F.linear(z, head.weight, head.bias.detach()).mean(1), "no gradient"),
+    ("contrastive_loss", smoothed, "smoothed"),
+    ("contrastive_loss", lambda i, t, x: log_sum_loss(i, t, 0.07), "0.07 in place of `temperature`"),
+    ("sample_negatives", seeds_everything, "torch.manual_seed is called"),
+    ("sample_negatives", draws_from_a_copy, "second call with the same generator"),
+    ("sample_negatives", winds_back, "second call with the same generator"),
+    ("sample_negatives", always_a_generator, "Without a generator"),
+    ("split_caption", cuts_after_seeding, "torch.manual_seed is called"),
+    ("split_caption", cuts_with_a_generator_of_its_own, "Without a generator"),
+    ("exact_match", lambda p, a: p.lower().strip().replace(".", "") == a, "'3.5' is called wrong"),
+    ("pointing_game", patch_at_its_share_of_the_way, "miss"),
+    ("rank_correlation", lambda a, b: 0.5 * S["rank_correlation"](a, b), "times the right one"),
+    ("visual_prompt", lambda m, x: F.linear(
+        query_outputs(m, x), m.language_projection.weight, m.language_projection.bias.detach()), "no gradient"),
+    ("visual_prompt", lambda m, x: m.language_projection(F.layer_norm(query_outputs(m, x), (8,))), "LayerNorm"),
+    ("visual_prompt", lambda m, x: S["visual_prompt"](m, x[:, 1:]), "without its first along dimension 1"),
     ("itc_similarity", detached("itc_similarity"), "no gradient"),
     ("itc_similarity", lambda i, t: torch.tensor(
         [[max(float(a @ b) for a in q) for b in t] for q in i]), "no gradient"),

@@ -378,6 +378,21 @@ answer_loss = Check(
         "The first token of each answer is not learned.": (
             _loss_but(lambda logits, answer: _cross_entropy(logits[:, 1:], _labels(answer)[:, 1:]))
         ),
+        "Only the last place of the row is learned.": (
+            _loss_but(lambda logits, answer: F.cross_entropy(logits[:, -1], answer.ids[:, -1]))
+        ),
+        "The mean of each answer is added up: take the mean over all tokens.": (
+            _loss_but(lambda logits, answer: _of_each_row(logits, answer) * len(logits))
+        ),
+        "The labels lag one token behind: these logits already stand in the right place.": (
+            _loss_but(lambda logits, answer: F.cross_entropy(logits[answer.mask][1:], answer.ids[answer.mask][:-1]))
+        ),
+        "There is a softmax over the places before cross_entropy, which takes one over the vocabulary.": (
+            _loss_but(lambda logits, answer: _cross_entropy(logits.log_softmax(1), _labels(answer)))
+        ),
+        "That is a margin loss: cross-entropy takes the logarithm of the right token's probability.": (
+            _loss_but(lambda logits, answer: F.multi_margin_loss(logits[answer.mask], answer.ids[answer.mask]))
+        ),
         "Only the first answer of the batch is learned.": (
             _loss_but(lambda logits, answer: _cross_entropy(logits[:1], _labels(answer)[:1]))
         ),

@@ -42,9 +42,11 @@ def _weights_cases() -> list[Case]:
     far = torch.tensor([[-40.0, 0.0], [-42.0, 0.0], [8.0, 0.0]])
     return [
         Case("2 rows look at 3, D = 2, nothing hidden", (*small(), None)),
-        Case("the same, with something hidden from each row", (*small(), mask)),
+        Case("the same, with something hidden from each row", (*small(), mask.clone())),
         Case("3 rows look at 5, D = 8", (*_random((3, 8), (5, 8)), None)),
-        Case("what is hidden has a high score, what is left scores near -30", (torch.ones(1, 2), far, mask[:1])),
+        Case(
+            "what is hidden has a high score, what is left scores near -30", (torch.ones(1, 2), far, mask[:1].clone())
+        ),
         Case(
             "4 rows look at 6, D = 16, about half is hidden", (*_random((4, 16), (6, 16), seed=1), _some_hidden(4, 6))
         ),
@@ -162,6 +164,12 @@ attention_weights = Check(
         "The sign of the scores is turned: what fits best must get most.": (
             lambda q, k, mask=None: weights_of(-q, k, mask)
         ),
+        "A distance is no score: take the dot products of queries and keys.": (
+            lambda q, k, mask=None: (
+                -torch.cdist(q, k) / math.sqrt(q.shape[1])
+                + (0 if mask is None else torch.zeros(mask.shape).masked_fill(~mask, MASKED))
+            ).softmax(-1)
+        ),
         "The mask is ignored.": lambda q, k, mask=None: weights_of(q, k),
         "The mask is upside down: True means `may attend`.": (
             lambda q, k, mask=None: weights_of(q, k, None if mask is None else ~mask)
@@ -185,7 +193,7 @@ def one_cross_attention_head(
     return weights @ (image_features @ to_value)
 
 
-def _head_divided_by(size: Callable[[Tensor, Tensor, Tensor], int]) -> Callable:
+def _head_divided_by(size: Callable[[Tensor, Tensor, Tensor], float]) -> Callable:
     """A head whose scores are divided by the root of something else."""
 
     def wrong(x: Tensor, image: Tensor, to_query: Tensor, to_key: Tensor, to_value: Tensor) -> Tensor:
@@ -265,6 +273,22 @@ cross_attention_head = Check(
         ),
         "Divided by the head's width, or twice by its root (attention_weights divides already): once by the root.": (
             _head_divided_by(lambda x, image, q: q.shape[1] ** 2)
+        ),
+        "The scores are multiplied by the root of the head's width: divide.": (
+            _head_divided_by(lambda x, image, q: 1 / q.shape[1])
+        ),
+        "The softmax is taken twice.": (
+            lambda x, image, q, k, v: weights_of(x @ q, image @ k).softmax(-1) @ (image @ v)
+        ),
+        "Queries and keys are normalized: attention takes the dot product, not the cosine.": (
+            lambda x, image, q, k, v: (
+                weights_of(F.normalize(x @ q, dim=-1), F.normalize(image @ k, dim=-1)) @ (image @ v)
+            )
+        ),
+        "Everybody gets the sum of all queries' outputs: keep one vector for each query.": (
+            lambda x, image, q, k, v: (
+                one_cross_attention_head(x, image, q, k, v).sum(0, keepdim=True).expand(len(x), -1)
+            )
         ),
         "The softmax is missing: the values are mixed by raw scores.": (
             lambda x, image, q, k, v: _scaled_scores(x @ q, image @ k) @ (image @ v)

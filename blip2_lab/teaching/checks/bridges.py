@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from blip2_lab.models.bridges import linear
 from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
 from blip2_lab.models.bridges.linear import LinearBridge, LinearConfig
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
 
 # --- Pooled patches -------------------------------------------------------------------------------------------------
 
@@ -63,6 +63,17 @@ def _corners(grid: Tensor, shape: tuple[int, int]) -> Tensor:
     return grid[:, :, :: side // shape[0], :: side // shape[1]]
 
 
+def _view(image_features: Tensor) -> Tensor:
+    """Patches [B,G*G,Dv] that are called [B,Dv,G,G] without being moved."""
+    side = math.isqrt(image_features.shape[1] - 1)
+    return image_features[:, 1:].reshape(len(image_features), -1, side, side)
+
+
+def _medians(grid: Tensor, shape: tuple[int, int]) -> Tensor:
+    tall, wide = (grid.shape[-1] // n for n in shape)
+    return grid.unfold(2, tall, tall).unfold(3, wide, wide).flatten(4).median(-1).values
+
+
 def _transposed(got: Any, expected: Tensor) -> str | None:
     if isinstance(got, Tensor) and got.shape == expected.mT.shape != expected.shape:
         return "The last two dimensions are exchanged: one row for each token, [B, tokens, width]."
@@ -107,6 +118,22 @@ pool_patches = Check(
         "Your tokens run down the columns: go row by row, as the patches do.": (
             lambda x, count: F.adaptive_avg_pool2d(_grid(x[:, 1:]), _rows_columns(count)).mT.flatten(2).transpose(1, 2)
         ),
+        "The grid is made by one view, so numbers of different patches are mixed: exchange patches and width first.": (
+            lambda x, count: F.adaptive_avg_pool2d(_view(x), _rows_columns(count)).reshape(len(x), count, -1)
+        ),
+        "You pool the sequence, with [CLS] in it: leave [CLS] out, and pool regions of the *grid*.": (
+            lambda x, count: F.adaptive_avg_pool1d(x.mT, count).mT
+        ),
+        "[CLS] is mixed into every token: leave it out.": (
+            lambda x, count: (linear.pool_patches(x, count) + x[:, :1]) / 2
+        ),
+        "Every k-th patch of the sequence is kept and the others are lost: take the mean of each region.": (
+            lambda x, count: x[:, 1:][:, :: (x.shape[1] - 1) // count]
+        ),
+        "The median of each region is not its mean.": _pooled(pool=_medians),
+        "All tokens lie in one row: the regions form a grid that is as square as possible.": (
+            lambda x, count: F.adaptive_avg_pool2d(_grid(x[:, 1:]), (1, count)).flatten(2).transpose(1, 2)
+        ),
         "Those are the first patches alone: the rest of the picture is lost.": lambda x, count: x[:, 1 : 1 + count],
         "Every token is the mean of the whole picture: average each region by itself.": (
             lambda x, count: x[:, 1:].mean(dim=1, keepdim=True).expand(-1, count, -1)
@@ -135,10 +162,7 @@ def _project_cases() -> list[Case]:
         generator = torch.Generator().manual_seed(side)
         leaf, features = learning(2 * torch.randn(images, 1 + side * side, 4, generator=generator) + 0.5)
         bridge = _linear_bridge(count)
-        learns = {
-            "the image features": leaf, "the matrix": bridge.language_projection.weight,
-            "the bias": bridge.language_projection.bias, "the LayerNorm": bridge.image_layer_norm.weight,
-        }  # fmt: skip
+        learns = {"the image features": leaf, **parameters_of(bridge, "the projector")}
         name = f"{images} image{'s' * (images > 1)} of {side} x {side} patches, num_visual_tokens = {count}"
         cases.append(Case(name, (bridge, features), learns))
     return cases
@@ -212,6 +236,21 @@ project_features = Check(
         "The LayerNorm's own weight and bias are missing: call the module.": (
             _projected(_norm_with(lambda norm, x: F.layer_norm(x, norm.normalized_shape, eps=norm.eps)))
         ),
+        "The LayerNorm comes after the matrix: it stands in front of it.": (
+            _projected(_pooled_if_asked, lambda matrix, x: F.layer_norm(matrix(x), (matrix.out_features,)))
+        ),
+        "There is a second LayerNorm, behind the matrix: only the features are normalized.": (
+            _projected(project=lambda matrix, x: F.layer_norm(matrix(x), (matrix.out_features,)))
+        ),
+        "The mean is subtracted, but nothing is divided by the spread: call the LayerNorm.": (
+            _projected(_norm_with(lambda norm, x: (x - x.mean(-1, keepdim=True)) * norm.weight + norm.bias))
+        ),
+        "The LayerNorm runs over all features of a picture: each feature is normalized by itself.": (
+            _projected(_norm_with(lambda norm, x: F.layer_norm(x, x.shape[1:]) * norm.weight + norm.bias))
+        ),
+        "What the LayerNorm gives is doubled: multiply it by the matrix as it is.": (
+            _projected(_norm_with(lambda norm, x: 2 * norm(x)))
+        ),
         "The LayerNorm is applied twice.": _projected(_norm_with(lambda norm, x: norm(norm(x)))),
         "There is a nonlinearity too many: this projector is one matrix.": (
             _projected(project=lambda matrix, x: F.gelu(matrix(x)))
@@ -262,10 +301,7 @@ def _gated_cases() -> list[Case]:
         memory = torch.randn(2, 5, 3, generator=generator)
         keys, values = (part.detach() for part in block.cross_attention.keys_values(memory))
         leaf, x = learning(torch.randn(2, 3, 4, generator=generator))
-        learns = {
-            "x": leaf, "the gate of the attention": block.attention_gate, "the gate of the FFN": block.ffn_gate,
-            "the attention": block.cross_attention.query.weight, "the FFN": block.contract.weight,
-        }  # fmt: skip
+        learns = {"x": leaf, **parameters_of(block, "the block")}
         cases.append(
             Case(f"gates {gates[0]:g} and {gates[1]:g}; 3 tokens, 5 patches", (block, x, keys, values), learns)
         )
@@ -277,7 +313,7 @@ def _gated(
     gate: Callable[[Tensor], Tensor] = torch.tanh,
     gates: str = "own",
     keep: Callable[[Tensor, Tensor], Tensor] = lambda x, g: x,
-    attention_norm: bool = True,
+    attention_norm: str = "own",
     ffn_norm: str = "own",
     attends: bool = True,
     ffn: bool = True,
@@ -288,6 +324,7 @@ def _gated(
     ffn_gate: bool = True,
     attention_gate: bool = True,
     post_norm: bool = False,
+    bias: bool = True,
 ) -> Callable[[GatedBlock, Tensor, Tensor, Tensor], Tensor]:
     """`GatedBlock.forward` with one thing done differently."""
 
@@ -303,7 +340,8 @@ def _gated(
         def look(h: Tensor) -> Tensor:
             if not attends:
                 return h
-            normed = block.attention_layer_norm(h) if attention_norm and not post_norm else h
+            norms = {"own": block.attention_layer_norm, "ffn": block.ffn_layer_norm}
+            normed = norms[attention_norm](h) if attention_norm in norms and not post_norm else h
             read = block.cross_attention(normed, *((values, keys) if swap else (keys, values)))
             if post_norm:
                 read = block.attention_layer_norm(read)
@@ -314,7 +352,7 @@ def _gated(
                 return h
             norms = {"own": block.ffn_layer_norm, "attention": block.attention_layer_norm}
             normed = norms[ffn_norm](source) if ffn_norm in norms and not post_norm else source
-            out = block.contract(nonlinearity(block.expand(normed)))
+            out = block.contract(nonlinearity(block.expand(normed))) - (0 if bias else block.contract.bias)
             if post_norm:
                 out = block.ffn_layer_norm(out)
             return keep(h, g2) + g2 * out
@@ -354,9 +392,9 @@ gated_block = Check(
             _gated(keep=lambda x, g: (1 - g) * x)
         ),
         "The gate is applied to the text, too: it belongs to what is new.": _gated(keep=lambda x, g: g * x),
-        "The LayerNorm in front of the attention is missing.": _gated(attention_norm=False),
+        "The LayerNorm in front of the attention is missing.": _gated(attention_norm="none"),
         "The LayerNorm in front of the feed-forward network is missing.": _gated(ffn_norm="none"),
-        "Both LayerNorms are missing.": _gated(attention_norm=False, ffn_norm="none"),
+        "Both LayerNorms are missing.": _gated(attention_norm="none", ffn_norm="none"),
         "The feed-forward network has a LayerNorm of its own: ffn_layer_norm.": _gated(ffn_norm="attention"),
         "The LayerNorms come after attention and network here: they belong in front of them.": _gated(post_norm=True),
         "The feed-forward network reads the old x: it comes after the attention.": _gated(parallel=True),
@@ -375,6 +413,11 @@ gated_block = Check(
             _gated(ffn_gate=False, attention_gate=False)
         ),
         "The nonlinearity of the feed-forward network is missing (F.gelu).": _gated(nonlinearity=lambda h: h),
+        "The nonlinearity is F.gelu, not SiLU.": _gated(nonlinearity=F.silu),
+        "The nonlinearity is F.gelu, not tanh.": _gated(nonlinearity=torch.tanh),
+        "The nonlinearity is F.gelu, not a sigmoid.": _gated(nonlinearity=torch.sigmoid),
+        "The two LayerNorms are exchanged.": _gated(attention_norm="ffn", ffn_norm="attention"),
+        "The bias behind the feed-forward network is missing: call contract.": _gated(bias=False),
         "The nonlinearity is F.gelu, not a ReLU.": _gated(nonlinearity=F.relu),
         "The image's keys and values are exchanged.": _gated(swap=True),
     },

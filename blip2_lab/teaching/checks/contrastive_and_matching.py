@@ -8,17 +8,16 @@ Paper: section 3.2. Notebooks: 05, 06.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2_lab.models import losses
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
 from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
 
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
@@ -61,6 +60,9 @@ itc_similarity = Check(
         "The mean over the queries instead of the max. One query that finds the text is enough; the others may look "
         "elsewhere.": lambda image, text: _cosines(image, text).mean(1),
         "The sum over the queries instead of the max.": lambda image, text: _cosines(image, text).sum(1),
+        "The largest number of each place is taken over the queries: compare each query, then take the best cosine.": (
+            lambda image, text: image.amax(1) @ text.T
+        ),
         "Texts are in rows, images in columns: turn it.": lambda image, text: _cosines(image, text).amax(1).T,
         "Only the first query is used.": lambda image, text: _cosines(image, text)[:, 0],
         "The smallest instead of the largest.": lambda image, text: _cosines(image, text).amin(1),
@@ -110,22 +112,23 @@ def contrastive_loss_of(image_embeds: Tensor, text_embeds: Tensor, temperature: 
 def _contrast(
     *, scale: Callable = lambda s, t: s / t, ways: tuple[int, ...] = (0, 1), share: float = 0.5,
     reduction: str = "mean", pool: Callable = lambda cosines: cosines.amax(1), smoothing: float = 0.0,
-    twice: bool = False, shift: int = 0, negatives_only: bool = False,
+    shift: int = 0, negatives_only: bool = False,
+    targets: Callable[[Tensor], Tensor] = lambda own: own,
+    before: Callable[[Tensor], Tensor] = lambda way: way,
 ) -> Callable:  # fmt: skip
     """`contrastive_loss_of` with one thing done differently."""
 
     def wrong(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
         similarity = scale(pool(_cosines(image_embeds, text_embeds)), temperature)
-        targets = (torch.arange(len(similarity)) + shift) % len(similarity)
+        own = targets((torch.arange(len(similarity)) + shift) % len(similarity))
         both = [similarity, similarity.T]
-        if twice:
-            both = [way.softmax(1) for way in both]
+        both = [before(way) for way in both]
         if negatives_only:
-            own = torch.eye(len(similarity), dtype=torch.bool)
-            both = [(way.diagonal() - way.masked_fill(own, -torch.inf).logsumexp(1)) for way in both]
+            diagonal = torch.eye(len(similarity), dtype=torch.bool)
+            both = [(way.diagonal() - way.masked_fill(diagonal, -torch.inf).logsumexp(1)) for way in both]
             return -sum(way.mean() for way in both) / 2
         options = {"reduction": reduction, "label_smoothing": smoothing}
-        return sum(F.cross_entropy(both[way], targets, **options) for way in ways) * share
+        return sum(F.cross_entropy(both[way], own, **options) for way in ways) * share
 
     return wrong
 
@@ -158,7 +161,7 @@ contrastive_loss = Check(
         "The mean over the queries instead of the max.": _contrast(pool=lambda cosines: cosines.mean(1)),
         "The other sign: cross-entropy is minus the logarithm of the right one's probability.": _contrast(share=-0.5),
         "There is a softmax before cross_entropy, which takes one itself: give it the similarities / temperature.": (
-            _contrast(twice=True)
+            _contrast(before=lambda way: way.softmax(1))
         ),
         "The temperature divides the loss; it belongs inside, under the similarities.": (
             lambda image, text, t: _contrast(scale=lambda s, t: s)(image, text, t) / t
@@ -166,7 +169,7 @@ contrastive_loss = Check(
         "The temperature multiplies the loss; it belongs inside, under the similarities.": (
             lambda image, text, t: contrastive_loss_of(image, text, t) * t
         ),
-        "Labels are smoothed here (0.1); this exercise asks for none.": _contrast(smoothing=0.1),
+        "Labels are smoothed here; this exercise asks for none.": _contrast(smoothing=0.1),
         "Similarities are divided by the temperature twice.": _contrast(scale=lambda s, t: s / t**2),
         "Similarities are divided by the root of the temperature.": _contrast(scale=lambda s, t: s / t**0.5),
         "exp(temperature) is CLIP's logit_scale; here the temperature itself divides.": (
@@ -176,6 +179,19 @@ contrastive_loss = Check(
         "Summed over the batch and over the directions: take the mean of both.": _contrast(reduction="sum", share=1.0),
         "One loss for each pair: average over the batch to a scalar.": _contrast(reduction="none"),
         "The targets are shifted: row b belongs with column b.": _contrast(shift=1),
+        "The target of every row is 0: row b belongs with column b.": _contrast(targets=torch.zeros_like),
+        "The targets stand in the reverse order: row b belongs with column b.": _contrast(
+            targets=lambda own: own.flip(0)
+        ),
+        "Two losses are returned, one for each direction: average them.": (
+            lambda image, text, t: torch.stack([_contrast(ways=(way,), share=1.0)(image, text, t) for way in (0, 1)])
+        ),
+        "There is a softmax over the other direction before cross_entropy, which takes one itself.": _contrast(
+            before=lambda way: way.log_softmax(0)
+        ),
+        "That is a squared error between similarities and 0 or 1; ITC is a cross-entropy.": (
+            lambda image, text, t: F.mse_loss(losses.itc_similarity(image, text) / t, torch.eye(len(image)))
+        ),
         "The right one is missing under the fraction: a softmax sums over all candidates, the right one included.": (
             _contrast(negatives_only=True)
         ),
@@ -335,20 +351,24 @@ def _draw_cases() -> list[Case]:
 def _drawn(function: Callable, args: tuple) -> dict:
     """What is drawn: valid indices, how often each (of the last case), and whether the generator alone decides."""
     similarity, positives = args
-    draws, untouched = [], True
+    draws, untouched, reseeds = [], True, False
     for seed, other_seed in ((1, 0), (1, 1), (2, 0)):
-        torch.manual_seed(other_seed), random.seed(other_seed), np.random.seed(other_seed)
+        set_seeds(other_seed)
         generator = torch.Generator().manual_seed(seed)
         similar, positive = similarity.clone(), positives.clone()
         draws.append(function(similar, positive, generator))
         untouched = untouched and torch.equal(similar, similarity) and torch.equal(positive, positives)
-    function(similarity.clone(), positives.clone())
+        reseeds = reseeds or was_seeded(other_seed)
+    later = function(similarity.clone(), positives.clone(), generator)
+    without = [function(similarity.clone(), positives.clone()) for _ in range(2)]
     first = draws[0]
+    draws += [later, *without]
     if not all(_is_index(draw, similarity) for draw in draws):
         return {"returned": describe(first) + (f" of {first.dtype}" if isinstance(first, Tensor) else "")}
     rows = torch.arange(len(similarity))
     found = {
         "input as before": untouched,
+        "seeds everything anew": reseeds,
         "a positive drawn": any(bool(positives[rows, draw].any()) for draw in draws),
     }
     if len(similarity) < 100:
@@ -358,6 +378,8 @@ def _drawn(function: Callable, args: tuple) -> dict:
     return found | {
         "same generator, same draws": torch.equal(draws[0], draws[1]),
         "another generator, other draws": not torch.equal(draws[0], draws[2]),
+        "other draws at the next call": not torch.equal(draws[2], later),
+        "other draws without a generator": not torch.equal(*without),
         "how often": counts[0].float().mean(0),
     }
 
@@ -380,6 +402,14 @@ def _draw_rules(case: Case, got: dict, expected: dict) -> str | None:
         return "The generator does not decide alone: give it to the function that draws (generator=generator)."
     if not got.get("another generator, other draws", True):
         return "Another generator gives the same draws: use the one that is given, and do not seed it anew."
+    if got["seeds everything anew"]:
+        return SEEDED
+    if not got.get("other draws at the next call", True):
+        return (
+            "A second call with the same generator draws the same: it is seeded anew, and every batch draws the same."
+        )
+    if not got.get("other draws without a generator", True):
+        return "Without a generator (None) every call draws the same: then torch's own is to decide, so pass None on."
     return "Candidates are drawn, but not as often as the softmax of the similarity says."
 
 
@@ -540,7 +570,7 @@ def _itm_cases() -> list[Case]:
     made = []
     for b, q in ((1, 2), (2, 3), (3, 5)):
         leaf, query_output = learning(_unit(b, q, 4, seed=q))
-        learns = {"the head": head.weight, "the query outputs": leaf}
+        learns = {"the query outputs": leaf, **parameters_of(head, "the head")}
         made.append(Case(f"{b} pairs, {q} queries", (head, query_output), learns))
     return made
 
@@ -582,6 +612,9 @@ itm_logits = Check(
         ),
         "A dimension is kept: [B, 2], not [B, 1, 2].": lambda head, z: head(z).mean(1, keepdim=True),
         "The decision (argmax) is returned; logits are asked for.": lambda head, z: head(z).mean(1).argmax(1),
+        "A soft maximum (logsumexp) is not the mean.": lambda head, z: head(z).logsumexp(1),
+        "Divided by 32: divide by the number of queries that are there.": lambda head, z: head(z).sum(1) / 32,
+        "First and last query are added up: average over all of them.": lambda head, z: head(z)[:, 0] + head(z)[:, -1],
         "Divided by one query too few.": lambda head, z: head(z).sum(1) / (z.shape[1] - 1),
     },
 )

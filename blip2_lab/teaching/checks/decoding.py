@@ -385,6 +385,14 @@ best_continuations = Check(
                 beam_search.best_continuations(scores, log_probs, count), key=lambda way: way[1:]
             )
         ),
+        "The beams' scores are turned into probabilities: add log-probabilities to log-probabilities.": (
+            lambda scores, log_probs, count: beam_search.best_continuations(scores.exp(), log_probs, count)
+        ),
+        "The best way is left out.": (
+            lambda scores, log_probs, count: beam_search.best_continuations(
+                scores, log_probs, min(count + 1, log_probs.numel())
+            )[1:]
+        ),
         "Tokens are counted from 1.": (
             lambda scores, log_probs, count: [
                 (s, b, t + 1) for s, b, t in beam_search.best_continuations(scores, log_probs, count)
@@ -451,6 +459,9 @@ final_score = Check(
         "The length is one too large.": lambda score, length, penalty: score / (length + 1) ** penalty,
         "The length is one too small.": lambda score, length, penalty: score / max(1, length - 1) ** penalty,
         "The sign is turned: yours is minus the right answer.": lambda score, length, penalty: -score / length**penalty,
+        "exp is taken in the end: a score is a log-probability.": (
+            lambda score, length, penalty: math.exp(score / length**penalty)
+        ),
         "exp of the log-probability: take it as it is.": (
             lambda score, length, penalty: math.exp(score) / length**penalty
         ),

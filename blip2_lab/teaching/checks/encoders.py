@@ -45,6 +45,10 @@ num_features = Check(
         "Rows and columns of patches are multiplied, not added.": lambda s, p: 2 * (s // p) + 1,
         "Color channels do not count: a patch holds all three.": lambda s, p: 3 * (s // p) ** 2 + 1,
         "[CLS] is subtracted: it is one vector more.": lambda s, p: (s // p) ** 2 - 1,
+        "Patches do not overlap: there are s // p in a row, not one for each place.": lambda s, p: (s - p + 1) ** 2 + 1,
+        "Both sides are cut into patches: divide the side by p before it is squared.": lambda s, p: s * s // p + 1,
+        "One [CLS] in all, not one for each row of a patch's pixels.": lambda s, p: (s // p) ** 2 + p,
+        "Upside down: the side is divided by the patch's size.": lambda s, p: (p // s) ** 2 + 1,
         "[CLS] is one vector beside the square of patches, not one patch more in each row.": (
             lambda s, p: (s // p + 1) ** 2
         ),
@@ -83,6 +87,8 @@ second_to_last = Check(
         "Only [CLS] is left: the Q-Former wants all N vectors.": lambda h: h[-2][:, 0],
         "An average of the last two layers is not the second-to-last one.": lambda h: (h[-1] + h[-2]) / 2,
         "Those are the embeddings, before any layer.": lambda h: h[0],
+        "An average of all layers is not the second-to-last one.": lambda h: sum(h) / len(h),
+        "Counted from the front: the number of layers differs, so count from the end, [-2].": lambda h: h[2],
         "The second picture is thrown away: keep the whole batch.": lambda h: h[-2][0],
         "The batch has lost a dimension: keep [B, N, Dv].": lambda h: h[-2][:1],
         "An average over the tokens is one vector; the Q-Former wants all N.": lambda h: h[-2].mean(dim=1),

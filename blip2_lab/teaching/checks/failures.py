@@ -235,6 +235,14 @@ def _others(answers: Sequence[str], truths: Sequence[str], examples: Sequence[Se
     return share_copied(answers, truths, everything)
 
 
+def _matches(
+    answers: Sequence[str], truths: Sequence[str], examples: Sequence[Sequence[str]], size: Callable[[Sequence], int]
+) -> float:
+    """Examples that equal the wrong answer, all of them counted, divided by the sizes of the wrong answers' rows."""
+    rows = [(a, given) for a, t, given in zip(answers, truths, examples, strict=True) if not exact_match(a, t)]
+    return sum(exact_match(a, e) for a, given in rows for e in given) / max(1, sum(size(given) for _, given in rows))
+
+
 def _all_must(answer: str, given: Sequence[str]) -> bool:
     return bool(given) and all(exact_match(answer, e) for e in given)
 
@@ -275,6 +283,20 @@ copied_answers = Check(
         ),
         "It is enough that the answer contains an example: it must be the same answer.": (
             _copied_but(copied=lambda a, e: any(one in a.lower() for one in e))
+        ),
+        "That is the share of wrong answers: of them, those that are copied are counted.": (
+            lambda answers, truths, examples: sum(
+                not exact_match(a, t) for a, t in zip(answers, truths, strict=True)
+            ) / len(answers)
+        ),
+        "An answer that several examples give counts several times: once is enough.": (
+            lambda answers, truths, examples: _matches(answers, truths, examples, lambda given: 1)
+        ),
+        "Divided by the number of examples: divide by the number of wrong answers.": (
+            lambda answers, truths, examples: _matches(answers, truths, examples, len)
+        ),
+        "1 minus the share is returned.": (
+            lambda answers, truths, examples: 1 - share_copied(answers, truths, examples)
         ),
         "Those that are not copied are counted.": (
             _copied_but(of=lambda hits, total: 1 - sum(hits) / len(hits) if hits else 0.0)
@@ -336,6 +358,16 @@ def _sums_but(
     return wrong
 
 
+def _put_together(how: Callable[[Tensor], Tensor]) -> Callable:
+    """Words of a thing that are put together in another way than by a sum."""
+
+    def wrong(rows: Sequence[Sequence[int]], embedding: Tensor, size: int) -> Tensor:
+        things = torch.stack([how(embedding[list(row)]) for row in rows])
+        return torch.cat([things, things.new_zeros(size - len(rows), things.shape[1])])
+
+    return wrong
+
+
 def _sum_rules(case: Case, got: Any, expected: Tensor) -> str | None:
     rows, embedding, size = case.args
     if not isinstance(got, Tensor) or got.ndim != 2:
@@ -385,6 +417,19 @@ word_sums = Check(
         "Multiplied by the root of the number: divide by it.": (
             _sums_but(lambda total, count: total * math.sqrt(count))
         ),
+        "Divided by the root of `size`: divide by the root of the thing's number of words.": (
+            lambda rows, embedding, size: _sums_but(lambda total, count: total / math.sqrt(size))(rows, embedding, size)
+        ),
+        "Divided by the root of the number of things: divide by the root of the thing's number of words.": (
+            lambda rows, embedding, size: _sums_but(lambda total, count: total / math.sqrt(len(rows)))(
+                rows, embedding, size
+            )
+        ),
+        "Divided by the logarithm of the number of words: divide by its root.": (
+            _sums_but(lambda total, count: total / math.log(1 + count))
+        ),
+        "The largest numbers of the words are taken: add the words up.": _put_together(lambda words: words.amax(0)),
+        "The words are multiplied with each other: add them up.": _put_together(lambda words: words.prod(0)),
         "Divided by the root of the width: divide by the root of the number of words.": (
             _sums_but(lambda total, count: total / math.sqrt(len(total)))
         ),

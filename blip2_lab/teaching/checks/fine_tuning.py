@@ -57,9 +57,11 @@ def _numbers(part: Any) -> list[int] | None:
 def _properties(function: Callable, args: tuple) -> Any:
     """What must be true of any split: the draw itself is free."""
     files, count = args
-    splits = []
+    splits, untouched = [], True
     for seed in (*SEEDS, *SEEDS):
-        found = function(list(files), count, seed)
+        given = list(files)
+        found = function(given, count, seed)
+        untouched = untouched and given == list(files)
         parts = [_numbers(part) for part in found] if isinstance(found, tuple | list) and len(found) == 2 else [None]
         if None in parts:
             return found
@@ -73,6 +75,7 @@ def _properties(function: Callable, args: tuple) -> Any:
     first, last = files[0], files[-1]
     sizes = {len(one) - count for one in drawn}
     return {
+        "input as before": untouched,
         "pictures on both sides": any({files[i] for i in train} & {files[i] for i in test} for train, test in splits),
         "rows twice": any(len(set(train + test)) < len(train + test) for train, test in splits),
         "rows lost": sorted({_whose(files, train, test) for train, test in splits}),
@@ -80,6 +83,7 @@ def _properties(function: Callable, args: tuple) -> Any:
         "sides exchanged": all(len({files[i] for i in train}) == count for train, _ in splits),
         "another split for the same seed": splits != again,
         "the same split for every seed": len(set(drawn)) == 1,
+        "few different splits": len(set(drawn)) <= len(SEEDS) // 3,
         "always the first picture": often[first] == len(SEEDS),
         "always the last picture": often[last] == len(SEEDS),
     }
@@ -93,11 +97,13 @@ def _whose(files: Sequence[str], train: list[int], test: list[int]) -> str:
 
 
 _HELD_OUT_MESSAGES = {
+    "input as before": "Your function changes its input in place, so its rows have other numbers now. Work on a copy.",
     "rows lost": "Rows are lost: every row is on one of the two sides.",
     "rows twice": "A row is there twice: every row is on one side, once.",
     "pictures on both sides": "A picture is on both sides: all rows of a picture go together.",
     "another split for the same seed": "The same seed gives another split: draw with Random(seed).",
     "the same split for every seed": "Every seed gives the same split: draw the pictures with Random(seed).",
+    "few different splits": "Different seeds give few different splits: draw the pictures with Random(seed).",
     "held out, more than asked": "The number of pictures that are held out is not `count`.",
 }
 
@@ -326,6 +332,7 @@ def _question_cases() -> list[Case]:
             features = features[:1].expand(2, -1, -1).clone()
         leaf = features.requires_grad_()
         learns = {
+            "the image features": leaf,
             "the query tokens": qformer.query_tokens,
             "the question's word embeddings": qformer.word_embeddings.weight,
             "the keys of the cross-attention": qformer.layers[0].cross_attention.key.weight,
@@ -447,8 +454,12 @@ def _hits_cases() -> list[Case]:
     pairs = torch.rand(12, 9, generator=generator) < 0.3
     pairs[torch.arange(12), torch.arange(12) % 9] = True
     return [
-        *(Case(f"5 rows, 4 columns, the best {k}", (scores, right, k)) for k in (1, 2, 3)),
-        *(Case(f"12 rows, 9 columns, several right in a row, the best {k}", (many, pairs, k)) for k in (1, 4)),
+        *(Case(f"5 rows, 4 columns, the best {k}", (scores.clone(), right.clone(), k)) for k in (1, 2, 3)),
+        *(
+            Case(f"12 rows, 9 columns, several right in a row, the best {k}", (many.clone(), pairs.clone(), k))
+            for k in (1, 4)
+        ),
+        Case("3 rows, 9 columns, several right in a row, the best 2", (many[:3].clone(), pairs[:3].clone(), 2)),
         Case("2 rows, all scores alike, the best 1", (torch.zeros(2, 3), torch.eye(3, dtype=torch.bool)[:2], 1)),
     ]
 
@@ -507,6 +518,9 @@ recall_hits = Check(
         ),
         "One place too many: among the best `k` means that fewer than `k` wrong ones are above it.": _one_too_many,
         "One place too few.": lambda s, r, k: metrics.hits_at(s, r, k - 1) if k > 1 else torch.zeros(len(s)).bool(),
+        "Only the k-th best column is looked at: all of the k best.": (
+            lambda s, r, k: r.gather(1, s.argsort(1, descending=True)[:, k - 1 : k])[:, 0]
+        ),
         "The lowest scores are taken as the best.": lambda s, r, k: metrics.hits_at(-s, r, k),
         "The columns are ranked, not the rows: each row ranks its columns.": (
             lambda s, r, k: metrics.hits_at(s.T, r.T, k)

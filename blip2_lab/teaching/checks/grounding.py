@@ -79,6 +79,15 @@ rollout = Check(
         "Only the last layer is there: multiply all of them.": lambda weights: _roll(weights[-1:], _half),
         "Only the first layer is there: multiply all of them.": lambda weights: _roll(weights[:1], _half),
         "The last layer is left out.": lambda weights: _roll(weights[:-1], _half),
+        "The first layer has no residual: each layer is (A + I) / 2.": (
+            lambda weights: _roll(weights[1:], _half, weights[0].mean(0))
+        ),
+        "The identity is mixed with what was rolled so far, not with each layer's map: (A + I) / 2.": (
+            lambda weights: _roll(weights, lambda layer, rolled: layer @ (rolled + torch.eye(len(layer))) / 2)
+        ),
+        "The smallest of the heads instead of their mean.": (
+            lambda weights: _roll(weights.amin(dim=1, keepdim=True), _half)
+        ),
         "The first layer is left out.": lambda weights: _roll(weights[1:], _half),
         "Only the first head is used: take the mean over heads.": lambda weights: _roll(weights[:, :1], _half),
         "The largest of the heads instead of their mean.": (
@@ -195,6 +204,17 @@ gradient_weighting = Check(
             )
         ),
         "Only the first head is used.": lambda weights, gradient: (weights * gradient).clamp(min=0)[0],
+        "Only the sign of the gradient is used: multiply by its size, too.": (
+            lambda weights, gradient: (weights * gradient.sign().clamp(min=0)).mean(0)
+        ),
+        "A softmax of the gradient is no part of it: multiply by the gradient, and keep the positive part.": (
+            lambda weights, gradient: (weights * gradient.softmax(-1)).mean(0)
+        ),
+        "Only the heads that speak for a patch are averaged: divide by the number of all heads.": (
+            lambda weights, gradient: (
+                (weights * gradient).clamp(min=0).sum(0) / (weights * gradient > 0).sum(0).clamp(min=1)
+            )
+        ),
         "The gradient is squared.": lambda weights, gradient: (weights * gradient.square()).mean(0),
         "A softmax over the patches is no part of it.": (
             lambda weights, gradient: (weights * gradient).clamp(min=0).mean(dim=0).softmax(-1)
@@ -230,6 +250,7 @@ def _pointing_cases() -> list[Case]:
         Case(
             "hottest in the box, much heat elsewhere", (_spot(3, 0) + _spot(0, 3, 0.9) + _spot(0, 2, 0.9), left_below)
         ),
+        Case("the patch's center lies just inside, at 0.375", (_spot(1, 1), (0.35, 0.35, 0.4, 0.4))),
         Case("hot in the upper left corner, the box is there", (_spot(0, 0), (0.0, 0.0, 0.5, 0.5))),
         Case("the hottest patch is above the box", (_spot(0, 1), left_below)),
         Case("the hottest patch is below the box", (_spot(3, 1), (0.0, 0.0, 0.5, 0.5))),
@@ -357,6 +378,20 @@ mass_inside = Check(
                 _large(heat.clamp(min=0), 8)[mask].mean() / _large(heat.clamp(min=0), 8)[~mask].mean()
             ).item()
         ),
+        "Divided by the evidence outside of the mask: a share is divided by all of the evidence.": (
+            lambda heat, mask: (
+                _large(heat.clamp(min=0), 8)[mask].sum() / _large(heat.clamp(min=0), 8)[~mask].sum()
+            ).item()
+        ),
+        "Means are divided, not sums: then an even map scores 1, whatever the mask.": (
+            lambda heat, mask: (_large(heat.clamp(min=0), 8)[mask].mean() / _large(heat.clamp(min=0), 8).mean()).item()
+        ),
+        "The hottest patch on the mask, divided by the hottest of all: sums are asked for.": (
+            lambda heat, mask: (_large(heat.clamp(min=0), 8)[mask].max() / heat.max()).item()
+        ),
+        "The evidence is squared: take it as it is.": (
+            lambda heat, mask: grounding.mass_inside(heat.clamp(min=0).square(), mask)
+        ),
         "That is the share outside of the mask.": lambda heat, mask: 1 - grounding.mass_inside(heat, mask),
         "That counts patches with any evidence, whatever its size.": (
             lambda heat, mask: ((_large(heat, 8) > 0) & mask).sum().item() / (_large(heat, 8) > 0).sum().item()
@@ -436,6 +471,17 @@ def _kendall(a: Tensor, b: Tensor) -> float:
     return float((x * y).sum() / (a.numel() * (a.numel() - 1)))
 
 
+def _scale_of_correlation(case: Case, got: object, expected: float) -> str | None:
+    """The two cases whose answer is known without counting."""
+    if isinstance(got, bool) or not isinstance(got, int | float) or abs(expected) < 0.999:
+        return None
+    order = "same" if expected > 0 else "opposite"
+    return (
+        f"For the {order} order it must be {expected:.0f}; yours is {got:.4g}. Subtract the mean of the ranks, and "
+        "divide the sum of products by both lengths."
+    )
+
+
 rank_correlation = Check(
     name="rank_correlation",
     solution=grounding.rank_correlation,
@@ -486,5 +532,15 @@ rank_correlation = Check(
             lambda a, b: 6 * (_order(a) - _order(b)).square().sum().item() / (a.numel() * (a.numel() ** 2 - 1))
         ),
         "Always 1: compare the two maps with each other.": lambda a, b: 1.0,
+        "1 minus a mean distance of ranks is no correlation: for the opposite order it must be -1.": (
+            lambda a, b: 1 - (_order(a) - _order(b)).abs().mean().item()
+        ),
+        "The formula with squared differences divides by n * (n*n - 1).": (
+            lambda a, b: 1 - 6 * (_order(a) - _order(b)).square().sum().item() / (a.numel() * (a.numel() - 1))
+        ),
+        "Mean of the products, divided by spreads of n - 1: divide both by n, or both by n - 1.": (
+            lambda a, b: _correlation(_order(a), _order(b)) * (1 - 1 / a.numel())
+        ),
     },
+    rules=(_scale_of_correlation,),
 )

@@ -230,6 +230,18 @@ int8_linear = Check(
         ),
         "The product is transposed: [M, O].": lambda x, weight: int8_by_hand.int8_linear(x, weight).T,
         "The scales are added: multiply by both.": _scales_but(lambda sums, a, b: sums * (a + b.T)),
+        "The weight's scales are averaged: each output has its own row's.": (
+            _scales_but(lambda sums, a, b: sums * a * b.mean())
+        ),
+        "The largest scales are taken for all: each row has its own.": (
+            _scales_but(lambda sums, a, b: sums * a.max() * b.max())
+        ),
+        "The result is quantized once more: only the factors are.": (
+            lambda x, weight: int8_by_hand.dequantize(
+                *int8_by_hand.absmax_quantize(int8_by_hand.int8_linear(x, weight))
+            )
+        ),
+        "Rounded without a scale: quantize by absmax.": lambda x, weight: x.round() @ weight.round().T,
         "The result is rounded: only the factors are.": lambda x, weight: int8_by_hand.int8_linear(x, weight).round(),
         "The sums are taken in 16 bits and overflow: sum in 32.": (
             _scales_but(lambda sums, a, b: sums.to(torch.int16) * a * b.T)
@@ -256,6 +268,12 @@ def _mixed_but(columns: Callable[[Tensor], Tensor]) -> Callable:
 def _twice(x: Tensor, weight: Tensor) -> Tensor:
     apart = int8_by_hand.outlier_columns(x)
     return x[:, apart] @ weight[:, apart].T + int8_by_hand.int8_linear(x, weight)
+
+
+def _apart_too_late(x: Tensor, weight: Tensor) -> Tensor:
+    apart = int8_by_hand.outlier_columns(x)
+    coarse = [int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(matrix))[:, ~apart] for matrix in (x, weight)]
+    return x[:, apart] @ weight[:, apart].T + coarse[0] @ coarse[1].T
 
 
 def _dropped(x: Tensor, weight: Tensor) -> Tensor:
@@ -315,6 +333,28 @@ mixed_linear = Check(
                     ),
                 ],
                 dim=1,
+            )
+        ),
+        "One product is subtracted from the other: add them.": (
+            lambda x, weight: (
+                2 * x[:, int8_by_hand.outlier_columns(x)] @ weight[:, int8_by_hand.outlier_columns(x)].T
+                - int8_by_hand.mixed_linear(x, weight)
+            )
+        ),
+        "The columns are taken apart after quantizing: the outliers have made the scales coarse already.": (
+            _apart_too_late
+        ),
+        "Large numbers are taken out one by one, not by columns: the weight's columns must go with them.": (
+            lambda x, weight: (
+                (x * (x.abs() >= int8_by_hand.THRESHOLD)) @ weight.T
+                + int8_by_hand.int8_linear(x * (x.abs() < int8_by_hand.THRESHOLD), weight)
+            )
+        ),
+        "Rows with an outlier go in full precision: it is columns that are taken apart.": (
+            lambda x, weight: torch.where(
+                (x.abs() >= int8_by_hand.THRESHOLD).any(1, keepdim=True),
+                x @ weight.T,
+                int8_by_hand.int8_linear(x, weight),
             )
         ),
         "The two products are averaged: add them.": lambda x, weight: int8_by_hand.mixed_linear(x, weight) / 2,

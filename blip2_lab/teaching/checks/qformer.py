@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blip2_lab.models.masks import multimodal_causal_mask
 from blip2_lab.models.qformer import KeysValues, QFormer, QFormerConfig, QFormerLayer
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
 
 TINY = QFormerConfig(
     vocab_size=11, width=8, num_layers=2, num_heads=2, ffn_width=16, image_width=6, num_query_tokens=3,
@@ -136,7 +136,7 @@ def _embed_case(ids: list[list[int]]) -> Case:
     learns = {
         "the query tokens": qformer.query_tokens, "the word embeddings": qformer.word_embeddings.weight,
         "the position embeddings": qformer.position_embeddings.weight,
-        "the LayerNorm": qformer.embedding_layer_norm.weight,
+        **parameters_of(qformer.embedding_layer_norm, "the LayerNorm"),
     }  # fmt: skip
     return Case(f"{TINY.num_query_tokens} queries and the ids {ids}", (qformer, torch.tensor(ids)), learns)
 
@@ -217,7 +217,7 @@ def _layer_cases() -> list[Case]:
         layer = copy.deepcopy(qformer.layers[number])
         leaf, rows = learning(x)
         description = f"a layer {has} cross-attention; {queries} queries and {5 - queries} tokens"
-        learns = {"x": leaf, **{f"the layer's {name}": parameter for name, parameter in layer.named_parameters()}}
+        learns = {"x": leaf, **parameters_of(layer, "the layer")}
         args = (layer, rows, queries, tuple(part.clone() for part in image), tokens.clone())
         made.append(Case(f"{description}, the multimodal causal mask", args, learns))
     return made
@@ -284,6 +284,14 @@ def _layer(
     return wrong
 
 
+def _old_residual(layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysValues, mask: Tensor) -> Tensor:
+    new = layer.self_attention_layer_norm(x + layer.self_attention(x, *layer.self_attention.keys_values(x), mask))
+    queries = new[:, :num_queries]
+    if layer.cross_attention is not None:
+        queries = layer.cross_attention_layer_norm(x[:, :num_queries] + layer.cross_attention(queries, *image))
+    return torch.cat([layer.query_ffn(queries), layer.text_ffn(new[:, num_queries:])], dim=1)
+
+
 def _layer_rules(case: Case, got: object, expected: Tensor) -> str | None:
     """Which rows differ: the queries' or the text's."""
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
@@ -314,6 +322,9 @@ qformer_layer = Check(
         "The queries go through the text's feed-forward network.": _layer(towers=("text", "text")),
         "The two feed-forward networks are swapped.": _layer(towers=("text", "query")),
         "The mask is ignored in self-attention.": _layer(masked=False),
+        "The residual connection around cross-attention adds the old x: add what self-attention has made of it.": (
+            _old_residual
+        ),
         "The residual connections are missing: add x to what attention returns, before the LayerNorm.": (
             _layer(residual=0)
         ),

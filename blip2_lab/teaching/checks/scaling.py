@@ -324,6 +324,9 @@ batch_schedule = Check(
         "An epoch is rounded up: its last, smaller batch is left out.": (
             _schedule_but(epoch=lambda b, g, each, pairs: math.ceil(pairs / b))
         ),
+        "An epoch is rounded to the nearest number of steps: its last, smaller batch is left out, so round down.": (
+            _schedule_but(epoch=lambda b, g, each, pairs: int(pairs / b + 0.5))
+        ),
         "A step reads batch_size examples, however many passes it takes: an epoch is pairs // batch_size steps.": (
             _schedule_but(epoch=lambda b, g, each, pairs: pairs // (g * each))
         ),

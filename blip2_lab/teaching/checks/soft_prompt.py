@@ -10,13 +10,11 @@ Paper: section 3.3, Figure 3. Notebook: 10.
 from __future__ import annotations
 
 import copy
-import random as python_random
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,8 +24,9 @@ from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import QFormer, QFormerConfig
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
 from blip2_lab.teaching.checks.comparison import describe, equal
+from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
 
 PAD, START, VOCAB, WIDTH = 0, 1, 7, 4
 
@@ -54,6 +53,9 @@ class TinyBridge(nn.Module):
         sizes = dict(width=8, num_layers=2, num_heads=2, ffn_width=16, image_width=6, num_query_tokens=3)
         self.qformer = QFormer(QFormerConfig(**sizes, vocab_size=5, max_positions=8, dropout=0.0, has_text=False))
         self.language_projection = nn.Linear(8, WIDTH)
+        with torch.no_grad():  # as initialized, the picture and most parameters would barely change the output
+            for parameter in self.parameters():
+                parameter.add_(0.4 * torch.randn_like(parameter))
 
 
 class TinyTransformer(nn.Module):
@@ -158,11 +160,7 @@ def _bridge_cases() -> list[Case]:
     whole = TinyBridge()
     for b in (1, 2):
         bridge = copy.deepcopy(whole)
-        learns = {
-            "the query tokens": bridge.qformer.query_tokens,
-            "the Q-Former's cross-attention": bridge.qformer.layers[0].cross_attention.query.weight,
-            "the projection": bridge.language_projection.weight,
-        }
+        learns = {"the query tokens": bridge.qformer.query_tokens, **parameters_of(bridge, "the bridge")}
         made.append(Case(f"{b} picture(s) of 5 features", (bridge, random(b, 5, 6, seed=b)), learns))
     return made
 
@@ -222,6 +220,15 @@ visual_prompt = Check(
         ),
         "A nonlinearity (tanh) after the projection: the bridge is linear.": (
             lambda model, x: QFormerBridge.forward(model, x).tanh()
+        ),
+        "A nonlinearity (ReLU) before the projection: the bridge is linear.": (
+            lambda model, x: model.language_projection(_query_output(model, x).relu())
+        ),
+        "The query outputs go through a LayerNorm in front of the projection: project them as they are.": (
+            lambda model, x: model.language_projection(F.layer_norm(_query_output(model, x), (8,)))
+        ),
+        "The projection is missing, and the first numbers are cut out of the Q-Former's output.": (
+            lambda model, x: _query_output(model, x)[..., :WIDTH]
         ),
         "The query outputs are normalized in front of the projection: project them as they are.": (
             lambda model, x: model.language_projection(F.normalize(_query_output(model, x), dim=-1))
@@ -530,12 +537,13 @@ def _split_cases() -> list[Case]:
 def _splits(function: Callable, args: tuple) -> Any:
     """All splits that occur, whether none is rare, and whether only the generator determines them."""
     (caption,) = args
-    found = []
+    found, reseeds = [], False
     for seed, other_seed in ((0, 0), (0, 1), (1, 0)):
-        torch.manual_seed(other_seed), python_random.seed(other_seed), np.random.seed(other_seed)
+        set_seeds(other_seed)
         generator = torch.Generator().manual_seed(seed)
         found.append([function(caption, generator) for _ in range(DRAWS)])
-    function(caption)
+        reseeds = reseeds or was_seeded(other_seed)
+    without = [function(caption) for _ in range(50)]
     wrong = next((pair for pair in found[0] if not _is_pair_of_strings(pair)), None)
     if wrong is not None or not all(_is_pair_of_strings(pair) for pairs in found for pair in pairs):
         return {"returned": wrong}
@@ -545,6 +553,8 @@ def _splits(function: Callable, args: tuple) -> Any:
         "each about as often": min(counts.values()) > 0.7 * DRAWS / len(counts),
         "same generator, same cuts": found[0] == found[1],
         "another generator, other cuts": len(counts) == 1 or found[0] != found[2],
+        "seeds everything anew": reseeds,
+        "other cuts without a generator": len(caption.split()) == 1 or any(pair != without[0] for pair in without),
     }
 
 
@@ -557,6 +567,8 @@ def _split_rules(case: Case, got: dict, expected: dict) -> str | None:
     if "returned" in got:
         return "Return two strings, prefix and suffix (" + '" ".join(words)' + f"); yours returns {got['returned']!r}."
     ours, theirs = set(got["cuts"]), set(expected["cuts"])
+    if got["seeds everything anew"]:
+        return SEEDED
     if not ours <= theirs:
         pair = sorted(ours - theirs)[0]
         return f"{pair} is no cut of {case.args[0]!r}: prefix and suffix, put together with a space, are the caption."
@@ -568,6 +580,8 @@ def _split_rules(case: Case, got: dict, expected: dict) -> str | None:
         return "Another generator gives the same cuts: use the one that is given, and do not seed it anew."
     if not got["each about as often"]:
         return "Every cut occurs, but not equally often: draw the place evenly."
+    if not got["other cuts without a generator"]:
+        return "Without a generator (None) every call cuts at the same place: then torch's own is to decide."
     return None
 
 

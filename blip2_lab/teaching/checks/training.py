@@ -150,6 +150,15 @@ learning_rate = Check(
         "The warm-up is divided by one step too few.": (
             _rate_but(warmup=lambda o, step: o.lr * (step + 1) / (o.warmup_steps - 1))
         ),
+        "The warm-up is divided by one step too many.": (
+            _rate_but(warmup=lambda o, step: o.lr * (step + 1) / (o.warmup_steps + 1))
+        ),
+        "The warm-up is no straight line: lr * (step + 1) / warmup_steps.": (
+            _rate_but(warmup=lambda o, step: o.lr * ((step + 1) / o.warmup_steps) ** 2)
+        ),
+        "`min_lr` is subtracted, but not added again: the rate falls to 0, from below its peak.": (
+            lambda o, step: optim.learning_rate(o, step) - (0.0 if step < o.warmup_steps else o.min_lr)
+        ),
         "The warm-up runs over all steps.": _rate_but(warmup=lambda o, step: o.lr * (step + 1) / o.steps),
         "In the warm-up the rate is the peak already.": _rate_but(warmup=lambda o, step: o.lr),
     },
@@ -163,6 +172,7 @@ def _match_cases() -> list[Case]:
     pairs = (
         ("red", "red"), ("blue", "red"), ("Red", "red"), ("red.", "red"), (" red ", "red"), ("a red boat", "red"),
         ("re", "red"), ("", "red"), (" Red. ", "red"), ("bluesky", "blue sky"), ("blue sky", "blue sky"), ("35", "3.5"),
+        ("3.5", "3.5"),
         ("the red", "red"), ("a red", "red"), ("reds", "red"), ("der", "red"),
         ("infrared", "red"), ("redder", "red"),
     )  # fmt: skip
@@ -303,6 +313,26 @@ confidence_interval = Check(
         "z*z/n in the center: it is z*z/(2n).": _wilson(center=1.0),
         "z*z/(4n*n) is missing under the root.": _wilson(inside=0.0),
         "z*z/(4n) under the root: it is z*z/(4 n*n).": _wilson(inside_power=1),
+        "z = 1.645 gives 90 %, not 95: use the `z` that is given, 1.96.": (
+            lambda share, count, z=1.96: metrics.confidence_interval(share, count, 1.645)
+        ),
+        "The share plus and minus z divided by the root of n: p(1-p) is missing, and Wilson's corrections.": (
+            lambda share, count, z=1.96: (share - z / math.sqrt(count), share + z / math.sqrt(count))
+        ),
+        "The root is taken of p(1-p) alone, and Wilson's corrections are missing.": (
+            lambda share, count, z=1.96: tuple(
+                share + side * z * math.sqrt(share * (1 - share)) / count for side in (-1, 1)
+            )
+        ),
+        "A bracket is missing: `/ 1 + z*z/n` divides by 1 and adds z*z/n. Divide by (1 + z*z/n).": (
+            lambda share, count, z=1.96: tuple(
+                share
+                + z * z / (2 * count)
+                + side * z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
+                + z * z / count
+                for side in (-1, 1)
+            )
+        ),
         "The root is not multiplied by z.": _wilson(times_z=False),
         "The whole width on each side: z, not 2z.": _wilson(width=2.0),
         "The half width only: z on each side, not z/2.": _wilson(width=0.5),
@@ -399,6 +429,11 @@ def _normal(values: Tensor) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+def _normal_of_mean(values: Tensor) -> tuple[float, float]:
+    middle, half = values.mean().item(), 1.96 * values.std().item() / len(values) ** 0.5
+    return middle - half, middle + half
+
+
 def _each_scene_once(a: Tensor, b: Tensor, n: Tensor, drawn: Tensor) -> Tensor:
     there = torch.zeros(len(drawn), len(n), dtype=torch.float64).scatter(1, drawn, 1.0)
     return (there @ (a - b)) / (there @ n)
@@ -438,6 +473,27 @@ paired_bootstrap = Check(
         "A scene that is drawn twice counts once: it must count twice.": _paired(_each_scene_once),
         "Only the first model is measured: subtract the second's accuracy.": _paired(
             lambda a, b, n, drawn: a[drawn].sum(1) / n[drawn].sum(1)
+        ),
+        "Only the second model is measured: subtract its accuracy from the first's.": _paired(
+            lambda a, b, n, drawn: b[drawn].sum(1) / n[drawn].sum(1)
+        ),
+        "The two accuracies are added: subtract the second from the first.": _paired(
+            lambda a, b, n, drawn: (a + b)[drawn].sum(1) / n[drawn].sum(1)
+        ),
+        "The signs of the scenes' differences are lost (abs): where the second model is better, it counts below 0.": (
+            _paired(lambda a, b, n, drawn: (a - b).abs()[drawn].sum(1) / n[drawn].sum(1))
+        ),
+        "Divided by the number of draws: divide by the number of questions in the drawn scenes.": _paired(
+            lambda a, b, n, drawn: (a - b)[drawn].sum(1) / len(drawn)
+        ),
+        "Columns of `drawn` are taken for draws: each *row* is one draw.": _paired(
+            lambda a, b, n, drawn: (a - b)[drawn.T].sum(1) / n[drawn.T].sum(1)
+        ),
+        "Equal differences of several draws count once: every draw counts.": _paired(
+            lambda a, b, n, drawn: ((a - b)[drawn].sum(1) / n[drawn].sum(1)).unique()
+        ),
+        "A normal interval of the questions' differences: asked for are percentiles of the drawn scenes.": (
+            lambda one, other, scenes, drawn: _normal_of_mean(one.double() - other.double())
         ),
         "The 5 and 95 percentiles hold 90 %: use 2.5 and 97.5.": _paired(
             interval=lambda values: _percentiles(values, 0.05, 0.95)

@@ -145,7 +145,7 @@ WRONG = [
     ("mixed_linear", lambda x, w: product(x.masked_fill(x.abs() >= 6, 0.0), w), "differ"),
     ("mixed_linear", lambda x, w: (lambda o: product(x[:, o], w[:, o]) + x[:, ~o] @ w[:, ~o].T)(
         int8_by_hand.outlier_columns(x)), "wrong way round"),
-    ("mixed_linear", lambda x, w: mixed(w, x), "transposed"),
+    ("mixed_linear", lambda x, w: mixed(w, x), "exchanged"),
     ("mixed_linear", lambda x, w: mixed(x, w).sum(), "shape"),
     ("mixed_linear", lambda x, w: (lambda o: x[:, o] @ w[:, o].T + product(x[:, ~o], w[:, ~o]))(
         (x >= 6).any(0)), "Only positive"),

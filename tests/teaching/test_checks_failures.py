@@ -172,7 +172,7 @@ WRONG = [
     ("copied_answers", lambda a, t, e: (lambda w: sum(w) / len(w) if w else math.nan)(
         [any(exact_match(x, y) for y in g) for x, z, g in zip(a, t, e, strict=True) if not exact_match(x, z)]),
      "not a number"),
-    ("copied_answers", lambda a, t, e: share_copied(a, t, e) > 0.5, "should be"),
+    ("copied_answers", lambda a, t, e: share_copied(a, t, e) > 0.5, "rounded"),
     ("copied_answers", lambda a, t, e: share_copied(t, a, e), "whether the truth"),
     ("copied_answers", lambda a, t, e: share_copied(a, t, [[x] for x in a]), "should be"),
     ("copied_answers", lambda a, t, e: share_copied(a, t, e[::-1]), "should be"),

@@ -284,7 +284,7 @@ WRONG = [
     ("qformer_layer", lambda layer, x, n, i, m: S["qformer_layer"](layer, x, n, i, ~m), "True and False exchanged"),
     ("qformer_layer", lambda layer, x, n, i, m: S["qformer_layer"](layer, x, n, i, m[:1]), "`mask`"),
     ("multimodal_causal_mask", lambda q, t: S["multimodal_causal_mask"](q, t) | torch.eye(q + t.shape[1]).bool(),
-     "True on its diagonal"),
+     "Padding is forgotten"),
     ("bidirectional_mask", lambda q, t: S["bidirectional_mask"](q, t) & ~torch.eye(q + t.shape[1]).bool(),
      "diagonal"),
     ("text_rows", lambda q, t: S["text_rows"](q, t).flip(-1), "reverse order"),
@@ -298,7 +298,7 @@ WRONG = [
     ("split_caption", cuts_after_seeding, "torch.manual_seed is called"),
     ("split_caption", cuts_with_a_generator_of_its_own, "Without a generator"),
     ("exact_match", lambda p, a: p.lower().strip().replace(".", "") == a, "'3.5' is called wrong"),
-    ("pointing_game", patch_at_its_share_of_the_way, "miss"),
+    ("pointing_game", patch_at_its_share_of_the_way, "center"),
     ("rank_correlation", lambda a, b: 0.5 * S["rank_correlation"](a, b), "times the right one"),
     ("visual_prompt", lambda m, x: F.linear(
         query_outputs(m, x), m.language_projection.weight, m.language_projection.bias.detach()), "no gradient"),

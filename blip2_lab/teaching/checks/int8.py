@@ -350,13 +350,6 @@ mixed_linear = Check(
                 + int8_by_hand.int8_linear(x * (x.abs() < int8_by_hand.THRESHOLD), weight)
             )
         ),
-        "Rows with an outlier go in full precision: it is columns that are taken apart.": (
-            lambda x, weight: torch.where(
-                (x.abs() >= int8_by_hand.THRESHOLD).any(1, keepdim=True),
-                x @ weight.T,
-                int8_by_hand.int8_linear(x, weight),
-            )
-        ),
         "The two products are averaged: add them.": lambda x, weight: int8_by_hand.mixed_linear(x, weight) / 2,
         "The threshold is another one: outliers begin at 6.": (_mixed_but(lambda x: (x.abs() >= 20).any(dim=0))),
         "The product is transposed: [M, O].": lambda x, weight: int8_by_hand.mixed_linear(x, weight).T,

@@ -37,6 +37,9 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
+    from blip2_lab.checkpoints.hub import check_available
+
+    check_available(args.what)
     from blip2_lab.doctor.model import diagnose_model, model_report, open_model, save_reference
 
     model, path = open_model(args.what, **precision_of(args))

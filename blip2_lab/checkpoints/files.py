@@ -1,6 +1,6 @@
 """The weight files of a model: find them, download them, check that they are complete, read them tensor by tensor.
 
-`weight_files` and `read_tensors` are for folders, `fetch` is for names on the hub (hub.py), `model_folder` is for saving.
+`weight_files` and `read_tensors` are for folders, `fetch` (with hub.py) is for the hub, `model_folder` for saving.
 
 Notes:
 

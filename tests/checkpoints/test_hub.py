@@ -16,6 +16,13 @@ from blip2_lab.cli import main
 
 NOWHERE = "http://127.0.0.1:9"  #: nothing listens there, so a connection is refused at once
 
+LOAD = """
+try:
+    blip2_lab.load('owner/nothing')
+except ValueError as error:
+    print(error, file=sys.stderr)
+"""
+
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
@@ -84,11 +91,12 @@ def test_the_app_refuses_it(no_network, options, capsys):
     assert "owner/nothing is not a folder here and could not be fetched" in capsys.readouterr().err
 
 
-def test_it_is_refused_before_torch_is_imported():
-    code = (
-        "import sys; from blip2_lab.cli import main; main(['ask', 'x.png', 'q', '--model', 'owner/nothing']); "
-        "print('torch' in sys.modules)"
-    )
+@pytest.mark.parametrize(
+    "call",
+    ["cli.main(['ask', 'x.png', 'q', '--model', 'owner/nothing'])", "cli.main(['doctor', 'owner/nothing'])", LOAD],
+)
+def test_it_is_refused_before_torch_is_imported(call):
+    code = f"import sys, blip2_lab; from blip2_lab import cli\n{call}\nprint('torch' in sys.modules)"
     environment = {**os.environ, "HF_ENDPOINT": NOWHERE, "NO_PROXY": "127.0.0.1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, env=environment)
     assert done.stdout == "False\n" and "could not be fetched" in done.stderr

@@ -61,7 +61,11 @@ def load(
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
     compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see models/compile.py)
     """
+    from blip2_lab.checkpoints.hub import check_available
+
     wait_passively()
+    if isinstance(name_or_path, str | Path):  # `find_model` refuses what is neither
+        check_available(name_or_path)
     with _collector_at_rest():  # 0.4 of the 3.5 seconds that a first call spends on these imports
         import transformers.modeling_utils  # noqa: F401  what every model of transformers imports
 

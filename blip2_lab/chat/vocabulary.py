@@ -4,8 +4,8 @@
 
 Notes:
 
-* The miniature's tokenizers know whole words only. A misspelled word is read as the nearest known one, and the visitor
-  is told; a word that is near to none becomes the unknown token. Tokenizers of real models spell any word out.
+* The miniature's tokenizers know whole words only. A slip of the keyboard is read as the word that was meant, and the
+  visitor is told; any other word becomes the unknown token. Tokenizers of real models spell any word out.
 * Stage 1 of the miniature has read captions of the picture book, which call each thing by one name: `canonical`
   replaces the other names.
 
@@ -15,9 +15,11 @@ Paper: none. Notebook: 12.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from blip2_lab.chat.real_words import REAL_WORDS
 from blip2_lab.picturebook.asking import plural_of
 from blip2_lab.picturebook.scene import KINDS
 from blip2_lab.picturebook.wordings import SYNONYMS
@@ -26,12 +28,27 @@ MAX_CHARACTERS = 2000  #: of one question
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
 SHORTEST_CORRECTED = 4  #: letters; in a shorter word only swapped letters are corrected ("teh")
 LONG_WORD = 7  #: letters from which on two slips of the keyboard are forgiven
+EXAMPLE = "what is in the picture?"
 HELP = (
-    "Ask about the things in the picture, their number, colors, sizes and places, for example "
-    '"what is in the picture?" or "how many things are there?"'
+    "I read English: ask about the things in the picture, their number, colors, sizes and places, for example "
+    f'"{EXAMPLE}" or "how many things are there?"'
 )
-CAPTION_HELP = 'Captions name the things of the picture, for example "a red boat."'
+OWN_HELP = "I know only the words of the texts that I have read: ask in these."  #: a miniature of other pictures
+CAPTION_HELP = 'I read English captions, which name the things of the picture, for example "a red boat."'
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOWELS = "aeiou"
+ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  #: of a keyboard; a row stands a third of a key right of the one above
+
+
+def _keys_beside(letter: str) -> str:
+    row, column = next((r, keys.index(letter)) for r, keys in enumerate(ROWS) if letter in keys)
+    places = ((row, -1), (row, 1), (row - 1, 0), (row - 1, 1), (row + 1, -1), (row + 1, 0))
+    return "".join(ROWS[r][column + c] for r, c in places if 0 <= r < 3 and 0 <= column + c < len(ROWS[r]))
+
+
+BESIDE = {letter: _keys_beside(letter) for letter in LETTERS}  #: letter -> the keys around it
+#: What is corrected of three letters, where many words of other languages are near ("ist", "est").
+SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
 
 
 class UnknownWords(ValueError):
@@ -88,20 +105,24 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
 
 
-def read(tokenizer, text: str, help: str = HELP) -> Reading:
-    """The text with misspelled words corrected. Raises UnknownWords, which ends with `help`, where half of its words
-    are unknown."""
+def read(tokenizer, text: str, help: str | None = None) -> Reading:
+    """The text with misspelled words corrected.
+
+    Raises UnknownWords, which ends with `help` (by default what can be asked), for a text without a known word, and
+    where words are unknown and most others were near to known ones: that is another language, and no slips.
+    """
     unknown = unknown_words(tokenizer, text)
     if not unknown:
         return Reading(text)
     known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
     nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
-    for typed, word in nearest.items():
-        text = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", word, text)
     left = tuple(word for word in unknown if word not in nearest)
     words = re.findall(r"[^\s.,:?!]+", text)
-    if len(left) == len(words) or (len(left) > 1 and 2 * len(left) >= len(words)):
-        raise UnknownWords(f"I do not know the word{'s' if len(left) > 1 else ''} {_listed(left)}. {help}")
+    if len(left) == len(words) or (len(left) > 1 and 2 * len(unknown) >= len(words)):
+        help = help or (HELP if not unknown_words(tokenizer, EXAMPLE) else OWN_HELP)
+        raise UnknownWords(f"I do not know the word{'s' if len(unknown) > 1 else ''} {_listed(unknown)}. {help}")
+    for typed, word in nearest.items():
+        text = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", word, text)
     return Reading(text, tuple(nearest.items()), left)
 
 
@@ -117,35 +138,52 @@ def for_stage1(tokenizer, text: str) -> str:
     return reading.text
 
 
-def nearest_word(word: str, known: Iterable[str]) -> str | None:
-    """The known word that differs by one slip of the keyboard (a long word: by two), or None.
+def nearest_word(word: str, known: Collection[str]) -> str | None:
+    """The known word that a hand meant which typed this one: one slip of it away (a long word: two), or None.
 
-    A slip is a letter too many, a letter missing or a wrong letter after the first one, or two letters in each other's
-    place.
+    A slip is two letters in each other's place, a letter missing or typed twice, the key beside the right one (also
+    typed with it), or in a long word another vowel. A word that people do write (`REAL_WORDS`) is no slip.
     """
-    known = set(known)
+    if word in REAL_WORDS:
+        return None
     if len(word) < SHORTEST_CORRECTED:
-        return _first_known(_swaps(word), known)
-    found = _first_known(_slips(word), known)
+        return next((w for w in _swaps(word) if w in SHORT_WORDS and w in known), None)
+    near = {other for other in known if len(other) > 2 and other[0] in word[:3] and _letters_differ(word, other, 2)}
+    if not near:  # all that is typed comes here: what is no word at all, and long, must cost nothing
+        return None
+    found = next((once for once in _slips(word) if once in near), None)
     if found is None and len(word) >= LONG_WORD:
-        found = _first_known((twice for once in _slips(word) for twice in _slips(once)), known)
+        halfway = (once for once in _slips(word) if any(_letters_differ(once, other, 1) for other in near))
+        found = next((twice for once in halfway for twice in _slips(once) if twice in near), None)
     return found
 
 
-def _first_known(candidates: Iterator[str], known: set[str]) -> str | None:
-    return next((word for word in candidates if len(word) > 2 and word in known), None)
+def _letters_differ(word: str, other: str, most: int) -> bool:
+    """Whether at most so many letters of one are not in the other, wherever they stand: cheaper than to try slips."""
+    if abs(len(word) - len(other)) > most:
+        return False
+    ours, theirs = Counter(word), Counter(other)
+    return (ours - theirs).total() <= most and (theirs - ours).total() <= most
 
 
 def _slips(word: str) -> Iterator[str]:
-    """All words one slip away, the likeliest slips first: swapped letters, one missing, one doubled, a wrong one.
+    """All words one slip away, the likeliest slips first.
 
     Only a swap changes the first letter: people seldom mistype it, and "rain" is no slip of "train".
     """
-    cuts = range(1, len(word) + 1)
+    later = range(1, len(word))
     yield from _swaps(word)
-    yield from (word[:i] + letter + word[i:] for i in cuts for letter in LETTERS)
-    yield from (word[:i] + word[i + 1 :] for i in cuts[:-1])
-    yield from (word[:i] + letter + word[i + 1 :] for i in reversed(cuts[:-1]) for letter in LETTERS)
+    yield from (word[:i] + word[i + 1 :] for i in later if word[i] == word[i - 1])
+    yield from (word[:i] + letter + word[i:] for i in range(1, len(word) + 1) for letter in LETTERS)
+    yield from (word[:i] + word[i + 1 :] for i in later if word[i] in _around(word, i))
+    yield from (word[:i] + key + word[i + 1 :] for i in later for key in BESIDE.get(word[i], ""))
+    if len(word) >= LONG_WORD - 1:
+        yield from (word[:i] + v + word[i + 1 :] for i in later if word[i] in VOWELS for v in VOWELS)
+
+
+def _around(word: str, i: int) -> str:
+    """The keys beside the letters before and after letter `i`: a finger that hits two keys types one of them, too."""
+    return "".join(BESIDE.get(letter, "") for letter in word[i - 1 : i] + word[i + 1 : i + 2])
 
 
 def _swaps(word: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
     catalog      the released models, one table
     names        could there be a model of this name?
+    hub          does the hub answer? what is said when it does not
     memory       what a model takes in memory, and whether there is room
     files        weight files: found, fetched, checked, read
     key_maps     literal two-column tables: LAVIS's and transformers' names beside ours

@@ -1,6 +1,6 @@
 """The weight files of a model: find them, download them, check that they are complete, read them tensor by tensor.
 
-`weight_files` and `read_tensors` are for folders, `fetch` is for names on the hub, `model_folder` is for saving.
+`weight_files` and `read_tensors` are for folders, `fetch` (with hub.py) is for the hub, `model_folder` for saving.
 
 Notes:
 
@@ -34,14 +34,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from blip2_lab.checkpoints.hub import (
+    SAFETENSORS,
+    WANTED,
+    WANTED_PICKLED,
+    first_line,
+    not_fetched,
+    why_unreachable,
+)
 from blip2_lab.common.files import flush, make_readable
 
-SAFETENSORS = "*.safetensors"
 SINGLE_FILE = "model.safetensors"  #: read alone, also where other safetensors files are beside it
 PICKLES = ("pytorch_model*.bin", "*.pth")
 RESUMABLE_BYTES = 100_000_000  #: downloads of larger files can be resumed
-WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: files of a repository that are downloaded
-WANTED_PICKLED = (*WANTED[:-1], PICKLES[0])  #: the same where there are no safetensors, such as facebook/opt-2.7b
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -282,6 +287,8 @@ def cached_folder(name: str, hub: Hub = Hub()) -> Path | None:  # noqa: B008  Hu
 
 def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
     """Bytes of a download, without the files that are in the cache; None when the hub cannot be reached."""
+    if why_unreachable(hub.endpoint) is not None:
+        return None
     try:
         files, _ = hub.listing(name)
     except (OSError, ValueError, *network_errors()):
@@ -291,6 +298,8 @@ def bytes_to_fetch(name: str, hub: Hub = Hub()) -> int | None:  # noqa: B008
 
 def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
     """Download a model from the hub, or resume a download, and check that it is complete. Raises ValueError."""
+    if (reason := why_unreachable(hub.endpoint)) is not None:
+        raise ValueError(not_fetched(name, reason))
     try:
         files, patterns = hub.listing(name)
         for file in files:
@@ -298,26 +307,17 @@ def fetch(name: str, hub: Hub = Hub()) -> Path:  # noqa: B008
                 _fetch_large(name, file.filename, file.commit_hash, hub)
         folder = Path(hub.snapshot(name, patterns))
     except (OSError, ValueError, *network_errors()) as error:  # no network, no such name, no permission, or cut off
-        reason = _why_not_fetched(error)
-        raise ValueError(
-            f"{name} is not a folder here and could not be fetched from the Hugging Face hub ({reason}). With a "
-            "network, the same command fetches it, and goes on where it stopped. "
-            f"Or fetch it elsewhere with {download_command(name)}, and give that folder."
-        ) from None
+        raise ValueError(not_fetched(name, _why_not_fetched(error))) from None
     if wrong := corrupted_files(weight_files(folder)):
         raise ValueError(f"{', '.join(wrong)} of {name} differ from what the hub has: delete them and fetch again.")
     return folder
 
 
 def _why_not_fetched(error: Exception) -> str:
-    """In one line. Without a network huggingface_hub (2.4) mentions a dry run that was not asked for."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set, so the hub is not asked"
+    """In one line. When the network goes away huggingface_hub (2.4) mentions a dry run that was not asked for."""
     if type(error).__name__ == "DryRunError":
         error = error.__cause__ or ConnectionError("the hub cannot be reached")
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    return first_line(error)
 
 
 def _fetch_large(name: str, filename: str, commit: str, hub: Hub) -> None:
@@ -346,10 +346,3 @@ def network_errors() -> tuple[type[Exception], ...]:
 
     clients = (sys.modules.get(name) for name in ("httpx", "httpx2"))
     return (HfHubHTTPError, *(client.HTTPError for client in clients if client is not None))
-
-
-def download_command(name: str) -> str:
-    """The command that downloads the files of a model that are read here into a folder."""
-    patterns = WANTED_PICKLED if name.startswith("facebook/opt-") else WANTED  # they have no safetensors
-    wanted = " ".join(f"'{pattern}'" for pattern in patterns)
-    return f"`hf download {name} --include {wanted} --local-dir {name.split('/')[-1]}`"

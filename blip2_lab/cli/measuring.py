@@ -26,10 +26,11 @@ def declare_doctor(command: Command) -> None:
 
 def _doctor(args: argparse.Namespace) -> None:
     from blip2_lab.checkpoints.names import RUNS
-    from blip2_lab.doctor.run import diagnose_run, run_report
 
     for run in (Path(args.what), RUNS / args.what):
         if (run / "log.jsonl").is_file() or (run / "checkpoints").is_dir():
+            from blip2_lab.doctor.run import diagnose_run, run_report
+
             return _print_findings(diagnose_run(run), run_report, args.json)
         if run.exists():
             break
@@ -37,6 +38,9 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _doctor_model(args: argparse.Namespace) -> None:
+    from blip2_lab.checkpoints.hub import check_available
+
+    check_available(args.what)  # before torch is imported
     from blip2_lab.doctor.model import diagnose_model, model_report, open_model, save_reference
 
     model, path = open_model(args.what, **precision_of(args))

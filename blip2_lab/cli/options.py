@@ -37,6 +37,14 @@ def precision_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dtype", choices=DTYPES, help="of the frozen parts (default: the device's, see `models`)")
 
 
+def check_model(args: argparse.Namespace) -> None:
+    """Raises ValueError where --model cannot be had, before torch is imported, which takes seconds."""
+    if hasattr(args, "model") and args.model != "micro":
+        from blip2_lab.checkpoints.hub import check_available
+
+        check_available(args.model)
+
+
 def load(args: argparse.Namespace, *, answers: bool = True):
     """Load the model of the options; with `answers`, raise ValueError if it has no language model."""
     import blip2_lab

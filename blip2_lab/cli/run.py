@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from blip2_lab.cli import classroom, data, measuring, pictures, training
+from blip2_lab.cli import classroom, data, measuring, options, pictures, training
 from blip2_lab.common import console, threads
 
 
@@ -38,6 +38,7 @@ def _run(argv: Sequence[str] | None) -> int:
         commands.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
+        options.check_model(args)
         args.run(args)
     except KeyboardInterrupt:
         print(f"\nblip2-lab: {args.interrupted}", file=sys.stderr)

@@ -6,8 +6,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import PreTrainedTokenizerFast
 
+from blip2_lab.chat import vocabulary
 from blip2_lab.chat.vocabulary import Reading, UnknownWords, canonical, check, for_stage1, nearest_word, read
 from blip2_lab.picturebook.tokenizer import build_tokenizer
+from tests.chat import typed_words
 
 KNOWN = {"what", "boat", "boats", "picture", "umbrella", "the", "many", "hat", "is"}
 
@@ -25,10 +27,13 @@ def tokenizer():
         ("baot", "boat"),
         ("umbrela", "umbrella"),  # one missing
         ("pitcure", "picture"),
-        ("boaz", "boat"),  # a wrong one
+        ("boay", "boat"),  # the key beside the right one
+        ("boayt", "boat"),  # both keys
+        ("boaz", None),  # no slip: t and z are far from each other
         ("umbrlela", "umbrella"),
         ("umbrlla", "umbrella"),
         ("unbrela", "umbrella"),  # two slips, in a long word
+        ("umbralla", "umbrella"),  # another vowel, in a long word
         ("teh", "the"),
         ("hwat", "what"),
         ("goat", None),  # the first letter is seldom wrong: another word, no slip
@@ -36,6 +41,8 @@ def tokenizer():
         ("bxyt", None),
         ("th", None),  # a short word is near to too many others
         ("hax", None),
+        ("ist", None),  # a swap away from "sit"
+        ("haus", None),  # a letter more than "has", but none that a finger slips to
         ("zebra", None),
     ],
 )
@@ -60,10 +67,55 @@ def test_contractions_and_digits_are_known(tokenizer, typed):
     assert read(tokenizer, typed).note == ""
 
 
-@pytest.mark.parametrize("typed", ["quorx", "quorx blicket?", "wie viele autos siehst du"])
-def test_what_cannot_be_read_is_refused_in_one_sentence(tokenizer, typed):
-    with pytest.raises(UnknownWords, match="I do not know the words? .* Ask about the things in the picture"):
+@pytest.fixture(scope="module")
+def known(tokenizer):
+    return {piece.lstrip("▁") for piece in tokenizer.get_vocab()}
+
+
+@pytest.mark.parametrize("words", [typed_words.FOREIGN, typed_words.OTHER_SUBJECTS])
+def test_a_word_that_people_write_is_no_slip(known, words):
+    unknown = [word for word in words if word not in known]
+    corrected = {word: found for word in unknown if (found := nearest_word(word, known))}
+    assert len(unknown) > 0.9 * len(words) and len(corrected) <= 2, corrected
+
+
+@pytest.mark.parametrize("kind", ["SWAPPED", "DROPPED", "DOUBLED", "NEIGHBOUR"])
+def test_slips_are_corrected(known, kind):
+    pairs = [pair.split("-") for pair in getattr(typed_words, kind)]
+    missed = [typed for typed, meant in pairs if nearest_word(typed, known) != meant]
+    assert len(pairs) >= 20 and len(missed) <= 2, missed
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "quorx",
+        "quorx blicket?",
+        "wie viele autos siehst du",
+        "Was ist das?",
+        "wat is er op de foto?",
+        "De quelle couleur est le bateau?",
+        "¿Dónde está el gato?",
+        "haus",
+        "北京?",
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_language_and_what_can_be_asked(tokenizer, typed):
+    with pytest.raises(UnknownWords, match="^I do not know the words? .* I read English: ask about the things in the"):
         read(tokenizer, typed)
+
+
+def test_a_real_word_among_known_ones_is_not_known(tokenizer):
+    reading = read(tokenizer, "what color is the gold?")
+    assert reading.unknown == ("gold",) and not reading.corrected
+
+
+def test_a_text_of_endless_words_is_read_at_once(monkeypatch):
+    tried, slips = [], vocabulary._slips
+    monkeypatch.setattr(vocabulary, "_slips", lambda word: (tried.append(word) or once for once in slips(word)))
+    assert nearest_word("a" * 2000, KNOWN) is None and nearest_word("umbrella" * 250, KNOWN) is None
+    assert not tried, "who tries two slips of 2,000 letters tries ten thousand million words"
+    assert nearest_word("umbrellxq", KNOWN) is None and len(tried) < 10_000
 
 
 @pytest.mark.parametrize("typed", ["", " ?!", "🙂", "***", "-> !"])
@@ -78,13 +130,22 @@ def test_captions_call_each_thing_by_one_name():
     assert canonical(typed) == "Two small boats and a large purple cup beside a steamship"
 
 
-def test_in_another_world_every_name_stays():
+def own_tokenizer():
     own = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel({"<unk>": 0, "▁a": 1, "▁mug": 2, "▁cup": 3}, unk_token="<unk>")),
         unk_token="<unk>",
     )
     own.backend_tokenizer.pre_tokenizer = Metaspace()
-    assert for_stage1(own, "a mug") == "a mug"
+    return own
+
+
+def test_in_another_world_every_name_stays():
+    assert for_stage1(own_tokenizer(), "a mug") == "a mug"
+
+
+def test_a_model_of_other_texts_does_not_say_that_it_reads_english():
+    with pytest.raises(UnknownWords, match="I know only the words of the texts that I have read"):
+        read(own_tokenizer(), "zwei boote")
 
 
 def test_stage_1_refuses_a_word_that_it_does_not_know():
@@ -92,5 +153,5 @@ def test_stage_1_refuses_a_word_that_it_does_not_know():
     assert for_stage1(bert, "a tiny ship and a pruple kite.") == "a small boat and a purple kite."
     with pytest.raises(UnknownWords, match='do not know the word "quorx".*a red boat'):
         for_stage1(bert, "a red boat and a quorx.")
-    with pytest.raises(UnknownWords, match="Captions name"):  # not what can be asked
+    with pytest.raises(UnknownWords, match="captions, which name"):  # not what can be asked
         for_stage1(bert, "zwölf boote")

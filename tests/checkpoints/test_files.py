@@ -24,6 +24,7 @@ from blip2_lab.checkpoints.files import (
     read_tensors,
     weight_files,
 )
+from blip2_lab.checkpoints.hub import download_command
 from blip2_lab.doctor.model import REFERENCE
 from blip2_lab.models.stage1 import Stage1Model
 from tests.tiny import build_tiny_model
@@ -209,8 +210,8 @@ def test_pickles_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
     folder = weights.fetch("owner/model", hub)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "pytorch_model.bin"]
     assert dict(read_tensors(weight_files(folder)))["a"].tolist() == [1, 1, 1]
-    assert "'pytorch_model*.bin'" in weights.download_command("facebook/opt-2.7b")
-    assert ".bin" not in weights.download_command("Salesforce/blip2-opt-2.7b")
+    assert "'pytorch_model*.bin'" in download_command("facebook/opt-2.7b")
+    assert ".bin" not in download_command("Salesforce/blip2-opt-2.7b")
 
 
 def test_without_network_one_sentence_has_the_command(monkeypatch):

@@ -124,7 +124,8 @@ class Api:
         repetition_penalty,
         seed,
     ):
-        """A question about the picture -> the answer, and its words with their probabilities."""
+        """A question about the picture -> the answer, its words with their probabilities, and "" or, where words of
+        the question were read otherwise or not at all, sentences that name them."""
         check(question)
         if not isinstance(image, Image.Image):
             raise ValueError(NO_PICTURE)
@@ -136,7 +137,7 @@ class Api:
         for reply in talk.ask(question, decoding, seed=int(seed or 0)):  # a client that goes away stops the model
             if not talk.turns[-1].by_model:  # a greeting or a bare name: what the page says to it is no answer
                 raise ValueError(reply.text)
-            yield reply.text, words_and_probabilities(reply.words), list(talk.turns)
+            yield reply.text, words_and_probabilities(reply.words), reply.note, list(talk.turns)
 
     def match(self, sentence, image: Kept):
         """How well a sentence fits the picture -> ITC's cosine, ITM's probability of a match."""
@@ -175,8 +176,9 @@ def build_api(api: Api, controls: list, seed: gr.Number) -> None:
         gr.Dropdown(TIMES, value="day", label="time", visible=False),
     ]
     endpoint(api.draw, "draw", scene, [gr.Image(label="picture", visible=False), image, turns])
-    answer = [gr.Textbox(label="answer", visible=False), gr.JSON(label="words", visible=False), turns]
-    endpoint(api.ask, "ask", [text_input("question"), image, turns, *controls, seed], answer)
+    answer = [gr.Textbox(label="answer", visible=False), gr.JSON(label="words", visible=False)]
+    note = gr.Textbox(label="note", visible=False)
+    endpoint(api.ask, "ask", [text_input("question"), image, turns, *controls, seed], [*answer, note, turns])
     if api.model.stage1 is not None:
         scores = [gr.Number(label="itc", visible=False), gr.Number(label="itm", visible=False)]
         endpoint(api.match, "match", [text_input("sentence"), image], scores)

@@ -179,7 +179,7 @@ class Beside:
         repetition_penalty,
         seed,
     ):
-        """A question to both models -> a list of their answers, each with its words and their probabilities."""
+        """A question to both models -> a list of their answers, each with its words, their probabilities and a note."""
         check(question)
         image = chosen(image)
         decoding = decoding_from_controls(
@@ -187,7 +187,12 @@ class Beside:
         )
         for grown in self.answer(question, image, talk, decoding, int(seed or 0)):
             found = [
-                {"model": name, "answer": a.reply.text, "words": words_and_probabilities(a.reply.words)}
+                {
+                    "model": name,
+                    "answer": a.reply.text,
+                    "words": words_and_probabilities(a.reply.words),
+                    "note": a.reply.note,
+                }
                 if a.reply
                 else {"model": name, "refused": a.refused}
                 for name, a in zip(self.names, grown.exchanges[-1].answers, strict=True)

@@ -50,11 +50,14 @@ MAX_BODY = MB  #: any request but an upload
 UPLOAD_AGE = 3600  #: seconds; for visitors who leave no sign when they go
 UPLOAD_TIME = 300  #: seconds one upload may take
 UPLOADS_AT_ONCE = 64
+LONGEST_SESSION = 200  #: characters of a session's name; gradio's have 11, its client's 36
 WAITING = 8  #: requests of one session in gradio's queue
 UNREAD_TIME = 15.0  #: seconds a request waits for a client that reads its answer; long, for busy machines
 
 API = "/gradio_api"
 EVENTS = tuple(f"{API}/{name}" for name in ("queue/join", "call/", "run/", "api/"))  #: what starts a handler
+#: Gradio (6.31) asks no password here: who has none could keep pages open, and end what others asked.
+ASKED = (f"{API}/heartbeat/", f"{API}/cancel", f"{API}/reset")
 POSTS = ("/login", *(f"{API}/{name}" for name in ("upload", "queue/join", "cancel", "reset")))
 CLOSED = (  #: routes of gradio that a chat does not need: other servers' files, recordings, histories, monitors
     "/monitoring",
@@ -145,6 +148,8 @@ class Guard:
             refusal = self.refusal(scope, headers)
             if refusal is not None:
                 await refusal(scope, receive, send)
+            elif path.startswith(ASKED) and not await self.is_logged_in(scope):
+                await refused(401, NOT_LOGGED_IN)(scope, receive, send)
             elif get and path.startswith(f"{API}/heartbeat/"):
                 await self.heartbeat(scope, receive, send)
             elif get and path.startswith((f"{API}/queue/data", f"{API}/call/")):
@@ -171,7 +176,8 @@ class Guard:
         path, get = scope["path"], scope["method"] in ("GET", "HEAD")
         if self.local and not is_own_host(headers.get("host", ""), self.names):
             return refused(403, WRONG_HOST)
-        if not get and not is_own_origin(headers, self.names):
+        # a picture whose address is /logout, on any website, would log out who looks at it
+        if (not get or path.rstrip("/") == "/logout") and not is_own_origin(headers, self.names):
             return refused(403, WRONG_ORIGIN)
         if get:
             closed = path.startswith(CLOSED) or "deep_link" in parse_qs(scope["query_string"].decode("latin-1"))
@@ -294,6 +300,8 @@ class Guard:
             data = {name: value for name, value in request.items() if name != "event_data"}
         except (ValueError, RecursionError, AttributeError):
             return await refused(400, BAD_REQUEST)(scope, receive, send)
+        if session is not None and not (isinstance(session, str) and 0 < len(session) <= LONGEST_SESSION):
+            return await refused(400, BAD_REQUEST)(scope, receive, send)  # gradio (6.31) breaks at an empty one
         visitor = self.visitor(scope)
         if not all([self.uploads.claim(path, visitor, session) for path in files_in(data)]):
             return await refused(403, NOT_YOURS)(scope, receive, send)

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from blip2_lab.chat.web.visitors import is_loopback
-from blip2_lab.checkpoints.names import check_name
+from blip2_lab.checkpoints.hub import check_available
 from blip2_lab.common import console, threads
 
 AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
@@ -74,9 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     threads.wait_passively()
     try:
         check_port(args.host, args.port)
-        check_name(args.model)
+        check_available(args.model)
         if args.beside is not None:
-            check_name(args.beside)
+            check_available(args.beside)
         names = args.model if args.beside is None else f"{args.model} and {args.beside}"
         print(f"Loading {names}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
         from blip2_lab.chat.web import app

@@ -31,6 +31,7 @@ MB = 2**20
 MAX_FILE = 40 * MB  #: one upload
 VISITOR_QUOTA = 4 * MAX_FILE  #: all uploads of a visitor; his oldest go first
 TOTAL_QUOTA = 2048 * MB  #: all uploads of all visitors; the oldest go first
+SMALLEST = MB // 4  #: what any upload counts at least, so that the quotas also limit the number of files
 NOT_YOURS = "This is not a picture that you uploaded here: please choose it again."
 
 
@@ -76,7 +77,7 @@ def read_upload(path: str, folder: str) -> bytes:
 
 @dataclass
 class Upload:
-    """One uploaded file: whose it is, and the gradio session that used it first."""
+    """One uploaded file: whose it is, what it counts, and the gradio session that used it first."""
 
     visitor: str
     size: int
@@ -102,7 +103,7 @@ class Uploads:
 
     def add(self, visitor: str, path: str) -> None:
         """Let a stored file belong to a visitor; what is over a quota goes, the oldest first."""
-        self.files[path] = Upload(visitor, os.path.getsize(path), time.monotonic())
+        self.files[path] = Upload(visitor, max(os.path.getsize(path), SMALLEST), time.monotonic())
         own = [key for key, upload in self.files.items() if upload.visitor == visitor]
         while sum(self.files[key].size for key in own) > self.visitor_quota:
             self.delete(own.pop(0))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ def is_loopback(host: str) -> bool:
 
 def host_and_port(netloc: str, scheme: str = "http") -> tuple[str, int] | None:
     """("localhost", 7860) of "localhost:7860"; the scheme's own port where none is said; None where it is no host."""
+    if not re.fullmatch(r"(\[[^\[\]]*\]|[^\[\]:]*)(:\d*)?", netloc):  # Python 3.11 takes "[::1].example.com" for ::1
+        return None
     try:
         parts = urlsplit(f"//{netloc}")
         port = parts.port or {"http": 80, "https": 443}.get(scheme, 0)

@@ -78,13 +78,22 @@ def test_the_model_is_shown_what_was_uploaded(client, picture, monkeypatch):
         chat_app.ImageCache, "encode", lambda image_cache, image: (encoded.append(image), encode(image_cache, image))[1]
     )
     assert client.predict(picture=gradio_client.handle_file(picture), api_name="/look") == ""
-    answer, words = client.predict(question="what is it?", max_tokens=4, api_name="/ask")
+    answer, words, note = client.predict(question="what is it?", max_tokens=4, api_name="/ask")
+    assert note == ""
     assert isinstance(answer, str) and " ".join(word["word"] for word in words) == answer
     assert all(0 <= word["probability"] <= 1 for word in words)
     itc, itm = client.predict(sentence="a red boat.", api_name="/match")
     assert -1 <= itc <= 1 and 0 <= itm <= 1
     uploaded = Image.open(picture)
     assert len(encoded) == 2 and all(image.tobytes() == uploaded.tobytes() for image in encoded)
+
+
+def test_an_answer_says_which_words_were_read_otherwise_or_not_at_all(client, picture):
+    client.predict(picture=gradio_client.handle_file(picture), api_name="/look")
+    asked = dict(max_tokens=4, api_name="/ask")
+    answer, words, note = client.predict(question="waht is the quorx there?", **asked)
+    assert isinstance(answer, str) and words and note == 'I read "waht" as "what". I do not know the word "quorx".'
+    assert client.predict(question="what is it?", **asked)[2] == "", "not the note of the question before"
 
 
 def test_a_scene_is_drawn_and_found(client):

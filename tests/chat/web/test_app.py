@@ -20,6 +20,7 @@ from blip2_lab.chat.out_of_distribution import DrawnWorld  # noqa: E402
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skip
 from blip2_lab.chat.web import line, start  # noqa: E402
 from blip2_lab.chat.web.components import KEPT, REAL_WEIGHTS  # noqa: E402
+from blip2_lab.checkpoints.names import check_name  # noqa: E402
 from blip2_lab.picturebook.draw import draw  # noqa: E402
 from blip2_lab.picturebook.scene import sample_scene  # noqa: E402
 
@@ -365,6 +366,7 @@ class FakePage:
 def started(monkeypatch, tiny_model, capsys):
     """Run `app.py` with arguments, without a page: -> exit code, stdout, stderr, and what the page was built from."""
     given = {"page": FakePage()}
+    monkeypatch.setattr(start, "check_available", check_name)  # any hub name is available, without a network
     monkeypatch.setattr(chat_app.blip2_lab, "load", lambda name, **options: tiny_model)
     monkeypatch.setattr(chat_app, "build", lambda model, **options: (given.update(options), given["page"])[1])
     monkeypatch.setattr(chat_app, "serve", lambda page, **options: given.update(options))

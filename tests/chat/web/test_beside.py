@@ -119,6 +119,9 @@ def test_programs_get_both_answers_over_http(address, models):
     found = client.predict(question="what is it?", max_tokens=4, api_name="/ask")
     assert [one["model"] for one in found] == list(models)
     assert all(one["answer"] == " ".join(word["word"] for word in one["words"]) for one in found)
+    assert [one["note"] for one in found] == ["", ""]
+    found = client.predict(question="waht is it?", max_tokens=4, api_name="/ask")
+    assert [one["note"] for one in found] == ['I read "waht" as "what".'] * 2
     with pytest.raises(gradio_client.exceptions.AppError, match="no question yet"):
         client.predict(question=" ", api_name="/ask")
 

@@ -60,9 +60,9 @@ def test_the_command_serves_a_saved_bridge(tiny_model, bridge, tmp_path, monkeyp
         client = gradio_client.Client(address, verbose=False, httpx_kwargs={"timeout": 120})
         assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/look", "/draw", "/ask"}
         client.predict(things=THINGS, place="beach", api_name="/draw")
-        answer, words = client.predict(question="what is in the picture?", max_tokens=5, api_name="/ask")
+        answer, words, _ = client.predict(question="what is in the picture?", max_tokens=5, api_name="/ask")
         assert answer == " ".join(word["word"] for word in words) and words
-        beams, _ = client.predict(question="what is it?", method="beam search", max_tokens=4, api_name="/ask")
+        beams, *_ = client.predict(question="what is it?", method="beam search", max_tokens=4, api_name="/ask")
         assert isinstance(beams, str)
     finally:
         pages[0].close()

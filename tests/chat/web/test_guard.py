@@ -315,6 +315,21 @@ def test_uploads_are_limited_in_size_and_number(chat, monkeypatch):
     assert len(guard_of(chat).uploads.files) == before
 
 
+def test_the_quotas_also_limit_how_many_small_files_there_are(tmp_path):
+    kept = Uploads(str(tmp_path), visitor_quota=4 * uploads.SMALLEST, total_quota=6 * uploads.SMALLEST)
+    for number in range(20):
+        for visitor in ("one", "two"):
+            kept.add(visitor, kept.store(f"{number}.png", io.BytesIO(b"x")))
+    assert len(kept.files) == len(os.listdir(tmp_path)) == 6
+
+
+def test_a_session_has_a_name(chat):
+    visitor = Visitor(chat)
+    for name in ("", "x" * 201, 7, ["x"], {"x": 1}, True):
+        body = {"fn_index": visitor.number("draw"), "data": SCENE, "session_hash": name}
+        assert visitor.post(f"{API}/queue/join", body) == (400, detail(guard.BAD_REQUEST)), name
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(chat):
     visitor, before = Visitor(chat), sorted(os.listdir(upload_folder(chat)))
     connection = http.client.HTTPConnection("127.0.0.1", chat.server_port, timeout=10)
@@ -338,7 +353,8 @@ def test_a_file_name_stays_in_its_folder(chat, name):
     assert "<" not in path and len(os.path.basename(path)) <= 100
 
 
-def test_quotas_and_age(tmp_path):
+def test_quotas_and_age(tmp_path, monkeypatch):
+    monkeypatch.setattr("blip2_lab.chat.web.uploads.SMALLEST", 1)
     uploads = Uploads(str(tmp_path), visitor_quota=100, total_quota=250)
 
     def add(visitor: str, size: int) -> str:
@@ -398,6 +414,8 @@ def test_a_loopback_server_answers_to_loopback_names_only(served):
     for host in ("localhost", "LOCALHOST:7860", "127.0.0.1", "127.0.0.2:1", "[::1]", "[::1]:7860"):
         assert visitor.ask("GET", "/config", host=host)[0] == 200, host
     strangers = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "192.168.0.1", "[fe80::1]")
+    disguised = ("[::1].evil.example", "[::1]evil", "2130706433", "0x7f000001", "127.1", "localhost.", "127.0.0.1.")
+    strangers = (*strangers, *disguised)
     for host in (*strangers, "127.0.0.1@evil.example", "", "evil.example/127.0.0.1", "127.0.0.1:x"):
         for method, path in (("GET", "/config"), ("OPTIONS", "/config"), ("POST", f"{API}/upload")):
             preflight = {"origin": f"http://{host}", "access_control_request_method": "POST"}
@@ -431,6 +449,7 @@ def test_hosts_are_decided_as_addresses():
     for host in ("127.0.0.1.evil.com", "localhost.evil.com", "127.1", "0.0.0.0", "192.168.0.2", "::", "", "127.0.0.1 "):
         assert not is_loopback(host), host
     assert host_and_port("[::1]:80") == ("::1", 80) and host_and_port("a.b", "https") == ("a.b", 443)
+    assert host_and_port("[::1].a") is host_and_port("[::1") is host_and_port("::1]") is host_and_port("a[::1]") is None
     assert host_and_port("a:x") is None and host_and_port("") is None and host_and_port("a@b") is None
     assert is_own_host("chat.example.org", ["chat.example.org"]) and not is_own_host("chat.example.org", [])
     from starlette.datastructures import Headers
@@ -506,6 +525,25 @@ def test_with_auth_nothing_is_had_without_the_password(locked):
     assert status == 200 and json.loads(text)["data"][0]["visible"] is True
     status, headers, _ = visitor.ask("GET", "/logout?all_session=false")
     assert status == 302 and any("access-token" in value for value in headers.get_all("set-cookie"))
+
+
+def test_without_the_password_no_page_is_held_open_and_nothing_is_ended(locked, chat):
+    visitor = Visitor(locked)
+    assert visitor.ask("GET", f"{API}/heartbeat/{visitor.session}")[0] == 401
+    body = {"session_hash": "x", "fn_index": 0, "event_id": "y"}
+    assert [visitor.post(f"{API}/{route}", body)[0] for route in ("cancel", "reset")] == [401, 401]
+    assert [Visitor(chat).post(f"{API}/{route}", body)[0] for route in ("cancel", "reset")] == [200, 200]
+
+
+def test_no_other_website_logs_a_visitor_out(locked):
+    visitor = Visitor(locked)
+    token = [value.split(";")[0] for value in log_in(visitor, "a:secret")[1].get_all("set-cookie")]
+    visitor.cookie = "; ".join([visitor.cookie, *token])
+    for strange in ({"sec_fetch_site": "cross-site"}, {"origin": "http://evil.example"}):
+        assert visitor.ask("GET", "/logout", **strange)[0] == 403
+    assert visitor.ask("GET", "/config")[0] == 200
+    assert visitor.ask("GET", "/logout", sec_fetch_site="same-origin")[0] == 302
+    assert visitor.ask("GET", "/config")[0] == 401, "and the password's token is worth nothing any more"
 
 
 def test_without_auth_there_is_no_log_out(chat):

@@ -106,8 +106,9 @@ def test_what_cannot_be_read_is_refused_with_the_language_and_what_can_be_asked(
 
 
 def test_a_real_word_among_known_ones_is_not_known(tokenizer):
-    reading = read(tokenizer, "what color is the gold?")
-    assert reading.unknown == ("gold",) and not reading.corrected
+    for word in ("gold", "them", "back", "berries"):
+        reading = read(tokenizer, f"what color is the {word}?")
+        assert reading.unknown == (word,) and not reading.corrected
 
 
 def test_a_text_of_endless_words_is_read_at_once(monkeypatch):

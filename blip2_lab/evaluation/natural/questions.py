@@ -122,7 +122,7 @@ def _countable(scene: Scene, rng: Random) -> list[About]:
     found += [About(color=color) for color in COLORS if color != "yellow"]  # the sun and the moon are yellowish
     found += [About(category) for category in CATEGORIES]
     found += [About(kind, color) for kind, color in sorted(colored)] + [
-        About(kind, pick(rng, COLORS)) for kind in kinds
+        About(kind, pick(rng, COLORS)) for kind in sorted(kinds)
     ]
     doubtful = ("cherry", "food") if "cherry" in kinds else ("food",)  # two berries; "how many food"
     return [about for about in found if about.noun not in doubtful and not debatable(about, scene)]

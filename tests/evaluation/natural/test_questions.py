@@ -1,8 +1,13 @@
 """The questions are many, fair and balanced; the truth of each is right, and that of another scene is wrong."""
 
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from random import Random
+
+import pytest
 
 from blip2_lab.evaluation.natural import GROUPS, is_right, natural_questions
 from blip2_lab.evaluation.natural.judge import asked_for
@@ -13,6 +18,25 @@ from blip2_lab.picturebook.scene import KINDS, sample_scene, shuffled
 
 BOOK = [sample_scene(77, index, "in") for index in range(300)]
 QUESTIONS = natural_questions(BOOK, seed=5)
+
+
+@pytest.mark.slow
+def test_another_process_asks_the_same():
+    """The order of a set differs from process to process."""
+    script = (
+        "from blip2_lab.evaluation.natural import natural_questions as ask\n"
+        "from blip2_lab.picturebook.scene import sample_scene as scene\n"
+        "print([q.text for q in ask([scene(77, index, 'in') for index in range(300)], seed=5)])"
+    )
+    for seed in ("1", "2"):
+        said = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stdout.strip() == str([q.text for q in QUESTIONS])
 
 
 def test_the_same_seed_asks_the_same():

@@ -12,22 +12,30 @@ import re
 
 from blip2_lab.picturebook.scene import COLORS, KINDS, SIZES
 
-GREETINGS = frozenset("hi hello hey hallo good morning afternoon evening there you how are".split())
+GREETINGS = frozenset(
+    """hi hello hey hallo good morning afternoon evening there you how are and to all everyone everybody today doing
+    nice meet see my friend again""".split()
+)
 GREETED_BY = frozenset("hi hello hey hallo morning afternoon evening".split())  #: one of these has to be among them
-THANKS = frozenset("thanks thank you very much bye goodbye ok okay".split())
+THANKS = frozenset(
+    """thanks thank you very much bye goodbye ok okay so a lot for your the help answer answers that was is this are re
+    s great good nice cool helpful kind well done see later have day and""".split()
+)
 THANKED_BY = frozenset("thanks thank bye goodbye".split())
 AGREED = frozenset(("ok", "okay", "yes"))
 DOUBTED = frozenset(
     ("why", "why not", "how do you know", "really", "are you sure", "no", "wrong", "not true")
     + tuple(f"{that} {said}" for that in ("you are", "it is", "that is", "this is") for said in ("wrong", "not true"))
 )
-ASKED_WHO = frozenset(("who are you", "what are you", "are you a robot", "are you human"))
+MACHINES = "robot|bot|machine|computer|program|model|ai|human|person|real person"
+ASKED_WHO = re.compile(rf"(who|what) are you|are you (a |an )?({MACHINES})|what is your name|who made you")
+SHORT_FORMS = {"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"}  #: as typed
 ARTICLES = frozenset("a an the".split())
 
 
 def reply(text: str) -> str | None:
     """What the page says in the model's place; None for everything that the model should be asked."""
-    words = re.findall(r"[^\W\d_]+", text.lower())
+    words = [SHORT_FORMS.get(word, word) for word in re.findall(r"[^\W\d_]+", text.lower())]
     said = set(words)
     sentence = " ".join(words)
     if sentence == "how are you" or (said & GREETED_BY and said <= GREETINGS):
@@ -41,7 +49,7 @@ def reply(text: str) -> str | None:
             "The model cannot explain or check its own answer, and the answer may be wrong. Ask about the picture in "
             "other words, for example “is there a boat?” or “what is in the picture?”."
         )
-    if sentence in ASKED_WHO:
+    if ASKED_WHO.fullmatch(sentence):
         return "I am a small model that answers questions about pictures. Ask for example “what is in the picture?”."
     if thing := named_thing(words):
         kind = thing.rsplit(" ", 1)[-1]

@@ -51,6 +51,17 @@ BESIDE = {letter: _keys_beside(letter) for letter in LETTERS}  #: letter -> the 
 SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
 
 
+#: Words with which a question for yes or no begins, and a question for an owner, who is in no picture of this world.
+OPENING_WORDS = frozenset(
+    "is are was were can could do does did has have will would should may might must whose".split()
+)
+#: Words that say nothing without another word: "can they", "is it … there".
+EMPTY_WORDS = OPENING_WORDS | frozenset(
+    """a an the be been it its he she they them their this that these those there here i you we me us my your in on at
+    to for by with and or not so very too also just""".split()
+)
+
+
 class UnknownWords(ValueError):
     """The model does not know the words of a text; the message names them and says what can be asked."""
 
@@ -108,8 +119,9 @@ def unknown_words(tokenizer, text: str) -> list[str]:
 def read(tokenizer, text: str, help: str | None = None) -> Reading:
     """The text with misspelled words corrected.
 
-    Raises UnknownWords, which ends with `help` (by default what can be asked), for a text without a known word, and
-    where words are unknown and most others were near to known ones: that is another language, and no slips.
+    Raises UnknownWords, which ends with `help` (by default what can be asked), for a text without a known word; for a
+    question of which no known word says what is asked ("can they fly?", where "fly" is unknown); and where words are
+    unknown and most others were near to known ones: that is another language, and no slips.
     """
     unknown = unknown_words(tokenizer, text)
     if not unknown:
@@ -118,7 +130,8 @@ def read(tokenizer, text: str, help: str | None = None) -> Reading:
     nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
     left = tuple(word for word in unknown if word not in nearest)
     words = re.findall(r"[^\s.,:?!]+", text)
-    if len(left) == len(words) or (len(left) > 1 and 2 * len(unknown) >= len(words)):
+    is_empty = words[0].lower() in OPENING_WORDS and all(w in left or w.lower() in EMPTY_WORDS for w in words)
+    if len(left) == len(words) or (left and is_empty) or (len(left) > 1 and 2 * len(unknown) >= len(words)):
         help = help or (HELP if not unknown_words(tokenizer, EXAMPLE) else OWN_HELP)
         raise UnknownWords(f"I do not know the word{'s' if len(unknown) > 1 else ''} {_listed(unknown)}. {help}")
     for typed, word in nearest.items():
@@ -146,6 +159,8 @@ def nearest_word(word: str, known: Collection[str]) -> str | None:
     """
     if word in REAL_WORDS:
         return None
+    if several := next((plural_of(kind) for kind in KINDS if word in (kind + "s", kind + "es")), None):  # "fishes"
+        return several if several in known else None
     if len(word) < SHORTEST_CORRECTED:
         return next((w for w in _swaps(word) if w in SHORT_WORDS and w in known), None)
     near = {other for other in known if len(other) > 2 and other[0] in word[:3] and _letters_differ(word, other, 2)}

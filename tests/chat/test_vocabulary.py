@@ -58,6 +58,17 @@ def test_what_was_read_is_told(tokenizer):
     assert read(tokenizer, "what is this?") == Reading("what is this?") and Reading("boat").note == ""
 
 
+@pytest.mark.parametrize("typed", ["can they fly?", "is it alive?", "Is it cold there?", "whose quorx is this"])
+def test_a_question_is_refused_where_its_only_word_that_says_something_is_unknown(tokenizer, typed):
+    with pytest.raises(UnknownWords, match="I do not know the word"):
+        read(tokenizer, typed)
+
+
+def test_a_plural_by_rule_is_read_as_the_irregular_one(tokenizer):
+    assert read(tokenizer, "how many fishes?").text == "how many fish?"
+    assert nearest_word("fishes", KNOWN) is None, "another vocabulary"
+
+
 def test_a_word_inside_another_is_left_alone(tokenizer):
     assert read(tokenizer, "is the baot among the baots there?").text == "is the boat among the boats there?"
 

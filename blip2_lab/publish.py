@@ -187,7 +187,7 @@ def model_card(run: Run, repo: str, *, license: str | None = None, evaluation: d
 def started_from(recipe: dict[str, Any]) -> str:
     """The name of the model that the run started from, as its recipe has it."""
     model = recipe["model"]
-    return next(model[name] for name in ("start", "stage1", "bert", "image_encoder") if name in model)
+    return next(model[name] for name in ("start", "stage1", "bert", "image_encoder") if model.get(name))
 
 
 def _hub_name(name: str) -> str | None:

@@ -311,7 +311,7 @@ class T5Task(TextTask):
         sums: WordSums | None,
         seed: int,
         noise_scale: float,
-        longest: float,
+        longest: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the cross-entropies of one part's target tokens, and the sum of the weights."""
         if sums is None:

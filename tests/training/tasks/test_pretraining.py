@@ -434,7 +434,7 @@ def test_t5_batches_in_parts_have_the_loss_of_the_whole_and_less_padding(t5_toke
     parts, again = task.batch(1), task.batch(1)
     tensors = ("input_ids", "attention_mask", "labels")
     assert all(torch.equal(a[name], b[name]) for a, b in zip(parts, again, strict=True) for name in tensors)
-    whole = task.part([task.example(number, 1) for number in task.numbers(1)], 0, noise_scale=1.0)
+    whole = task.part([task.example(number, 1) for number in task.numbers(1)], seed=0) | {"noise_scale": 1.0}
     with torch.no_grad():
         total, loss = task.compute_losses(parts)["total"].item(), task.compute_losses([whole])["total"].item()
     assert total == pytest.approx(loss, rel=1e-4), "a target token must weigh the same in every part"

@@ -36,6 +36,8 @@ from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_wo
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
 from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.picturebook.asking import plural_of
+from blip2_lab.picturebook.scene import KINDS
 
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
 INSTRUCTIONS = {
@@ -64,8 +66,11 @@ QUESTION_WORDS = frozenset(
     "what which where when who whose why how is are was were do does did can could has have".split()
 )
 PRONOUNS = frozenset("it its they them their that this".split())  # (named)
-#: (named) "is it day?", "what place is this?" name no thing
-NAMELESS = frozenset("day night time place many dark sunny morning noon afternoon evening midnight".split())
+#: (named) "is it day?", "what place is this?", "is this on a beach?" name no thing
+NAMELESS = frozenset(
+    """day night time place many dark sunny morning noon afternoon evening midnight beach sea seaside street road city
+    snow winter meadow field mountain mountains""".split()
+)
 #: What a *miniature* is given of the conversation: "named", only the turn that says what "it" is, or "all", what real
 #: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python -m
 #: benchmarks.history` measures both and says which to write here. With "all", what is marked (named) can go.
@@ -287,8 +292,12 @@ def refers_back(question: str) -> bool:
 
 def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
     """(named) The turn that tells what "it" in the question is: the last that named a thing. Empty without an "it"."""
-    naming = [t for t in turns if not refers_back(t.question) and not NAMELESS & _words(t.question)]
+    naming = [t for t in turns if not refers_back(t.question) and not _names_nothing(_words(t.question))]
     return naming[-1:] if refers_back(question) else []
+
+
+def _names_nothing(words: set[str]) -> bool:
+    return bool(words & NAMELESS) and not words & {*KINDS, *map(plural_of, KINDS)}
 
 
 def _words(text: str) -> set[str]:

@@ -63,8 +63,10 @@ def test_it_means_the_thing_named_last(talk, monkeypatch):
     talk.turns += [Turn("is it night?", "no"), Turn("was the picture made at night?", "no")]  # name no thing
     expected = "Question: what is the red thing? Short answer: a boat. Question: what is it used for? Short answer:"
     assert talk.prompt("what is it used for?") == expected
-    for alone in ("what color is the cat?", "is it day or night?", "is it dark?", "what place is this?"):
+    for alone in ("what color is the cat?", "is it dark?", "what place is this?", "is this on a beach?"):
         assert talk.prompt(alone) == f"Question: {alone} Short answer:"
+    talk.turns += [Turn("is there a boat on the beach?", "yes")]  # names a place, and a thing
+    assert talk.prompt("is it red?").startswith("Question: is there a boat on the beach? Short answer: yes.")
 
 
 @pytest.mark.parametrize("kind", ["real", "micro"])

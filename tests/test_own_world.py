@@ -50,7 +50,8 @@ def train(capsys, pictures, tmp_path, monkeypatch):
     tiny += ("own-vit/data.cached_views=0", "optim.steps=4", "optim.warmup_steps=1")
 
     def start(*settings: str):
-        sets = [word for setting in (*tiny, *settings) for word in ("--set", setting)]
+        chosen = {setting.partition("=")[0]: setting for setting in (*tiny, *settings)}
+        sets = [word for setting in chosen.values() for word in ("--set", setting)]
         return run(
             capsys, "train", "own", "--on", str(pictures), "--runs", str(tmp_path / "runs"), "--jobs", "1", *sets
         )

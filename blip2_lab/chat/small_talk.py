@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from blip2_lab.chat.vocabulary import SHORT_FORMS
 from blip2_lab.picturebook.scene import COLORS, KINDS, SIZES
 
 GREETINGS = frozenset(
@@ -29,7 +30,6 @@ DOUBTED = frozenset(
 )
 MACHINES = "robot|bot|machine|computer|program|model|ai|human|person|real person"
 ASKED_WHO = re.compile(rf"(who|what) are you|are you (a |an )?({MACHINES})|what is your name|who made you")
-SHORT_FORMS = {"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"}  #: as typed
 ARTICLES = frozenset("a an the".split())
 
 

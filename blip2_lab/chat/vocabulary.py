@@ -47,6 +47,7 @@ def _keys_beside(letter: str) -> str:
 
 
 BESIDE = {letter: _keys_beside(letter) for letter in LETTERS}  #: letter -> the keys around it
+SHORT_FORMS = {"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"}  #: as typed
 #: What is corrected of three letters, where many words of other languages are near ("ist", "est").
 SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
 
@@ -159,6 +160,8 @@ def nearest_word(word: str, known: Collection[str]) -> str | None:
     """
     if word in REAL_WORDS:
         return None
+    if SHORT_FORMS.get(word) in known:
+        return SHORT_FORMS[word]
     if several := next((plural_of(kind) for kind in KINDS if word in (kind + "s", kind + "es")), None):  # "fishes"
         return several if several in known else None
     if len(word) < SHORTEST_CORRECTED:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from blip2_lab.checkpoints.names import check_name, model_path
 
-CONNECT_TIME = 1.0  #: seconds to connect to the hub; whoever sets HF_HUB_ETAG_TIMEOUT gives it that long instead
+CONNECT_TIME = 1.0  #: seconds to connect to the hub; HF_HUB_ETAG_TIMEOUT, where it is set, counts instead
 SAFETENSORS = "*.safetensors"
 WANTED = ("*.json", "*.txt", "*.model", SAFETENSORS)  #: files of a repository that are downloaded
 #: The same where there are no safetensors, such as facebook/opt-2.7b.

@@ -430,17 +430,25 @@ def _check_stage1_words(
 
 
 def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:
-    parts: Stage2Parts = recipe.model
-    if parts.start is not None:
-        model = _model_to_train_on(parts.start, runs_dir)
-        if not isinstance(model.bridge, QFormerBridge):
-            raise ValueError(f"the bridge of {parts.start} is no Q-Former, so stage 2 cannot go on from it")
-        model.language_model = _language_model_to_train_through(parts, runs_dir)
-        if model.bridge.language_width != model.language_model.width:
-            raise ValueError(f"{parts.start} prompts a language model of another width than {parts.language_model}")
-        model.bridge.float().requires_grad_(True)
-        add_lora(model, recipe.lora)
-        return _stage2_task(recipe, model, runs_dir, batches)
+    build = _new_stage2 if recipe.model.start is None else _stage2_to_train_on
+    model = build(recipe.model, runs_dir)
+    add_lora(model, recipe.lora)
+    return _stage2_task(recipe, model, runs_dir, batches)
+
+
+def _stage2_to_train_on(parts: Stage2Parts, runs_dir: Path) -> Stage2Model:
+    """The model of `start` with this language model in place of its own. Raises ValueError if it does not fit."""
+    model = _model_to_train_on(parts.start, runs_dir)
+    if not isinstance(model.bridge, QFormerBridge):
+        raise ValueError(f"the bridge of {parts.start} is no Q-Former, so stage 2 cannot go on from it")
+    model.language_model = _language_model_to_train_through(parts, runs_dir)
+    if model.bridge.language_width != model.language_model.width:
+        raise ValueError(f"{parts.start} prompts a language model of another width than {parts.language_model}")
+    model.bridge.float().requires_grad_(True)
+    return model
+
+
+def _new_stage2(parts: Stage2Parts, runs_dir: Path) -> Stage2Model:
     if parts.pretrained:
         stage1 = load_stage1(parts.stage1, runs_dir)
         image_encoder = stage1.image_encoder
@@ -453,8 +461,7 @@ def build_stage2(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | Non
     model = Stage2Model.from_stage1(stage1, image_encoder, language_model)
     if parts.pretrained:
         model.attach_stage1(stage1)  # saved with the model, for matching and retrieval
-    add_lora(model, recipe.lora)
-    return _stage2_task(recipe, model, runs_dir, batches)
+    return model
 
 
 def build_bridge(recipe: Recipe, runs_dir: Path, batches: ImageTextBatches | None) -> Stage2Task | CaptionTask:

@@ -64,6 +64,10 @@ def test_a_question_is_refused_where_its_only_word_that_says_something_is_unknow
         read(tokenizer, typed)
 
 
+def test_a_short_form_is_read_as_its_word(tokenizer):
+    assert read(tokenizer, "how many boats r there, can u see").text == "how many boats are there, can you see"
+
+
 def test_a_plural_by_rule_is_read_as_the_irregular_one(tokenizer):
     assert read(tokenizer, "how many fishes?").text == "how many fish?"
     assert nearest_word("fishes", KNOWN) is None, "another vocabulary"

@@ -9,7 +9,8 @@ import pytest
 from blip2_lab.picturebook import asking
 from blip2_lab.picturebook.asking import ABSENT, CHOICES, INTENTIONS, UNKNOWN, ask, ask_anything, follow_up, plural_of
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
-from blip2_lab.picturebook.wordings import SCENERY, SYNONYMS, WORDINGS, as_typed, expand, wording, words_of_wordings
+from blip2_lab.picturebook.templates import WORDINGS
+from blip2_lab.picturebook.wordings import SCENERY, SYNONYMS, as_typed, expand, wording, words_of_wordings
 from blip2_lab.picturebook.words import NUMBERS, plural
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from blip2_lab.evaluation.natural.phrases import PICTURE_NOUNS
-from blip2_lab.picturebook.wordings import FILLERS, WORDINGS
+from blip2_lab.picturebook.templates import FILLERS, WORDINGS
 
 CHOICE = re.compile(r"\[([^\[\]]*)\]")  #: "[what|which] color"
 BLANK = re.compile(r"\{\w+\}")

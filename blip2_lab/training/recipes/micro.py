@@ -158,28 +158,27 @@ def _shipped(recipe: Recipe) -> Recipe:
     return replace(_renamed(recipe, "shipped"), cost=SEE_PLAN, optim=steps, data=data)
 
 
-#: The T5 learns that several vectors may tell the same thing, as they do in the visual prompts of shipped-stage2; then
-#: the Q-Former learns to prompt this T5, and search is trained for longer.
+#: The T5 learns that several vectors may tell the same thing, as they do in the visual prompts of shipped-stage2, and
+#: more wordings; then the Q-Former learns to prompt this T5, and search is trained for longer.
+REPEATS = Recipe(
+    "shipped-flan-t5-continued",
+    "the FlanT5, trained on with word sums that are repeated as visual prompts are",
+    SEE_PLAN,
+    "t5",
+    OptimConfig(lr=5e-4, min_lr=3e-5, warmup_steps=50, steps=4000, batch_size=64, weight_decay=0.01),
+    MicroPart("S", start="shipped-flan-t5"),
+    SyntheticTextData(seed=2, questions_from=0, hard_from=0, choices_from=0, repeats_from=0),
+    eval_every=500,
+)
 CONTINUED = (
-    Recipe(
-        "shipped-flan-t5-continued",
-        "the FlanT5, trained on with word sums that are repeated as visual prompts are",
-        SEE_PLAN,
-        "t5",
-        OptimConfig(lr=5e-4, min_lr=3e-5, warmup_steps=50, steps=4000, batch_size=64, weight_decay=0.01),
-        MicroPart("S", start="shipped-flan-t5"),
-        SyntheticTextData(seed=2, questions_from=0, hard_from=0, choices_from=0, repeats_from=0),
-        eval_every=500,
-    ),
-    Recipe(
-        "shipped-flan-t5-wordings",
-        "the same, trained on after the wordings of the questions had become twice as many",
-        SEE_PLAN,
-        "t5",
-        OptimConfig(lr=3e-4, min_lr=2e-5, warmup_steps=50, steps=1000, batch_size=64, weight_decay=0.01),
-        MicroPart("S", start="shipped-flan-t5-continued"),
-        SyntheticTextData(seed=3, questions_from=0, hard_from=0, choices_from=0, repeats_from=0),
-        eval_every=500,
+    REPEATS,
+    replace(
+        REPEATS,
+        name="shipped-flan-t5-wordings",
+        summary="the same, trained on after the wordings of the questions had become twice as many",
+        optim=replace(REPEATS.optim, lr=3e-4, min_lr=2e-5, steps=1000),
+        model=replace(REPEATS.model, start=REPEATS.name),
+        data=replace(REPEATS.data, seed=3),
     ),
     Recipe(
         "shipped-stage2-continued",

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -60,16 +61,6 @@ MASKED_SHARE = 0.15  # of the words, as in BERT
 #: Adam moves every weight by about one learning rate a step. T5 has no 1/sqrt(64) in its attention; instead the weights
 #: of its queries are 8 times smaller, so they must learn 8 times slower.
 T5_LR_SCALES = {"relative_attention_bias": 30.0, ".q.": 1 / 8}
-#: See T5Task.
-T5_SCHEDULE = (
-    "lessons_until",
-    "review_from",
-    "sentences_from",
-    "questions_from",
-    "hard_from",
-    "choices_from",
-    "repeats_from",
-)
 PARTS, LONG_ANSWER = 4, 6  # see T5Task.batch
 
 
@@ -87,7 +78,7 @@ def build_task(recipe: Recipe, runs_dir: Path) -> Task:
     tokenizer = build_tokenizer(recipe.task)
     model = new_text_model(recipe.task, len(tokenizer), size)
     if recipe.task == "t5":
-        return T5Task(model, tokenizer, batch_size, seed, *(getattr(recipe.data, name) for name in T5_SCHEDULE))
+        return T5Task(model, tokenizer, batch_size, **asdict(recipe.data))
     return (OptTask if recipe.task == "opt" else BertTask)(model, tokenizer, batch_size, seed)
 
 

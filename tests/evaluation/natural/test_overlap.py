@@ -8,7 +8,8 @@ from blip2_lab.evaluation.natural import natural_questions, natural_scores
 from blip2_lab.evaluation.natural.ask import Answer
 from blip2_lab.evaluation.natural.overlap import corpus_wordings, in_corpus, plain
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.picturebook.wordings import WORDINGS, expand
+from blip2_lab.picturebook.templates import WORDINGS
+from blip2_lab.picturebook.wordings import expand
 
 
 @pytest.mark.parametrize("wording", ["what {colour} is {the}", "What's {the}".lower(), "how many {several} do you see"])

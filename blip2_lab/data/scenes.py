@@ -41,6 +41,7 @@ CAPTION_KINDS: dict[str, Callable[[Scene, Random], str]] = {
 ALTERNATING = {
     "caption": ("full", "partial"),
     "full and search": ("full", "search"),
+    "full and more search": ("full", "search", "search"),
     "ordered and count": ("ordered", "count", "ordered"),
 }
 

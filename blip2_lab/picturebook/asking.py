@@ -60,6 +60,13 @@ COMPARATIVES = {
     "to the right of": ("more to the right", "more right"),
     "above": ("higher", "higher up"),
     "below": ("lower", "lower down"),
+    "larger than": ("bigger", "larger", "taller"),
+    "smaller than": ("smaller",),
+}
+SIZE_RELATIONS = {
+    "larger than": ("bigger than", "larger than", "taller than"),
+    "smaller than": ("smaller than",),
+    "as large as": ("as big as", "as large as", "the same size as", "of the same size as"),
 }
 OTHER_PLACES = {
     "meadow": ("meadow", "field", "green meadow"),
@@ -241,16 +248,32 @@ def _what_by_position(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "what by position", where=where), thing.kind
 
 
-SUPERLATIVES = {"large": ("largest", "biggest"), "small": ("smallest", "tiniest")}
+SUPERLATIVES = {
+    "large": ("largest", "biggest"),
+    "small": ("smallest", "tiniest"),
+    "to the left of": ("leftmost",),
+    "to the right of": ("rightmost",),
+    "above": ("topmost", "uppermost", "highest"),
+    "below": ("lowest",),
+}
 
 
-def _largest(scene: Scene, rng: Random) -> Asked:
-    for size in shuffled(rng, SIZES):
-        alone = [t for t in scene.things if t.size == size]
+def _most(scene: Scene, name: str) -> list[Thing]:
+    """The things of a size, or those that stand in this relation to every other thing."""
+    if name in SIZES:
+        return [t for t in scene.things if t.size == name]
+    return [t for t in scene.things if all(holds(name, t, other) for other in scene.things if other != t)]
+
+
+def _superlative(scene: Scene, rng: Random) -> Asked:
+    names = SIZES if rng.random() < 0.6 else RELATIONS
+    for name in shuffled(rng, names):
+        alone = _most(scene, name)
         if len(alone) == 1 and len(scene.things) > 1:
-            most = pick(rng, SUPERLATIVES[size])
-            noun = pick(rng, ("thing", "object", "item"))
-            return wording(rng, "what", ref=f"the {most} {noun}"), alone[0].kind
+            ref = f"the {pick(rng, SUPERLATIVES[name])} {pick(rng, ('thing', 'object', 'item', 'one'))}"
+            if rng.random() < 0.7:
+                return wording(rng, "what", ref=ref), alone[0].kind
+            return wording(rng, "color", ref=ref), alone[0].color
     return None
 
 
@@ -381,18 +404,27 @@ def _relation(scene: Scene, rng: Random) -> Asked:
     return None
 
 
+def holds_or_compares(relation: str, thing: Thing, other: Thing) -> bool:
+    """Is the thing in this relation to the other, one of `RELATIONS` or of `SIZE_RELATIONS`?"""
+    if relation in RELATIONS:
+        return holds(relation, thing, other)
+    sizes = {"larger than": ("large", "small"), "smaller than": ("small", "large")}
+    return (thing.size, other.size) == sizes[relation] if relation in sizes else thing.size == other.size
+
+
 def _relation_check(scene: Scene, rng: Random) -> Asked:
     forms = FORMS[:10]
     things = [t for t in scene.things if any(_fits_one(scene, t, form) for form in forms)]
     if len(things) < 2:
         return None
     one, two = shuffled(rng, things)[:2]
-    true = [relation for relation in RELATIONS if holds(relation, one, two)]
-    relation = pick(rng, true) if rng.random() < 0.5 else pick(rng, [r for r in RELATIONS if r not in true])
+    forms_of = OTHER_RELATIONS if rng.random() < 0.65 else SIZE_RELATIONS
+    true = [relation for relation in forms_of if holds_or_compares(relation, one, two)]
+    relation = pick(rng, true) if rng.random() < 0.5 else pick(rng, [r for r in forms_of if r not in true])
     one_form, two_form = (pick(rng, [f for f in forms if _fits_one(scene, t, f)]) for t in (one, two))
     first, ref = (f"the {_words_for(scene, rng, t, f)}" for t, f in ((one, one_form), (two, two_form)))
-    said = wording(rng, "relation check", first=first, relation=pick(rng, OTHER_RELATIONS[relation]), ref=ref)
-    return said, yes_no(holds(relation, one, two))
+    said = wording(rng, "relation check", first=first, relation=pick(rng, forms_of[relation]), ref=ref)
+    return said, yes_no(relation in true)
 
 
 def _place(scene: Scene, rng: Random) -> Asked:
@@ -498,25 +530,37 @@ def _category_choice(scene: Scene, rng: Random) -> Asked:
 
 
 def _comparison(scene: Scene, rng: Random) -> Asked:
-    """Which of two things of different kinds is more to a side."""
+    """Which of two things is more to a side, or larger; of one kind they are told apart by color."""
+    names = RELATIONS if rng.random() < 0.5 else ("larger than", "smaller than")
+    things = [t for t in scene.things if any(_fits_one(scene, t, form) for form in FORMS[:10])]
     pairs = [
-        (relation, more, less)
-        for relation in RELATIONS
-        for more in scene.things
-        for less in scene.things
-        if more.kind != less.kind and holds(relation, more, less)
+        (name, more, less)
+        for name in names
+        for more in things
+        for less in things
+        if (more.kind, more.color) != (less.kind, less.color)
+        and (holds_or_compares(name, more, less) or (name not in RELATIONS and more.size == less.size))
     ]
     if not pairs:
         return None
-    relation, more, less = pick(rng, pairs)
+    name, more, less = pick(rng, pairs)
+    answer = more.kind if more.kind != less.kind else f"{more.color} {more.kind}"
+    if not holds_or_compares(name, more, less):
+        answer = f"both are {more.size}"
     said = []
     for thing in shuffled(rng, (more, less)):
-        forms = [form for form in FORMS[:10] if _fits_one(scene, thing, form)]
-        if not forms:
-            return None
-        said.append("the " + _words_for(scene, rng, thing, pick(rng, forms)))
-    slots = dict(more=pick(rng, COMPARATIVES[relation]), first=said[0], second=said[1])
-    return wording(rng, "comparison", **slots), more.kind
+        form = pick(rng, [form for form in FORMS[:10] if _fits_one(scene, thing, form)])
+        said.append("the " + _words_for(scene, rng, thing, form))
+    return wording(rng, "comparison", more=pick(rng, COMPARATIVES[name]), first=said[0], second=said[1]), answer
+
+
+NOT_SHOWN = "the picture does not show it"
+
+
+def _not_shown(scene: Scene, rng: Random) -> Asked:
+    """A question that no picture answers: names of people, reasons, what was and what will be."""
+    found = refer(scene, rng)
+    return found and (wording(rng, "not shown", ref=found[0], unknown=UNKNOWN), NOT_SHOWN)
 
 
 def _wrong_color(scene: Scene, rng: Random) -> Asked:
@@ -538,7 +582,7 @@ INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "what": (_attribute("kind", "what"), 4),
     "what by attribute": (_what_by_attribute, 3),
     "what by position": (_what_by_position, 3),
-    "largest": (_largest, 1),
+    "superlative": (_superlative, 2),
     "size": (_attribute("size", "size"), 4),
     "size check": (_size_check, 2),
     "position": (_attribute("position", "position"), 6),
@@ -576,11 +620,12 @@ HARD = (
     *(name for name in INTENTIONS if name.endswith(" check")),
 )
 
-#: Kinds of questions that `T5Task` asks late: they need two things, or two words, to be compared.
+#: Kinds of questions that `T5Task` asks late: two things or two words are compared, or the answer is not in the scene.
 CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
     "category choice": _category_choice,
     "comparison": _comparison,
     "wrong color": _wrong_color,
+    "not shown": _not_shown,
 }
 
 

@@ -180,6 +180,9 @@ def prompt(question: str, rng: Random) -> str:
     return (QUESTION_PROMPTS[0] if form < 0.85 else QUESTION_PROMPTS[1]).format(question)
 
 
+EARLIER_TURNS = 0.1  #: the share of a visitor's questions before which another one was asked and answered
+
+
 def visitors_question(
     seed: int, index: int, often: Sequence[str] = tuple(INTENTIONS), repeats: bool = False
 ) -> tuple[str, str]:
@@ -188,8 +191,11 @@ def visitors_question(
     rng = Random(f"visitors question {seed} {index}")
     scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
     among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, often),)
-    asked = ask_anything(scene, rng, among)
-    return f"{word_sums(scene, rng, repeats)} {prompt(asked.text, rng)}", asked.answer
+    asked, told = ask_anything(scene, rng, among), word_sums(scene, rng, repeats)
+    if rng.random() < EARLIER_TURNS:
+        before = ask_anything(scene, rng)
+        told = f"{told} {QUESTION_PROMPTS[0].format(before.text)} {before.answer}."
+    return f"{told} {prompt(asked.text, rng)}", asked.answer
 
 
 def any_question(scene: Scene, rng: Random) -> Question:

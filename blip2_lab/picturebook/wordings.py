@@ -147,11 +147,12 @@ def as_typed(rng: Random, text: str) -> str:
         text = f"{expand(rng, pick(rng, BEFORE))} {text}"
     elif rng.random() < 0.2:
         text = f"{text} {expand(rng, pick(rng, AFTER))}"
-    if rng.random() < 0.12:
+    if rng.random() < 0.15:
         words = text.split()
-        draw = rng.random()
-        word = UNKNOWN if draw < 0.25 else pick(rng, ANYWHERE if draw < 0.9 else KNOWN)
-        words.insert(int(rng.random() * (len(words) + 1)), word)
+        for _ in range(1 if rng.random() < 0.7 else 2):
+            draw = rng.random()
+            word = UNKNOWN if draw < 0.4 else pick(rng, ANYWHERE if draw < 0.9 else KNOWN)
+            words.insert(int(rng.random() * (len(words) + 1)), word)
         text = " ".join(words)
     if rng.random() < 0.08:
         words = text.split()

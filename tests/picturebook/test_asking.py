@@ -85,15 +85,55 @@ def test_choices_by_hand():
     assert all(
         answer == "animal" for text, answer in categories.items() if re.search("gray (thing|object|one|item)", text)
     )
-    compared = answers_to("comparison", 2000)  # the cat is below every boat, right of one and left of another
-    assert {answer for text, answer in compared.items() if "higher" in text} == {"boat"}
-    assert {answer for text, answer in compared.items() if "lower" in text} == {"cat"}
-    assert {answer for text, answer in compared.items() if "more" in text and "large red" in text} == {"boat", "cat"}
-    to_the_right = {text: answer for text, answer in compared.items() if re.search(r"more (to the )?right", text)}
-    assert {answer for text, answer in to_the_right.items() if "large red" in text} == {"cat"}
     absent = set(answers_to("wrong color", 2000).values())
     assert {"there is no gray boat", "there is no blue cat"} <= absent
     assert not absent & {"there is no red boat", "there is no blue boat", "there is no gray cat"}
+
+
+CAT, BLUE = r"gray|silver|\b(cat|kitten|kitty|pussycat)\b", "blue"
+LARGE_RED, SMALL_RED = r"\b(large|big|huge|giant|enormous) red", r"\b(small|little|tiny|mini) red"
+
+
+def answers_about(answers, *patterns):
+    """The answers to those questions that every pattern is found in."""
+    return {answer for text, answer in answers.items() if all(re.search(pattern, text) for pattern in patterns)}
+
+
+@pytest.fixture
+def as_written(monkeypatch):
+    """Questions without what people type around them: a stray "higher" would make another question."""
+    monkeypatch.setattr(asking, "as_typed", lambda rng, text: text)
+
+
+def test_two_things_are_compared_by_hand(as_written):
+    compared = answers_to("comparison", 3000)  # the cat is below every boat, right of one and left of another
+    assert answers_about(compared, "higher", CAT) == {"boat"}
+    assert answers_about(compared, r"\blower", CAT) == {"cat"}
+    assert answers_about(compared, "more (to the )?right", CAT, LARGE_RED) == {"cat"}
+    assert answers_about(compared, "more (to the )?left", CAT, SMALL_RED) == {"cat"}
+    assert answers_about(compared, "bigger|larger|taller", CAT, LARGE_RED) == {"both are large"}
+    assert answers_about(compared, "bigger|larger|taller", CAT, BLUE) == {"cat"}
+    assert answers_about(compared, "smaller", CAT, BLUE) == {"boat"}
+    assert answers_about(compared, "smaller", LARGE_RED, BLUE) == {"blue boat"}, "of one kind: the color tells which"
+    assert answers_about(compared, "smaller", SMALL_RED, BLUE) == {"both are small"}
+
+
+def test_superlatives_by_hand(as_written):
+    most = answers_to("superlative", 1500)
+    assert answers_about(most, "lowest") == {"cat", "gray"}
+    assert answers_about(most, "leftmost") == {"boat", "red"}
+    assert not answers_about(most, "topmost|uppermost|highest|largest|tiniest"), "there are two of each"
+
+
+def test_sizes_are_checked_by_hand(as_written):
+    checked = answers_to("relation check", 3000)
+    assert answers_about(checked, f"({CAT}).*(bigger|larger|taller) than.*{BLUE}") == {"yes"}
+    assert answers_about(checked, f"({CAT}).*(smaller than|same size as|as (big|large) as).*{BLUE}") == {"no"}
+    assert answers_about(checked, f"({CAT}).*(same size as|as (big|large) as).*({LARGE_RED})") == {"yes"}
+
+
+def test_what_no_picture_answers_is_said_to_be_not_shown():
+    assert set(answers_to("not shown").values()) == {"the picture does not show it"}
 
 
 def test_place_and_time_by_hand():
@@ -169,7 +209,7 @@ def test_it_is_the_thing_of_the_first_question():
 
 def test_anything_is_asked_as_often_as_the_table_says():
     counts = Counter(ask_anything(sample_scene(14, i), Random(i)).type for i in range(4000))
-    assert counts["count"] > counts["color"] > counts["largest"] > 0
+    assert counts["count"] > counts["color"] > counts["superlative"] > 0
 
 
 @pytest.mark.parametrize(
@@ -200,7 +240,7 @@ def test_what_is_typed_keeps_the_question():
 def test_wordings_have_no_bracket_left_open_and_no_unknown_slot():
     slots = dict.fromkeys(
         "ref a plural singular color other attribute where relation first place a_place another_place other_place "
-        "category number large small size first second firsts seconds more".split(),
+        "category number large small size first second firsts seconds more unknown".split(),
         "x",
     )
     for intention, templates in WORDINGS.items():

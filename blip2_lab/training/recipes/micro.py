@@ -180,6 +180,15 @@ CONTINUED = (
         model=replace(REPEATS.model, start=REPEATS.name),
         data=replace(REPEATS.data, seed=3),
     ),
+    replace(
+        REPEATS,
+        name="shipped-flan-t5-choices",
+        summary="the same, trained on with sizes compared, with earlier turns and with what no picture answers",
+        optim=replace(REPEATS.optim, lr=4e-4, min_lr=2e-5, steps=2600),
+        model=replace(REPEATS.model, start="shipped-flan-t5-wordings"),
+        data=replace(REPEATS.data, seed=4),
+        eval_every=650,
+    ),
     Recipe(
         "shipped-stage2-continued",
         "shipped-stage2, trained on with the FlanT5 that was trained on",
@@ -198,6 +207,16 @@ CONTINUED = (
         OptimConfig(lr=3e-4, warmup_steps=50, steps=2000, batch_size=64),
         FineTuneParts("shipped-retrieval", max_text_tokens=64, train_image_encoder=False),
         SceneData(caption="full and search", hard_batches_from=0),
+        eval_every=250,
+    ),
+    Recipe(
+        "shipped-retrieval-phrases",
+        "the same, trained on with two phrases for each full caption",
+        SEE_PLAN,
+        "retrieval",
+        OptimConfig(lr=4e-4, warmup_steps=50, steps=2400, batch_size=64),
+        FineTuneParts("shipped-retrieval-continued", max_text_tokens=64, train_image_encoder=False),
+        SceneData(seed=1, caption="full and more search", hard_batches_from=0),
         eval_every=250,
     ),
 )

@@ -246,7 +246,7 @@ class T5Task(TextTask):
     def often(self, index: int) -> tuple[str, ...]:
         """The intentions that half of the visitors' questions of batch `index` have, with equal shares."""
         if self.choices_from is not None and index >= self.choices_from:
-            return (*asking.HARD, *asking.CHOICES, "relation check")  # that is learned last of all
+            return (*asking.HARD, *asking.CHOICES, "superlative", "relation check", "comparison")  # learned last
         if self.hard_from is not None and index >= self.hard_from:
             return asking.HARD
         return tuple(asking.INTENTIONS)

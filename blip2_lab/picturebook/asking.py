@@ -50,10 +50,10 @@ MASS = frozenset(  # said without an article
 )
 THE = frozenset("sea shore coast sun moon sky".split())  # said with "the"
 OTHER_RELATIONS = {
-    "to the left of": ("to the left of", "left of", "on the left of", "on the left side of"),
-    "to the right of": ("to the right of", "right of", "on the right of", "on the right side of"),
-    "above": ("above", "over", "higher than", "on top of"),
-    "below": ("below", "under", "beneath", "lower than", "underneath"),
+    "to the left of": ("to the left of", "left of", "on the left of", "on the left side of", "more left than"),
+    "to the right of": ("to the right of", "right of", "on the right of", "on the right side of", "more right than"),
+    "above": ("above", "over", "higher than", "on top of", "higher up than"),
+    "below": ("below", "under", "beneath", "lower than", "underneath", "lower down than"),
 }
 COMPARATIVES = {
     "to the left of": ("more to the left", "more left"),
@@ -353,10 +353,10 @@ def _count_check(scene: Scene, rng: Random) -> Asked:
 
 def _existence(scene: Scene, rng: Random) -> Asked:
     thing, yes, by = pick(rng, scene.things), rng.random() < 0.5, rng.random()
-    if by < 0.35:  # the kind alone
+    if by < 0.32:  # the kind alone
         kind = thing.kind if yes else another(rng, KINDS, thing.kind)
         noun, true = other_word(rng, kind), any(t.kind == kind for t in scene.things)
-    elif by < 0.6:  # with its color
+    elif by < 0.55:  # with its color
         kind, color = thing.kind, thing.color
         if not yes:  # a near miss: the color of another thing, another color, another kind
             near = [(kind, t.color) for t in scene.things] + [(t.kind, color) for t in scene.things]
@@ -364,14 +364,14 @@ def _existence(scene: Scene, rng: Random) -> Asked:
             kind, color = pick(rng, near if rng.random() < 0.5 else far)
         noun = noun_phrase(rng, kind, color=color)
         true = any((t.kind, t.color) == (kind, color) for t in scene.things)
-    elif by < 0.7:  # with its size
+    elif by < 0.63:  # with its size
         size = thing.size if yes else another(rng, SIZES, thing.size)
         noun = noun_phrase(rng, thing.kind, size=size)
         true = any((t.kind, t.size) == (thing.kind, size) for t in scene.things)
-    elif by < 0.8:
+    elif by < 0.81:
         category = thing.category if yes else pick(rng, tuple(CATEGORIES))
         noun, true = other_word(rng, category), any(t.category == category for t in scene.things)
-    elif by < 0.9:
+    elif by < 0.91:
         noun, true = (pick(rng, ABSENT) if rng.random() < 0.9 else UNKNOWN), False
     else:
         if yes:

@@ -114,6 +114,14 @@ MAX_WORD_SUMS = 16  #: at most, as many as a micro Q-Former has queries
 REPEATING = 0.7  #: the share of lists with repeats, where these are asked for
 
 
+def _in_part(told: str, rng: Random) -> str:
+    """The word sum of a thing told again: whole, or without some of its size, color and kind, never its position."""
+    looks, where = told.split("+")[:3], told.split("+")[3:]
+    if not where or rng.random() < 0.7:
+        return told
+    return "+".join([*sorted(rng.sample(looks, pick(rng, (1, 2))), key=looks.index), *where])
+
+
 def word_sums(scene: Scene, rng: Random, repeats: bool = False) -> str:
     """The same as `full_caption` without grammar: the words of a thing joined by "+", in any order.
 
@@ -128,7 +136,7 @@ def word_sums(scene: Scene, rng: Random, repeats: bool = False) -> str:
     full = 0.15
     if repeats and rng.random() < REPEATING:
         once = [*told, f"{scene.place}+", f"{scene.time}+"]
-        told += [pick(rng, once) for _ in range(1 + int(rng.random() * 7))]
+        told += [_in_part(pick(rng, once), rng) for _ in range(1 + int(rng.random() * 7))]
         full = 0.6
     room = MAX_WORD_SUMS - len(told)
     empty = room if rng.random() < full else int(rng.random() * min(room, 5))

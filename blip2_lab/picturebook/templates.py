@@ -754,6 +754,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "which things can be found {here}",
         "everything in the {picture}",
         "what is all in the {picture}",
+        "[name|list|tell me|give me|mention] [the|all|all the|every] {things} [with|and] [their|its] color[s|]",
+        "{tell} [what you see|what is there|each {thing}] [and|with] [its color|the color|what color it has]",
+        "[what|which] {things} of [what|which] color[s|] [do you see|are there|can you see|are shown]",
+        "what {things} do you see, colors included",
+        "say for each {thing} what it is and its color",
     ),
     "colors": (
         "[what|which] colors [are there|do you see|can you see|are in the {picture}|do the {things} have|are shown]",

@@ -167,10 +167,10 @@ def test_a_question_about_what_is_not_there_is_answered_by_saying_so():
 def test_an_unknown_word_is_a_thing_that_is_not_there_or_changes_nothing():
     answers = Counter(q.answer for _, q in asked("color", range(6000)) if UNKNOWN in q.text)
     assert answers.total() > 30 and set(answers) <= set(COLORS)
-    named = re.compile(rf"(the|an?|any|some) ({UNKNOWN}|{plural_of(UNKNOWN)})\b")
+    named = re.compile(rf"(the|an?|any|some) ({UNKNOWN}|{plural_of(UNKNOWN)})\b(?! \w)")  # not before a noun
     there = [q for _, q in asked("existence", range(6000)) if named.search(q.text)]
-    # in the others it stands before a noun
-    assert len(there) > 30 and sum(q.answer == "no" for q in there) > 0.7 * len(there)
+    # a stray one may stand at the end of "is there a boat in the wug"
+    assert len(there) > 15 and sum(q.answer == "no" for q in there) > 0.8 * len(there)
 
 
 def test_a_referring_phrase_fits_one_thing():

@@ -65,6 +65,10 @@ INSTRUCTIONS = {
 QUESTION_WORDS = frozenset(
     "what which where when who whose why how is are was were do does did can could has have".split()
 )
+#: "and the boat?", "what about any fish": the question before, asked of something else
+SHORT_FOLLOW_UP = re.compile(
+    r"\W*(?:so )?(?:(?:and )?(?:what|how) about|and(?: for)?) (\w+)(?: \w+){0,6}\W*", re.IGNORECASE
+)
 PRONOUNS = frozenset("it its they them their that this".split())  # (named)
 #: (named) "is it day?", "what place is this?", "is this on a beach?" name no thing
 NAMELESS = frozenset(
@@ -281,8 +285,16 @@ def is_question(text: str) -> bool:
     """ "what color is the boat", with or without its mark. A text that says "Question:" itself is taken as it is."""
     if re.search(r"\b(question|answer):", text, re.IGNORECASE):
         return False
+    if is_short_follow_up(text):
+        return True
     first = re.match(r"\W*(\w+)", text)
     return text.rstrip().endswith("?") or bool(first and first[1].lower() in QUESTION_WORDS)
+
+
+def is_short_follow_up(text: str) -> bool:
+    """ "and the boat?", which asks what was asked before; not "and what color is it?", which is a whole question."""
+    short = SHORT_FOLLOW_UP.fullmatch(text)
+    return bool(short) and short[1].lower() not in QUESTION_WORDS
 
 
 def refers_back(question: str) -> bool:
@@ -292,7 +304,11 @@ def refers_back(question: str) -> bool:
 
 
 def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
-    """(named) The turn that tells what "it" in the question is: the last that named a thing. Empty without an "it"."""
+    """(named) The turn that the question needs: the last that named a thing for an "it", the last whole question for a
+    short one ("and the boat?"), and else none."""
+    whole = [t for t in turns if not refers_back(t.question) and not is_short_follow_up(t.question)]
+    if is_short_follow_up(question):
+        return whole[-1:]
     naming = [t for t in turns if not refers_back(t.question) and not _names_nothing(_words(t.question))]
     return naming[-1:] if refers_back(question) else []
 

@@ -29,7 +29,11 @@ DOUBTED = frozenset(
     + tuple(f"{that} {said}" for that in ("you are", "it is", "that is", "this is") for said in ("wrong", "not true"))
 )
 MACHINES = "robot|bot|machine|computer|program|model|ai|human|person|real person"
-ASKED_WHO = re.compile(rf"(who|what) are you|are you (a |an )?({MACHINES})|what is your name|who made you")
+ASKED_WHO = re.compile(
+    rf"(who|what) are you|are you (a |an )?({MACHINES})|what is your name|who made you|help|help me|"
+    r"(so )?(what|how) (can|could|do|should|may) (you|i) (do|know|answer|ask|say|start|begin)( you| here| now)?|"
+    r"what (are you able to do|are you for|questions can i ask)|how does this work"
+)
 ARTICLES = frozenset("a an the".split())
 
 

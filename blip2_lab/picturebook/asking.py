@@ -20,7 +20,7 @@ from itertools import accumulate
 from random import Random
 
 from .facts import FACTS
-from .scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, pick, shuffled
+from .scene import CATEGORIES, CATEGORY_OF, COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, pick, shuffled
 from .wordings import ABSENT, SCENERY, SYNONYMS, UNKNOWN, as_typed, wording
 from .words import (
     NUMBERS,
@@ -256,6 +256,7 @@ SUPERLATIVES = {
     "above": ("topmost", "uppermost", "highest"),
     "below": ("lowest",),
 }
+COMPARATIVE_OF = {"large": COMPARATIVES["larger than"], "small": COMPARATIVES["smaller than"]}
 
 
 def _most(scene: Scene, name: str) -> list[Thing]:
@@ -271,7 +272,11 @@ def _superlative(scene: Scene, rng: Random) -> Asked:
         alone = _most(scene, name)
         if len(alone) == 1 and len(scene.things) > 1:
             ref = f"the {pick(rng, SUPERLATIVES[name])} {pick(rng, ('thing', 'object', 'item', 'one'))}"
-            if rng.random() < 0.7:
+            draw = rng.random()
+            if draw < 0.3:
+                attribute = pick(rng, (*(f"the {word}" for word in SUPERLATIVES[name]), *COMPARATIVE_OF.get(name, ())))
+                return wording(rng, "what by attribute", attribute=attribute), alone[0].kind
+            if draw < 0.8:
                 return wording(rng, "what", ref=ref), alone[0].kind
             return wording(rng, "color", ref=ref), alone[0].color
     return None
@@ -289,19 +294,23 @@ def _side(scene: Scene, rng: Random) -> Asked:
     return None
 
 
+def _sides(things: Sequence[Thing]) -> dict[str, bool]:
+    """Does one of the things stand on this side of the picture, or in its middle?"""
+    return {
+        "left": any(t.column == 0 for t in things),
+        "right": any(t.column == 2 for t in things),
+        "top": any(t.row == 0 for t in things),
+        "bottom": any(t.row == 2 for t in things),
+        "middle": any(t.position == "middle" for t in things),
+    }
+
+
 def _position_check(scene: Scene, rng: Random) -> Asked:
     found = refer(scene, rng, "position")
     if found is None:
         return None
     thing, true = found[1], rng.random() < 0.5
-    inside = {
-        "left": thing.column == 0,
-        "right": thing.column == 2,
-        "top": thing.row == 0,
-        "bottom": thing.row == 2,
-        "middle": thing.position == "middle",
-    }
-    where = pick(rng, [name for name, holds_there in inside.items() if holds_there == true])
+    where = pick(rng, [name for name, holds_there in _sides([thing]).items() if holds_there == true])
     return wording(rng, "position check", ref=found[0], where=somewhere(rng, where)), yes_no(true)
 
 
@@ -384,6 +393,9 @@ def _existence(scene: Scene, rng: Random) -> Asked:
 
 def _something(scene: Scene, rng: Random) -> Asked:
     thing, yes = pick(rng, scene.things), rng.random() < 0.5
+    if rng.random() < 0.25:
+        where = [side for side, taken in _sides(scene.things).items() if taken == yes]
+        return where and (wording(rng, "something there", where=somewhere(rng, pick(rng, where))), yes_no(yes)) or None
     sizes = {t.size for t in scene.things}
     if rng.random() < 0.3 and (yes or len(sizes) == 1):
         value = thing.size if yes else another(rng, SIZES, thing.size)
@@ -504,6 +516,45 @@ def _fact(name: str) -> Callable[[Scene, Random], Asked]:
     return ask_it
 
 
+#: True of some other kind, too, as people see it: never denied.
+DEBATED_FACTS = frozenset(
+    ("wing", "head", "skin", "tail", "root", "stone", "handle", "teeth", "string", "cloth", "rubber", "core")
+    + ("keep dry", "give shade", "hide", "celebrate a birthday", "play a game")
+)
+
+
+def _fact_check(scene: Scene, rng: Random) -> Asked:
+    """Can it do this, has it this part? What is denied belongs to a thing of another category."""
+    found = refer(scene, rng, "kind" if rng.random() < 0.5 else "")
+    if found is None:
+        return None
+    kind, name, yes = found[1].kind, pick(rng, ("use", "part")), rng.random() < 0.5
+    agent = FACTS[kind].agent
+    others = [
+        fact
+        for other in KINDS
+        if CATEGORY_OF[other] != CATEGORY_OF[kind]
+        and (name == "part" or FACTS[other].agent == agent)
+        and (fact := getattr(FACTS[other], name)) not in DEBATED_FACTS
+    ]
+    fact = getattr(FACTS[kind], name) if yes else pick(rng, others)
+    intention = "part check" if name == "part" else "can do check" if agent else "use check"
+    return wording(rng, intention, ref=found[0], fact=fact, a_fact=with_article(fact)), yes_no(yes)
+
+
+def _all_check(scene: Scene, rng: Random) -> Asked:
+    """Are all things of one color, size or kind?"""
+    if len(scene.things) < 2:
+        return None
+    name, yes = pick(rng, ("color", "color", "size", "kind")), rng.random() < 0.75
+    values = {getattr(thing, name) for thing in scene.things}
+    if (len(values) == 1) != yes:  # things are seldom all alike: "yes" is tried for more often
+        return None
+    if name == "kind" or rng.random() < 0.4:
+        return wording(rng, "same check", quality=name), yes_no(yes)
+    return wording(rng, "all check", attribute=other_word(rng, pick(rng, sorted(values)))), yes_no(yes)
+
+
 NOTHING_OF_THE_KIND = "there is no such thing"
 
 
@@ -573,6 +624,10 @@ def _wrong_color(scene: Scene, rng: Random) -> Asked:
     return said, f"there is no {color} {kind}"
 
 
+def _medium(scene: Scene, rng: Random) -> Asked:
+    return wording(rng, "medium"), "drawing"
+
+
 #: Every kind of question, and how often the corpus asks it.
 INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "color": (_attribute("color", "color"), 6),
@@ -606,6 +661,8 @@ INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "use": (_use, 2),
     "home": (_fact("home"), 2),
     "part": (_fact("part"), 2),
+    "fact check": (_fact_check, 2),
+    "all check": (_all_check, 2),
     "nothing there": (_nothing_there, 3),
 }
 
@@ -626,6 +683,7 @@ CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
     "comparison": _comparison,
     "wrong color": _wrong_color,
     "not shown": _not_shown,
+    "medium": _medium,
 }
 
 
@@ -670,6 +728,35 @@ def follow_up(scene: Scene, rng: Random) -> list[Question] | None:
             (wording(rng, "can do" if facts.agent else "use", ref="it"), facts.use),
             (wording(rng, "home", ref="it"), facts.home),
             (wording(rng, "part", ref="it"), facts.part),
+            (pick(rng, ("who made it", "whose is it", "how old is it", "why is it there", "what is in it")), NOT_SHOWN),
         ),
     )
     return [Question("follow-up", as_typed(rng, text), answer) for text, answer in (first, second)]
+
+
+def short_follow_up(scene: Scene, rng: Random) -> list[Question] | None:
+    """A question, and the same in short about something else: "and the boat?"; None where the scene allows none."""
+    by = pick(rng, ("attribute", "attribute", "existence", "count", "position"))
+    if by in ("existence", "count"):
+        (singular, several, count), (other, others, number) = _counted(scene, rng), _counted(scene, rng)
+        before = wording(rng, by, a=a(singular), singular=singular, plural=several)
+        answers = (NUMBERS[count], NUMBERS[number]) if by == "count" else (yes_no(count > 0), yes_no(number > 0))
+        asked = others if by == "count" else pick(rng, (a(other), f"any {others}"))
+    elif len(scene.things) < 2:
+        return None
+    elif by == "position":
+        first, second = shuffled(rng, scene.things)[:2]
+        where, asked = (somewhere(rng, pick(rng, positions(scene, thing))) for thing in (first, second))
+        before, answers = wording(rng, "what by position", where=where), (first.kind, second.kind)
+    else:
+        name = pick(rng, ("color", "size", "position", "kind"))
+        found = [refer(scene, rng, name) for _ in range(4)]
+        if None in found or all(thing == found[0][1] for _, thing in found):
+            return None
+        asked, other = next((ref, thing) for ref, thing in found if thing != found[0][1])
+        before = wording(rng, "what" if name == "kind" else name, ref=found[0][0], large="large", small="small")
+        answers = getattr(found[0][1], name), getattr(other, name)
+    texts = before, wording(rng, "short follow-up", asked=asked)
+    return [
+        Question("short follow-up", as_typed(rng, text), answer) for text, answer in zip(texts, answers, strict=True)
+    ]

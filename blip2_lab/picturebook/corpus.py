@@ -18,7 +18,21 @@ from collections.abc import Sequence
 from functools import cache, partial
 from random import Random
 
-from .asking import INTENTIONS, NOTHING_OF_THE_KIND, SUPERLATIVES, ask_anything, follow_up, listed, plural_of
+from .asking import (
+    COMPARATIVES,
+    INTENTIONS,
+    NOT_SHOWN,
+    NOTHING_OF_THE_KIND,
+    OTHER_PLACES,
+    OTHER_RELATIONS,
+    SIZE_RELATIONS,
+    SUPERLATIVES,
+    ask_anything,
+    follow_up,
+    listed,
+    plural_of,
+    short_follow_up,
+)
 from .facts import FACTS
 from .scene import (
     CATEGORIES,
@@ -201,7 +215,10 @@ def visitors_question(
     among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, often),)
     asked, told = ask_anything(scene, rng, among), word_sums(scene, rng, repeats)
     if rng.random() < EARLIER_TURNS:
-        before = ask_anything(scene, rng)
+        before, asked = (short_follow_up(scene, rng) if rng.random() < 0.5 else None) or (
+            ask_anything(scene, rng),
+            asked,
+        )
         told = f"{told} {QUESTION_PROMPTS[0].format(before.text)} {before.answer}."
     return f"{told} {prompt(asked.text, rng)}", asked.answer
 
@@ -291,7 +308,8 @@ def vocabulary() -> tuple[str, ...]:
     texts += [s for kind in KINDS for s in fact_sentences(kind)] + list(NUMBERS)
     names = [name for table in (SYNONYMS, SCENERY) for others in table.values() for name in others]
     texts += [plural_of(noun) for noun in (*KINDS, *CATEGORIES, *ABSENT, *names)] + list(words_of_wordings())
-    texts += [NOTHING_OF_THE_KIND, *(word for both in SUPERLATIVES.values() for word in both)]
+    tables = (SUPERLATIVES, COMPARATIVES, OTHER_RELATIONS, SIZE_RELATIONS, OTHER_PLACES)
+    texts += [NOTHING_OF_THE_KIND, NOT_SHOWN, *(text for table in tables for said in table.values() for text in said)]
     separated = " ".join(texts).lower()
     for mark in ".,:?!":
         separated = separated.replace(mark, " ")

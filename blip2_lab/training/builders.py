@@ -289,8 +289,12 @@ def _start(task: Task, recipe: Recipe, runs_dir: Path) -> Task:
         return task
     if recipe.task != "t5":
         raise ValueError(f"model.start is for a T5, and {recipe.name} trains a part of another kind: leave it out")
-    trained, new = load_language_model(recipe.model.start, runs_dir).model.state_dict(), task.model.state_dict()
-    if {name: tensor.shape for name, tensor in trained.items()} != {name: tensor.shape for name, tensor in new.items()}:
+    start = load_language_model(recipe.model.start, runs_dir)
+    trained, new = start.model.state_dict(), task.model.state_dict()
+    shapes, start_shapes = ({name: tensor.shape for name, tensor in state.items()} for state in (new, trained))
+    # "<image>" is added at the end when a language model becomes a part of a BLIP-2
+    same_words = task.tokenizer.get_vocab().items() <= start.tokenizer.get_vocab().items()
+    if shapes != start_shapes or not same_words:
         raise ValueError(f"{recipe.model.start} has another size or vocabulary than {recipe.name}")
     task.model.load_state_dict(trained)
     return task

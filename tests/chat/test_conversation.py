@@ -69,6 +69,19 @@ def test_it_means_the_thing_named_last(talk, monkeypatch):
     assert talk.prompt("is it red?").startswith("Question: is there a boat on the beach? Short answer: yes.")
 
 
+def test_a_short_question_asks_what_was_asked_before(talk, monkeypatch):
+    monkeypatch.setattr(conversation, "MICRO_HISTORY", "named")
+    before = "Question: what color is the boat? Short answer: red."
+    talk.turns += [Turn("what color is the boat?", "red")]
+    for short in ("and the cat?", "And what about the cat", "what about the large cat on the left?", "and any cats?"):
+        assert is_question(short)
+        assert talk.prompt(short) == f"{before} Question: {question_mark(short)} Short answer:"
+    talk.turns += [Turn("and the cat?", "gray"), Turn("is it large?", "yes")]
+    assert talk.prompt("and the bird?").startswith(f"{before} Question: and the bird?")
+    assert "boat" not in talk.prompt("and is there a bird?"), "this is a whole question"
+    assert not is_question("and describe everything that you can see in the picture with all of its colors")
+
+
 @pytest.mark.parametrize("kind", ["real", "micro"])
 def test_the_whole_conversation_capped(talk, monkeypatch, kind):
     """Real weights get it, and a miniature that was taught unrelated follow-up questions."""

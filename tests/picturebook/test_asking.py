@@ -7,7 +7,17 @@ from random import Random
 import pytest
 
 from blip2_lab.picturebook import asking
-from blip2_lab.picturebook.asking import ABSENT, CHOICES, INTENTIONS, UNKNOWN, ask, ask_anything, follow_up, plural_of
+from blip2_lab.picturebook.asking import (
+    ABSENT,
+    CHOICES,
+    INTENTIONS,
+    UNKNOWN,
+    ask,
+    ask_anything,
+    follow_up,
+    plural_of,
+    short_follow_up,
+)
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
 from blip2_lab.picturebook.templates import WORDINGS
 from blip2_lab.picturebook.wordings import SCENERY, SYNONYMS, as_typed, expand, wording, words_of_wordings
@@ -132,6 +142,33 @@ def test_sizes_are_checked_by_hand(as_written):
     assert answers_about(checked, f"({CAT}).*(same size as|as (big|large) as).*({LARGE_RED})") == {"yes"}
 
 
+def test_facts_are_checked_by_hand(as_written):
+    checked = answers_to("fact check", 3000)
+    assert answers_about(checked, f"{BLUE}.*sail$") == {"yes"} and answers_about(
+        checked, f"{BLUE}.*(sing|engine)$"
+    ) <= {"no"}
+    assert answers_about(checked, f"({CAT}).*(tail|catch mice)$") == {"yes"}
+    assert not answers_about(checked, f"({CAT}).*\bhead$"), "a cat has a head, though it is the hammer's part"
+
+
+def test_all_things_are_alike_or_not_by_hand(as_written):
+    alike = Scene(tuple(thing("boat", "red", size, 0, n) for n, size in enumerate(("large", "small"))), "snow", "day")
+    asked = [ask(alike, Random(seed), "all check") for seed in range(300)]
+    answers = {question.text: question.answer for question in asked if question}
+    assert answers_about(answers, "same (color|kind)") == answers_about(answers, r"\bred") == {"yes"}
+    assert answers_about(answers, "same size") == answers_about(answers, "large|small") == {"no"}
+
+
+def test_a_short_question_asks_what_the_one_before_asked():
+    found = [pair for seed in range(400) if (pair := short_follow_up(SCENE, Random(seed)))]
+    assert len(found) > 100
+    for before, after in found:
+        numbers = set(NUMBERS)
+        assert (before.answer in numbers) == (after.answer in numbers), (before, after)
+        assert (before.answer in ("yes", "no")) == (after.answer in ("yes", "no")), (before, after)
+    assert any(after.answer != before.answer for before, after in found)
+
+
 def test_what_no_picture_answers_is_said_to_be_not_shown():
     assert set(answers_to("not shown").values()) == {"the picture does not show it"}
 
@@ -240,7 +277,7 @@ def test_what_is_typed_keeps_the_question():
 def test_wordings_have_no_bracket_left_open_and_no_unknown_slot():
     slots = dict.fromkeys(
         "ref a plural singular color other attribute where relation first place a_place another_place other_place "
-        "category number large small size first second firsts seconds more unknown".split(),
+        "category number large small size first second firsts seconds more unknown asked fact a_fact quality".split(),
         "x",
     )
     for intention, templates in WORDINGS.items():

@@ -103,6 +103,15 @@ def test_a_t5_goes_on_from_a_trained_one(tmp_path):
         builders.build_task(override(get("micro-bert"), "model.start=micro-t5"), tmp_path)
 
 
+def test_a_t5_of_as_many_other_words_is_refused(tmp_path):
+    started = builders.build_task(override(get("micro-flan-t5"), "model.start="), tmp_path)
+    started.save(tmp_path / "micro-t5" / "model")
+    file = tmp_path / "micro-t5" / "model" / "tokenizer.json"
+    file.write_text(file.read_text().replace("▁under", "▁wonderful").replace("▁wonderful", "▁under", 1))
+    with pytest.raises(ValueError, match="another size or vocabulary"):
+        builders.build_task(get("micro-flan-t5"), tmp_path)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Finished runs beside one another: a whole model, its stage 1, an image encoder, a BERT and a T5."""

@@ -3,6 +3,7 @@
     conversation         prompts, earlier turns, streamed answers, how well a text fits
     batching             answers of several visitors, computed in one batch
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
+    near_words           words that are read as the known word nearest in meaning
     real_words           words that are near to known ones, and no slips
     small_talk           a greeting, or the bare name of a thing: what the model is not asked
     image_search         a folder of pictures, searched by a sentence or a picture

@@ -4,8 +4,9 @@
 
 Notes:
 
-* The miniature's tokenizers know whole words only. A slip of the keyboard is read as the word that was meant, and the
-  visitor is told; any other word becomes the unknown token. Tokenizers of real models spell any word out.
+* The miniature's tokenizers know whole words only. A slip of the keyboard is read as the word that was meant, and a
+  word of near meaning (near_words.py) as the known one, and the visitor is told; any other word becomes the unknown
+  token. Tokenizers of real models spell any word out.
 * Stage 1 of the miniature has read captions of the picture book, which call each thing by one name: `canonical`
   replaces the other names.
 
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from blip2_lab.chat.near_words import near_word
 from blip2_lab.chat.real_words import REAL_WORDS
 from blip2_lab.picturebook.asking import plural_of
 from blip2_lab.picturebook.scene import KINDS
@@ -153,15 +155,17 @@ def for_stage1(tokenizer, text: str) -> str:
 
 
 def nearest_word(word: str, known: Collection[str]) -> str | None:
-    """The known word that a hand meant which typed this one: one slip of it away (a long word: two), or None.
+    """The known word, or words, nearest in meaning (near_words.py); else the one that was meant by a slip of the
+    keyboard, one slip away (in a long word: two); or None.
 
     A slip is two letters in each other's place, a letter missing or typed twice, the key beside the right one (also
     typed with it), or in a long word another vowel. A word that people do write (`REAL_WORDS`) is no slip.
     """
+    near = SHORT_FORMS.get(word) or near_word(word)
+    if near and all(part in known for part in near.split()):
+        return near
     if word in REAL_WORDS:
         return None
-    if SHORT_FORMS.get(word) in known:
-        return SHORT_FORMS[word]
     if several := next((plural_of(kind) for kind in KINDS if word in (kind + "s", kind + "es")), None):  # "fishes"
         return several if several in known else None
     if len(word) < SHORTEST_CORRECTED:

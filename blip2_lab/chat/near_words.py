@@ -1,0 +1,119 @@
+"""Words that the miniature does not know, and the known word nearest in meaning: `"crimson"` is read as "red".
+
+`near_word` is where to begin. The visitor is told what was read (`vocabulary.Reading.note`). Only other names of the
+same thing are here: whether a bird is a pigeon, the drawn pictures do not show.
+
+Paper: none. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from blip2_lab.picturebook.asking import plural_of
+
+#: Known word -> nouns that are read as it, in the singular; their plurals are read as its plural.
+NOUNS: dict[str, str] = {
+    "boat": "yacht dinghy sailship motorboat rowboat",
+    "car": "taxi cab sedan hatchback",
+    "train": "tram",
+    "plane": "airliner",
+    "bird": "songbird",
+    "cat": "feline tomcat",
+    "turtle": "terrapin",
+    "flower": "tulip bloom",
+    "cactus": "succulent",
+    "cake": "gateau torte",
+    "umbrella": "brolly sunshade",
+    "hammer": "mallet sledgehammer",
+    "lamp": "lightbulb chandelier",
+    "house": "bungalow villa mansion dwelling residence",
+    "castle": "fort citadel stronghold",
+    "tent": "tipi wigwam marquee pavilion",
+    "vehicle": "conveyance transportation",
+    "animal": "beast critter mammal",
+    "plant": "vegetation shrub herb",
+    "tool": "utensil implement gadget device appliance",
+    "building": "edifice structure",
+    "meadow": "prairie pasture grassland",
+    "beach": "seashore waterfront strand",
+    "street": "avenue alley highway lane boulevard roadway",
+    "mountain": "alp",
+    "picture": "screenshot img sketch portrait cartoon",
+    "thing": "entity article gizmo thingy",
+    "color": "colouration pigment",
+    "kind": "variety category class species",
+    "place": "locale venue",
+}
+#: Known words -> other words that are read as them.
+OTHERS: dict[str, str] = {
+    "red": "crimson scarlet reddish burgundy maroon vermilion",
+    "blue": "navy azure cyan turquoise bluish aqua cobalt teal",
+    "green": "emerald greenish",
+    "yellow": "golden gold yellowish",
+    "orange": "orangey",
+    "purple": "lilac lavender mauve magenta purplish indigo",
+    "pink": "pinkish fuchsia",
+    "gray": "grayish greyish ashen charcoal metallic",
+    "large": "massive gigantic colossal immense vast oversized bulky sizable humongous",
+    "small": "minuscule teeny wee petite miniature tinier littlest undersized teensy",
+    "largest": "hugest greatest",
+    "to eat": "edible",
+    "see": "observe perceive behold glimpse witness discern",
+    "shows": "depicts portrays displays illustrates represents features",
+    "show": "portray illustrate represent reveal",
+    "shown": "portrayed displayed illustrated represented pictured featured",
+    "count": "tally enumerated reckon",
+    "many": "numerous",
+    "beside": "adjacent alongside",
+    "above": "atop overhead",
+    "below": "underside downward",
+    "left": "lefthand leftward leftwards",
+    "right": "righthand rightward rightwards",
+    "middle": "midpoint central centred centered",
+    "evening": "dusk sunset twilight nightfall",
+    "morning": "dawn sunrise daybreak",
+    "noon": "midday",
+    "night": "nite",
+    "day": "daylit",
+    "dark": "gloomy dim",
+    "bright": "sunlit",
+    "snowy": "wintry snowbound icy",
+    "people": "persons individuals folk",
+    "person": "individual someone anyone anybody",
+    "anything": "whatsoever",
+    "what": "wat wut wot whut",
+    "the": "da teh",
+    "that": "dat",
+    "this": "dis",
+    "things": "belongings goods",
+    "used": "utilized utilised employed",
+    "use": "utilize utilise employ",
+    "purpose": "aim",
+    "live": "reside dwell inhabit",
+    "colored": "tinted hued coloured shaded",
+    "the same": "alike identical",
+    "not": "nope",
+    "yes": "yep yeah yup",
+    "hello": "howdy yo",
+    "tell me": "gimme lemme",
+    "going to": "gonna",
+    "want to": "wanna",
+    "because": "cuz coz",
+    "please": "plz pls",
+}
+
+
+@cache
+def all_near_words() -> dict[str, str]:
+    """Every word of both tables, nouns in the plural, too -> the word, or words, that it is read as."""
+    near = {other: word for word, others in OTHERS.items() for other in others.split()}
+    for word, others in NOUNS.items():
+        for other in others.split():
+            near |= {plural_of(other): plural_of(word), other: word}
+    return near
+
+
+def near_word(word: str) -> str | None:
+    """The known word, or words, that are nearest in meaning to an unknown one; None where the table has none."""
+    return all_near_words().get(word)

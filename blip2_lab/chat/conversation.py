@@ -36,7 +36,7 @@ from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_wo
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.picturebook.asking import plural_of
+from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import KINDS, PLACES
 
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.

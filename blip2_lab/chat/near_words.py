@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from blip2_lab.picturebook.asking import plural_of
+from blip2_lab.picturebook.noun_phrases import plural_of
 
 #: Known word -> nouns that are read as it, in the singular; their plurals are read as its plural.
 NOUNS: dict[str, str] = {

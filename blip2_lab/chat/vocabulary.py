@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from blip2_lab.chat.near_words import near_word
 from blip2_lab.chat.real_words import REAL_WORDS
-from blip2_lab.picturebook.asking import plural_of
+from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import KINDS
 from blip2_lab.picturebook.wordings import SYNONYMS
 

@@ -35,8 +35,8 @@ from PIL import Image, ImageOps
 from blip2_lab.common.images import BrokenSample, image_files, open_cutout, open_image
 from blip2_lab.data.examples import Example, LeftOut
 from blip2_lab.data.image_folder import ImageFolder
-from blip2_lab.picturebook.asking import plural_of
 from blip2_lab.picturebook.draw import LAYOUTS, background
+from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import PLACES, TIMES, Scene, Thing, pick, shuffled
 from blip2_lab.picturebook.words import (
     NUMBERS,

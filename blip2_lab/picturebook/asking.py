@@ -20,8 +20,9 @@ from itertools import accumulate
 from random import Random
 
 from .facts import FACTS
+from .noun_phrases import FORMS, a, fits_one, noun_phrase, other_word, plural_of, positions, refer, somewhere, words_for
 from .scene import CATEGORIES, CATEGORY_OF, COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, pick, shuffled
-from .wordings import ABSENT, SCENERY, SYNONYMS, UNKNOWN, as_typed, wording
+from .wordings import ABSENT, SCENERY, UNKNOWN, as_typed, wording
 from .words import (
     NUMBERS,
     PLACE_PHRASES,
@@ -31,24 +32,10 @@ from .words import (
     groups,
     holds,
     join,
-    plural,
     reading_order,
     with_article,
 )
 
-IRREGULAR = {
-    "man": "men", "woman": "women", "person": "people", "child": "children", "foot": "feet", "mouse": "mice",
-    "sheep": "sheep", "aircraft": "aircraft", "goldfish": "goldfish", "grass": "grass", "sky": "sky", "food": "food",
-    "means of transport": "means of transport", "winter": "winter", "lightning": "lightning", "knife": "knives",
-    "shelf": "shelves", "leaf": "leaves", "goose": "geese", "tooth": "teeth", "wolf": "wolves", "deer": "deer",
-    "moose": "moose", "bison": "bison", "loaf": "loaves", "scarf": "scarves", "snowman": "snowmen", "dice": "dice",
-    "tomato": "tomatoes", "potato": "potatoes", "volcano": "volcanoes",
-}  # fmt: skip
-MASS = frozenset(  # said without an article
-    """grass water sand waves ice winter asphalt rocks peaks cliffs sunshine sunlight daylight clouds stars moonlight
-    darkness bread cheese salad soup lightning""".split()
-)
-THE = frozenset("sea shore coast sun moon sky".split())  # said with "the"
 OTHER_RELATIONS = {
     "to the left of": ("to the left of", "left of", "on the left of", "on the left side of", "more left than"),
     "to the right of": ("to the right of", "right of", "on the right of", "on the right side of", "more right than"),
@@ -76,95 +63,6 @@ OTHER_PLACES = {
     "mountains": ("mountains", "mountain", "mountain landscape"),
 }
 Asked = tuple[str, str] | None
-
-
-def plural_of(noun: str) -> str:
-    """The plural of any noun of the tables: `"kitty"` -> `"kitties"`, `"thing to eat"` -> `"things to eat"`."""
-    if noun in KINDS:
-        return plural(noun)
-    if noun in IRREGULAR or noun in MASS:
-        return IRREGULAR.get(noun, noun)
-    for joint in (" to ", " of "):
-        if joint in noun:
-            head, tail = noun.split(joint, 1)
-            return f"{plural_of(head)}{joint}{tail}"
-    if " " in noun:
-        before, last = noun.rsplit(" ", 1)
-        return f"{before} {plural_of(last)}"
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
-
-
-def a(noun: str) -> str:
-    """`"a boat"`, `"an apple"`, `"water"`, `"the sun"`."""
-    if noun in MASS:
-        return noun
-    return f"the {noun}" if noun in THE else with_article(noun)
-
-
-def other_word(rng: Random, word: str, share: float = 0.25) -> str:
-    """The word, or one of its synonyms in a `share` of cases."""
-    return pick(rng, SYNONYMS[word]) if word in SYNONYMS and rng.random() < share else word
-
-
-def noun_phrase(rng: Random, kind: str, **attributes: str) -> str:
-    """`"little red ship"`: size and color, where given, before the kind, each perhaps by another word."""
-    given = [attributes[name] for name in ("size", "color") if attributes.get(name)]
-    return " ".join([*(other_word(rng, word) for word in given), other_word(rng, kind)])
-
-
-#: What is said of a thing to point at it.
-FORMS = (
-    ("kind",), ("kind",), ("kind",), ("color", "kind"), ("color", "kind"), ("size", "kind"), ("color",), ("size",),
-    ("size", "color"), ("size", "color", "kind"), ("position",), ("kind", "position"), ("color", "position"),
-)  # fmt: skip
-
-
-def refer(scene: Scene, rng: Random, avoid: str = "") -> tuple[str, Thing] | None:
-    """A thing of the scene and words that fit it alone and do not say its attribute `avoid`; None if there are none."""
-    for thing in shuffled(rng, scene.things):
-        fitting = [form for form in FORMS if avoid not in form and _fits_one(scene, thing, form)]
-        if fitting:
-            return "the " + _words_for(scene, rng, thing, pick(rng, fitting)), thing
-    return None
-
-
-def _fits_one(scene: Scene, thing: Thing, form: Sequence[str]) -> bool:
-    return sum(all(getattr(t, name) == getattr(thing, name) for name in form) for t in scene.things) == 1
-
-
-def _words_for(scene: Scene, rng: Random, thing: Thing, form: Sequence[str]) -> str:
-    noun = other_word(rng, thing.kind) if "kind" in form else pick(rng, ("thing", "thing", "object", "one", "item"))
-    said = [other_word(rng, getattr(thing, name)) for name in ("size", "color") if name in form]
-    where = [somewhere(rng, pick(rng, positions(scene, thing)))] if "position" in form else []
-    return " ".join([*said, noun, *where])
-
-
-def positions(scene: Scene, thing: Thing) -> list[str]:
-    """Where the thing is, and no other: its cell, and its side of the picture where it is alone there."""
-    found = [thing.position]
-    if thing.column != 1 and sum(t.column == thing.column for t in scene.things) == 1:
-        found.append(("left", "", "right")[thing.column])
-    if thing.row != 1 and sum(t.row == thing.row for t in scene.things) == 1:
-        found.append(("top", "", "bottom")[thing.row])
-    return found
-
-
-def somewhere(rng: Random, position: str) -> str:
-    """`"at the top left"`, `"in the upper left corner"`."""
-    forms = [at(position), at(position)]
-    if position in ("left", "right"):
-        forms.append(f"on the {position} side")
-    elif position == "middle":
-        forms += ["in the center", "in the centre"]
-    elif position in ("top", "bottom"):
-        forms.append({"top": "up at the top", "bottom": "down at the bottom"}[position])
-    else:
-        row, column = position.split()
-        upper = {"top": "upper", "bottom": "lower"}[row]
-        forms += [f"in the {row} {column} corner", f"in the {upper} {column}", f"in the {upper} {column} corner"]
-    return pick(rng, forms)
 
 
 def listed(things: Sequence[Thing]) -> str:
@@ -236,7 +134,7 @@ def _size_check(scene: Scene, rng: Random) -> Asked:
 def _what_by_attribute(scene: Scene, rng: Random) -> Asked:
     for thing in shuffled(rng, scene.things):
         for name in shuffled(rng, ("color", "size")):
-            if _fits_one(scene, thing, (name,)):
+            if fits_one(scene, thing, (name,)):
                 attribute = other_word(rng, getattr(thing, name), 0.35)
                 return wording(rng, "what by attribute", attribute=attribute), thing.kind
     return None
@@ -409,9 +307,9 @@ def _relation(scene: Scene, rng: Random) -> Asked:
     for anchor in shuffled(rng, scene.things):
         for relation in shuffled(rng, RELATIONS):
             found = [t for t in scene.things if holds(relation, t, anchor)]
-            forms = [form for form in FORMS if "position" not in form and _fits_one(scene, anchor, form)]
+            forms = [form for form in FORMS if "position" not in form and fits_one(scene, anchor, form)]
             if len(found) == 1 and forms:
-                ref = "the " + _words_for(scene, rng, anchor, pick(rng, forms))
+                ref = "the " + words_for(scene, rng, anchor, pick(rng, forms))
                 return wording(rng, "relation", relation=pick(rng, OTHER_RELATIONS[relation]), ref=ref), found[0].kind
     return None
 
@@ -426,15 +324,15 @@ def holds_or_compares(relation: str, thing: Thing, other: Thing) -> bool:
 
 def _relation_check(scene: Scene, rng: Random) -> Asked:
     forms = FORMS[:10]
-    things = [t for t in scene.things if any(_fits_one(scene, t, form) for form in forms)]
+    things = [t for t in scene.things if any(fits_one(scene, t, form) for form in forms)]
     if len(things) < 2:
         return None
     one, two = shuffled(rng, things)[:2]
     forms_of = OTHER_RELATIONS if rng.random() < 0.65 else SIZE_RELATIONS
     true = [relation for relation in forms_of if holds_or_compares(relation, one, two)]
     relation = pick(rng, true) if rng.random() < 0.5 else pick(rng, [r for r in forms_of if r not in true])
-    one_form, two_form = (pick(rng, [f for f in forms if _fits_one(scene, t, f)]) for t in (one, two))
-    first, ref = (f"the {_words_for(scene, rng, t, f)}" for t, f in ((one, one_form), (two, two_form)))
+    one_form, two_form = (pick(rng, [f for f in forms if fits_one(scene, t, f)]) for t in (one, two))
+    first, ref = (f"the {words_for(scene, rng, t, f)}" for t, f in ((one, one_form), (two, two_form)))
     said = wording(rng, "relation check", first=first, relation=pick(rng, forms_of[relation]), ref=ref)
     return said, yes_no(relation in true)
 
@@ -583,7 +481,7 @@ def _category_choice(scene: Scene, rng: Random) -> Asked:
 def _comparison(scene: Scene, rng: Random) -> Asked:
     """Which of two things is more to a side, or larger; of one kind they are told apart by color."""
     names = RELATIONS if rng.random() < 0.5 else ("larger than", "smaller than")
-    things = [t for t in scene.things if any(_fits_one(scene, t, form) for form in FORMS[:10])]
+    things = [t for t in scene.things if any(fits_one(scene, t, form) for form in FORMS[:10])]
     pairs = [
         (name, more, less)
         for name in names
@@ -600,8 +498,8 @@ def _comparison(scene: Scene, rng: Random) -> Asked:
         answer = f"both are {more.size}"
     said = []
     for thing in shuffled(rng, (more, less)):
-        form = pick(rng, [form for form in FORMS[:10] if _fits_one(scene, thing, form)])
-        said.append("the " + _words_for(scene, rng, thing, form))
+        form = pick(rng, [form for form in FORMS[:10] if fits_one(scene, thing, form)])
+        said.append("the " + words_for(scene, rng, thing, form))
     return wording(rng, "comparison", more=pick(rng, COMPARATIVES[name]), first=said[0], second=said[1]), answer
 
 

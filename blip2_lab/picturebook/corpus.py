@@ -30,10 +30,10 @@ from .asking import (
     ask_anything,
     follow_up,
     listed,
-    plural_of,
     short_follow_up,
 )
 from .facts import FACTS
+from .noun_phrases import plural_of
 from .scene import (
     CATEGORIES,
     CATEGORY_OF,

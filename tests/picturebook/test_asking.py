@@ -15,13 +15,12 @@ from blip2_lab.picturebook.asking import (
     ask,
     ask_anything,
     follow_up,
-    plural_of,
     short_follow_up,
 )
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, TIMES, Scene, Thing, sample_scene
-from blip2_lab.picturebook.templates import WORDINGS
-from blip2_lab.picturebook.wordings import SCENERY, SYNONYMS, as_typed, expand, wording, words_of_wordings
-from blip2_lab.picturebook.words import NUMBERS, plural
+from blip2_lab.picturebook.noun_phrases import plural_of
+from blip2_lab.picturebook.scene import COLORS, Scene, Thing, sample_scene
+from blip2_lab.picturebook.wordings import SCENERY
+from blip2_lab.picturebook.words import NUMBERS
 
 
 def thing(kind, color, size="large", row=0, column=0):
@@ -210,28 +209,6 @@ def test_an_unknown_word_is_a_thing_that_is_not_there_or_changes_nothing():
     assert len(there) > 15 and sum(q.answer == "no" for q in there) > 0.8 * len(there)
 
 
-def test_a_referring_phrase_fits_one_thing():
-    for index in range(500):
-        scene, rng = sample_scene(12, index), Random(index)
-        found = asking.refer(scene, rng)
-        if not found:
-            continue
-        text, meant = found
-        words = set(text.split())
-        names = {other: name for name, others in SYNONYMS.items() for other in others}
-        read = words | {names[w] for w in words if w in names}
-        said = [(name, read & set(values)) for name, values in (("kind", KINDS), ("color", COLORS), ("size", SIZES))]
-        fits = [t for t in scene.things if all(values <= {getattr(t, name)} for name, values in said)]
-        assert meant in fits
-        if not re.search(r"\b(left|right|top|bottom|upper|lower|middle|center|centre)\b", text):
-            assert fits == [meant], (text, scene)
-
-
-def test_side_words_are_used_only_where_one_thing_is_on_that_side():
-    assert asking.positions(SCENE, SCENE.things[3]) == ["bottom", "bottom"]
-    assert asking.positions(SCENE, SCENE.things[0]) == ["top left", "left"]  # two are at the top
-
-
 def test_it_is_the_thing_of_the_first_question():
     for index in range(400):
         scene = sample_scene(13, index)
@@ -247,44 +224,3 @@ def test_it_is_the_thing_of_the_first_question():
 def test_anything_is_asked_as_often_as_the_table_says():
     counts = Counter(ask_anything(sample_scene(14, i), Random(i)).type for i in range(4000))
     assert counts["count"] > counts["color"] > counts["superlative"] > 0
-
-
-@pytest.mark.parametrize(
-    ("noun", "several"),
-    [("boat", "boats"), ("fish", "fish"), ("kitty", "kitties"), ("thing to eat", "things to eat"), ("bus", "buses"),
-     ("box", "boxes"), ("person", "people"), ("toy", "toys"),
-     ("means of transport", "means of transport"), ("green aircraft", "green aircraft")],
-)  # fmt: skip
-def test_plurals(noun, several):
-    assert plural_of(noun) == several
-
-
-def test_expand_chooses_one_of_every_bracket():
-    said = {expand(Random(i), "[is|are] {what}[ here|]", what="a [big|small] boat") for i in range(200)}
-    ends = ("a big boat", "a big boat here", "a small boat", "a small boat here")
-    assert said == {f"{verb} {end}" for verb in ("is", "are") for end in ends}
-    with pytest.raises(KeyError):
-        expand(Random(0), "{nonsense}")
-
-
-def test_what_is_typed_keeps_the_question():
-    for index in range(300):
-        typed = as_typed(Random(index), "what color is the boat")
-        kept = [word for word in ("what", "color", "boat") if word in typed]
-        assert kept == ["what", "color", "boat"]
-
-
-def test_wordings_have_no_bracket_left_open_and_no_unknown_slot():
-    slots = dict.fromkeys(
-        "ref a plural singular color other attribute where relation first place a_place another_place other_place "
-        "category number large small size first second firsts seconds more unknown asked fact a_fact quality".split(),
-        "x",
-    )
-    for intention, templates in WORDINGS.items():
-        assert len(set(templates)) == len(templates), intention
-        for index in range(60):
-            assert not re.search(r"[\[\]{}|]", wording(Random(f"{intention} {index}"), intention, **slots))
-    known = words_of_wordings()
-    assert {"whereabouts", "please", "dog", "ship"} <= known and not any(re.search(r"[^a-z-]", word) for word in known)
-    assert {plural(kind) for kind in KINDS}.isdisjoint({UNKNOWN}) and UNKNOWN not in known
-    assert set(PLACES) | set(TIMES) == set(SCENERY)

@@ -204,10 +204,10 @@ CONTINUED = (
         "the same, trained on with the FlanT5 that compares",
         SEE_PLAN,
         "stage2",
-        OptimConfig(lr=5e-4, min_lr=1e-5, warmup_steps=100, steps=2600, batch_size=64),
+        OptimConfig(lr=5e-4, min_lr=1e-5, warmup_steps=100, steps=1500, batch_size=64),
         Stage2Parts("shipped-stage1", "shipped-flan-t5-choices", max_text_tokens=64, start="shipped-stage2-continued"),
         SceneData(seed=1, caption="ordered and count", held_out=40),
-        eval_every=650,
+        eval_every=500,
     ),
     Recipe(
         "shipped-retrieval-continued",

@@ -25,7 +25,7 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -120,19 +120,6 @@ def read_tensors(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
                     yield name, file.get_tensor(name)
         else:
             yield from read_pickle(path).items()
-
-
-def tensors_named(files: Sequence[Path], names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of the tensors with these names; others are not read."""
-    for path in files:
-        if path.suffix != ".safetensors":
-            yield from ((name, tensor) for name, tensor in read_pickle(path).items() if name in names)
-            continue
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            for name in set(file.keys()) & set(names):
-                yield name, file.get_tensor(name)
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@
     tables         CSV and JSON lines
     image_folder   a folder of your own images
     annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
-    composites     cut-out pictures, placed onto backgrounds: scenes of which everything is known
+    composites     scenes composed of cut-out pictures on backgrounds
     shards         WebDataset shards on disk
     streams        shards at addresses, and the Hugging Face hub
     mixture        several sources, mixed by weights: `open_sources`
@@ -21,7 +21,7 @@ Paper: section 3.4. Notebook: 08.
 from blip2_lab.data.augmentation import Augmentation
 from blip2_lab.data.composites import Composites
 from blip2_lab.data.examples import AskedQuestion, Batch, Example, ImageTextList, Record, batch_indices
-from blip2_lab.data.feature_cache import Features, cached_features
+from blip2_lab.data.feature_cache import cached_features
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import Mixture, open_sources
 from blip2_lab.data.scenes import PictureBook
@@ -34,7 +34,6 @@ __all__ = [
     "Batch",
     "Composites",
     "Example",
-    "Features",
     "ImageFolder",
     "Mixture",
     "PictureBook",

@@ -1,4 +1,4 @@
-"""Cut-out pictures, each with a sentence, placed onto backgrounds: scenes of which everything is known.
+"""Scenes composed of cut-out pictures on backgrounds, with true captions, questions and boxes.
 
 `Composites(folder)` is where to begin: scene `index` is a function of the cut-outs, the seed and the index. `write`
 makes a folder of such scenes with a table, which everything in the package reads.
@@ -11,7 +11,7 @@ Notes:
 * One to four things stand in the cells of the picture book's grid, so positions and relations are never close calls.
   A thing alone is drawn large, and its own sentences are among the captions.
 * Kinds are told apart by their nouns. A scene never has two kinds that share a noun's last word (a cat and a black
-  cat). That a hen is a chicken is not known: give them the same sentence.
+  cat). Synonyms are not known (a hen, a chicken): give both the same sentence.
 * The words around the nouns are English.
 
 Paper: section 3.4 (several captions of each image). Notebook: none.

@@ -5,8 +5,8 @@ each question, so that models can be compared question by question.
 
 Notes:
 
-* Conditions: "picture", "blind" (no image) and "shuffled" (another scene's image). A bridge counts for what it adds to
-  the last two.
+* Conditions: "picture", "blind" (no image) and "shuffled" (another scene's image). What a bridge adds is the
+  difference from the last two.
 * Questions are answered freely (exact match), and by ranking all answers of the question's type. A dual encoder writes
   no text, so it only ranks.
 * Retrieval needs a text encoder beside the image: stage 1 has one, a dual encoder has one, no other model has.

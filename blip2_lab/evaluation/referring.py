@@ -1,4 +1,4 @@
-"""Referring expressions: which of the things of an image is meant, by ranking candidate boxes? Acc@IoU, as RefCOCOg.
+"""Referring expressions: find the thing that an expression means, by ranking candidate boxes. Acc@IoU, as in RefCOCOg.
 
 `evaluate_referring` is where to begin; `score_boxes` scores the boxes of one image.
 

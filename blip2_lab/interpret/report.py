@@ -125,7 +125,7 @@ def page(report: Mapping, folder: str) -> str:
         'question: where is "a red boat", by ITM or by ITC, or the thing an answer is about.',
         *([f"{query_probes.NO_QUERIES} The maps below are of its answers."] if report["queries"] is None else []),
         *_trust(report, folder),
-        *(_noise(report, folder) if report["queries"] is not None else []),
+        *(_noise(report) if report["queries"] is not None else []),
         *_model_itself(report),
         *(_each_query(report, folder) if report["queries"] is not None else []),
         f"The app shows where a word came from with *{recommended(report)}*: "
@@ -194,7 +194,7 @@ def _trust(report: Mapping, folder: str) -> list[str]:
     return paragraphs
 
 
-def _noise(report: Mapping, folder: str) -> list[str]:
+def _noise(report: Mapping) -> list[str]:
     habit = report["queries"]["attention"]
     grid = len(report["queries"]["attention_mean"][0]) - 1
     return [
@@ -210,7 +210,7 @@ def _noise(report: Mapping, folder: str) -> list[str]:
             else "So little of the pattern is the query's habit. "
         )
         + "But after the image encoder a patch's token is not only about its patch, and nothing in the map knows which "
-        "of the values read mattered. Gradients bring that in.",
+        "of the values read mattered. Gradients add that.",
     ]
 
 

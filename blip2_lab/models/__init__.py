@@ -19,7 +19,7 @@ Paper: section 3. Notebooks: 01 to 07, 10.
 
 from blip2_lab.models.attention import MultiHeadAttention
 from blip2_lab.models.decoding import Decoding
-from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.losses import itc_loss, itg_loss, itm_loss
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.models.qformer import QFormer, QFormerConfig
@@ -29,8 +29,6 @@ from blip2_lab.models.vision_encoder import ImageEncoder
 
 __all__ = [
     "Decoding",
-    "DecoderLanguageModel",
-    "EncoderDecoderLanguageModel",
     "ImageEncoder",
     "LanguageModel",
     "MultiHeadAttention",

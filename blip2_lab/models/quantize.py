@@ -177,17 +177,3 @@ def linear_bytes(linear: nn.Linear, method: str) -> int:
     """Bytes of a quantized layer's weights and scales (bitsandbytes' int8 scales are float32, ours bfloat16)."""
     elements = linear.weight.numel()
     return round(elements * NF4_BYTES) if method == "nf4" else elements + 4 * linear.out_features
-
-
-def dequantized(layer: nn.Module) -> Tensor:
-    """The weight [N,K] of a quantized layer in float32, as it enters the product."""
-    if isinstance(layer, Int8Linear):
-        return layer.weight.float() * layer.scale.float()[:, None]
-    import bitsandbytes
-
-    if type(layer).__name__ == "Linear8bitLt":
-        codes, scales = (
-            (layer.state.CB, layer.state.SCB) if layer.state.CB is not None else (layer.weight.CB, layer.weight.SCB)
-        )
-        return codes.float() * scales.float()[:, None] / 127
-    return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()

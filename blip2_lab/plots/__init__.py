@@ -7,22 +7,14 @@
     decoding   probabilities of the next token; a beam search as a tree
     widgets    explorers for notebooks, each with a static figure that needs no widget
 
-No function here takes a model. Matplotlib and ipywidgets are imported inside the functions that need them; `overlay`
-needs neither.
+No function here takes a model. The drawings are imported from plots/drawings.py. Matplotlib and ipywidgets are imported
+inside the functions that need them; `overlay` needs neither.
 
 Paper: Figures 1 and 2. Notebooks: all.
 """
 
 from blip2_lab.plots.attention import overlay, queries_on_image, words_on_image
 from blip2_lab.plots.decoding import beam_tree, next_token
-from blip2_lab.plots.drawings import (
-    attention_by_hand,
-    cache_steps,
-    decoder_sequence,
-    encoder_decoder_sequence,
-    matching_pairs,
-    qformer_layers,
-)
 from blip2_lab.plots.figures import (
     attention_on_image,
     bars,
@@ -36,23 +28,17 @@ from blip2_lab.plots.figures import (
 from blip2_lab.plots.live import LiveCurves
 
 __all__ = [
-    "attention_by_hand",
     "attention_on_image",
     "bars",
     "beam_tree",
     "blip2_map",
-    "cache_steps",
     "curves",
-    "decoder_sequence",
-    "encoder_decoder_sequence",
     "image_grid",
     "LiveCurves",
     "mask_grids",
-    "matching_pairs",
     "matrix",
     "next_token",
     "overlay",
-    "qformer_layers",
     "queries_on_image",
     "reconstructions",
     "words_on_image",

@@ -7,7 +7,7 @@ Notes:
 * A run resumes only on the same data, by content (training/identity.py), and with the settings that it was started
   with. Settings of the optimizer may change; this is said, and `recipe.json` lists it under `changed`.
 * A run folder of an older version knew its data by the names of the examples. It resumes if these are the same.
-* A finished run is left as it is.
+* A finished run is not trained again.
 
 Paper: sections 3.2 to 3.4, 4.2. Notebooks: 08, 11.
 """

@@ -78,6 +78,7 @@ def ranks(tmp_path_factory):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_losses_of_each_rank_equal_lavis(ranks, rank):
     expected = two_ranks()[f"rank{rank}"]["loss"]
+    assert ranks[rank]["losses"].keys() == {"loss_itc", "loss_itm", "loss_lm"}
     for name, loss in ranks[rank]["losses"].items():
         assert loss == pytest.approx(expected[name], abs=2e-5)
 
@@ -102,6 +103,7 @@ def test_each_rank_finds_its_own_texts_among_all(ranks, rank):
 
 def test_with_gradient_two_ranks_equal_one_process(ranks):
     expected = numbers()["variant_gather_with_grad"]["grad_norms_loss_itc"]
+    assert len(ranks) == 2 and len(expected) == 120
     for result in ranks:
         for name, norm in expected.items():
             assert result["norms_itc_with_grad"][name] == pytest.approx(norm, rel=RTOL_GRADIENT, abs=1e-6), name
@@ -122,6 +124,7 @@ def test_texts_of_different_lengths_are_gathered(ranks):
 
 
 def test_gather_sums_the_gradients_of_all_ranks(ranks):
+    assert len(ranks) == 2
     for rank, result in enumerate(ranks):
         assert result["gathered"] == [0.0, 0.0, 1.0, 1.0]
         assert result["gathered_grad"] == [2 * (2 * rank), 2 * (2 * rank + 1)]

@@ -15,7 +15,6 @@ from blip2_lab.evaluation.bridges import CONDITIONS, Exam
 from blip2_lab.evaluation.scenes import scene_values
 
 EXAM = Exam(scenes=20, ranked=4)
-WRITING = ("linear", "gated-two-phase", "qformer-stage1")
 
 
 def hits(right_scenes: int) -> str:

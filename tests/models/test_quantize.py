@@ -12,11 +12,14 @@ from blip2_lab.models.quantize import (
     MAX_INT8_ROWS,
     Int8Linear,
     NF4Linear,
-    dequantized,
     is_quantized_layer,
     layers_to_quantize,
 )
 from tests.tiny import build_tiny_model
+
+
+def dequantized(layer: Int8Linear) -> torch.Tensor:
+    return layer.weight.float() * layer.scale[:, None].float()
 
 
 def small_linear() -> tuple[nn.Linear, Int8Linear]:

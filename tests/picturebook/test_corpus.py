@@ -216,8 +216,6 @@ SHARES = {  # of the instructions
 
 DESCRIPTION = "a picture of a large red boat at the top and a small blue key on the left, at night on the beach."
 
-STORY = f"{DESCRIPTION} Question: tell a story Answer:"
-
 
 @pytest.mark.parametrize(
     ("prompt", "target"),

@@ -18,7 +18,7 @@ from blip2_lab.models.losses import itg_loss, negative_weights, sample_negatives
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks import attention as attention_checks
-from blip2_lab.teaching.checks import captioning, contrastive_and_matching, encoders, qformer
+from blip2_lab.teaching.checks import captioning, encoders, matching, qformer
 from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Case, Check, Verdict
 
 MODULES = {
@@ -26,9 +26,8 @@ MODULES = {
     "attention": {"attention_weights", "cross_attention_head", "split_heads"},
     "qformer": {"cross_attention_layers", "embed", "qformer_layer"},
     "masks": {"unimodal_mask", "multimodal_causal_mask", "bidirectional_mask"},
-    "contrastive_and_matching": {
-        "itc_similarity", "contrastive_loss", "negative_weights", "sample_negatives", "itm_pairs", "itm_logits",
-    },
+    "contrastive": {"itc_similarity", "contrastive_loss"},
+    "matching": {"negative_weights", "sample_negatives", "itm_pairs", "itm_logits"},
     "captioning": {"itg_inputs", "next_word_loss", "text_rows", "cached_step"},
     "training": {"learning_rate", "exact_match", "confidence_interval", "paired_bootstrap"},
     "grounding": {"rollout", "gradient_weighting", "pointing_game", "mass_inside", "rank_correlation"},
@@ -442,7 +441,7 @@ def test_slow_counting_equals_the_librarys(tiny_model):
     assert encoders.count_features(48, 12) == encoder.num_features
     z = torch.randn(2, 8, 64)
     assert torch.equal(
-        contrastive_and_matching.logits_over_queries(tiny_model.stage1.itm_head, z),
+        matching.logits_over_queries(tiny_model.stage1.itm_head, z),
         tiny_model.stage1.itm_head(z).mean(1),
     )
 
@@ -461,7 +460,7 @@ def test_the_itg_functions_give_the_librarys_loss(tiny_model):
     text = model.qformer(queries=False, input_ids=read, mask=mask, past=past).text_output
     itg = itg_loss(model.itg_logits(text), labels, model.config.label_smoothing)
     assert torch.allclose(itg, library.itg, atol=1e-5)
-    images, texts, labels = contrastive_and_matching.pairs_for_matching(*negatives)
+    images, texts, labels = matching.pairs_for_matching(*negatives)
     logits = model.itm_logits(memory.select(images), ids[texts], attention_mask[texts])
     assert torch.allclose(F.cross_entropy(logits, labels), library.itm, atol=1e-5)
 

@@ -2,8 +2,9 @@
 
 Notes:
 
-* These wordings were written without a look at the templates of the corpus. Some are the same all the same: overlap.py.
-  Who adds templates to the corpus must not take them from here, or the measure is worth nothing.
+* These wordings were written without a look at the templates of the corpus. overlap.py counts those that
+  the corpus has nevertheless. Templates for the corpus must not be taken from here: the questions would no longer be
+  held out.
 * Many words are ones that the corpus may lack (kitty, ship, colour, photo): a visitor does not know its word list.
 * Some questions are typed in capitals, without apostrophes or question marks, or with a letter lost or two swapped.
 

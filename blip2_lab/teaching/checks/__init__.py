@@ -2,28 +2,29 @@
 
 The library does not import the checks. They import the library, whose function is the solution.
 
-    check                     shared: Check, Case, Verdict, show_source
-    comparison                shared: which values are equal, and a difference in words
-    changes                   shared: the change of an answer or an argument that explains a wrong answer, in words
-    seeds                     shared: was a global seed set?
-    predictions               a guess, and what came out
-    encoders                  01      the number of features, their layer, frozen modules
-    attention                 02      attention weights; a cross-attention head; several heads
-    qformer                   03      input embeddings, layers with cross-attention, one layer
-    masks                     04      the three masks
-    contrastive_and_matching  05, 06  ITC; hard negatives; ITM
-    captioning                07      ITG: inputs and labels, loss, mask, cache
-    training                  08, 11  the learning rate of a step; how sure an accuracy and a difference are
-    grounding                 09      rollout, gradient weighting; scores of a map; the sanity check
-    soft_prompt               10      from query outputs to the input of a language model
-    answer_losses             10      the logits that predict an answer, the tokens with a loss
-    decoding                  12      how the next token is chosen
-    int8                      13      a matrix in 8 bits
-    four_bits                 13      a weight in 4 bits, and what it costs with its scales
-    fine_tuning               14      pictures held out, the best step, the question in the Q-Former, several captions
-    failures                  15      several pictures in one prompt, copied answers, word sums, the first broken link
-    bridges                   16      pooled patches, a projector, a gated block, what a gated bridge trains
-    scaling                   17      memory, FLOPs and days of a training; a batch and its schedule
+    check          shared: Check, Case, Verdict, show_source
+    comparison     shared: which values are equal, and a difference in words
+    changes        shared: the change of an answer or an argument that explains a wrong answer, in words
+    seeds          shared: was a global seed set?
+    predictions    a guess, and what came out
+    encoders       01      the number of features, their layer, frozen modules
+    attention      02      attention weights; a cross-attention head; several heads
+    qformer        03      input embeddings, layers with cross-attention, one layer
+    masks          04      the three masks
+    contrastive    05      ITC: similarity, loss
+    matching       06      hard negatives; ITM: pairs, logits
+    captioning     07      ITG: inputs and labels, loss, mask, cache
+    training       08, 11  the learning rate of a step; how sure an accuracy and a difference are
+    grounding      09      rollout, gradient weighting; scores of a map; the sanity check
+    soft_prompt    10      from query outputs to the input of a language model
+    answer_losses  10      the logits that predict an answer, the tokens with a loss
+    decoding       12      how the next token is chosen
+    int8           13      a matrix in 8 bits
+    four_bits      13      a weight in 4 bits, and what it costs with its scales
+    fine_tuning    14      pictures held out, the best step, the question in the Q-Former, several captions
+    failures       15      several pictures in one prompt, copied answers, word sums, the first broken link
+    bridges        16      pooled patches, a projector, a gated block, what a gated bridge trains
+    scaling        17      memory, FLOPs and days of a training; a batch and its schedule
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -35,14 +36,7 @@ from blip2_lab.teaching.checks.attention import attention_weights, cross_attenti
 from blip2_lab.teaching.checks.bridges import gated_block, gated_parameters, pool_patches, project_features
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
 from blip2_lab.teaching.checks.check import Case, Check, Verdict, show_source
-from blip2_lab.teaching.checks.contrastive_and_matching import (
-    contrastive_loss,
-    itc_similarity,
-    itm_logits,
-    itm_pairs,
-    negative_weights,
-    sample_negatives,
-)
+from blip2_lab.teaching.checks.contrastive import contrastive_loss, itc_similarity
 from blip2_lab.teaching.checks.decoding import best_continuations, final_score, nucleus, penalize_repetition
 from blip2_lab.teaching.checks.encoders import freeze, num_features, second_to_last
 from blip2_lab.teaching.checks.failures import copied_answers, first_broken_link, interleave_pictures, word_sums
@@ -57,6 +51,7 @@ from blip2_lab.teaching.checks.grounding import (
 )
 from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_linear
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.teaching.checks.matching import itm_logits, itm_pairs, negative_weights, sample_negatives
 from blip2_lab.teaching.checks.predictions import prediction, print_after
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
 from blip2_lab.teaching.checks.scaling import batch_schedule, training_days, training_flops, training_memory

@@ -14,19 +14,16 @@ Begin with `get(name)`; `blip2-lab recipes` lists the names.
 Paper: section 3.4, Tables 1, 2 and 7 to 9. Notebook: 08.
 """
 
-from blip2_lab.training.recipes.registry import RECIPES, get, needs, pretraining_recipe, recipes_table, with_settings
+from blip2_lab.training.recipes.registry import RECIPES, get, recipes_table, with_settings
 from blip2_lab.training.recipes.schema import (
     BridgeParts,
     FineTuneParts,
     ImageTextData,
-    MaePart,
-    MicroPart,
     OptimConfig,
     Recipe,
     SceneData,
     Stage1Parts,
     Stage2Parts,
-    SyntheticTextData,
     override,
     settings,
 )
@@ -35,18 +32,13 @@ __all__ = [
     "RECIPES",
     "BridgeParts",
     "FineTuneParts",
-    "MaePart",
-    "MicroPart",
     "OptimConfig",
     "Recipe",
     "SceneData",
-    "SyntheticTextData",
     "Stage1Parts",
     "Stage2Parts",
     "ImageTextData",
     "get",
-    "needs",
-    "pretraining_recipe",
     "override",
     "settings",
     "recipes_table",

@@ -1,4 +1,4 @@
-"""Recipes of four published-style descriptions of BLIP-2's relatives, at full size: to plan, and to learn what fits.
+"""Recipes of four described relatives of BLIP-2 at full size, 4 to 81 billion parameters: to plan, not to train.
 
 `RELATIVES` lists the recipes; `DESCRIPTIONS` has, by recipe, what its text claims beside its settings: sizes, cards,
 days.

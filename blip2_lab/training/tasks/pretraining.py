@@ -4,8 +4,8 @@
 
 Notes:
 
-* BLIP-2 takes its frozen models from others. Here they are trained, in minutes, on one modality each: none of them sees
-  a picture together with a word. Without that, "zero-shot" would mean nothing later.
+* BLIP-2 takes its frozen models from others. Here they are trained, in minutes, on one modality each: none of them is
+  trained on a picture together with a word. So questions about pictures are zero-shot later.
 * The ViT learns what each patch shows (kind, color, size) and where it is, and from [CLS] the setting. It is trained
   with one layer more than it ships, since BLIP-2 uses the second-to-last layer; the labels are read from both.
 * To bind red to boat in "a red boat" a T5 needs two circuits: one attends to the previous word (its only positions are

@@ -104,6 +104,7 @@ def test_the_truth_of_another_scene_is_wrong():
     rng = Random(9)
     for judge in {q.judge for q in QUESTIONS} - {"absence", "list"}:
         asked = [q for q in QUESTIONS if q.judge == judge]
+        assert len({q.truth for q in asked}) > 1, judge
         for q in asked:
             others = {other.truth for other in asked} - {q.truth}
             wrong = [truth for truth in shuffled(rng, sorted(others))[:12] if is_right(q, truth, BOOK[q.scene])]
@@ -115,7 +116,9 @@ def test_the_truth_of_another_scene_is_wrong():
 
 def test_the_list_of_another_scene_is_wrong():
     lists = [in_words(scene) for scene in BOOK]
-    for q in (q for q in QUESTIONS if q.judge == "list"):
+    asked = [q for q in QUESTIONS if q.judge == "list"]
+    assert asked
+    for q in asked:
         things = Counter((t.color, t.kind) for t in BOOK[q.scene].things)
         for number in (q.scene, *range(q.scene % 3, len(BOOK), 3)):
             said, same = lists[number], Counter((t.color, t.kind) for t in BOOK[number].things) == things
@@ -124,6 +127,7 @@ def test_the_list_of_another_scene_is_wrong():
 
 def test_another_absence_does_not_answer():
     asked = [q for q in QUESTIONS if q.judge == "absence"]
+    assert len(asked) > 40
     for q in asked:
         for other in asked[:40]:
             if other.about.noun != q.about.noun:

@@ -311,12 +311,6 @@ def test_batches_of_text_share_no_example_and_leave_none_out(t5_tokenizer):
     assert [number for index in range(4) for number in task.numbers(index)] == list(range(20))
 
 
-def told_and_asked(t, parts: list[dict[str, Tensor]]) -> list[tuple[str, str]]:
-    """The examples of a T5 batch, read back from its ids, in alphabetical order."""
-    pairs = [pair for part in parts for pair in zip(read(t, part["input_ids"]), read(t, part["labels"]), strict=True)]
-    return sorted(pairs)
-
-
 def test_t5_learns_in_lessons_then_from_piles_and_then_from_sentences_too(t5_tokenizer):
     task = T5Task(None, t5_tokenizer, 8, seed=4, lessons_until=2, sentences_from=3)
     for index in range(2):

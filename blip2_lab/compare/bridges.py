@@ -34,7 +34,7 @@ from blip2_lab.checkpoints.files import weight_files
 from blip2_lab.checkpoints.load import load
 from blip2_lab.common.files import write_atomically
 from blip2_lab.compare.cost import training_cost
-from blip2_lab.compare.rows import LANGUAGE_MODELS, REFERENCE, ROWS, check_rows, default_steps, recipes_of
+from blip2_lab.compare.rows import BRIDGES, LANGUAGE_MODELS, REFERENCE, ROWS, check_rows, default_steps, recipes_of
 from blip2_lab.evaluation.bridges import Exam, measure, text_perplexity
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.training import pipeline
@@ -51,7 +51,7 @@ Say = Callable[[str], None]
 class Options:
     """What is compared, and how.
 
-    bridges         rows, names of `rows.ROWS`
+    bridges         rows, names of `rows.ROWS`; those of `rows.BRIDGES` if none are named
     seeds           how many: each row is trained with the seeds 0, 1, …, which draw weights and batches
     steps           of every row at equal samples; 0: those of the recipes of BLIP-2's two stages together
     minutes         of training of every row at equal minutes; None: those that BLIP-2 needs for `steps`
@@ -61,7 +61,7 @@ class Options:
     part_steps      of frozen models that are missing; None: as their recipes say
     """
 
-    bridges: Sequence[str] = tuple(ROWS)
+    bridges: Sequence[str] = BRIDGES
     seeds: int = 3
     steps: int = 0
     minutes: float | None = None

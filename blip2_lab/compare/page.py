@@ -27,7 +27,7 @@ from torch import Tensor
 
 from blip2_lab.common.files import write_atomically
 from blip2_lab.compare.bridges import Options, Results, equal_minutes, steps_in
-from blip2_lab.compare.rows import LANGUAGE_MODELS, REFERENCE, ROWS, default_steps, recipes_of
+from blip2_lab.compare.rows import BRIDGES, LANGUAGE_MODELS, REFERENCE, ROWS, default_steps, recipes_of
 from blip2_lab.evaluation import captioning, metrics
 from blip2_lab.evaluation.bridges import CONDITIONS, Exam
 from blip2_lab.evaluation.scenes import KIND_WORDS, named_values, scene_values
@@ -147,6 +147,10 @@ def _line(row: str, budget: str, cells: Sequence[dict], options: Options, result
             # only scenes that were asked about: among few drawn ones there may be none of them, and no question
             count = exam.ranked if what == "ranked" else exam.scenes
             _add(line, f"{what} {condition}", *_by_scene(hits, torch.tensor(scenes), count))
+    if cells[0]["questions"]:
+        hits = torch.tensor([_numbers(cell["questions"]["picture"]) for cell in cells], dtype=torch.float64)
+        for kind, numbers in _by_type(exam).items():
+            _add(line, f"questions about {kind}", hits[:, numbers], torch.ones_like(hits[:, numbers]))
     if cells[0]["captions"] is not None:
         _add_captions(line, cells, exam, spice)
     if cells[0]["retrieval"] is not None:
@@ -158,6 +162,12 @@ def _line(row: str, budget: str, cells: Sequence[dict], options: Options, result
 
 def _numbers(bits: str) -> list[int]:
     return [int(bit) for bit in bits]
+
+
+def _by_type(exam: Exam) -> dict[str, list[int]]:
+    """Type of question -> the numbers of its questions; a scene has at most one of each type."""
+    types = dict.fromkeys(question.type for _, question, _ in exam.asked)
+    return {kind: [i for i, (_, question, _) in enumerate(exam.asked) if question.type == kind] for kind in types}
 
 
 def _by_scene(hits: Tensor, scenes: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -206,7 +216,7 @@ def difference(one: Line, other: Line, name: str) -> Value | None:
     return Value(one.values[name].mean - other.values[name].mean, low, high)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _drawn(scenes: int) -> Tensor:
     """int[R,S]: R times S scenes, drawn with replacement."""
     return torch.randint(scenes, (RESAMPLES, scenes), generator=torch.Generator().manual_seed(0))
@@ -256,7 +266,7 @@ def measured(found: Sequence[Line], options: Options, results: Results, folder: 
         paragraphs += [f"### At {title}", _budget(budget, options, results), *_verdicts(lines), answers_table(lines)]
         if any("questions picture" in line.values for line in lines):
             paragraphs.append(f"![questions about pictures, {title}]({folder}/zero-shot-{budget}.png)")
-        paragraphs.append(texts_table(lines))
+        paragraphs += [texts_table(lines), "Zero-shot questions by what they ask:", types_table(lines, options.exam)]
     if any("caption f1" in line.values for line in found):
         paragraphs.append(f"![F1 of the kinds in captions]({folder}/captions.png)")
     paragraphs += ["### What each costs", costs_table(_of(found, "samples"), options, results), *_notes(found, results)]
@@ -266,7 +276,7 @@ def measured(found: Sequence[Line], options: Options, results: Results, folder: 
 def command(options: Options, folder: str) -> str:
     """The command that wrote the page."""
     words = ["blip2-lab compare bridges"]
-    if options.bridges != list(ROWS):
+    if options.bridges != list(BRIDGES):
         words.append(f"--bridges {' '.join(options.bridges)}")
     if options.seeds != 3:
         words.append(f"--seeds {options.seeds}")
@@ -359,6 +369,13 @@ def texts_table(lines: Sequence[Line]) -> str:
         cells += [_cell(line, f"retrieval {way}") for way in ways]
         rows.append([*cells, *(_cell(line, f"retrieval matched_{what}", short=True) for what in ("true", "wrong"))])
     return markdown(heads, rows)
+
+
+def types_table(lines: Sequence[Line], exam: Exam) -> str:
+    """Zero-shot questions by their type, with the number of questions."""
+    types = _by_type(exam)
+    rows = [[line.title, line.got, *(_cell(line, f"questions about {kind}") for kind in types)] for line in lines]
+    return markdown(["bridge", "steps × seeds", *(f"{kind}, {len(found)}" for kind, found in types.items())], rows)
 
 
 def costs_table(lines: Sequence[Line], options: Options, results: Results) -> str:

@@ -26,13 +26,15 @@ from blip2_lab.training.recipes.schema import BridgeParts, Recipe, SceneData, St
 class Row:
     """What is compared: `phases` are recipes, each of which starts from the one before.
 
-    title      in tables
-    zero_shot  False: it was trained on questions
+    title       in tables
+    zero_shot   False: it was trained on questions
+    by_default  False: only where it is named
     """
 
     title: str
     phases: tuple[str, ...]
     zero_shot: bool = True
+    by_default: bool = True
 
 
 ROWS = {
@@ -46,7 +48,11 @@ ROWS = {
     "gated-two-phase": Row("gated, then dialogues", ("micro-gated-phase1", "micro-gated-instruct"), zero_shot=False),
     "dual-encoder": Row("dual encoder", ("micro-dual-encoder",)),
     "dual-encoder-codes": Row("dual encoder, 256 codes", ("micro-dual-encoder-codes",)),
+    # no bridges of their own: the Q-Former with two schedules of the learning rate in stage 2 (recipes/schedules.py)
+    "schedule-paper": Row("the paper's schedule", ("micro-stage1", "micro-schedule-paper"), by_default=False),
+    "schedule-flant5": Row("FlanT5-XL's schedule", ("micro-stage1", "micro-schedule-flant5"), by_default=False),
 }
+BRIDGES = tuple(name for name, row in ROWS.items() if row.by_default)
 #: What the others are compared with: BLIP-2.
 REFERENCE = "qformer-stage1"
 #: The frozen language models that rows can be compared with; the first is that of `micro-stage2`.

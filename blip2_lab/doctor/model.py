@@ -53,7 +53,7 @@ from blip2_lab.doctor.layers import (
 )
 from blip2_lab.doctor.own_images import what_it_learned
 from blip2_lab.models.attention_kernels import kernels_text, recorded_kernels
-from blip2_lab.models.bridges import GatedCrossAttention, QFormerBridge
+from blip2_lab.models.bridges import DualEncoder, GatedCrossAttention, QFormerBridge
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.language_model import pad
 from blip2_lab.models.quantize import check_method, is_quantized_layer
@@ -76,7 +76,12 @@ def open_model(name: str | Path, *, device: str, quantize: str | None, dtype: st
     """Load a model of any layout -> the model and its path. Raises ValueError."""
     options = dict(device=load.check_device(device), quantize=check_method(quantize), dtype=load.check_dtype(dtype))
     path = load.find_model(name, **options)
-    return load.load(path, **options), path
+    model = load.load(path, **options)
+    if isinstance(model, DualEncoder):
+        raise ValueError(
+            f"{name} is a dual encoder: the doctor checks the folder of its training run, but not the model itself."
+        )
+    return model, path
 
 
 @torch.no_grad()

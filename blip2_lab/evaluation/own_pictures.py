@@ -40,6 +40,7 @@ from blip2_lab.evaluation import captioning, metrics, vqa
 from blip2_lab.evaluation.natural import Shown, prompts_for
 from blip2_lab.evaluation.scenes import CAPTION_PROMPT, CAPTIONS
 from blip2_lab.models import retrieval
+from blip2_lab.models.bridges import DualEncoder
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
@@ -88,8 +89,13 @@ def evaluate_on(
 
     num_beams  of the answers; captions use `scenes.CAPTIONS`
 
-    Raises ValueError if fewer than two pictures can be opened.
+    Raises ValueError if fewer than two pictures can be opened, and for a dual encoder.
     """
+    if isinstance(model, DualEncoder):
+        raise ValueError(
+            "A dual encoder writes no answers and has no stage 1, so it is not measured on other pictures: "
+            "`compare bridges` measures it on drawn scenes, and so does `evaluate referring`."
+        )
     own = read_pictures(model, drawn, batch_size, say)
     report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": []}
     if isinstance(model, Stage2Model):

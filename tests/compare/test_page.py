@@ -81,6 +81,23 @@ def test_values_are_means_over_seeds(compared):
     assert lines["dual-encoder", "samples"].values["retrieval matched_true"].mean == pytest.approx(0.95)
 
 
+def test_questions_by_type(compared):
+    """Scenes 0 to 15 and 0 to 17 of the two seeds are right; a scene asks at most one question of each type."""
+    options, results, lines = compared
+    line, groups = lines["linear", "samples"], {}
+    for number, question, _ in EXAM.asked:
+        groups.setdefault(question.type, []).append(number)
+    assert len(groups) > 5 and any(len(numbers) < EXAM.scenes for numbers in groups.values())
+    for kind, numbers in groups.items():
+        assert len(set(numbers)) == len(numbers)
+        seeds = [sum(number < right for number in numbers) / len(numbers) for right in (16, 18)]
+        assert line.values[f"questions about {kind}"].seeds == pytest.approx(seeds)
+        assert f"| {kind}, {len(numbers)} |" in page.types_table([line], EXAM)
+    dual = page.types_table([lines["dual-encoder", "samples"]], EXAM).splitlines()[-1]
+    assert dual == f"| dual encoder | 10 × 2 |{' – |' * len(groups)}"
+    assert "by what they ask" in measured(list(lines.values()), options, results, "bridges")
+
+
 def test_caption_f1_is_the_ratio_of_sums(compared):
     _, _, lines = compared
     kinds = [len(scene_values(scene)["kinds"]) for scene in EXAM.book]

@@ -11,6 +11,7 @@ import blip2_lab
 from blip2_lab import cli
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.doctor.model import diagnose_model, save_reference
+from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig
 from tests.tiny import BRIDGES, build_bridged_model, build_tiny_model, loud
 
 
@@ -83,3 +84,11 @@ def test_the_command_ends_well(healthy, capsys):
     _, _, folder = healthy
     assert cli.main(["doctor", str(folder)]) == 0
     assert "Traceback" not in capsys.readouterr().out
+
+
+def test_a_dual_encoder_is_refused_in_a_sentence(tmp_path, capsys):
+    frozen = build_tiny_model("opt")
+    dual = DualEncoder(DualEncoderConfig(64, 64, 2, embed_width=16), frozen.image_encoder, frozen.language_model)
+    blip2_lab.save(dual, tmp_path / "dual")
+    assert cli.main(["doctor", str(tmp_path / "dual")]) == 2
+    assert "is a dual encoder: the doctor checks the folder of its training run" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from blip2_lab.data.examples import AskedQuestion
 from blip2_lab.evaluation import own_pictures
 from blip2_lab.evaluation.own_pictures import answer_accuracy, draw_pictures, evaluate_on, own_table
 from blip2_lab.models import retrieval
+from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from tests.tiny import build_tiny_model, loud
@@ -198,3 +199,10 @@ def test_questions_that_begin_alike_are_measured_by_themselves():
     assert found == {
         "how many": {"questions": 5, "picture": 0.4, "no_picture": 0, "shuffled_picture": 1, "majority": 0.6}
     }
+
+
+def test_a_dual_encoder_is_refused_in_a_sentence(folder):
+    frozen = build_tiny_model("opt")
+    dual = DualEncoder(DualEncoderConfig(64, 64, 2, embed_width=16), frozen.image_encoder, frozen.language_model)
+    with pytest.raises(ValueError, match="`compare bridges` measures it on drawn scenes"):
+        evaluate_on(dual, draw_pictures(folder))

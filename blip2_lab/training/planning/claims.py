@@ -23,6 +23,9 @@ from blip2_lab.training.recipes.paper import STAGE1_BATCH
 from blip2_lab.training.recipes.relatives import FLANT5_TOKENS, Description
 from blip2_lab.training.recipes.schema import Recipe, Stage1Parts
 
+#: Deviations of the three colors: ImageNet's, and those of OpenAI's CLIP, which ViT-bigG/14 was trained with.
+IMAGENET_STD = (0.229, 0.224, 0.225)
+OPENAI_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PATCH = 14  #: pixels, of all four image encoders
 #: Section 3.4: steps of the paper's stage 1.
 PAPER_STAGE1_STEPS = 250_000
@@ -94,6 +97,8 @@ def _flant5(recipe, text, model, works, hours, gpus, at) -> list[str]:
         "model with XXL and with its frozen weights.",
         f"{FLANT5_TOKENS} tokens are the length of CLIP's texts; captions have about ten words, and BLIP-2 cuts them "
         f"at {Stage1Parts.max_text_tokens} tokens.",
+        "The Q-Former is said to extract what is relevant to a text query. In pre-training, what it hands to the "
+        "language model does not depend on the text: only fine-tuning for VQA lets it read the question.",
     ]
 
 
@@ -106,11 +111,16 @@ def _adapter(recipe, text, model, works, hours, gpus, at) -> list[str]:
     llama = model.language.config.vocab_size
     days = hours / 24
     utilization = at * days / text.days
+    language, bridge = (model.parameters()[part] / total for part in ("language model", "Q-Former"))
     return [
         f"{text.image_size} / {PATCH} = {text.image_size / PATCH:.2f} is no whole number of patches: {below} pixels "
         f"are {tokens[0]:,} tokens, {below + PATCH} are {tokens[1]:,}. Here: {recipe.data.image_size}.",
         f"A vocabulary of {text.vocab_size:,} is not LLaMA's ({llama:,}); OPT's BPE has {opt:,}. A frozen decoder "
         f"keeps the vocabulary that it was trained with; the total of {total / 1e9:.1f} B is with LLaMA's.",
+        f"The parameters are said to be in the language model and in cross-attention: {language:.0%} are in the "
+        f"language model, {bridge:.1%} in the whole Q-Former.",
+        f"Medical reports are longer than captions: what is behind token {recipe.model.max_text_tokens} is cut here, "
+        "and a crop can cut off what a report names.",
         "Color jitter makes captions that name a color false: images with such a caption should not be jittered.",
         f"A step of {optim.batch_size:,} examples in {optim.accumulate} passes on {gpus} GPUs is "
         f"{optim.batch_size // optim.accumulate // gpus} examples a GPU and pass.",
@@ -125,11 +135,14 @@ def _gated(recipe, text, model, works, hours, gpus, at) -> list[str]:
     per_pass = optim.batch_size // optim.accumulate
     trained = sum(counts[name] for name in model.trained)
     tokens = model.image_encoder.num_features
-    remarks = [
+    low, *_, high = sorted(clip / imagenet for clip, imagenet in zip(OPENAI_CLIP_STD, IMAGENET_STD, strict=True))
+    return [
         f"A vision tower of ViT-G/14's shape has {count_parameters(model.image_encoder) / 1e9:.2f} B parameters; "
         f"{text.image_encoder_parameters / 1e9:.1f} B is about the size of ViT-g/14 together with its text tower.",
         f"The images are called high-resolution, and resized to {text.image_size} pixels: {tokens} tokens, as many as "
         "in BLIP-2.",
+        f"Pixels normalized with ImageNet's statistics vary {low:.2f} to {high:.2f} times as much as with those that "
+        "OpenCLIP's ViT-G/14 was trained with. A frozen encoder needs its own.",
         f"{optim.accumulate} passes of {per_pass} examples are {optim.accumulate * per_pass:,}; the text gives no "
         f"number of cards, and the plan assumes {gpus}, {per_pass / gpus:g} example each. More than {per_pass} have "
         "nothing to do in a pass.",
@@ -138,9 +151,9 @@ def _gated(recipe, text, model, works, hours, gpus, at) -> list[str]:
         f"One card cannot hold the decoder: {2 * language / 1e9:.0f} GB in 16 bits, and where it is trained "
         f"{16 * language / 1e9:.0f} GB with gradients and optimizer.",
         f"These {optim.steps:,} steps are {_epochs(recipe, optim.steps * optim.batch_size):.1f} epochs and "
-        f"{hours * gpus:,.0f} {text.gpu} hours.",
+        f"{hours * gpus:,.0f} {text.gpu} hours. The text's {text.runs} runs are {text.runs * hours * gpus:,.0f} hours "
+        "if each is a training; if they are evaluations of one model, they differ only where its answers are sampled.",
     ]
-    return remarks
 
 
 def _dual(recipe, text, model, works, hours, gpus, at) -> list[str]:
@@ -166,6 +179,7 @@ def _dual(recipe, text, model, works, hours, gpus, at) -> list[str]:
         f"{words} tokens of text: {cards[0]:,.0f} cards for {text.days:.0f} days. Where it reads the {patches} patch "
         f"ids, too, {unified_hours:,.0f} hours: {cards[1]:,.0f} cards.",
         f"Trained patches cost {works['image encoder'].flops / frozen:.1f} times a frozen image encoder, at each step.",
+        "Filtering, deduplication and re-captioning come before the training: their work is not in these hours.",
     ]
 
 

@@ -42,6 +42,7 @@ class Description:
     parameters  in total, with frozen ones unless `without_frozen`
     gpus        how many trained together; `plan_gpus` is what a plan assumes where the text gives no number
     gpu         their name; `days` that the training took
+    runs        independent ones that its results are the mean of
     """
 
     title: str
@@ -56,6 +57,7 @@ class Description:
     days: float | None = None
     image_size: int | None = None
     vocab_size: int | None = None
+    runs: int = 1
 
 
 def warmup_share(steps: int, share: float) -> int:
@@ -257,6 +259,7 @@ _GATED = dict(
     plan_gpus=128,
     image_size=224,
     vocab_size=32_000,
+    runs=5,
 )
 DESCRIPTIONS: dict[str, Description] = {
     "flant5-xl-stage1": _FLANT5,

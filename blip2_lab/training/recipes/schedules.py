@@ -3,7 +3,8 @@
 `MICRO_SCHEDULES` lists them: `micro-schedule-paper` and `micro-schedule-flant5`. Both are `micro-stage2`, with as many
 examples, in the same order.
 
-    blip2-lab train micro-schedule-paper && blip2-lab train micro-schedule-flant5
+    blip2-lab compare bridges --bridges schedule-paper schedule-flant5 --frozen micro
+    blip2-lab train micro-schedule-paper     one of them
 
 Notes:
 
@@ -30,7 +31,7 @@ STAGE2 = next(recipe for recipe in MICRO if recipe.name == "micro-stage2")
 def _scheduled(name: str, whose: str, warmup_steps: int, min_lr: float) -> Recipe:
     optim = replace(STAGE2.optim, warmup_steps=warmup_steps, min_lr=min_lr)
     summary = f"micro-stage2 with the schedule of {whose} in miniature"
-    return replace(STAGE2, name=name, summary=summary, cost="not measured", optim=optim)
+    return replace(STAGE2, name=name, summary=summary, optim=optim)
 
 
 MICRO_SCHEDULES = (

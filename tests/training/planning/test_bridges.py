@@ -177,9 +177,18 @@ def test_settings_that_the_texts_give():
 
 
 REMARKS = {
-    "adapter-xl": ("512 / 14 = 36.57", "504 pixels are 1,297 tokens, 518 are 1,370", "4 examples a GPU", "50,272"),
-    "gated-65b": ("1.84 B", "257 tokens", "16 passes of 128 examples are 2,048", "81.1 B", "131 GB in 16 bits"),
-    "dual-70b": ("writes no caption", "no output for one", "8,192 of the 65,536", "last token", "cards for 60 days"),
+    "adapter-xl": (
+        *("512 / 14 = 36.57", "504 pixels are 1,297 tokens, 518 are 1,370", "4 examples a GPU", "50,272"),
+        *("93% are in the language model, 2.0% in the whole Q-Former", "behind token 32 is cut"),
+    ),
+    "gated-65b": (
+        *("1.84 B", "257 tokens", "16 passes of 128 examples are 2,048", "81.1 B", "131 GB in 16 bits"),
+        *("vary 1.17 to 1.23 times as much", "The text's 5 runs are"),
+    ),
+    "dual-70b": (
+        *("writes no caption", "no output for one", "8,192 of the 65,536", "last token", "cards for 60 days"),
+        "re-captioning come before the training",
+    ),
 }
 
 
@@ -206,12 +215,18 @@ def test_the_claims_of_flant5_xl(monkeypatch, tmp_path):
         "420 M examples, would end at step 3,204, within the warm-up",
         "FlanT5-XL has 2.85 B, XXL 11.14 B",
         "77 tokens are the length of CLIP's texts",
+        "hands to the language model does not depend on the text",
     ):
         assert words in remarks, words
     ratios = {claim.what: claim.ratio for claim in plan.claims}
     assert ratios["examples of a step"] == 1
     assert ratios["parameters without frozen ones, billions"] < 0.02
     assert plan.gpus == 64 and plan.examples_per_pass == 2048
+
+
+def test_five_trainings_cost_five_times_as_much(plans):
+    plan = plans("gated-65b")
+    assert f"5 runs are {5 * plan.hours * plan.gpus:,.0f} hours if each is a training" in " ".join(plan.remarks)
 
 
 def test_the_hours_of_the_dual_encoder(plans):

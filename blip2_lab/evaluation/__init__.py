@@ -7,7 +7,7 @@
     vqa            VQA accuracy by both official rules
     scenes         questions, captions and retrieval on held-out scenes of the picture book
     own_pictures   captions, questions and retrieval on a folder or file of one's own
-    search         phrases such as "a red boat", as somebody searches with them
+    search         phrases such as "a red boat", as a user of the search types them
     referring      which of the things is meant? Acc@IoU of candidate boxes
     bridges        one model of a comparison of bridges: raw results, question by question
     natural        questions in a visitor's own words, and a judge of the answers

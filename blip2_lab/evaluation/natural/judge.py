@@ -117,7 +117,7 @@ def is_right(question: NaturalQuestion, answer: str, scene: Scene) -> bool:
             return _knows_the_fact(answer, question.judge, question.truth, thing)
         case "absence":
             return _denies(said, question.about, scene)
-    raise ValueError(f"nobody judges {question.judge!r}")
+    raise ValueError(f"there is no judge {question.judge!r}")
 
 
 # ------------------------------------------------------------------------------------------- true of a thing or a scene

@@ -26,7 +26,7 @@ from blip2_lab.picturebook.words import NUMBERS, holds, join, plural, with_artic
 
 PER_SCENE = 6  #: questions
 
-#: What people may count among a category or not. Nobody is asked where the answer hangs on it.
+#: What people may count among a category or not. No question is asked whose answer depends on it.
 DEBATABLE = {
     "plant": ("apple", "carrot", "cherry"),
     "food": ("fish",),

@@ -265,5 +265,5 @@ def test_an_unknown_word_is_no_answer():
 
 
 def test_a_judge_that_nobody_knows_is_an_error():
-    with pytest.raises(ValueError, match="nobody judges 'taste'"):
+    with pytest.raises(ValueError, match="there is no judge 'taste'"):
         is_right(question("taste"), "sweet", HARBOR)

@@ -467,6 +467,8 @@ def run(args: argparse.Namespace) -> None:
         page = build_beside(models, at_once=args.at_once)
     elif isinstance(model := blip2_lab.load(args.model, **options), Stage1Model):
         page = build_search(Search(model, args.gallery), name=args.model)
+    elif not isinstance(model, Stage2Model):
+        raise ValueError(f"{args.model} is a dual encoder, which writes no answers: open a model with another bridge")
     else:
         page = build(
             model,

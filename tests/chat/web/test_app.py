@@ -388,6 +388,13 @@ def test_main_serves_the_page_says_where_and_waits(started):
     assert given["page"].waits and given["block"] is False and given["name"] == "runs/micro"
 
 
+def test_a_model_that_writes_no_answers_is_refused_in_one_sentence(started, monkeypatch):
+    monkeypatch.setattr(chat_app.blip2_lab, "load", lambda name, **options: torch.nn.Module())
+    code, _, err, given = started("--model", "runs/micro-dual-encoder")
+    assert code == 2 and "is a dual encoder, which writes no answers" in err and "Traceback" not in err
+    assert set(given) == {"page"}, "nothing was built or served"
+
+
 def test_main_tells_the_page_what_its_model_has_seen(started, monkeypatch):
     worlds = {"micro": object(), "runs/micro": object()}
     monkeypatch.setattr(out_of_distribution, "load", worlds.get)

@@ -4,6 +4,7 @@ Notes:
 
 * A notebook is its own source. This script changes nothing but outputs: it executes in a fresh kernel and stores what
   came out, without execution times, widget state or paths of this machine.
+* While it runs, what a prediction's cell prints, and the figure behind it, are shown without a guess.
 * `solved` fills in every exercise with the library's own answer, by a convention the notebooks keep: an exercise is
   a cell with nbgrader metadata; the next cell calls `checks.NAME(my_answer)` or `checks.prediction(my_guess, truth)`.
 """
@@ -82,6 +83,7 @@ def main(names: list[str]) -> None:
         paths = [path for path in paths if any(path.stem.startswith(name) for name in names)]
     if not paths:
         sys.exit(f"No notebook begins with {' or '.join(names)}.")
+    os.environ["BLIP2_LAB_READ_THROUGH"] = "1"  # `READING` in blip2_lab.teaching.checks.predictions
     for path in paths:
         start = time.perf_counter()
         notebook = clean(execute(nbformat.read(path, as_version=4)))

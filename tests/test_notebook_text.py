@@ -17,7 +17,7 @@ PAGES = [*NOTEBOOKS, *sorted((ROOT / "notebooks" / "student").glob("*.ipynb")), 
 nbformat = pytest.importorskip("nbformat", reason="the notebooks are not tested: pip install 'blip2-lab[dev]'")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-WITH_QUIZ = [path for path in NOTEBOOKS if "01" <= path.stem[:2] <= "12"]
+WITH_QUIZ = [path for path in NOTEBOOKS if path.stem[:2] <= "12"]
 each_with_a_quiz = pytest.mark.parametrize("path", WITH_QUIZ, ids=lambda path: path.stem)
 LATER = [path for path in NOTEBOOKS if path.stem[:2] >= "13"]  # their questions are open, without choices
 
@@ -174,8 +174,8 @@ def test_make_lab_serves_the_folder_that_the_links_need():
 
 
 def test_a_notebook_links_to_the_next_one():
-    for path, following in zip([NOTEBOOKS[0], *WITH_QUIZ], WITH_QUIZ, strict=False):
-        assert f"({following.name})" in nbformat.read(path, as_version=4).cells[-1].source, path.name
+    for path, following in zip(NOTEBOOKS, NOTEBOOKS[1:], strict=False):
+        assert f"]({following.name})" in markdown(path), path.name
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------
@@ -188,6 +188,35 @@ def test_every_figure_has_a_text_that_stands_for_it(path):
             if "image/png" in output.get("data", {}):
                 alt = output.metadata.get("image/png", {}).get("alt", "")
                 assert len(alt.split()) >= 3, f"{path.name}: the figure of {cell.source[-80:]!r} has no description"
+
+
+# --- Predictions ----------------------------------------------------------------------------------------------------
+
+
+def says_before_a_guess(source: str) -> list[int]:
+    """The lines on which the cell of a prediction's check prints, or draws, whether or not there is a guess."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names = [(call, ast.unparse(call.func)) for call in calls]
+    progress = {"flush", "on_log"}  # "8 questions asked" is not what comes out
+    return [
+        call.lineno
+        for call, name in names
+        if (name == "print" and not progress & {keyword.arg for keyword in call.keywords})
+        or name.startswith("figures.")
+    ]
+
+
+def test_the_cell_that_checks_a_prediction_says_nothing_before_a_guess():
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells]
+    checked = [cell for cell in cells if "checks.prediction(" in cell.source]
+    assert len(checked) > 40
+    for cell in checked:
+        assert not says_before_a_guess(cell.source), f"use checks.print_after, or show_after behind it: {cell.source}"
+
+
+def test_what_tells_a_result_is_found():
+    assert says_before_a_guess("print(1)\ntell(2)\nfigures.bars({})") == [1, 3]
+    assert not says_before_a_guess("tell = checks.print_after(guess=my_guess)\nprint('1 of 2', flush=True)")
 
 
 # --- Long cells -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED
-from blip2_lab.teaching.checks.predictions import distance
+from blip2_lab.teaching.checks.predictions import READING, distance
 
 TRUTHS = (257, 2.302585, True, "with stage 1", "bcdefg", "CLS")
 
@@ -22,7 +22,21 @@ def test_without_a_guess_nothing_is_given_away(guess, truth):
 
 
 @pytest.mark.parametrize(
-    ("guess", "truth"), [("many", 257), (object(), 257), (True, 257), ("so-so", True), (object(), "itc"), ([1, 2], 5)]
+    ("guess", "truth"),
+    [
+        ("many", 257),
+        (object(), 257),
+        (True, 257),
+        ("so-so", True),
+        (object(), "itc"),
+        ([1, 2], 5),
+        ("5 or 6", 5),
+        ("worse or better", "worse"),
+        ("yes and no", True),
+        ("maybe", True),
+        ("all", 65),
+        ("k", 1000),
+    ],
 )
 def test_a_guess_that_cannot_be_read_gives_nothing_away(guess, truth):
     verdict = checks.prediction(guess, truth, "The reason.")
@@ -43,7 +57,16 @@ RIGHT = [
     ("With Stage 1.", "with stage 1"), ("with stage1", "with stage 1"), ("can not tell", "cannot tell"),
     ("query ffn", "query_ffn"), ("text-ffn", "text_ffn"), (["same"], "same"), ("wors", "worse"),
     ("b,c,d", "bcd"), ("BCD", "bcd"), ("d c b", "bcd"), (["b", "c", "d"], "bcd"), ("b, c and d", "bcd"),
-    ({"b", "c"}, "bc"),
+    ({"b", "c"}, "bc"), ("b-d", "bcd"), ("b to d", "bcd"), ("b \u2013 d", "bcd"), ("a) the first", "a"), ("(a)", "a"),
+    ("the q former", "Q-Former"), ("it stays the same", "same"), ("worse, I think", "worse"), ("the CLS token", "CLS"),
+    ("1 024", 1024), ("1.024", 1024), ("1_024", 1024), ("1'024", 1024), ("2^10", 1024), ("1k", 1000), ("1.5k", 1500),
+    ("one thousand", 1000), ("2 million", 2_000_000), ("a hundred", 100), ("twenty", 20), ("sixty-five", 65),
+    ("none", 0), ("nothing", 0), ("ten times", 10), ("tenfold", 10), ("8-bit", 8),
+    ("50%", 0.5), ("0,5", 0.5), ("a half", 0.5), ("half", 0.5), ("\u00bd", 0.5), ("50 percent", 0.5),
+    ("two thirds", 0.6667), ("a quarter", 0.25), ("minus 0.5", -0.5), ("1:2", 0.5),
+    ("log 10", 2.302585), ("ln(10)", 2.302585), ("math.log(10)", 2.302585), ("-log(1/32)", 3.4657), ("log2(8)", 3.0),
+    ("yep", True), ("Yes, it does", True), ("No, it does not", False), ("no, it doesn't", False),
+    ("1.0", True),
 ]  # fmt: skip
 WRONG = [
     (256, 257), ("2570", 257), (25.7, 257), (2, 2.302585), ("0.23", 2.302585), ("23", 2.302585), ("2.8", 2.302585),
@@ -51,7 +74,9 @@ WRONG = [
     ("no better", "better"), ("with stage 1", "without stage 1"), ("without stage 1", "with stage 1"),
     ("easier", "harder"), ("some", "same"), ("none", "some"), ("cross_attention", "self_attention"),
     ("query_ffn", "text_ffn"), ("image encoder", "language model"), ("bcde", "bce"), ("be", "bce"), ("all", "bce"),
-    ("a patch of the ground", "a patch of a thing"), (["b", "d"], "bcd"),
+    ("a patch of the ground", "a patch of a thing"), (["b", "d"], "bcd"), ("c-d", "bcd"), ("b) the second", "a"),
+    ("50", 0.5), ("0.5 %", 0.5), ("half", 2), ("1/32", 3.4657), ("log 32", 2.302585), ("a million", 1000), ("65 %", 65),
+    ("not the same", "same"), ("not worse", "worse"), ("all", "none"),
 ]  # fmt: skip
 
 
@@ -72,6 +97,19 @@ def test_a_cell_prints_what_it_measures_only_after_a_guess(capsys):
     assert capsys.readouterr().out == ""
     checks.print_after(guess=0)("63", "of 64")
     assert capsys.readouterr().out == "63 of 64\n"
+
+
+def test_a_figure_is_shown_only_after_a_guess():
+    before = checks.show_after("figure", guess=None)
+    assert before.status == NOT_ATTEMPTED and "figure" not in before.message and "guess" in before.message
+    assert checks.show_after("figure", guess=False) == checks.show_after("figure", guess="x") == "figure"
+
+
+def test_the_copies_with_outputs_show_what_is_held_back(monkeypatch, capsys):
+    monkeypatch.setenv(READING, "1")
+    checks.print_after(guess=None)("63 of 64")
+    assert capsys.readouterr().out == "63 of 64\n" and checks.show_after("figure", guess=None) == "figure"
+    assert checks.prediction(None, 257, "The reason.").status == NOT_ATTEMPTED
 
 
 def test_a_tempting_answer_gets_its_reasoning():

@@ -52,7 +52,7 @@ from blip2_lab.teaching.checks.grounding import (
 from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_linear
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.teaching.checks.matching import itm_logits, itm_pairs, negative_weights, sample_negatives
-from blip2_lab.teaching.checks.predictions import prediction, print_after
+from blip2_lab.teaching.checks.predictions import prediction, print_after, show_after
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
 from blip2_lab.teaching.checks.scaling import batch_schedule, training_days, training_flops, training_memory
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
@@ -118,6 +118,7 @@ __all__ = [
     "rollout",
     "sample_negatives",
     "second_to_last",
+    "show_after",
     "show_source",
     "split_caption",
     "split_heads",

@@ -3,16 +3,20 @@
 Notes:
 
 * Without a guess, `prediction` says only that one is missing; a guess that cannot be read does not give the answer
-  away either.
-* The spelling of a guess is forgiven: case, quotes, punctuation and one slip of the pen in a word, "2,3" and
-  "about 2.3" for 2.3, "1/3", "50 %", "yes" for True, letters in any order.
+  away either. `print_after` and `show_after` hold back what the cells behind it print and draw.
+* While the notebooks are run for reading (`READING` is set, by notebooks/run_all.py), prints and figures are shown.
+* The spelling of a guess is forgiven: case, quotes, punctuation and one slip of the pen in a word, "2,3", "about 2.3"
+  and "log 10" for 2.3, "1/3", "a third", "50 %", "1.5k", "sixty-five", "yes" for True, letters in any order, "b to d".
 
 Paper: none. Notebooks: all with predictions.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,9 +27,24 @@ from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Verdi
 
 NAME = "prediction"
 CLOSE = 0.1  #: how far a guessed number may be from the true one, as a share of it
-_YES, _NO = {"true", "yes", "y", "t", "1"}, {"false", "no", "n", "f", "0"}
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+#: Set while the notebooks are run for the copies with outputs.
+READING = "BLIP2_LAB_READ_THROUGH"
+_YES = {"true", "yes", "yep", "yeah", "y", "t", "1", "right", "correct"}
+_NO = {"false", "no", "nope", "n", "f", "0", "not", "wrong", "incorrect"}
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_WORDS = {word: i for i, word in enumerate(_UNITS)} | {word: 10 * i for i, word in enumerate(_TENS, 2)}
+_WORDS |= {"no": 0, "none": 0, "nothing": 0, "a": 1, "an": 1}
+_SCALES = {"hundred": 1e2, "thousand": 1e3, "k": 1e3, "million": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9}
+_SHARES = {"half": 1 / 2, "halves": 1 / 2, "third": 1 / 3, "thirds": 1 / 3, "quarter": 1 / 4, "quarters": 1 / 4}
+_SHARES |= {"percent": 0.01, "%": 0.01}
+_LOGARITHMS = {"ln": math.log, "log": math.log, "log2": math.log2, "log10": math.log10}
 _NUMBER = re.compile(r"[-+]?(?:\d[\d.,]*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
+#: Words that change nothing about a guess: "it stays the same", "the CLS token", "worse, I think".
+_FILLERS = re.compile(r"\b(the|an?|its?|is|stays?|becomes?|gets?|will|be|i|think|guess|probably|token|loss)\b")
 
 
 def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any, str] | None = None) -> Verdict:
@@ -51,7 +70,14 @@ def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any,
 
 def print_after(guess: Any) -> Callable[..., None]:
     """`print` once there is a guess, and nothing before: for what a prediction's cell measures."""
-    return print if _is_made(_plain(guess)) else lambda *values, **options: None
+    return print if _is_made(_plain(guess)) or os.environ.get(READING) else lambda *values, **options: None
+
+
+def show_after(shown: Any, *, guess: Any) -> Any:
+    """`shown`, a figure that gives a prediction away, once there is a guess; before, a sentence in its place."""
+    if _is_made(_plain(guess)) or os.environ.get(READING):
+        return shown
+    return Verdict(NOT_ATTEMPTED, "figure", "It answers the prediction. Write your guess, then run this cell again.")
 
 
 def _is_made(guess: Any) -> bool:
@@ -67,6 +93,8 @@ def matches(guess: Any, truth: Any, close: float = CLOSE) -> bool:
         return any(number == truth for number in _numbers(guess))
     if isinstance(truth, float):
         return any(abs(number - truth) <= close * abs(truth) for number in _numbers(guess))
+    if re.fullmatch("[a-z]", str(truth)) and re.match(rf"\W*{truth}\W", str(guess).lower()):  # "a) the first"
+        return True
     if _is_letters(str(truth)):
         letters = _letters(guess)
         if letters is not None:
@@ -78,6 +106,8 @@ def matches(guess: Any, truth: Any, close: float = CLOSE) -> bool:
 
 def _unreadable(guess: Any, truth: Any) -> str | None:
     """A sentence for a guess of a kind that cannot be the truth's, or None. It does not tell the truth."""
+    if isinstance(guess, str) and re.search(r"\bor\b", guess.lower()):
+        return f"Write one guess, not several; yours is {guess!r}."
     if isinstance(truth, bool):
         return None if _truth_value(guess) is not None else f"Write True or False; yours is {guess!r}."
     if isinstance(truth, int | float):
@@ -103,8 +133,11 @@ def _is_word(value: Any) -> bool:
 def _truth_value(guess: Any) -> bool | None:
     if isinstance(guess, bool | int | float) and guess in (0, 1):
         return bool(guess)
-    word = _canonical(guess) if isinstance(guess, str) else ""
-    return True if word in _YES else False if word in _NO else None
+    words = re.findall(r"[\w'\u2019]+", guess.casefold().removesuffix(".0")) if isinstance(guess, str) else []
+    yes, no = [word for word in words if word in _YES], [word for word in words if word in _NO]
+    if not words or words[0] not in _YES | _NO or (yes and no):
+        return None
+    return bool(yes)
 
 
 def _numbers(guess: Any) -> list[float]:
@@ -113,25 +146,59 @@ def _numbers(guess: Any) -> list[float]:
         return [float(guess)]
     if not isinstance(guess, str):
         return []
-    text = guess.strip().lower().replace("\u2212", "-")
-    if text in _WORDS:
-        return [float(_WORDS.index(text))]
-    fraction = re.search(r"(\d+)\s*/\s*([1-9]\d*)", text)
-    if fraction:
-        return [int(fraction[1]) / int(fraction[2])]
-    found = _NUMBER.search(text)
-    if not found:
-        return []
-    digits, scale = found[0].rstrip(".,"), 0.01 if "%" in text else 1.0
+    text = unicodedata.normalize("NFKC", guess).lower().replace("\u2044", "/").replace("\u2212", "-")
+    text = re.sub(r"(?<=\d)[ _'\u2019](?=\d{3}(?!\d))", "", text)  # 1 000, 1_000, 1'000
+    text = re.sub(r"\b(?:math|np|numpy|torch)\.(?=log)", "", text).replace("per cent", "percent")
+    logarithm = re.search(r"(-?)\s*\b(ln|log(?:2|10)?)\b\W*(\d.*)", text)
+    if logarithm:
+        inner = [number for number in _numbers(logarithm[3]) if number > 0]
+        return [(-1 if logarithm[1] else 1) * _LOGARITHMS[logarithm[2]](number) for number in inner]
+    for pattern, value in (
+        (r"(\d+)\s*[/:]\s*([1-9]\d*)", lambda a, b: a / b),
+        (r"(\d{1,4})\s*(?:\^|\*\*)\s*(\d{1,2})(?!\d)", lambda a, b: float(a**b)),
+    ):
+        found = re.search(pattern, text)
+        if found:
+            return [value(int(found[1]), int(found[2]))]
+    digits = _NUMBER.search(text)
+    numbers, rest = (_readings(digits[0]), text[digits.end() :]) if digits else _number_words(text)
+    unit = re.match(r"\s*([a-z]+|%)", rest)
+    scale = (_SCALES | _SHARES).get(unit[1], 1.0) if unit else 1.0
+    sign = -1 if re.match(r"\W*minus\b", text) else 1
+    return [sign * scale * number for number in numbers]
+
+
+def _readings(digits: str) -> list[float]:
+    """What a number in digits can mean: a comma or a dot may stand before decimals or between thousands."""
+    digits = digits.rstrip(".,")
     readings = {digits.replace(",", ""), digits.replace(",", "."), digits.replace(".", "").replace(",", ".")}
-    readings = {digits} if "," not in digits else readings if digits.count(",") == 1 else {digits.replace(",", "")}
+    if "," not in digits:
+        readings = {digits, digits.replace(".", "")} if re.fullmatch(r"[1-9]\d{0,2}(\.\d{3})+", digits) else {digits}
+    elif digits.count(",") > 1:
+        readings = {digits.replace(",", "")}
     numbers = []
     for reading in readings:
         try:
-            numbers.append(float(reading) * scale)
+            numbers.append(float(reading))
         except ValueError:  # "2.3,4.5" has readings that are no numbers
             continue
     return numbers
+
+
+def _number_words(text: str) -> tuple[list[float], str]:
+    """The first number that a text tells in words, and what follows: "sixty-five", "two thirds", "a hundred"."""
+    words = re.findall(r"[a-z]+", text.removeprefix("minus ").replace("fold", ""))
+    first = next((i for i, word in enumerate(words) if word in _WORDS or _is_unit(word)), None)
+    if first is None or (words[first] in ("a", "an") and not any(map(_is_unit, words[first + 1 : first + 2]))):
+        return [], ""
+    number, rest = _WORDS.get(words[first], 1), words[first + (words[first] in _WORDS) :]
+    if words[first] in _TENS and rest and rest[0] in _UNITS[1:10]:
+        number, rest = number + _WORDS[rest[0]], rest[1:]
+    return [float(number)], " ".join(rest)
+
+
+def _is_unit(word: str) -> bool:
+    return len(word) > 2 and (word in _SCALES or word in _SHARES)
 
 
 def _is_letters(truth: str) -> bool:
@@ -140,8 +207,11 @@ def _is_letters(truth: str) -> bool:
 
 
 def _letters(guess: Any) -> str | None:
-    """The letters of a guess such as "c, b and e", ["b", "c"] or "BCE", in order; None for other words."""
+    """The letters of a guess such as "c, b and e", ["b", "c"], "b to e" or "BCE", in order; None for other words."""
     text = " ".join(guess) if isinstance(guess, list) else str(guess)
+    span = re.fullmatch(r"\W*([a-z])\s*(?:-|\u2013|to)\s*([a-z])\W*", text.lower())
+    if span:
+        return "".join(chr(code) for code in range(ord(span[1]), ord(span[2]) + 1))
     pieces = [piece for piece in re.findall(r"[a-z]+", text.lower()) if piece != "and"]
     if len(pieces) > 1 and any(len(piece) > 1 for piece in pieces):
         return None
@@ -149,10 +219,9 @@ def _letters(guess: Any) -> str | None:
 
 
 def _canonical(text: Any) -> str:
-    """Lower case, without an article in front and without anything but letters and digits."""
-    words = " ".join(text) if isinstance(text, list) else str(text)
-    words = re.sub(r"^\s*(the|an?)\s+", "", words.casefold())
-    return re.sub(r"[\W_]+", "", words)
+    """Lower case, without fillers and without anything but letters and digits."""
+    words = (" ".join(text) if isinstance(text, list) else str(text)).casefold()
+    return re.sub(r"[\W_]+", "", _FILLERS.sub("", words)) or re.sub(r"[\W_]+", "", words)
 
 
 def distance(a: str, b: str) -> int:

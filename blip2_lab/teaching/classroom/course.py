@@ -29,7 +29,7 @@ from nbgrader.utils import parse_utc
 from traitlets.config.loader import Config, PyFileConfigLoader
 
 CONFIG = "nbgrader_config.py"
-NOTEBOOKS = Path(__file__).resolve().parents[3] / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[3] / "notebooks" / "student"
 
 SETTINGS = '''"""nbgrader's settings for this course, for `blip2-lab class` and `nbgrader`. Change them as you like."""
 

@@ -206,9 +206,7 @@ class ImageFolder(ImageTextList):
 def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[str, str]]]:
     """The question of a row, and what of its question and answer cannot be used: (cause, message)."""
     asked, not_text = captions_in(row.question)
-    answers = row.answer if isinstance(row.answer, list | tuple) else [row.answer]
-    answers = [str(one) if is_number(one) else one for one in answers]
-    given, bad_answers = texts_in(answers if isinstance(row.answer, list | tuple) else answers[0])
+    given, bad_answers = texts_in(str(row.answer) if is_number(row.answer) else row.answer)
     problems = [("question is no text", f"the question {one}") for one in not_text if one != "is empty"]
     problems += [("answer is no text", f"the answer {one}") for one in bad_answers if one != "is empty"]
     if len(asked) > 1:

@@ -482,8 +482,10 @@ def test_train_ends_with_what_it_learned_and_proposes_what_the_model_can_do(
     ("setting", "sentence"),
     [
         ("save_every=0", "save_every is 0; it must be at least 1"),
+        ("save_every=" + "9" * 400, f"save_every is {'9' * 40}; it must be at least 1 and at most 9.0072e+15"),
+        ("optim.lr=inf", "lr is inf; it must be above 0 and at most"),
         ("eval_every=-1", "eval_every is -1; it must be at least 0"),
-        ("optim.lr=nan", "lr is nan; it must be above 0"),
+        ("optim.lr=nan", "lr is nan; it must be above 0 and at most"),
         ("optim.lr=-1", "lr is -1.0; it must be above 0"),
         ("optim.betas=0.9,1.5", "betas is 1.5; it must be at least 0 and at most 0.9999"),
         ("optim.steps=0", "steps is 0; it must be at least 1"),
@@ -501,6 +503,12 @@ def test_train_ends_with_what_it_learned_and_proposes_what_the_model_can_do(
 def test_a_setting_out_of_its_range_is_a_sentence(capsys, own, tmp_path, setting, sentence):
     said = complaint(capsys, "train", "--on", str(own), "--runs", str(tmp_path / "runs"), "--set", setting)
     assert sentence in said and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "../zoo", "/zoo", "a\nb"])
+def test_the_name_of_a_run_is_a_folder_below_that_of_all_runs(capsys, own, tmp_path, name):
+    said = complaint(capsys, "train", "--on", str(own), "--runs", str(tmp_path / "runs"), "--name", name)
+    assert "is no name of a run's folder in --runs: give a name such as zoo" in said
 
 
 def test_help_of_train_lists_every_setting_with_its_meaning(capsys):

@@ -129,6 +129,8 @@ def _train(args: argparse.Namespace) -> None:
 
     if not args.recipe and not args.on:
         raise ValueError("say what to train: a RECIPE from `blip2-lab recipes`, or --on FOLDER for your own pictures")
+    if args.name is not None:
+        _check_run_name(args.name)
     recipe = registry.get(args.recipe or micro.OWN.name)
     if recipe.name == "own":
         return _train_own(args)
@@ -236,6 +238,13 @@ def _on_pictures(recipe, place: str | None, name: str | None):
         else ImageTextData("your own pictures", image_size=96, held_out=40)
     )
     return replace(recipe, name=name or f"{recipe.name}-{_place_name(place)}", data=replace(data, path=place))
+
+
+def _check_run_name(name: str) -> None:
+    """Raises ValueError for a name whose folder would not be below that of all runs."""
+    path = Path(name)
+    if not name.strip() or not path.parts or path.is_absolute() or ".." in path.parts or not name.isprintable():
+        raise ValueError(f"--name {name!r} is no name of a run's folder in --runs: give a name such as zoo")
 
 
 def _place_name(place: str) -> str:

@@ -134,6 +134,9 @@ def _read(source: Any) -> tuple[str, bytes]:
         try:
             if "\0" in os.fspath(source):
                 raise FileNotFoundError
+            if os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source):
+                remedy = "is a pipe or a device, not a file: save the picture as a file"
+                raise BrokenSample("unreadable file", f"{name} {remedy}")
             return name, Path(source).read_bytes()
         except (FileNotFoundError, UnicodeEncodeError):
             remedy = ": an address is not fetched, download it first" if "://" in name else ""

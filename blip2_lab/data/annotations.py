@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.examples import AskedQuestion, Box, ImageTextList, LeftOut, Record
+from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import PictureFinder
 from blip2_lab.data.text_files import (
     captions_in,
@@ -152,8 +152,8 @@ class _Collector:
             self.records[key] = self.by_name.setdefault(name, fresh)
         return True
 
-    def add_captions(self, key: Any, value: Any, place: str, box: Box | None = None) -> None:
-        """Add the captions of image `key`: a text, or a list of them. `box`: of a single one."""
+    def add_captions(self, key: Any, value: Any, place: str, box: tuple[float, ...] | None = None) -> None:
+        """Add the captions of image `key`: a text, or a list of them. `box`: what they are about, as fractions."""
         record = self._record(key, place)
         if record is None:
             return
@@ -162,8 +162,9 @@ class _Collector:
             cause = "empty caption" if problem == "is empty" else "caption is no text"
             self.leave_out(place, cause, f"the caption {problem}")
         for caption in captions:
-            record["captions"].append(" ".join(caption.split()))
-            record["boxes"] += [box] if box else []
+            phrase = " ".join(caption.split())
+            record["captions"].append(phrase)
+            record["boxes"] += [(phrase, box)] if box else []
 
     def add_question(
         self, key: Any, text: Any, place: str, answers: Iterable[Any], kind: Any = "", id: str = ""
@@ -304,7 +305,7 @@ def blip(annotations: File, images: File) -> ImageTextList:
         if "caption" in entry:
             collector.add_captions(image, entry["caption"], place)
         if "question" in entry:
-            given = entry.get("answer")
+            given = entry.get("answer", entry.get("answers"))
             answers = given if isinstance(given, list) else [] if given is None else [given]
             collector.add_question(image, entry["question"], place, answers, id=_id(entry.get("question_id")) or "")
         elif "caption" not in entry:
@@ -402,9 +403,7 @@ def visual_genome(regions: File, image_data: File, images: File) -> ImageTextLis
                 collector.leave_out(
                     where, "region without a box", "x, y, width, height are no box in the picture; its phrase is used"
                 )
-            phrase = region["phrase"]
-            named = (phrase, box) if box is not None and isinstance(phrase, str) else None
-            collector.add_captions(key, phrase, where, box=named)
+            collector.add_captions(key, region["phrase"], where, box=box)
     return collector.image_text_list()
 
 
@@ -427,10 +426,16 @@ def vqa(questions: File, images: File, annotations: File | None = None) -> Image
     if annotations is not None and not answers.keys() & {_id(entry["question_id"]) for _, entry in asked}:
         raise ValueError(f"{annotations} answers no question of {questions}: they belong to different splits")
     split = content.get("data_subtype") if isinstance(content, dict) else None
+    listed: set[str] = set()
     for place, entry in asked:
         key, number = (collector.key_of(entry[name], place, name) for name in ("image_id", "question_id"))
         if key is None or number is None:
             continue
+        if number in listed:
+            message = f"question {number} is listed already; the first one is used"
+            collector.leave_out(place, "question listed twice", message)
+            continue
+        listed.add(number)
         given = answers.pop(number, None)
         if given is None and annotations is not None:
             collector.leave_out(
@@ -520,7 +525,7 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
     content = _read_json(instances, what)
     collector = _Collector(images, str(refs))
     by_id: dict[str, dict] = {}
-    boxes: dict[str, Any] = {}
+    boxes: dict[tuple[str | None, str | None], Any] = {}  # by box and image
     for key, keys in (("images", ("id", "file_name", "width", "height")), ("annotations", ("id", "image_id", "bbox"))):
         found = _entries(content, key, keys, instances, what)
         for place, entry in collector.entries(found, keys, instances, key):
@@ -528,7 +533,7 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
             if number is not None and key == "images":
                 by_id[number] = entry
             elif number is not None:
-                boxes[number] = entry["bbox"]
+                boxes[number, _id(entry["image_id"])] = entry["bbox"]
     keys = ("image_id", "ann_id", "split", "sentences")
     references = _entries(_read_pickle(refs), "", keys, refs, "a pickle of RefCOCO's references")
     whole = _with_split(collector, collector.entries(references, keys, refs))
@@ -536,7 +541,7 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
         key, number = (collector.key_of(entry[name], place, name) for name in ("image_id", "ann_id"))
         if key is None or number is None:
             continue
-        picture, box = by_id.get(key), boxes.get(number)
+        picture, box = by_id.get(key), boxes.get((number, key))
         if picture is None or box is None:
             cause = "reference without a picture" if picture is None else "reference without a box"
             collector.leave_out(place, cause, f"{instances} has no {'image' if picture is None else 'box'} of it")
@@ -552,9 +557,8 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
 
 def _add_sentences(collector: _Collector, key: str, sentences: Any, place: str, box: tuple[float, ...] | None) -> None:
     for sentence in sentences if isinstance(sentences, list) else [sentences]:
-        text = (sentence.get("raw") or sentence.get("sent")) if isinstance(sentence, dict) else None
-        named = (" ".join(text.split()), box) if isinstance(text, str) and box is not None else None
-        collector.add_captions(key, text, place, box=named)
+        text = (sentence.get("raw") or sentence.get("sent")) if isinstance(sentence, dict) else sentence
+        collector.add_captions(key, sentence if text is None else text, place, box=box)
 
 
 def _read_pickle(path: File) -> Any:

@@ -27,7 +27,8 @@ from blip2_lab.picturebook.words import Question
 
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
 #: Endings of files that may have captions, and of which a folder reads one table at most. The others are named.
-UNREAD_TEXTS = (*ENDINGS, ".json", ".caption", ".text", ".xlsx", ".xls", ".parquet")
+UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".tab", ".psv", ".ndjson", ".yaml", ".xml")
+UNREAD_TEXTS = (*ENDINGS, *UNREAD_TABLES, ".json", ".caption", ".text")
 #: What composites.py and `blip2-lab data check --out` write beside pictures.
 OWN_FILES = ("composites.json", "scenes.jsonl", "left_out.jsonl")
 
@@ -249,6 +250,19 @@ def _hints(files: list[Path]) -> Iterator[str]:
     """What the folder has instead of a caption."""
     deeper = [file for file in files if file.stem.lower() in TABLES and file.suffix.lower() in ENDINGS]
     other = [file for file in files if file.suffix.lower() in ENDINGS or file.name.lower() == "captions.txt"]
+    unread = [
+        file
+        for file in files
+        if file.suffix.lower() in UNREAD_TABLES
+        or (file.name.lower().startswith(TABLES) and file.suffix.lower() not in (*ENDINGS, *SUFFIXES, ".txt", ".json"))
+        or file.name.lower().endswith(tuple(f"{ending}.txt" for ending in ENDINGS))
+    ]
+    beside = [
+        file
+        for file in files
+        if file.suffix.lower() in (".caption", ".text")
+        or (file.suffix.lower() == ".txt" and file.stem.lower().endswith(SUFFIXES))
+    ]
     described = [file for file in files if file.suffix.lower() == ".json"]
     shards = [file for file in files if ".tar" in file.suffixes[-2:] or file.suffix.lower() in (".tar", ".tgz")]
     if shards and shards[0].suffix == ".tar":
@@ -257,6 +271,10 @@ def _hints(files: list[Path]) -> Iterator[str]:
         yield f". There is {shards[0]}: shards are read uncompressed, with the ending .tar"
     elif deeper:
         yield f". There is {deeper[0]}: give the folder {deeper[0].parent}"
+    elif beside:
+        yield f". There is {beside[0]}: the text file of a picture has its name with .txt in place of its ending"
+    elif unread:
+        yield f". There is {unread[0]}: if it is the table, save it as captions.csv, in UTF-8"
     elif other:
         ending = other[0].suffix.replace(".txt", ".csv")
         yield f". There is {other[0]}: if it is the table, rename it to captions{ending}"

@@ -21,9 +21,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TextIO
 
+from PIL import Image
+
 from blip2_lab.common.distributed import rank_and_world
 from blip2_lab.common.images import BrokenSample, frame_count
-from blip2_lab.data.examples import UNLISTED, ImageTextList, LeftOut, count_causes, left_out_report, list_causes
+from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
 from blip2_lab.data.text_files import lines_of
@@ -141,8 +143,8 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
             raise ValueError(f"{source.name} is a stream, which cannot be checked before training; download it first")
         if isinstance(source, ShardFolder):
             source.check()
-        good, shown, left_out, same, animated = 0, Counter(), [], {}, []
-        for one in _what_is_left_out(source, same, animated):
+        good, shown, left_out, seen = 0, Counter(), [], _Seen()
+        for one in _what_is_left_out(source, seen):
             if one is None:
                 good += 1
                 continue
@@ -155,18 +157,15 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
         for cause, number in shown.items():
             if number > SHOWN:
                 yield f"{cause}: {number - SHOWN} more{'' if out is not None else '; --out FILE writes all of them'}"
-        yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *_notes(source, same, animated)])
+        yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *seen.notes()])
         yield f"{source.name}: {left_out_report(good, left_out)}"
         useless += [] if good else [source.name]
     if useless:
         raise ValueError(f"{' and '.join(useless)}: there is no picture with a text that can be used")
 
 
-def _what_is_left_out(source: Source, same: dict[bytes, list[str]], animated: list[str]) -> Iterator[LeftOut | None]:
-    """Everything of a source that is left out, and None for each picture that is used.
-
-    `same` collects the names of the pictures by the hash of their pixels, `animated` those of several frames.
-    """
+def _what_is_left_out(source: Source, seen: _Seen) -> Iterator[LeftOut | None]:
+    """Everything of a source that is left out, and None for each picture that is used, which `seen` is given."""
     given = 0
     for number in range(len(source)):
         yield from _left_out(source)[given:]  # a shard's are known when its first sample is read
@@ -179,44 +178,65 @@ def _what_is_left_out(source: Source, same: dict[bytes, list[str]], animated: li
             yield LeftOut((record and record.id) or str(number), broken.cause, str(broken))
             continue
         yield from (LeftOut(record.id, "unread part", sentence) for sentence in record.unread)
-        pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
-        same.setdefault(pixels, []).append(record.id)
-        animated += [record.id] if frame_count(record.file) > 1 else []
+        seen.add(record, image)
         yield None
     yield from _left_out(source)[given:]
 
 
 LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_tokens, which is 32 as in LAVIS
+LOST = "\N{REPLACEMENT CHARACTER}"  #: what programs write for a character that they cannot decode
 
 
-def _notes(source: Source, same: dict[bytes, list[str]], animated: list[str]) -> Iterator[str]:
-    """What is no fault of an example, and good to know before training."""
-    if animated:
-        yield f"{len(animated)} pictures have several frames or pages ({animated[0]}): the first one is read"
-    copies = [names for names in same.values() if len(names) > 1]
-    if copies:
-        number = sum(map(len, copies)) - len(copies)
-        yield (
-            f"{number} pictures are copies of others ({copies[0][1]} of {copies[0][0]}): training takes them for "
-            "different ones, and one may be held out while its copy is trained on"
-        )
-    unanswered = [
-        record.id
-        for record in (source.record(number) for number in range(len(source)) if isinstance(source, ImageTextList))
-        if any(not question.answer for question in record.questions)
-    ]
-    if unanswered:
-        yield (
-            f"{len(unanswered)} pictures have a question without an answer ({unanswered[0]}), as in a test set: "
-            "training passes over it"
-        )
-    long = [
-        record.id
-        for record in (source.record(number) for number in range(len(source)) if isinstance(source, ImageTextList))
-        if any(len(caption.split()) > LONG_CAPTION for caption in record.captions)
-    ]
-    if long:
-        yield (
-            f"{len(long)} pictures have a caption of more than {LONG_CAPTION} words ({long[0]}): training cuts a text "
-            "after model.max_text_tokens tokens, and stage 1 after 50 words"
-        )
+class _Seen:
+    """What a check has seen of the pictures that are used: what is no fault, and good to know before training.
+
+    `same`: the hash of the pixels -> the names of the pictures that have them. The lists have names of pictures.
+    """
+
+    def __init__(self) -> None:
+        self.same: dict[bytes, list[str]] = {}
+        self.animated: list[str] = []
+        self.unanswered: list[str] = []
+        self.long: list[str] = []
+        self.lost: list[str] = []
+
+    def add(self, record: Record, image: Image.Image) -> None:
+        pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
+        self.same.setdefault(pixels, []).append(record.id)
+        answers = [answer for q in record.questions for answer in getattr(q, "answers", (q.answer,))]
+        texts = [*record.captions, *(question.text for question in record.questions), *answers]
+        for names, found in (
+            (self.animated, frame_count(record.file) > 1),
+            (self.unanswered, any(not question.answer for question in record.questions)),
+            (self.long, any(len(caption.split()) > LONG_CAPTION for caption in record.captions)),
+            (self.lost, any(LOST in text for text in texts)),
+        ):
+            names += [record.id] if found else []
+
+    def notes(self) -> Iterator[str]:
+        """One sentence for each thing that was seen."""
+        if self.animated:
+            first = self.animated[0]
+            yield f"{len(self.animated)} pictures have several frames or pages ({first}): the first one is read"
+        copies = [names for names in self.same.values() if len(names) > 1]
+        if copies:
+            number = sum(map(len, copies)) - len(copies)
+            yield (
+                f"{number} pictures are copies of others ({copies[0][1]} of {copies[0][0]}): training takes them for "
+                "different ones, and one may be held out while its copy is trained on"
+            )
+        if self.unanswered:
+            yield (
+                f"{len(self.unanswered)} pictures have a question without an answer ({self.unanswered[0]}), as in a "
+                "test set: training passes over it"
+            )
+        if self.long:
+            yield (
+                f"{len(self.long)} pictures have a caption of more than {LONG_CAPTION} words ({self.long[0]}): "
+                "training cuts a text after model.max_text_tokens tokens, and stage 1 after 50 words"
+            )
+        if self.lost:
+            yield (
+                f"{len(self.lost)} pictures have a text with {LOST} ({self.lost[0]}): another program lost characters "
+                "there, write the text again"
+            )

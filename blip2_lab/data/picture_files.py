@@ -50,9 +50,14 @@ class PictureFinder:
         self.folder = Path(folder)
         self._root = os.path.abspath(self.folder)
         self._listings: dict[str, dict[str, list[str]]] = {}
+        self._stems: dict[str, dict[str, str]] = {}
 
     def find(self, name: str) -> Found:
-        """The file of this name. Raises BrokenSample: "file outside the folder", or "missing file"."""
+        """The file of this name. Raises BrokenSample: "address instead of a file", "file outside the folder", or
+        "missing file"."""
+        if "://" in name:
+            message = f"{name!r} is an address, which is not fetched: download the picture, and name its file"
+            raise BrokenSample("address instead of a file", message)
         candidates = [name, name.replace("\\", "/")] if "\\" in name else [name]
         inside = [relative for one in candidates if (relative := self._inside(one)) is not None]
         for relative in inside:
@@ -113,9 +118,10 @@ class PictureFinder:
         if not near and folder:
             near = self._listing("").get(_folded(last), [])
         if not near:
-            stem = _folded(last.rpartition(".")[0] or last)
-            names = [name for names in self._listing(folder and f"{folder}/").values() for name in names]
-            near = [name for name in names[:5000] if _folded(name.rpartition(".")[0]) == stem]
+            if folder not in self._stems:  # a table may name thousands of missing files
+                names = [name for names in self._listing(folder and f"{folder}/").values() for name in names]
+                self._stems[folder] = {_folded(name.rpartition(".")[0]): name for name in reversed(names)}
+            near = [found] if (found := self._stems[folder].get(_folded(last.rpartition(".")[0] or last))) else []
         return f"; did you mean {near[0]!r}?" if near else ""
 
 

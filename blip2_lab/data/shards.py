@@ -275,13 +275,17 @@ def members_of(
 
 def _tar_remedy(path: Path) -> str:
     """What to do about a file that is no tar file: it may be an archive of another kind, with the ending .tar."""
+    if not path.is_file():
+        return "it is a folder, a pipe or a device, move it away"
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(64)
     except OSError as error:
         return f"{error.strerror or error}"
-    found = next((found for mark, found, _ in NO_TEXT if start.startswith(mark)), "")
-    return f"it is {found}, unpack it to a .tar file" if "archive" in found else "copy it again"
+    found, remedy = next(((found, remedy) for mark, found, remedy in NO_TEXT if start.startswith(mark)), ("", ""))
+    if "archive" in found:
+        return f"it is {found}, unpack it to a .tar file"
+    return f"it is {found}, {remedy}" if found else "copy it again"
 
 
 # ------------------------------------------------------------------------------------------------------------ packing
@@ -451,6 +455,8 @@ class ShardFolder:
             left_out.append(LeftOut(printable(f"{path}: {name}"), cause, printable(f"{path}: {message}")))
 
         try:
+            if path.exists() and not path.is_file():
+                raise tarfile.ReadError("it is no file")
             with path.open("rb") as file:
                 members = members_of(file, "r:", leave_out)
                 places = ((member.name, (member.offset_data, member.size)) for _, member in members)

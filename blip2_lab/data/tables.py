@@ -9,7 +9,7 @@ Notes:
 * The separator is the one of `,` `;` tab `|` with which the first line has the wanted columns.
 * A quote that is not closed would swallow rows, so it is an error with its line. A row with more cells than columns is
   read if its last column is the caption and every extra separator is followed by a space, as in prose ("a red boat, on
-  the beach"); otherwise it is left out and named.
+  the beach"); otherwise it is left out and named. So is a row whose caption seems to go on in the next column.
 
 Paper: none. Notebook: 08.
 """
@@ -31,7 +31,7 @@ from typing import Any
 
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES
 from blip2_lab.data.examples import LeftOut
-from blip2_lab.data.text_files import UnreadableList, lines_of, parse_json, read_text
+from blip2_lab.data.text_files import UnreadableList, is_blank, lines_of, parse_json, read_text
 
 #: What a column holds -> the names it may have; the first one that a table has counts.
 COLUMNS = {
@@ -48,7 +48,7 @@ COLUMNS = {
         "path",
         "img",
     ),
-    "caption": ("caption", "captions", "text", "description", "sentence", "comment"),
+    "caption": ("caption", "captions", "text", "description", "sentence", "comment", "title"),
     "question": ("question",),
     "answer": ("answer", "answers"),
 }
@@ -114,7 +114,10 @@ def _no_columns(path: Path, found: Sequence[str]) -> ValueError:
 
 
 def _folded(name: object) -> str:
-    return str(name).strip().casefold()
+    """A column's name in small letters, without what cannot be seen at its ends."""
+    characters = str(name).casefold()
+    seen = [place for place, one in enumerate(characters) if not is_blank(one)]
+    return characters[seen[0] : seen[-1] + 1] if seen else ""
 
 
 def _ignored(path: Path, names: Iterable[str]) -> list[str]:
@@ -170,6 +173,9 @@ class _Csv:
         if hint and self.first + 1 < len(self.lines):
             self.first += 1
         headers = {mark: self._header(mark) for mark in ([hint[1]] if hint else SEPARATORS)}
+        if not any(headers.values()):
+            wrong = "has a quote that is not closed, or something behind it: put nothing but the separator there"
+            raise ValueError(f"{path}, line {self.first + 1} {wrong}")
         usable = [mark for mark, names in headers.items() if _is_usable(_columns([_folded(name) for name in names]))]
         self.mark = max(usable or headers, key=lambda mark: len(headers[mark]))
         self.header = headers[self.mark]
@@ -213,6 +219,11 @@ class _Csv:
                     table.left_out.append(LeftOut(place, "row with too many cells", f"{place} has {more}: {remedy}"))
                     continue
                 cells = joined
+            elif first == last and self._goes_on(self.lines[first]):
+                remedy = "put the caption in quotes if it goes on there, or remove the space"
+                message = f"{place} has a space after the separator behind its caption, as in prose: {remedy}"
+                table.left_out.append(LeftOut(place, "caption that may go on", message))
+                continue
             table.rows.append(self._row(place, cells))
         return table
 
@@ -259,6 +270,19 @@ class _Csv:
         prose = all(part[:1].isspace() for part in caption.split(self.mark)[1:])
         clear = last == 1 or not any(part[:1].isspace() for part in [*before[1:], caption])
         return [*before, caption] if prose and clear else None
+
+    def _goes_on(self, line: str) -> bool:
+        """Whether a row without quotes has prose behind its caption: "a.png,a red, round boat" in a table of three
+        columns. A space follows the separator behind the caption, and neither one before nor that of the header."""
+        places = self.columns.get("caption", [])
+        if self.mark not in ",;" or '"' in line or len(places) != 1:
+            return False
+        place = places[0]
+        cells, names = line.split(self.mark), self.lines[self.first].split(self.mark)
+        if not cells[place + 1 : place + 2] or not cells[place + 1].strip():
+            return False
+        spaced = [cell[:1].isspace() for cell in (*cells[1 : place + 1], *names[1:])]
+        return cells[place + 1][:1].isspace() and not any(spaced)
 
     def _row(self, place: str, cells: list[str]) -> Row:
         def cell(kind: str) -> str | None:

@@ -6,6 +6,7 @@ text is named (`texts_in`) instead of being converted to one.
 Notes:
 
 * Lines end at LF, CR or CRLF. `str.splitlines` also ends them at U+2028 and U+0085, which JSON allows within a string.
+* A byte order mark at the beginning of a line is no character of it: files that were joined have such marks inside.
 * A key that occurs twice in a JSON object is an error, because one of its two values would be lost.
 
 Paper: none. Notebook: 08.
@@ -41,6 +42,13 @@ NO_TEXT = (
     (b"PAR1", "a Parquet file", "save the table as CSV or JSON lines"),
     (b"SQLite format 3", "an SQLite database", "save the table as CSV"),
     (b"%PDF", "a PDF file", "save its text as UTF-8"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it with unzstd"),
+    (b"\x04\x22\x4d\x18", "an lz4 archive", "unpack it with unlz4"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (b"Rar!\x1a\x07", "a rar archive", "unpack it"),
+    (b"{\\rtf", "an RTF document", "save it as plain text in UTF-8"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "run `git lfs pull`"),
+    *((start, "a web page", "download the file again") for start in (b"<!DOCTYPE html", b"<!doctype html", b"<html")),
 )
 
 
@@ -52,15 +60,22 @@ def read_text(path: str | os.PathLike, what: str = "") -> str:
 
     `what`: what the file should be, for the message about a missing one.
     """
+    if not _may_be_read(path):
+        raise ValueError(f"{path} is a pipe or a device, not a file{what and f' ({what})'}: save it as a file")
     try:
         content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}{what and f' ({what})'}") from None
+    except (FileNotFoundError, ValueError):  # ValueError: a zero byte, or half a character, in the name
+        raise ValueError(f"there is no file {printable(str(path))}{what and f' ({what})'}") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder{what and f', not a file ({what})'}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
     return decode_text(content, str(path))
+
+
+def _may_be_read(path: str | os.PathLike) -> bool:
+    """Whether reading it comes to an end: false for a pipe, which may have no writer, and for a device."""
+    return os.path.isfile(path) or os.path.isdir(path) or not os.path.exists(path)
 
 
 def decode_text(content: bytes, name: str) -> str:
@@ -71,22 +86,27 @@ def decode_text(content: bytes, name: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line = _line_at(content[: error.start].decode("utf-8"))
         byte = content[error.start]
         raise ValueError(
             f"{name} is not UTF-8 text: line {line} has the byte 0x{byte:02x}; save it as UTF-8, for example with "
             "`iconv -f latin1 -t utf-8` if it is Latin-1"
         ) from None
     if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
+        line = _line_at(text[: text.index("\0")])
         raise ValueError(f"{name} is not UTF-8 text: line {line} has a zero byte, as UTF-16 has; save it as UTF-8")
     return text
 
 
 def lines_of(text: str) -> list[str]:
     """The lines of a text, without LF, CR or CRLF; other characters, such as U+2028, end no line."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = [line.lstrip("\ufeff") for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _line_at(before: str) -> int:
+    """The number of the line that a text ends in, counted from 1."""
+    return len(lines_of(f"{before}."))
 
 
 # ----------------------------------------------------------------------------------------------------------------- JSON
@@ -118,7 +138,9 @@ def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
     if error.msg == "Extra data" and here[:1] == ",":
         return "remove the comma after it"
     if error.msg == "Extra data" and here[:1] in "{[":
-        return "it holds several values: is it a file of JSON lines (.jsonl)?"
+        return "it holds several values: write each on a line of its own, in a .jsonl file"
+    if here[:2] == "//" or here[:1] == "#":
+        return "remove the comment, JSON has none"
     if here[:1] == "'":
         return "write keys and texts in double quotes"
     return "correct it there"
@@ -205,7 +227,9 @@ def turns_in(value: Any) -> tuple[list[tuple[str, str]], list[str]]:
     for number, turn in enumerate(value, 1):
         turn = turn if isinstance(turn, dict) else {}
         who, said = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        text = said.replace("<image>", "").strip() if isinstance(said, str) else ""
+        text = said.strip() if isinstance(said, str) else ""
+        if who in ASKS:
+            text = text.replace("<image>", "").strip()
         if who not in (*ASKS, *ANSWERS) or is_blank(text) or not is_text(text):
             problems.append(f"has in turn {number} no text of one of {', '.join((*ASKS, *ANSWERS))}")
             question = None if who in ASKS else question

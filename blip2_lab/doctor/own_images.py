@@ -14,13 +14,12 @@ Paper: section 3.3. Notebook: 14.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from blip2_lab.doctor.finding import Finding
-from blip2_lab.training.run_folder import TRAINING_FILE, RunFolder
+from blip2_lab.training.run_folder import TRAINING_FILE, RunFolder, read_run_json
 
 MIN_SHUFFLED_RISE = 0.02  #: if shuffled images raise a loss by less than this share, it does not depend on the image
 MANY_UNKNOWN = 0.1  #: the share of unknown running words above which they are a likely cause of a failure
@@ -113,7 +112,7 @@ def what_it_learned(model: Path) -> list[Finding]:
     file = model / TRAINING_FILE
     if not file.is_file():
         return []
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = read_run_json(file)
     found = unknown_words(about.get("words", {}))
     for finding in overfitting(about):
         found.append(Finding(finding.about, "wait", finding.says, finding.causes))

@@ -14,7 +14,6 @@ Paper: sections 3.2 and 3.3. Notebook: 08.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from pathlib import Path
 from blip2_lab.doctor.finding import STATES, Finding
 from blip2_lab.doctor.own_images import MIN_SHUFFLED_RISE, overfitting, unknown_words, vocabulary_causes
 from blip2_lab.models.losses import ITM_CHANCE
-from blip2_lab.training.run_folder import RunFolder, read_log, reference_log
+from blip2_lab.training.run_folder import RunFolder, read_log, read_run_json, reference_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
@@ -102,7 +101,7 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
 
 
 def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_run_json(path) if path.exists() else {}
 
 
 def _mean(values: Sequence[float]) -> float:

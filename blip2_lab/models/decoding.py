@@ -15,7 +15,6 @@ Paper: sections 4.1 and 4.2 (beam search of width 5, length penalty -1). Noteboo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -29,6 +28,7 @@ from blip2_lab.common.console import did_you_mean
 #: The smallest temperature. Here the likeliest token already has all the probability; with a much smaller one, logits
 #: divided by it overflow in float32.
 MIN_TEMPERATURE = 1e-6
+LARGEST = 1e30  #: of an option that is a number
 SEED_RANGE = (-(2**63), 2**64 - 1)  #: of torch's generators
 
 
@@ -94,7 +94,7 @@ class Decoding:
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}; it must be a number.")
-            if not math.isfinite(value):
+            if not abs(value) <= LARGEST:  # false for NaN; a whole number may have any number of digits
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number.")
         if self.num_beams < 1:
             raise ValueError(f"num_beams is {self.num_beams}; it must be 1 (greedy) or more.")
@@ -117,6 +117,8 @@ PAPER_DECODING = Decoding()
 
 def check_seed(seed: int) -> int:
     """Returns the seed. Raises ValueError for one outside the range of torch's generators."""
+    if not isinstance(seed, Integral):
+        raise ValueError(f"The seed is {seed!r:.40}; it must be a whole number.")
     if not SEED_RANGE[0] <= seed <= SEED_RANGE[1]:
         raise ValueError(f"The seed is {seed}; it must be {SEED_RANGE[0]} to {SEED_RANGE[1]}.")
     return seed

@@ -70,10 +70,9 @@ def check_texts(texts: Sequence[str], what: str) -> list[str]:
     no text. `what`: what they are, for the message."""
     if isinstance(texts, str | bytes):
         raise ValueError(f"A list of {what}s is wanted, and this is a single text: put it in a list, [{texts[:40]!r}].")
-    try:
-        texts = list(texts)
-    except TypeError:
-        raise ValueError(f"A {what} is text, and this is {texts!r:.60}.") from None
+    if isinstance(texts, dict | set) or not isinstance(texts, Iterable):  # a set has no order, a dict would lose values
+        raise ValueError(f"A {what} is text, and this is {texts!r:.60}.")
+    texts = list(texts)
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"A {what} is text, and this is {text!r:.60}.")

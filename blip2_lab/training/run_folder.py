@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -94,8 +95,12 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
-    """Copy a checkpoint's weights into `model`, in place. Raises ValueError if a name or a shape does not match."""
-    stored = load_file(Path(checkpoint) / "model.safetensors")
+    """Copy a checkpoint's weights into `model`, in place. Raises ValueError if a name or a shape does not match, or if
+    the checkpoint is damaged."""
+    try:
+        stored = load_file(Path(checkpoint) / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(_damaged(checkpoint, error)) from None
     wanted = trained_tensors(model)
     wrong = sorted(stored.keys() ^ wanted.keys())
     wrong += sorted(name for name in stored.keys() & wanted.keys() if stored[name].shape != wanted[name].shape)
@@ -107,20 +112,46 @@ def load_trained(checkpoint: str | Path, model: nn.Module) -> None:
             wanted[name].copy_(shard_like(tensor, wanted[name]))
 
 
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint has beside the weights. Raises ValueError if it is damaged."""
+    try:
+        return torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # of damaged data torch raises many kinds
+        raise ValueError(_damaged(checkpoint, error)) from None
+
+
+def _damaged(checkpoint: str | Path, error: Exception) -> str:
+    why = " ".join(str(error).split())[:100] or type(error).__name__
+    return f"the checkpoint {checkpoint} is damaged ({why}): remove it, and the run goes on from the one before"
+
+
 # ----------------------------------------------------------------------------------------------------------- folder
 
 
 def read_log(run_dir: str | Path) -> list[dict]:
-    """The records of a run's `log.jsonl`; an incomplete last line is ignored."""
+    """The records of a run's `log.jsonl`. A line that a kill or a full disk has cut is passed over."""
     path = Path(run_dir) / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     records = []
     for line in lines:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
-            break
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
+
+
+def read_run_json(file: Path, *keys: str) -> dict[str, Any]:
+    """The object in a file of a run folder. Raises ValueError for a damaged one, or one without `keys`."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no UTF-8
+        content = None
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
+        raise ValueError(f"{file} is damaged, or of another version: remove this file, or restart the run")
+    return content
 
 
 def reference_log(recipe: str) -> list[dict]:
@@ -171,14 +202,14 @@ class RunFolder:
     def best(self) -> dict[str, Any]:
         """The step and the held-out loss of `checkpoints/best`; empty if there is none."""
         file = self.path / "checkpoints" / "best" / "best.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return read_run_json(file, "step", "held_out") if file.is_file() else {}
 
     @property
     def finished_step(self) -> int | None:
         """The step at which the finished model was written; None if there is none, or if an older version wrote it."""
         file = self.path / FINISHED_FILE
         written = file.is_file() and (self.path / "model").is_dir()
-        return json.loads(file.read_text(encoding="utf-8"))["step"] if written else None
+        return read_run_json(file, "step")["step"] if written else None
 
     def remove_best(self) -> None:
         if self.writes:
@@ -206,7 +237,7 @@ class RunFolder:
         file, notes = self.path / "run.json", []
         settings = json.loads(json.dumps(settings))  # as JSON stores them: tuples become lists
         if self.latest and file.exists():
-            for key, old in json.loads(file.read_text(encoding="utf-8")).items():
+            for key, old in read_run_json(file).items():
                 new = settings.get(key)
                 if new != old and key in SAMPLE_SETTINGS:
                     message = f"{self.path} was started with {key}={old}, not {new}"
@@ -298,7 +329,7 @@ class RunFolder:
         Empty for a run without held-out images of your own."""
         evaluations = [record for record in read_log(self.path) if "held_out" in record.get("evaluation", {})]
         words = self.path / WORDS_FILE
-        known = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else {}
+        known = read_run_json(words) if words.is_file() else {}
         return {"words": known, "best": self.best, "evaluations": evaluations} if evaluations or known else {}
 
     def _write(self, folder: Path, write: Callable[[Path], None], size: int, what: str) -> None:

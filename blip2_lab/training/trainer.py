@@ -44,6 +44,7 @@ from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import (
     RunFolder,
     checkpoints,
+    load_state,
     load_trained,
     only_process,
     random_states,
@@ -389,7 +390,7 @@ def _restore(
 ) -> tuple[int, Meter, LossMonitor]:
     """Restore a checkpoint, the random states last. Returns its step, `Meter` and `LossMonitor`."""
     load_trained(checkpoint, model)
-    state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    state = load_state(checkpoint)
     optimizer.load_state_dict(state["optimizer"])
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():

@@ -517,6 +517,45 @@ def test_a_box_of_which_nothing_is_in_the_picture_is_named(tmp_path, changed):
     assert source.skipped == {"region without a box": 1}
 
 
+def test_a_box_has_the_words_of_its_caption(tmp_path):
+    picture(tmp_path / "VG_100K" / "1.jpg")
+    image_data = write(tmp_path / "i.json", [{"image_id": 1, "url": "x/VG_100K/1.jpg", "width": 40, "height": 20}])
+    place = {"x": 0, "y": 0, "width": 20, "height": 20}
+    phrases = [{"phrase": phrase} | place for phrase in (" a  boat ", ["a ship", "a sail"])]
+    source = visual_genome(write(tmp_path / "r.json", [{"id": 1, "regions": phrases}]), image_data, tmp_path)
+    assert source.records[0].captions == ("a boat", "a ship", "a sail")
+    assert source.records[0].boxes == tuple((text, (0, 0, 0.5, 1)) for text in source.records[0].captions)
+
+
+def test_references_of_other_forms(tmp_path):
+    """Sentences as texts; a box of another picture is none of this one."""
+    picture(tmp_path / "1.jpg")
+    about = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 40, "height": 20}],
+        "annotations": [{"id": n, "image_id": image, "bbox": [0, 0, 20, 20]} for n, image in ((3, 1), (4, 2))],
+    }
+    refs = [{"image_id": 1, "ann_id": n, "split": "train", "sentences": ["the left one", {"x": 1}]} for n in (3, 4)]
+    (tmp_path / "r.p").write_bytes(pickle.dumps(refs))
+    source = refcoco(tmp_path / "r.p", write(tmp_path / "i.json", about), tmp_path)
+    assert source.records[0].boxes == (("the left one", (0, 0, 0.5, 1)),)
+    assert [one.cause for one in source.left_out] == ["caption is no text", "reference without a box"]
+
+
+def test_answers_of_blips_files_under_either_name(tmp_path, two_pictures):
+    asked = [{"image": "a.png", "question": "q?", name: ["x", "x"]} for name in ("answer", "answers")]
+    source = blip(write(tmp_path / "b.json", asked), two_pictures)
+    assert [question.answers for question in source.records[0].questions] == [("x", "x")] * 2
+
+
+def test_a_question_that_is_listed_twice_is_named(tmp_path):
+    picture(tmp_path / "a.png")
+    asked = [{"image_id": "a.png", "question": text, "question_id": 1} for text in ("one?", "two?")]
+    given = write(tmp_path / "a.json", {"annotations": [{"question_id": 1, "answers": ["x"]}]})
+    source = vqa(write(tmp_path / "q.json", {"questions": asked}), tmp_path, given)
+    assert [question.text for question in source.records[0].questions] == ["one?"]
+    assert source.skipped == {"question listed twice": 1}
+
+
 def test_answers_that_are_no_numbers_and_entries_without_names_are_left_out(tmp_path):
     picture(tmp_path / "a.png")
     asked = write(tmp_path / "q.json", {"questions": [{"image_id": "a.png", "question": "q?", "question_id": 1}]})

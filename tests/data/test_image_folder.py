@@ -140,6 +140,11 @@ def test_a_name_that_is_not_utf_8(folder):
         ("captions.txt", "rename it to captions.csv"),
         ("annotations.json", "list an annotation file in a sources.toml"),
         ("train/metadata.csv", "give the folder .*train"),
+        ("captions.xlsx", "captions.xlsx: if it is the table, save it as captions.csv, in UTF-8"),
+        ("captions.csv.gz", "captions.csv.gz: if it is the table, save it as"),
+        ("captions.csv.txt", "save it as captions.csv"),
+        ("a.png.txt", "the text file of a picture has its name with .txt in place of its ending"),
+        ("a.caption", "the text file of a picture has its name with .txt"),
     ],
 )
 def test_what_is_there_instead_of_a_table_is_named(folder, name, hint):

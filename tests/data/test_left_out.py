@@ -110,7 +110,9 @@ def test_a_check_of_a_source_without_a_usable_picture_names_all_and_fails(six_pi
 def test_a_check_notes_copies_and_long_captions(six_pictures):
     (six_pictures / "1.png").write_bytes((six_pictures / "0.png").read_bytes())
     (six_pictures / "2.txt").write_text("word " * 40)
+    (six_pictures / "3.txt").write_text("caf\N{REPLACEMENT CHARACTER}", encoding="utf-8")
     *notes, _ = check_sources(open_sources(six_pictures))
+    assert "1 pictures have a text with \N{REPLACEMENT CHARACTER} (3.png)" in notes.pop()
     assert len(notes) == 2 and "1 pictures are copies of others (1.png of 0.png)" in notes[0]
     assert "1 pictures have a caption of more than 32 words (2.png)" in notes[1]
 

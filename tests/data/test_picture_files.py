@@ -81,6 +81,11 @@ def test_a_missing_file_and_what_is_near(folder, name, hint):
     assert broken.value.cause == "missing file"
 
 
+def test_an_address_is_no_name_of_a_file(folder):
+    with pytest.raises(BrokenSample, match="'https://example.org/a.png' is an address, which is not fetched: download"):
+        PictureFinder(folder).find("https://example.org/a.png")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_no_file(folder):
     os.mkfifo(folder / "pipe.png")  # reading it would wait for ever

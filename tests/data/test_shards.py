@@ -352,6 +352,13 @@ def test_archives_of_another_kind_and_unfinished_copies_are_named(tmp_path):
     (tmp_path / "0.tar").write_bytes(gzip.compress(b"x"))
     with pytest.raises(ValueError, match="0.tar is not a whole.*gzip archive, unpack it"):
         ShardFolder(tmp_path)
+    (tmp_path / "0.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="a pointer of Git LFS, run `git lfs pull`"):
+        ShardFolder(tmp_path)
+    (tmp_path / "0.tar").unlink()
+    (tmp_path / "0.tar").mkdir()
+    with pytest.raises(ValueError, match="it is a folder, a pipe or a device, move it away"):
+        ShardFolder(tmp_path)
     (tmp_path / "1.tar.part").touch()
     with pytest.raises(ValueError, match="1.tar.part, which is no shard: finish copying it"):
         ShardFolder(tmp_path)

@@ -36,6 +36,7 @@ def test_separators_and_ends_of_lines(tmp_path, mark, end):
         "File,Caption",
         "file, caption",
         "path,sentence",
+        "filepath,title",
     ],
 )
 def test_other_names_of_the_columns(tmp_path, header):
@@ -180,3 +181,39 @@ def test_a_second_caption_under_another_name_is_noted_where_other_rows_use_that_
 def test_json_lines_of_another_form_say_what_to_do(tmp_path, text, says):
     with pytest.raises(ValueError, match=says):
         read(tmp_path, text, "captions.jsonl")
+
+
+@pytest.mark.parametrize("header", ["file,caption,source", "file,caption,"])
+def test_a_caption_that_seems_to_go_on_in_the_next_column_is_left_out(tmp_path, header):
+    rows = ["a.png,a red, round boat", "b.png,a boat,flickr", 'c.png,"a red, round boat", flickr', "d.png, x, flickr"]
+    table = read(tmp_path, "\n".join([header, *rows]))
+    assert pairs(table) == [("b.png", "a boat"), ("c.png", "a red, round boat"), ("d.png", "x")]
+    (left_out,) = table.left_out
+    assert left_out.message.endswith("put the caption in quotes if it goes on there, or remove the space")
+    assert "line 2" in left_out.sample
+    spaced = read(tmp_path, "file, caption, source\na.png,a boat, flickr\n")  # this table has a space everywhere
+    assert pairs(spaced) == [("a.png", "a boat")]
+
+
+def test_files_that_were_joined_have_byte_order_marks_inside(tmp_path):
+    joined = "\ufeff\ufefffile,\u200bcaption\na.png,one\n\ufeffb.png,two\n"
+    assert pairs(read(tmp_path, joined)) == [("a.png", "one"), ("b.png", "two")]
+    lines = '{"file": "a.png", "caption": "one"}\n\ufeff{"file": "b.png", "caption": "two"}\n'
+    assert pairs(read(tmp_path, lines, "captions.jsonl")) == [("a.png", "one"), ("b.png", "two")]
+
+
+def test_a_first_line_with_a_quote_that_no_separator_can_read(tmp_path):
+    with pytest.raises(ValueError, match="captions.csv, line 1 has a quote that is not closed, or something behind it"):
+        read(tmp_path, '"file" , "caption"\na.png,x\n')
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ('{"file": "a.png"}{"file": "b.png"}', "write each on a line of its own"),
+        ("// the boats", "remove the comment"),
+    ],
+)
+def test_json_lines_of_two_values_or_none(tmp_path, line, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        read(tmp_path, line, "captions.jsonl")

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 
 import pytest
 
@@ -29,6 +30,7 @@ from blip2_lab.data.text_files import (
         ("one\nun café".encode("latin-1"), "line 2 has the byte 0xe9"),
         ("赤い船".encode("shift-jis"), "line 1 has the byte"),
         (b"it\x92s", "0x92"),
+        (b"one\rcaf\x8e\r", "line 2 has the byte 0x8e"),  # Mac OS Roman: lines end in CR
     ],
 )
 def test_what_is_not_utf_8_is_refused_with_its_line(content, says):
@@ -46,7 +48,16 @@ def test_lines():
     assert lines_of("") == [] and lines_of("a") == ["a"] and lines_of("\n") == [""]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "captions.csv")
+    with pytest.raises(ValueError, match="captions.csv is a pipe or a device, not a file"):
+        read_text(tmp_path / "captions.csv")
+
+
 def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        read_text("a\0b")
     for place, says in ((tmp_path, "is a folder"), (tmp_path / "none", "there is no file .*COCO's captions")):
         with pytest.raises(ValueError, match=says):
             read_text(place, "COCO's captions")
@@ -91,6 +102,10 @@ def test_a_name_that_is_not_utf_8_can_be_printed():
         (lzma.compress(b"file,caption\n"), "but an xz archive"),
         (b"PK\x03\x04xlsx", "but a zip archive or an Excel file: .* save the table as CSV"),
         (b"PAR1\x15\x04", "but a Parquet file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS: run `git lfs pull`"),
+        (b"<!DOCTYPE html><html>", "a web page: download the file again"),
+        (b"{\\rtf1\\ansi a boat}", "an RTF document"),
+        (b"\x28\xb5\x2f\xfd", "a zstd archive"),
     ],
 )
 def test_a_file_that_is_no_text_is_told_for_what_it_is(content, says):
@@ -119,7 +134,7 @@ def test_numbers_of_any_size():
 def test_the_turns_of_a_conversation():
     turns = [
         {"from": "human", "value": "<image>\nwhat is it?"},
-        {"from": "gpt", "value": "a boat"},
+        {"from": "gpt", "value": "a boat <image>"},
         {"role": "user", "content": "its color?"},
         {"role": "assistant", "content": "red"},
         {"from": "gpt", "value": "more"},
@@ -128,7 +143,7 @@ def test_the_turns_of_a_conversation():
         {"from": "human", "value": "and?"},
     ]
     pairs, problems = turns_in(turns)
-    assert pairs == [("what is it?", "a boat"), ("its color?", "red")]
+    assert pairs == [("what is it?", "a boat <image>"), ("its color?", "red")]
     assert [problem.split(" of ")[0] for problem in problems] == [
         "has in turn 5 an answer without a question",
         "has in turn 6 no text",

@@ -11,7 +11,7 @@ from blip2_lab.models.decoding import MIN_TEMPERATURE, SEED_RANGE, Decoding, che
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty", "repetition_penalty"])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
 def test_settings_must_be_finite(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be a finite number"):
         Decoding(**{name: value})
@@ -53,6 +53,6 @@ def test_seeds_outside_torchs_range_raise():
     for seed in SEED_RANGE:
         assert check_seed(seed) == seed
         torch.Generator().manual_seed(seed)
-    for seed in (SEED_RANGE[0] - 1, SEED_RANGE[1] + 1):
+    for seed in (SEED_RANGE[0] - 1, SEED_RANGE[1] + 1, 1.5, None):
         with pytest.raises(ValueError, match=f"The seed is {seed}; it must be"):
             check_seed(seed)

@@ -63,7 +63,9 @@ def test_a_prompt_of_any_length_leaves_room_for_the_answer(language):
     assert loss.isfinite() and count == language.loss_and_count(visual_prompt, ["a", "a"], ["tree", "boat"])[1]
 
 
-@pytest.mark.parametrize("texts", ["a boat", b"a boat", [5], None, ["a", float("nan")], ["\ud800"]])
+@pytest.mark.parametrize(
+    "texts", ["a boat", b"a boat", [5], None, {"a": 1}, {"a", "b"}, ["a", float("nan")], ["\ud800"]]
+)
 def test_texts_are_a_list_of_texts(texts):
     with pytest.raises(ValueError, match="caption"):
         check_texts(texts, "caption")

@@ -11,6 +11,7 @@ from torch import nn
 from blip2_lab.training.run_folder import (
     RunFolder,
     checkpoints,
+    load_state,
     load_trained,
     random_states,
     read_log,
@@ -93,11 +94,35 @@ def test_an_incomplete_last_line_is_ignored(tmp_path):
     run.open({})
     for step in (1, 2, 3):
         run.log({"step": step})
-    with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 4, "to')
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'5\n{"total": 1.0}\n{"step": 4, "caf\xe9')
     assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3]
     run.truncate_log(2)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"steps": 3}', b'{"step": 3', b"caf\xe9"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, content):
+    run = RunFolder(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    for name in ("finished.json", "checkpoints/best/best.json"):
+        (tmp_path / name).write_bytes(content)
+    for name in ("finished_step", "best"):
+        with pytest.raises(ValueError, match="json is damaged, or of another version: remove this file, or restart"):
+            getattr(run, name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
+def test_a_damaged_checkpoint_is_named(tmp_path, name):
+    model = nn.Linear(1, 1)
+    checkpoint = RunFolder(tmp_path).save(1, model, {"step": 1})
+    assert load_state(checkpoint) == {"step": 1}
+    content = (checkpoint / name).read_bytes()
+    (checkpoint / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="step-1 is damaged .*remove it, and the run goes on from the one before"):
+        load_trained(checkpoint, model)
+        load_state(checkpoint)
 
 
 def test_clear_keeps_other_files(tmp_path):

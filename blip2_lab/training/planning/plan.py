@@ -16,6 +16,7 @@ Paper: section 3.4. Notebooks: 08, 17.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -137,7 +138,8 @@ def plan(
         raise ValueError(f"what {recipe.name} costs depends on your pictures: its progress lines say the time left")
     described = DESCRIPTIONS.get(recipe.name)
     gpus = (described.plan_gpus if described else 1) if gpus is None else gpus
-    if gpus < 1 or memory <= 0 or not 0 < (utilization or 1) <= 1 or (peak or 1) <= 0:
+    share, speed = (1.0 if one is None else one for one in (utilization, peak))
+    if gpus < 1 or not (0 < memory < math.inf and 0 < share <= 1 and 0 < speed < math.inf):
         raise ValueError("a plan needs at least one GPU, memory and a peak above 0, and a utilization of 0 to 1")
     pretraining = registry.pretraining_recipe(recipe)  # a fine-tuned miniature is planned for a laptop, too
     local = not isinstance(pretraining.data, ImageTextData)

@@ -99,7 +99,8 @@ def with_settings(
     """
     keys = [change.partition("=")[0].strip() for change in changes]
     if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
-        raise ValueError(f"{twice[0]} is set {keys.count(twice[0])} times: give one value")
+        values = " and ".join(c.partition("=")[2] for c in changes if c.partition("=")[0].strip() == twice[0])
+        raise ValueError(f"{twice[0]} is set {keys.count(twice[0])} times, to {values}: give one value")
     recipes = {name: prepare(get(name)) for name in recipe.sequence} or {recipe.name: recipe}
     for change in sorted(changes, key=_is_share):
         name, slash, _ = change.partition("=")[0].rpartition("/")

@@ -16,7 +16,6 @@ Paper: section 3.4. Notebook: 08.
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import textwrap
 import types
@@ -26,6 +25,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from blip2_lab.common.console import did_you_mean
 
 SEE_PLAN = "see blip2-lab plan"  #: the cost of a recipe without a measurement
+LARGEST = 2**53  #: of any number; above it a float cannot tell two whole numbers apart
 
 
 def require(
@@ -37,12 +37,14 @@ def require(
         for number in value if isinstance(value, tuple) else (value,):
             if number is None:
                 continue
-            right = math.isfinite(number) and (least is None or number >= least)
+            finite = -LARGEST <= number <= LARGEST  # false for NaN; a whole number may have any number of digits
+            right = finite and (least is None or number >= least)
             if not (right and (above is None or number > above) and (most is None or number <= most)):
                 limits = [f"at least {least:g}"] if least is not None else []
                 limits += [f"above {above:g}"] if above is not None else []
+                most = LARGEST if most is None and not finite else most
                 limits += [f"at most {most:g}"] if most is not None else []
-                raise ValueError(f"{name} is {number}; it must be {' and '.join(limits)}")
+                raise ValueError(f"{name} is {number!r:.40}; it must be {' and '.join(limits)}")
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,9 @@ class BridgeParts:
 
     def __post_init__(self) -> None:
         require(self, "train_vision_layers", least=0)
+        require(self, "image_size", "num_visual_tokens", "width", "num_layers", "every", "ffn_width", least=1)
+        require(self, "num_blocks", "num_codes", least=1)
+        require(self, "max_text_tokens", least=3)
 
 
 @dataclass(frozen=True)

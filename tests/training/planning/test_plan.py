@@ -1,6 +1,7 @@
 """The planner: published parameter counts, formulas against torch's counters, totals of a plan."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -264,7 +265,18 @@ def test_a_model_pretrained_here_is_counted_on_real_batches(tmp_path):
     assert 5 < tokens < 100 and plan.trained_share == 1
 
 
-@pytest.mark.parametrize("wrong", [{"gpus": 0}, {"memory": 0}, {"utilization": 1.5}, {"peak": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gpus": 0},
+        {"memory": 0},
+        {"utilization": 1.5},
+        {"peak": -1.0},
+        {"memory": math.nan},
+        {"utilization": 0.0},
+        {"peak": 0.0},
+    ],
+)
 def test_impossible_settings(wrong):
     with pytest.raises(ValueError, match="a plan needs"):
         planner.plan(get("micro-stage1"), **wrong)

@@ -240,7 +240,7 @@ def test_a_warm_up_may_be_a_share_of_the_steps():
 
 
 def test_a_value_that_is_set_twice_is_an_error():
-    with pytest.raises(ValueError, match="optim.lr is set 2 times: give one value"):
+    with pytest.raises(ValueError, match="optim.lr is set 2 times, to .* and .*: give one value"):
         with_settings(get("micro-captions"), ["optim.lr=1e-4", "optim.lr=2e-4"])
 
 

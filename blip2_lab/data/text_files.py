@@ -83,8 +83,9 @@ def decode_text(content: bytes, name: str) -> str:
     for start, found, remedy in NO_TEXT:
         if content.startswith(start):
             raise ValueError(f"{name} is not UTF-8 text but {found}: {remedy}")
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = _line_at(content[: error.start].decode("utf-8"))
         byte = content[error.start]

@@ -151,3 +151,8 @@ def test_the_turns_of_a_conversation():
         "ends with a question without an answer",
     ]
     assert turns_in("x") == ([], ["is no list of turns"])
+
+
+def test_a_wrong_byte_behind_a_byte_order_mark_is_named():
+    with pytest.raises(ValueError, match=r"captions.txt is not UTF-8 text: line 1 has the byte 0xe2; save it as UTF-8"):
+        decode_text(b"\xef\xbb\xbf\xc3\xa9\xe2\x80", "captions.txt")

@@ -522,10 +522,6 @@ def _wrong_color(scene: Scene, rng: Random) -> Asked:
     return said, f"there is no {color} {kind}"
 
 
-def _medium(scene: Scene, rng: Random) -> Asked:
-    return wording(rng, "medium"), "drawing"
-
-
 #: Every kind of question, and how often the corpus asks it.
 INTENTIONS: dict[str, tuple[Callable[[Scene, Random], Asked], float]] = {
     "color": (_attribute("color", "color"), 6),
@@ -581,7 +577,6 @@ CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
     "comparison": _comparison,
     "wrong color": _wrong_color,
     "not shown": _not_shown,
-    "medium": _medium,
 }
 
 

@@ -189,6 +189,15 @@ CONTINUED = (
         data=replace(REPEATS.data, seed=4),
         eval_every=650,
     ),
+    replace(
+        REPEATS,
+        name="shipped-flan-t5-all",
+        summary="the same, trained on with every kind of question as often",
+        optim=replace(REPEATS.optim, lr=3e-4, min_lr=2e-5, steps=700),
+        model=replace(REPEATS.model, start="shipped-flan-t5-choices"),
+        data=replace(REPEATS.data, seed=5, hard_from=None),
+        eval_every=350,
+    ),
     Recipe(
         "shipped-stage2-continued",
         "shipped-stage2, trained on with the FlanT5 that was trained on",
@@ -208,6 +217,16 @@ CONTINUED = (
         Stage2Parts("shipped-stage1", "shipped-flan-t5-choices", max_text_tokens=64, start="shipped-stage2-continued"),
         SceneData(seed=1, caption="ordered and count", held_out=40),
         eval_every=500,
+    ),
+    Recipe(
+        "shipped-stage2-all",
+        "the same, trained on with the last FlanT5",
+        SEE_PLAN,
+        "stage2",
+        OptimConfig(lr=2e-4, min_lr=1e-5, warmup_steps=30, steps=450, batch_size=64),
+        Stage2Parts("shipped-stage1", "shipped-flan-t5-all", max_text_tokens=64, start="shipped-stage2-choices"),
+        SceneData(seed=1, caption="ordered and count", held_out=40),
+        eval_every=450,
     ),
     Recipe(
         "shipped-retrieval-continued",

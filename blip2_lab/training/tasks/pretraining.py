@@ -245,11 +245,11 @@ class T5Task(TextTask):
 
     def often(self, index: int) -> tuple[str, ...]:
         """The intentions that half of the visitors' questions of batch `index` have, with equal shares."""
+        hard = self.hard_from is not None and index >= self.hard_from
+        often = asking.HARD if hard else tuple(asking.INTENTIONS)
         if self.choices_from is not None and index >= self.choices_from:
-            return (*asking.HARD, *asking.CHOICES, "superlative", "relation check", "comparison")  # learned last
-        if self.hard_from is not None and index >= self.hard_from:
-            return asking.HARD
-        return tuple(asking.INTENTIONS)
+            return (*often, *asking.CHOICES, "superlative", "relation check", "comparison")  # learned last
+        return often
 
     def shares(self, index: int) -> tuple[float, float]:
         """The shares of visitors' questions and of lessons in batch `index`; the rest is the full mixture."""

@@ -223,10 +223,10 @@ CONTINUED = (
         "the same, trained on with the last FlanT5",
         SEE_PLAN,
         "stage2",
-        OptimConfig(lr=2e-4, min_lr=1e-5, warmup_steps=30, steps=450, batch_size=64),
+        OptimConfig(lr=2e-4, min_lr=1e-5, warmup_steps=30, steps=250, batch_size=64),
         Stage2Parts("shipped-stage1", "shipped-flan-t5-all", max_text_tokens=64, start="shipped-stage2-choices"),
         SceneData(seed=1, caption="ordered and count", held_out=40),
-        eval_every=450,
+        eval_every=250,
     ),
     Recipe(
         "shipped-retrieval-continued",

@@ -68,7 +68,7 @@ def chain_table() -> str:
         "inventory": "lists, in the corpus's form",
         "asked: inventory": "lists, in a visitor's words",
         "count": "counts",
-        "asked: relation check": "is this above (left of, …) that?",
+        "asked: relation check": "is this above (left of, larger than, …) that?",
     }
     rows = [(text, *(cells[name][head.index(column)] for column in columns.values())) for name, text in named.items()]
     scenes = re.search(r"(\d+) scenes of book (\d+)", CHAIN.read_text())

@@ -75,7 +75,9 @@ def declare_evaluate(command: Command) -> None:
     evaluate.add_argument("--pictures", type=int, default=1000, metavar="N", help=most)
     evaluate.add_argument("--scenes", type=int, metavar="N", help="how many (default 1000; grounding, referring 300)")
     evaluate.add_argument("--split", default="in", help="in, near or out of the training's domain (default in)")
-    evaluate.add_argument("--book", type=int, default=1, metavar="SEED", help="which scenes (default 1; the card names its own)")
+    evaluate.add_argument(
+        "--book", type=int, default=1, metavar="SEED", help="which scenes (default 1; the card names its own)"
+    )
     evaluate.add_argument("--beams", type=int, default=1, metavar="N", help="width of an answer's search (default 1)")
     evaluate.add_argument("--method", default="all", metavar="M", help="grounding: all, or names with commas between")
     out = "also write the numbers there as JSON; grounding: a folder for numbers and figures, with a page beside it"

@@ -91,7 +91,7 @@ OTHERS: dict[str, str] = {
     "use": "utilize utilise employ",
     "purpose": "aim",
     "live": "reside dwell inhabit",
-    "colored": "tinted hued coloured shaded",
+    "colored": "tinted hued shaded",
     "the same": "alike identical",
     "not": "nope",
     "yes": "yep yeah yup",
@@ -100,7 +100,6 @@ OTHERS: dict[str, str] = {
     "going to": "gonna",
     "want to": "wanna",
     "because": "cuz coz",
-    "please": "plz pls",
 }
 
 

@@ -293,7 +293,9 @@ def _something(scene: Scene, rng: Random) -> Asked:
     thing, yes = pick(rng, scene.things), rng.random() < 0.5
     if rng.random() < 0.25:
         where = [side for side, taken in _sides(scene.things).items() if taken == yes]
-        return where and (wording(rng, "something there", where=somewhere(rng, pick(rng, where))), yes_no(yes)) or None
+        if not where:
+            return None
+        return wording(rng, "something there", where=somewhere(rng, pick(rng, where))), yes_no(yes)
     sizes = {t.size for t in scene.things}
     if rng.random() < 0.3 and (yes or len(sizes) == 1):
         value = thing.size if yes else another(rng, SIZES, thing.size)

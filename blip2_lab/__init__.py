@@ -17,9 +17,10 @@ Folder -> section of the paper -> notebook, from the ground up (docs/architectur
     interpret     3.1               09        attention maps, attribution, grounding
     chat          4.1, 4.4          06, 12    conversation, search, the page in the browser
     doctor        3.2 to 3.4        08, 12    checks of a run, and of a model
-    teaching      3.2               all       plain twins to read; the exercises' checks
+    teaching      3.2, 5            all       plain twins to read; the exercises' checks
+    own_world     3.4               14        a world of your own: its recipes, its report
     compare       Figure 5          16        bridges on equal terms
-    export, cli                     00        the shipped folder; the commands
+    export, publish, cli            00        the shipped folder; a run on the hub; the commands
 
 Importing this package imports nothing heavy: `load` brings torch and transformers when it is called.
 """

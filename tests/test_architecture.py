@@ -161,6 +161,14 @@ def test_a_step_of_a_walk_exists(file, function):
         place = getattr(place, part)
 
 
+def test_the_papers_sections_are_where_the_page_says():
+    rows = re.findall(r"^\| (\d(?:\.\d)?|Appendix)[ :].*? \| (`.*?) \| .*? \|$", PAGE, re.MULTILINE)
+    assert [section for section, _ in rows] == "3.1 3.2 3.3 3.4 4.1 4.2 4.3 4.4 5 6 Appendix".split()
+    for section, files in rows:
+        for file in re.findall(r"`([\w/.]+)`", files):
+            assert (PACKAGE / file).exists(), f"section {section}: {file}"
+
+
 def test_one_module_reads_the_learning_rate():
     """`optim.lr`: declared in the schema of recipes, read by the optimizer. (The exercises' checks compute it, too.)"""
     readers = {

@@ -162,10 +162,13 @@ def _numbers(guess: Any) -> list[float]:
             return [value(int(found[1]), int(found[2]))]
     digits = _NUMBER.search(text)
     numbers, rest = (_readings(digits[0]), text[digits.end() :]) if digits else _number_words(text)
-    unit = re.match(r"\s*([a-z]+|%)", rest)
-    scale = (_SCALES | _SHARES).get(unit[1], 1.0) if unit else 1.0
-    sign = -1 if re.match(r"\W*minus\b", text) else 1
-    return [sign * scale * number for number in numbers]
+    share = re.match(r"\s*and a (half|third|quarter)\b", rest)
+    if share:
+        numbers, rest = [number + _SHARES[share[1]] for number in numbers], rest[share.end() :]
+    scale = -1.0 if re.match(r"\W*minus\b", text) else 1.0
+    while (unit := re.match(r"\s*(?:an? )?([a-z]+|%)", rest)) and unit[1] in _SCALES | _SHARES:
+        scale, rest = scale * (_SCALES | _SHARES)[unit[1]], rest[unit.end() :]
+    return [scale * number for number in numbers]
 
 
 def _readings(digits: str) -> list[float]:
@@ -186,15 +189,35 @@ def _readings(digits: str) -> list[float]:
 
 
 def _number_words(text: str) -> tuple[list[float], str]:
-    """The first number that a text tells in words, and what follows: "sixty-five", "two thirds", "a hundred"."""
+    """The first number that a text tells in words, and what follows: "a thousand and twenty-four", "two thirds"."""
     words = re.findall(r"[a-z]+", text.removeprefix("minus ").replace("fold", ""))
     first = next((i for i, word in enumerate(words) if word in _WORDS or _is_unit(word)), None)
     if first is None or (words[first] in ("a", "an") and not any(map(_is_unit, words[first + 1 : first + 2]))):
         return [], ""
-    number, rest = _WORDS.get(words[first], 1), words[first + (words[first] in _WORDS) :]
-    if words[first] in _TENS and rest and rest[0] in _UNITS[1:10]:
-        number, rest = number + _WORDS[rest[0]], rest[1:]
-    return [float(number)], " ".join(rest)
+    thousands, below, end = 0.0, float(_WORDS.get(words[first], 1)), first + (words[first] in _WORDS)
+    while end < len(words):
+        word, after = words[end], words[end + 1 : end + 2]
+        if word == "hundred":
+            below *= 100
+        elif word in _SCALES and _is_unit(word):
+            thousands, below = thousands + below * _SCALES[word], 0.0
+        elif _fits_behind(word, below):
+            below += _WORDS[word]
+        elif word != "and" or not (after and _fits_behind(after[0], below)):
+            break
+        end += 1
+    number, rest = thousands + below, words[end:]
+    if rest[:1] == ["point"] and rest[1:]:
+        decimals = "".join(str(_UNITS.index(word)) for word in rest[1:] if word in _UNITS[:10])
+        number, rest = float(f"{number:.0f}.{decimals or 0}"), rest[1 + len(decimals) :]
+    return [number], " ".join(rest)
+
+
+def _fits_behind(word: str, number: float) -> bool:
+    """Whether a word below a hundred goes on with a number: "five" behind 20, 100 and 0, not behind 12 or 25."""
+    if word not in _UNITS and word not in _TENS:
+        return False
+    return number % 100 == 0 if _WORDS[word] >= 10 else number % 10 == 0 and number % 100 != 10
 
 
 def _is_unit(word: str) -> bool:

@@ -84,7 +84,7 @@ def kept_bytes(step: Callable[[], object], model: nn.Module) -> int:
 
 
 def own_clock(device: str = "cpu") -> Callable[[], float]:
-    """On one thread of a CPU the time of this process alone, whoever shares the core; else the time on the wall."""
+    """On one thread of a CPU the processor time of this process alone; else the time of the clock."""
     return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 

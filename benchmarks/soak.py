@@ -105,7 +105,7 @@ def visitors_for(model: Stage2Model, count: int) -> list[Visitor]:
 
 
 class Page:
-    """A session of the app's API over HTTP, as a browser speaks it."""
+    """A session of the app's API over HTTP, with the requests that a browser sends."""
 
     def __init__(self, client: httpx.AsyncClient, config: dict, session: str) -> None:
         self.client, self.session = client, session

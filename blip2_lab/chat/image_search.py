@@ -7,7 +7,7 @@ Notes:
 * A sentence is compared with all vectors (one matrix product); of the best 128 the Q-Former reads each picture once,
   and ITM decides. `Readings` keeps them for the next sentence; LAVIS reads the shortlisted pictures again for each.
 * BLIP-2 has no score for two pictures. The search by picture compares what the same query found in both, on average
-  over the queries. Nobody trained that; it finds what looks alike to the Q-Former.
+  over the queries. It was not trained for this; it finds what the Q-Former encodes alike.
 * An index made with other weights is refused: its vectors would mean nothing.
 
 Paper: section 4.4. Notebook: 06.

@@ -2,11 +2,11 @@
 
 Notes:
 
-* It costs nothing: it looks at the image features that were computed anyway.
+* It costs almost nothing: it reads the image features that were computed anyway.
 * A picture is summed up by the mean and the spread of its patches' features; its distance is Mahalanobis', to the cloud
   of drawn scenes, per dimension: about 1 for a drawn scene.
 * Nothing is learned from photographs. The limit is a quantile of the distances of drawn scenes, so the share of
-  photographs that is caught (`measure`) is honest: no photograph had a say in it.
+  photographs that is caught (`measure`) is a fair number: no photograph was used to set the limit.
 
 Not in the paper. Notebook: 12.
 """

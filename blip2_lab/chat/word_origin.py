@@ -2,7 +2,7 @@
 
 Notes:
 
-* The method is not a matter of taste: it is the one that pointed best among those that can be trusted and are quick
+* The method is the one that pointed best among those that can be trusted and are quick
   (`grounding.json` beside the model's weights, as `blip2-lab evaluate grounding` writes it).
 * The rows of a map are queries, a resampler's latents, or, with gated cross-attention, the tokens of the text. A linear
   projector has one map and no rows (`interpret/targets.py`).

@@ -4,7 +4,7 @@ Notes:
 
 * A thing is drawn once for each (kind, color, pixels, style, time) and kept; afterwards a picture is a copied
   background with a few pasted sprites. So training draws tens of thousands of pictures a second.
-* Nothing depends on the other things of the scene: a thing in company has the very pixels it has alone.
+* Nothing depends on the other things of the scene: a thing beside others has the same pixels as alone.
 * Every place is one small function, listed in `DRAW_PLACE`.
 
 Paper: section 4.2 (the held-out style). Notebook: 00.

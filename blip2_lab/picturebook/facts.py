@@ -3,7 +3,7 @@
 Notes:
 
 * These facts enter the *text* corpus alone (`corpus.py`). No caption ever states one, so when the chat answers
-  "what is the red thing used for?" about a picture, the language model's knowledge met the picture's content:
+  "what is the red thing used for?" about a picture, it has combined what it has read with what the picture shows:
   the paper's "visual knowledge reasoning" (section 4.1, Figure 4) in miniature.
 * Each answer belongs to one kind alone, so guessing pays little.
 

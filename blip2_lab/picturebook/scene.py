@@ -5,8 +5,8 @@ Notes:
 * A scene is a function of `(seed, index)`: no files, no end, the same on every machine. Only `Random.random()` is
   used, the one method whose stream Python promises never to change.
 * Things stand in the cells of a 3 x 3 grid, with jitter that never leaves the cell. So "left of", "at the top" and
-  "to the right of the boat" are true or false, never a matter of taste.
-* Some kinds never wear some colors in training (`HELD_OUT`). With them the splits are those of NoCaps: *in* domain,
+  "to the right of the boat" are always true or false.
+* Some kinds never have some colors in training (`HELD_OUT`). With them the splits are those of NoCaps: *in* domain,
   *near* (pairs never seen together) and *out* (unseen pairs in a drawing style never seen).
 
 Paper: section 4.2 (NoCaps splits). Notebook: 00.

@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 
 import blip2_lab
-from benchmarks.measure import heading, take_turns
+from benchmarks.measure import heading, ratio, take_turns
 from blip2_lab.chat.conversation import ImageCache
 from blip2_lab.checkpoints.load import find_model
 from blip2_lab.models.decoding import Decoding
@@ -86,7 +87,7 @@ def bandwidth(device: str) -> float:
     """Bytes a second that this device reads from its memory, by copying 256 MB."""
     block = torch.empty(256 << 20, dtype=torch.uint8, device=device)
     seconds = take_turns({"copy": block.clone}, 5, lambda: synchronize(device))["copy"]
-    return 2 * block.numel() / seconds
+    return 2 * block.numel() / median(seconds)
 
 
 def synchronize(device: str) -> None:
@@ -166,14 +167,15 @@ def measure(model: Stage2Model, rival: Rival, device: str, tokens: int, rounds: 
                 8 * tokens,
             ),
         }
-        print(f"  {'':28}{'ours':>10}{'transformers':>14}{'tokens/s':>10}{'':>10}{'ratio':>7}")
+        print(f"  {'':28}{'ours':>10}{'transformers':>14}{'tokens/s':>10}{'':>10}   ratio")
         for name, (our_step, their_step, made) in pairs.items():
             seconds = take_turns({"ours": our_step, "theirs": their_step}, rounds, lambda: synchronize(device))
-            a, b = seconds["ours"], seconds["theirs"]
+            a, b = median(seconds["ours"]), median(seconds["theirs"])
             speed = f"{made / a:10.1f}{made / b:10.1f}" if made > 1 else f"{'':20}"
-            print(f"  {name:28}{1000 * a:7.1f} ms{1000 * b:11.1f} ms{speed}{b / a:7.2f}")
+            faster = ratio(seconds["theirs"], seconds["ours"])
+            print(f"  {name:28}{1000 * a:7.1f} ms{1000 * b:11.1f} ms{speed}   {faster}")
         caches = take_turns({"static": static_eight, "growing": ours_eight}, rounds, lambda: synchronize(device))
-        static, growing = (1000 * caches[kind] for kind in ("static", "growing"))
+        static, growing = (1000 * median(caches[kind]) for kind in ("static", "growing"))
         print(f"  eight at once with a static cache {static:.1f} ms, with one that grows {growing:.1f} ms")
     read = decoder_bytes(model)
     bound = bandwidth(device) / read

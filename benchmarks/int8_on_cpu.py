@@ -14,7 +14,7 @@ import logging
 import torch
 from torch import nn
 
-from benchmarks.measure import heading, take_turns
+from benchmarks.measure import heading, spread, take_turns
 from blip2_lab.models.quantize import Int8Linear, quantize_weight
 
 SHAPES = {"flan-t5-xl": (2048, 5120), "flan-t5-xxl": (4096, 10240)}
@@ -46,17 +46,17 @@ def main() -> None:
     width, ffn_width = SHAPES[args.shape]
     made = layers(width, ffn_width)
     with heading(f"{args.shape}, a layer of {width} x {ffn_width}, milliseconds, {torch.get_num_threads()} threads"):
-        print(f"  {'rows':>6}" + "".join(f"{name:>22}" for name in made))
+        print(f"  {'rows':>6}" + "".join(f"{name:>26}" for name in made))
         for rows in (1, 4, 16, 40):
             x = torch.randn(rows, width)
             x[:, :4] *= 20  # outliers, as language models have them
             given = {name: x.to(torch.float32 if name == "float32" else torch.bfloat16) for name in made}
             steps = {name: (lambda layer=layer, x=given[name]: layer(x)) for name, layer in made.items()}
             seconds = take_turns(steps, args.rounds, lambda: None)
-            print(f"  {rows:6}" + "".join(f"{1000 * value:22.2f}" for value in seconds.values()))
+            print(f"  {rows:6}" + "".join(f"{spread([1000 * one for one in took]):>26}" for took in seconds.values()))
         exact = made["float32"](x)
         errors = {n: ((layer(given[n]).float() - exact).norm() / exact.norm()).item() for n, layer in made.items()}
-        print(f"  {'error':>6}" + "".join(f"{value:22.1e}" for value in errors.values()))
+        print(f"  {'error':>6}" + "".join(f"{value:26.1e}" for value in errors.values()))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ stands what importing the two libraries takes alone: no code of ours can be fast
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
+
+from benchmarks.measure import ratio, spread
 
 FIRST = {
     "ours": "import blip2_lab; blip2_lab.load('micro')",
@@ -38,11 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
         for _ in range(rounds):
             for name, code in codes.items():
                 times[name].append(seconds(code))
-        medians = {name: statistics.median(taken) for name, taken in times.items()}
         print(title)
         for name, taken in times.items():
-            ratio = medians[name] / medians["ours"]
-            print(f"  {name:18} {medians[name]:5.2f} s ({min(taken):.2f} to {max(taken):.2f})   {ratio:4.2f} of ours")
+            print(f"  {name:18} {spread(taken, '.2f', ' s'):24} {ratio(taken, times['ours'])} of ours")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -93,8 +93,8 @@ def take_turns(
     rounds: int,
     synchronize: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Median seconds of each step. They take turns: a busy machine is unfair to none. The first round warms up."""
+) -> dict[str, list[float]]:
+    """Seconds of each step in each round, after a round to warm up. They take turns: a busy machine is fair to all."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
         for name, step in steps.items():
@@ -104,7 +104,18 @@ def take_turns(
             synchronize()
             if turn:
                 seconds[name].append(clock() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def spread(values: Sequence[float], form: str = ".2f", unit: str = "") -> str:
+    """ "1.06 s (0.98 to 1.10)": the median of several rounds, and their range."""
+    low, middle, high = (format(value, form) for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle}{unit} ({low} to {high})"
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> str:
+    """How many times as fast the second is: round by round, since both have met the same minutes of a busy machine."""
+    return spread([a / b for a, b in zip(slow, fast, strict=True)])
 
 
 def peak_memory(target: Callable[..., None], *arguments: object) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 import blip2_lab
-from benchmarks.measure import flops, heading, own_clock, take_turns
+from benchmarks.measure import flops, heading, own_clock, ratio, spread, take_turns
 from blip2_lab.chat import image_search
 from blip2_lab.evaluation.scenes import image_features
 from blip2_lab.models.losses import itc_similarity
@@ -128,10 +128,9 @@ def compare(pictures: int, k: int, rounds: int) -> None:
     seconds = take_turns({"ours": ours, "theirs": theirs}, rounds, lambda: None, own_clock())
     pairs = pictures * min(k, pictures)
     print(f"  scores at most {difference:.0e} apart; {pairs} pairs re-ranked")
-    print(
-        f"  LAVIS's way {pairs / seconds['theirs']:8.0f} pairs/s   ours {pairs / seconds['ours']:8.0f} pairs/s", end=""
-    )
-    print(f"   ratio {seconds['theirs'] / seconds['ours']:.2f}")
+    for name, took in (("LAVIS's way", seconds["theirs"]), ("ours", seconds["ours"])):
+        print(f"  {name:12}{spread([pairs / one for one in took], '.0f', ' pairs/s')}")
+    print(f"  ratio {ratio(seconds['theirs'], seconds['ours'])}")
 
 
 @torch.no_grad()
@@ -168,7 +167,8 @@ def compare_real(pictures: int, texts: int, rounds: int) -> None:
                 raise SystemExit(f"the scores of {name} differ by {difference:.1e}")
     seconds = take_turns(steps, rounds, lambda: None, own_clock())
     for name, took in seconds.items():
-        print(f"  {name:16}{took:8.2f} s   ratio {seconds[name.split(',')[0] + ', plain'] / took:.2f}")
+        plain = seconds[f"{name.split(',')[0]}, plain"]
+        print(f"  {name:16}{spread(took, '.2f', ' s'):28} ratio {ratio(plain, took)}")
 
 
 def show(counted: dict[str, int]) -> None:

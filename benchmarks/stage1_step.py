@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from benchmarks.measure import flops, heading, kept_bytes, largest, own_clock, peak_memory, take_turns
+from benchmarks.measure import flops, heading, kept_bytes, largest, own_clock, peak_memory, ratio, spread, take_turns
 from blip2_lab.models.losses import Stage1Losses
 from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model
@@ -182,8 +182,9 @@ def main(arguments: list[str] | None = None) -> None:
         synchronize = (lambda: None) if options.device == "cpu" else torch.cuda.synchronize
         seconds = take_turns(steps, options.rounds, synchronize, own_clock(options.device))
         for name, took in seconds.items():
-            print(f"  {name:12} {took:7.3f} s   {counted[name][0] / took / 1e12:6.3f} TFLOP/s")
-        print(f"  ratio {seconds[slow] / seconds[fast]:.2f}")
+            rate = [counted[name][0] / one / 1e12 for one in took]
+            print(f"  {name:12} {spread(took, '.3f', ' s'):30} {spread(rate, '.3f', ' TFLOP/s')}")
+        print(f"  ratio {ratio(seconds[slow], seconds[fast])}")
 
 
 if __name__ == "__main__":

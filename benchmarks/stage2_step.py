@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import heading, largest, own_clock, peak_memory, take_turns
+from benchmarks.measure import heading, largest, own_clock, peak_memory, ratio, spread, take_turns
 from blip2_lab.checkpoints.huggingface import from_transformers
 from blip2_lab.models.language_model import IGNORE_INDEX, Text
 from blip2_lab.models.stage2 import Stage2Model
@@ -225,8 +225,8 @@ def main(arguments: list[str] | None = None) -> None:
         synchronize = (lambda: None) if options.device == "cpu" else torch.cuda.synchronize
         seconds = take_turns(steps, options.rounds, synchronize, own_clock(options.device))
         for name, took in seconds.items():
-            print(f"  {name:12} {took:7.3f} s")
-        print(f"  ratio {seconds[slow] / seconds[fast]:.2f}")
+            print(f"  {name:12} {spread(took, '.3f', ' s')}")
+        print(f"  ratio {ratio(seconds[slow], seconds[fast])}")
 
 
 def cuda_peak(model: nn.Module, data: dict[str, Tensor], name: str, half: bool) -> int:

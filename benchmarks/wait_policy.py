@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from benchmarks.measure import ratio
+
 POLICIES = {"default": None, "PASSIVE": "PASSIVE"}
 STEPS, ANSWERS = 6, 4
 LIMIT = 300  #: seconds after which a process is given up: then its time is at least that
@@ -91,10 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             for what, value in found.items():
                 seconds.setdefault(what, {}).setdefault(name, []).append(value)
     for what, by_policy in seconds.items():
-        ratios = [default / passive for default, passive in zip(*by_policy.values(), strict=True)]
-        print(
-            f"{what}: PASSIVE is {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        print(f"{what}: the default takes {ratio(*by_policy.values())} times as long as PASSIVE")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import codebook, data_speed, load, retrieval, stage1_step, stage2_step, wait_policy
-from benchmarks.measure import flops, kept_bytes, largest, own_clock, peak_memory, take_turns
+from benchmarks.measure import flops, kept_bytes, largest, own_clock, peak_memory, ratio, spread, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.models.retrieval import read_gallery, search
 
@@ -93,17 +93,26 @@ def test_steps_take_turns():
     steps = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
     seconds = take_turns(steps, rounds=2, synchronize=lambda: None)
     assert calls == ["a", "b"] * 3 and seconds.keys() == steps.keys()
+    assert all(len(took) == 2 for took in seconds.values())
+
+
+def test_a_ratio_is_the_median_of_the_rounds_with_its_range():
+    assert spread([3.0, 1.0, 2.0], ".1f", " s") == "2.0 s (1.0 to 3.0)"
+    slow, fast = [2.0, 20.0, 3.0], [1.0, 10.0, 1.0]  # the machine was busy in the second round
+    assert ratio(slow, fast) == "2.00 (2.00 to 3.00)"
+    with pytest.raises(ValueError):
+        ratio(slow, fast[:2])
 
 
 def test_one_thread_is_timed_by_what_it_did_itself():
-    """Whoever shares the core, and however long the process waits, does not count."""
+    """Neither another program on the core nor waiting counts."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        assert take_turns({"wait": lambda: time.sleep(0.2)}, 1, lambda: None, own_clock())["wait"] < 0.1
-        assert take_turns({"wait": lambda: time.sleep(0.2)}, 1, lambda: None, own_clock("cuda"))["wait"] > 0.1
+        assert take_turns({"wait": lambda: time.sleep(0.2)}, 1, lambda: None, own_clock())["wait"][0] < 0.1
+        assert take_turns({"wait": lambda: time.sleep(0.2)}, 1, lambda: None, own_clock("cuda"))["wait"][0] > 0.1
         torch.set_num_threads(2)
-        assert take_turns({"wait": lambda: time.sleep(0.2)}, 1, lambda: None, own_clock())["wait"] > 0.1
+        assert take_turns({"wait": lambda: time.sleep(0.2)}, 1, lambda: None, own_clock())["wait"][0] > 0.1
     finally:
         torch.set_num_threads(threads)
 
@@ -137,7 +146,7 @@ def test_data_is_made_ten_times_faster_than_it_is_eaten(name, capsys):
 def test_loading_is_timed_in_new_processes(capsys):
     load.main(["--rounds", "1"])
     shown = capsys.readouterr().out
-    assert shown.count("of ours") == 5 and shown.count("1.00 of ours") >= 2
+    assert shown.count("of ours") == 5 and shown.count("1.00 (1.00 to 1.00) of ours") >= 2
 
 
 def test_the_policies_take_turns_and_their_ratio_is_printed(monkeypatch, capsys):
@@ -149,7 +158,8 @@ def test_the_policies_take_turns_and_their_ratio_is_printed(monkeypatch, capsys)
     wait_policy.main(["--rounds", "2", "--threads", "2"])
     assert asked == [(None, 2), ("PASSIVE", 2)] * 2
     out = capsys.readouterr().out
-    assert "training step: PASSIVE is 8.00 times as fast (8.00 to 8.00)" in out and "answer: PASSIVE is 1.00" in out
+    assert "training step: the default takes 8.00 (8.00 to 8.00) times as long as PASSIVE" in out
+    assert "answer: the default takes 1.00 (1.00 to 1.00) times" in out
 
 
 def test_readers_of_codes_and_of_features_by_hand():

@@ -12,7 +12,7 @@ Notes:
   `Int8Linear`: int8 weights with a scale for each row, bfloat16 inputs. On a CPU, bitsandbytes' int8 takes many times
   as long as float32. `Int8Linear` is at least as fast as bfloat16 when one token is generated, where the time is that
   of reading the weights (`python -m benchmarks.int8_on_cpu`). For many rows, bfloat16 is faster on a CPU with bfloat16
-  matrix instructions.
+  matrix instructions, and float32 on one without.
 * `int8` does not quantize FlanT5's `wo`: its input has outliers beyond the range of float16, in which LLM.int8()
   computes. transformers keeps `wo` in float32 for the same reason; bfloat16 has float32's range in half the bytes.
   `int8-all` quantizes `wo` and `lm_head` too and saves 2 GiB (XXL). NF4 computes in bfloat16 and quantizes `wo`.

@@ -40,6 +40,8 @@ class CachedTask:
         encoder = micro.image_encoder
         self.model = micro.stage1 if recipe.task == "stage1" else micro
         self.model.float()
+        cut = micro.stage1.config if recipe.task == "stage1" else micro.language_model
+        cut.max_text_tokens = recipe.model.max_text_tokens
         features = torch.randn(1, encoder.num_features, encoder.width, dtype=torch.bfloat16)
         features = features.expand(recipe.data.scenes, -1, -1)  # one picture's, as often as all would be read
         book = PictureBook(recipe.data.seed, image_size=encoder.image_size, caption=recipe.data.caption)
@@ -86,12 +88,10 @@ def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
         optimizer.zero_grad()
 
     made = seconds(lambda index: task.batch(last_lesson + rounds + 1 + index), 5 * rounds, WARM)
-    batches = getattr(task, "batches", None)
     drawn = 0.0
-    if batches:
-        drawn = seconds(
-            lambda index: [batches.book.image(64 * index + i) for i in range(optim.pass_size)], rounds, WARM
-        )
+    if isinstance(task, CachedTask):
+        book = task.batches.book
+        drawn = seconds(lambda index: [book.image(64 * index + i) for i in range(optim.pass_size)], rounds, WARM)
     return made, seconds(eat, rounds), drawn
 
 

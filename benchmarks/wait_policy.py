@@ -1,10 +1,10 @@
-"""How OpenMP's threads wait: training steps and answers of the miniature by default and with OMP_WAIT_POLICY=PASSIVE.
+"""How OpenMP's threads wait: training steps and answers of the miniature by default, sleeping at once, and soon.
 
     python -m benchmarks.wait_policy [--rounds 3] [--threads 2]
 
-Both policies take turns, each in a process of its own, because torch reads the policy when it is imported. The load of
-the machine before each pair is printed: on a quiet machine the ratios say what the policy costs, on a busy one what it
-saves. `blip2_lab.common.threads` sets it.
+The policies take turns, each in a process of its own, because torch reads the policy when it is imported. The load of
+the machine before each round is printed: on a quiet machine the ratios say what a policy costs, on a busy one what it
+saves. `blip2_lab.common.threads` sets the last one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ import time
 
 from benchmarks.measure import ratio
 
-POLICIES = {"default": None, "PASSIVE": "PASSIVE"}
+POLICIES = {
+    "default": {},
+    "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "SPIN 1000": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"},
+}
 STEPS, ANSWERS = 6, 4
 LIMIT = 300  #: seconds after which a process is given up: then its time is at least that
 
@@ -59,13 +63,10 @@ def _median(run, times: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def in_a_process(policy: str | None, threads: int) -> dict[str, float]:
-    """`measure` under this policy."""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
-    }
-    if policy:
-        environment["OMP_WAIT_POLICY"] = policy
+def in_a_process(policy: dict[str, str], threads: int) -> dict[str, float]:
+    """`measure` with these variables of the environment."""
+    ours = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | policy
     command = [sys.executable, "-m", "benchmarks.wait_policy", "--child", "--threads", str(threads)]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=True)
@@ -89,11 +90,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"round {turn + 1}: load {load} on {os.cpu_count()} cores, {args.threads} threads", flush=True)
         for name, policy in POLICIES.items():
             found = in_a_process(policy, args.threads)
-            print(f"  {name:8}" + "".join(f"  {what} {value:.3f} s" for what, value in found.items()), flush=True)
+            print(f"  {name:9}" + "".join(f"  {what} {value:.3f} s" for what, value in found.items()), flush=True)
             for what, value in found.items():
                 seconds.setdefault(what, {}).setdefault(name, []).append(value)
     for what, by_policy in seconds.items():
-        print(f"{what}: the default takes {ratio(*by_policy.values())} times as long as PASSIVE")
+        default, *others = by_policy
+        for name in others:
+            print(f"{what}: the default takes {ratio(by_policy[default], by_policy[name])} times as long as {name}")
 
 
 if __name__ == "__main__":

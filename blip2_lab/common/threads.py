@@ -1,11 +1,14 @@
-"""OpenMP's threads on a busy machine: let them sleep while they wait, instead of spinning.
+"""OpenMP's threads on a busy machine: let them sleep soon while they wait, instead of spinning.
 
 `wait_passively` is the only function. `blip2-lab`, the app and `blip2_lab.load` call it before torch is imported.
 
 Notes:
 
 * OpenMP's threads wait for one another after each operation, by default in a loop that keeps its core. If another
-  process needs that core, every operation waits for the scheduler. benchmarks/wait_policy.py measures both policies.
+  process needs that core, every operation waits for the scheduler. Threads that sleep at once are woken for each
+  operation, which is slow on some virtual machines. `SPINS` rounds of the loop, some microseconds, avoid both.
+  benchmarks/wait_policy.py measures it.
+* GOMP_SPINCOUNT is GNU's, whose OpenMP torch has on Linux. Others follow OMP_WAIT_POLICY alone.
 * It has no effect if torch is imported already, and a value that the user has set stays.
 
 Paper: none. Notebook: 08.
@@ -15,7 +18,10 @@ from __future__ import annotations
 
 import os
 
+SPINS = 1000  #: what GNU's OpenMP takes by itself where a process has more threads than the machine has cores
+
 
 def wait_passively() -> None:
-    """Set OMP_WAIT_POLICY=PASSIVE for this process and its children, unless it is set."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Set OMP_WAIT_POLICY=PASSIVE and GOMP_SPINCOUNT for this process and its children, unless one of them is set."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPINS)}

@@ -45,7 +45,8 @@ class ShardStream:
         self.name, self.window = listed[0], window
         for url in self.urls:
             if url.partition(":")[0] not in SCHEMES:
-                raise ValueError(f"{url} is not an address that begins with {', '.join(SCHEMES)}")
+                remedy = ": for shards on this disk, give their folder" if url.startswith("file:") else ""
+                raise ValueError(f"{url} is not an address that begins with {', '.join(SCHEMES)}{remedy}")
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
         """One pass over all shards; a broken sample is yielded as its error, and so is a shard that cannot be read."""

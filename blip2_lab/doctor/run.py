@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blip2_lab.common.files import read_object
 from blip2_lab.doctor.finding import STATES, Finding
 from blip2_lab.doctor.own_images import MIN_SHUFFLED_RISE, overfitting, unknown_words, vocabulary_causes
 from blip2_lab.models.losses import ITM_CHANCE
-from blip2_lab.training.run_folder import RunFolder, read_log, read_run_json, reference_log
+from blip2_lab.training.run_folder import RunFolder, read_log, reference_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
@@ -80,7 +81,7 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
     """
     folder = Path(folder)
     log = read_log(folder)
-    records = [record for record in log if "total" in record]
+    records = [record for record in log if isinstance(record.get("total"), int | float)]
     if not records and (folder / "run.json").is_file():
         raise ValueError(f"{folder} has not logged a loss yet: it stopped before its first line in log.jsonl")
     if not records:
@@ -101,7 +102,19 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
 
 
 def _json(path: Path) -> dict:
-    return read_run_json(path) if path.exists() else {}
+    """The settings in a file; empty where there is none. Raises ValueError for one of another form."""
+
+    def fits(settings: dict) -> bool:
+        optim, chance = settings.get("optim") or settings, settings.get("chance", {})
+        counts = ("batch_size", "accumulate", "warmup_steps")
+        return (
+            isinstance(optim, dict)
+            and isinstance(chance, dict)
+            and all(isinstance(optim.get(name, 0), int) for name in counts)
+            and all(isinstance(level, int | float) for level in chance.values())
+        )
+
+    return read_object(path, fits=fits) if path.exists() else {}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -154,7 +167,7 @@ CAUSES = {
 
 def _objectives(run: Run) -> list[Finding]:
     """Stage 1's three losses, one by one; for other tasks the total."""
-    names = [name for name in ("itc", "itm", "itg") if name in run.records[-1]]
+    names = [name for name in ("itc", "itm", "itg") if all(name in record for record in run.records[-3:])]
     return [_objective(run, name) for name in names or ["total"]]
 
 

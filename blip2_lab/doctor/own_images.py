@@ -49,7 +49,9 @@ def outcome(run: str | Path) -> Outcome:
 def _outcome(about: dict) -> Outcome:
     evaluation = _of_the_model(about)
     if not evaluation:
-        return Outcome(None, "no picture was held out, so it is not known what the model does with new ones")
+        return Outcome(
+            None, "nothing was measured on held-out pictures: what the model does with new ones is not known"
+        )
     if "shuffled" in evaluation:
         pair = f"the loss on held-out pictures is {evaluation['held_out']:.3g}, shuffled {evaluation['shuffled']:.3g}"
         learned = evaluation["shuffled"] > (1 + MIN_SHUFFLED_RISE) * evaluation["held_out"]

@@ -33,6 +33,7 @@ AT_CHANCE = {
     "itm": 0.97,
     "itg": 0.9,
 }  #: above this share of its chance level, a loss counts as not learned
+CLEARLY_ABOVE = 1.1  #: times its chance level; a loss varies by less around it
 SLOW = 0.3  #: a run is slow if it lags by more than this share of the reference's progress
 NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
 
@@ -181,7 +182,7 @@ def _objective(run: Run, name: str) -> Finding:
         return _total(run, now, expected, beside)
     if chance is None:
         return Finding(name, "wait", f"{title} is {now:.3g}{beside}; its chance level is not in the log")
-    level = f"{now:.3g}, at its chance level {chance:.3g}"
+    level = f"{now:.3g}, {'above' if now > CLEARLY_ABOVE * chance else 'at'} its chance level {chance:.3g}"
     if not run.learns(name):
         if run.early:
             return Finding(name, "wait", f"{title} is {level}: {run.step} steps are too few to judge{beside}")
@@ -252,9 +253,9 @@ def _image_use(run: Run) -> list[Finding]:
 def _image_use_finding(run: Run, pair: str, seen: bool) -> Finding:
     if seen:
         return Finding("pictures", "good", f"it looks at the pictures: {pair}")
-    if run.early:
-        return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge")
     causes = (*vocabulary_causes(run.about.get("words", {})), *IMAGE_UNUSED_CAUSES)
+    if run.early:
+        return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge", causes)
     return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", causes)
 
 

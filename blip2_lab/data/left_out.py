@@ -111,9 +111,10 @@ class SkipLog:
         if self.causes.total() > self.limit * total:
             ways = [f"{self.file} names them"] if self.file else []
             ways += ["`blip2-lab data check` finds all"] if self.known else []  # a stream cannot be checked
+            ending = f": {', and '.join(ways)}" if ways else ""
             raise ValueError(
                 f"{self.causes.total()} of {total} examples cannot be used ({list_causes(self.causes)}), more than "
-                f"data.max_broken={self.limit:g} allows, and there may be more{': ' if ways else ''}{', and '.join(ways)}"
+                f"data.max_broken={self.limit:g} allows, and there may be more{ending}"
             )
 
     def report(self) -> str:

@@ -165,7 +165,8 @@ def _read_file(path: str) -> tuple[str, bytes]:
     except IsADirectoryError:
         raise BrokenSample("not a picture", f"{name} is a folder, not a picture: name a file in it") from None
     except OSError as error:
-        raise BrokenSample("unreadable file", f"{name} cannot be read ({error.strerror or error})") from None
+        message = f"{name} cannot be read ({error.strerror or error}){_no_path(path)}"
+        raise BrokenSample("unreadable file", message) from None
 
 
 def _name_of(path: str) -> str:
@@ -175,9 +176,9 @@ def _name_of(path: str) -> str:
 
 def _no_path(text: str) -> str:
     """The end of a sentence about a text that is no path of a file here."""
-    if text.startswith("data:"):
-        return ": decode its base64, and give the bytes"
-    if text.startswith("file:"):
+    if text.startswith("data:") or len(text) > LONGEST_NAME:
+        return ": if it is a picture in base64, decode it, and give the bytes"
+    if text.lower().startswith("file:"):
         return ": give the path alone, without file://"
     return ": an address is not fetched, download it first" if "://" in text else ""
 

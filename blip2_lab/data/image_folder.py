@@ -26,9 +26,11 @@ from blip2_lab.data.text_files import captions_in, is_blank, is_number, lines_of
 from blip2_lab.picturebook.words import Question
 
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
-#: Endings of files that may have captions, and of which a folder reads one table at most. The others are named.
+#: Endings of files that may have captions or pictures, and of which a folder reads one table at most. The others are
+#: named.
 UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".tab", ".psv", ".ndjson", ".yaml", ".xml")
-UNREAD_TEXTS = (*ENDINGS, *UNREAD_TABLES, ".json", ".caption", ".text")
+UNREAD_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".lz4")
+UNREAD_TEXTS = (*ENDINGS, *UNREAD_TABLES, *UNREAD_ARCHIVES, ".json", ".caption", ".text")
 #: What composites.py and `blip2-lab data check --out` write beside pictures.
 OWN_FILES = ("composites.json", "scenes.jsonl", "left_out.jsonl")
 

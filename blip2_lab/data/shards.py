@@ -64,7 +64,7 @@ TEXT_ENDINGS = ("txt", "text", "caption")
 READ_ENDINGS = frozenset((*IMAGE_ENDINGS, *TEXT_ENDINGS, "json"))
 #: Of files beside shards that may have pictures or captions: they are named.
 MAY_HAVE_EXAMPLES = frozenset((*UNREAD_TEXTS, *SUFFIXES, *UNREAD_SUFFIXES, ".txt"))
-COMPRESSED = ("*.tar.gz", "*.tar.bz2", "*.tar.xz", "*.tar.zst", "*.tgz", "*.tbz2", "*.txz")
+COMPRESSED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz2", ".txz")
 
 
 # -------------------------------------------------------------------------------------------------------- one sample
@@ -123,13 +123,14 @@ def _json_of(files: dict[str, bytes], unread: list[str]) -> dict:
 def _captions_of(files: dict[str, bytes], about: dict, unread: list[str]) -> list[str]:
     """The captions of the first place that has any: `captions` of the json, a text, `caption` or `text` of the json
     (LAION: `TEXT`). What another place has is named, unless it says the same."""
-    places: list[tuple[str, Any]] = [("captions", about.get("captions"))]
+    keys = {wanted: [key for key in about if key.casefold() == wanted] for wanted in ("captions", "caption", "text")}
+    places: list[tuple[str, Any]] = [(key, about[key]) for key in keys["captions"]]
     for ending in TEXT_ENDINGS:
         try:
             places.append((ending, decode_text(files[ending], f"its {ending}") if ending in files else None))
         except ValueError as error:
             unread.append(str(error))
-    places += [(key, about[key]) for wanted in ("caption", "text") for key in about if key.casefold() == wanted]
+    places += [(key, about[key]) for key in (*keys["caption"], *keys["text"])]
     captions: list[str] = []
     for place, value in places:
         found, problems = captions_in(value)
@@ -417,7 +418,9 @@ def _other_files(folder: Path) -> list[LeftOut]:
 
     for file in walk_files(folder, unreadable):
         ending, name = file.suffix.lower(), file.relative_to(folder).as_posix()
-        if ending == ".tar" and file.parent != folder:
+        if ending == ".tar" and file.parent == folder:
+            continue
+        if ending == ".tar":
             ways = "give its folder, or list both folders in a sources.toml"
             leave_out(name, "file that is not read", f"{name!r} is in a folder below that of the shards: {ways}")
         elif ending in MAY_HAVE_EXAMPLES and file.name not in (INDEX_FILE, *OWN_FILES):
@@ -444,9 +447,10 @@ class ShardFolder:
         whole = len(listed) == 1 and Path(listed[0]).is_dir()
         index_file = Path(listed[0]) / INDEX_FILE
         here = shard_files(Path(listed[0])) if whole else [Path(path) for path in listed]
-        if whole and (zipped := [path.name for pattern in COMPRESSED for path in index_file.parent.glob(pattern)]):
+        names = sorted(os.listdir(listed[0])) if whole else []
+        if zipped := [name for name in names if name.lower().endswith(COMPRESSED)]:
             raise ValueError(f"{listed[0]} has {zipped[0]}: shards are read uncompressed, unpack it to a .tar file")
-        if whole and (parts := [path.name for path in sorted(index_file.parent.glob("*.tar.*"))]):
+        if parts := [name for name in names if ".tar." in name.lower()]:
             raise ValueError(f"{listed[0]} has {parts[0]}, which is no shard: finish copying it, or move it away")
         if whole and index_file.is_file():
             shards = read_index(index_file)

@@ -184,10 +184,11 @@ class Stage2Model(nn.Module):
         check_texts(prompts or [], "prompt")
         if image_features is None:
             image_features = self.image_encoder(pixels)
-        counts = [len(texts) for texts in (captions, prompts) if texts is not None]
-        if not captions or counts != [len(image_features)] * len(counts):
-            given = f"{len(image_features)} images and {' and '.join(map(str, counts))} captions and prompts"
-            raise ValueError(f"There are {given}: give one caption for each image, and one prompt or no prompts.")
+        given = {"images": image_features, "captions": captions, "prompts": prompts}
+        counts = {name: len(each) for name, each in given.items() if each is not None}
+        if not captions or len(set(counts.values())) > 1:
+            listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+            raise ValueError(f"There are {listed}: give one caption for each image, and one prompt or none.")
         if prompts is None and isinstance(self.language_model, EncoderDecoderLanguageModel):
             prompts, captions = zip(*(split_caption(caption, generator) for caption in captions), strict=True)
         elif prompts is None:
@@ -280,8 +281,8 @@ class Stage2Model(nn.Module):
             same = first.setdefault(tuple(ids[mask].tolist()), candidate)
             if same is not candidate:
                 raise ValueError(
-                    f"The candidates {same!r:.60} and {candidate!r:.60} are the same tokens to this language model, as "
-                    "words are that it does not know: it cannot rank them."
+                    f"The candidates {same!r:.60} and {candidate!r:.60} are the same tokens to this language model "
+                    "(all words that it does not know are one token): it cannot rank them."
                 )
 
     @torch.no_grad()

@@ -100,8 +100,10 @@ def test_paths_as_bytes_and_of_the_home_folder(tmp_path, monkeypatch):
     ("text", "says"),
     [
         ("file:///a.png", "without file://"),
-        ("data:image/png;base64,iVBO", "decode its base64"),
-        ("x" * 5000, r"^'x{60}' … \(5,000 characters\)"),
+        ("FILE:///a.png", "without file://"),
+        ("data:image/png;base64,iVBO", "in base64, decode it, and give the bytes"),
+        ("x" * 400, r"^there is no file 'x{60}' … \(400 characters\): if it is a picture in base64|too long"),
+        ("x" * 5000, r"^'x{60}' … \(5,000 characters\) cannot be read .*base64, decode it"),
     ],
 )
 def test_texts_that_are_no_paths_are_told_with_what_to_do(text, says):

@@ -280,8 +280,11 @@ def test_what_would_be_read_in_part_is_refused(packed, tmp_path):
     with pytest.raises(ValueError, match="more.tar is not listed"):
         ShardFolder(packed)
     (packed / "more.tar").rename(packed / "more.tar.gz")
-    with pytest.raises(ValueError, match="more.tar.gz: shards are read uncompressed"):
-        ShardFolder(packed)
+    for name in ("more.tar.gz", "MORE.TGZ", "more.Tar.Zst"):
+        (packed / "more.tar.gz").rename(packed / name)
+        with pytest.raises(ValueError, match=f"{name}: shards are read uncompressed"):
+            ShardFolder(packed)
+        (packed / name).rename(packed / "more.tar.gz")
     (packed / "more.tar.gz").unlink()
     index = json.loads((packed / "shards.json").read_text())
     index["shards"][0]["examples"] = 5
@@ -336,12 +339,12 @@ def test_every_file_beside_the_shards_is_read_or_named(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_shard(tmp_path / name, (f"{number}.jpg", encoded(number)), (f"{number}.txt", b"x"))
     (tmp_path / "again.tar").symlink_to("a.tar")
-    for name in ("._a.tar", "a.parquet", "a_stats.json", "more/x.jpg", "left_out.jsonl", "a.md"):
+    for name in ("._a.tar", "a.parquet", "a_stats.json", "more/x.jpg", "left_out.jsonl", "a.md", "b.zip"):
         (tmp_path / name).write_bytes(b"x")
     (mixture,) = open_sources(tmp_path).sources
     assert [mixture.record(n).id for n in range(len(mixture))] == ["B/1", "a/0"]
     named = {one.sample.removeprefix(f"{tmp_path}/"): one.cause for one in mixture.left_out}
-    unread = dict.fromkeys(("a.parquet", "a_stats.json", "more/c.tar", "more/x.jpg"), "file that is not read")
+    unread = dict.fromkeys(("a.parquet", "a_stats.json", "b.zip", "more/c.tar", "more/x.jpg"), "file that is not read")
     assert named == unread | {"again.tar": "shard twice"}
     assert mixture.skipped == {"shard twice": 1}
 

@@ -356,6 +356,8 @@ def test_ranking_encodes_the_image_once(model, monkeypatch):
         ([], "at least one candidate"),
         (["red", " "], "no empty one"),
         (["red", "blue", "red"], "'red' comes twice, and would get half of its share: pass it once"),
+        (["red", "xqzv", "vzqx"], "'xqzv' and 'vzqx' are the same tokens"),
+        (["red", "red  "], "'red' and 'red  ' are the same tokens"),
     ],
 )
 def test_what_cannot_be_ranked_is_one_sentence(model, candidates, says):

@@ -83,7 +83,7 @@ def load(
 
 
 def save(
-    model: Stage2Model | Stage1Model | DualEncoder, folder: str | Path, *, dtype: torch.dtype | None = None
+    model: Stage2Model | Stage1Model | DualEncoder, folder: str | Path, *, dtype: str | torch.dtype | None = None
 ) -> None:
     """Write a model so that `load(folder)` gives it back, and transformers can read it; `dtype`: of the file's tensors.
 

@@ -15,7 +15,6 @@ Paper: none. Notebook: none.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -91,7 +90,7 @@ def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable
     if len(rows) < 2:
         texts.append("nothing is known of what it can do: no pictures were held out (data.held_out)")
     else:
-        numbers |= evaluate_on(load(model), Drawn("held-out pictures", rows, len(rows), Counter()), say=say)
+        numbers |= evaluate_on(load(model), Drawn("held-out pictures", rows, len(rows)), say=say)
         texts.append(own_table(numbers))
     text = "\n\n".join(texts) + "\n"
     (runs_dir / NUMBERS).write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

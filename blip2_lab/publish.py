@@ -17,7 +17,6 @@ Paper: none. Notebook: none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -26,7 +25,7 @@ from typing import Any
 
 from blip2_lab.checkpoints.catalog import released
 from blip2_lab.checkpoints.files import MODEL_FILES, QFORMER_TOKENIZER, STAGE1, network_errors
-from blip2_lab.common.files import size_text
+from blip2_lab.common.files import read_object, size_text
 from blip2_lab.doctor.own_images import outcome
 from blip2_lab.evaluation.own_pictures import own_table
 from blip2_lab.own_world import NUMBERS
@@ -318,7 +317,7 @@ def _measured(run: Run) -> list[tuple[str, float, float, str]]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_object(file) if file.is_file() else {}
 
 
 def preview(folder: str | Path, repo: str, *, license: str | None = None, evaluation: dict | None = None) -> str:

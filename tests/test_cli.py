@@ -352,15 +352,20 @@ def test_evaluate_on_own_pictures_draws_them_before_the_model_and_writes_the_num
 ):
     from blip2_lab.evaluation import own_pictures
 
+    left_out = [{"sample": "a.png", "cause": "damaged picture", "message": "'a.png' is cut off: copy it again"}]
+
     def measure(asked, drawn, *, num_beams, say):
-        return {"is it the model": asked is model, "drawn": len(drawn.rows), "of": drawn.count, "num_beams": num_beams}
+        numbers = {"drawn": len(drawn.rows), "of": drawn.count, "num_beams": num_beams, "left_out": left_out}
+        return numbers | {"is it the model": asked is model}
 
     monkeypatch.setattr(own_pictures, "evaluate_on", measure)
     monkeypatch.setattr(own_pictures, "own_table", lambda report: f"a table of {report['drawn']}")
     out = tmp_path / "numbers.json"
     argv = ["evaluate", "--on", str(own), "--pictures", "3", "--beams", "2", "--out", str(out)]
-    assert run(capsys, *argv)[:2] == (0, "a table of 3\n")
-    assert json.loads(out.read_text()) == {"is it the model": True, "drawn": 3, "of": 4, "num_beams": 2}
+    code, printed, told = run(capsys, *argv)
+    assert (code, printed) == (0, "a table of 3\n") and "damaged picture: 'a.png' is cut off" in told
+    numbers = {"is it the model": True, "drawn": 3, "of": 4, "num_beams": 2}
+    assert json.loads(out.read_text()) == numbers | {"left_out": left_out}
 
 
 def test_evaluate_on_a_wrong_place_is_told_before_a_model_is_loaded(capsys, no_model, own, tmp_path):

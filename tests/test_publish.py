@@ -114,7 +114,7 @@ def test_retrieval_stands_beside_chance_and_nothing_is_said_without_a_measuremen
     run = _with(finished, tmp_path, **recipe)
     card = publish.model_card(run, "me/zoo")
     assert "Nothing was held out, and nothing was measured afterwards: its quality is not known." in card
-    assert "no picture was held out" in card and "- not trained in this run: the image encoder" in card
+    assert "nothing was measured on held-out" in card and "- not trained in this run: the image encoder" in card
     found = {"text_to_image_r1": 0.5, "image_to_text_r1": 0.25, "itm_accuracy": 0.75, "pictures": 40.0, "held_out": 2.0}
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 9, "evaluation": found}) + "\n")
     card = publish.model_card(run, "me/zoo")

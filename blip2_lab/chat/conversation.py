@@ -188,7 +188,11 @@ class Conversation:
 
     @classmethod
     def about(cls, model: Stage2Model, image: ImageSource, calibration: Calibration | None = None) -> Conversation:
-        """Begin to talk about a picture."""
+        """Begin to talk about a picture. Raises ValueError for a model that writes no answers."""
+        if not hasattr(model, "visual_prompt"):
+            raise ValueError(
+                f"A conversation needs a model that answers, as blip2_lab.load gives one, not a {type(model).__name__}."
+            )
         return cls(model, ImageCache(model).encode(image), calibration=calibration)
 
     def prompt(self, text: str) -> str:
@@ -228,6 +232,8 @@ class Conversation:
         """
         if seed is not None:
             check_seed(seed)
+        if decoding is not None and not isinstance(decoding, Decoding):
+            raise ValueError(f"decoding is {decoding!r:.60}; it must be a Decoding, such as Decoding(num_beams=1).")
         question = check(text)
         if knows_whole_words_only(self.model.language_model.tokenizer) and (said := small_talk.reply(question)):
             return self._say(question, said)

@@ -103,13 +103,18 @@ def same_encoder(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 # --- Making ---------------------------------------------------------------------------------------------------------
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Every picture in a folder and below it, in order. Raises ValueError when there is none."""
+def pictures(folder: Path, say: Say = lambda _: None) -> list[Path]:
+    """Every picture in a folder and below it, in order; `say` is told what is left out. Raises ValueError when there is
+    none."""
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder} to search in.")
-    found = image_files(folder)
+    left_out: list[str] = []
+    found = image_files(folder, left_out.append)
     if not found:
-        raise ValueError(f"{folder} holds no picture: nothing in it ends in {', '.join(SUFFIXES)}.")
+        first = left_out[0] if left_out else f"nothing in it ends in {', '.join(SUFFIXES)}"
+        raise ValueError(f"{folder} holds no picture that can be read: {first}.")
+    for sentence in left_out:
+        say(f"left out: {sentence}")
     return found
 
 
@@ -136,7 +141,7 @@ def build(
     )
     known = {stamp: row for row, stamp in enumerate(previous.stamps)} if usable else {}
     stamps, images, rows = [], [], []  # rows: a number in `previous`, or None for the next of the new pictures
-    for path in pictures(folder):
+    for path in pictures(folder, say):
         stat = path.stat()
         stamp = Stamp(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
         if stamp not in known:
@@ -246,6 +251,13 @@ def load(file: str | Path) -> PictureIndex:
 # --- Searching ------------------------------------------------------------------------------------------------------
 
 
+def _check_counts(**counts: int) -> None:
+    """Raises ValueError for a number of pictures below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}; it must be 1 or more.")
+
+
 def _check_model(index: PictureIndex, stage1: Stage1Model) -> None:
     if index.model != fingerprint(stage1) or not same_encoder(index.encoder, encoder_fingerprint(stage1)):
         raise ValueError("This index was made with another model; make it anew with `blip2-lab index` and this one.")
@@ -294,6 +306,7 @@ def search(
     readings  from one sentence to the next: pictures that come again are not read again
     """
     stage1 = require_stage1(model)
+    _check_counts(top=top, shortlist=shortlist)
     _check_model(index, stage1)
     text = for_stage1(stage1.tokenizer, check(text, "sentence", "a red boat on the beach."))
     ids, mask = stage1.tokenize([text])
@@ -320,6 +333,7 @@ def search_like(
 ) -> list[Hit]:
     """The pictures most like this one: the mean, over queries, of the cosine of what both pictures gave the query."""
     stage1 = require_stage1(model)
+    _check_counts(top=top)
     _check_model(index, stage1)
     embeds, _ = read_pictures(stage1, [open_image(image)], rerank=False)
     cosines = torch.einsum("iqe,qe->iq", index.image_embeds.float(), embeds[0].float()).mean(dim=1)

@@ -87,10 +87,16 @@ def load(name_or_path: str | Path) -> DrawnWorld | None:
     path = model_path(name_or_path) / FILE
     if not path.is_file():
         return None
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    saved = load_file(path)
-    return DrawnWorld(saved["mean"], saved["precision"], saved["limit"].item())
+    try:
+        saved = load_file(path)
+        return DrawnWorld(saved["mean"], saved["precision"], saved["limit"].item())
+    except (SafetensorError, KeyError, RuntimeError) as error:  # RuntimeError: a limit that is several numbers
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}): copy it again, or remove it, and no picture is called strange"
+        ) from None
 
 
 # -------------------------------------------------------------------------------------------------------------- fitting

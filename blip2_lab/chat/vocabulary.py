@@ -95,7 +95,7 @@ def check(text: str | None, kind: str = "question", example: str = "what is in t
     kind, example  what it should have been, for the message
     """
     if not isinstance(text, str):
-        raise ValueError(f"A {kind} is text, and this is none.")
+        raise ValueError(f"A {kind} is text, and this is {'none' if text is None else repr(text)[:60]}.")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"This {kind} has half a character (a lone surrogate): type it again.")
     text = " ".join(text.split())

@@ -13,7 +13,6 @@ Paper: section 3.1. Notebook: 09.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from blip2_lab.chat.conversation import Conversation, EncodedImage, Turn
 from blip2_lab.checkpoints.names import model_path
+from blip2_lab.common.files import read_object
 from blip2_lab.interpret.attribution import METHODS, OF_ATTENTION, defined_methods
 from blip2_lab.interpret.targets import ItcScore, ItmScore, WordScore, answer_words, reader_of
 from blip2_lab.models.stage2 import Stage2Model
@@ -54,7 +54,7 @@ def method_of(model: Stage2Model, name: str) -> str:
     path = model_path(name) / "grounding.json"
     if not path.is_file():
         return quick_method(model)
-    chosen = json.loads(path.read_text(encoding="utf-8")).get("recommended")
+    chosen = read_object(path, remedy="remove this file").get("recommended")
     return chosen if chosen in defined_methods(reader_of(model.bridge)) else quick_method(model)
 
 

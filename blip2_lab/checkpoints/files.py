@@ -42,7 +42,7 @@ from blip2_lab.checkpoints.hub import (
     not_fetched,
     why_unreachable,
 )
-from blip2_lab.common.files import flush, make_readable
+from blip2_lab.common.files import flush, make_readable, read_object
 
 SINGLE_FILE = "model.safetensors"  #: read alone, also where other safetensors files are beside it
 PICKLES = ("pytorch_model*.bin", "*.pth")
@@ -65,10 +65,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _files_in_index(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError):
-        raise ValueError(f"{index} is damaged: it lists no files. Fetch the same model again.") from None
+    listed = read_object(index, remedy="fetch the same model again").get("weight_map")
+    names = list(listed.values()) if isinstance(listed, dict) else [None]
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ValueError(f"{index} is damaged: it lists no files of its folder. Fetch the same model again.")
+    return sorted(set(names))
 
 
 def check_complete(files: Sequence[Path]) -> None:

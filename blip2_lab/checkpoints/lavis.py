@@ -47,6 +47,10 @@ HEAD_WIDTH = 64  #: of all attention heads but ViT-g's (88); it cannot be inferr
 NEW_LINE = 50118  #: OPT's newline token, which ends a caption in LAVIS
 
 
+#: What to do where the weights are no LAVIS checkpoint.
+OTHER_LAYOUT = "If it is a model in transformers' layout, copy its config.json and the tokenizer's files beside it."
+
+
 def is_lavis_folder(folder: Path) -> bool:
     """Whether a folder has exactly one LAVIS checkpoint, not counting the image encoder's file."""
     return folder.is_dir() and not (folder / "config.json").is_file() and len(_checkpoints(folder)) == 1
@@ -82,7 +86,9 @@ def load_lavis(
         return model.to(device)
     key = next((name for name in ("t5_proj.weight", "opt_proj.weight") if name in state), None)
     if key is None:
-        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj.")
+        raise ValueError(
+            f"{file} is not a BLIP-2 of LAVIS: it has none of vision_proj, t5_proj and opt_proj. {OTHER_LAYOUT}"
+        )
     dtype = dtype or memory.default_dtype(key.startswith("t5"), device, quantize)
     for name in _language_models_of_width(key, len(state[key])):  # before anything is fetched
         if (whole := catalog.released(f"Salesforce/blip2-{name}")) is not None:
@@ -102,10 +108,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 def _qformer_width(state: dict[str, Tensor], file: Path) -> int:
     if "query_tokens" not in state:
-        raise ValueError(
-            f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens. If it is a model in transformers' layout, copy "
-            "its config.json and the tokenizer's files beside it."
-        )
+        raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens. {OTHER_LAYOUT}")
     return state["query_tokens"].shape[-1]
 
 

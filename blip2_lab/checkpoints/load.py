@@ -84,9 +84,9 @@ def load(
 
 def check_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     """The torch dtype of a name. Raises ValueError for an unknown one."""
-    if dtype is None or dtype in DTYPES.values():
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES.values()):
         return dtype
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose float32, bfloat16 or float16.")
     return DTYPES[dtype]
 
@@ -95,7 +95,7 @@ def check_device(device: str | torch.device) -> torch.device:
     """The torch device. Raises ValueError for one that is not available; there is no fallback to the CPU."""
     try:
         device = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ValueError(f"device={str(device)!r} is unknown; choose cpu, cuda, cuda:1, mps or the like.") from None
     try:
         torch.zeros(1, device=device).item()
@@ -163,7 +163,7 @@ def read_stage1(folder: str | Path, *, image_encoder: ImageEncoder | None = None
     try:
         config = json.loads(file.read_text())
         model = Stage1Model(QFormerConfig(**config["qformer"]), Stage1Config(**config["stage1"]))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:  # no JSON, or no such model
         raise ValueError(f"{file} does not describe a Stage1Model: {error}.") from None
     paths = files.weight_files(folder)
     files.check_complete(paths)
@@ -195,7 +195,7 @@ def save(
     model: Stage2Model | Stage1Model | DualEncoder,
     folder: str | Path,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     max_shard_size: str = "5GB",
 ) -> None:
     """Write a model so that `load(folder)` returns it and transformers can read it.
@@ -209,8 +209,15 @@ def save(
 
     dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
+    if not isinstance(model, Stage2Model | Stage1Model | DualEncoder):
+        raise ValueError(f"blip2_lab.save writes a model that blip2_lab.load gave, not a {type(model).__name__}.")
+    if not isinstance(folder, str | os.PathLike) or not str(folder).strip() or "\0" in str(folder):
+        raise ValueError(f"The model is saved in a folder, and {folder!r:.60} is no name of one.")
+    folder, dtype = Path(folder).expanduser(), check_dtype(dtype)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and a model is saved in a folder: give another name.")
     stage1 = model.stage1 if isinstance(model, Stage2Model) else model
-    with files.model_folder(Path(folder)) as fresh:
+    with files.model_folder(folder) as fresh:
         if isinstance(model, DualEncoder):
             return write_bridged(model, fresh, dtype=dtype, max_shard_size=max_shard_size)
         if isinstance(model, Stage1Model) and model.image_encoder is None:

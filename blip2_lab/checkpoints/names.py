@@ -7,9 +7,12 @@ Notebook: 07.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 MICRO = Path(__file__).parents[1] / "assets" / "micro"  #: the shipped model
+#: What the hub allows as a name.
+HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 RUNS = Path("runs")  #: where training writes its runs, if it is not told otherwise
 
 
@@ -30,7 +33,7 @@ def check_name(name_or_path: str | Path) -> None:
     name, path = str(name_or_path), model_path(name_or_path)
     if name == "micro" or path.is_file() or path.is_dir():
         return
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.suffix in (".pth", ".safetensors"):
+    if not HUB_NAME.fullmatch(name) or name.startswith(".") or path.suffix in (".pth", ".safetensors"):
         raise ValueError(
-            f'There is no folder {name}; give "micro", a folder, a run, or a hub name such as "owner/model".'
+            f'There is no folder {name!r}; give "micro", a folder, a run, or a hub name such as "owner/model".'
         )

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blip2_lab.cli.options import Command
 from blip2_lab.common import console
+
+if TYPE_CHECKING:
+    from blip2_lab.data.examples import LeftOut
 
 
 def declare_data(command: Command) -> None:
@@ -54,7 +59,6 @@ def _data_check(args: argparse.Namespace) -> None:
 def _data_shards(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from blip2_lab.data.left_out import SHOWN
     from blip2_lab.data.mixture import find_sources, is_stream
     from blip2_lab.data.shards import pack
 
@@ -66,14 +70,21 @@ def _data_shards(args: argparse.Namespace) -> None:
     try:
         report = pack(sources[0], args.out, args.per_shard, left_out.append)
     finally:
-        for one in left_out[:SHOWN]:
-            console.print_progress(f"{one.cause}: {one.message}")
-        if left_out[SHOWN:] and not args.left_out:
-            console.print_progress(f"{len(left_out) - SHOWN} more; --left-out FILE writes all of them")
+        print_left_out(left_out, " are in the file" if args.left_out else "; --left-out FILE writes all of them")
         if args.left_out:
             lines = [json.dumps({"source": sources[0].name, **asdict(one)}) + "\n" for one in left_out]
             args.left_out.write_text("".join(lines), encoding="utf-8")
     print(report)
+
+
+def print_left_out(left_out: Sequence[LeftOut], the_rest: str) -> None:
+    """Print a line for each of the first `SHOWN`, and how many more there are. `the_rest`: where these are named."""
+    from blip2_lab.data.left_out import SHOWN
+
+    for one in left_out[:SHOWN]:
+        console.print_progress(f"{one.cause}: {one.message}")
+    if left_out[SHOWN:]:
+        console.print_progress(f"{len(left_out) - SHOWN} more{the_rest}")
 
 
 def _data_composites(args: argparse.Namespace) -> None:
@@ -84,11 +95,7 @@ def _data_composites(args: argparse.Namespace) -> None:
 def write_composites(cutouts: str, scenes: int, out: Path, *options) -> Path:
     """Write scenes of cut-outs, and say which cut-outs are left out. `options`: further ones of `Composites`."""
     from blip2_lab.data.composites import Composites, write
-    from blip2_lab.data.left_out import SHOWN
 
     composites = Composites(cutouts, *options)
-    for one in composites.left_out[:SHOWN]:
-        console.print_progress(f"{one.cause}: {one.message}")
-    if len(composites.left_out) > SHOWN:
-        console.print_progress(f"{len(composites.left_out) - SHOWN} more cut-outs are not used")
+    print_left_out(composites.left_out, " are not used; `blip2-lab data check` of their folder names all")
     return write(composites, scenes, out, say=console.print_progress)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from blip2_lab.cli.data import print_left_out
 from blip2_lab.cli.options import Command, load, model_options, precision_of, precision_options
 from blip2_lab.common import console
 
@@ -111,11 +112,14 @@ def _evaluate_on(args: argparse.Namespace) -> None:
     if args.benchmark != "scenes":
         needs = f"{args.benchmark} needs scenes whose truth is known"
         raise ValueError(f"{needs}, so it cannot be measured --on other pictures")
+    from blip2_lab.data.examples import LeftOut
     from blip2_lab.evaluation.own_pictures import draw_pictures, evaluate_on, own_table
 
     console.check_writable(args.out)
     drawn = draw_pictures(args.on, args.pictures)  # before the model: a wrong place is reported at once
     report = evaluate_on(load(args, answers=False), drawn, num_beams=args.beams, say=console.print_progress)
+    left_out = [LeftOut(**one) for one in report["left_out"]]
+    print_left_out(left_out, " are in the file" if args.out else "; --out FILE has all of them")
     if args.out:
         args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(own_table(report))

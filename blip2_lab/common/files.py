@@ -1,7 +1,7 @@
 """Atomic writing: a process killed at any time leaves the old content of a file or the new content. Free disk space.
 
-`write_atomically` is where to begin; `flush` is for folders and for files written by other means. `require_space` is
-called before something large is written, `is_disk_full` when writing has failed.
+`write_atomically` is where to begin; `flush` is for folders and for files written by other means. `read_object` reads
+JSON back. `require_space` is called before something large is written, `is_disk_full` when writing has failed.
 
 Notes:
 
@@ -14,10 +14,13 @@ Paper: none. Notebook: 08.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -26,6 +29,23 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8")
     flush(temporary)
     os.replace(temporary, path)
+
+
+def read_object(
+    file: Path,
+    *keys: str,
+    fits: Callable[[dict], bool] = lambda _: True,
+    remedy: str = "remove this file, or restart the run",
+) -> dict[str, Any]:
+    """The JSON object that this package wrote to a file. Raises ValueError for a damaged one, for one without `keys`,
+    and for one that does not have the form that `fits` wants."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
+        content = None
+    if not isinstance(content, dict) or not content.keys() >= set(keys) or not fits(content):
+        raise ValueError(f"{file} is damaged, or of another version: {remedy}")
+    return content
 
 
 def flush(path: Path) -> None:

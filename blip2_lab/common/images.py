@@ -35,6 +35,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".gif", ".bmp", "
 #: Endings of images that are not read: such a file is named, never passed over.
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw")
 MAX_PIXELS = 50_000_000
+LONGEST_NAME = 300  #: characters of a name in a message
+#: How the files of a HEIC picture begin, behind `ftyp`. What else begins so is a video.
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 #: What `open_image` accepts. An array is uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4].
 ImageSource = str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray | IO[bytes]
@@ -122,7 +125,11 @@ def _decoded(
     except BrokenSample:
         raise
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
-        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error}): copy it again") from None
+        if image is source:
+            message = f"{name} cannot be decoded ({error}): open its file again, and do not close it before"
+        else:
+            message = f"{name} is damaged or cut off ({error}): copy it again"
+        raise BrokenSample("damaged picture", message) from None
 
 
 def _read(source: Any) -> tuple[str, bytes]:
@@ -130,22 +137,8 @@ def _read(source: Any) -> tuple[str, bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
         return "the picture", bytes(source)
     if isinstance(source, str | os.PathLike):
-        name = repr(os.fspath(source))
-        try:
-            if "\0" in os.fspath(source):
-                raise FileNotFoundError
-            if os.path.exists(source) and not os.path.isfile(source) and not os.path.isdir(source):
-                remedy = "is a pipe or a device, not a file: save the picture as a file"
-                raise BrokenSample("unreadable file", f"{name} {remedy}")
-            return name, Path(source).read_bytes()
-        except (FileNotFoundError, UnicodeEncodeError):
-            remedy = ": an address is not fetched, download it first" if "://" in name else ""
-            raise BrokenSample("missing file", f"there is no file {name}{remedy}") from None
-        except IsADirectoryError:
-            raise BrokenSample("not a picture", f"{name} is a folder, not a picture") from None
-        except OSError as error:
-            raise BrokenSample("unreadable file", f"{name} cannot be read ({error.strerror or error})") from None
-    if hasattr(source, "read"):
+        return _read_file(os.fsdecode(source))
+    if callable(getattr(source, "read", None)):
         return _read_stream(source)
     raise BrokenSample(
         "not a picture",
@@ -154,16 +147,56 @@ def _read(source: Any) -> tuple[str, bytes]:
     )
 
 
+def _read_file(path: str) -> tuple[str, bytes]:
+    name = _name_of(path)
+    if not path:
+        raise BrokenSample("missing file", "the path of the picture is empty: give the name of its file")
+    try:
+        if "\0" in path:
+            raise FileNotFoundError
+        if not os.path.exists(path):
+            path = os.path.expanduser(path)  # as `load` does with the path of a model
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            remedy = "is a pipe or a device, not a file: save the picture as a file"
+            raise BrokenSample("unreadable file", f"{name} {remedy}")
+        return name, Path(path).read_bytes()
+    except (FileNotFoundError, UnicodeEncodeError):
+        raise BrokenSample("missing file", f"there is no file {name}{_no_path(path)}") from None
+    except IsADirectoryError:
+        raise BrokenSample("not a picture", f"{name} is a folder, not a picture: name a file in it") from None
+    except OSError as error:
+        message = f"{name} cannot be read ({error.strerror or error}){_no_path(path)}"
+        raise BrokenSample("unreadable file", message) from None
+
+
+def _name_of(path: str) -> str:
+    """A path in a message. What is far longer than a path, such as a picture in base64, is shortened."""
+    return repr(path) if len(path) <= LONGEST_NAME else f"{path[:60]!r} … ({len(path):,} characters)"
+
+
+def _no_path(text: str) -> str:
+    """The end of a sentence about a text that is no path of a file here."""
+    if text.startswith("data:") or len(text) > LONGEST_NAME:
+        return ": if it is a picture in base64, decode it, and give the bytes"
+    if text.lower().startswith("file:"):
+        return ": give the path alone, without file://"
+    return ": an address is not fetched, download it first" if "://" in text else ""
+
+
 def _read_stream(source: IO[bytes]) -> tuple[str, bytes]:
     name = repr(source.name) if isinstance(getattr(source, "name", None), str) else "the open file"
+    remedy = "open it with mode 'rb'"
     try:
-        if source.seekable():  # as Pillow does: the same file can be opened twice
+        readable = source.readable() if hasattr(source, "readable") else True
+        if readable and hasattr(source, "seekable") and source.seekable():  # as Pillow: a file can be opened twice
             source.seek(0)
-        data = source.read()
-    except (OSError, ValueError, AttributeError) as error:  # ValueError: closed
-        raise BrokenSample("unreadable file", f"{name} cannot be read ({error})") from None
+        data = source.read() if readable and not isinstance(source, io.TextIOBase) else None
+    except Exception as error:  # closed, cut off, or of a library that reads from a network
+        raise BrokenSample("unreadable file", f"{name} cannot be read ({error}): {remedy}") from None
+    if not readable:
+        raise BrokenSample("unreadable file", f"{name} was opened for writing: {remedy}")
     if not isinstance(data, bytes | bytearray):
-        raise BrokenSample("unreadable file", f"{name} was opened as text: open it with mode 'rb'")
+        raise BrokenSample("unreadable file", f"{name} was opened as text: {remedy}")
     return name, bytes(data)
 
 
@@ -174,6 +207,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
         wanted += "; this one has the colors first: array.transpose(1, 2, 0)"
     elif array.ndim == 4:
         wanted += "; these are several pictures: pass them one by one, or as a list"
+    if np.ma.is_masked(array):
+        raise BrokenSample("not a picture", "this array has masked pixels: array.filled(255) makes them white")
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != np.uint8 or not fits:
         raise BrokenSample("not a picture", f"this array is {array.dtype} {list(array.shape)}, and {wanted}")
@@ -208,7 +243,11 @@ def _instead(data: bytes) -> str:
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         return ": it is an SVG drawing, convert it to PNG"
     if data[4:8] == b"ftyp":
-        return f": it is {'an AVIF' if data[8:12] == b'avif' else 'a HEIC'} picture, convert it to JPEG or PNG"
+        if data[8:12] in (b"avif", b"avis"):
+            return ": it is an AVIF picture, convert it to JPEG or PNG"
+        if data[8:12] in HEIC_BRANDS:
+            return ": it is a HEIC picture, convert it to JPEG or PNG"
+        return ": it is a video, save one of its pictures as JPEG or PNG"
     if not any(data[:512]):
         return ": it has zeros only, copy it again"
     return ": convert it to JPEG or PNG, or copy it again"
@@ -234,6 +273,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if type(image) is Image.Image and image.mode == "RGB" and not image.info:
         return image  # in memory, without rotation or transparency: batches of these are frequent
     image = _upright(image, name)
+    if image.mode == "La":  # Pillow converts it to LA alone
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -253,10 +294,13 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         raise BrokenSample("not a picture", f"{name} has floating point pixels, whose range is unknown: use 8 bits")
     if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535 or 0 < values.max() < 256:  # the last would be black
+        if values.min() < 0 or values.max() > 65535 or 0 < values.max() < 4096:  # the last would be black: 12 bits
             bits = f"{32 if image.mode == 'I' else 16} bits from {values.min()} to {values.max()}"
             raise BrokenSample("not a picture", f"{name} has pixels of {bits}: save them with 8 bits, from 0 to 255")
+        clear = image.info.get("transparency")
         image = Image.fromarray((values.astype(np.int64) // 257).astype(np.uint8))
+        if isinstance(clear, int):  # the one value that is transparent
+            image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return image
 
 
@@ -314,6 +358,26 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None] | None = None) 
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Every file in a folder and below it whose ending is in SUFFIXES, in order."""
-    return sorted(path for path in walk_files(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
+def image_files(folder: Path, leave_out: Callable[[str], None]) -> list[Path]:
+    """Every file in a folder and below it whose ending is in SUFFIXES, in order.
+
+    `leave_out` is given one sentence for each image that is not read, and for each folder that cannot be read.
+    """
+    found = []
+    for path in walk_files(folder, lambda error: leave_out(f"{error.filename}: {error.strerror}")):
+        if path.suffix.lower() not in (*SUFFIXES, *UNREAD_SUFFIXES):
+            continue
+        if (why := why_unread(path)) is None:
+            found.append(path)
+        else:
+            leave_out(f"{path.relative_to(folder).as_posix()!r} {why}")
+    return sorted(found)
+
+
+def why_unread(path: Path) -> str | None:
+    """Why a file with the ending of an image is not opened, as the rest of a sentence; None for one that may be."""
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        return f"has the format {path.suffix[1:].upper()}, which is not read: convert it to JPEG or PNG"
+    if not os.path.isfile(path):
+        return "is a link to a file that is not there, or is no regular file: remove it, or copy the file again"
+    return None

@@ -32,6 +32,7 @@ from random import Random
 
 from PIL import Image, ImageOps
 
+from blip2_lab.common.files import read_object
 from blip2_lab.common.images import BrokenSample, image_files, open_cutout, open_image
 from blip2_lab.data.examples import Example, LeftOut
 from blip2_lab.data.image_folder import ImageFolder
@@ -94,7 +95,8 @@ class Composites:
     backgrounds  a folder of pictures, each cut to a square; without one, the places of the picture book
     image_size   side of a picture in pixels
 
-    `left_out`: the cut-outs that are not used, by name. Raises ValueError if fewer than two can be used.
+    `left_out`: the cut-outs and backgrounds that are not used, by name. Raises ValueError if fewer than two cut-outs
+    can be used.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Composites:
             first = f"; {self.left_out[0].message}" if self.left_out else ""
             raise ValueError(f"{folder} has {len(self.cutouts)} cut-outs that can be placed, and 2 are needed{first}")
         self.nouns = {cutout.noun: cutout.unique for cutout in self.cutouts}
-        self.backgrounds = None if backgrounds is None else _openable(Path(backgrounds))
+        self.backgrounds = None if backgrounds is None else _openable(Path(backgrounds), self.left_out)
 
     def scene(self, index: int) -> Scene:
         """What there is: one to four things in a place (an empty name on a background of one's own)."""
@@ -197,7 +199,7 @@ def write(composites: Composites, scenes: int, folder: str | os.PathLike, say: C
         raise ValueError(f"{scenes} scenes cannot be written: write at least 1")
     about = composites.about(scenes)
     if (folder / ABOUT).is_file():
-        if json.loads((folder / ABOUT).read_text(encoding="utf-8")) == about:
+        if read_object(folder / ABOUT, remedy=f"remove {folder}, or write elsewhere") == about:
             return folder
         raise ValueError(f"{folder} has scenes of other cut-outs or of another number: remove it, or write elsewhere")
     if folder.exists() and any(folder.iterdir()) and not (folder / TRUTH).is_file():  # else: stopped while writing
@@ -281,9 +283,14 @@ def _several(noun: str) -> str:
     return plural_of(head) + rest
 
 
-def _openable(folder: Path) -> list[Path]:
-    """The pictures of a folder that can be opened. Raises ValueError if there are none."""
-    files = image_files(folder) if folder.is_dir() else []
+def _openable(folder: Path, left_out: list[LeftOut]) -> list[Path]:
+    """The pictures of a folder, each opened once; those that are not read are added to `left_out`. Raises ValueError if
+    there are none, or if one is damaged."""
+
+    def leave_out(sentence: str) -> None:
+        left_out.append(LeftOut(str(folder), "background that is not read", f"{folder}: {sentence}"))
+
+    files = image_files(folder, leave_out) if folder.is_dir() else []
     for file in files:
         open_image(file)  # raises BrokenSample, which names it
     if not files:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, walk_files
+from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, walk_files, why_unread
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import Found, PictureFinder, identity
 from blip2_lab.data.tables import ENDINGS, Row, read_table
@@ -26,9 +26,11 @@ from blip2_lab.data.text_files import captions_in, is_blank, is_number, lines_of
 from blip2_lab.picturebook.words import Question
 
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
-#: Endings of files that may have captions, and of which a folder reads one table at most. The others are named.
+#: Endings of files that may have captions or pictures, and of which a folder reads one table at most. The others are
+#: named.
 UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".tab", ".psv", ".ndjson", ".yaml", ".xml")
-UNREAD_TEXTS = (*ENDINGS, *UNREAD_TABLES, ".json", ".caption", ".text")
+UNREAD_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".lz4")
+UNREAD_TEXTS = (*ENDINGS, *UNREAD_TABLES, *UNREAD_ARCHIVES, ".json", ".caption", ".text")
 #: What composites.py and `blip2-lab data check --out` write beside pictures.
 OWN_FILES = ("composites.json", "scenes.jsonl", "left_out.jsonl")
 
@@ -153,7 +155,7 @@ class ImageFolder(ImageTextList):
     def _read_text_files(self, files: list[Path]) -> None:
         """The captions of `boat.jpg` are the lines of `boat.txt`."""
         texts: dict[str, Path] = {}
-        used: set[Path] = set()
+        shown: dict[Path, list[str]] = {}  # a text -> the pictures that have it
         for file in sorted(files, key=lambda file: file.suffix != ".txt"):
             if file.suffix.lower() == ".txt" and texts.setdefault(_stem(file), file) != file:
                 first, name = (one.relative_to(self.folder).as_posix() for one in (texts[_stem(file)], file))
@@ -164,27 +166,25 @@ class ImageFolder(ImageTextList):
                 continue
             name, text = file.relative_to(self.folder).as_posix(), texts.get(_stem(file))
             if text is not None:
-                used.add(text)
-            found = identity(file)
-            if file.suffix.lower() in UNREAD_SUFFIXES:
-                kind = file.suffix[1:].upper()
-                message = f"{name!r} has the format {kind}, which is not read: convert it to JPEG or PNG"
-                self._leave_out(name, "not a picture", message)
-            elif found is None:
-                self._leave_out(
-                    name, "missing file", f"{name!r} is a link to a file that is not there, or is no regular file"
-                )
+                shown.setdefault(text, [])
+            if (why := why_unread(file)) is not None:
+                cause = "not a picture" if file.suffix.lower() in UNREAD_SUFFIXES else "missing file"
+                self._leave_out(name, cause, f"{name!r} {why}")
             elif text is None:
                 wanted = Path(name).with_suffix(".txt")
                 self._leave_out(name, "empty caption", f"{name!r} has no text: there is no {str(wanted)!r} beside it")
             else:
-                self._read_text_file(text, Found(name, file, found))
+                shown[text].append(name)
+                self._read_text_file(text, Found(name, file, identity(file)))
         for text in texts.values():
-            if text not in used:
+            if text not in shown:
                 name = text.relative_to(self.folder).as_posix()
                 self._leave_out(name, "text file without a picture", f"{name!r} has the name of no picture beside it")
-        if not used:
+        if not shown:
             raise ValueError(_nothing_to_read(self.folder, files))
+        if shared := [" and ".join(names) for names in shown.values() if len(names) > 1]:
+            listed = "; ".join(shared[:20]) + (" …" if shared[20:] else "")
+            self.notes.append(printable(f"{self.name}: pictures that have one text file and its captions: {listed}"))
         self._name_unread_files(files, None)
 
     def _read_text_file(self, text: Path, found: Found) -> None:
@@ -265,7 +265,7 @@ def _hints(files: list[Path]) -> Iterator[str]:
     ]
     described = [file for file in files if file.suffix.lower() == ".json"]
     shards = [file for file in files if ".tar" in file.suffixes[-2:] or file.suffix.lower() in (".tar", ".tgz")]
-    if shards and shards[0].suffix == ".tar":
+    if shards and shards[0].suffix.lower() == ".tar":
         yield f". There is {shards[0]}: for shards, give the folder {shards[0].parent}"
     elif shards:
         yield f". There is {shards[0]}: shards are read uncompressed, with the ending .tar"

@@ -109,10 +109,12 @@ class SkipLog:
     def _check(self) -> None:
         total = self.known or max(self.seen, MIN_SEEN)
         if self.causes.total() > self.limit * total:
-            names = f"; {self.file} names them" if self.file else ""
+            ways = [f"{self.file} names them"] if self.file else []
+            ways += ["`blip2-lab data check` finds all"] if self.known else []  # a stream cannot be checked
+            ending = f": {', and '.join(ways)}" if ways else ""
             raise ValueError(
                 f"{self.causes.total()} of {total} examples cannot be used ({list_causes(self.causes)}), more than "
-                f"data.max_broken={self.limit:g} allows{names}"
+                f"data.max_broken={self.limit:g} allows, and there may be more{ending}"
             )
 
     def report(self) -> str:
@@ -187,6 +189,11 @@ LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_toke
 LOST = "\N{REPLACEMENT CHARACTER}"  #: what programs write for a character that they cannot decode
 
 
+def same_caption(caption: str) -> str:
+    """A note about pictures that all have one caption."""
+    return f"every picture has the same caption ({caption[:60]!r}): nothing can be learned about a picture from it"
+
+
 class _Seen:
     """What a check has seen of the pictures that are used: what is no fault, and good to know before training.
 
@@ -198,11 +205,13 @@ class _Seen:
         self.animated: list[str] = []
         self.unanswered: list[str] = []
         self.long: list[str] = []
+        self.captions: set[str] = set()  # until two are different
         self.lost: list[str] = []
 
     def add(self, record: Record, image: Image.Image) -> None:
         pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
         self.same.setdefault(pixels, []).append(record.id)
+        self.captions |= set(record.captions if len(self.captions) < 2 else ())
         answers = [answer for q in record.questions for answer in getattr(q, "answers", (q.answer,))]
         texts = [*record.captions, *(question.text for question in record.questions), *answers]
         for names, found in (
@@ -219,6 +228,8 @@ class _Seen:
             first = self.animated[0]
             yield f"{len(self.animated)} pictures have several frames or pages ({first}): the first one is read"
         copies = [names for names in self.same.values() if len(names) > 1]
+        if len(self.captions) == 1 and sum(map(len, self.same.values())) > 1:
+            yield same_caption(next(iter(self.captions)))
         if copies:
             number = sum(map(len, copies)) - len(copies)
             yield (

@@ -52,7 +52,7 @@ from blip2_lab.data.examples import (
 )
 from blip2_lab.data.image_folder import TABLES, ImageFolder
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.data.shards import ShardFolder
+from blip2_lab.data.shards import ShardFolder, shard_files
 from blip2_lab.data.streams import HubStream, ShardStream
 from blip2_lab.data.tables import ENDINGS
 from blip2_lab.data.text_files import is_number, read_text
@@ -148,7 +148,7 @@ def find_sources(place: str | os.PathLike) -> tuple[list[Source | Stream], list[
             f"an address of shards, hf:owner/name, or a sources.toml{_instead_of(path)}"
         )
     names = sorted(os.listdir(path))
-    if any(name.endswith(".tar") for name in names):
+    if shard_files(path):
         tables = {f"{stem}{ending}" for stem in TABLES for ending in ENDINGS}
         other = [name for name in names if name.lower() in tables or Path(name).suffix.lower() in SUFFIXES]
         if other:

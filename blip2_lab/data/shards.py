@@ -32,7 +32,7 @@ from typing import Any
 from PIL import Image
 
 from blip2_lab.common.files import flush, write_atomically
-from blip2_lab.common.images import SUFFIXES, BrokenSample, open_image
+from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, open_image, walk_files
 from blip2_lab.data.examples import (
     AskedQuestion,
     Box,
@@ -44,6 +44,8 @@ from blip2_lab.data.examples import (
     left_out_report,
     skip_report,
 )
+from blip2_lab.data.image_folder import OWN_FILES, UNREAD_TEXTS
+from blip2_lab.data.picture_files import identity
 from blip2_lab.data.text_files import (
     NO_TEXT,
     captions_in,
@@ -60,7 +62,9 @@ INDEX_FILE = "shards.json"
 IMAGE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
 TEXT_ENDINGS = ("txt", "text", "caption")
 READ_ENDINGS = frozenset((*IMAGE_ENDINGS, *TEXT_ENDINGS, "json"))
-COMPRESSED = ("*.tar.gz", "*.tar.bz2", "*.tar.xz", "*.tar.zst", "*.tgz", "*.tbz2", "*.txz")
+#: Of files beside shards that may have pictures or captions: they are named.
+MAY_HAVE_EXAMPLES = frozenset((*UNREAD_TEXTS, *SUFFIXES, *UNREAD_SUFFIXES, ".txt"))
+COMPRESSED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz2", ".txz")
 
 
 # -------------------------------------------------------------------------------------------------------- one sample
@@ -87,7 +91,8 @@ def record_of(key: str, files: dict[str, bytes], shard: str = "") -> Record:
     questions, boxes = _questions_of(about, unread), _boxes_in(about.get("boxes"), unread)
     if not captions and not questions:
         cause = "unreadable text" if unread[len(pictures) - 1 :] else "empty caption"
-        why = "; ".join(unread) or "put a txt or a json with one directly behind its picture"
+        keys = f" (the keys of its json are {', '.join(map(repr, list(about)[:8]))})" if about else ""
+        why = "; ".join(unread) or f"put a txt or a json with one directly behind its picture{keys}"
         raise BrokenSample(cause, printable(f"sample {name!r} has no caption: {why}"))
     packed_here = isinstance(about.get("id"), str) and isinstance(about.get("domain"), str)
     return Record(
@@ -116,15 +121,16 @@ def _json_of(files: dict[str, bytes], unread: list[str]) -> dict:
 
 
 def _captions_of(files: dict[str, bytes], about: dict, unread: list[str]) -> list[str]:
-    """The captions of the first place that has any: `captions` of the json, a text, `caption` or `text` of the json.
-    What another place has is named, unless it says the same."""
-    places: list[tuple[str, Any]] = [("captions", about.get("captions"))]
+    """The captions of the first place that has any: `captions` of the json, a text, `caption` or `text` of the json
+    (LAION: `TEXT`). What another place has is named, unless it says the same."""
+    keys = {wanted: [key for key in about if key.casefold() == wanted] for wanted in ("captions", "caption", "text")}
+    places: list[tuple[str, Any]] = [(key, about[key]) for key in keys["captions"]]
     for ending in TEXT_ENDINGS:
         try:
             places.append((ending, decode_text(files[ending], f"its {ending}") if ending in files else None))
         except ValueError as error:
             unread.append(str(error))
-    places += [(key, about.get(key)) for key in ("caption", "text")]
+    places += [(key, about[key]) for key in (*keys["caption"], *keys["text"])]
     captions: list[str] = []
     for place, value in places:
         found, problems = captions_in(value)
@@ -267,7 +273,9 @@ def members_of(
     zeros = 0
     while block := tar.fileobj.read(2**16):
         if any(block):
-            raise tarfile.ReadError("there are data behind its end: several tar files in one?")
+            raise tarfile.ReadError(
+                "there are data behind its end: keep several tar files apart, or remove what is there"
+            )
         zeros += len(block)
     if zeros < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it is cut off: the two blocks of zeros at its end are not there")
@@ -277,11 +285,8 @@ def _tar_remedy(path: Path) -> str:
     """What to do about a file that is no tar file: it may be an archive of another kind, with the ending .tar."""
     if not path.is_file():
         return "it is a folder, a pipe or a device, move it away"
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        return f"{error.strerror or error}"
+    with path.open("rb") as file:
+        start = file.read(64)
     found, remedy = next(((found, remedy) for mark, found, remedy in NO_TEXT if start.startswith(mark)), ("", ""))
     if "archive" in found:
         return f"it is {found}, unpack it to a .tar file"
@@ -305,7 +310,7 @@ def pack(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder for the shards")
-    if (folder / INDEX_FILE).exists() or list(folder.glob("*.tar")):
+    if (folder / INDEX_FILE).exists() or (folder.exists() and shard_files(folder)):
         raise ValueError(f"{folder} holds shards already: choose another folder, or remove them")
     if per_shard < 1:
         raise ValueError(f"per_shard is {per_shard}; it must be at least 1 picture")
@@ -396,6 +401,34 @@ def _write_tar(path: Path, samples: Sequence[dict[str, bytes]]) -> dict[str, Any
 # -------------------------------------------------------------------------------------------------- shards on the disk
 
 
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, in order: every entry that ends in .tar and is not hidden."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".tar" and not path.name.startswith("."))
+
+
+def _other_files(folder: Path) -> list[LeftOut]:
+    """The files in a folder of shards, and below it, that may have pictures or captions and are not read."""
+    left_out = []
+
+    def leave_out(name: str, cause: str, message: str) -> None:
+        left_out.append(LeftOut(printable(name), cause, printable(message)))
+
+    def unreadable(error: OSError) -> None:
+        leave_out(str(error.filename), "unreadable folder", f"{error.filename}: {error.strerror}")
+
+    for file in walk_files(folder, unreadable):
+        ending, name = file.suffix.lower(), file.relative_to(folder).as_posix()
+        if ending == ".tar" and file.parent == folder:
+            continue
+        if ending == ".tar":
+            ways = "give its folder, or list both folders in a sources.toml"
+            leave_out(name, "file that is not read", f"{name!r} is in a folder below that of the shards: {ways}")
+        elif ending in MAY_HAVE_EXAMPLES and file.name not in (INDEX_FILE, *OWN_FILES):
+            because = "the pictures and captions are those of the shards"
+            leave_out(name, "file that is not read", f"{name!r} is not read, because {because}")
+    return left_out
+
+
 class ShardFolder:
     """Shards on disk as a source by index: a folder of .tar files, or a list of them.
 
@@ -413,12 +446,14 @@ class ShardFolder:
         self._indices: dict[int, list[tuple[str, dict[str, tuple[int, int]]]]] = {}
         whole = len(listed) == 1 and Path(listed[0]).is_dir()
         index_file = Path(listed[0]) / INDEX_FILE
-        if whole and (zipped := [path.name for pattern in COMPRESSED for path in index_file.parent.glob(pattern)]):
+        here = shard_files(Path(listed[0])) if whole else [Path(path) for path in listed]
+        names = sorted(os.listdir(listed[0])) if whole else []
+        if zipped := [name for name in names if name.lower().endswith(COMPRESSED)]:
             raise ValueError(f"{listed[0]} has {zipped[0]}: shards are read uncompressed, unpack it to a .tar file")
-        if whole and (parts := [path.name for path in sorted(index_file.parent.glob("*.tar.*"))]):
+        if parts := [name for name in names if ".tar." in name.lower()]:
             raise ValueError(f"{listed[0]} has {parts[0]}, which is no shard: finish copying it, or move it away")
         if whole and index_file.is_file():
-            shards = _read_index(index_file)
+            shards = read_index(index_file)
             self.paths = [index_file.parent / shard["file"] for shard in shards]
             counts = [shard["examples"] for shard in shards]
             for path, shard in zip(self.paths, shards, strict=True):
@@ -426,13 +461,15 @@ class ShardFolder:
                 if size != shard["bytes"]:
                     what = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
                     raise ValueError(f"{path} {what}: copy it again")
-            if unlisted := sorted(set(index_file.parent.glob("*.tar")) - set(self.paths)):
+            if unlisted := sorted(set(here) - set(self.paths)):
                 raise ValueError(
                     f"{unlisted[0]} is not listed in {index_file}: move it, or remove {INDEX_FILE} to read all shards"
                 )
         else:
-            self.paths = sorted(Path(listed[0]).glob("*.tar")) if whole else [Path(path) for path in listed]
+            self.paths = self._without_repeats(here)
             counts = [len(self._index_of(shard)) for shard in range(len(self.paths))]
+        if whole:
+            self.left_out += _other_files(index_file.parent)
         if not sum(counts):
             raise ValueError(f"{self.name} holds no samples: there is no .tar file with pictures in it")
         self._counts = counts
@@ -444,6 +481,16 @@ class ShardFolder:
     def skipped(self):
         """cause -> number of files left out"""
         return count_causes(self.left_out)
+
+    def _without_repeats(self, paths: Sequence[Path]) -> list[Path]:
+        """The shards without those that are another one under a second name; these are named."""
+        first: dict[Any, Path] = {}
+        for path in paths:
+            same = first.setdefault(identity(path) or path, path)
+            if same is not path:
+                message = f"{path} is the same file as {same}, which is read once"
+                self.left_out.append(LeftOut(printable(str(path)), "shard twice", printable(message)))
+        return list(first.values())
 
     def _index_of(self, shard: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
         """(key, ending -> (offset, size)) of each sample of a shard, in the order of the shard."""
@@ -463,8 +510,10 @@ class ShardFolder:
                 table = list(samples_of(places, leave_out))
         except FileNotFoundError:
             raise ValueError(f"there is no shard {path}") from None
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # ValueError: a damaged field of a header
+        except (tarfile.TarError, ValueError, EOFError) as error:  # ValueError: a damaged field of a header
             raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}): {_tar_remedy(path)}") from None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
         self.left_out += left_out
         self._indices[shard] = table
         self._endings.update(ending for _, files in table for ending in files if ending not in READ_ENDINGS)
@@ -475,7 +524,8 @@ class ShardFolder:
         """What is worth knowing of the shards that were opened, and no fault: files of samples that are not read."""
         if not self._endings:
             return []
-        listed = ", ".join(f"{number} {ending}" for ending, number in self._endings.most_common(20))
+        counted = self._endings.most_common(20)
+        listed = ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in counted)
         return [f"{self.name}: files of samples that are not read: {listed}"]
 
     def __len__(self) -> int:
@@ -506,7 +556,7 @@ class ShardFolder:
         for folder in dict.fromkeys(path.parent for path in self.paths):
             if not (folder / INDEX_FILE).is_file():
                 continue
-            for shard in _read_index(folder / INDEX_FILE):
+            for shard in read_index(folder / INDEX_FILE):
                 path = folder / shard["file"]
                 if path in self.paths:
                     with path.open("rb") as file:
@@ -514,16 +564,19 @@ class ShardFolder:
                             raise ValueError(f"{path} is not what was packed: copy it again")
 
 
-def _read_index(file: Path) -> list[dict[str, Any]]:
+def read_index(file: Path) -> list[dict[str, Any]]:
     """The shards in a `shards.json`. Raises ValueError for a damaged one, or one of another tool."""
     content = parse_json(read_text(file), str(file))
     shards = content.get("shards") if isinstance(content, dict) else None
     kinds = {"file": str, "examples": int, "bytes": int, "sha256": str}
+    names: set[str] = set()
     for shard in shards if isinstance(shards, list) else [None]:
-        fits = isinstance(shard, dict) and all(isinstance(shard.get(name), kind) for name, kind in kinds.items())
-        if not fits or PurePosixPath(shard["file"]).name != shard["file"] or shard["examples"] < 0:
+        fits = isinstance(shard, dict) and all(type(shard.get(name)) is kind for name, kind in kinds.items())
+        fits = fits and PurePosixPath(shard["file"]).name == shard["file"] not in names and shard["examples"] >= 0
+        if not fits:
             raise ValueError(
                 f"{file} is not an index that `blip2-lab data shards` wrote: if it is another tool's, or damaged, "
                 "move it away, and the shards are read without it"
             )
+        names.add(shard["file"])
     return shards

@@ -13,7 +13,8 @@ Paper: section 3.4 (129 M pairs from the web). Notebook: 08.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import Any
@@ -38,14 +39,18 @@ class ShardStream:
         from webdataset.shardlists import expand_urls
 
         _check_window(window)
-        listed = [urls] if isinstance(urls, str) else list(urls)
+        listed = [urls] if isinstance(urls, str) or not isinstance(urls, Iterable) else list(urls)
         if not listed:
             raise ValueError("the list of addresses is empty: give at least one")
+        for url in listed:
+            if not isinstance(url, str):
+                raise ValueError(f"an address of shards is a text, and this is {url!r:.60}")
         self.urls = [url for pattern in listed for url in expand_urls(pattern)]
         self.name, self.window = listed[0], window
         for url in self.urls:
             if url.partition(":")[0] not in SCHEMES:
-                raise ValueError(f"{url} is not an address that begins with {', '.join(SCHEMES)}")
+                remedy = ": for shards on this disk, give their folder" if url.startswith("file:") else ""
+                raise ValueError(f"{url} is not an address that begins with {', '.join(SCHEMES)}{remedy}")
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
         """One pass over all shards; a broken sample is yielded as its error, and so is a shard that cannot be read."""
@@ -75,9 +80,32 @@ class ShardStream:
                     for key, files in samples_of(contents(stream), leave_out):
                         yield url, key, files
             except Exception as error:  # the network's, a program's that fetches, tarfile's
-                reason = " ".join(str(error).split()) or type(error).__name__
-                message = f"a shard of {self.name} could not be read to its end: {url}: {reason}"
+                message = f"a shard of {self.name} could not be read to its end: {url}: {_why_not_fetched(error)}"
                 failed.append(BrokenSample("unreachable shard", message))
+
+
+#: Exit codes of curl, which fetches, in words.
+CURL_CODES = {
+    "3": "this is no address",
+    "6": "there is no such server",
+    "7": "the server cannot be reached",
+    "18": "the connection broke off",
+    "22": "the server refuses it, or has no such file",
+    "28": "the server takes too long",
+    "35": "the encrypted connection failed",
+    "56": "the connection broke off",
+    "60": "the server's certificate is not trusted",
+}
+
+
+def _why_not_fetched(error: Exception) -> str:
+    """An error of reading a shard in one line. Of a program that fetches, webdataset tells its arguments and code."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    code = re.search(r"\bexit (\d+) \(", reason)
+    if code is None:
+        return reason
+    known = CURL_CODES if "'curl'" in reason else {}
+    return known.get(code[1], f"the program that fetches it ended with code {code[1]}")
 
 
 class HubStream:

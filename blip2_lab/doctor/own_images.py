@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip2_lab.doctor.finding import Finding
-from blip2_lab.training.run_folder import TRAINING_FILE, RunFolder, read_run_json
+from blip2_lab.training.run_folder import TRAINING_FILE, RunFolder, read_training
 
 MIN_SHUFFLED_RISE = 0.02  #: if shuffled images raise a loss by less than this share, it does not depend on the image
 MANY_UNKNOWN = 0.1  #: the share of unknown running words above which they are a likely cause of a failure
@@ -49,7 +49,9 @@ def outcome(run: str | Path) -> Outcome:
 def _outcome(about: dict) -> Outcome:
     evaluation = _of_the_model(about)
     if not evaluation:
-        return Outcome(None, "no picture was held out, so it is not known what the model does with new ones")
+        return Outcome(
+            None, "nothing was measured on held-out pictures: what the model does with new ones is not known"
+        )
     if "shuffled" in evaluation:
         pair = f"the loss on held-out pictures is {evaluation['held_out']:.3g}, shuffled {evaluation['shuffled']:.3g}"
         learned = evaluation["shuffled"] > (1 + MIN_SHUFFLED_RISE) * evaluation["held_out"]
@@ -108,12 +110,16 @@ def overfitting(about: dict, training_loss: float | None = None) -> list[Finding
 
 def what_it_learned(model: Path) -> list[Finding]:
     """Findings about the training of a finished model, if it has a `TRAINING_FILE` beside it: for people who were not
-    there when it was trained. An overfitted run keeps its best weights, so this is a warning."""
+    there when it was trained. An overfitted run keeps its best weights, so this is a warning; and so is a damaged
+    file, which the other checks of the model do not need."""
     file = model / TRAINING_FILE
     if not file.is_file():
         return []
-    about = read_run_json(file)
-    found = unknown_words(about.get("words", {}))
+    try:
+        about = read_training(file)
+    except ValueError as error:
+        return [Finding("pictures", "wait", f"{error}.")]
+    found = unknown_words(about["words"])
     for finding in overfitting(about):
         found.append(Finding(finding.about, "wait", finding.says, finding.causes))
     learned = _outcome(about)

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blip2_lab.common.files import read_object
 from blip2_lab.doctor.finding import STATES, Finding
 from blip2_lab.doctor.own_images import MIN_SHUFFLED_RISE, overfitting, unknown_words, vocabulary_causes
 from blip2_lab.models.losses import ITM_CHANCE
-from blip2_lab.training.run_folder import RunFolder, read_log, read_run_json, reference_log
+from blip2_lab.training.run_folder import RunFolder, read_log, reference_log
 
 # ------------------------------------------------------------------------------------------------------------- of a run
 
@@ -32,6 +33,7 @@ AT_CHANCE = {
     "itm": 0.97,
     "itg": 0.9,
 }  #: above this share of its chance level, a loss counts as not learned
+CLEARLY_ABOVE = 1.1  #: times its chance level; a loss varies by less around it
 SLOW = 0.3  #: a run is slow if it lags by more than this share of the reference's progress
 NAMES = {"itc": "ITC", "itm": "ITM", "itg": "ITG", "total": "the loss"}
 
@@ -80,7 +82,7 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
     """
     folder = Path(folder)
     log = read_log(folder)
-    records = [record for record in log if "total" in record]
+    records = [record for record in log if isinstance(record.get("total"), int | float)]
     if not records and (folder / "run.json").is_file():
         raise ValueError(f"{folder} has not logged a loss yet: it stopped before its first line in log.jsonl")
     if not records:
@@ -101,7 +103,19 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
 
 
 def _json(path: Path) -> dict:
-    return read_run_json(path) if path.exists() else {}
+    """The settings in a file; empty where there is none. Raises ValueError for one of another form."""
+
+    def fits(settings: dict) -> bool:
+        optim, chance = settings.get("optim") or settings, settings.get("chance", {})
+        counts = ("batch_size", "accumulate", "warmup_steps")
+        return (
+            isinstance(optim, dict)
+            and isinstance(chance, dict)
+            and all(isinstance(optim.get(name, 0), int) for name in counts)
+            and all(isinstance(level, int | float) for level in chance.values())
+        )
+
+    return read_object(path, fits=fits) if path.exists() else {}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -154,7 +168,7 @@ CAUSES = {
 
 def _objectives(run: Run) -> list[Finding]:
     """Stage 1's three losses, one by one; for other tasks the total."""
-    names = [name for name in ("itc", "itm", "itg") if name in run.records[-1]]
+    names = [name for name in ("itc", "itm", "itg") if all(name in record for record in run.records[-3:])]
     return [_objective(run, name) for name in names or ["total"]]
 
 
@@ -168,7 +182,7 @@ def _objective(run: Run, name: str) -> Finding:
         return _total(run, now, expected, beside)
     if chance is None:
         return Finding(name, "wait", f"{title} is {now:.3g}{beside}; its chance level is not in the log")
-    level = f"{now:.3g}, at its chance level {chance:.3g}"
+    level = f"{now:.3g}, {'above' if now > CLEARLY_ABOVE * chance else 'at'} its chance level {chance:.3g}"
     if not run.learns(name):
         if run.early:
             return Finding(name, "wait", f"{title} is {level}: {run.step} steps are too few to judge{beside}")
@@ -239,9 +253,9 @@ def _image_use(run: Run) -> list[Finding]:
 def _image_use_finding(run: Run, pair: str, seen: bool) -> Finding:
     if seen:
         return Finding("pictures", "good", f"it looks at the pictures: {pair}")
-    if run.early:
-        return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge")
     causes = (*vocabulary_causes(run.about.get("words", {})), *IMAGE_UNUSED_CAUSES)
+    if run.early:
+        return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge", causes)
     return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", causes)
 
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 
 from blip2_lab.checkpoints.names import model_path
+from blip2_lab.common.files import read_object
 
 FILE = "calibration.json"  #: beside the weights that it was fitted to
 BINS = 10
@@ -54,7 +55,16 @@ class Calibration:
 def load(name: str | Path) -> Calibration | None:
     """The calibration beside the weights of a model: "micro" or a folder; None where it was never measured."""
     path = model_path(name) / FILE
-    return Calibration(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    names = [field.name for field in fields(Calibration)]
+    saved = read_object(
+        path,
+        *names,
+        fits=lambda saved: all(isinstance(saved[name], int | float) for name in names),
+        remedy="remove this file, and answers are given without a word on how sure they are",
+    )
+    return Calibration(**{name: saved[name] for name in names})
 
 
 def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:

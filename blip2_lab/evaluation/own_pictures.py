@@ -34,7 +34,7 @@ from torch import Tensor
 from blip2_lab.checkpoints import files
 from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.common.images import BrokenSample
-from blip2_lab.data.examples import AskedQuestion, epoch_order, skip_report
+from blip2_lab.data.examples import AskedQuestion, LeftOut, epoch_order, left_out_report
 from blip2_lab.data.mixture import Source, is_stream, open_sources
 from blip2_lab.evaluation import captioning, metrics, vqa
 from blip2_lab.evaluation.natural import Shown, prompts_for
@@ -59,22 +59,27 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures to measure on, not yet opened: (source, number), of how many, and what its sources left out."""
+    """Pictures to measure on, not yet opened: (source, number), of how many, and all sources of the place."""
 
     place: str
     rows: list[tuple[Source, int]]
     count: int
-    skipped: Counter[str]
+    sources: Sequence[Source] = ()
 
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """Pictures that could be opened, encoded, with their texts. `note`: how many there are, and what was left out."""
+    """Pictures that could be opened, encoded, with their texts; and what was left out."""
 
     features: Tensor  # image_features [P, N, Dv] of the frozen encoder
     captions: list[tuple[str, ...]]
     questions: list[tuple[AskedQuestion, ...]]
-    note: str
+    left_out: list[LeftOut]
+
+    @property
+    def note(self) -> str:
+        """How many pictures there are, and how many were left out, by cause."""
+        return left_out_report(len(self.captions), self.left_out)
 
 
 def evaluate_on(
@@ -98,6 +103,7 @@ def evaluate_on(
         )
     own = read_pictures(model, drawn, batch_size, say)
     report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": []}
+    report["left_out"] = [asdict(one) for one in own.left_out]
     if isinstance(model, Stage2Model):
         shown = Shown.of(model, own.features, batch_size)
         conditions = {"picture": shown, "no_picture": shown.nothing(), "shuffled_picture": shown.shuffled()}
@@ -165,20 +171,19 @@ def draw_pictures(place: str | os.PathLike, most: int = 1000) -> Drawn:
             raise ValueError(f"{source.name} is a stream, which cannot be drawn from at random: download it first")
     rows = [(source, number) for source in sources for number in range(len(source))]
     order = epoch_order(0, 0, len(rows)).tolist()
-    skipped = sum((Counter(source.skipped) for source in sources), Counter())
-    return Drawn(os.fspath(place), [rows[i] for i in sorted(order[:most])], len(rows), skipped)
+    return Drawn(os.fspath(place), [rows[i] for i in sorted(order[:most])], len(rows), sources)
 
 
 @torch.no_grad()
 def read_pictures(
     model: Stage2Model | Stage1Model, drawn: Drawn, batch_size: int, say: Say = lambda _: None
 ) -> OwnPictures:
-    """Open and encode the pictures. Those that cannot be opened are counted by cause."""
-    encoder, skipped = model.image_encoder, Counter(drawn.skipped)
+    """Open and encode the pictures. Those that cannot be opened are left out, and named."""
+    encoder = model.image_encoder
     if encoder is None:
         raise ValueError("this stage-1 model has no image encoder, which reads pictures: load one that has")
     say(f"reading {len(drawn.rows)} of {drawn.count} pictures")
-    features, captions, questions, waiting = [], [], [], []
+    features, captions, questions, waiting, left_out = [], [], [], [], []
 
     def encode() -> None:
         if waiting:
@@ -186,11 +191,14 @@ def read_pictures(
             waiting.clear()
 
     for source, number in drawn.rows:
+        record = None
         try:
-            example = source.record(number).open()
+            record = source.record(number)
+            example = record.open()
         except BrokenSample as broken:
-            skipped[broken.cause] += 1
+            left_out.append(LeftOut((record and record.id) or str(number), broken.cause, str(broken)))
             continue
+        left_out += [LeftOut(record.id, "unread part", sentence) for sentence in record.unread]
         waiting.append(example.image)
         captions.append(tuple(example.captions))
         asked = [q if isinstance(q, AskedQuestion) else AskedQuestion(q.text, (q.answer,)) for q in example.questions]
@@ -198,12 +206,13 @@ def read_pictures(
         if len(waiting) == batch_size:
             encode()
     encode()
-    note = skip_report(len(captions), skipped)
+    left_out = [*(one for source in drawn.sources for one in source.left_out), *left_out]
     if len(captions) < 2:
+        note = left_out_report(len(captions), left_out)
         raise ValueError(f"{drawn.place}: {note}; at least 2 pictures are needed to shuffle them")
     if not any(captions) and not any(questions):
         raise ValueError(f"{drawn.place} has no caption and no answered question to measure with")
-    return OwnPictures(torch.cat(features), captions, questions, note)
+    return OwnPictures(torch.cat(features), captions, questions, left_out)
 
 
 def has_guest_stage1(model: Stage2Model) -> bool:

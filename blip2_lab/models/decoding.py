@@ -29,6 +29,8 @@ from blip2_lab.common.console import did_you_mean
 #: divided by it overflow in float32.
 MIN_TEMPERATURE = 1e-6
 LARGEST = 1e30  #: of an option that is a number
+LARGEST_PENALTY = 100  #: of an exponent of lengths: a power that overflows orders nothing
+MOST_BEAMS = 1000
 SEED_RANGE = (-(2**63), 2**64 - 1)  #: of torch's generators
 
 
@@ -96,8 +98,12 @@ class Decoding:
                 raise ValueError(f"{name} is {value!r}; it must be a number.")
             if not abs(value) <= LARGEST:  # false for NaN; a whole number may have any number of digits
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number.")
-        if self.num_beams < 1:
-            raise ValueError(f"num_beams is {self.num_beams}; it must be 1 (greedy) or more.")
+            object.__setattr__(self, name, float(value))  # transformers refuses numpy's
+        if not 1 <= self.num_beams <= MOST_BEAMS:
+            raise ValueError(f"num_beams is {self.num_beams}; it must be 1 (greedy) or more, {MOST_BEAMS} at most.")
+        if abs(self.length_penalty) > LARGEST_PENALTY:
+            limits = f"-{LARGEST_PENALTY} to {LARGEST_PENALTY}"
+            raise ValueError(f"length_penalty is {self.length_penalty:g}; it is an exponent and must be {limits}.")
         if not 1 <= self.max_new_tokens:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more.")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:

@@ -43,9 +43,9 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  #: for a weight: 4 bits, the 8-bit sc
 
 def check_method(method: str | None) -> str | None:
     """None for None and "none"; a known name unchanged. Raises ValueError for any other."""
-    if method in (None, "none"):
+    if method is None or method == "none":
         return None
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"quantize={method!r} is unknown; choose {', '.join(map(repr, METHODS))} or None.")
     return method
 

@@ -397,5 +397,7 @@ class Stage1Model(nn.Module):
         """Captions as text; `decoding` as in `generate_ids`."""
         if self.tokenizer is None:
             raise ValueError("This Stage1Model has no tokenizer: use generate_ids, which returns token ids.")
+        if (image_features is None) == (pixels is None):
+            raise ValueError("Pass the images once: as image_features or as pixels.")
         features = self.image_features(pixels) if image_features is None else image_features
         return self.tokenizer.batch_decode(self.generate_ids(features, **decoding), skip_special_tokens=True)

@@ -184,6 +184,11 @@ class Stage2Model(nn.Module):
         check_texts(prompts or [], "prompt")
         if image_features is None:
             image_features = self.image_encoder(pixels)
+        given = {"images": image_features, "captions": captions, "prompts": prompts}
+        counts = {name: len(each) for name, each in given.items() if each is not None}
+        if not captions or len(set(counts.values())) > 1:
+            listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+            raise ValueError(f"There are {listed}: give one caption for each image, and one prompt or none.")
         if prompts is None and isinstance(self.language_model, EncoderDecoderLanguageModel):
             prompts, captions = zip(*(split_caption(caption, generator) for caption in captions), strict=True)
         elif prompts is None:
@@ -257,17 +262,28 @@ class Stage2Model(nn.Module):
                    length
         """
         check_texts([prompt], "prompt")
-        candidates = check_texts(candidates, "candidate")
-        if not candidates or not all(text.strip() for text in candidates):
-            raise ValueError("Pass at least one candidate to rank, and no empty one.")
+        candidates = check_candidates(candidates)
         visual_prompt, *_ = self._prompt_of(image, visual_prompt, prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"rank takes one image at a time; {len(visual_prompt)} were given.")
+        self._check_distinct(prompt, candidates)
         visual_prompts = visual_prompt.expand(len(candidates), -1, -1)
         scores, lengths = self.language_model.log_likelihood(visual_prompts, [prompt] * len(candidates), candidates)
         shares = (scores / lengths if per_token else scores).softmax(dim=0)
         ranked = zip(candidates, scores.tolist(), shares.tolist(), strict=True)
         return sorted((Candidate(*one) for one in ranked), key=lambda candidate: -candidate.probability)
+
+    def _check_distinct(self, prompt: str, candidates: Sequence[str]) -> None:
+        """Raises ValueError for two candidates with the same tokens: they would share one probability."""
+        answers = self.language_model.pair_texts([prompt] * len(candidates), candidates)[1]
+        first: dict[tuple[int, ...], str] = {}
+        for candidate, ids, mask in zip(candidates, answers.ids, answers.mask, strict=True):
+            same = first.setdefault(tuple(ids[mask].tolist()), candidate)
+            if same is not candidate:
+                raise ValueError(
+                    f"The candidates {same!r:.60} and {candidate!r:.60} are the same tokens to this language model "
+                    "(all words that it does not know are one token): it cannot rank them."
+                )
 
     @torch.no_grad()
     def _prompt_of(
@@ -283,7 +299,8 @@ class Stage2Model(nn.Module):
             single = image.ndim == 3 if isinstance(image, Tensor) else is_one_image(image)
             images = self.image_encoder(self._pixels(image))
         else:
-            images, single = visual_prompt, len(visual_prompt) == 1
+            images = visual_prompt = self._checked(visual_prompt)
+            single = len(visual_prompt) == 1
         prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError("The list of prompts is empty; pass at least one.")
@@ -295,16 +312,32 @@ class Stage2Model(nn.Module):
             visual_prompt = visual_prompt.expand(len(prompts), -1, -1)
         return visual_prompt, prompts, single
 
+    def _checked(self, visual_prompt: Tensor) -> Tensor:
+        """A visual prompt that a caller gave, in the dtype of the bridge. Raises ValueError for another shape, and for
+        values that are not finite."""
+        width = self.bridge.image_width if self.bridge.deep_fusion else self.bridge.language_width
+        made_by = f"`encode_image` makes one, [images, tokens, {width}] floats"
+        if not isinstance(visual_prompt, Tensor) or not visual_prompt.is_floating_point():
+            kind = visual_prompt.dtype if isinstance(visual_prompt, Tensor) else type(visual_prompt).__name__
+            raise ValueError(f"A visual prompt is a tensor of floats, and this is {kind}: {made_by}.")
+        if visual_prompt.ndim != 3 or not len(visual_prompt) or visual_prompt.shape[2] != width:
+            raise ValueError(f"This visual prompt has the shape {list(visual_prompt.shape)}: {made_by}.")
+        if not visual_prompt.isfinite().all():
+            raise ValueError("The visual prompt has values that are not finite (NaN or infinity).")
+        return visual_prompt.to(next(self.bridge.parameters()).dtype)
+
     def _pixels(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
         """-> pixels [B,3,H,W] on the image encoder's device."""
         if isinstance(image, Tensor):
             pixels = image[None] if image.ndim == 3 else image
             if pixels.ndim != 4 or pixels.shape[1] != 3:
                 raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(image.shape)}.")
-            return check_scale(pixels).to(next(self.image_encoder.parameters()).device)
+            return check_scale(pixels).to(next(self.image_encoder.parameters()))
         images = image_list(image)
         if all(isinstance(one, Tensor) and one.ndim == 3 for one in images):
-            return self._pixels(torch.stack(images))
+            if len(sizes := {tuple(one.shape) for one in images}) > 1:
+                raise ValueError(f"Pixels of several pictures have one shape; these have {sorted(sizes)}.")
+            return self._pixels(torch.stack([one.to(images[0]) for one in images]))
         return self.image_encoder.preprocess(images)
 
 
@@ -315,6 +348,18 @@ def question_of(prompt: str) -> str:
         r"(?:.*\b)?question:(.*?)(?:\b(?:short|long)\s+)?answer:\s*", prompt, re.IGNORECASE | re.DOTALL
     )
     return (found[1] if found else prompt).strip()
+
+
+def check_candidates(candidates: Sequence[str]) -> list[str]:
+    """The answers to be ranked. Raises ValueError where there is none, for an empty one, and for one that comes twice:
+    the two would share its probability."""
+    candidates = check_texts(candidates, "candidate")
+    if not candidates or not all(text.strip() for text in candidates):
+        raise ValueError("Pass at least one candidate to rank, and no empty one.")
+    if len(set(candidates)) < len(candidates):
+        twice = next(text for text in candidates if candidates.count(text) > 1)
+        raise ValueError(f"The candidate {twice!r:.60} comes twice, and would get half of its share: pass it once.")
+    return candidates
 
 
 #: Normalized pixels are between -1.8 and 2.2 (black and white by CLIP's mean and standard deviation).
@@ -330,6 +375,8 @@ def check_scale(pixels: Tensor) -> Tensor:
     remedy = (
         "pass the picture itself (a path, PIL, or an array of uint8), or what `image_encoder.preprocess` makes of it"
     )
+    if pixels.layout != torch.strided or pixels.is_meta:
+        raise ValueError(f"Pixels are a dense tensor with values, and this one is not: {remedy}.")
     if not pixels.is_floating_point():
         raise ValueError(f"Pixels are normalized floats, and these are {pixels.dtype}: {remedy}.")
     if not pixels.numel():

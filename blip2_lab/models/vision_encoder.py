@@ -106,8 +106,9 @@ class ImageEncoder(nn.Module):
         For another size than `image_size` the position embeddings are interpolated (bicubic), as in the paper's
         fine-tuning at 364 pixels. Raises ValueError for integers, which are not normalized.
         """
-        if not pixels.is_floating_point():
-            raise ValueError(f"Pixels are normalized floats, as `preprocess` makes them; these are {pixels.dtype}.")
+        if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
+            kind = pixels.dtype if isinstance(pixels, Tensor) else f"of type {type(pixels).__name__}"
+            raise ValueError(f"Pixels are normalized floats, as `preprocess` makes them; these are {kind}.")
         other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
         patch = self.model.config.patch_size
         if other_size and any(side % patch or not side for side in pixels.shape[-2:]):

@@ -43,7 +43,7 @@ from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation, names_colors, names_sides
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
-from blip2_lab.data.left_out import SkipLog
+from blip2_lab.data.left_out import SkipLog, same_caption
 from blip2_lab.data.mixture import (
     Mixture,
     Pick,
@@ -213,12 +213,19 @@ class ImageTextBatches:
         self.skips = SkipLog(mixture.of(sources), data.max_broken, broken_file)
         if data.held_out and not any(map(is_stream, sources)):
             share = [data.held_out * len(source) // sum(map(len, sources)) for source in sources]
-            sources, self.held_out = zip(*map(split_held_out, sources, share), strict=True)
+            kept, held_out = zip(*map(split_held_out, sources, share), strict=True)
+            count = sum(map(len, held_out))
+            if count >= 2:  # shuffled pairs need a second image
+                sources, self.held_out = kept, held_out
+            if count < data.held_out and not isinstance(data, OwnTextData) and is_first_process():
+                print(f"note: {_held_out_note(count, sum(map(len, sources)))}", flush=True)
         self.mixture = mixture.of(sources)
         self.data, self.batch_size, self.seed, self.parts = data, batch_size, seed, parts
         self.augmentation = Augmentation(data.image_size, data.crop_scale, data.flip, data.color_jitter)
         if not any(map(is_stream, sources)) and is_first_process():
-            for note in self.augmentation.notes(self.texts()):
+            texts = self.texts()
+            same = data.text == "captions" and len(texts) > 1 and len(set(texts)) == 1
+            for note in [*self.augmentation.notes(texts), *([same_caption(texts[0])] if same else [])]:
                 print(f"note: {note}", flush=True)
         self.pool = ThreadPoolExecutor(max(1, data.threads))
         self.features: list[Features] = []
@@ -480,6 +487,13 @@ def _with_text(source: Source | Stream, text: str) -> Source | Stream:
         other = "questions" if text == "captions" else "captions"
         raise ValueError(f"{source.name} has no {text}; to train on its {other}: --set data.text={other}")
     return source if len(numbers) == len(source) else Subset(source, numbers)
+
+
+def _held_out_note(count: int, pictures: int) -> str:
+    """Why fewer images are held out than `data.held_out` asks for."""
+    if count < 2:
+        return f"no picture is held out, because {pictures} are too few: what it does with new ones stays unknown"
+    return f"{count} pictures are held out, to measure on: a fifth at most"
 
 
 def _nan_if_broken(encode: Encode, image_size: int) -> Encode:

@@ -16,7 +16,6 @@ Paper: section 3.1 (the Q-Former starts from BERT) and 3.4 (frozen image encoder
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -33,6 +32,7 @@ from blip2_lab.checkpoints.load import find_model, is_stage1_folder, load, read_
 from blip2_lab.checkpoints.memory import default_dtype
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.common.distributed import is_first_process, number_of_processes
+from blip2_lab.common.files import read_object
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.models.bridges import DualEncoder, QFormerBridge
 from blip2_lab.models.language_model import (
@@ -120,7 +120,7 @@ def stage1_parts_of(name: str, runs_dir: Path) -> Stage1Parts:
     Raises ValueError for a model that no run's folder describes.
     """
     written = Path(resolve(name, runs_dir)).parent / "recipe.json"
-    if written.is_file() and (model := json.loads(written.read_text(encoding="utf-8")).get("model")):
+    if written.is_file() and isinstance(model := read_object(written).get("model"), dict):
         known = {field.name for field in fields(Stage1Parts)}
         if {"image_encoder", "bert"} <= model.keys() <= known:
             return Stage1Parts(**model)
@@ -190,7 +190,7 @@ def _kind(folder: Path) -> str:
         return "LAVIS file"
     if is_stage1_folder(folder):
         return STAGE1
-    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    return str(read_object(folder / "config.json", remedy="copy it again").get("model_type"))
 
 
 def _other_kind(name: str, kind: str, wanted: str, known: str) -> str:

@@ -28,7 +28,7 @@ from PIL import Image
 
 from blip2_lab.data.examples import ImageTextList, Record
 from blip2_lab.data.mixture import Mixture, Source, Stream, Subset, is_stream
-from blip2_lab.data.shards import INDEX_FILE, ShardFolder
+from blip2_lab.data.shards import INDEX_FILE, ShardFolder, read_index
 
 MOST_READ = 20_000  #: pictures of a list that are read as a whole
 THREADS = 8
@@ -124,8 +124,7 @@ def _shard(path: Path) -> str:
     """The SHA-256 that `shards.json` has of a shard, or the shard's size and time."""
     index = path.parent / INDEX_FILE
     if index.is_file():
-        listed = json.loads(index.read_text(encoding="utf-8"))["shards"]
-        if digest := next((shard["sha256"] for shard in listed if shard["file"] == path.name), None):
+        if digest := next((shard["sha256"] for shard in read_index(index) if shard["file"] == path.name), None):
             return digest
     return _stamp(path)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from blip2_lab.common.distributed import is_first_process
-from blip2_lab.common.files import write_atomically
+from blip2_lab.common.files import read_object, write_atomically
 from blip2_lab.training.batches import LEFT_OUT, SKIPPED, open_batches
 from blip2_lab.training.builders import build_task, check_recipe, hf_logging_off
 from blip2_lab.training.identity import Identity
@@ -120,7 +120,7 @@ def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress
 
 def _write(folder: Path, recipe: Recipe, changed: list[dict], identity: Identity | None, words: dict) -> None:
     """Write what the run is: its recipe, its data, and what tokenizers know of its texts."""
-    before = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8")) if (folder / RECIPE_FILE).exists() else {}
+    before = read_object(folder / RECIPE_FILE) if (folder / RECIPE_FILE).exists() else {}
     history = {"changed": [*before.get("changed", []), *changed]} if changed or before.get("changed") else {}
     write_atomically(folder / RECIPE_FILE, json.dumps(asdict(recipe) | history, indent=1) + "\n")
     if identity is not None:
@@ -129,17 +129,25 @@ def _write(folder: Path, recipe: Recipe, changed: list[dict], identity: Identity
         write_atomically(folder / WORDS_FILE, json.dumps(words, indent=1, ensure_ascii=False) + "\n")
 
 
+def _about_data(file: Path) -> dict[str, Any]:
+    """What a run stored of the data that it was started on; empty where there is no such file."""
+
+    def fits(content: dict) -> bool:  # an older version knew `identity` alone
+        return "texts" not in content or content.keys() >= {"pictures", "examples", "shares"}
+
+    return read_object(file, "path", fits=fits) if file.exists() else {}
+
+
 def _stored(file: Path) -> Identity | None:
     """The identity of the data that a run was started on; None if an older version started it."""
-    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    content = _about_data(file)
     return Identity.from_dict(content) if "texts" in content else None
 
 
 def _check_examples(folder: Path, identity: Identity, listed: str) -> str | None:
     """A note, or None. Raises ValueError if the run was started on other data. `listed`: `ImageTextBatches.listed`."""
     file = folder / EXAMPLES_FILE
-    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    before = _stored(file)
+    content, before = _about_data(file), _stored(file)
     if before is not None:
         different = ", ".join(identity.differences(before))
     else:
@@ -162,7 +170,7 @@ def _changed_settings(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     file = folder / RECIPE_FILE
     if not file.exists():
         return []
-    before = _flat(json.loads(file.read_text(encoding="utf-8")))
+    before = _flat(read_object(file))
     now, changed = _flat(json.loads(json.dumps(asdict(recipe)))), []
     step = int(checkpoints(folder)[-1].name.removeprefix("step-"))
     for setting, value in now.items():

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from blip2_lab.common.distributed import full_tensor, shard_like
-from blip2_lab.common.files import is_disk_full, replace_folder, require_space, size_text, write_atomically
+from blip2_lab.common.files import is_disk_full, read_object, replace_folder, require_space, size_text, write_atomically
 from blip2_lab.training import trackers
 
 if TYPE_CHECKING:
@@ -143,15 +143,36 @@ def read_log(run_dir: str | Path) -> list[dict]:
     return records
 
 
-def read_run_json(file: Path, *keys: str) -> dict[str, Any]:
-    """The object in a file of a run folder. Raises ValueError for a damaged one, or one without `keys`."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no UTF-8
-        content = None
-    if not isinstance(content, dict) or not content.keys() >= set(keys):
-        raise ValueError(f"{file} is damaged, or of another version: remove this file, or restart the run")
-    return content
+def is_evaluation(record: Any) -> bool:
+    """Whether a record of the log has numbers from held-out images, and those that belong to them."""
+    found = record.get("evaluation") if isinstance(record, dict) else None
+    if not isinstance(found, dict) or not isinstance(record.get("step"), int):
+        return False
+    ranks = ("text_to_image_r1", "image_to_text_r1") if "pictures" in found else ()
+    shuffled = ("shuffled",) if "shuffled" in found else ()
+    return all(isinstance(found.get(name), int | float) for name in ("held_out", *shuffled, *ranks))
+
+
+def _is_words(words: Any) -> bool:
+    """Whether it has the form of `WORDS_FILE`: by part of the model, the share and the most frequent unknown words."""
+    return isinstance(words, dict) and all(
+        isinstance(known, dict)
+        and isinstance(known.get("share"), int | float)
+        and isinstance(known.get("most_frequent"), list)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in known["most_frequent"])
+        for known in words.values()
+    )
+
+
+def read_training(file: Path) -> dict[str, Any]:
+    """The content of a `TRAINING_FILE`, as `RunFolder.about_training` returns it. Raises ValueError for another."""
+
+    def fits(about: dict) -> bool:
+        evaluations = about["evaluations"]
+        listed = isinstance(evaluations, list) and all(map(is_evaluation, evaluations))
+        return listed and _is_words(about["words"]) and isinstance(about["best"], dict)
+
+    return read_object(file, "words", "best", "evaluations", fits=fits)
 
 
 def reference_log(recipe: str) -> list[dict]:
@@ -202,14 +223,14 @@ class RunFolder:
     def best(self) -> dict[str, Any]:
         """The step and the held-out loss of `checkpoints/best`; empty if there is none."""
         file = self.path / "checkpoints" / "best" / "best.json"
-        return read_run_json(file, "step", "held_out") if file.is_file() else {}
+        return read_object(file, "step", "held_out") if file.is_file() else {}
 
     @property
     def finished_step(self) -> int | None:
         """The step at which the finished model was written; None if there is none, or if an older version wrote it."""
         file = self.path / FINISHED_FILE
         written = file.is_file() and (self.path / "model").is_dir()
-        return read_run_json(file, "step")["step"] if written else None
+        return read_object(file, "step")["step"] if written else None
 
     def remove_best(self) -> None:
         if self.writes:
@@ -237,7 +258,7 @@ class RunFolder:
         file, notes = self.path / "run.json", []
         settings = json.loads(json.dumps(settings))  # as JSON stores them: tuples become lists
         if self.latest and file.exists():
-            for key, old in read_run_json(file).items():
+            for key, old in read_object(file).items():
                 new = settings.get(key)
                 if new != old and key in SAMPLE_SETTINGS:
                     message = f"{self.path} was started with {key}={old}, not {new}"
@@ -327,9 +348,9 @@ class RunFolder:
     def about_training(self) -> dict[str, Any]:
         """What `doctor` says about a finished model: the evaluations on held-out images, and its unknown words.
         Empty for a run without held-out images of your own."""
-        evaluations = [record for record in read_log(self.path) if "held_out" in record.get("evaluation", {})]
+        evaluations = list(filter(is_evaluation, read_log(self.path)))
         words = self.path / WORDS_FILE
-        known = read_run_json(words) if words.is_file() else {}
+        known = read_object(words, fits=_is_words) if words.is_file() else {}
         return {"words": known, "best": self.best, "evaluations": evaluations} if evaluations or known else {}
 
     def _write(self, folder: Path, write: Callable[[Path], None], size: int, what: str) -> None:

@@ -20,7 +20,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blip2_lab.common.files import write_atomically
+from blip2_lab.common.files import read_object, write_atomically
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -87,7 +87,7 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     file = folder / "run.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_object(file) if file.is_file() else {}
 
 
 def _wandb_id(folder: Path) -> str:
@@ -95,4 +95,4 @@ def _wandb_id(folder: Path) -> str:
     file = folder / WANDB_FILE
     if not file.is_file():
         write_atomically(file, json.dumps({"id": uuid.uuid4().hex[:16]}) + "\n")
-    return json.loads(file.read_text(encoding="utf-8"))["id"]
+    return read_object(file, "id")["id"]

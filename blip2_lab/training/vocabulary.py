@@ -143,7 +143,7 @@ def word_coverage(
     cut = 0.0
     if max_text_tokens and texts:
         measured = list(texts[:: -(-len(texts) // MOST_LENGTHS)])
-        rows = tokenizer(measured, truncation=False)["input_ids"]
+        rows = tokenizer(measured, truncation=False, verbose=False)["input_ids"]  # counted only: no model reads them
         cut = sum(len(row) > max_text_tokens for row in rows) / len(rows)
     return Coverage(running.total(), len({word.lower() for word in running}), unknown, cut)
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -125,10 +126,27 @@ def test_a_broken_picture_is_named_and_left_out(tiny_model, folder):
     assert "bad.png" in said[0]
 
 
+def test_pictures_that_are_not_read_are_named(tiny_model, folder, tmp_path):
+    (tmp_path / "mixed").mkdir()
+    for name in ("a.heic", "b.svg"):
+        (tmp_path / "mixed" / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match="holds no picture that can be read: 'a.heic' has the format HEIC"):
+        build(tiny_model, tmp_path / "mixed")
+    shutil.copy(next(folder.glob("*.png")), tmp_path / "mixed" / "c.png")
+    (tmp_path / "mixed" / "gone.png").symlink_to("nowhere.png")
+    said = []
+    build(tiny_model, tmp_path / "mixed", say=said.append)
+    left_out = [sentence for sentence in said if sentence.startswith("left out: ")]
+    assert [sentence.split("'")[1] for sentence in left_out] == ["a.heic", "b.svg", "gone.png"]
+
+
 def test_what_cannot_be_searched_is_one_sentence(tiny_model, folder, tmp_path):
     index = build(tiny_model, folder)
     with pytest.raises(ValueError, match='"quorx"'):
         search(tiny_model, index, "a quorx")
+    for top in (0, -1):
+        with pytest.raises(ValueError, match=f"top is {top}; it must be 1 or more"):
+            search(tiny_model, index, "a red boat", top=top)
     with torch.no_grad():
         tiny_model.stage1.itm_head.weight += 1
     try:

@@ -65,9 +65,10 @@ def test_an_altered_header_and_a_damaged_index_are_named(sharded):
     file.write_bytes(file.read_bytes()[:8] + b"garbage" + file.read_bytes()[15:])
     with pytest.raises(ValueError, match="00001.*is damaged"):
         check_complete(weight_files(sharded))
-    (sharded / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"index.json is damaged"):
-        weight_files(sharded)
+    for wrong in ("{}", "{", "[]", '{"weight_map": {"a": 5}}', '{"weight_map": {"a": "../x.safetensors"}}'):
+        (sharded / "model.safetensors.index.json").write_text(wrong)
+        with pytest.raises(ValueError, match=r"index.json is damaged"):
+            weight_files(sharded)
 
 
 def test_one_changed_bit_in_the_cache_is_found(sharded):
@@ -320,9 +321,11 @@ def test_damaged_config_and_tokenizer_are_named(tmp_path):
         blip2_lab.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text(whole)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"vision_config": "none"}))
-    with pytest.raises(ValueError, match="config.json does not describe a BLIP-2"):
-        blip2_lab.load(tmp_path)
+    vision = config["vision_config"]
+    for wrong in ({"vision_config": "none"}, {"vision_config": vision | {"patch_size": 0}}, {"num_query_tokens": -1}):
+        (tmp_path / "config.json").write_text(json.dumps(config | wrong))
+        with pytest.raises(ValueError, match="config.json does not describe a BLIP-2"):
+            blip2_lab.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).unlink()

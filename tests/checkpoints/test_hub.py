@@ -111,10 +111,13 @@ def test_what_is_here_or_in_the_cache_needs_no_network(no_network, tmp_path):
     check_available("owner/model")
     check_available("micro")
     check_available(str(tmp_path))
-    with pytest.raises(ValueError, match="There is no folder nothing"):
+    with pytest.raises(ValueError, match="There is no folder 'nothing"):
         check_available("nothing")
     with pytest.raises(ValueError, match="could not be fetched"):
-        check_available("owner/a name--that the hub refuses")
+        check_available("owner/a-name--that.the-hub_refuses")
+    for no_name in ("owner/my model", "owner/", "owner/a\0b", "a/b/c", "owner/mod\ud800el", "owner\\model"):
+        with pytest.raises(ValueError, match="There is no folder .* or a hub name such as"):
+            check_available(no_name)
 
 
 def test_any_answer_shows_that_the_hub_is_there(server):

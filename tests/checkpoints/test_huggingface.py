@@ -275,6 +275,27 @@ def test_half_precision_files_come_back_in_float32(saved, tmp_path):
     torch.testing.assert_close(again.qformer.query_tokens, model.qformer.query_tokens, atol=0.02, rtol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("what", "where", "options", "says"),
+    [
+        (None, "a", {}, "not a NoneType"),
+        (torch.nn.Linear(2, 2), "a", {}, "not a Linear"),
+        (..., None, {}, "None is no name of one"),
+        (..., "", {}, "'' is no name of one"),
+        (..., "a\0b", {}, "no name of one"),
+        (..., "a", {"dtype": torch.int8}, "dtype=torch.int8 is unknown"),
+        (..., "a", {"dtype": "half"}, "dtype='half' is unknown"),
+        (..., "file", {}, "file is a file, and a model is saved in a folder"),
+    ],
+)
+def test_what_cannot_be_saved_is_one_sentence(saved, tmp_path, monkeypatch, what, where, options, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=says):
+        save(saved[0] if what is ... else what, where, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_saved_opt_has_what_vllm_reads(saved):
     """docs/serving.md: the architecture, one `<image>` token, and keys in the groups that vLLM's blip2.py loads."""
     from transformers import AutoTokenizer
@@ -340,9 +361,9 @@ def test_a_retrieval_key_without_a_counterpart_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no/such/folder", "no folder no/such/folder"),
-        ("./nowhere", "no folder ./nowhere"),
-        ("nowhere", "no folder nowhere"),
+        ("no/such/folder", "no folder 'no/such/folder'"),
+        ("./nowhere", "no folder './nowhere'"),
+        ("nowhere", "no folder 'nowhere'"),
     ],
 )
 def test_a_folder_that_is_not_there(name, message):

@@ -1,6 +1,7 @@
 """Opening images from anything that holds one, and listing a folder. Formats and damage: data/test_examples.py."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def test_arrays():
         (FRAME[:, :, :2], "\\[5, 7, 2\\]"),
         (FRAME[:0], "has no pixels"),
         (np.array(["a.png"]), "this array is <U5"),
+        (np.ma.masked_array(FRAME, mask=FRAME > 100), "masked pixels: array.filled"),
     ],
 )
 def test_arrays_of_another_form_are_refused(array, says):
@@ -60,9 +62,67 @@ def test_open_files_can_be_read_twice(tmp_path):
         assert open_image(file).tobytes() == open_image(file).tobytes() == picture.tobytes()
     with pytest.raises(BrokenSample, match="a.png' cannot be read .*closed"):
         open_image(file)
-    with (tmp_path / "a.png").open(encoding="latin-1") as file, pytest.raises(BrokenSample, match="opened as text"):
+    for encoding in ("latin-1", "utf-8"):  # a PNG is no UTF-8
+        with (tmp_path / "a.png").open(encoding=encoding) as file, pytest.raises(BrokenSample, match="opened as text"):
+            open_image(file)
+    with (tmp_path / "b").open("wb") as file, pytest.raises(BrokenSample, match="opened for writing: .*mode 'rb'"):
         open_image(file)
     assert open_image(memoryview(png(picture))).size == (7, 5)
+
+
+def test_anything_with_read_is_an_open_file():
+    class Reader:
+        def read(self):
+            return png(Image.fromarray(FRAME))
+
+    class Lost:
+        def read(self):
+            raise RuntimeError("the connection is gone")
+
+    assert open_image(Reader()).size == (7, 5)
+    with pytest.raises(BrokenSample, match="cannot be read .the connection is gone"):
+        open_image(Lost())
+
+
+def test_paths_as_bytes_and_of_the_home_folder(tmp_path, monkeypatch):
+    Image.fromarray(FRAME).save(tmp_path / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+
+    class Bytes(os.PathLike):
+        def __fspath__(self):
+            return os.fsencode(tmp_path / "a.png")
+
+    assert open_image("~/a.png").size == open_image(Bytes()).size == (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("file:///a.png", "without file://"),
+        ("FILE:///a.png", "without file://"),
+        ("data:image/png;base64,iVBO", "in base64, decode it, and give the bytes"),
+        ("x" * 400, r"^there is no file 'x{60}' … \(400 characters\): if it is a picture in base64|too long"),
+        ("x" * 5000, r"^'x{60}' … \(5,000 characters\) cannot be read .*base64, decode it"),
+    ],
+)
+def test_texts_that_are_no_paths_are_told_with_what_to_do(text, says):
+    with pytest.raises(BrokenSample, match=says):
+        open_image(text)
+
+
+def test_a_closed_picture_is_to_be_opened_again(tmp_path):
+    Image.fromarray(FRAME).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        pass
+    with pytest.raises(BrokenSample, match="open its file again, and do not close it before"):
+        open_image(picture)
+
+
+def test_premultiplied_transparency_is_white():
+    for mode in ("LA", "RGBA"):
+        clear = Image.new(mode, (2, 2)).convert({"LA": "La", "RGBA": "RGBa"}[mode])
+        assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("nothing", [None, 5, {"path": "a.png"}, ["a.png"], object()])
@@ -124,8 +184,12 @@ def test_the_images_of_a_folder_and_of_linked_ones(tmp_path):
     (tmp_path / "own" / "far").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "own")  # a circle
     (tmp_path / "own" / "g.png").symlink_to("nothing.png")
-    found = [path.relative_to(tmp_path / "own").as_posix() for path in image_files(tmp_path / "own")]
+    (tmp_path / "own" / "h.heic").write_bytes(b"x")
+    left_out = []
+    found = [path.relative_to(tmp_path / "own").as_posix() for path in image_files(tmp_path / "own", left_out.append)]
     assert found == ["a.PNG", "b.jfif", "c.tif", "d.bmp", "deep/e.jpeg", "far/f.webp"]
+    assert [sentence[:8] for sentence in left_out] == ["'g.png' ", "'h.heic'"]
+    assert "a link to a file that is not there" in left_out[0] and "format HEIC" in left_out[1]
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
@@ -150,7 +214,7 @@ def test_a_png_whose_pixels_were_lost_in_a_copy_is_refused():
         open_image(whole[:cut] + bytes(len(whole) - cut))
 
 
-@pytest.mark.parametrize("highest", [1, 255])
+@pytest.mark.parametrize("highest", [1, 255, 4095])
 def test_pixels_of_16_bits_that_would_be_black_are_refused(highest):
     gray = np.linspace(0, highest, 12).reshape(3, 4).astype(np.uint16)
     with pytest.raises(BrokenSample, match="pixels of 16 bits from 0 to .*save them with 8 bits"):
@@ -165,6 +229,7 @@ def test_pixels_of_16_bits_that_would_be_black_are_refused(highest):
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<?xml version='1.0'?><svg/>", "an SVG drawing, convert"),
         (b"\0\0\0\x18ftypheic", "a HEIC picture, convert"),
+        (b"\0\0\0\x18ftypmp42", "a video, save one of its pictures"),
         (bytes(600), "zeros only, copy it again"),
         (b"P6 1 1 255 abc", "convert it to JPEG or PNG"),
     ],
@@ -172,6 +237,14 @@ def test_pixels_of_16_bits_that_would_be_black_are_refused(highest):
 def test_what_is_no_picture_is_told_with_what_to_do(content, says):
     with pytest.raises(BrokenSample, match=f"'x.png' is not a PNG.*{says}"):
         open_image(content, name="'x.png'")
+
+
+def test_transparency_of_16_bits_is_white():
+    gray = Image.fromarray(np.array([[0, 65535], [32896, 0]], np.uint16))
+    out = io.BytesIO()
+    gray.save(out, "PNG", transparency=0)
+    pixels = np.asarray(open_image(out.getvalue()))[:, :, 0]
+    assert pixels.tolist() == [[255, 255], [128, 255]]
 
 
 def test_the_frames_of_an_animation():

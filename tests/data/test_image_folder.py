@@ -201,6 +201,16 @@ def test_of_two_text_files_of_one_picture_the_second_is_named(folder):
     assert ("a.TXT", "second text file") in causes(source)
 
 
+def test_pictures_that_share_a_text_file_are_named(folder):
+    Image.new("RGB", (4, 3), "lime").save(folder / "a.jpg")
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(f"caption {name}")
+    source = ImageFolder(folder)
+    assert [record.captions for record in source.records][:2] == [("caption a",)] * 2
+    (note,) = source.notes
+    assert note.endswith("pictures that have one text file and its captions: a.jpg and a.png")
+
+
 def test_tables_that_are_not_read_are_named_and_no_fault(folder):
     (folder / "sub").mkdir()
     for name in ("labels.csv", "captions.json", "a.caption", "sub/metadata.csv", "left_out.jsonl"):

@@ -24,6 +24,14 @@ def broken(cause: str = "missing file") -> BrokenSample:
     return BrokenSample(cause, "it is gone")
 
 
+def test_one_caption_for_all_pictures_is_a_note(six_pictures):
+    assert not any("same caption" in line for line in check_sources(open_sources(six_pictures)))
+    for text in six_pictures.glob("*.txt"):
+        text.write_text("a boat")
+    said = list(check_sources(open_sources(six_pictures)))
+    assert any("every picture has the same caption ('a boat')" in line for line in said)
+
+
 def test_a_broken_sample_is_counted_and_written_once(tmp_path):
     file = tmp_path / "skipped.jsonl"
     skips = SkipLog(Mixture([listed_pictures(100)]), 0.1, file)
@@ -42,7 +50,7 @@ def test_above_the_limit_the_run_stops_with_the_causes(tmp_path):
     skips = SkipLog(Mixture([listed_pictures(20)]), 0.1, tmp_path / "s.jsonl")
     skips.add("a", broken())
     skips.add("b", broken())
-    with pytest.raises(ValueError, match=r"3 of 20 .*3 missing file.*max_broken=0.1 allows; .*s.jsonl names them"):
+    with pytest.raises(ValueError, match=r"3 of 20 .*3 missing file.*allows, .*s.jsonl names them, .*data check"):
         skips.add("c", broken())
     source = listed_pictures(8)
     source.left_out = [LeftOut(f"row {n}", "empty caption", "it is empty") for n in range(2)]

@@ -250,7 +250,7 @@ def test_shards_that_are_not_whole_are_refused(packed):
         (content[:second], "cut off"),
         (content[: second + 100], "cut off"),
         (bytes(damage), "damaged"),
-        (content + content, "several tar files in one"),
+        (content + content, "data behind its end: keep several tar files apart"),
         (b"", "empty file"),
     ):
         shard.write_bytes(wrong)
@@ -263,6 +263,7 @@ def test_shards_that_are_not_whole_are_refused(packed):
     [
         (b'{"0.tar": 1}', "not an index"),
         (b'{"shards": [{"file": "../x.tar", "examples": 1, "bytes": 5, "sha256": "x"}]}', "not an index"),
+        (b'{"shards": [{"file": "x.tar", "examples": true, "bytes": 5, "sha256": "x"}]}', "not an index"),
         (b'{"shards": [', "is not JSON"),
         (b"\xff\xfe", "UTF-16"),
         (b"[]", "not an index"),
@@ -279,8 +280,11 @@ def test_what_would_be_read_in_part_is_refused(packed, tmp_path):
     with pytest.raises(ValueError, match="more.tar is not listed"):
         ShardFolder(packed)
     (packed / "more.tar").rename(packed / "more.tar.gz")
-    with pytest.raises(ValueError, match="more.tar.gz: shards are read uncompressed"):
-        ShardFolder(packed)
+    for name in ("more.tar.gz", "MORE.TGZ", "more.Tar.Zst"):
+        (packed / "more.tar.gz").rename(packed / name)
+        with pytest.raises(ValueError, match=f"{name}: shards are read uncompressed"):
+            ShardFolder(packed)
+        (packed / name).rename(packed / "more.tar.gz")
     (packed / "more.tar.gz").unlink()
     index = json.loads((packed / "shards.json").read_text())
     index["shards"][0]["examples"] = 5
@@ -328,6 +332,40 @@ def test_a_txt_has_the_rules_of_a_table(tmp_path, text, cause):
     with pytest.raises(BrokenSample) as broken:
         ShardFolder(tmp_path).record(0)
     assert broken.value.cause == cause
+
+
+def test_every_file_beside_the_shards_is_read_or_named(tmp_path):
+    for number, name in enumerate(("a.tar", "B.TAR", "more/c.tar")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_shard(tmp_path / name, (f"{number}.jpg", encoded(number)), (f"{number}.txt", b"x"))
+    (tmp_path / "again.tar").symlink_to("a.tar")
+    for name in ("._a.tar", "a.parquet", "a_stats.json", "more/x.jpg", "left_out.jsonl", "a.md", "b.zip"):
+        (tmp_path / name).write_bytes(b"x")
+    (mixture,) = open_sources(tmp_path).sources
+    assert [mixture.record(n).id for n in range(len(mixture))] == ["B/1", "a/0"]
+    named = {one.sample.removeprefix(f"{tmp_path}/"): one.cause for one in mixture.left_out}
+    unread = dict.fromkeys(("a.parquet", "a_stats.json", "b.zip", "more/c.tar", "more/x.jpg"), "file that is not read")
+    assert named == unread | {"again.tar": "shard twice"}
+    assert mixture.skipped == {"shard twice": 1}
+
+
+def test_a_shard_that_is_listed_twice_is_read_once(packed):
+    shard = packed / "shard-000000.tar"
+    source = ShardFolder([shard, shard])
+    assert len(source) == 4 and source.skipped == {"shard twice": 1}
+    index = json.loads((packed / "shards.json").read_text())
+    (packed / "shards.json").write_text(json.dumps({"shards": index["shards"] * 2}))
+    with pytest.raises(ValueError, match="shards.json is not an index"):
+        ShardFolder(packed)
+
+
+def test_the_capital_key_of_laion_is_a_caption(tmp_path):
+    write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.json", {"TEXT": "a boat", "URL": "x"}))
+    write_shard(tmp_path / "1.tar", ("1.jpg", PICTURE), ("1.json", {"Title": "a boat", "URL": "x"}))
+    source = ShardFolder(tmp_path)
+    assert source.record(0).captions == ("a boat",)
+    with pytest.raises(BrokenSample, match="the keys of its json are 'Title', 'URL'"):
+        source.record(1)
 
 
 def test_a_question_of_its_own_and_a_conversation_are_read(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data import streams
 from blip2_lab.data.examples import Record
-from blip2_lab.data.streams import HubStream, ShardStream
+from blip2_lab.data.streams import HubStream, ShardStream, _why_not_fetched
 from tests.tiny import encoded
 
 
@@ -47,6 +47,21 @@ def test_a_shard_that_cannot_be_fetched_is_counted(address):
     stream = ShardStream(address.replace("000002}", "000003}"))
     found = ids(stream.records(0, 0))
     assert len(found) == 11 and found[-1] == "unreachable shard"
+
+
+def test_why_a_shard_was_not_fetched_is_told_in_words(address):
+    (broken,) = list(ShardStream(f"{address.rpartition('/')[0]}/nothing.tar").records(0, 0))
+    assert str(broken).endswith("nothing.tar: the server refuses it, or has no such file")
+    (broken,) = list(ShardStream("http://127.0.0.1:9/x.tar").records(0, 0))
+    assert str(broken).endswith("x.tar: the server cannot be reached")
+    assert _why_not_fetched(OSError("(['gsutil', 'cat'],): exit 22 (read) {}")).endswith("ended with code 22")
+    assert _why_not_fetched(ValueError("empty file")) == "empty file"
+
+
+def test_an_address_is_text():
+    for wrong in (5, [5], None):
+        with pytest.raises(ValueError, match="an address of shards is a text"):
+            ShardStream(wrong)
 
 
 @pytest.mark.parametrize("url", ["pipe:touch /tmp/x", "file:///etc/passwd", "shard.tar"])

@@ -100,6 +100,48 @@ def test_a_finished_model_knows_how_it_was_trained(tmp_path):
     assert "it does not look at the pictures" in found["pictures"].says
 
 
+GOOD = {"step": 1, "evaluation": {"held_out": 2.0, "shuffled": 3.0}}
+
+
+@pytest.mark.parametrize(
+    "partial",
+    [
+        {},
+        {"words": {}, "best": {}},
+        {"words": {}, "best": {}, "evaluations": [{"step": 1}]},
+        {"words": {}, "best": {}, "evaluations": [{"step": 1, "evaluation": {"shuffled": 3.0}}]},
+        {"words": {}, "best": {}, "evaluations": [{"step": 1, "evaluation": {"held_out": 2.0, "pictures": 40.0}}]},
+        {"words": {}, "best": {}, "evaluations": [{"evaluation": {"held_out": 2.0}}]},
+        {"words": {}, "best": {}, "evaluations": {"step": 1}},
+        {"words": {"the language model": {"share": 0.5}}, "best": {}, "evaluations": [GOOD]},
+        {"words": {"the language model": 0.5}, "best": {}, "evaluations": [GOOD]},
+        {"words": {}, "best": [1], "evaluations": [GOOD]},
+        [],
+    ],
+)
+def test_a_partial_training_json_is_named_and_the_other_checks_go_on(tmp_path, partial):
+    (tmp_path / "training.json").write_text(json.dumps(partial))
+    (found,) = what_it_learned(tmp_path)
+    assert found.state == "wait" and "training.json is damaged, or of another version: remove this file" in found.says
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("words.json", {"the language model": {}}),
+        ("recipe.json", {"optim": "adam"}),
+        ("run.json", {"chance": 3}),
+        ("run.json", {"batch_size": "32"}),
+        ("recipe.json", [1]),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(folder, file, content):
+    run = folder({"held_out": 3.0, "shuffled": 3.9})
+    (run / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"{file} is damaged, or of another version"):
+        diagnose_run(run)
+
+
 def test_a_run_that_stopped_before_its_first_line(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="has not logged a loss yet"):

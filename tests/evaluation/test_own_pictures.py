@@ -69,6 +69,8 @@ def test_an_oracle_beats_every_baseline(monkeypatch, model, folder):
 
     report = evaluate_on(model, answers_by(monkeypatch, model, folder, oracle), batch_size=4)
     assert report["pictures"] == 6 and "1 missing file" in report["read"] and "skipped 2" in report["read"]
+    left_out = {one["cause"]: one["message"] for one in report["left_out"]}
+    assert "missing.png" in left_out["missing file"] and "damaged.png" in left_out["not a picture"]
     captions, questions = report["captions"], report["questions"]
     assert captions["picture"]["BLEU-4"] == pytest.approx(1)
     for baseline in ("no_picture", "shuffled_picture"):

@@ -154,7 +154,7 @@ def test_anything_that_holds_a_picture_is_one(model):
         ({"image": "a.png"}, "of type dict"),
         ([], "list of images is empty"),
         ([None], "of type NoneType"),
-        ("", "folder, not a picture"),
+        ("", "the path of the picture is empty"),
         (np.zeros((8, 8, 3)), "float64 .*uint8, values 0 to 255"),
         (np.zeros((3, 8, 8), np.uint8), "colors first"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), "several pictures"),
@@ -163,6 +163,33 @@ def test_anything_that_holds_a_picture_is_one(model):
 def test_what_is_no_picture_is_refused_in_a_sentence(model, image, says):
     with pytest.raises(ValueError, match=says):
         model.generate(image, "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda v: v[0], r"has the shape \[\d+, \d+\]: `encode_image` makes one"),
+        (lambda v: v[..., :5], r"has the shape \[1, \d+, 5\]"),
+        (lambda v: v[:0], r"has the shape \[0, "),
+        (lambda v: v * float("nan"), "not finite"),
+        (lambda v: v.long(), "tensor of floats, and this is torch.int64"),
+        (lambda v: v.numpy(), "tensor of floats, and this is ndarray"),
+    ],
+)
+def test_a_visual_prompt_of_another_form_is_refused_in_a_sentence(model, change, says):
+    with pytest.raises(ValueError, match=says):
+        model.generate(visual_prompt=change(model.encode_image(PICTURES[0])), prompt="a")
+
+
+def test_pixels_of_several_pictures_have_one_shape_and_may_have_another_dtype(model):
+    pixels = model.image_encoder.preprocess(PICTURES[:2])
+    expected = model.generate(pixels, "a")
+    assert model.generate([pixels[0].double(), pixels[1]], "a") == expected
+    with pytest.raises(ValueError, match="have one shape; these have"):
+        model.generate([pixels[0], pixels[1, :, :16]], "a")
+    for other in (pixels.to_sparse(), pixels.to("meta")):
+        with pytest.raises(ValueError, match="dense tensor with values"):
+            model.generate(other, "a")
 
 
 @pytest.mark.parametrize("prompt", [5, b"what?", ["a", None], [["a"]], float("nan")])
@@ -323,9 +350,18 @@ def test_ranking_encodes_the_image_once(model, monkeypatch):
     assert reads == [1]
 
 
-@pytest.mark.parametrize("candidates", [[], ["red", " "]])
-def test_nothing_to_rank_is_one_sentence(model, candidates):
-    with pytest.raises(ValueError, match="at least one candidate"):
+@pytest.mark.parametrize(
+    ("candidates", "says"),
+    [
+        ([], "at least one candidate"),
+        (["red", " "], "no empty one"),
+        (["red", "blue", "red"], "'red' comes twice, and would get half of its share: pass it once"),
+        (["red", "xqzv", "vzqx"], "'xqzv' and 'vzqx' are the same tokens"),
+        (["red", "red  "], "'red' and 'red  ' are the same tokens"),
+    ],
+)
+def test_what_cannot_be_ranked_is_one_sentence(model, candidates, says):
+    with pytest.raises(ValueError, match=says):
         model.rank(PICTURES[0], "a", candidates)
     with pytest.raises(ValueError, match="one image at a time; 3 were given"):
         model.rank(PICTURES, "a", ["red"])

@@ -280,6 +280,28 @@ def test_held_out_images_are_not_trained_on(tmp_path):
     assert feed_of(tmp_path / "own").validation() is None
 
 
+def test_few_pictures_are_all_trained_on_and_the_note_says_what_is_held_out(tmp_path, capsys):
+    examples = feed_of(folder_of(tmp_path, count=9), batch_size=3, held_out=40)
+    assert "no picture is held out, because 9 are too few" in capsys.readouterr().out
+    assert examples.validation() is None and len(examples.mixture) == 9
+    (tmp_path / "more").mkdir()
+    examples = feed_of(folder_of(tmp_path / "more"), batch_size=3, held_out=40)
+    assert "note: 2 pictures are held out, to measure on: a fifth at most" in capsys.readouterr().out
+    assert len(examples.validation().captions) == 2 and len(examples.mixture) == 10
+    feed_of(tmp_path / "more" / "own", batch_size=3, held_out=2)
+    assert "held out" not in capsys.readouterr().out  # as many as were asked for
+
+
+def test_one_caption_for_all_pictures_is_told_before_training(tmp_path, capsys):
+    folder = folder_of(tmp_path)
+    feed_of(folder)
+    assert "the same caption" not in capsys.readouterr().out
+    for text in folder.glob("*.txt"):
+        text.write_text("a red boat")
+    feed_of(folder)
+    assert "note: every picture has the same caption ('a red boat')" in capsys.readouterr().out
+
+
 def test_a_small_folder_makes_small_batches_with_a_note(tmp_path, capsys):
     examples = feed_of(folder_of(tmp_path), batch_size=64)
     assert "batches of 12 instead of 64" in capsys.readouterr().out

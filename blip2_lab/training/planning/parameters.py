@@ -13,7 +13,6 @@ Paper: section 3.4, Tables 2 and 5. Notebooks: 08, 17.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,6 +23,7 @@ from torch import nn
 
 from blip2_lab.checkpoints.catalog import BERT, IMAGE_ENCODERS, LANGUAGE_MODELS, language_config
 from blip2_lab.checkpoints.names import model_path
+from blip2_lab.common.files import read_object
 from blip2_lab.models.language_model import language_model
 from blip2_lab.models.micro import (
     micro_bert_config,
@@ -111,7 +111,7 @@ def _stored(name: str, part: str, *kinds: str) -> PretrainedConfig | None:
     file = model_path(name) / "config.json"
     if not file.is_file():
         return None
-    stored = json.loads(file.read_text(encoding="utf-8"))
+    stored = read_object(file, remedy="copy it again")
     if stored.get("model_type") == "blip-2":
         stored = stored.get(part, {})
     if stored.get("model_type") not in kinds:

@@ -15,7 +15,6 @@ Paper: section 3.4. Notebooks: 08, 17.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,9 @@ from pathlib import Path
 
 from blip2_lab.checkpoints.catalog import frozen_model
 from blip2_lab.common.distributed import layer_stacks
+from blip2_lab.common.files import read_object
 from blip2_lab.data.feature_cache import cache_bytes
+from blip2_lab.data.text_files import is_number
 from blip2_lab.training.lora import lora_parameters
 from blip2_lab.training.planning.bridges import bridge_blueprint, bridge_works
 from blip2_lab.training.planning.claims import Claim, claims_of
@@ -47,7 +48,7 @@ from blip2_lab.training.recipes.schema import (
     SceneData,
     Stage2Parts,
 )
-from blip2_lab.training.run_folder import SHIPPED_RUNS
+from blip2_lab.training.run_folder import SHIPPED_RUNS, read_log, reference_log
 
 GIB = 2**30
 CARDS = (16, 24, 40, 80)  #: memory of the GPUs that a plan is compared with, GiB
@@ -306,20 +307,17 @@ def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
 
 def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) -> Measured | None:
     """The measurement in the log of a run of this recipe: from `runs_dir`, or the shipped one."""
+    own, shipped = runs_dir / recipe.name, SHIPPED_RUNS / f"{recipe.name}.json"
     places = (
-        (runs_dir / recipe.name, "log.jsonl", "recipe.json"),
-        (SHIPPED_RUNS, f"{recipe.name}.jsonl", f"{recipe.name}.json"),
+        (str(own / "log.jsonl"), read_log(own), own / "recipe.json"),
+        (f"shipped: {recipe.name}.jsonl", reference_log(recipe.name), shipped),
     )
-    for folder, log, settings in places:
-        if not (folder / log).exists() or not (folder / settings).exists():
-            continue
-        records = map(json.loads, (folder / log).read_text(encoding="utf-8").splitlines())
-        timed = [record for record in records if "seconds" in record]
-        if timed:
-            batch_size = json.loads((folder / settings).read_text(encoding="utf-8"))["optim"]["batch_size"]
-            speed = timed[-1]["step"] * batch_size / timed[-1]["seconds"]
+    for where, records, settings in places:
+        timed = [record for record in records if is_number(record.get("seconds")) and record["seconds"] > 0]
+        if timed and settings.is_file():
+            about = read_object(settings, "optim", fits=lambda about: is_number(about["optim"].get("batch_size")))
+            speed = timed[-1]["step"] * about["optim"]["batch_size"] / timed[-1]["seconds"]
             predicted = machine.peak * machine.utilization / flops
-            where = str(folder / log) if folder != SHIPPED_RUNS else f"shipped: {log}"
             return Measured(where, speed, timed[-1]["seconds"] / 3600, predicted / speed, speed * flops / machine.peak)
     return None
 

@@ -35,7 +35,7 @@ def test_a_port_that_is_none_or_taken():
 
 
 def test_a_missing_folder_and_a_stranger_at_the_door():
-    assert "There is no folder no/such/place" in refusal("--model", "no/such/place")
+    assert "There is no folder 'no/such/place'" in refusal("--model", "no/such/place")
     assert "say who may come" in refusal("--host", "0.0.0.0")
 
 

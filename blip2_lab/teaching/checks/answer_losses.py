@@ -24,16 +24,16 @@ from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, Tiny
 
 def _answer_cases(encoder_decoder: bool) -> list[Case]:
     made = []
-    for i, (prompts, answers, pad_id) in enumerate((
-        (((3,),), ((4, 5),), PAD),
-        (((3, 6), (5,)), ((4, 5, 1), (6, 1)), PAD),
-        (((3, 6, 2), (5, 0)), ((0, 4, 5), (6,)), 1),
+    for i, (prompts, answers, pad_id, start) in enumerate((
+        (((3,),), ((4, 5),), PAD, START),
+        (((3, 6), (5,)), ((4, 5, 1), (6, 1)), PAD, START),
+        (((3, 6, 2), (5, 0)), ((0, 4, 5), (6,)), 1, 2),
     )):  # fmt: skip
         prompt = text_of(*prompts, left=not encoder_decoder, pad_token_id=pad_id)
         answer = text_of(*answers, pad_token_id=pad_id)
         leaf, picture = learning(random(len(prompts), 2 + i, WIDTH, seed=5 + i))
         description = f"{2 + i} soft words, prompt {prompt[0].tolist()}, answer {answer[0].tolist()}, pad id {pad_id}"
-        model = TinyLanguageModel(pad_token_id=pad_id, encoder_decoder=encoder_decoder)
+        model = TinyLanguageModel(pad_token_id=pad_id, encoder_decoder=encoder_decoder, start=start)
         made.append(Case(description, (model, picture, *prompt, *answer), {"the visual prompt": leaf}))
     return made
 
@@ -132,6 +132,10 @@ decoder_answer_logits = Check(
                 :, -answer.ids.shape[1] - 1 : -1
             ]
         ),
+        "The attention mask is upside down: 1 = may attend.": lambda model, picture, prompt, answer: model.model(
+            inputs_embeds=model.prepend(picture, prompt.then(answer))[0],
+            attention_mask=1 - model.prepend(picture, prompt.then(answer))[1],
+        ).logits[:, -answer.ids.shape[1] - 1 : -1],
         "Those are log-probabilities: return the logits, without log_softmax.": (
             _decoder_but(lambda logits, length: logits[:, -length - 1 : -1].log_softmax(-1))
         ),
@@ -175,8 +179,16 @@ def _t5(model: TinyLanguageModel, picture: Tensor, prompt: Text, ids: Tensor, ma
     ).logits
 
 
-def _right(answer: Text) -> Text:
-    return Text(F.pad(answer.ids[:, :-1], (1, 0), value=START), F.pad(answer.mask[:, :-1], (1, 0), value=True))
+def _start(model: TinyLanguageModel) -> int:
+    return model.model.config.decoder_start_token_id
+
+
+def _right(model: TinyLanguageModel, answer: Text) -> Text:
+    return Text(F.pad(answer.ids[:, :-1], (1, 0), value=_start(model)), F.pad(answer.mask[:, :-1], (1, 0), value=True))
+
+
+def _both(text: Text) -> tuple[Tensor, Tensor]:
+    return text.ids, text.mask
 
 
 encoder_decoder_answer_logits = Check(
@@ -188,52 +200,85 @@ encoder_decoder_answer_logits = Check(
         "Not shifted: the decoder reads the very token it is to predict. Begin with the start token and leave the last "
         "one out.": lambda model, v, p, a: _t5(model, v, p, a.ids, a.mask),
         "The start token is missing or another one: the decoder begins with `decoder_start_token_id`.": (
-            lambda model, v, p, a: _t5(model, v, p, F.pad(a.ids[:, :-1], (1, 0), value=PAD), _right(a).mask)
+            lambda model, v, p, a: _t5(model, v, p, F.pad(a.ids[:, :-1], (1, 0), value=PAD), _right(model, a).mask)
+        ),
+        "The start token is a fixed number: take `language_model.model.config.decoder_start_token_id`.": (
+            lambda model, v, p, a: _t5(
+                model, v, p, F.pad(a.ids[:, :-1], (1, 0), value=START), F.pad(a.mask[:, :-1], (1, 0), value=True)
+            )
+        ),
+        "The decoder's mask is upside down: 1 = may attend.": (
+            lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, ~_right(model, a).mask)
+        ),
+        "The encoder's mask is upside down: 1 = may attend.": lambda model, v, p, a: (
+            model.model(
+                inputs_embeds=model.prepend(v, p)[0],
+                attention_mask=1 - model.prepend(v, p)[1],
+                decoder_input_ids=_right(model, a).ids,
+                decoder_attention_mask=_right(model, a).mask.long(),
+            ).logits
+        ),
+        "The logits are shifted as well: the ids are shifted already, so row t predicts answer token t.": (
+            lambda model, v, p, a: _t5(model, v, p, *_both(_right(model, a))).roll(1, 1)
+        ),
+        "The decoder reads the prefix, too: the encoder reads it, the decoder reads the answer alone.": (
+            lambda model, v, p, a: _t5(model, v, p, *_both(_right(model, p.then(a))))[:, -a.ids.shape[1] :]
+        ),
+        "The decoder reads the prefix, and the encoder does not: the encoder reads picture and prefix.": (
+            lambda model, v, p, a: _t5(model, v, Text(p.ids[:, :0], p.mask[:, :0]), *_both(_right(model, p.then(a))))[
+                :, -a.ids.shape[1] :
+            ]
         ),
         "Shifted to the left: the decoder reads the token *after* the one it predicts.": (
             lambda model, v, p, a: _t5(
-                model, v, p, F.pad(a.ids[:, 1:], (0, 1), value=START), F.pad(a.mask[:, 1:], (0, 1), value=True)
+                model, v, p, F.pad(a.ids[:, 1:], (0, 1), value=_start(model)), F.pad(a.mask[:, 1:], (0, 1), value=True)
             )
         ),
         "The prefix is missing in the encoder: it reads the picture alone.": (
-            lambda model, v, p, a: _t5(model, v, Text(p.ids[:, :0], p.mask[:, :0]), _right(a).ids, _right(a).mask)
+            lambda model, v, p, a: _t5(
+                model, v, Text(p.ids[:, :0], p.mask[:, :0]), _right(model, a).ids, _right(model, a).mask
+            )
         ),
         "The picture is missing in the encoder: it reads the prefix alone.": (
-            lambda model, v, p, a: _t5(model, v[:, :0], p, _right(a).ids, _right(a).mask)
+            lambda model, v, p, a: _t5(model, v[:, :0], p, _right(model, a).ids, _right(model, a).mask)
         ),
         "The attention mask is not given to the encoder: it reads the prefix's padding.": (
             lambda model, v, p, a: (
-                model.model(inputs_embeds=model.prepend(v, p)[0], decoder_input_ids=_right(a).ids).logits
+                model.model(inputs_embeds=model.prepend(v, p)[0], decoder_input_ids=_right(model, a).ids).logits
             )
         ),
         "Those are log-probabilities: return the logits, without log_softmax.": (
-            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask).log_softmax(-1)
+            lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, _right(model, a).mask).log_softmax(-1)
         ),
         "Those are probabilities: return the logits, without softmax.": (
-            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask).softmax(-1)
+            lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, _right(model, a).mask).softmax(-1)
         ),
         "The start token stands in front, but nothing is left out: T + 1 rows. Leave the last token out.": (
             lambda model, v, p, a: _t5(
-                model, v, p, F.pad(a.ids, (1, 0), value=START), F.pad(a.mask, (1, 0), value=True)
+                model, v, p, F.pad(a.ids, (1, 0), value=_start(model)), F.pad(a.mask, (1, 0), value=True)
             )
         ),
         "The last row is thrown away after the shift: T rows are asked for.": (
-            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask)[:, :-1]
+            lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, _right(model, a).mask)[:, :-1]
         ),
         "The first row is thrown away: the decoder's first row predicts the first answer token.": (
             lambda model, v, p, a: _t5(
-                model, v, p, F.pad(a.ids, (1, 0), value=START), F.pad(a.mask, (1, 0), value=True)
+                model, v, p, F.pad(a.ids, (1, 0), value=_start(model)), F.pad(a.mask, (1, 0), value=True)
             )[:, 1:]
         ),
         "The decoder reads the start token again and again, not the answer's tokens.": (
-            lambda model, v, p, a: _t5(model, v, p, torch.full_like(a.ids, START), torch.ones_like(a.mask))
+            lambda model, v, p, a: _t5(model, v, p, torch.full_like(a.ids, _start(model)), torch.ones_like(a.mask))
         ),
         "The decoder's mask hides the start token: the mask shifts along, with a 1 in front.": (
-            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, F.pad(a.mask[:, :-1], (1, 0), value=False))
+            lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, F.pad(a.mask[:, :-1], (1, 0), value=False))
         ),
         "Shifted twice: the decoder lags two tokens behind.": (
             lambda model, v, p, a: _t5(
-                model, v, p, F.pad(a.ids[:, :-2], (2, 0), value=START)[:, : a.ids.shape[1]], torch.ones_like(a.mask)
+                model,
+                v,
+                p,
+                F.pad(a.ids[:, :-2], (2, 0), value=_start(model))[:, : a.ids.shape[1]],
+                torch.ones_like(a.mask),
             )
         ),
         "Encoder and decoder are exchanged: the encoder reads picture and prefix.": (
@@ -241,15 +286,15 @@ encoder_decoder_answer_logits = Check(
                 model,
                 v,
                 a,
-                F.pad(p.ids, (1, a.ids.shape[1]), value=START)[:, : a.ids.shape[1]],
+                F.pad(p.ids, (1, a.ids.shape[1]), value=_start(model))[:, : a.ids.shape[1]],
                 torch.ones_like(a.mask),
             )
         ),
         "The chosen tokens (argmax) are returned; logits are asked for.": (
-            lambda model, v, p, a: _t5(model, v, p, _right(a).ids, _right(a).mask).argmax(-1)
+            lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, _right(model, a).mask).argmax(-1)
         ),
         "The encoder reads the answer as well: then there is nothing left to predict.": (
-            lambda model, v, p, a: _t5(model, v, p.then(a), _right(a).ids, _right(a).mask)
+            lambda model, v, p, a: _t5(model, v, p.then(a), _right(model, a).ids, _right(model, a).mask)
         ),
     },
     rules=(_logits_rules,),
@@ -268,10 +313,11 @@ def _loss_cases() -> list[Case]:
         ids, mask = text_of(*answers, pad_token_id=pad_id)
         leaf, logits = learning(3 * random(*ids.shape, VOCAB, seed=sum(map(len, answers))))
         speaker = TinyLanguageModel(logits, pad_token_id=pad_id)
-        nothing = torch.zeros(len(ids), 0, WIDTH)
-        prompt = text_of(*[(3,)] * len(ids))
+        seen, picture = learning(random(len(ids), 2, WIDTH, seed=len(ids)))
+        prompt = text_of(*[(3, 2)] * len(ids))
         description = f"answers {ids.tolist()}, real: {mask.int().tolist()}, pad id {pad_id}"
-        made.append(Case(description, (speaker, nothing, *prompt, ids, mask), {"the logits": leaf}))
+        learns = {"the logits": leaf, "the visual prompt": seen}
+        made.append(Case(description, (speaker, picture, *prompt, ids, mask), learns))
     return made
 
 
@@ -317,6 +363,16 @@ answer_loss = Check(
             lambda model, picture, prompt, answer: _cross_entropy(
                 model.answer_logits(picture, prompt, answer),
                 answer.ids.masked_fill(answer.ids == model.pad_token_id, IGNORE_INDEX),
+            )
+        ),
+        "The picture is left out: answer_logits reads the visual prompt as it is given.": (
+            lambda model, picture, prompt, answer: _cross_entropy(
+                model.answer_logits(0 * picture, prompt, answer), _labels(answer)
+            )
+        ),
+        "The prompt is left out: answer_logits reads picture, prompt and answer.": (
+            lambda model, picture, prompt, answer: _cross_entropy(
+                model.answer_logits(picture, Text(prompt.ids[:, :0], prompt.mask[:, :0]), answer), _labels(answer)
             )
         ),
         "Shifted once more: these logits already stand one position before their token.": (

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Case, Check, learning
 
 
 def _random(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
@@ -225,7 +225,9 @@ def _head_cases() -> list[Case]:
     ):
         shapes = (num_queries, width), (patches, image_width), (width, head), (image_width, head), (image_width, head)
         description = f"{num_queries} queries of width {width} look at {patches} patches of width {image_width}"
-        made.append(Case(description, tuple(_random(*shapes, seed=num_queries + patches))))
+        leaves, args = zip(*map(learning, _random(*shapes, seed=num_queries + patches)), strict=True)
+        names = ("x", "the image features", "to_query", "to_key", "to_value")
+        made.append(Case(description, args, dict(zip(names, leaves, strict=True))))
     return made
 
 

@@ -130,6 +130,25 @@ pool_patches = Check(
         "Every k-th patch of the sequence is kept and the others are lost: take the mean of each region.": (
             lambda x, count: x[:, 1:][:, :: (x.shape[1] - 1) // count]
         ),
+        "The patches are read column by column: the sequence runs row by row.": (
+            _pooled(lambda x: x[:, 1:].unflatten(1, (math.isqrt(x.shape[1] - 1), -1)).transpose(1, 2).flatten(1, 2))
+        ),
+        "All tokens lie in one column: the regions form a grid that is as square as possible.": (
+            lambda x, count: F.adaptive_avg_pool2d(_grid(x[:, 1:]), (count, 1)).flatten(2).transpose(1, 2)
+        ),
+        "Up to 8 tokens lie in one row: the regions form a grid that is as square as possible.": (
+            lambda x, count: (
+                linear.pool_patches(x, count)
+                if count > 8
+                else F.adaptive_avg_pool2d(_grid(x[:, 1:]), (1, count)).flatten(2).transpose(1, 2)
+            )
+        ),
+        "The mean is taken over the rows of a region only: take it over its columns as well.": (
+            _pooled(pool=lambda g, s: F.adaptive_avg_pool2d(g, (s[0], g.shape[-1]))[..., :: g.shape[-1] // s[1]])
+        ),
+        "The mean is taken over the columns of a region only: take it over its rows as well.": (
+            _pooled(pool=lambda g, s: F.adaptive_avg_pool2d(g, (g.shape[-1], s[1]))[:, :, :: g.shape[-1] // s[0]])
+        ),
         "The median of each region is not its mean.": _pooled(pool=_medians),
         "All tokens lie in one row: the regions form a grid that is as square as possible.": (
             lambda x, count: F.adaptive_avg_pool2d(_grid(x[:, 1:]), (1, count)).flatten(2).transpose(1, 2)
@@ -255,6 +274,12 @@ project_features = Check(
         "There is a nonlinearity too many: this projector is one matrix.": (
             _projected(project=lambda matrix, x: F.gelu(matrix(x)))
         ),
+        "There is a nonlinearity in front of the matrix: this projector is one matrix.": (
+            _projected(project=lambda matrix, x: matrix(F.gelu(x)))
+        ),
+        "The first tokens are kept instead of pooled ones: average the regions of the grid.": (
+            _projected(lambda bridge, features: bridge.image_layer_norm(features[:, : bridge.config.num_visual_tokens]))
+        ),
         "There is a ReLU too many: this projector is one matrix.": _projected(
             project=lambda matrix, x: matrix(x).relu()
         ),
@@ -325,6 +350,9 @@ def _gated(
     attention_gate: bool = True,
     post_norm: bool = False,
     bias: bool = True,
+    keep_x: bool = True,
+    keep_new: bool = True,
+    old: bool = False,
 ) -> Callable[[GatedBlock, Tensor, Tensor, Tensor], Tensor]:
     """`GatedBlock.forward` with one thing done differently."""
 
@@ -345,7 +373,7 @@ def _gated(
             read = block.cross_attention(normed, *((values, keys) if swap else (keys, values)))
             if post_norm:
                 read = block.attention_layer_norm(read)
-            return keep(h, g1) + g1 * read
+            return (keep(h, g1) if keep_x else 0) + g1 * read
 
         def think(h: Tensor, source: Tensor) -> Tensor:
             if not ffn:
@@ -355,7 +383,7 @@ def _gated(
             out = block.contract(nonlinearity(block.expand(normed))) - (0 if bias else block.contract.bias)
             if post_norm:
                 out = block.ffn_layer_norm(out)
-            return keep(h, g2) + g2 * out
+            return (keep(x if old else h, g2) if keep_new else 0) + g2 * out
 
         if ffn_first:
             return look(think(x, x))
@@ -363,6 +391,11 @@ def _gated(
         return think(seen, x if parallel else seen)
 
     return wrong
+
+
+def _as_in_bert(block: GatedBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    x = block.attention_layer_norm(x + torch.tanh(block.attention_gate) * block.cross_attention(x, keys, values))
+    return block.ffn_layer_norm(x + torch.tanh(block.ffn_gate) * block.contract(F.gelu(block.expand(x))))
 
 
 def _gated_rules(case: Case, got: Any, expected: Tensor) -> str | None:
@@ -388,6 +421,15 @@ gated_block = Check(
         "The residual connections are missing: what is read is added to x.": (
             _gated(keep=lambda x, g: torch.zeros_like(x))
         ),
+        "The first residual connection is missing: what is read is added to x.": _gated(keep_x=False),
+        "The second residual connection is missing: the network's output is added to the new x.": _gated(
+            keep_new=False
+        ),
+        "The second residual connection adds the old x: add the new one, in which the attention already is.": (
+            _gated(old=True)
+        ),
+        "The LayerNorms go over the sums, as in BERT: they belong in front of attention and network.": _as_in_bert,
+        "The gate is 1 + tanh: it is tanh, which is 0 at the start.": _gated(gate=lambda g: 1 + torch.tanh(g)),
         "The text itself is turned down where the gate opens: x is kept whole, and only what is new is gated.": (
             _gated(keep=lambda x, g: (1 - g) * x)
         ),
@@ -469,6 +511,19 @@ def _counted(
     return wrong
 
 
+def _counted_more(
+    each: Callable[[int, int, int], int], once: Callable[[int, int, int], int] = lambda v, d, f: 0
+) -> Callable[[int, int, int, int, int], int]:
+    """So many parameters more in each block, and once; given Dv, Dl, F."""
+
+    def wrong(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
+        widths = image_width, language_width, ffn_width
+        right = count_gated_parameters(*widths, num_layers, every)
+        return right + math.ceil(num_layers / every) * each(*widths) + once(*widths)
+
+    return wrong
+
+
 def _count_rules(case: Case, got: Any, expected: int) -> str | None:
     if isinstance(got, float) and got == expected:
         return "Return a whole number: parameters are counted."
@@ -491,8 +546,10 @@ gated_parameters = Check(
     "Every matrix with its bias, two LayerNorms and two gates a block, and blocks counted from layer 0.",
     {
         "The biases are forgotten: every matrix here has one.": _counted(biases=False),
-        "The LayerNorms of a block are forgotten: two, with a weight and a bias each.": _counted(norms=0),
-        "A block has two LayerNorms: one in front of the attention, one in front of the network.": _counted(norms=1),
+        "4 Dl numbers a block are missing: two LayerNorms with a weight and a bias each, or the attention's four "
+        "biases.": _counted(norms=0),
+        "A block has two LayerNorms, one in front of the attention and one of the network, each with a weight and a "
+        "bias.": _counted(norms=1),
         "The gates are forgotten: two numbers a block.": _counted(gates=0),
         "A block has two gates: the attention's and the network's.": _counted(gates=1),
         "Keys and values are made of image features, so their matrices are [Dv, Dl], not [Dl, Dl].": (
@@ -501,6 +558,28 @@ gated_parameters = Check(
         "The matrix behind the attention is forgotten: queries *and* outputs are [Dl, Dl].": _counted(squares=1),
         "Keys *and* values have a matrix each: yours counts one.": _counted(reads=1),
         "The second matrix of the network is forgotten: it leads back from F to Dl.": _counted(networks=1),
+        "A LayerNorm has a weight and a bias, 2 numbers for each of its width: yours counts one.": (
+            _counted_more(lambda v, d, f: -2 * d, once=lambda v, d, f: -v)
+        ),
+        "Queries are made of the text, so their matrix is [Dl, Dl], not [Dv, Dl].": (
+            _counted_more(lambda v, d, f: v * d - d * d)
+        ),
+        "Queries and outputs belong to the text, so their matrices are [Dl, Dl].": (
+            _counted_more(lambda v, d, f: 2 * (v * d - d * d))
+        ),
+        "A bias is as long as what the matrix makes, not as what it reads.": (
+            _counted_more(lambda v, d, f: 2 * (v - d))
+        ),
+        "The bias behind `expand`, F numbers, is forgotten.": _counted_more(lambda v, d, f: -f),
+        "The bias behind `contract`, Dl numbers, is forgotten.": _counted_more(lambda v, d, f: -d),
+        "The biases of the network are forgotten: F and Dl numbers.": _counted_more(lambda v, d, f: -f - d),
+        "A gate is one number, not one for each of the width.": _counted_more(lambda v, d, f: 2 * d - 2),
+        "The LayerNorm on the image features is as wide as they are, Dv.": (
+            _counted_more(lambda v, d, f: 0, once=lambda v, d, f: 2 * (d - v))
+        ),
+        "The two matrices of the network are [Dl, F] and [F, Dl]: yours has a matrix of another size.": (
+            _counted_more(lambda v, d, f: f * f - d * f)
+        ),
         "The LayerNorm on the image features is forgotten.": _counted(image_norm="never"),
         "The LayerNorm on the image features is counted in each block: there is one for all.": (
             _counted(image_norm="each")

@@ -71,6 +71,9 @@ itg_inputs = Check(
     _text_cases,
     "[DEC] in [CLS]'s place, every place is to write the next token, [SEP] is written, padding is not counted.",
     {
+        "What is read is shifted: read all but the last column, with [DEC] in the first one's place.": (
+            lambda ids, mask, dec: (F.pad(ids[:, 2:], (1, 0), value=dec), inputs_and_labels(ids, mask, dec)[1])
+        ),
         "[CLS] still stands in front. [DEC] takes its place and says: write.": _itg(start="cls"),
         "[DEC] is put in front of [CLS]; it takes its place.": _itg(start="both"),
         "The labels are not shifted: each place would only have to copy what it reads.": _itg(shift=0),
@@ -231,6 +234,25 @@ next_word_loss = Check(
         ),
         "Only the first word of each caption is counted.": (
             lambda logits, labels: itg_loss(logits[:, :1], labels[:, :1], label_smoothing=0.0)
+        ),
+        "The last place of each caption is left out: all places that are there count.": (
+            lambda logits, labels: itg_loss(logits[:, :-1], labels[:, :-1], label_smoothing=0.0)
+        ),
+        "The first word of each caption is left out: all words that are there count.": (
+            lambda logits, labels: itg_loss(logits[:, 1:], labels[:, 1:], label_smoothing=0.0)
+        ),
+        "`view` or `reshape` cannot turn [B, T, V] into [B, V, T]: it mixes places and words. Use transpose(1, 2).": (
+            lambda logits, labels: F.cross_entropy(
+                logits.reshape(len(logits), logits.shape[2], logits.shape[1]), labels, ignore_index=IGNORE_INDEX
+            )
+        ),
+        "The mean of the probabilities: the loss is the mean of minus their logarithms.": (
+            lambda logits, labels: (
+                logits.softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0][labels != IGNORE_INDEX].mean()
+            )
+        ),
+        "The share of words that are the likeliest (accuracy) is returned: cross-entropy is asked for.": (
+            lambda logits, labels: (logits.argmax(-1) == labels)[labels != IGNORE_INDEX].float().mean()
         ),
         "Only the last place is counted.": (lambda logits, labels: _each(logits, labels)[:, -1].mean()),
         "Logits as they are: cross-entropy takes the logarithm of their softmax.": (
@@ -421,6 +443,17 @@ def _cache_rules(case: Case, got: object, expected: tuple) -> str | None:
     return None
 
 
+def _appended_twice(attention: MultiHeadAttention, x: Tensor, past: KeysValues) -> tuple[Tensor, KeysValues]:
+    output, (keys, values) = one_cached_step(attention, x, past)
+    again = keys[:, :, -1:], values[:, :, -1:]
+    keys, values = torch.cat([keys, again[0]], dim=2), torch.cat([values, again[1]], dim=2)
+    return attention(x, keys, values), (keys, values)
+
+
+def _forgets(kept: slice) -> Callable:
+    return lambda attention, x, past: one_cached_step(attention, x, tuple(part[:, :, kept] for part in past))
+
+
 cached_step = Check(
     "cached_step",
     one_cached_step,
@@ -454,6 +487,9 @@ cached_step = Check(
         "The output is returned last; it comes first.": (
             lambda attention, x, past: one_cached_step(attention, x, past)[::-1]
         ),
+        "The new token is appended twice, for this step and for the next one: once.": _appended_twice,
+        "The first token of the cache is lost: append to all of it.": _forgets(slice(1, None)),
+        "The last token of the cache is overwritten: append behind it.": _forgets(slice(0, -1)),
         "Joined along the wrong dimension: keys are [B, H, P, D/H], tokens are dimension 2.": _cached(dim=1),
     },
     rules=(_cache_rules,),

@@ -42,7 +42,9 @@ from blip2_lab.teaching.checks.comparison import (
     diagnose,
     equal,
     format_value,
+    has_its_parts,
     ignores_input,
+    is_promises,
     on_one_line,
     parts_of,
 )
@@ -152,6 +154,7 @@ class Check:
     """Called with a student's function, returns a Verdict.
 
     solution     the library's function
+    also_right   other readings of the exercise's text: an answer that agrees with one of them in every case passes
     cases        returns the inputs, smallest first, the same at every call
     verified     what a passed check has verified, one sentence
     mistakes     message -> a function that makes this mistake
@@ -168,6 +171,7 @@ class Check:
     cases: Callable[[], Sequence[Case]]
     verified: str
     mistakes: Mapping[str, Callable] = field(default_factory=dict)
+    also_right: Sequence[Callable] = ()
     rules: Sequence[Callable[[Case, Any, Any], str | None]] = ()
     show: Callable[[Case, Any, Any], str] | None = None
     run: Callable[[Callable, tuple], Any] = lambda function, args: function(*args)
@@ -192,7 +196,6 @@ class Check:
             return Verdict(FAILED, self.name, message)
         guarded = _guarded(answer)
         before, asked = self.cases(), self.cases()
-        expected = self._expected
         got = []
         for case in asked:
             try:
@@ -201,8 +204,8 @@ class Check:
                 if not got and _is_stub(wrapped.error, answer):
                     return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
                 got.append(_Result(wrapped.error))
-        ours, theirs = [result.value for result in got], [result.value for result in expected]
-        same = [equal(a, b, self.tolerance) for a, b in zip(ours, theirs, strict=True)]
+        ours = [result.value for result in got]
+        expected, theirs, same = self._nearest_reading(ours)
         changed = next((b for b, a in zip(before, asked, strict=True) if not equal(a.args, b.args, 0.0)), None)
         if all(same):
             return self._promises(got, expected, asked, changed)
@@ -222,6 +225,15 @@ class Check:
                 message += f" (Right for: {before[0].description}.)"
         shown = _or_none(self.show or _side_by_side, case, ours[first], theirs[first])
         return Verdict(FAILED, self.name, message, shown or f"input: {case.description}")
+
+    def _nearest_reading(self, got: list) -> tuple[list[_Result], list, list[bool]]:
+        """The reading of the text that these answers agree with, else the library's: results, values, equal or not."""
+        found = []
+        for results in self._expected:
+            values = [result.value for result in results]
+            same = [equal(a, b, self.tolerance) for a, b in zip(got, values, strict=True)]
+            found.append((results, values, same))
+        return next((reading for reading in found if all(reading[2])), found[0])
 
     def _promises(
         self, got: Sequence[_Result], expected: Sequence[_Result], cases: Sequence[Case], changed: Case | None
@@ -258,14 +270,18 @@ class Check:
                 closest, nearly = message, same.count(False)
         if closest:  # the same mistake, in code that also fails on a case of another form
             return closest
+        for message in self.mistakes:
+            if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
+                return message  # the same mistake in a part of the answer, and another one in another part
         if isinstance(got[first], BaseException):
             return None
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
         general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
-        both = (rule, general) if isinstance(expected[first], dict) else (general, rule)  # a dict: of promises
-        return " ".join(both).strip() or None
+        if is_promises(expected[first]):
+            return rule or general or None
+        return " ".join((general, rule)).strip() or None
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""
@@ -336,9 +352,9 @@ class Check:
         return equal(got, expected, self.tolerance)
 
     @cached_property
-    def _expected(self) -> list[_Result]:
-        """What the library's function gives."""
-        return [self._run(self.solution, case) for case in self.cases()]
+    def _expected(self) -> list[list[_Result]]:
+        """What the library's function gives, and what the other right readings give."""
+        return [[self._run(right, case) for case in self.cases()] for right in (self.solution, *self.also_right)]
 
     @cached_property
     def _known(self) -> dict[str, list]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 LARGEST = 10**300  #: whole numbers beyond it count as infinite
+NEARLY = 0.02  #: a share of the largest number: less is no other formula, but another precision
 
 # --- Equal ----------------------------------------------------------------------------------------------------------
 
@@ -109,6 +110,11 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
         return None
     if all(isinstance(value, tuple) for value in expected):
         return _swapped_parts(got, expected, tolerance)
+    if all(isinstance(value, dict) and not is_promises(value) for value in expected):
+        if any(not isinstance(a, dict) or a.keys() != b.keys() for a, b in zip(got, expected, strict=True)):
+            return None
+        rows = [_numbers_of(a, b) for a, b in zip(got, expected, strict=True)]
+        got, expected = [[row[i] for row in rows] for i in (0, 1)]
     if any(isinstance(a, Tensor) != isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
         return None
     pairs = [(_as_tensor(a), _as_tensor(b)) for a, b in zip(got, expected, strict=True)]
@@ -125,7 +131,40 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
     if any(a.shape != b.shape for a, b in pairs):
         return None
     a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
-    return _factor_or_offset(a, b, tolerance)
+    return _factor_or_offset(a, b, tolerance) or _nearly(got, pairs)
+
+
+def is_promises(value: Any) -> bool:
+    """Whether a value is a dict of observations, not of numbers."""
+    return isinstance(value, dict) and _numbers_of(value, value)[0] is None
+
+
+def _numbers_of(got: dict, expected: dict) -> tuple[Tensor | None, Tensor | None]:
+    """Both dicts' numbers, in the same order; None where something else than numbers is in them."""
+    found = []
+    for value in (got, expected):
+        parts = [_as_tensor(value[key]) for key in expected]
+        usable = all(part is not None and part.ndim == 0 and part.dtype != torch.bool for part in parts)
+        found.append(torch.stack([part.double() for part in parts]) if usable and parts else None)
+    return found[0], found[1]
+
+
+def has_its_parts(got: Sequence[Any], wrong: Sequence[Any], expected: Sequence[Any], tolerance: float) -> bool:
+    """Whether the parts of the answer that a mistake changes, the first wrong one among them, are as it makes them."""
+    rows = [[parts_of(value) for value in values] for values in (got, wrong, expected)]
+    if not isinstance(expected[0], tuple) or any(parts is None for row in rows for parts in row):
+        return False
+    size = len(expected[0])
+    if any(len(parts) != size for row in rows for parts in row):
+        return False
+
+    def alike(one: list, other: list, part: int) -> bool:
+        return all(equal(a[part], b[part], tolerance) for a, b in zip(one, other, strict=True))
+
+    changed = [part for part in range(size) if not alike(rows[1], rows[2], part)]
+    wrong_ones = [part for part in range(size) if not alike(rows[0], rows[2], part)]
+    first_is_explained = bool(changed) and wrong_ones[0] in changed
+    return first_is_explained and all(alike(rows[0], rows[1], part) for part in changed)
 
 
 def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:
@@ -163,15 +202,33 @@ def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
         return None
     where = b.abs() > 1e-3
     if where.sum() >= 2:
-        factor = float((a[where] / b[where]).median())
-        if abs(factor) > 1e-3 and torch.allclose(a, factor * b, rtol=10 * tolerance, atol=tolerance):
+        ratios = a[where] / b[where]
+        factor = float(ratios.median())
+        constant = bool(((ratios - factor).abs() <= 10 * tolerance * abs(factor)).all()) and factor != 0
+        if constant and abs(factor - 1) > NEARLY and torch.allclose(a, factor * b, rtol=10 * tolerance, atol=tolerance):
             return f"Every number is {factor:.3g} times the right one: a constant factor is wrong or missing."
     offset = float((a - b).median())
-    if torch.allclose(a, b + offset, rtol=tolerance, atol=10 * tolerance):
+    if abs(offset) > 100 * tolerance and torch.allclose(a, b + offset, rtol=tolerance, atol=10 * tolerance):
         return (
             f"Every number is {abs(offset):.3g} too {'large' if offset > 0 else 'small'}: the same amount everywhere."
         )
     return None
+
+
+def _nearly(got: Sequence[Any], pairs: Sequence[tuple[Tensor, Tensor]]) -> str | None:
+    """The right numbers, but for less than two percent of the largest one of a case."""
+    if not all(isinstance(value, Tensor) and value.numel() > 1 for value in got):
+        return None
+    if not all(a.isfinite().all() and b.isfinite().all() for a, b in pairs):
+        return None
+    off = [float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)) for a, b in pairs]
+    if max(off) > NEARLY:
+        return None
+    half = [value.dtype for value in got if value.dtype in (torch.float16, torch.bfloat16)]
+    found = (
+        f"the answer is {half[0]}" if half else "less precision, rounding, an approximation or a small term left out"
+    )
+    return f"Nearly right: off by {100 * max(off):.2g} % at most. Look for the cause: {found}."
 
 
 def _swapped_parts(got: Sequence[Any], expected: Sequence[tuple], tolerance: float) -> str | None:
@@ -198,12 +255,12 @@ def on_one_line(one: Sequence[Any], other: Sequence[Any], third: Sequence[Any], 
     if not (way.isfinite().all() and gone.isfinite().all()) or (way.abs() > tolerance).sum() < 3:
         return False
     share = float(way @ gone / (way @ way))
-    return abs(share) > 0.01 and torch.allclose(gone, share * way, rtol=10 * tolerance, atol=tolerance)
+    return share > 0.01 and torch.allclose(gone, share * way, rtol=10 * tolerance, atol=tolerance)
 
 
 def ignores_input(got: Sequence[Any], expected: Sequence[Any]) -> bool:
     """Whether the answer is the same in all cases, although the right answers differ."""
-    return len(got) > 1 and all(equal(value, got[0]) for value in got[1:]) and not equal(expected[0], expected[-1])
+    return len(got) > 1 and all(equal(value, got[0], 0.0) for value in got[1:]) and not equal(expected[0], expected[-1])
 
 
 # --- In words -------------------------------------------------------------------------------------------------------
@@ -260,6 +317,7 @@ def _describe_parts(got: Any, expected: Sequence, tolerance: float, names: Seque
 
 def describe(value: Any) -> str:
     """A value in a few words."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     if isinstance(value, np.ndarray):

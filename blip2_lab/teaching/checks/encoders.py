@@ -154,6 +154,11 @@ def _no_grad(module: nn.Module) -> nn.Module:
     return frozen
 
 
+def _train_without_mode(module: nn.Module) -> nn.Module:
+    module.requires_grad_(False).eval().train = lambda: module
+    return module
+
+
 def _frozen_eval_only(module: nn.Module) -> nn.Module:
     module.eval()
     module.train = partial(lambda part, mode=True: part, module)
@@ -186,13 +191,17 @@ freeze = Check(
     lambda: [Case("a linear layer with dropout, inside a model that trains", ())],
     "No gradients, eval mode that stays, the same weights after a training step, and the gradient passes through.",
     {
-        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too.": _without_grad,
+        "Dropout goes on working: requires_grad_(False) stops gradients, not dropout. Call eval(), too, and before you "
+        "put another `train` in its place: eval() calls train(False).": _without_grad,
         "eval() is undone by the next model.train(): it must stay. (LAVIS replaces the module's `train`; the rest of "
         "its language model keeps dropping out.)": _eval_once,
         "eval() stops dropout, not learning: the weights still ask for gradients.": _eval_only,
         "eval() stays, but the weights still ask for gradients and change.": _frozen_eval_only,
         "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must: in stage 2 the "
         "language model teaches the Q-Former.": _no_grad,
+        "model.train() calls train(True) of every part: a `train` that you put in its place takes this argument.": (
+            _train_without_mode
+        ),
         "The module is not changed, only returned.": lambda module: module,
         "That is a copy: the module itself must be frozen and returned.": (
             lambda module: vision_encoder.freeze(copy.deepcopy(module))

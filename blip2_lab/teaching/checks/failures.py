@@ -215,6 +215,10 @@ def _copied_cases() -> list[Case]:
              [["a boat"], ["infrared"], ["left"], ["car", "cat"]]),
         ),
         Case("no examples at all", (["red", "cat"], ["blue", "cat"], [[], []])),
+        Case(
+            "a right answer whose truth has a capital, and which an example gives, too",
+            (["red", "cat"], ["Red", "car"], [["red"], ["key"]]),
+        ),
     ]  # fmt: skip
 
 
@@ -278,8 +282,14 @@ copied_answers = Check(
         "Strings are compared as they are: 'Red.' is the answer 'red' (exact_match).": (
             _copied_but(lambda a, t: a != t, lambda a, e: a in e)
         ),
+        "Answer and truth are compared as they are: 'Red.' is the answer 'red' (exact_match).": (
+            _copied_but(lambda a, t: a != t)
+        ),
+        "Answer and examples are compared as they are: 'Red.' is the answer 'red' (exact_match).": (
+            _copied_but(copied=lambda a, e: a in e)
+        ),
         "It is enough that an example contains the answer: it must be the same answer.": (
-            _copied_but(copied=lambda a, e: any(a.lower().rstrip(".") in one for one in e))
+            _copied_but(copied=lambda a, e: any(a.strip().lower() in one for one in e))
         ),
         "It is enough that the answer contains an example: it must be the same answer.": (
             _copied_but(copied=lambda a, e: any(one in a.lower() for one in e))
@@ -540,6 +550,23 @@ first_broken_link = Check(
         ),
         "Every wrong answer is blamed on the last link, the picture: take the first at which it is wrong.": (
             _causes_but(lambda column, links: None if column[-1] else links[-1])
+        ),
+        "The link in front of the first wrong one is returned: return the wrong one itself.": (
+            _causes_but(lambda column, links: None if column[-1] else links[max(0, column.index(False) - 1)])
+        ),
+        "The link behind the first wrong one is returned: return the wrong one itself.": (
+            _causes_but(
+                lambda column, links: None if column[-1] else links[min(len(links) - 1, column.index(False) + 1)]
+            )
+        ),
+        "The right links are counted, as if all of them stood in front of the first wrong one: look for that one.": (
+            _causes_but(lambda column, links: None if column[-1] else links[sum(column)])
+        ),
+        "Fixed names are returned: return those in `links`.": (
+            lambda right, links: [
+                None if c is None else ("text", "sums", "features", "picture")[links.index(c)]
+                for c in sort_errors(right, links)
+            ]
         ),
         "Every wrong answer is blamed on the first link.": (
             _causes_but(lambda column, links: None if column[-1] else links[0])

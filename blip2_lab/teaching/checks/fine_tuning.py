@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.doctor.own_images import OVERFITTED
@@ -211,7 +212,12 @@ def _step_cases() -> list[Case]:
     }
     cases = [Case(f"a loss that {name}: {run}" if " " in name else name, (run,)) for name, run in runs.items()]
     wide = [(10, 1.0), (20, 1.15)]
-    return [*cases, Case(f"tolerance 1.2: {wide}", (wide, 1.2))]
+    exact = [(10, 2.0), (20, 3.0)]
+    return [
+        *cases,
+        Case(f"tolerance 1.2: {wide}", (wide, 1.2)),
+        Case(f"tolerance 1.5, and the last loss is exactly 1.5 times the lowest: {exact}", (exact, 1.5)),
+    ]
 
 
 def _step_but(
@@ -297,6 +303,9 @@ best_step = Check(
         ),
         "The tolerance is added to the lowest loss: it is a factor.": (
             _step_but(overfits=lambda run, t: run[-1][1] > _lowest(run) + t - 1)
+        ),
+        "A last loss of exactly `tolerance` times the lowest counts: it must be more than that.": (
+            _step_but(overfits=lambda run, t: len(run) > 1 and run[-1][1] >= t * _lowest(run))
         ),
         "One thing is returned: return the step and whether it overfits.": lambda run, t=1.03: choose_step(run, t)[0],
     },
@@ -390,7 +399,22 @@ condition_on_question = Check(
         "the causal one do. In Figure 7 both read each other: the bidirectional mask.": (
             lambda q, x, ids, mask: q(image=q.read_image(x)).query_output
         ),
-        "Padding is read: no mask is given, and then every row reads every column.": (
+        "The mask is turned round as a whole: True means that it may be read.": (
+            lambda q, x, ids, mask: (
+                q(
+                    image=q.read_image(x),
+                    input_ids=ids,
+                    mask=~bidirectional_mask(q.config.num_query_tokens, mask),
+                ).query_output
+            )
+        ),
+        "The first token of the question is hidden: only padding is.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids, F.pad(mask[:, 1:], (1, 0), value=False))
+        ),
+        "The last token of each question is hidden: only padding is.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids, F.pad(mask[:, 1:], (0, 1), value=False))
+        ),
+        "Padding is read: give the mask, and let its columns of padding be False.": (
             lambda q, x, ids, mask: q(image=q.read_image(x), input_ids=ids).query_output
         ),
         "The question's own outputs are returned: the language model gets those of the queries.": (
@@ -534,6 +558,12 @@ recall_hits = Check(
         ),
         "Every row is a hit.": lambda s, r, k: torch.ones(len(s), dtype=torch.bool),
         "Numbers are returned: return True or False (bool).": lambda s, r, k: metrics.hits_at(s, r, k).float(),
+        "The right columns' scores are averaged: the best one decides.": (
+            lambda s, r, k: ((s >= (s * r).sum(1, keepdim=True) / r.sum(1, keepdim=True)) & ~r).sum(1) < k
+        ),
+        "Only the first right column is looked at: the best one decides.": (
+            lambda s, r, k: ((s >= s.gather(1, r.float().argmax(1, keepdim=True))) & ~r).sum(1) < k
+        ),
         "The worst right column is looked for, not the best one.": (
             lambda s, r, k: ((s >= s.masked_fill(~r, torch.inf).amin(1, keepdim=True)) & ~r).sum(1) < k
         ),

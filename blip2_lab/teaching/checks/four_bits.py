@@ -247,6 +247,27 @@ bits_per_weight = Check(
         "With double quantization the scales cost their own bits as well: yours counts the group's scale alone.": (
             _bits_but(lambda b, n, s, g, c: b + (c / (n * g) if g else s / n))
         ),
+        "Each weight pays for a whole scale of its block: divide the scale's bits by the block.": (
+            _bits_but(lambda b, n, s, g, c: b + s + (c / (n * g) if g else 0))
+        ),
+        "The scale's share is divided by the bits of a weight as well: only the block shares a scale.": (
+            _bits_but(lambda b, n, s, g, c: b + s / (n * b) + (c / (n * g) if g else 0))
+        ),
+        "The scale's share is rounded down (//): it is a fraction of a bit.": (
+            _bits_but(lambda b, n, s, g, c: b + s // n + (c / (n * g) if g else 0))
+        ),
+        "A block of 64 is counted whatever `block` says.": (
+            _bits_but(lambda b, n, s, g, c: b + s / 64 + (c / (64 * g) if g else 0))
+        ),
+        "The scale's share counts for a block of 64 whatever `block` says.": (
+            _bits_but(lambda b, n, s, g, c: b + s / 64 + (c / (n * g) if g else 0))
+        ),
+        "A block has one scale: yours counts two.": (
+            _bits_but(lambda b, n, s, g, c: b + 2 * s / n + (c / (n * g) if g else 0))
+        ),
+        "The group's share is multiplied by `scale_bits`: a group's scale has `group_bits`, shared by its weights.": (
+            _bits_but(lambda b, n, s, g, c: b + s / n + (c * s / (n * g) if g else 0))
+        ),
         "Rounded: an average may be a fraction of a bit.": (
             _bits_but(lambda b, n, s, g, c: round(nf4_by_hand.bits_per_weight(b, n, s, g, c)))
         ),

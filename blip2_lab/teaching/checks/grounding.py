@@ -7,7 +7,10 @@ Paper: none (Abnar and Zuidema, 2020; Chefer et al., 2021; Zhang et al., 2016; A
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.interpret import attribution, grounding
@@ -75,6 +78,23 @@ rollout = Check(
         ),
         "The layers are added; they work one after the other, so their matrices are multiplied.": (
             lambda weights: sum((layer + torch.eye(len(layer))) / 2 for layer in weights.mean(dim=1))
+        ),
+        "Each head is rolled out by itself, and the results are averaged: take the mean over heads in each layer.": (
+            lambda weights: torch.stack([_roll(weights[:, h : h + 1], _half) for h in range(weights.shape[1])]).mean(0)
+        ),
+        "The largest of the heads instead of their mean; that rows are made to sum to 1 again does not repair it.": (
+            lambda weights: _roll(
+                weights.amax(dim=1, keepdim=True),
+                lambda layer, rolled: F.normalize(layer + torch.eye(len(layer)), p=1, dim=1) @ rolled,
+            )
+        ),
+        "The columns are made to sum to 1: each layer is (A + I) / 2, and its rows sum to 1 by themselves.": (
+            lambda weights: _roll(
+                weights, lambda layer, rolled: F.normalize(layer + torch.eye(len(layer)), p=1, dim=0) @ rolled
+            )
+        ),
+        "The residual is the identity, not ones everywhere.": (
+            lambda weights: _roll(weights, lambda layer, rolled: (layer + 1) / 2 @ rolled)
         ),
         "Only the last layer is there: multiply all of them.": lambda weights: _roll(weights[-1:], _half),
         "Only the first layer is there: multiply all of them.": lambda weights: _roll(weights[:1], _half),
@@ -354,11 +374,28 @@ def _mass_cases() -> list[Case]:
         Case("evidence for it here, against it there", (_spot(0, 0) + _spot(3, 3, -9.0) + _spot(3, 0), mask.clone())),
         Case("an even map", (torch.ones(4, 4), mask.clone())),
         Case("a noisy map", (noise, mask.clone())),
+        Case("a mask that covers parts of patches", (noise.abs(), _parts_of_patches())),
     ]
+
+
+def _parts_of_patches() -> Tensor:
+    """bool[8, 8] that covers one, three or four of the four pixels of a patch."""
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[1:4, 1:6] = True
+    mask[4, 4] = True
+    return mask
 
 
 def _large(heat: Tensor, size: int) -> Tensor:
     return heat.repeat_interleave(size // len(heat), 0).repeat_interleave(size // len(heat), 1)
+
+
+def _of_patches(heat: Tensor, mask: Tensor, counts: Callable[[Tensor], Tensor]) -> float:
+    """The share of whole patches, by how much of each the mask covers."""
+    size = len(mask) // len(heat)
+    cover = mask.float().unflatten(1, (-1, size)).unflatten(0, (-1, size)).mean((1, 3))
+    evidence = heat.clamp(min=0)
+    return float((evidence * counts(cover)).sum() / evidence.sum())
 
 
 mass_inside = Check(
@@ -367,6 +404,12 @@ mass_inside = Check(
     cases=_mass_cases,
     verified="The share of the positive evidence on the mask; an even map scores the mask's area.",
     mistakes={
+        "A patch counts as a whole where the mask covers most of it: count the pixels that it covers.": (
+            lambda heat, mask: _of_patches(heat, mask, lambda cover: cover > 0.5)
+        ),
+        "A patch counts as a whole where the mask touches it: count the pixels that it covers.": (
+            lambda heat, mask: _of_patches(heat, mask, lambda cover: cover > 0)
+        ),
         "Negative evidence is counted: shares then add up to anything. Clamp at 0 first.": (
             lambda heat, mask: (_large(heat, 8)[mask].sum() / heat.sum() / 4).item()
         ),

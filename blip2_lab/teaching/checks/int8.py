@@ -160,6 +160,10 @@ def _product_cases(outliers: bool) -> list[Case]:
             x[0, 2] = 7.5
             description += "; column 1 of x is near -30, and one number of column 2 is 7.5"
         made.append(Case(description, (x, weight)))
+    if outliers:
+        x, weight = (torch.randn(rows, 6, generator=torch.Generator().manual_seed(rows)) for rows in (4, 3))
+        x[2, 3] = 12.0
+        made.append(Case("x [4, 6], weight [3, 6]; row 2 of x alone has an outlier, 12 in column 3", (x, weight)))
     if not outliers:
         near_one = [1 - 0.3 * torch.rand(rows, 8, generator=torch.Generator().manual_seed(rows)) for rows in (2, 3)]
         made.append(Case("x [2, 8], weight [3, 8], all numbers between 0.7 and 1", tuple(near_one)))
@@ -187,6 +191,18 @@ def _one_scale(x: Tensor, weight: Tensor) -> Tensor:
         int8_by_hand.absmax_quantize(weight, dim=None),
     )
     return (a.int() @ b.int().T) * a_scale * b_scale
+
+
+def _quantized_by(
+    of_x: Callable[[Tensor], Tensor], of_weight: Callable[[Tensor], Tensor] | None = None, top: int = 127
+) -> Callable:
+    """Both matrices row by row, brought to whole numbers up to `top` in another way."""
+
+    def quantize(matrix: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
+        scale = matrix.abs().amax(dim=-1, keepdim=True) / top
+        return rounded(matrix / scale) * scale
+
+    return lambda x, weight: quantize(x, of_x) @ quantize(weight, of_weight or of_x).T
 
 
 int8_linear = Check(
@@ -241,6 +257,25 @@ int8_linear = Check(
                 *int8_by_hand.absmax_quantize(int8_by_hand.int8_linear(x, weight))
             )
         ),
+        "Cut off, not rounded, in x and in the weight: `.round()` before `.to(torch.int8)`.": _quantized_by(
+            torch.trunc
+        ),
+        "Cut off, not rounded, in x: `.round()` before `.to(torch.int8)`.": _quantized_by(torch.trunc, torch.round),
+        "Cut off, not rounded, in the weight: `.round()` before `.to(torch.int8)`.": (
+            _quantized_by(torch.round, torch.trunc)
+        ),
+        "Scaled to 63, which leaves a bit unused: the largest absolute value becomes 127.": (
+            _quantized_by(torch.round, top=63)
+        ),
+        "Scaled to 128, which int8 does not hold: the largest absolute value becomes 127.": (
+            _quantized_by(lambda x: x.round().clamp(-128, 127), top=128)
+        ),
+        "The product is taken in half precision (float16): multiply whole numbers, as int32.": (
+            lambda x, weight: (
+                int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x)).half()
+                @ int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(weight)).half().T
+            ).float()
+        ),
         "Rounded without a scale: quantize by absmax.": lambda x, weight: x.round() @ weight.round().T,
         "The result is rounded: only the factors are.": lambda x, weight: int8_by_hand.int8_linear(x, weight).round(),
         "The sums are taken in 16 bits and overflow: sum in 32.": (
@@ -281,6 +316,16 @@ def _dropped(x: Tensor, weight: Tensor) -> Tensor:
     return int8_by_hand.int8_linear(x[:, ~apart], weight[:, ~apart])
 
 
+def _ordinary_by(product: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """The outliers in full precision, the other columns by another product."""
+
+    def wrong(x: Tensor, weight: Tensor) -> Tensor:
+        apart = int8_by_hand.outlier_columns(x)
+        return x[:, apart] @ weight[:, apart].T + product(x[:, ~apart], weight[:, ~apart])
+
+    return wrong
+
+
 mixed_linear = Check(
     "mixed_linear",
     int8_by_hand.mixed_linear,
@@ -316,6 +361,28 @@ mixed_linear = Check(
                 + int8_by_hand.int8_linear(
                     x[:, ~int8_by_hand.outlier_columns(x)], weight[:, ~int8_by_hand.outlier_columns(x)]
                 )
+            )
+        ),
+        "Of the ordinary columns only x is quantized: quantize the weight's, too.": (
+            _ordinary_by(lambda x, weight: int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(x)) @ weight.T)
+        ),
+        "Of the ordinary columns only the weight's are quantized: quantize x, too.": (
+            _ordinary_by(lambda x, weight: x @ int8_by_hand.dequantize(*int8_by_hand.absmax_quantize(weight)).T)
+        ),
+        "The outliers are multiplied in 16 bits: they go in full precision.": (
+            lambda x, weight: (
+                _dropped(x, weight)
+                + (
+                    x[:, int8_by_hand.outlier_columns(x)].bfloat16()
+                    @ weight[:, int8_by_hand.outlier_columns(x)].bfloat16().T
+                ).float()
+            )
+        ),
+        "Rows with an outlier are multiplied in full precision: it is columns that go apart.": (
+            lambda x, weight: torch.where(
+                (x.abs() >= int8_by_hand.THRESHOLD).any(1, keepdim=True),
+                x @ weight.T,
+                int8_by_hand.int8_linear(x, weight),
             )
         ),
         "Outliers are cut to 6: they keep their size, in full precision.": (

@@ -102,6 +102,12 @@ def _mistakes(mask: Callable) -> dict[str, Callable]:
         "True and False are swapped: True means `may attend`.": lambda q, text: ~mask(q, text),
         "Padding hides rows here as well. Hide columns only: a row that may read nothing makes a softmax over nothing, "
         "and padding is never read.": (lambda q, text: mask(q, text) & masks._real(q, text).transpose(-1, -2)),
+        "The text stands in front of the queries here: rows and columns are [queries ; text].": (
+            lambda q, text: mask(q, text).roll((-q, -q), (2, 3))
+        ),
+        "Every caption is masked by the padding of the first one: each has its own.": (
+            lambda q, text: mask(q, text[:1].expand_as(text))
+        ),
         "The head dimension is missing: [B, 1, L, L], so that one mask serves all heads.": (
             lambda q, text: mask(q, text).squeeze(1)
         ),

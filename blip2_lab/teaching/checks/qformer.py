@@ -292,6 +292,38 @@ def _old_residual(layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysV
     return torch.cat([layer.query_ffn(queries), layer.text_ffn(new[:, num_queries:])], dim=1)
 
 
+def _always_looks(layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysValues, mask: Tensor) -> Tensor:
+    return layer.cross_attention_layer_norm(x) if layer.cross_attention is None else one_layer(
+        layer, x, num_queries, image, mask
+    )  # fmt: skip
+
+
+def _always_attends(layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysValues, mask: Tensor) -> Tensor:
+    return layer.cross_attention(x, *image) if layer.cross_attention is None else one_layer(
+        layer, x, num_queries, image, mask
+    )  # fmt: skip
+
+
+def _norm_of_attention_alone(
+    layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysValues, mask: Tensor
+) -> Tensor:
+    attended = layer.self_attention(x, *layer.self_attention.keys_values(x), mask)
+    x = x + layer.self_attention_layer_norm(attended)
+    queries = x[:, :num_queries]
+    if layer.cross_attention is not None:
+        queries = layer.cross_attention_layer_norm(queries + layer.cross_attention(queries, *image))
+    return torch.cat([layer.query_ffn(queries), layer.text_ffn(x[:, num_queries:])], dim=1)
+
+
+def _halves_exchanged(layer: QFormerLayer, x: Tensor, num_queries: int, image: KeysValues, mask: Tensor) -> Tensor:
+    attended = layer.self_attention(x, *layer.self_attention.keys_values(x), mask)
+    x = layer.self_attention_layer_norm(x + attended)
+    queries, text = x[:, num_queries:], x[:, :num_queries]
+    if layer.cross_attention is not None:
+        queries = layer.cross_attention_layer_norm(queries + layer.cross_attention(queries, *image))
+    return torch.cat([layer.query_ffn(queries), layer.text_ffn(text)], dim=1)
+
+
 def _layer_rules(case: Case, got: object, expected: Tensor) -> str | None:
     """Which rows differ: the queries' or the text's."""
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
@@ -347,6 +379,15 @@ qformer_layer = Check(
         "Cross-attention comes after the feed-forward network here: first talk, then look, then think.": _layer(
             last=True
         ),
+        "A layer without cross-attention has None in its place (`layer.cross_attention`) and no LayerNorm for it: "
+        "leave this step out there.": _always_looks,
+        "A layer without cross-attention has None in its place (`layer.cross_attention`): leave this step out there.": (
+            _always_attends
+        ),
+        "The LayerNorm goes over what self-attention returned alone: it goes over the sum, x + attention.": (
+            _norm_of_attention_alone
+        ),
+        "Queries and text are exchanged: the first `num_queries` rows are the queries.": _halves_exchanged,
         "The feed-forward networks are missing.": _layer(towers=("none", "none")),
         "The text's feed-forward network is missing.": _layer(towers=("query", "none")),
         "The queries' feed-forward network is missing.": _layer(towers=("none", "text")),

@@ -156,6 +156,12 @@ def _flops_rules(case: Case, got: Any, expected: float) -> str | None:
     )
 
 
+def _as_deep_models_train(parameters: float, tokens: int, trained: bool, passes_gradient: bool) -> float:
+    """A trained model always needs both: inside it, every layer but the first has trained layers before it. So the
+    planner counts (training/planning/flops.py)."""
+    return 2.0 * parameters * tokens * (3 if trained else 2 if passes_gradient else 1)
+
+
 training_flops = Check(
     "training_flops",
     count_training_flops,
@@ -184,10 +190,8 @@ training_flops = Check(
         "The work grows with the square of the tokens in yours: that is true of attention alone.": (
             _flops_but(lambda own, p: 2.0 * (1 + own + p), lambda t: float(t * t))
         ),
-        "Where nothing before it is trained, no gradient of the inputs is needed: yours counts it.": (
-            _flops_but(lambda own, p: 6.0 if own else 2.0 * (1 + p))
-        ),
     },
+    also_right=(_as_deep_models_train,),
     rules=(_flops_rules,),
     tolerance=1e-9,
 )
@@ -272,6 +276,12 @@ def schedule_of(batch_size: int, gpus: int, per_gpu: int, pairs: int, warmup_ste
     return math.ceil(batch_size / (gpus * per_gpu)), pairs // batch_size, warmup_steps * batch_size / pairs
 
 
+def _by_whole_steps(batch_size: int, gpus: int, per_gpu: int, pairs: int, warmup_steps: int) -> tuple[int, int, float]:
+    """The epochs of the warm-up by the steps of an epoch, which leave out a last, smaller batch."""
+    passes, steps, _ = schedule_of(batch_size, gpus, per_gpu, pairs, warmup_steps)
+    return passes, steps, warmup_steps / steps
+
+
 def _schedule_cases() -> list[Case]:
     told = ((16, 2, 4, 160, 5), (16, 2, 8, 160, 5), (20, 2, 4, 110, 11), (8, 1, 16, 100, 0), (2048, 128, 4, 10**6, 100))
     return [
@@ -343,6 +353,7 @@ batch_schedule = Check(
             _schedule_but(warmup=lambda b, g, each, pairs, w: w * b)
         ),
     },
+    also_right=(_by_whole_steps,),
     parts=("passes", "steps of an epoch", "epochs of the warm-up"),
     tolerance=1e-6,
 )

@@ -64,12 +64,12 @@ class TinyTransformer(nn.Module):
     It takes the arguments of transformers' OPT or, with `encoder_decoder`, of its T5, and refuses all others.
     """
 
-    def __init__(self, pad_token_id: int = PAD, encoder_decoder: bool = False) -> None:
+    def __init__(self, pad_token_id: int = PAD, encoder_decoder: bool = False, start: int = START) -> None:
         super().__init__()
         self.embedding = nn.Embedding.from_pretrained(random(VOCAB, WIDTH, seed=1))
         self.head = random(WIDTH, VOCAB, seed=2)
         self.config = SimpleNamespace(
-            decoder_start_token_id=START, pad_token_id=pad_token_id, vocab_size=VOCAB,
+            decoder_start_token_id=start, pad_token_id=pad_token_id, vocab_size=VOCAB,
             is_encoder_decoder=encoder_decoder,
         )  # fmt: skip
 
@@ -82,7 +82,7 @@ class TinyTransformer(nn.Module):
         )
 
     def _shift_right(self, ids: Tensor) -> Tensor:
-        shifted = F.pad(ids[:, :-1], (1, 0), value=START)
+        shifted = F.pad(ids[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
         return shifted.masked_fill(shifted == IGNORE_INDEX, self.config.pad_token_id)
 
     prepare_decoder_input_ids_from_labels = _shift_right
@@ -132,21 +132,31 @@ class Output(SimpleNamespace):
 
 
 class TinyLanguageModel(nn.Module):
-    """The interface of a LanguageModel: `model`, `prepend` and, where given, fixed `answer_logits`."""
+    """The interface of a LanguageModel: `model`, `prepend` and, where `logits` are given, `answer_logits`: they are
+    these logits, and the same amount for every place that depends on picture and prompt."""
 
     deep_fusion = None
     prepend = LanguageModel.prepend
     image_keys_values = LanguageModel.image_keys_values
     fused_with = LanguageModel.fused_with
 
-    def __init__(self, logits: Tensor | None = None, *, pad_token_id: int = PAD, encoder_decoder: bool = False) -> None:
+    def __init__(
+        self,
+        logits: Tensor | None = None,
+        *,
+        pad_token_id: int = PAD,
+        encoder_decoder: bool = False,
+        start: int = START,
+    ) -> None:
         super().__init__()
-        self.model = TinyTransformer(pad_token_id, encoder_decoder)
+        self.model = TinyTransformer(pad_token_id, encoder_decoder, start)
         self.pad_token_id = pad_token_id
         self.logits = logits
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
-        return self.logits
+        words = self.model.embedding(prompt.ids) * prompt.mask[..., None]
+        read = torch.cat([visual_prompt, words], dim=1).sum(dim=1, keepdim=True)
+        return self.logits + read @ self.model.head
 
     def targets(self, answer: Text) -> Tensor:
         return answer.mask  # its vocabulary has no unknown token
@@ -450,6 +460,9 @@ pad = Check(
     {
         "`left` is ignored: a decoder that generates wants the words at the right end, next to what it writes.": (
             lambda rows, pad_token_id, *, left=False: language_model.pad(rows, pad_token_id)
+        ),
+        "`left` is ignored: padding is always on the left. Without it, it is on the right.": (
+            lambda rows, pad_token_id, *, left=False: language_model.pad(rows, pad_token_id, left=True)
         ),
         "Left and right are swapped: left=True puts the *padding* on the left.": (
             lambda rows, pad_token_id, *, left=False: language_model.pad(rows, pad_token_id, left=not left)

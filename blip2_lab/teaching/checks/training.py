@@ -174,7 +174,8 @@ def _match_cases() -> list[Case]:
         ("re", "red"), ("", "red"), (" Red. ", "red"), ("bluesky", "blue sky"), ("blue sky", "blue sky"), ("35", "3.5"),
         ("3.5", "3.5"),
         ("the red", "red"), ("a red", "red"), ("reds", "red"), ("der", "red"),
-        ("infrared", "red"), ("redder", "red"),
+        ("infrared", "red"), ("redder", "red"), ("blue sea", "blue sky"), ("red and blue", "blue and red"),
+        ("blue sky", "Blue Sky"), ("cat", "car"),
     )  # fmt: skip
     return [Case(f"prediction {prediction!r}, answer {answer!r}", (prediction, answer)) for prediction, answer in pairs]
 
@@ -197,19 +198,21 @@ exact_match = Check(
         "Upper and lower case are told apart: 'Red.' answers 'red'.": (
             lambda prediction, answer: prediction.strip().rstrip(".").strip() == answer
         ),
-        "The full stop is not taken off.": lambda prediction, answer: prediction.strip().lower() == answer,
+        "The full stop is not taken off.": lambda prediction, answer: prediction.strip().lower() == answer.lower(),
         "It is enough that the answer occurs somewhere: then 'red blue green' answers every question about colors.": (
             lambda prediction, answer: answer in prediction.lower()
         ),
         "It is enough that the prediction occurs in the answer: then saying nothing is always right.": (
             lambda prediction, answer: prediction.strip().rstrip(".").strip().lower() in answer
         ),
-        "The spaces around are not taken off.": lambda prediction, answer: prediction.rstrip(".").lower() == answer,
+        "The spaces around are not taken off.": lambda prediction, answer: (
+            prediction.rstrip(".").lower() == answer.lower()
+        ),
         "The strings are compared as they are: case, spaces and a full stop must not matter.": (
             lambda prediction, answer: prediction == answer
         ),
         "The full stop is taken off before the spaces: 'red. ' keeps it.": (
-            lambda prediction, answer: prediction.rstrip(".").strip().lower() == answer
+            lambda prediction, answer: prediction.rstrip(".").strip().lower() == answer.lower()
         ),
         "Spaces inside are taken out as well: 'bluesky' is not 'blue sky'.": (
             lambda prediction, answer: prediction.lower().rstrip(". ").replace(" ", "") == answer.replace(" ", "")
@@ -225,7 +228,8 @@ exact_match = Check(
         ),
         "It is enough that the answer is one of the words.": (
             lambda prediction, answer: (
-                answer in prediction.lower().replace(".", " ").split() or prediction.lower().strip(" .") == answer
+                answer in prediction.lower().replace(".", " ").split()
+                or prediction.lower().strip(" .") == answer.lower()
             )
         ),
         "It is enough that both have the same words, or letters, in any order.": (
@@ -238,6 +242,18 @@ exact_match = Check(
             lambda prediction, answer: metrics.exact_match(
                 prediction.strip().removeprefix("the ").removeprefix("a "), answer
             )
+        ),
+        "Capitals of the answer are told apart: turn the prediction *and* the answer into lower case.": (
+            lambda prediction, answer: prediction.strip().rstrip(".").strip().lower() == answer
+        ),
+        "It is enough that the first words agree.": (
+            lambda prediction, answer: prediction.strip(" .").lower().split()[:1] == answer.lower().split()[:1]
+        ),
+        "The last character is cut off whatever it is: only a full stop is.": (
+            lambda prediction, answer: prediction.strip().lower()[:-1] == answer.lower()[:-1]
+        ),
+        "The last character of the prediction is cut off whatever it is: only a full stop is.": (
+            lambda prediction, answer: prediction.strip().lower()[:-1] == answer.lower()
         ),
         "It is enough that the first letters agree.": (
             lambda prediction, answer: prediction.strip().lower()[:1] == answer[:1]
@@ -271,15 +287,20 @@ def _agresti(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 def _wilson(
     *, divide_half: bool = True, divide_center: bool = True,
     center: float = 0.5, inside: float = 1.0, inside_power: int = 2, times_z: bool = True, width: float = 1.0,
+    middle: Callable[[float, int, float], float] | None = None,
+    root: Callable[[float, int, float], float] | None = None,
 ) -> Callable:  # fmt: skip
     """Wilson's interval with one term done differently."""
 
     def wrong(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
         down = 1 + z * z / count
-        middle = (share + center * z * z / count) / (down if divide_center else 1)
-        root = math.sqrt(share * (1 - share) / count + inside * z * z / (4 * count**inside_power))
-        half = (z if times_z else 1) * width * root / (down if divide_half else 1)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        above = middle(share, count, z) if middle else share + center * z * z / count
+        under = (
+            root(share, count, z) if root else share * (1 - share) / count + inside * z * z / (4 * count**inside_power)
+        )
+        at = above / (down if divide_center else 1)
+        half = (z if times_z else 1) * width * math.sqrt(under) / (down if divide_half else 1)
+        return max(0.0, at - half), min(1.0, at + half)
 
     return wrong
 
@@ -336,6 +357,20 @@ confidence_interval = Check(
         "The root is not multiplied by z.": _wilson(times_z=False),
         "The whole width on each side: z, not 2z.": _wilson(width=2.0),
         "The half width only: z on each side, not z/2.": _wilson(width=0.5),
+        "Neither the center nor the half width is divided by 1 + z*z/n.": _wilson(
+            divide_half=False, divide_center=False
+        ),
+        "z/(2n) in the center: z is squared, z*z/(2n).": _wilson(middle=lambda p, n, z: p + z / (2 * n)),
+        "z stands under the root as well: z * sqrt(p(1-p)/n + z*z/(4 n*n)).": (
+            _wilson(root=lambda p, n, z: z * p * (1 - p) / n + z * z / (4 * n * n), times_z=False)
+        ),
+        "p stands under the root without (1-p).": _wilson(root=lambda p, n, z: p / n + z * z / (4 * n * n)),
+        "z/(4 n*n) under the root: z is squared, z*z/(4 n*n).": (
+            _wilson(root=lambda p, n, z: p * (1 - p) / n + z / (4 * n * n))
+        ),
+        "p(1-p) stands under the root without n: divide it by n.": (
+            _wilson(root=lambda p, n, z: p * (1 - p) + z * z / (4 * n * n))
+        ),
         "The larger one comes first: return (low, high).": (
             lambda share, count, z=1.96: metrics.confidence_interval(share, count, z)[::-1]
         ),
@@ -424,6 +459,10 @@ def _ends_subtracted(one: Tensor, other: Tensor, scenes: Tensor, drawn: Tensor) 
     return tuple(x - y for x, y in zip(_percentiles(a / n), _percentiles(b / n), strict=True))
 
 
+def _middle_and_half(low: float, high: float) -> tuple[float, float]:
+    return (low + high) / 2, (high - low) / 2
+
+
 def _normal(values: Tensor) -> tuple[float, float]:
     middle, half = values.mean().item(), 1.96 * values.std().item()
     return middle - half, middle + half
@@ -506,6 +545,26 @@ paired_bootstrap = Check(
         ),
         "The mean and 1.96 standard deviations: asked for are the 2.5 and 97.5 percentiles of the draws.": _paired(
             interval=_normal
+        ),
+        "The lower end is the 5 percentile: it is the 2.5 percentile, so that both sides leave out as much.": _paired(
+            interval=lambda values: _percentiles(values, 0.05, 0.975)
+        ),
+        "The upper end is the 95 percentile: it is the 97.5 percentile, so that both sides leave out as much.": _paired(
+            interval=lambda values: _percentiles(values, 0.025, 0.95)
+        ),
+        "The middle of the interval and half its width are returned: return (low, high).": _paired(
+            interval=lambda values: _middle_and_half(*_percentiles(values))
+        ),
+        "A question that either model answers counts as a hit: subtract one model's hits from the other's.": (
+            lambda one, other, scenes, drawn: _paired(lambda a, b, n, d: a[d].sum(1) / n[d].sum(1))(
+                one | other, other, scenes, drawn
+            )
+        ),
+        "The signs of the questions' differences are lost (abs): a question that only the second model answers counts "
+        "below 0.": (
+            lambda one, other, scenes, drawn: _paired(lambda a, b, n, d: a[d].sum(1) / n[d].sum(1))(
+                one ^ other, other, scenes, drawn
+            )
         ),
         "The larger one comes first: return (low, high).": _paired(interval=lambda values: _percentiles(values)[::-1]),
         "Percent are returned: a difference of shares is between -1 and 1.": _paired(

@@ -1,6 +1,7 @@
 """Talking about pictures: conversations, search in a folder, and what an answer rests on. The web page is in chat/web.
 
     conversation         prompts, earlier turns, streamed answers, how well a text fits
+    questions            what a text asks: several questions in one, short follow-ups, what "it" is
     batching             answers of several visitors, computed in one batch
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
     near_words           words that are read as the known word nearest in meaning

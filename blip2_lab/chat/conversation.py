@@ -8,6 +8,7 @@ Notes:
 * A conversation is text: earlier questions and answers stand in front of the new question, in the same form. BLIP-2 was
   never trained on conversations; the frozen language model can follow them.
 * An answer can be stopped: a token is computed when it is asked for, and beam search asks after each token.
+* How a text is read (two questions in one, "and the boat?", what "it" is) is in questions.py.
 * A language model of a thousand words corrects a slip of the keyboard and names a word that it does not know.
 
 Paper: section 4.1, Figure 4 (instructed zero-shot generation). Notebook: 12.
@@ -17,27 +18,34 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from blip2_lab.chat import small_talk
-from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read
+from blip2_lab.chat.questions import (
+    asks,
+    in_full,
+    is_question,
+    is_short_follow_up,
+    names_nothing,
+    question_mark,
+    questions_in,
+    refers_back,
+)
+from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read, unknown_words
 from blip2_lab.common.images import ImageSource, open_image
 from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
 from blip2_lab.models.stage2 import Stage2Model
-from blip2_lab.picturebook.noun_phrases import plural_of
-from blip2_lab.picturebook.scene import KINDS, PLACES
 
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
 INSTRUCTIONS = {
@@ -62,23 +70,9 @@ INSTRUCTIONS = {
     ),
 }
 
-QUESTION_WORDS = frozenset(
-    "what which where when who whose why how is are was were do does did can could has have".split()
-)
-#: "and the boat?", "what about any fish": the question before, asked of something else
-SHORT_FOLLOW_UP = re.compile(
-    r"\W*(?:so )?(?:(?:and )?(?:what|how) about|and(?: for)?) (\w+)(?: \w+){0,6}\W*", re.IGNORECASE
-)
-PRONOUNS = frozenset("it its they them their that this".split())  # (named)
-#: (named) "is it day?", "what place is this?", "is this on a beach?" name no thing
-NAMELESS = frozenset(
-    """day night time place many dark sunny morning noon afternoon evening midnight sea seaside road city winter field
-    mountain""".split()
-).union(PLACES)
-NAMES = frozenset((*KINDS, *map(plural_of, KINDS)))  # (named)
 #: What a *miniature* is given of the conversation: "named", only the turn that says what "it" is, or "all", what real
 #: weights get. A language model that was taught no unrelated follow-up questions is confused by them: `python -m
-#: benchmarks.history` measures both and says which to write here. With "all", what is marked (named) can go.
+#: benchmarks.history` measures both and says which to write here. With "all", `named_before` can go.
 MICRO_HISTORY = "named"
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
@@ -206,20 +200,20 @@ class Conversation:
         An instruction ("Describe the picture.") and a text that brings its own form ("Question: …") go as they are.
         """
         tokenizer = self.model.language_model.tokenizer
-        text = read(tokenizer, check(text)).text
-        if not is_question(text):
+        miniature = knows_whole_words_only(tokenizer)
+        is_asked = asks if miniature else is_question
+        answered = [t for t in self.turns if t.answer.strip() and t.by_model]
+        text = as_read(tokenizer, check(text), follows=bool(answered))
+        if not is_asked(text):
             return text
         form = self.model.language_model.question_prompt
         asked = form.format(question_mark(text))
-        turns = [t for t in self.turns if t.answer.strip() and t.by_model and is_question(t.question)]
-        if MICRO_HISTORY == "named" and knows_whole_words_only(tokenizer):
+        turns = [replace(t, question=as_read(tokenizer, t.question, follows=i > 0)) for i, t in enumerate(answered)]
+        turns = [t for t in turns if is_asked(t.question)]
+        if MICRO_HISTORY == "named" and miniature:
             turns = named_before(turns, text)
         turns = turns[-self.history_turns :] if self.history_turns else []
-        asked_before = [question_mark(read(tokenizer, turn.question).text) for turn in turns]
-        past = [
-            f"{form.format(question)} {turn.answer.strip().rstrip('.')}."
-            for question, turn in zip(asked_before, turns, strict=True)
-        ]
+        past = [f"{form.format(question_mark(t.question))} {t.answer.strip().rstrip('.')}." for t in turns]
         while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:
             past = past[1:]
         return " ".join([*past, asked])
@@ -227,18 +221,37 @@ class Conversation:
     def ask(self, text: str, decoding: Decoding | None = None, *, seed: int | None = None) -> Iterator[Reply]:
         """The growing answer. Close the iterator to stop the model. Greedy by default: it streams best.
 
-        `seed` makes sampling repeatable. A miniature is not asked small talk (`small_talk.reply`). Raises ValueError
-        before the first reply when the text cannot be asked.
+        `seed` makes sampling repeatable. A miniature is not asked small talk (`small_talk.reply`). Several questions in
+        one text are asked one by one (`questions_in`): each is a turn of its own, and the replies tell all answers.
+        Raises ValueError before the first reply when the text cannot be asked.
         """
         if seed is not None:
             check_seed(seed)
         if decoding is not None and not isinstance(decoding, Decoding):
             raise ValueError(f"decoding is {decoding!r:.60}; it must be a Decoding, such as Decoding(num_beams=1).")
-        question = check(text)
-        if knows_whole_words_only(self.model.language_model.tokenizer) and (said := small_talk.reply(question)):
+        question, tokenizer = check(text), self.model.language_model.tokenizer
+        if not knows_whole_words_only(tokenizer):
+            return self._ask_one(question, decoding or ANSWERING, seed)
+        if said := small_talk.reply(question):
             return self._say(question, said)
+        questions = questions_in(question)
+        if len(questions) == 1:
+            return self._ask_one(questions[0], decoding or ANSWERING, seed)
+        for one in questions:  # what cannot be read is refused before any is answered
+            read(tokenizer, one)
+        return self._ask_each(questions, decoding or ANSWERING, seed)
+
+    def _ask_one(self, question: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
         note = read(self.model.language_model.tokenizer, question).note
-        return self._answer(question, self.prompt(question), decoding or ANSWERING, seed, note)
+        return self._answer(question, self.prompt(question), decoding, seed, note)
+
+    def _ask_each(self, questions: Sequence[str], decoding: Decoding, seed: int | None) -> Iterator[Reply]:
+        answered: list[Reply] = []
+        for question in questions:
+            for reply in self._ask_one(question, decoding, seed):
+                done = reply.done and question is questions[-1]
+                yield replace(joined([*answered, reply]), done=done)
+            answered.append(reply)
 
     def _say(self, question: str, said: str) -> Iterator[Reply]:
         self.turns.append(Turn(question, said, by_model=False))
@@ -287,49 +300,35 @@ def first_prompt(model: Stage2Model, text: str) -> str:
     return Conversation(model, EncodedImage(no_picture, no_picture)).prompt(text)
 
 
-def is_question(text: str) -> bool:
-    """ "what color is the boat", with or without its mark. A text that says "Question:" itself is taken as it is."""
-    if re.search(r"\b(question|answer):", text, re.IGNORECASE):
-        return False
-    if is_short_follow_up(text):
-        return True
-    first = re.match(r"\W*(\w+)", text)
-    return text.rstrip().endswith("?") or bool(first and first[1].lower() in QUESTION_WORDS)
+def as_read(tokenizer, text: str, follows: bool) -> str:
+    """What is asked of the model for a text: slips corrected, and for a miniature a short question in full.
+
+    follows  there are earlier turns (see `in_full`)
+    """
+    text = read(tokenizer, text).text
+    full = in_full(text, follows) if knows_whole_words_only(tokenizer) else text
+    return text if unknown_words(tokenizer, full) else full  # a miniature of another world lacks the words of this one
 
 
-def is_short_follow_up(text: str) -> bool:
-    """ "and the boat?", which asks what was asked before; not "and what color is it?", which is a whole question."""
-    short = SHORT_FOLLOW_UP.fullmatch(text)
-    return bool(short) and short[1].lower() not in QUESTION_WORDS
-
-
-def refers_back(question: str) -> bool:
-    """(named) Does "it" (or the like) stand for something named before? Not in "is it day or night?"."""
-    asked = _words(question)
-    return bool(asked & PRONOUNS) and not asked & NAMELESS
+def joined(replies: Sequence[Reply]) -> Reply:
+    """The replies to several questions as one; what is said of the prompt and the search is of the last."""
+    return replace(
+        replies[-1],
+        text="; ".join(reply.text for reply in replies if reply.text),
+        words=tuple(word for reply in replies for word in reply.words),
+        note=" ".join(dict.fromkeys(reply.note for reply in replies if reply.note)),
+        unsure=any(reply.unsure for reply in replies),
+    )
 
 
 def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
-    """(named) The turn that the question needs: the last that named a thing for an "it", the last whole question for a
-    short one ("and the boat?"), and else none."""
+    """The turn that the question needs: the last that named a thing for an "it", the last whole question for a short
+    one ("and the boat?"), and else none."""
     whole = [t for t in turns if not refers_back(t.question) and not is_short_follow_up(t.question)]
     if is_short_follow_up(question):
         return whole[-1:]
-    naming = [t for t in turns if not refers_back(t.question) and not _names_nothing(_words(t.question))]
+    naming = [t for t in turns if not refers_back(t.question) and not names_nothing(t.question)]
     return naming[-1:] if refers_back(question) else []
-
-
-def _names_nothing(words: set[str]) -> bool:
-    return bool(words & NAMELESS) and not words & NAMES
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
-
-
-def question_mark(text: str) -> str:
-    """The question with one question mark at its end."""
-    return text.strip().rstrip("?. ") + "?"
 
 
 def _num_tokens(language_model: LanguageModel, text: str) -> int:

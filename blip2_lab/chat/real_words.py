@@ -26,7 +26,7 @@ rockers rode rods role roles roof roots rover sack sacks sage sake sands sane sa
 shack shake shakes share shares shift shifts shin shoot shorts shoulder showers sign site sites skull slot snore soda
 sodas soft song sore soul spade spit sport stag stare starter starts states stature status steering stiff sting storey
 storing strand stranger stray striking strings strong stuffed suit suits sums sway swing tablets tale tales talk tame
-tank tanks text thanked thee them thin thinks thought threw thus tighter tile toil tons took topical tough tow towards
+tank tanks text thanked thee thin thinks thought threw thus tighter tile toil tons took topical tough tow towards
 towed tracks trail trained trainer trick tricks trough trumpeter wages walks wander watched were wheeled wherever
 whoever widow wife wine wins wire wise wondered wore writers wrote
 

@@ -10,23 +10,46 @@ from __future__ import annotations
 
 import re
 
-from blip2_lab.chat.vocabulary import SHORT_FORMS
+from blip2_lab.chat.vocabulary import INTERJECTIONS, SHORT_FORMS
 from blip2_lab.picturebook.scene import COLORS, KINDS, SIZES
 
 GREETINGS = frozenset(
-    """hi hello hey hallo good morning afternoon evening there you how are and to all everyone everybody today doing
-    nice meet see my friend again""".split()
+    """hi hello hey hallo hola bonjour ciao salut namaste good morning afternoon evening there you how are and to all
+    everyone everybody today doing nice meet see my friend again""".split()
 )
-GREETED_BY = frozenset("hi hello hey hallo morning afternoon evening".split())  #: one of these has to be among them
+#: One of these has to be among them.
+GREETED_BY = frozenset("hi hello hey hallo hola bonjour ciao salut namaste morning afternoon evening".split())
 THANKS = frozenset(
     """thanks thank you very much bye goodbye ok okay so a lot for your the help answer answers that was is this are re
-    s great good nice cool helpful kind well done see later have day and""".split()
+    s great good nice cool helpful kind smart clever funny well done see later have day and""".split()
 )
 THANKED_BY = frozenset("thanks thank bye goodbye".split())
 AGREED = frozenset(("ok", "okay", "yes"))
-DOUBTED = frozenset(
-    ("why", "why not", "how do you know", "really", "are you sure", "no", "wrong", "not true")
-    + tuple(f"{that} {said}" for that in ("you are", "it is", "that is", "this is") for said in ("wrong", "not true"))
+DOUBTED = re.compile(
+    r"((but|and|no|hmm|really) )*("
+    r"why|why not|how do you know|really|no|wrong|not true|(look|count|check|think|try)( it)? again|"
+    r"(are )?you (really |very |quite |so )?sure( about (that|this|it))?|is (that|this|it) (right|correct|true)|"
+    r"(i think )?(you are|it is|that is|this is) (wrong|not (true|right|correct))|"
+    r"i (do not|don t|dont) (think so|believe (you|it|that)))"
+)
+PRAISED = (
+    "(good|great|nice|cool|smart|clever|funny|amazing|awesome|perfect|right|correct|wonderful|fantastic|brilliant)"
+)
+PRAISE = re.compile(
+    rf"well done|(you are|that is|this is|it is) ((so|very|really|too|quite) )*{PRAISED}|"
+    rf"((so|very|really) )*{PRAISED} (job|one|work|answer|boy|girl|robot|bot)"
+)
+LAUGHTER = frozenset("lol haha hahaha hehe wow yay".split())
+#: What the page cannot do, asked for.
+CHANGES = re.compile(
+    r"((please|now|can you|could you|i want you to) )*"
+    r"((draw|paint|add|remove|delete|erase|move|rotate|change|replace)|make (the|it|this|that)) \w.*"
+)
+LANGUAGES = (
+    "english|french|spanish|german|italian|chinese|japanese|arabic|hindi|portuguese|russian|turkish|dutch|polish"
+)
+OTHER_LANGUAGE = re.compile(
+    rf"(.* )?(in|to|into) ({LANGUAGES})( please)?|(do|can) you (speak|understand) ({LANGUAGES})"
 )
 MACHINES = "robot|bot|machine|computer|program|model|ai|human|person|real person"
 ASKED_WHO = re.compile(
@@ -39,20 +62,34 @@ ARTICLES = frozenset("a an the".split())
 
 def reply(text: str) -> str | None:
     """What the page says in the model's place; None for everything that the model should be asked."""
+    sentences = [sentence for sentence in re.split(r"[.?!;]+", text) if re.search(r"\w", sentence)]
+    replies = [_reply(sentence) for sentence in sentences]
+    return replies[-1] if replies and None not in replies else _reply(text)
+
+
+def _reply(text: str) -> str | None:
     words = [SHORT_FORMS.get(word, word) for word in re.findall(r"[^\W\d_]+", text.lower())]
-    said = set(words)
-    sentence = " ".join(words)
+    sentence = " ".join(words).replace("good night", "goodbye")
+    said = set(sentence.split())
+    plain = " ".join(word for word in sentence.split() if word not in INTERJECTIONS) or sentence
     if sentence == "how are you" or (said & GREETED_BY and said <= GREETINGS):
         return "Hello! Ask me about the picture, for example “what is in the picture?”."
     if said & THANKED_BY and said <= THANKS:
         return "You are welcome. Ask me more about this picture, or choose another one."
     if sentence in AGREED:
         return "Ask me more about this picture, or choose another one."
-    if sentence in DOUBTED:
+    laughs = bool(said & LAUGHTER)
+    if PRAISE.fullmatch(plain) or (laughs and (said <= LAUGHTER or re.fullmatch(PRAISED, plain))):
+        return "Thank you. Ask me more about this picture, or choose another one."
+    if DOUBTED.fullmatch(plain):
         return (
             "The model cannot explain or check its own answer, and the answer may be wrong. Ask about the picture in "
             "other words, for example “is there a boat?” or “what is in the picture?”."
         )
+    if OTHER_LANGUAGE.fullmatch(plain):
+        return "I read and answer English only. Ask for example “what is in the picture?”."
+    if CHANGES.fullmatch(plain):
+        return "I cannot change the picture: I answer questions about it. Ask for example “what is in the picture?”."
     if ASKED_WHO.fullmatch(sentence):
         return "I am a small model that answers questions about pictures. Ask for example “what is in the picture?”."
     if thing := named_thing(words):

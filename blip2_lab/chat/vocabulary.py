@@ -49,7 +49,16 @@ def _keys_beside(letter: str) -> str:
 
 
 BESIDE = {letter: _keys_beside(letter) for letter in LETTERS}  #: letter -> the keys around it
-SHORT_FORMS = {"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"}  #: as typed
+SHORT_FORMS = {  #: as typed
+    **{"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"},
+    **{"pls": "please", "plz": "please"},
+    **{"wats": "what is", "im": "i am", "ive": "i have", "these": "the", "those": "the", "them": "the things"},
+}
+#: What people say before a question; it changes nothing in the answer. Left out where a vocabulary lacks it.
+INTERJECTIONS = frozenset(
+    """sorry um umm uh uhh uhm erm ehm err ah aha huh ooh wow yay lol haha hahaha hehe omg btw bro dude madam mister mr
+    hola bonjour ciao salut hallo namaste""".split()
+)
 #: What is corrected of three letters, where many words of other languages are near ("ist", "est").
 SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
 
@@ -63,6 +72,8 @@ EMPTY_WORDS = OPENING_WORDS | frozenset(
     """a an the be been it its he she they them their this that these those there here i you we me us my your in on at
     to for by with and or not so very too also just""".split()
 )
+#: Words that ask, and not of what: "where is mummy".
+ASKING_WORDS = frozenset("what where which who whats wheres whos".split())
 
 
 class UnknownWords(ValueError):
@@ -123,23 +134,40 @@ def read(tokenizer, text: str, help: str | None = None) -> Reading:
     """The text with misspelled words corrected.
 
     Raises UnknownWords, which ends with `help` (by default what can be asked), for a text without a known word; for a
-    question of which no known word says what is asked ("can they fly?", where "fly" is unknown); and where words are
+    text of which no known word says what is asked ("can they fly?", where "fly" is unknown); and where words are
     unknown and most others were near to known ones: that is another language, and no slips.
     """
     unknown = unknown_words(tokenizer, text)
     if not unknown:
         return Reading(text)
+    if said_before := [word for word in unknown if word.lower() in INTERJECTIONS]:
+        rest = re.sub(rf"(?<!\w)({'|'.join(said_before)})(?!\w)[\s.,:!]*", "", text)
+        if re.search(r"\w", rest):
+            return read(tokenizer, rest, help)
     known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
     nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
     left = tuple(word for word in unknown if word not in nearest)
     words = re.findall(r"[^\s.,:?!]+", text)
-    is_empty = words[0].lower() in OPENING_WORDS and all(w in left or w.lower() in EMPTY_WORDS for w in words)
-    if len(left) == len(words) or (left and is_empty) or (len(left) > 1 and 2 * len(unknown) >= len(words)):
+    known_words = [nearest.get(word, word) for word in words if word not in left]
+    if (
+        not known_words
+        or (left and _says_nothing(text, known_words, left))
+        or (len(left) > 1 and 2 * len(unknown) >= len(words))
+    ):
         help = help or (HELP if not unknown_words(tokenizer, EXAMPLE) else OWN_HELP)
         raise UnknownWords(f"I do not know the word{'s' if len(unknown) > 1 else ''} {_listed(unknown)}. {help}")
     for typed, word in nearest.items():
         text = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", word, text)
     return Reading(text, tuple(nearest.items()), left)
+
+
+def _says_nothing(text: str, known_words: Sequence[str], unknown: Sequence[str]) -> bool:
+    """Does no known word say what is asked? "what is the quorx?" names a thing: a model can say that there is none."""
+    said = {part.split("'")[0] for word in known_words for part in word.lower().replace("’", "'").split()}
+    if not said <= EMPTY_WORDS | ASKING_WORDS:
+        return False
+    names_a_thing = any(re.search(rf"\b(an?|the|any) {re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in unknown)
+    return not (said & ASKING_WORDS and names_a_thing)
 
 
 def for_stage1(tokenizer, text: str) -> str:

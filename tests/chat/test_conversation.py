@@ -139,6 +139,30 @@ def test_a_greeting_is_answered_without_the_model(talk):
     assert talk.turns == [Turn("Hi!", only.text, by_model=False)]
 
 
+def test_two_questions_in_one_are_two_turns_and_the_replies_tell_both_answers(talk):
+    one, two = (
+        list(Conversation(talk.model, talk.encoded).ask(text, SHORT))[-1] for text in ("is it day?", "is it dark?")
+    )
+    replies = list(talk.ask("is it day? and is it dark?", SHORT))
+    assert [turn.question for turn in talk.turns] == ["is it day", "is it dark?"]
+    assert [turn.answer for turn in talk.turns] == [one.text, two.text]
+    assert replies[-1].text == f"{one.text}; {two.text}" and replies[-1].words == one.words + two.words
+    assert [reply.done for reply in replies] == [False] * (len(replies) - 1) + [True]
+
+
+def test_none_of_two_questions_is_answered_where_one_cannot_be_read(talk):
+    with pytest.raises(UnknownWords):
+        talk.ask("is it day? and where is quorx", SHORT)
+    assert talk.turns == []
+
+
+def test_a_short_question_stands_in_full_in_what_the_model_reads(talk):
+    list(talk.ask("boat color", SHORT))
+    assert talk.prompt("where?").startswith("Question: what color is the boat? Short answer: ")
+    assert talk.prompt("where?").endswith(" Question: where is it? Short answer:")
+    assert talk.turns[0].question == "boat color", "what was typed is shown"
+
+
 def test_an_answer_that_is_mostly_wrong_at_its_confidence_is_unsure(tiny_model, image):
     for offset, unsure in ((-50.0, True), (50.0, False)):
         talk = Conversation.about(tiny_model, image, Calibration(0.0, offset))

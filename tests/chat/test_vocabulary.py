@@ -69,6 +69,24 @@ def test_a_short_form_is_read_as_its_word(tokenizer):
     assert read(tokenizer, "how many boats r there?").text == "how many boats are there?"
 
 
+@pytest.mark.parametrize(
+    "typed", ["um, is there a boat", "sorry is there a boat", "Bonjour! is there a boat", "lol haha is there a boat"]
+)
+def test_what_is_said_before_a_question_is_passed_over(tokenizer, typed):
+    assert read(tokenizer, typed) == Reading("is there a boat")
+
+
+@pytest.mark.parametrize("typed", ["where is mummy", "who is quorx", "what is happiness?", "wheres quorx", "the quorx"])
+def test_a_question_for_an_unknown_name_alone_is_refused(tokenizer, typed):
+    with pytest.raises(UnknownWords, match="I do not know the word"):
+        read(tokenizer, typed)
+
+
+@pytest.mark.parametrize("typed", ["where is the quorx", "what is a quorx?", "how quorx is it", "what color is quorx"])
+def test_an_unknown_thing_is_asked_about_because_the_model_can_say_that_there_is_none(tokenizer, typed):
+    assert read(tokenizer, typed).unknown == ("quorx",)
+
+
 def test_a_plural_by_rule_is_read_as_the_irregular_one(tokenizer):
     assert read(tokenizer, "how many fishes?").text == "how many fish?"
     assert nearest_word("fishes", KNOWN) is None, "another vocabulary"
@@ -144,7 +162,7 @@ def test_what_cannot_be_read_is_refused_with_the_language_and_what_can_be_asked(
 
 
 def test_a_real_word_among_known_ones_is_not_known(tokenizer):
-    for word in ("bold", "them", "back", "berries"):
+    for word in ("bold", "thee", "back", "berries"):
         reading = read(tokenizer, f"what color is the {word}?")
         assert reading.unknown == (word,) and not reading.corrected
 

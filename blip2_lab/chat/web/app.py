@@ -197,7 +197,7 @@ class App:
             answering = dict(calibration=self.calibration, streaming=self.batcher.stream)
             talk = Conversation(self.model, encoded, list(turns), **answering)
             for reply in talk.ask(text, decoding_from_controls(*controls), seed=int(seed or 0)):
-                growing = replace(talk.turns[-1], answer=reply.text or waiting(reply), stopped=False)
+                growing = replace(talk.turns[-1], answer=talk.turns[-1].answer or waiting(reply), stopped=False)
                 sure = confidence_html(reply.words) if growing.by_model else gr.skip()
                 yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), sure
         except UnknownWords as error:  # the question stays in the box, to be mended

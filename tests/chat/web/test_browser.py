@@ -7,12 +7,14 @@ import shutil
 import time
 
 import pytest
+import torch
 from PIL import Image
 
 gr = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 from blip2_lab.chat import word_origin  # noqa: E402  after the skips
+from blip2_lab.chat.out_of_distribution import DrawnWorld  # noqa: E402
 from blip2_lab.chat.web import app as chat_app  # noqa: E402  after the skips
 from blip2_lab.chat.web.search_tab import Search, build_search  # noqa: E402
 from blip2_lab.models.decoding import Decoding  # noqa: E402
@@ -113,6 +115,17 @@ def test_the_page_fits_the_screen_and_opens_with_the_picture_and_the_question(sc
         assert overflow(screen) == 0, name
 
 
+def test_the_newest_answer_is_in_sight_after_many_questions(screen):
+    for number in range(1, 8):
+        ask(screen, "quorx blicket?")  # its answer is long, and the same on every screen
+        playwright.expect(screen.locator("#chat .bot.message")).to_have_count(number)
+    newest, end = screen.locator("#chat .bot.message").last, "#chat .message-wrap"
+    screen.wait_for_timeout(500)  # it scrolls smoothly
+    assert box_of(screen, end)["height"] > box_of(screen, "#chat")["height"], "else nothing has to scroll"
+    chat, message = box_of(screen, "#chat"), newest.bounding_box()
+    assert message["y"] + message["height"] <= chat["y"] + chat["height"]
+
+
 def test_the_menus_of_a_scene_stand_two_by_two_on_a_phone(screen):
     open_tab(screen, "Draw a scene")
     menus = screen.locator(".menus input")
@@ -166,6 +179,25 @@ def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
             assert serious(page) == [], name
     finally:
         page.close()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_note_about_a_strange_picture_can_be_read(browser, tiny_model, tmp_path, mode):
+    width = 2 * tiny_model.image_encoder.width
+    blocks = chat_app.build(tiny_model, familiar=DrawnWorld(torch.zeros(width), torch.eye(width), limit=0.0))
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=mode)
+    page.set_default_timeout(PATIENCE)
+    Image.new("RGB", (300, 200), "teal").save(tmp_path / "photo.png")
+    try:
+        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
+        page.wait_for_selector("#picture img")
+        page.set_input_files("#picture-group > input[type=file]", str(tmp_path / "photo.png"))
+        playwright.expect(page.locator("#note .note")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert serious(page) == []
+    finally:
+        page.close()
+        blocks.close()
 
 
 def test_nor_on_the_page_that_only_searches(browser, tiny_model):

@@ -1,0 +1,179 @@
+"""What a visitor's text asks: is it a question, which questions are in it, and what does it leave to be understood?
+
+`is_question`, `questions_in` and `in_full` are where to begin. Only text is read here; conversation.py adds the turns.
+
+Notes:
+
+* A miniature answers one question at a time, in words like those it was trained with. So two questions in one are
+  asked one after the other, "cat color" is read as "what color is the cat?" and "the same for the boat" as "and the
+  boat?".
+
+Paper: section 4.1. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+import re
+
+from blip2_lab.chat import small_talk
+from blip2_lab.picturebook.noun_phrases import plural_of
+from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES
+
+QUESTION_WORDS = frozenset(
+    "what which where when who whose why how is are was were do does did can could has have".split()
+)
+#: A miniature's text that has one of these asks something.
+ASKING = frozenset("what which where who whose how many number color colour colors colours size position".split())
+MOST_QUESTIONS = 4  #: in one text, that are answered
+#: What may stand before a question and is no part of it.
+LEAD = (
+    r"(?:(?:hi|hello|hey|ok|okay|thanks|thank you|sorry|please|well|hmm|oh|cool|nice|great|good|yes|no|lol|haha|so|but)"
+    r"\b[\s,.!:;-]*)*"
+)
+#: "and the boat?", "what about any fish": the question before, asked of something else
+SHORT_FOLLOW_UP = re.compile(
+    rf"\W*{LEAD}(?P<form>(?:and )?(?:what|how) about|and(?: for)?|(?:and )?(?:also|or|now)(?= (?:an?|the|any)\b)|"
+    r"(?:and )?(?:the )?same(?: question| thing)? (?:for|with|about)) (?P<of>(?P<first>\w+)(?: \w+){0,6})\W*",
+    re.IGNORECASE,
+)
+TRAINED_FORMS = ("and", "and for", "what about", "how about", "and what about", "and how about")  #: of SHORT_FOLLOW_UP
+#: What follows "and" in a text of its own: "and describe it".
+INSTRUCTING = frozenset("describe tell write say name give list show count draw make find then".split())
+#: Where the next of several questions begins; "how many and what color", with no verb yet, is one.
+NEXT_QUESTION = re.compile(
+    r"(?:[?!]+\s*|\.\s+|;\s*|,?\s+)(?:and|also|then)\s+(?=(?:(?:what|which|where|who|whose|why|how)\b|"
+    r"(?:is|are|was|were|does|do|did|can|has|have)\s+(?:the|an?|there|it|they|this|that|any|you)\b))|\?+\s+",
+    re.IGNORECASE,
+)
+#: What can be asked of a thing in a word or two -> the whole question.
+ATTRIBUTES = {
+    **dict.fromkeys(("color", "colour"), "what color is {}?"),
+    **dict.fromkeys(("size", "how big", "how large", "how small", "big or small"), "how big is {}?"),
+    **dict.fromkeys(("where", "position", "location"), "where is {}?"),
+}
+COUNTED = {"how many": "how many {} are there?"}
+#: In "could you tell me the color of the cat and the bird": what carries the list of things.
+CARRYING = frozenset("is are s do does have has can could would you tell say give name me us there see".split())
+#: In "and which color", "the color of a cat".
+PASSED_OVER = frozenset("a an the and of its what which please exactly then now".split())
+PRONOUNS = frozenset("it its they them their that this".split())
+#: "is it day?", "what place is this?", "is this on a beach?", "who painted this?" name no thing
+NAMELESS = frozenset(
+    """day night time place many dark sunny morning noon afternoon evening midnight sea seaside road city winter field
+    mountain painted artist""".split()
+).union(PLACES)
+NAMES = frozenset((*KINDS, *map(plural_of, KINDS)))
+#: "this picture", "that ball": here no pronoun, and nothing that was named before
+PICTURES = frozenset("picture image photo drawing scene pic painting".split())
+POINTED_AT = NAMES.union(CATEGORIES, PICTURES, "thing things object objects item items one".split())
+#: "the cat above it": not the cat
+RELATING = frozenset("above below under beneath over behind beside near next by to of with from than as".split())
+
+
+def is_question(text: str) -> bool:
+    """ "what color is the boat", with or without its mark. A text that says "Question:" itself is taken as it is."""
+    if re.search(r"\b(question|answer):", text, re.IGNORECASE):
+        return False
+    if is_short_follow_up(text):
+        return True
+    first = re.match(rf"\W*{LEAD}(?:and )?(\w+)", text, re.IGNORECASE)
+    return text.rstrip().endswith("?") or bool(first and first[1].lower() in QUESTION_WORDS)
+
+
+def asks(text: str) -> bool:
+    """Does a miniature's text ask anything, wherever it says so? "the upper cat is what color", "tell me its size"."""
+    if re.search(r"\b(question|answer):", text, re.IGNORECASE):
+        return False
+    return is_question(text) or not ASKING.isdisjoint(_words(text))
+
+
+def is_short_follow_up(text: str) -> bool:
+    """ "and the boat?", which asks what was asked before; not "and what color is it?", which is a whole question."""
+    short = SHORT_FOLLOW_UP.fullmatch(text)
+    return bool(short) and short["first"].lower() not in QUESTION_WORDS | INSTRUCTING
+
+
+def questions_in(text: str) -> list[str]:
+    """The questions of a text, one by one; greetings and thanks among them are left out.
+
+    ["the text"] where it is one question, or none. Raises ValueError for more than `MOST_QUESTIONS`.
+    """
+    parts = [part.strip() for part in NEXT_QUESTION.split(text) if re.search(r"\w", part)]
+    parts = [question for part in parts for question in (of_each(part) or [part])]
+    asked = [part for part in parts if small_talk.reply(part) is None] or [text]
+    are_whole = all(set(_words(part)) & QUESTION_WORDS or is_question(part) for part in asked)
+    are_one = len(parts) == 1 or "each" in _words(text)  # "what things are there, and what color is each?"
+    if are_one or not are_whole or len(_words(asked[0])) < 3:
+        return [text]
+    if len(asked) > MOST_QUESTIONS:
+        raise ValueError(
+            f"That is {len(asked)} questions in one, and at most {MOST_QUESTIONS} are answered: ask fewer."
+        )
+    return asked
+
+
+def in_full(text: str, follows: bool = False) -> str:
+    """The question with what it leaves to be understood: "cat color" -> "what color is the cat?".
+
+    follows  an earlier turn may say what "it" is: "where?" -> "where is it?"
+    """
+    short = SHORT_FOLLOW_UP.fullmatch(text) if is_short_follow_up(text) else None
+    said = short["of"] if short else re.sub(rf"^\W*{LEAD}", "", text, flags=re.IGNORECASE)
+    asked = " ".join(word for word in _words(said) if word not in PASSED_OVER)
+    for attribute, question in ATTRIBUTES.items():
+        if asked == attribute and follows:
+            return question.format("it")
+        for rest in (asked.removeprefix(f"{attribute} "), asked.removesuffix(f" {attribute}")):
+            if rest != asked and (thing := small_talk.named_thing(rest.split())):
+                return question.format(f"the {thing}")
+    if short:
+        return f"{short['form'] if short['form'].lower() in TRAINED_FORMS else 'and'} {short['of']}"
+    return text
+
+
+def of_each(text: str) -> list[str]:
+    """A question about several things, asked of each: "what color is the cat and the bird?"; [] for other texts."""
+    passed_over = CARRYING | PASSED_OVER - {"and"}
+    asked = " ".join(word for word in _words(text.replace(",", " and ")) if word not in passed_over)
+    for attribute, question in (ATTRIBUTES | COUNTED).items():
+        for rest in (asked.removeprefix(f"{attribute} "), asked.removesuffix(f" {attribute}")):
+            things = [part for part in rest.split(" and ") if part not in ("", "and")]
+            if rest == asked or len(things) < 2:
+                continue
+            if attribute in COUNTED and all(thing.rsplit(" ", 1)[-1] in NAMES for thing in things):
+                return [question.format(thing) for thing in things]
+            if all(small_talk.named_thing(thing.split()) for thing in things):
+                return [question.format(f"the {thing}") for thing in things]
+    return []
+
+
+def refers_back(question: str) -> bool:
+    """Does "it" (or the like) stand for something named before? Not in "is it day or night?", nor in "that ball"."""
+    words = _words(question)
+    return not NAMELESS.intersection(words) and any(_is_back(words, i) for i in range(len(words)))
+
+
+def _is_back(words: list[str], i: int) -> bool:
+    """Is word `i` a pronoun, and of something that this question does not name before it?"""
+    if words[i] not in PRONOUNS:
+        return False
+    following = next((word for word in words[i + 1 :] if word not in COLORS and word not in SIZES), "")
+    if words[i] in ("this", "that") and following in POINTED_AT:
+        return False
+    named = any(word in POINTED_AT - PICTURES for word in words[:i])
+    return not named or words[i - 1] in RELATING
+
+
+def names_nothing(question: str) -> bool:
+    """ "is it day?" names no thing."""
+    words = set(_words(question))
+    return bool(words & NAMELESS) and not words & NAMES
+
+
+def question_mark(text: str) -> str:
+    """The question with one question mark at its end."""
+    return text.strip().rstrip("?. ") + "?"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

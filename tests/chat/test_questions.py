@@ -1,0 +1,156 @@
+"""What a text asks: several questions in one, short forms of a question, and what "it" is."""
+
+import pytest
+
+from blip2_lab.chat.conversation import INSTRUCTIONS
+from blip2_lab.chat.questions import MOST_QUESTIONS, asks, in_full, is_question, questions_in, refers_back
+
+
+@pytest.mark.parametrize(
+    ("text", "questions"),
+    [
+        ("how many cats and how many trees", ["how many cats", "how many trees"]),
+        ("How many tents, and what colours are they?", ["How many tents", "what colours are they?"]),
+        ("is it sunny ? and how many things", ["is it sunny", "how many things"]),
+        ("What is it? Where is it?", ["What is it", "Where is it?"]),
+        ("thank you. and how many cars?", ["how many cars?"]),
+        ("is there a cat? why?", ["is there a cat"]),
+        (
+            "tell me what the cat is called and what color it has",
+            ["tell me what the cat is called", "what color it has"],
+        ),
+        ("what color is the drum and the cake?", ["what color is the drum?", "what color is the cake?"]),
+        (
+            "whats the colours of a drum, a small cake and the tent",
+            ["whats the colours of a drum, a small cake and the tent"],
+        ),
+        (
+            "could you tell me the color of the red cat and the drum please",
+            ["what color is the red cat?", "what color is the drum?"],
+        ),
+        ("Where are the cat, the drum and the tent", ["where is the cat?", "where is the drum?", "where is the tent?"]),
+        ("how many red cats and drums are there?", ["how many red cats are there?", "how many drums are there?"]),
+    ],
+)
+def test_several_questions_in_one_are_asked_one_by_one(text, questions):
+    assert questions_in(text) == questions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *INSTRUCTIONS["micro"],
+        "what is between the bird and the cat?",
+        "are the cat and the bird the same color?",
+        "which is bigger, the bird and the cat or the drum",
+        "is it a cat or is it a dog?",
+        "what things are there, and which color is each?",
+        "I see a boat and what looks like a cat",
+        "how many and what color are the cats",
+        "hello, what is this?",
+        "Question: is it a cat? And what is this? Answer:",
+        "a red boat. a blue cat.",
+        "is there a cat and a dog?",
+        "",
+    ],
+)
+def test_one_question_stays_one(text):
+    assert questions_in(text) == [text]
+
+
+def test_too_many_questions_in_one_are_refused_in_a_sentence():
+    text = "? ".join(["what is it"] * MOST_QUESTIONS)
+    assert len(questions_in(text)) == MOST_QUESTIONS
+    with pytest.raises(ValueError, match=f"{MOST_QUESTIONS + 1} questions in one, and at most {MOST_QUESTIONS}"):
+        questions_in(f"{text}? and where is it?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("cat color", "what color is the cat?"),
+        ("LAMP COLOUR???", "what color is the lamp?"),
+        ("color of the small red cat please", "what color is the small red cat?"),
+        ("what color cat", "what color is the cat?"),
+        ("ball where", "where is the ball?"),
+        ("umbrella size", "how big is the umbrella?"),
+        ("the same for the lamp", "and the lamp"),
+        ("Same question for the lamp?", "and the lamp"),
+        ("ok and the tree", "and the tree"),
+        ("thanks, and what about a cat", "and what about a cat"),
+        ("now the tree", "and the tree"),
+        ("or a tree?", "and a tree"),
+    ],
+)
+def test_a_short_question_is_read_in_full(typed, read):
+    assert in_full(typed) == read
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("where?", "where is it?"),
+        ("and which color", "what color is it?"),
+        ("ok, how big exactly", "how big is it?"),
+        ("its position?", "where is it?"),
+        ("what about its size", "how big is it?"),
+    ],
+)
+def test_a_question_without_a_thing_is_of_the_thing_before(typed, read):
+    assert in_full(typed, follows=True) == read
+    assert in_full("where?") == "where?", "before there was one"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *INSTRUCTIONS["micro"],
+        "what color is the cat?",
+        "where is the cat and the drum",
+        "and what color is it?",
+        "and describe it",
+        "now describe the picture",
+        "or tell a story",
+        "which cat is colored",
+        "the position of nothing",
+    ],
+)
+def test_every_other_text_is_read_as_it_is(text):
+    assert in_full(text, follows=True) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["ok thanks and what about a cat", "hey what is this", "sorry, how many", "and is it red"]
+)
+def test_a_question_may_have_a_word_before_it(text):
+    assert is_question(text)
+
+
+def test_a_miniature_is_asked_where_a_text_asks_somewhere():
+    for text in ("the upper cat is what color", "tell me the color of the cat", "number of cats"):
+        assert asks(text) and not is_question(text)
+    for text in ("Describe the picture.", "Tell a story.", "a photo of a cat", "Question: what is it? Answer:"):
+        assert not asks(text)
+
+
+@pytest.mark.parametrize(
+    ("question", "refers"),
+    [
+        ("what color is it?", True),
+        ("is that a cat?", True),
+        ("is this red?", True),
+        ("where can I find that ball", False),
+        ("what is this large red thing", False),
+        ("what color is the cat in this picture?", False),
+        ("the lamp it is on or off?", False),
+        ("is the cat large and where is it", False),
+        ("the big red thing what is it", False),
+        ("is the cat above it?", True),
+        ("is the cat larger than that?", True),
+        ("in this picture, what is it?", True),
+        ("who painted this?", False),
+        ("is it day?", False),
+    ],
+)
+def test_it_refers_back_unless_the_question_itself_names_it(question, refers):
+    assert refers_back(question) is refers

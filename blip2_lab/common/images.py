@@ -221,8 +221,8 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         what = "is empty, so it is" if not data else "is"
-        more = f", and no BMP or TIFF{_instead(data)}" if tuple(formats) == FORMATS else ""
-        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}"
+        more = ", and no BMP or TIFF" if tuple(formats) == FORMATS else ""
+        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}{_instead(data)}"
         raise BrokenSample("not a picture", message) from None
     except Image.DecompressionBombError:
         limit = f"at most {MAX_PIXELS // 10**6} million are read"

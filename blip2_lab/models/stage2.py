@@ -341,6 +341,16 @@ class Stage2Model(nn.Module):
         return self.image_encoder.preprocess(images)
 
 
+def check_answers(model: object) -> None:
+    """Raises ValueError for what is no model that answers: a name, or a stage 1."""
+    if not hasattr(model, "visual_prompt"):
+        raise ValueError(f"This needs a model that answers, as blip2_lab.load gives one, and got a {_kind(model)}.")
+
+
+def _kind(thing: object) -> str:
+    return f"text, {thing!r:.40}" if isinstance(thing, str) else type(thing).__name__
+
+
 def question_of(prompt: str) -> str:
     """The question in a prompt of the paper's form, the last one after a conversation: "Question: what is this? Short
     answer:" -> "what is this?". Any other prompt is returned whole."""

@@ -281,10 +281,16 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
+def _brightest(image: Image.Image) -> int:
+    """The largest value of any color, from 0 to 255."""
+    return max(high for _, high in image.convert("RGB").getextrema())
+
+
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The first frame with 8 bits a channel, rotated by its EXIF tag."""
     if getattr(image, "n_frames", 1) > 1:
         image.seek(0)
+    sixteen_bits = ";16" in str(getattr(image, "tile", ""))  # of which Pillow keeps the upper 8 of each color
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
@@ -292,6 +298,9 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         image = image.copy()
     if image.mode == "F":
         raise BrokenSample("not a picture", f"{name} has floating point pixels, whose range is unknown: use 8 bits")
+    if sixteen_bits and not image.mode.startswith("I") and 0 < _brightest(image) < 16:
+        bits = "16 bits that are all below 4096, which would be black"
+        raise BrokenSample("not a picture", f"{name} has pixels of {bits}: save them with 8 bits, from 0 to 255")
     if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535 or 0 < values.max() < 4096:  # the last would be black: 12 bits

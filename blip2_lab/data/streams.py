@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import Any
@@ -202,7 +203,7 @@ def _picture_in(value: Any) -> bytes | Path | None:
 
 
 def _check_window(window: Any) -> None:
-    if not isinstance(window, int) or window < 1:
+    if not isinstance(window, Integral) or window < 1:
         raise ValueError(f"window is {window!r}; it must be at least 1 example")
 
 

@@ -27,6 +27,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -167,7 +168,7 @@ def draw_pictures(place: str | os.PathLike, most: int = 1000) -> Drawn:
 
     Raises ValueError for fewer than two, and for a place that cannot be read by index.
     """
-    if not isinstance(most, int) or most < 2:
+    if not isinstance(most, Integral) or most < 2:
         raise ValueError(f"--pictures is {most}; at least 2 are needed, or there is no other picture to shuffle in")
     sources = open_sources(place).sources
     for source in sources:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from numbers import Integral
 from random import Random
 
 import torch
@@ -68,7 +69,7 @@ def evaluate(
 
     Raises ValueError if `scenes` is below 2: shuffling needs two images.
     """
-    if not isinstance(scenes, int) or scenes < 2:
+    if not isinstance(scenes, Integral) or scenes < 2:
         raise ValueError(f"scenes is {scenes}; at least 2 are needed, or there is no other picture to shuffle in.")
     check_answers(model)
     check_seed(seed)

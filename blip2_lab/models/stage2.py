@@ -221,7 +221,8 @@ class Stage2Model(nn.Module):
         decoding       the fields of `decoding.Decoding`: num_beams, max_new_tokens, length_penalty, ...
         """
         settings = Decoding.from_options(decoding)
-        check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
+        texts = check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
+        prompt = prompt if isinstance(prompt, str) else texts  # a generator can be read once
         visual_prompt, prompts, single = self._prompt_of(image, visual_prompt, prompt)
         answers = self.language_model.generate(visual_prompt, prompts, settings)
         return answers[0] if single and isinstance(prompt, str) else answers

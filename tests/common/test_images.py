@@ -48,6 +48,7 @@ def test_arrays():
         (FRAME[None], "several pictures"),
         (FRAME[:, :, :2], "\\[5, 7, 2\\]"),
         (FRAME[:0], "has no pixels"),
+        (np.broadcast_to(np.uint8(0), (60_000, 60_000, 3)), "3600 million pixels"),  # of a copy of 11 GB
         (np.array(["a.png"]), "this array is <U5"),
         (np.ma.masked_array(FRAME, mask=FRAME > 100), "masked pixels: array.filled"),
     ],

@@ -45,7 +45,7 @@ from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
-from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.stage2 import Stage2Model, check_answers
 
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
 INSTRUCTIONS = {
@@ -183,10 +183,7 @@ class Conversation:
     @classmethod
     def about(cls, model: Stage2Model, image: ImageSource, calibration: Calibration | None = None) -> Conversation:
         """Begin to talk about a picture. Raises ValueError for a model that writes no answers."""
-        if not hasattr(model, "visual_prompt"):
-            raise ValueError(
-                f"A conversation needs a model that answers, as blip2_lab.load gives one, not a {type(model).__name__}."
-            )
+        check_answers(model)
         return cls(model, ImageCache(model).encode(image), calibration=calibration)
 
     def prompt(self, text: str) -> str:

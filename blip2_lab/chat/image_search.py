@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -254,8 +255,8 @@ def load(file: str | Path) -> PictureIndex:
 def _check_counts(**counts: int) -> None:
     """Raises ValueError for a number of pictures below 1."""
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is {count}; it must be 1 or more.")
+        if not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} is {count!r}; it must be a whole number, 1 or more.")
 
 
 def _check_model(index: PictureIndex, stage1: Stage1Model) -> None:

@@ -62,13 +62,11 @@ def from_transformers(
     retrieval = is_retrieval(config)
     if retrieval:
         quantize, dtype = None, dtype or torch.float32  # no language model, and small: not quantized
-    try:
+    try:  # builds the model on the meta device, to learn its size
         dtype = memory.choose_dtype(config, str(folder), device, quantize, dtype)
-        model = empty_quantized_model(config, quantize, device, dtype)
-    except torch.OutOfMemoryError:
-        raise
     except (ArithmeticError, TypeError, RuntimeError) as error:  # a number that is a text, 0 or negative
         raise ValueError(f"{folder / 'config.json'} does not describe a BLIP-2: {_one_line(error)}") from None
+    model = empty_quantized_model(config, quantize, device, dtype)
     to_ours, to_theirs = transformers_names(table_of(model))
     load_tensors(
         model,

@@ -105,7 +105,8 @@ def _decoded(
     if isinstance(source, Image.Image):
         name, image = given or "the picture", source
     elif isinstance(source, np.ndarray):
-        name, image = given or "the array", _from_array(source)
+        name = given or "the array"
+        image = _from_array(source, name)
     else:
         name, data = _read(source)
         if not isinstance(source, str | os.PathLike):
@@ -113,13 +114,7 @@ def _decoded(
         image = _open(data, name, formats)
         if image.format == "PNG":
             _check_png(data, name)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        millions = f"{width} x {height} = {width * height / 1e6:.0f} million pixels"
-        limit = f"at most {MAX_PIXELS // 10**6} million are read, make it smaller"
-        raise BrokenSample("too many pixels", f"{name} has {millions}: {limit}")
-    if not width * height:
-        raise BrokenSample("not a picture", f"{name} has no pixels: it is {width} x {height}")
+    _check_size(*image.size, name)
     try:
         return decode(image, name)
     except BrokenSample:
@@ -130,6 +125,16 @@ def _decoded(
         else:
             message = f"{name} is damaged or cut off ({error}): copy it again"
         raise BrokenSample("damaged picture", message) from None
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    """Raises BrokenSample for a picture with too many pixels, or with none."""
+    if width * height > MAX_PIXELS:
+        millions = f"{width} x {height} = {width * height / 1e6:.0f} million pixels"
+        limit = f"at most {MAX_PIXELS // 10**6} million are read, make it smaller"
+        raise BrokenSample("too many pixels", f"{name} has {millions}: {limit}")
+    if not width * height:
+        raise BrokenSample("not a picture", f"{name} has no pixels: it is {width} x {height}")
 
 
 def _read(source: Any) -> tuple[str, bytes]:
@@ -200,7 +205,7 @@ def _read_stream(source: IO[bytes]) -> tuple[str, bytes]:
     return name, bytes(data)
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
     """An array uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4] -> an image."""
     wanted = "a picture as an array is uint8, values 0 to 255, of shape [height, width, 3]"
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
@@ -212,6 +217,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != np.uint8 or not fits:
         raise BrokenSample("not a picture", f"this array is {array.dtype} {list(array.shape)}, and {wanted}")
+    _check_size(array.shape[1], array.shape[0], name)  # before it is copied
     return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2:] == (1,) else array))
 
 
@@ -221,8 +227,8 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         what = "is empty, so it is" if not data else "is"
-        more = f", and no BMP or TIFF{_instead(data)}" if tuple(formats) == FORMATS else ""
-        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}"
+        more = ", and no BMP or TIFF" if tuple(formats) == FORMATS else ""
+        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}{_instead(data)}"
         raise BrokenSample("not a picture", message) from None
     except Image.DecompressionBombError:
         limit = f"at most {MAX_PIXELS // 10**6} million are read"
@@ -281,10 +287,16 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
+def _brightest(image: Image.Image) -> int:
+    """The largest value of any color, from 0 to 255."""
+    return max(high for _, high in image.convert("RGB").getextrema())
+
+
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The first frame with 8 bits a channel, rotated by its EXIF tag."""
     if getattr(image, "n_frames", 1) > 1:
         image.seek(0)
+    sixteen_bits = ";16" in str(getattr(image, "tile", ""))  # of which Pillow keeps the upper 8 of each color
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
@@ -292,6 +304,9 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         image = image.copy()
     if image.mode == "F":
         raise BrokenSample("not a picture", f"{name} has floating point pixels, whose range is unknown: use 8 bits")
+    if sixteen_bits and not image.mode.startswith("I") and 0 < _brightest(image) < 16:
+        bits = "16 bits that are all below 4096, which would be black"
+        raise BrokenSample("not a picture", f"{name} has pixels of {bits}: save them with 8 bits, from 0 to 255")
     if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip at 255
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535 or 0 < values.max() < 4096:  # the last would be black: 12 bits

@@ -128,6 +128,8 @@ def open_sources(place: str | os.PathLike) -> Mixture:
 
 def find_sources(place: str | os.PathLike) -> tuple[list[Source | Stream], list[float] | None]:
     """The sources at `place` and their weights, if it gives any. A source may be without a usable example."""
+    if not isinstance(place, str | os.PathLike):
+        raise ValueError(f"the place of the pictures is a path or an address, and this is {place!r:.60}: give a text")
     text, path = os.fspath(place), Path(place)
     if not text.strip():
         raise ValueError('the place of the pictures is empty: give a folder, or "." for this one')

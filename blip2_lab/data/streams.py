@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import Any
@@ -134,28 +135,33 @@ class HubStream:
             stream = datasets.load_dataset(name, split=split, data_files=data_files, streaming=True)
             columns = list(stream.features or next(iter(stream.take(1)), {}))
         except Exception as error:  # no network, name or split: the library raises many kinds of exceptions
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"the data set {name!r} cannot be opened: {reason}") from None
+            raise ValueError(f"the data set {name!r} cannot be opened: {_first_line(error)}") from None
         self.caption = caption or next((column for column in COLUMNS["caption"] if column in columns), "caption")
         if missing := [column for column in (image, self.caption) if column not in columns]:
             raise ValueError(
                 f"{name} has no column {' and no column '.join(sorted(missing))}: {', '.join(columns)}. Name yours in "
                 'a sources.toml: format = "huggingface", image = …, caption = …'
             )
-        # undecoded bytes: `open_image` limits formats and sizes
-        stream = stream.cast_column(image, datasets.Image(decode=False)).select_columns([image, self.caption])
-        self.stream = stream
+        stream = stream.select_columns([image, self.caption])
+        # undecoded bytes: `open_image` limits formats and sizes. Without features nothing is decoded
+        self.stream = stream.cast_column(image, datasets.Image(decode=False)) if stream.features else stream
 
     def records(self, seed: int, epoch: int) -> Iterator[Record | BrokenSample]:
         """One pass over the data, shuffled in a window; a broken row is yielded as its error."""
         stream = self.stream.map(_with_row_number, with_indices=True) if self.stream.features else self.stream
         stream = stream.shuffle(seed=seed, buffer_size=self.window)
         stream.set_epoch(epoch)
-        for number, row in enumerate(stream):
+        for number, row in enumerate(self._rows(stream)):
+            if isinstance(row, BrokenSample):
+                yield row
+                return
             place = f"row {row.get(_ROW, number)} of {self.name}"
             captions, problems = captions_in(row[self.caption])
             content = _picture_in(row[self.image])
-            if content is None:
+            if isinstance(content, Path) and "://" in str(row[self.image]):
+                message = f"{place}: its picture is an address, which is not fetched: download the pictures"
+                yield BrokenSample("address instead of a file", message)
+            elif content is None:
                 yield BrokenSample("sample without a picture", f"{place} has no picture in the column {self.image}")
             elif not captions:
                 empty = set(problems) <= {"is empty"}
@@ -164,6 +170,20 @@ class HubStream:
             else:
                 unread = tuple(f"{place}: a caption {problem}" for problem in problems if problem != "is empty")
                 yield Record(content, tuple(captions), id=str(row.get(_ROW, f"{epoch}-{number}")), unread=unread)
+
+    def _rows(self, stream: Any) -> Iterator[dict[str, Any] | BrokenSample]:
+        """The rows; an error of the library or the network ends them, and is yielded as the last one."""
+        try:
+            yield from stream
+        except Exception as error:  # of values of another type, of a network: the library raises many kinds
+            message = f"{self.name} could not be read to its end: {_first_line(error)}"
+            yield BrokenSample("unreachable data set", message)
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, StopIteration):
+        return "it has no rows"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 _ROW = "blip2_lab_row"  #: the column of a row's number, which shuffling would lose
@@ -183,8 +203,8 @@ def _picture_in(value: Any) -> bytes | Path | None:
 
 
 def _check_window(window: Any) -> None:
-    if window < 1:
-        raise ValueError(f"window is {window}; it must be at least 1 example")
+    if not isinstance(window, Integral) or window < 1:
+        raise ValueError(f"window is {window!r}; it must be at least 1 example")
 
 
 def _shuffled(items: Iterator[Any], rng: Random, window: int) -> Iterator[Any]:

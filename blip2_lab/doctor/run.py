@@ -94,12 +94,21 @@ def diagnose_run(folder: str | Path, reference: Sequence[dict] | None = None) ->
         chance = {"itc": math.log(optim["batch_size"] // optim.get("accumulate", 1)), "itm": ITM_CHANCE}
     if reference is None:
         reference = reference_log(recipe.get("curve") or recipe.get("name", ""))
-    evaluations = [record for record in log if "evaluation" in record or "matched" in record]
+    evaluations = [record for record in log if _is_evaluated(record)]
     about = RunFolder(folder).about_training()
     run = Run(records, evaluations, chance, list(reference), optim.get("warmup_steps", 0), about)
     found = [*_numbers(run), *_objectives(run), *_image_use(run), *unknown_words(about.get("words", {}))]
     found += overfitting(about, run.value("total"))
     return sorted(found, key=lambda finding: STATES.index(finding.state))
+
+
+def _is_evaluated(record: dict) -> bool:
+    """Whether a record has measurements, in numbers."""
+    measured = [record[name] for name in ("evaluation", "matched", "shuffled") if name in record]
+    return bool(measured) and all(
+        isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
+        for found in measured
+    )
 
 
 def _json(path: Path) -> dict:
@@ -235,7 +244,8 @@ def _image_use(run: Run) -> list[Finding]:
     )
     if last_pair:
         matched, shuffled = last_pair["matched"], last_pair["shuffled"]
-        for name in [name for name in ("itg", "total") if name in matched and ("itg" not in matched or name == "itg")]:
+        both = matched.keys() & shuffled.keys()
+        for name in [name for name in ("itg", "total") if name in both and ("itg" not in matched or name == "itg")]:
             pair = f"{NAMES[name]} is {matched[name]:.3g}, with shuffled pictures {shuffled[name]:.3g}"
             found.append(_image_use_finding(run, pair, shuffled[name] > (1 + MIN_SHUFFLED_RISE) * matched[name]))
     last = next(

@@ -27,6 +27,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ from blip2_lab.models import retrieval
 from blip2_lab.models.bridges import DualEncoder
 from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage1 import Stage1Model
-from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.stage2 import Stage2Model, check_answers
 
 RANKS = (1, 5, 10)
 FEWEST = 5  #: questions with one beginning that are measured by themselves
@@ -96,6 +97,10 @@ def evaluate_on(
 
     Raises ValueError if fewer than two pictures can be opened, and for a dual encoder.
     """
+    if not isinstance(model, Stage1Model | DualEncoder):
+        check_answers(model)
+    if not isinstance(drawn, Drawn) or batch_size < 1:
+        raise ValueError("Pass the pictures as draw_pictures(PLACE) gives them, and a batch_size of 1 or more.")
     if isinstance(model, DualEncoder):
         raise ValueError(
             "A dual encoder writes no answers and has no stage 1, so it is not measured on other pictures: "
@@ -163,7 +168,7 @@ def draw_pictures(place: str | os.PathLike, most: int = 1000) -> Drawn:
 
     Raises ValueError for fewer than two, and for a place that cannot be read by index.
     """
-    if most < 2:
+    if not isinstance(most, Integral) or most < 2:
         raise ValueError(f"--pictures is {most}; at least 2 are needed, or there is no other picture to shuffle in")
     sources = open_sources(place).sources
     for source in sources:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from numbers import Integral
 from random import Random
 
 import torch
@@ -30,11 +31,11 @@ from blip2_lab.evaluation import metrics, natural
 from blip2_lab.evaluation.calibration import Calibration, calibration_scores
 from blip2_lab.evaluation.search import search_scores
 from blip2_lab.models import retrieval
-from blip2_lab.models.decoding import Decoding
+from blip2_lab.models.decoding import Decoding, check_seed
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel
 from blip2_lab.models.losses import sample_negatives
 from blip2_lab.models.stage1 import Stage1Model
-from blip2_lab.models.stage2 import Stage2Model
+from blip2_lab.models.stage2 import Stage2Model, check_answers
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import COLORS, HELD_OUT_BOOK, KINDS, PLACES, TIMES, Scene, sample_scene
@@ -68,8 +69,10 @@ def evaluate(
 
     Raises ValueError if `scenes` is below 2: shuffling needs two images.
     """
-    if scenes < 2:
+    if not isinstance(scenes, Integral) or scenes < 2:
         raise ValueError(f"scenes is {scenes}; at least 2 are needed, or there is no other picture to shuffle in.")
+    check_answers(model)
+    check_seed(seed)
     book = [sample_scene(seed, index, split) for index in range(scenes)]
     asked = questions(book, seed)
     say(f"encoding {scenes} pictures")

@@ -221,7 +221,8 @@ class Stage2Model(nn.Module):
         decoding       the fields of `decoding.Decoding`: num_beams, max_new_tokens, length_penalty, ...
         """
         settings = Decoding.from_options(decoding)
-        check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
+        texts = check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
+        prompt = prompt if isinstance(prompt, str) else texts  # a generator can be read once
         visual_prompt, prompts, single = self._prompt_of(image, visual_prompt, prompt)
         answers = self.language_model.generate(visual_prompt, prompts, settings)
         return answers[0] if single and isinstance(prompt, str) else answers
@@ -339,6 +340,16 @@ class Stage2Model(nn.Module):
                 raise ValueError(f"Pixels of several pictures have one shape; these have {sorted(sizes)}.")
             return self._pixels(torch.stack([one.to(images[0]) for one in images]))
         return self.image_encoder.preprocess(images)
+
+
+def check_answers(model: object) -> None:
+    """Raises ValueError for what is no model that answers: a name, or a stage 1."""
+    if not hasattr(model, "visual_prompt"):
+        raise ValueError(f"This needs a model that answers, as blip2_lab.load gives one, and got a {_kind(model)}.")
+
+
+def _kind(thing: object) -> str:
+    return f"text, {thing!r:.40}" if isinstance(thing, str) else type(thing).__name__
 
 
 def question_of(prompt: str) -> str:

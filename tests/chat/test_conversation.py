@@ -32,6 +32,17 @@ def talk(tiny_model, image):
 # ----------------------------------------------------------------------------------------------------------- prompts
 
 
+@pytest.mark.parametrize("model", ["micro", None])
+def test_what_is_no_model_is_told(model, image):
+    with pytest.raises(ValueError, match="needs a model that answers, as blip2_lab.load gives one"):
+        Conversation.about(model, image)
+
+
+def test_settings_of_another_type_are_told(tiny_model, image):
+    with pytest.raises(ValueError, match="it must be a Decoding, such as"):
+        list(Conversation.about(tiny_model, image).ask("what is it?", {"num_beams": 1}))
+
+
 def test_a_question_takes_the_form_of_its_language_model(tiny_model, tiny_decoder_model, image):
     question = "what color is the boat?"
     assert Conversation.about(tiny_model, image).prompt(question) == f"Question: {question} Short answer:"

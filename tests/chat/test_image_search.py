@@ -144,8 +144,8 @@ def test_what_cannot_be_searched_is_one_sentence(tiny_model, folder, tmp_path):
     index = build(tiny_model, folder)
     with pytest.raises(ValueError, match='"quorx"'):
         search(tiny_model, index, "a quorx")
-    for top in (0, -1):
-        with pytest.raises(ValueError, match=f"top is {top}; it must be 1 or more"):
+    for top in (0, -1, 1.5, "3"):
+        with pytest.raises(ValueError, match=f"top is {top!r}; it must be a whole number, 1 or more"):
             search(tiny_model, index, "a red boat", top=top)
     with torch.no_grad():
         tiny_model.stage1.itm_head.weight += 1

@@ -38,6 +38,9 @@ def test_save_and_load(tmp_path):
     again = out_of_distribution.load(tmp_path)
     assert torch.equal(again.mean, world.mean) and torch.equal(again.precision, world.precision) and again.limit == 1.25
     assert out_of_distribution.load(tmp_path / "elsewhere") is None, "real weights have no drawn world"
+    (tmp_path / out_of_distribution.FILE).write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="drawn_world.safetensors is damaged .*copy it again, or remove it"):
+        out_of_distribution.load(tmp_path)
 
 
 def test_drawn_scenes_come_in_many_sizes_and_are_the_same_every_time():

@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -46,6 +48,7 @@ def test_arrays():
         (FRAME[None], "several pictures"),
         (FRAME[:, :, :2], "\\[5, 7, 2\\]"),
         (FRAME[:0], "has no pixels"),
+        (np.broadcast_to(np.uint8(0), (60_000, 60_000, 3)), "3600 million pixels"),  # of a copy of 11 GB
         (np.array(["a.png"]), "this array is <U5"),
         (np.ma.masked_array(FRAME, mask=FRAME > 100), "masked pixels: array.filled"),
     ],
@@ -237,6 +240,33 @@ def test_pixels_of_16_bits_that_would_be_black_are_refused(highest):
 def test_what_is_no_picture_is_told_with_what_to_do(content, says):
     with pytest.raises(BrokenSample, match=f"'x.png' is not a PNG.*{says}"):
         open_image(content, name="'x.png'")
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """values [H,W,3] or [H,W,4] -> a PNG, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    pixels = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*one) for one in ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colors_of_12_bits_in_16_that_would_be_black_are_refused(channels):
+    values = np.full((2, 3, channels), 4095, np.uint16)
+    values[..., 3:] = 65535
+    with pytest.raises(BrokenSample, match="16 bits that are all below 4096, .*save them with 8 bits"):
+        open_image(png_of_16_bits(values))
+    values[0, 0, 0] = 32896
+    assert open_image(png_of_16_bits(values)).getpixel((0, 0)) == (128, 15, 15)
+    assert open_image(png_of_16_bits(np.zeros((2, 3, 3), np.uint16))).getpixel((0, 0)) == (0, 0, 0)
+    dark = png(Image.new("RGB", (2, 2), (9, 9, 9)))  # 8 bits
+    assert open_image(dark).getpixel((0, 0)) == (9, 9, 9)
 
 
 def test_transparency_of_16_bits_is_white():

@@ -106,8 +106,10 @@ def test_what_is_refused_and_why(tmp_path, halves):
     )
     assert "not a PNG, JPEG, WebP or GIF picture, and no BMP or TIFF" in refused(encoded(halves, "PPM"))
     for format in ("BMP", "TIFF"):  # the app opens these no more than before
-        with pytest.raises(BrokenSample, match="is not a PNG, JPEG, WebP or GIF picture$"):
+        with pytest.raises(BrokenSample, match="is not a PNG, JPEG, WebP or GIF picture: convert it"):
             open_image(encoded(halves, format), WEB_FORMATS)
+    with pytest.raises(BrokenSample, match="GIF picture: it is a HEIC picture, convert it"):
+        open_image(b"\0\0\0\x18ftypheic", WEB_FORMATS)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     for format in ("PNG", "JPEG", "GIF"):
         content = encoded(noise, format)

@@ -167,6 +167,12 @@ def test_where_nothing_can_be_used_the_first_cause_is_told(folder):
         open_sources(folder)
 
 
+@pytest.mark.parametrize("place", [None, 5, b"pictures", ["pictures"]])
+def test_a_place_is_text(place):
+    with pytest.raises(ValueError, match="a path or an address, and this is .*: give a text"):
+        open_sources(place)
+
+
 def test_one_caption_given_for_a_tuple_is_not_read_letter_by_letter(folder):
     with pytest.raises(ValueError, match="a tuple of texts is wanted"):
         Record(folder / "a.png", "a boat")

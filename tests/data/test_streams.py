@@ -122,6 +122,28 @@ def test_images_of_a_hugging_face_data_set_are_opened_by_open_image(tmp_path, pa
         record.open()
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "says"),
+    [
+        ("csv", "image,caption\n{folder}/a.png,x\n{folder}/a.png,\n", "row 1 of csv: the caption is empty"),
+        ("json", '{{"image": "http://x/y.png", "caption": "x"}}\n', "an address, which is not fetched: download"),
+        ("json", '{{"image": 5, "caption": "x"}}\n', "json could not be read to its end: "),
+    ],
+)
+def test_rows_of_other_forms_are_named(tmp_path, parquet, kind, content, says):
+    (tmp_path / "a.png").write_bytes(encoded(1))
+    (tmp_path / "data").write_text(content.format(folder=tmp_path))
+    rows = list(HubStream(kind, data_files=str(tmp_path / "data"), window=1).records(0, 0))
+    assert isinstance(rows[-1], BrokenSample) and says in str(rows[-1])
+    assert all(row.captions == ("x",) for row in rows[:-1])
+
+
+def test_a_data_set_without_rows_is_told(tmp_path, parquet):
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ValueError, match="cannot be opened: it has no rows"):
+        HubStream("json", data_files=str(tmp_path / "empty.jsonl"))
+
+
 def test_a_cut_shard_of_a_stream_is_counted(packed, address):
     pytest.importorskip("webdataset")
     shard = packed / "shard-000001.tar"

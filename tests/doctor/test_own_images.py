@@ -142,6 +142,15 @@ def test_a_damaged_file_of_a_run_is_named(folder, file, content):
         diagnose_run(run)
 
 
+def test_records_of_a_log_without_numbers_are_passed_over(folder):
+    run = folder({"held_out": 3.0, "shuffled": 3.9})
+    expected = diagnose_run(run)
+    with (run / "log.jsonl").open("a") as log:
+        for wrong in ({"total": "x"}, {"evaluation": 5}, {"evaluation": {"held_out": "x"}}, {"matched": 5}):
+            log.write(json.dumps({"step": 1000} | wrong) + "\n")
+    assert diagnose_run(run) == expected
+
+
 def test_a_run_that_stopped_before_its_first_line(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="has not logged a loss yet"):

@@ -57,3 +57,7 @@ def test_it_is_kept_beside_the_weights(tmp_path):
     assert calibration.load(tmp_path) is None
     Calibration(1.5, -0.25).save(tmp_path)
     assert calibration.load(tmp_path) == Calibration(1.5, -0.25)
+    for wrong in ("{", "[]", "{}", '{"slope": "steep", "offset": 1}'):
+        (tmp_path / calibration.FILE).write_text(wrong)
+        with pytest.raises(ValueError, match="calibration.json is damaged, or of another version: remove this file"):
+            calibration.load(tmp_path)

@@ -97,6 +97,17 @@ def test_an_oracle_beats_every_baseline(monkeypatch, model, folder):
     assert "majority: red" in table and "6 by equal answer" in table and "| CIDEr |" in table
 
 
+def test_what_cannot_be_measured_is_one_sentence(model, folder):
+    for wrong, says in (("micro", "text, 'micro'"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=f"needs a model that answers, .* got a {says}"):
+            evaluate_on(wrong, draw_pictures(folder))
+    for drawn, batch_size in ((str(folder), 4), (draw_pictures(folder), 0)):
+        with pytest.raises(ValueError, match="as draw_pictures"):
+            evaluate_on(model, drawn, batch_size=batch_size)
+    with pytest.raises(ValueError, match="--pictures is 2.5"):
+        draw_pictures(folder, 2.5)
+
+
 def test_a_model_without_eyes_is_told(monkeypatch, model, folder):
     constant = answers_by(monkeypatch, model, folder, lambda _, prompt: "red" if "color" in prompt else "red thing")
     report = evaluate_on(model, constant, batch_size=4)

@@ -192,6 +192,10 @@ def test_pixels_of_several_pictures_have_one_shape_and_may_have_another_dtype(mo
             model.generate(other, "a")
 
 
+def test_prompts_may_come_from_a_generator(model):
+    assert model.generate(PICTURES[0], (text for text in "ab")) == model.generate(PICTURES[0], ["a", "b"])
+
+
 @pytest.mark.parametrize("prompt", [5, b"what?", ["a", None], [["a"]], float("nan")])
 def test_a_prompt_is_text(model, prompt):
     with pytest.raises(ValueError, match="is text"):

@@ -305,6 +305,10 @@ def cache_of(recipe: Recipe, model: Blueprint | None) -> tuple[str, ...]:
     return (f"cached image features (data.cached_views{views}): {each / 1e6:.3g} MB on the disk for each view",)
 
 
+def _has_batch_size(about: dict) -> bool:
+    return isinstance(about.get("optim"), dict) and is_number(about["optim"].get("batch_size"))
+
+
 def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) -> Measured | None:
     """The measurement in the log of a run of this recipe: from `runs_dir`, or the shipped one."""
     own, shipped = runs_dir / recipe.name, SHIPPED_RUNS / f"{recipe.name}.json"
@@ -315,7 +319,7 @@ def measured_of(recipe: Recipe, machine: Machine, flops: float, runs_dir: Path) 
     for where, records, settings in places:
         timed = [record for record in records if is_number(record.get("seconds")) and record["seconds"] > 0]
         if timed and settings.is_file():
-            about = read_object(settings, "optim", fits=lambda about: is_number(about["optim"].get("batch_size")))
+            about = read_object(settings, fits=_has_batch_size)
             speed = timed[-1]["step"] * about["optim"]["batch_size"] / timed[-1]["seconds"]
             predicted = machine.peak * machine.utilization / flops
             return Measured(where, speed, timed[-1]["seconds"] / 3600, predicted / speed, speed * flops / machine.peak)

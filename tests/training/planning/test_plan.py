@@ -234,6 +234,14 @@ def test_prediction_and_measurement(quick, tmp_path):
     assert measured.utilization == pytest.approx(0.2 / measured.ratio)
     assert "the run took" in planner.plan_table(plan)
 
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 150, "sec')  # cut by a kill
+    assert planner.plan(get("micro-stage1"), utilization=0.2, runs_dir=tmp_path).measured == measured
+    for wrong in ("[", "[]", "{}", '{"optim": 5}', '{"optim": {"batch_size": "32"}}'):
+        (folder / "recipe.json").write_text(wrong)
+        with pytest.raises(ValueError, match="micro-stage1/recipe.json is damaged, or of another version"):
+            planner.plan(get("micro-stage1"), utilization=0.2, runs_dir=tmp_path)
+
 
 @pytest.mark.slow
 def test_the_shipped_runs_are_within_a_factor_of_three(tmp_path):

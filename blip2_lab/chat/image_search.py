@@ -28,7 +28,7 @@ from torch import Tensor
 
 from blip2_lab.chat.vocabulary import check, for_stage1
 from blip2_lab.common.files import make_readable
-from blip2_lab.common.images import SUFFIXES, image_files, open_image
+from blip2_lab.common.images import open_image, pictures_in
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
 from blip2_lab.models.retrieval import pair_scores, require_stage1
@@ -103,16 +103,6 @@ def same_encoder(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 # --- Making ---------------------------------------------------------------------------------------------------------
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Every picture in a folder and below it, in order. Raises ValueError when there is none."""
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} to search in.")
-    found = image_files(folder)
-    if not found:
-        raise ValueError(f"{folder} holds no picture: nothing in it ends in {', '.join(SUFFIXES)}.")
-    return found
-
-
 def build(
     model: Stage2Model | Stage1Model,
     folder: str | Path,
@@ -136,7 +126,7 @@ def build(
     )
     known = {stamp: row for row, stamp in enumerate(previous.stamps)} if usable else {}
     stamps, images, rows = [], [], []  # rows: a number in `previous`, or None for the next of the new pictures
-    for path in pictures(folder):
+    for path in pictures_in(folder):
         stat = path.stat()
         stamp = Stamp(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
         if stamp not in known:

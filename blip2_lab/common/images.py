@@ -317,3 +317,13 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None] | None = None) 
 def image_files(folder: Path) -> list[Path]:
     """Every file in a folder and below it whose ending is in SUFFIXES, in order."""
     return sorted(path for path in walk_files(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Every picture in a folder and below it, in order. Raises ValueError when there is none."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder} to search in.")
+    found = image_files(folder)
+    if not found:
+        raise ValueError(f"{folder} holds no picture: nothing in it ends in {', '.join(SUFFIXES)}.")
+    return found

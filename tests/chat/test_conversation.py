@@ -148,7 +148,7 @@ def test_two_questions_in_one_are_two_turns_and_the_replies_tell_both_answers(ta
     assert [turn.answer for turn in talk.turns] == [one.text, two.text]
     assert (
         replies[-1].text == f"{one.text}; {two.text}"
-        and " ".join(w.text for w in replies[-1].words) == replies[-1].text
+        and " ".join(w.text.strip() for w in replies[-1].words) == replies[-1].text
     )
     assert [w.probability for w in replies[-1].words] == [w.probability for w in one.words + two.words]
     assert [reply.done for reply in replies] == [False] * (len(replies) - 1) + [True]

@@ -245,6 +245,7 @@ def build_beside(models: Mapping[str, Stage2Model], *, at_once: int = AT_ONCE) -
                         placeholder="Ask both about the picture …",
                         show_label=False,
                         min_width=0,
+                        max_lines=5,
                         elem_id="box",
                     )
                     box.preprocess = only_text

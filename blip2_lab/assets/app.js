@@ -26,6 +26,22 @@
     }).observe(document.body, { childList: true, subtree: true });
     nameAll();
 
+    // The answers of two models are a table that is drawn anew with each word: it is told once, when it stands still.
+    const told = document.createElement("div");
+    told.setAttribute("role", "status");
+    told.id = "told";
+    document.body.append(told);
+    let still;
+    new MutationObserver(() => {
+        clearTimeout(still);
+        still = setTimeout(() => {
+            const names = [...document.querySelectorAll("#answers thead th")].map(name => name.textContent);
+            const newest = [...document.querySelectorAll("#answers tbody tr:nth-child(2) td")];
+            const text = newest.map((answer, i) => `${names[i]}: ${answer.textContent}`).join(" ");
+            if (told.textContent !== text) told.textContent = text;
+        }, 1000);
+    }).observe(document.body, { childList: true, subtree: true });
+
     const upload = (event, files) => {
         const input = document.querySelector("#picture-group > input[type=file]");
         const picture = [...files].find(file => file.type.startsWith("image/"));

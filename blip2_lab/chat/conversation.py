@@ -309,10 +309,15 @@ def as_read(tokenizer, text: str, follows: bool) -> str:
 
 def joined(replies: Sequence[Reply]) -> Reply:
     """The replies to several questions as one; what is said of the prompt and the search is of the last."""
+    words: list[Token] = []
+    for reply in filter(lambda reply: reply.words, replies):
+        if words:
+            words[-1] = replace(words[-1], text=f"{words[-1].text};")
+        words += reply.words
     return replace(
         replies[-1],
         text="; ".join(reply.text for reply in replies if reply.text),
-        words=tuple(word for reply in replies for word in reply.words),
+        words=tuple(words),
         note=" ".join(dict.fromkeys(reply.note for reply in replies if reply.note)),
         unsure=any(reply.unsure for reply in replies),
     )

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from blip2_lab.chat.vocabulary import check, for_stage1
 from blip2_lab.common.files import make_readable
-from blip2_lab.common.images import SUFFIXES, image_files, open_image
+from blip2_lab.common.images import open_image, pictures_in
 from blip2_lab.models.losses import itc_similarity
 from blip2_lab.models.qformer import ImageMemory, QFormer
 from blip2_lab.models.retrieval import pair_scores, require_stage1
@@ -104,21 +104,6 @@ def same_encoder(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 # --- Making ---------------------------------------------------------------------------------------------------------
 
 
-def pictures(folder: Path, say: Say = lambda _: None) -> list[Path]:
-    """Every picture in a folder and below it, in order; `say` is told what is left out. Raises ValueError when there is
-    none."""
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} to search in.")
-    left_out: list[str] = []
-    found = image_files(folder, left_out.append)
-    if not found:
-        first = left_out[0] if left_out else f"nothing in it ends in {', '.join(SUFFIXES)}"
-        raise ValueError(f"{folder} holds no picture that can be read: {first}.")
-    for sentence in left_out:
-        say(f"left out: {sentence}")
-    return found
-
-
 def build(
     model: Stage2Model | Stage1Model,
     folder: str | Path,
@@ -142,7 +127,7 @@ def build(
     )
     known = {stamp: row for row, stamp in enumerate(previous.stamps)} if usable else {}
     stamps, images, rows = [], [], []  # rows: a number in `previous`, or None for the next of the new pictures
-    for path in pictures(folder, say):
+    for path in pictures_in(folder, lambda sentence: say(f"left out: {sentence}")):
         stat = path.stat()
         stamp = Stamp(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
         if stamp not in known:

@@ -2,6 +2,7 @@
 
     catalog      the released models, one table
     names        could there be a model of this name?
+    local        does a file or a folder here hold a model? as far as names tell
     hub          does the hub answer? what is said when it does not
     memory       what a model takes in memory, and whether there is room
     files        weight files: found, fetched, checked, read

@@ -42,10 +42,10 @@ from blip2_lab.checkpoints.hub import (
     not_fetched,
     why_unreachable,
 )
+from blip2_lab.checkpoints.local import PICKLES
 from blip2_lab.common.files import flush, make_readable, read_object
 
 SINGLE_FILE = "model.safetensors"  #: read alone, also where other safetensors files are beside it
-PICKLES = ("pytorch_model*.bin", "*.pth")
 RESUMABLE_BYTES = 100_000_000  #: downloads of larger files can be resumed
 
 
@@ -206,27 +206,6 @@ def model_folder(folder: Path) -> Iterator[Path]:
         os.replace(path, folder / path.name)
     fresh.rmdir()
     flush(folder)
-
-
-def why_no_model(folder: Path) -> str:
-    """What a folder without config.json holds instead of a model, and what to do, in one sentence."""
-    if (folder / "adapter_config.json").is_file():
-        return (
-            f"{folder} holds an adapter (LoRA), not a model: merge it into the model that it was trained on "
-            "(peft: `merge_and_unload`), save that model, and give its folder."
-        )
-    if (folder / "checkpoints").is_dir():
-        return (
-            f"{folder} is the folder of a run that has not finished: `blip2-lab train` with the same options goes on."
-        )
-    if any(path for pattern in (SAFETENSORS, *PICKLES) for path in folder.glob(pattern)):
-        return (
-            f"{folder} has weights, but no config.json, so the model's shape is not known: copy config.json (and the "
-            "tokenizer's files) of the same model into it."
-        )
-    if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
-        return f"{folder} holds a tokenizer, not a model: give the folder that has config.json and the weights, too."
-    return f"{folder} holds no model: it has no config.json. Give a folder in transformers' layout."
 
 
 # --- The hub --------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from blip2_lab.checkpoints.files import (
     weight_files,
 )
 from blip2_lab.checkpoints.key_maps import from_eva, from_lavis, from_lavis_stage2
+from blip2_lab.checkpoints.local import check_is_checkpoint, lavis_checkpoints
 from blip2_lab.checkpoints.meta_model import empty_language_model, load_tensors, model_bytes
 from blip2_lab.models.language_model import LanguageModel, language_model
 from blip2_lab.models.quantize import quantize_empty_model
@@ -51,18 +52,6 @@ NEW_LINE = 50118  #: OPT's newline token, which ends a caption in LAVIS
 OTHER_LAYOUT = "If it is a model in transformers' layout, copy its config.json and the tokenizer's files beside it."
 
 
-def is_lavis_folder(folder: Path) -> bool:
-    """Whether a folder has exactly one LAVIS checkpoint, not counting the image encoder's file."""
-    return folder.is_dir() and not (folder / "config.json").is_file() and len(_checkpoints(folder)) == 1
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    if (folder / "adapter_config.json").is_file():  # peft's: the adapter is no whole model
-        return []
-    files = [*folder.glob("*.pth"), *folder.glob("*.safetensors")]
-    return [path for path in files if path.stem != Path(EVA_FILE).stem]
-
-
 def load_lavis(
     path: str | Path,
     *,
@@ -75,7 +64,7 @@ def load_lavis(
     quantize, dtype  as in `load.load`
     """
     path = Path(path)
-    file = _checkpoints(path)[0] if path.is_dir() else path
+    file = lavis_checkpoints(path)[0] if path.is_dir() else path
     state = _read_checkpoint(file)
     heads = _qformer_width(state, file) // HEAD_WIDTH
     if "vision_proj.weight" in state:
@@ -100,8 +89,7 @@ def load_lavis(
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
-    if file.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
-        raise ValueError(f"{file} is not a checkpoint: its name should end in .pth or .safetensors.")
+    check_is_checkpoint(file)
     check_complete([file])
     return dict(read_tensors([file]))
 

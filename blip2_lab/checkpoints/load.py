@@ -31,6 +31,7 @@ from blip2_lab.checkpoints.huggingface import (
     write_transformers,
 )
 from blip2_lab.checkpoints.key_maps import load_strictly
+from blip2_lab.checkpoints.local import is_lavis_folder, why_no_model
 from blip2_lab.checkpoints.names import MICRO, check_name, model_path
 from blip2_lab.models.bridges.dual_encoder import DualEncoder
 from blip2_lab.models.bridges.qformer import QFormerBridge
@@ -123,11 +124,11 @@ def find_model(
             raise ValueError("This copy of blip2_lab has no micro model; make one with `blip2-lab train micro-all`.")
         return MICRO
     path = model_path(name_or_path)
-    if path.is_file() or lavis.is_lavis_folder(path):
+    if path.is_file() or is_lavis_folder(path):
         return path
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(files.why_no_model(path))
+            raise ValueError(why_no_model(path))
         return path
     check_name(name_or_path)
     name = str(name_or_path)

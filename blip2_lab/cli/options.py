@@ -41,7 +41,9 @@ def check_model(args: argparse.Namespace) -> None:
     """Raises ValueError where --model cannot be had, before torch is imported, which takes seconds."""
     if hasattr(args, "model") and args.model != "micro":
         from blip2_lab.checkpoints.hub import check_available
+        from blip2_lab.checkpoints.local import check_holds_model
 
+        check_holds_model(args.model)
         check_available(args.model)
 
 

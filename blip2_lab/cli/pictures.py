@@ -106,9 +106,11 @@ def declare_index(command: Command) -> None:
 
 
 def _index(args: argparse.Namespace) -> None:
+    from blip2_lab.common.images import pictures_in
+
+    pictures_in(args.folder)  # before torch and the model: a wrong folder is reported at once
     from blip2_lab.chat import image_search
 
-    image_search.pictures(args.folder)  # before the model: a wrong folder is reported at once
     file = args.folder / image_search.FILE
     console.check_writable(file)
     model = load(args, answers=False)

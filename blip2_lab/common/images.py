@@ -396,3 +396,17 @@ def why_unread(path: Path) -> str | None:
     if not os.path.isfile(path):
         return "is a link to a file that is not there, or is no regular file: remove it, or copy the file again"
     return None
+
+
+def pictures_in(folder: Path, leave_out: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """`image_files` of a folder to search in. Raises ValueError when there is none."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder} to search in.")
+    left_out: list[str] = []
+    found = image_files(folder, left_out.append)
+    if not found:
+        first = left_out[0] if left_out else f"nothing in it ends in {', '.join(SUFFIXES)}"
+        raise ValueError(f"{folder} holds no picture that can be read: {first}.")
+    for sentence in left_out:
+        leave_out(sentence)
+    return found

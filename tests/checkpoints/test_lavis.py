@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from blip2_lab.checkpoints import catalog, lavis, load, memory
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
-from blip2_lab.checkpoints.lavis import drop_unused_eva_keys, is_lavis_folder
+from blip2_lab.checkpoints.lavis import drop_unused_eva_keys
+from blip2_lab.checkpoints.local import is_lavis_folder
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import sample_scene
 from tests.tiny import build_tiny_model, loud

@@ -31,9 +31,9 @@ from blip2_lab.chat.web.components import (
     Missing,
     decoding_from_controls,
     only_text,
+    picture_input,
     scaled,
     sentence,
-    uploaded_file,
 )
 from blip2_lab.common.images import WEB_FORMATS, open_image
 from blip2_lab.models.decoding import Token
@@ -167,9 +167,7 @@ def build_api(api: Api, controls: list, seed: gr.Number) -> None:
     The picture and the conversation of a program's session are its own: a page's events do not touch them.
     """
     image, turns = gr.State(LOST), gr.State([])
-    picture = gr.Image(label="picture", visible=False)
-    picture.preprocess = uploaded_file
-    endpoint(api.look, "look", [picture], [gr.Textbox(label="note", visible=False), image, turns])
+    endpoint(api.look, "look", [picture_input()], [gr.Textbox(label="note", visible=False), image, turns])
     scene = [
         gr.JSON(label="things", visible=False),
         gr.Dropdown(PLACES, value="meadow", label="place", visible=False),

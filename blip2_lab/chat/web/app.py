@@ -319,7 +319,12 @@ def build(
                 with gr.Row(elem_id="asking"):
                     hint = "Ask about the picture …"
                     box = gr.Textbox(
-                        label="Your question", placeholder=hint, show_label=False, min_width=0, elem_id="box"
+                        label="Your question",
+                        placeholder=hint,
+                        show_label=False,
+                        min_width=0,
+                        max_lines=5,
+                        elem_id="box",
                     )
                     ask = gr.Button("Ask", variant="primary", min_width=0, elem_id="ask")
                     box.preprocess = only_text

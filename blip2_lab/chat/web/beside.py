@@ -39,6 +39,7 @@ from blip2_lab.chat.web.components import (
     frame,
     only_text,
     opened,
+    picture_input,
     scaled,
     sentence,
     started,
@@ -244,6 +245,7 @@ def build_beside(models: Mapping[str, Stage2Model], *, at_once: int = AT_ONCE) -
                         placeholder="Ask both about the picture …",
                         show_label=False,
                         min_width=0,
+                        max_lines=5,
                         elem_id="box",
                     )
                     box.preprocess = only_text
@@ -307,9 +309,7 @@ def _for_programs(beside: Beside, seed: gr.Number, controls: list) -> None:
             yield drawn, kept, Talk()
 
     look.__doc__, draw_scene.__doc__ = api.look.__doc__, api.draw.__doc__
-    picture = gr.Image(label="picture", visible=False)
-    picture.preprocess = uploaded_file
-    endpoint(look, "look", [picture], [gr.Textbox(label="note", visible=False), image, talk])
+    endpoint(look, "look", [picture_input()], [gr.Textbox(label="note", visible=False), image, talk])
     scene = [
         gr.JSON(label="things", visible=False),
         gr.Textbox("meadow", label="place", visible=False),

@@ -23,15 +23,18 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.components.image import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
+from pydantic import ValidationError
 
 from blip2_lab.chat.web import guard, line
 from blip2_lab.chat.web.uploads import MAX_FILE, read_upload
@@ -237,13 +240,25 @@ def decoding_controls() -> tuple[list[gr.components.Component], gr.Number]:
     with gr.Row():
         max_tokens = gr.Slider(1, 120, 60, step=1, label="Longest answer", info="In tokens.")
         repetition_penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", info="1 is none.")
+    for control in (beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty, seed):
+        control.preprocess = partial(only_number, control.label, control.preprocess)
     return [method, beams, top_p, temperature, max_tokens, length_penalty, repetition_penalty], seed
+
+
+def only_number(label: str, preprocess: Callable[[float | None], float | None], value: object) -> float | None:
+    """Stands before a control's own decoding, which (6.31) tells a program of gradio's components, and no number.
+
+    None is what the seed's field sends when it is empty.
+    """
+    if not isinstance(value, int | float) and not (value is None and label == "Seed"):
+        raise gr.Error(f"“{label}” is a number, and this is none.", print_exception=False)
+    return preprocess(value)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def uploaded_file(payload: gr.components.image.ImageData | None) -> bytes | None:
+def uploaded_file(payload: ImageData | None) -> bytes | None:
     """Stands in for gr.Image's own decoding: `open_image` does that, safely and with clear sentences.
 
     Raises gr.Error for everything that is not a regular file in gradio's upload folder. Whose upload it is, was looked
@@ -255,6 +270,26 @@ def uploaded_file(payload: gr.components.image.ImageData | None) -> bytes | None
         return read_upload(getattr(payload, "path", None), get_upload_folder())
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from None
+
+
+class SentPicture(ImageData):
+    """What a program sends for a picture; gradio (6.31) tells of pydantic's classes where it is none."""
+
+    model_config = {"title": "ImageData"}
+
+    @classmethod
+    def model_validate(cls, value: Any, **options: Any) -> SentPicture:
+        try:
+            return super().model_validate(value, **options)
+        except ValidationError:
+            raise gr.Error("A picture is a file: send it with handle_file(…).", print_exception=False) from None
+
+
+def picture_input() -> gr.Image:
+    """A picture that a program sends."""
+    picture = gr.Image(label="picture", visible=False)
+    picture.preprocess, picture.data_model = uploaded_file, SentPicture
+    return picture
 
 
 def opened(file: str | bytes | None) -> Image.Image | None:

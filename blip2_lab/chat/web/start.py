@@ -16,8 +16,9 @@ import socket
 import sys
 from pathlib import Path
 
-from blip2_lab.chat.web.visitors import is_loopback
+from blip2_lab.chat.web.visitors import host_and_port, is_loopback
 from blip2_lab.checkpoints.hub import check_available
+from blip2_lab.checkpoints.local import check_holds_model
 from blip2_lab.common import console, threads
 
 AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
@@ -25,7 +26,7 @@ AUTH = "BLIP2_LAB_AUTH"  #: the environment variable with USER:PASSWORD
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options. `--host` and `--auth` decide who can open the page."""
-    parser = argparse.ArgumentParser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
+    parser = console.Parser(prog="app.py", description="A chat about a picture with BLIP-2, in the browser.")
     parser.add_argument("--model", default="micro", help='"micro" (shipped), a folder, or a hub name (default: micro)')
     beside = "a second model, side by side with the first: the same picture and the same question to both"
     parser.add_argument("--beside", metavar="MODEL", help=beside)
@@ -49,10 +50,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--beside is {args.beside}, the model itself: give another one")
     if args.at_once < 1:
         parser.error(f"--at-once is {args.at_once}: at least one question is answered at once")
-    args.auth = args.auth or os.environ.get(AUTH)
+    for name in args.public_name:
+        if host_and_port(name) != (name.lower(), 80):
+            parser.error(
+                f"--public-name is {name!r}: give the name alone, such as chat.example.org, without http:// and port"
+            )
+    if args.auth is None:
+        args.auth = os.environ.get(AUTH) or None
     if not is_loopback(args.host) and not args.auth:
         parser.error(f"--host {args.host} lets others in: say who may come with {AUTH} or --auth, USER:PASSWORD")
-    if args.auth and not all(args.auth.partition(":")):
+    if args.auth is not None and not all(args.auth.partition(":")):
         parser.error(f"--auth and {AUTH} want USER:PASSWORD, with a colon between them")
     return args
 
@@ -74,14 +81,21 @@ def main(arguments: list[str] | None = None) -> None:
     threads.wait_passively()
     try:
         check_port(args.host, args.port)
-        check_available(args.model)
-        if args.beside is not None:
-            check_available(args.beside)
+        for model in filter(lambda name: name is not None, (args.model, args.beside)):
+            check_holds_model(model)
+            check_available(model)
+        if args.gallery is not None:
+            from blip2_lab.common.images import pictures_in
+
+            pictures_in(args.gallery)
         names = args.model if args.beside is None else f"{args.model} and {args.beside}"
         print(f"Loading {names}{' and compiling its decoder: a minute' if args.compile else ''} …", flush=True)
         from blip2_lab.chat.web import app
 
         app.run(args)
+    except KeyboardInterrupt:
+        console.print_progress("\napp.py: stopped")
+        sys.exit(130)
     except Exception as error:
         if (sentence := console.explain(error)) is None:
             raise

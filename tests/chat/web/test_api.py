@@ -113,6 +113,8 @@ def test_a_refusal_is_an_error_with_its_sentence(client, picture, tmp_path):
     bad = refusal(client, picture=file(str(tmp_path / "none.png")), api_name="/look")
     assert "PNG, JPEG, WebP or GIF" in bad and str(tmp_path) not in bad
     assert "no picture" in refusal(client, picture=None, api_name="/look")
+    for none in ("", picture, 5, []):
+        assert refusal(client, picture=none, api_name="/look") == "A picture is a file: send it with handle_file(…)."
     client.predict(picture=file(picture), api_name="/look")
     assert refusal(client, question=None, api_name="/ask") == "A question is text, and this is none."
     assert refusal(client, question=file(picture), api_name="/ask") == "A question is text, and this is none."
@@ -124,6 +126,12 @@ def test_a_refusal_is_an_error_with_its_sentence(client, picture, tmp_path):
         assert "drum? Ask for example" in refusal(client, question=bare, api_name="/ask")
     assert "Ask me about the picture" in refusal(client, question="hello", api_name="/ask")
     assert "one to four things" in refusal(client, things=[], api_name="/draw")
+    for name, label in (("beams", "Beams"), ("max_tokens", "Longest answer"), ("seed", "Seed")):
+        for none in ("ten", [1], {"a": 1}):
+            said = refusal(client, question="what is it?", api_name="/ask", **{name: none})
+            assert said == f"“{label}” is a number, and this is none."
+    assert client.predict(question="what is it?", max_tokens=4, seed=None, api_name="/ask")[0], "no seed is the first"
+    assert "less than minimum" in refusal(client, question="what is it?", max_tokens=0, api_name="/ask")
 
 
 @pytest.mark.parametrize(

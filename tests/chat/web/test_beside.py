@@ -143,5 +143,9 @@ def test_both_answers_stand_beside_each_other_on_every_screen(address, width, he
         left, right = (tab.locator("#answers td").nth(i).bounding_box() for i in (0, 1))
         assert left["x"] + left["width"] <= right["x"] and abs(left["y"] - right["y"]) < 2
         assert right["x"] + right["width"] <= width
+        told = tab.get_by_role("status").filter(
+            has_text="runs/a <b>: "
+        )  # a screen reader is told both, once they stand
+        playwright.expect(told).to_contain_text("runs/gated: ", timeout=90_000)
         assert tab.evaluate("document.scrollingElement.scrollWidth - document.documentElement.clientWidth") == 0
         browser.close()

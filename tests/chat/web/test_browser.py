@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import time
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 gr = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -177,6 +178,34 @@ def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
                 playwright.expect(page.locator("#found img").first).to_be_visible()
             page.wait_for_timeout(300)
             assert serious(page) == [], name
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_what_the_keyboard_is_on_can_be_seen(browser, address, mode):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=mode)
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(address, timeout=PATIENCE)
+        page.wait_for_selector("#picture img")
+        page.wait_for_timeout(500)
+        page.focus("#box textarea")
+        for _ in range(35):
+            where = page.evaluate("document.activeElement.outerHTML.slice(0, 80)")
+            around = page.evaluate("""() => {
+                const box = document.activeElement.getBoundingClientRect();
+                return { x: box.x - 8, y: box.y - 8, width: Math.min(box.width + 16, 400), height: box.height + 16 };
+            }""")
+            focused = page.screenshot(clip=around)
+            page.evaluate("window.last = document.activeElement; last.blur()")
+            pictures = (Image.open(io.BytesIO(shot)).convert("L") for shot in (focused, page.screenshot(clip=around)))
+            changed = ImageChops.difference(*pictures).point(lambda value: value > 40 and 255).histogram()[255]
+            assert changed > around["width"], f"{where}: {changed} pixels tell where the keyboard is"
+            page.evaluate("last.focus({ preventScroll: true })")
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement === document.body"):
+                break
     finally:
         page.close()
 

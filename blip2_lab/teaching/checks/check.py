@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from blip2_lab.teaching.checks.changes import as_changed_answer, as_changed_argument, with_defaults
 from blip2_lab.teaching.checks.comparison import (
+    common_to_all,
     describe,
     describe_difference,
     diagnose,
@@ -280,7 +281,8 @@ class Check:
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
-        general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
+        general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first)
+        general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
         if is_promises(expected[first]):
             return rule or general or None
         return " ".join((general, rule)).strip() or None

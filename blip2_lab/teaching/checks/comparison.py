@@ -131,7 +131,19 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
     if any(a.shape != b.shape for a, b in pairs):
         return None
     a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
-    return _factor_or_offset(a, b, tolerance) or _nearly(got, pairs) or _each_its_own(pairs, tolerance)
+    return _factor_or_offset(a, b, tolerance)
+
+
+def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
+    """What all wrong numbers have in common where no change of the right ones explains them, or None: they are nearly
+    right, or right in each row but for a factor or an added amount."""
+    if not all(isinstance(a, Tensor) and isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
+        return None
+    usable = all(a.shape == b.shape and kind_of(a) == kind_of(b) == "float" for a, b in zip(got, expected, strict=True))
+    if not usable or any(value.device.type == "meta" for value in got):
+        return None
+    pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(got, expected, strict=True)]
+    return _nearly(got, pairs) or _each_its_own(pairs, tolerance)
 
 
 def is_promises(value: Any) -> bool:

@@ -271,21 +271,29 @@ class Check:
                 return message
             if same[first] and same.count(False) < nearly:
                 closest, nearly = message, same.count(False)
-        if closest:  # the same mistake, in code that also fails on a case of another form
-            return closest
+        if closest and (is_promises(expected[first]) or self._fails_where_it_differs(got, closest)):
+            return closest  # the same mistake, in code that also fails on a case of another form
         for message in self.mistakes:
             if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
                 return message  # the same mistake in a part of the answer, and another one in another part
+        nearly_explained = f"Something like this: {closest}" if closest else ""
         if isinstance(got[first], BaseException):
-            return None
+            return nearly_explained or None
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
-        general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first)
-        general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
+        general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
         if is_promises(expected[first]):
             return rule or general or None
+        if nearly_explained and not general:
+            return nearly_explained
+        general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
         return " ".join((general, rule)).strip() or None
+
+    def _fails_where_it_differs(self, got: list, message: str) -> bool:
+        """Whether the answers differ from a known mistake's only where the student's function stops with an error."""
+        pairs = zip(got, self._wrong_values(message), strict=True)
+        return all(isinstance(a, BaseException) for a, b in pairs if not self._same(a, b))
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""

@@ -111,19 +111,8 @@ def _diagonal(x: Tensor) -> Tensor:
 def _along(dim: int, value: Tensor) -> list[Change]:
     """Changes along one dimension. Where it is lost, it is also kept with its size: everybody gets the same."""
     where = f"along dimension {dim}"
-    found: list[Change] = [
-        (f"{{}} in reverse order {where}", lambda x: x.flip(dim)),
-        (f"{{}} in order of size {where}", lambda x: x.sort(dim).values),
-        (f"{{}} moved on by one {where}", lambda x: x.roll(1, dim)),
-        (f"{{}} moved back by one {where}", lambda x: x.roll(-1, dim)),
-        (f"{{}} without its first {where}", lambda x: x.narrow(dim, 1, x.shape[dim] - 1)),
-        (f"{{}} without its last {where}", lambda x: x.narrow(dim, 0, x.shape[dim] - 1)),
-        (f"{{}} twice {where}", lambda x: torch.cat([x, x], dim)),
-    ]
-    one: list[Change] = [
-        (f"the first of {{}} {where}", lambda x: x.narrow(dim, 0, 1)),
-        (f"the last of {{}} {where}", lambda x: x.narrow(dim, x.shape[dim] - 1, 1)),
-    ]
+    found, one = _rearranged(dim), _one_of(dim)
+    found.insert(1, (f"{{}} in order of size {where}", lambda x: x.sort(dim).values))
     if value.is_floating_point():
         found += [
             (f"the softmax of {{}} {where}", lambda x: x.softmax(dim)),
@@ -140,10 +129,41 @@ def _along(dim: int, value: Tensor) -> list[Change]:
         ]
     for words, change in one:
         found += [
-            (f"{words}, the same for all", lambda x, change=change: change(x).expand_as(x).clone()),
+            (f"{words}, the same for all", _for_all(change)),
             (words, change), (words, lambda x, change=change: change(x).squeeze(dim)),
         ]  # fmt: skip
     return found
+
+
+def _rearranged(dim: int) -> list[Change]:
+    """Changes of any tensor along one dimension, without arithmetic."""
+    where = f"along dimension {dim}"
+    return [
+        (f"{{}} in reverse order {where}", lambda x: x.flip(dim)),
+        (f"{{}} moved on by one {where}", lambda x: x.roll(1, dim)),
+        (f"{{}} moved back by one {where}", lambda x: x.roll(-1, dim)),
+        (f"{{}} without its first {where}", lambda x: x.narrow(dim, 1, x.shape[dim] - 1)),
+        (f"{{}} without its last {where}", lambda x: x.narrow(dim, 0, x.shape[dim] - 1)),
+        (f"{{}} twice {where}", lambda x: torch.cat([x, x], dim)),
+    ]
+
+
+def _one_of(dim: int) -> list[Change]:
+    where = f"along dimension {dim}"
+    return [
+        (f"the first of {{}} {where}", lambda x: x.narrow(dim, 0, 1)),
+        (f"the last of {{}} {where}", lambda x: x.narrow(dim, x.shape[dim] - 1, 1)),
+    ]
+
+
+def _structural(dim: int) -> list[Change]:
+    """Changes along one dimension that apply to several tensors at once."""
+    same = [(f"{words}, the same for all", _for_all(change)) for words, change in _one_of(dim)]
+    return _rearranged(dim) + same
+
+
+def _for_all(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: change(x).expand_as(x).clone()
 
 
 # --- Which change explains an answer --------------------------------------------------------------------------------
@@ -173,6 +193,13 @@ def as_changed_argument(
         for words, change in changes_of(value):
             if gives(_with(solution, path, change)):
                 return f"Yours is the right answer for {words.format(_told(path, names))}."
+    tensors = [(path, value) for path, value in _paths(arguments, options) if isinstance(value, Tensor)]
+    for (one, value), (other, second) in itertools.combinations(tensors, 2):
+        if value.ndim and value.shape == second.shape:  # ids and their mask, say
+            for words, change in (pair for dim in range(value.ndim) for pair in _structural(dim)):
+                if gives(_with(_with(solution, one, change), other, change)):
+                    told = f"{_told(one, names)} and {_told(other, names)}"
+                    return f"Yours is the right answer for {words.format(told)}."
     for path, value in _paths(arguments, options):
         if isinstance(value, bool | int | float | str):
             for one in dict.fromkeys(_values_at(path, calls)):  # the student's function has one case's value in it
@@ -182,6 +209,13 @@ def as_changed_argument(
         if type(arguments[i]) is type(arguments[j]) and gives(_with_exchanged(solution, i, j)):
             return f"Yours is the right answer with `{names[i]}` and `{names[j]}` exchanged."
     return None
+
+
+def with_defaults(function: Callable, args: tuple, options: dict) -> tuple[tuple, dict]:
+    """How a function is called, with the arguments that are not given: numbers that an answer may have changed."""
+    bound = inspect.signature(function).bind(*args, **options)
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
 
 
 def _or_nothing(change: Callable[[Any], Any], value: Any) -> Any:
@@ -216,6 +250,7 @@ def _values_at(path: Path, calls: Sequence[tuple[tuple, dict]]) -> Iterator[Any]
 
 def _with(solution: Callable, path: Path, change: Callable[[Any], Any]) -> Callable:
     def called(*arguments: Any, **options: Any) -> Any:
+        arguments, options = with_defaults(solution, arguments, options)
         found: dict[int | str, Any] = {**dict(enumerate(arguments)), **options}
         key = path[0]
         if key in found:

@@ -6,8 +6,9 @@ Notes:
 
 * A check has the library's function, a few small cases, and typical mistakes, each written as a wrong function. An
   answer that behaves like one of them gets its message; any other wrong answer is named by the differences that occur
-  in every subject (comparison.py), by the change of the answer or of an argument that explains it (changes.py), by the
-  check's rules, or is shown by the smallest case on which it differs.
+  in every subject (comparison.py), by the change of the answer, of an argument (changes.py) or of an expression of the
+  library's function (mutants.py) that explains it, by the check's rules, or is shown by the smallest case on which it
+  differs.
 * Cases are made anew for every run, and compared afterwards with what they were: a function that changes its input in
   place is told so.
 * A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
@@ -35,8 +36,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.teaching.checks.changes import as_changed_answer, as_changed_argument
+from blip2_lab.teaching.checks.changes import as_changed_answer, as_changed_argument, with_defaults
 from blip2_lab.teaching.checks.comparison import (
+    common_to_all,
     describe,
     describe_difference,
     diagnose,
@@ -48,6 +50,7 @@ from blip2_lab.teaching.checks.comparison import (
     on_one_line,
     parts_of,
 )
+from blip2_lab.teaching.checks.mutants import mutants_of
 
 PASSED, FAILED, NOT_ATTEMPTED, BROKEN = "passed", "failed", "not attempted", "the check itself failed"
 _SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…", BROKEN: "!"}
@@ -268,20 +271,29 @@ class Check:
                 return message
             if same[first] and same.count(False) < nearly:
                 closest, nearly = message, same.count(False)
-        if closest:  # the same mistake, in code that also fails on a case of another form
-            return closest
+        if closest and (is_promises(expected[first]) or self._fails_where_it_differs(got, closest)):
+            return closest  # the same mistake, in code that also fails on a case of another form
         for message in self.mistakes:
             if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
                 return message  # the same mistake in a part of the answer, and another one in another part
+        nearly_explained = f"Something like this: {closest}" if closest else ""
         if isinstance(got[first], BaseException):
-            return None
+            return nearly_explained or None
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
         general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
         if is_promises(expected[first]):
             return rule or general or None
+        if nearly_explained and not general:
+            return nearly_explained
+        general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
         return " ".join((general, rule)).strip() or None
+
+    def _fails_where_it_differs(self, got: list, message: str) -> bool:
+        """Whether the answers differ from a known mistake's only where the student's function stops with an error."""
+        pairs = zip(got, self._wrong_values(message), strict=True)
+        return all(isinstance(a, BaseException) for a, b in pairs if not self._same(a, b))
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""
@@ -303,7 +315,38 @@ class Check:
         if len(got) < 2 or any(isinstance(value, BaseException) for value in got):
             return None  # one case can be explained by chance
         named = as_changed_answer(got, expected, self._same) or self._changed_part(got, expected, first)
-        return named or self._changed_argument(got, first) or self._more_of_a_mistake(got, expected)
+        named = named or self._changed_argument(got, first) or self._more_of_a_mistake(got, expected)
+        return named or self._changed_expression(got, expected, first)
+
+    def _changed_expression(self, got: list, expected: list, first: int) -> str | None:
+        """The expression of the library's function whose change gives these answers, or this part of them."""
+        cases = self.cases()
+        order = [first, *(i for i in range(len(got)) if i != first)]
+        for words, mutant in self._mutants:
+            values = dict.fromkeys(order)
+            for i in order:
+                values[i] = self._attempt(mutant, cases[i])
+                if isinstance(values[i], BaseException) or not self._partly_same(got[i], values[i]):
+                    break
+            else:
+                wrong = [values[i] for i in range(len(got))]
+                if all(map(self._same, got, wrong)) or has_its_parts(got, wrong, expected, self.tolerance):
+                    return f"{self._first_wrong_part(got, expected)}Yours is the right answer with {words}."
+        return None
+
+    def _first_wrong_part(self, got: list, expected: list) -> str:
+        """ "`low` differs. ", where the parts of an answer have names."""
+        for number, name in enumerate(self.parts if isinstance(expected[0], tuple) else ()):
+            if not all(self._same(parts_of(a)[number], b[number]) for a, b in zip(got, expected, strict=True)):
+                return f"`{name}` differs. "
+        return ""
+
+    def _partly_same(self, got: Any, wrong: Any) -> bool:
+        """Equal, or of equal parts in some place."""
+        ours, theirs = parts_of(got), parts_of(wrong)
+        if not isinstance(wrong, tuple) or ours is None or theirs is None:
+            return self._same(got, wrong)
+        return any(self._same(a, b) for a, b in zip(ours, theirs, strict=False))
 
     def _more_of_a_mistake(self, got: list, expected: list) -> str | None:
         """The known mistake that was made to another degree: all answers lie on the line from the right one to it."""
@@ -335,7 +378,7 @@ class Check:
 
             def recorded(*args: Any, _before: int = before, **options: Any) -> Any:
                 if len(calls) == _before:
-                    calls.append((args, options))
+                    calls.append(with_defaults(self.solution, args, options))
                 return self.solution(*args, **options)
 
             self._attempt(recorded, case)
@@ -360,6 +403,11 @@ class Check:
     def _known(self) -> dict[str, list]:
         """Values of mistakes that were computed before: they do not depend on the student's answer."""
         return {}
+
+    @cached_property
+    def _mutants(self) -> list[tuple[str, Callable]]:
+        """The library's function with one expression changed."""
+        return list(mutants_of(self.solution))
 
     def _wrong_values(self, message: str) -> list:
         if message not in self._known:

@@ -131,7 +131,19 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
     if any(a.shape != b.shape for a, b in pairs):
         return None
     a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
-    return _factor_or_offset(a, b, tolerance) or _nearly(got, pairs)
+    return _factor_or_offset(a, b, tolerance)
+
+
+def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
+    """What all wrong numbers have in common where no change of the right ones explains them, or None: they are nearly
+    right, or right in each row but for a factor or an added amount."""
+    if not all(isinstance(a, Tensor) and isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
+        return None
+    usable = all(a.shape == b.shape and kind_of(a) == kind_of(b) == "float" for a, b in zip(got, expected, strict=True))
+    if not usable or any(value.device.type == "meta" for value in got):
+        return None
+    pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(got, expected, strict=True)]
+    return _nearly(got, pairs) or _each_its_own(pairs, tolerance)
 
 
 def is_promises(value: Any) -> bool:
@@ -176,7 +188,9 @@ def _as_tensor(value: Any) -> Tensor | None:
     value = _number(value)
     if isinstance(value, Tensor):
         return None if value.is_complex() or value.device.type == "meta" else value
-    return torch.tensor(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return torch.tensor(float(value), dtype=torch.float64)
 
 
 def _log_of_positive(x: Tensor) -> Tensor:
@@ -204,7 +218,7 @@ def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
     if where.sum() >= 2:
         ratios = a[where] / b[where]
         factor = float(ratios.median())
-        constant = bool(((ratios - factor).abs() <= 10 * tolerance * abs(factor)).all()) and factor != 0
+        constant = bool(((ratios - factor).abs() <= max(10 * tolerance, 1e-6) * abs(factor)).all()) and factor != 0
         if constant and abs(factor - 1) > NEARLY and torch.allclose(a, factor * b, rtol=10 * tolerance, atol=tolerance):
             return f"Every number is {factor:.3g} times the right one: a constant factor is wrong or missing."
     offset = float((a - b).median())
@@ -212,6 +226,28 @@ def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
         return (
             f"Every number is {abs(offset):.3g} too {'large' if offset > 0 else 'small'}: the same amount everywhere."
         )
+    return None
+
+
+def _each_its_own(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:
+    """Rows or columns that are right but for a factor, or an added amount, of their own."""
+    if any(b.ndim == 0 or not (a.isfinite().all() and b.isfinite().all()) for a, b in pairs):
+        return None
+    for dim, what in ((-1, "row (along the last dimension)"), (-2, "column (along the last dimension but one)")):
+        if not all(b.ndim >= -dim and b.shape[dim] > 1 for _, b in pairs):
+            continue
+        factors = [(a * b).sum(dim, keepdim=True) / (b * b).sum(dim, keepdim=True).clamp(min=1e-12) for a, b in pairs]
+        if all(_same(a, factor * b, tolerance) for factor, (a, b) in zip(factors, pairs, strict=True)):
+            return (
+                f"Each {what} is right but for a factor of its own (the first: {float(factors[0].flatten()[0]):.3g}): "
+                "look at what it is multiplied with or divided by."
+            )
+        amounts = [(a - b).mean(dim, keepdim=True) for a, b in pairs]
+        if all(_same(a, amount + b, tolerance) for amount, (a, b) in zip(amounts, pairs, strict=True)):
+            return (
+                f"Each {what} is right but for an amount of its own that is added to all its numbers (the first: "
+                f"{float(amounts[0].flatten()[0]):.3g})."
+            )
     return None
 
 
@@ -283,7 +319,7 @@ def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequen
             return "There are NaNs in your answer: a division by zero, or a softmax over nothing but -inf."
         if got.isinf().any() and not expected.isinf().any():
             return "There are infinite numbers in your answer: a division by zero, or a logarithm of 0."
-        return "The numbers differ; the smallest case where they do:"
+        return f"The numbers differ{_where(got, expected, tolerance)}; the smallest case where they do:"
     number = _number(got)
     if isinstance(expected, bool) and not isinstance(number, bool):
         return f"Return True or False; yours returns {describe(got)}."
@@ -298,6 +334,24 @@ def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequen
     if isinstance(expected, int | float):
         return f"It is {describe(got)} and should be {describe(expected)}; the smallest case where it differs:"
     return "Your answer differs; the smallest case where it does:"
+
+
+def _where(got: Tensor, expected: Tensor, tolerance: float) -> str:
+    """In which places of a tensor, and in which direction: of many wrong numbers what they have in common."""
+    if expected.ndim == 0 or expected.dtype == torch.bool:
+        return ""
+    a, b = (value.detach().cpu().double() for value in (got, expected))
+    wrong = ~torch.isclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+    found = []
+    for dim in range(wrong.ndim):
+        others = [other for other in range(wrong.ndim) if other != dim]
+        places = (wrong.any(dim=others) if others else wrong).nonzero().flatten().tolist()
+        if len(places) < wrong.shape[dim]:
+            found.append(f"{', '.join(map(str, places[:4]))}{', …' * (len(places) > 4)} along dimension {dim}")
+    where = f", only at {' and '.join(found)}" if found else ""
+    signs = (a - b)[wrong].sign().unique().tolist()
+    too = {(1.0,): ": yours are too large", (-1.0,): ": yours are too small"}.get(tuple(signs), "")
+    return where + (too if wrong.sum() > 2 else "")
 
 
 def _describe_parts(got: Any, expected: Sequence, tolerance: float, names: Sequence[str]) -> str:

@@ -1,0 +1,112 @@
+"""Mutants of a function: each changes one expression, and only one that explains every case is told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from blip2_lab.teaching import checks
+from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.mutants import mutants_of
+from tests.teaching.verdicts import variant_tests
+
+
+def spread(values, scale=2.0):
+    """values [N] -> how far they lie from their mean, in units of `scale`"""
+    centered = values - values.mean(dim=0)
+    return torch.where(centered > 0, centered.sqrt() / scale, centered * scale + 1)
+
+
+def cases():
+    return [Case(f"{n} numbers", (torch.linspace(-1, n, n),)) for n in (3, 4, 5)]
+
+
+check = Check("spread", spread, cases, "Spread.")
+
+
+def spread_but(center=torch.mean, above=lambda c: c.sqrt() / 2, below=lambda c: c * 2 + 1):
+    def answer(values):
+        centered = values - center(values)
+        return torch.where(centered > 0, above(centered), below(centered))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (spread_but(torch.sum), "`values.sum(dim=0)` in place of `values.mean(dim=0)`"),
+        (spread_but(above=lambda c: c.sqrt() * 2), "`centered.sqrt() * scale` in place of"),
+        (spread_but(above=lambda c: c / 2), "`centered` in place of `centered.sqrt()`"),
+        (spread_but(below=lambda c: c * 2 - 1), "`centered * scale - 1` in place of"),
+        (spread_but(below=lambda c: c / 2 + 1), "`centered / scale` in place of"),
+    ],
+)
+def test_the_expression_that_explains_every_case_is_told(answer, said):
+    assert said in check(answer).message
+
+
+def test_an_expression_that_explains_only_some_cases_is_not_told():
+    def answer(values):
+        return spread_but(torch.sum if len(values) < 5 else torch.median)(values)
+
+    assert "in place of `" not in check(answer).message
+
+
+def test_a_mutant_never_raises_anything_but_a_value_error():
+    ran = 0
+    for _, mutant in mutants_of(spread):
+        try:
+            mutant(torch.arange(3.0))
+        except ValueError:
+            ran += 1
+    assert 0 < ran < len(list(mutants_of(spread)))
+
+
+def test_an_expression_that_stands_twice_is_also_changed_in_both_places():
+    def twice(a, b):
+        return (a + b) / (1 + a * b), math.sqrt(a) / (1 + a * b)
+
+    both = [mutant(3.0, 2.0) for words, mutant in mutants_of(twice) if words.startswith("`1 - a * b`")]
+    assert (5 / -5, math.sqrt(3) / -5) in both and (5 / -5, math.sqrt(3) / 7) in both
+
+
+def test_a_function_without_a_source_has_no_mutants():
+    inner = 3
+    assert not list(mutants_of(max)) and not list(mutants_of(lambda x: x + inner))
+
+
+def test_every_solution_of_an_exercise_has_mutants():
+    solutions = [check.solution for check in vars(checks).values() if isinstance(check, Check)]
+    assert len(solutions) > 60 and all(next(mutants_of(solution), None) for solution in solutions)
+
+
+def wilson(center=1.0, down=1.0, root=lambda p, n, z: p * (1 - p) / n + z * z / (4 * n * n)):
+    def interval(share, count, z=1.96):
+        below = 1 + down * z * z / count
+        middle, half = (share + center * z * z / (2 * count)) / below, z * math.sqrt(root(share, count, z)) / below
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    return interval
+
+
+RIGHT = [("confidence_interval", wilson()) for _ in range(6)]
+WRONG = [
+    ("confidence_interval", wilson(center=-1.0), "`share - z * z"),
+    ("confidence_interval", wilson(center=2.0), "it is z*z/(2n)"),
+    ("confidence_interval", lambda p, n, z=1.96: wilson()(p, n, 2 * z), "2 times `z`"),
+    ("confidence_interval", lambda p, n, z=1.96: wilson()(p, n - 1, z), "1 less than `count`"),
+    ("confidence_interval", wilson(root=lambda p, n, z: p * (1 + p) / n + z * z / (4 * n * n)), "`1 + share`"),
+    (
+        "confidence_interval",
+        wilson(root=lambda p, n, z: p * (1 - p) / n + z * z / (4 * n + n)),
+        "4 * count + count",
+    ),
+    ("confidence_interval", lambda p, n, z=1.96: wilson()(p, n, z + 1), "1 more than `z`"),
+    ("confidence_interval", wilson(down=0.0), "Neither the center nor the half width"),
+]
+test_a_right_formula_passes, test_a_wrong_formula_is_told_by_its_expression, _ = variant_tests(
+    ("confidence_interval",), RIGHT[:1], WRONG
+)

@@ -52,7 +52,8 @@ BESIDE = {letter: _keys_beside(letter) for letter in LETTERS}  #: letter -> the 
 SHORT_FORMS = {  #: as typed
     **{"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"},
     **{"pls": "please", "plz": "please"},
-    **{"wats": "what is", "im": "i am", "ive": "i have", "these": "the", "those": "the", "them": "the things"},
+    **{"wats": "what is", "whts": "what is", "im": "i am", "ive": "i have"},
+    **{"these": "the", "those": "the", "them": "the things"},
 }
 #: What people say before a question; it changes nothing in the answer. Left out where a vocabulary lacks it.
 INTERJECTIONS = frozenset(
@@ -146,6 +147,8 @@ def read(tokenizer, text: str, help: str | None = None) -> Reading:
             return read(tokenizer, rest, help)
     known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
     nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
+    if (last := re.search(r"\b(these|those)\W*$", text, re.IGNORECASE)) and last[1] in nearest:
+        nearest[last[1]] = "this"  # "what surroundings are these?": no noun follows
     left = tuple(word for word in unknown if word not in nearest)
     words = re.findall(r"[^\s.,:?!]+", text)
     known_words = [nearest.get(word, word) for word in words if word not in left]

@@ -212,3 +212,14 @@ def test_stage_1_refuses_a_word_that_it_does_not_know():
         for_stage1(bert, "a red boat and a quorx.")
     with pytest.raises(UnknownWords, match="captions, which name"):  # not what can be asked
         for_stage1(bert, "zwölf boote")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("where are these boats?", "where are the boats?"),
+        ("what surroundings are these?", "what surroundings are this?"),
+    ],
+)
+def test_these_is_the_before_a_noun_and_this_at_the_end(tokenizer, typed, expected):
+    assert vocabulary.read(tokenizer, typed).text == expected

@@ -64,8 +64,10 @@ NAMELESS = frozenset(
 ).union(PLACES)
 NAMES = frozenset((*KINDS, *map(plural_of, KINDS)))
 #: "this picture", "that ball": here no pronoun, and nothing that was named before
+ONE_THING = frozenset("thing object item one".split())
+GREETING = re.compile(r"\bgood (morning|afternoon|evening|day|night)\b", re.IGNORECASE)
 PICTURES = frozenset("picture image photo drawing scene pic painting".split())
-POINTED_AT = NAMES.union(CATEGORIES, PICTURES, "thing things object objects item items one".split())
+POINTED_AT = NAMES.union(CATEGORIES, PICTURES, ONE_THING, "things objects items".split())
 #: "the cat above it": not the cat
 RELATING = frozenset("above below under beneath over behind beside near next by to of with from than as".split())
 
@@ -149,7 +151,7 @@ def of_each(text: str) -> list[str]:
 
 def refers_back(question: str) -> bool:
     """Does "it" (or the like) stand for something named before? Not in "is it day or night?", nor in "that ball"."""
-    words = _words(question)
+    words = _words(GREETING.sub("", question))
     return not NAMELESS.intersection(words) and any(_is_back(words, i) for i in range(len(words)))
 
 
@@ -166,8 +168,8 @@ def _is_back(words: list[str], i: int) -> bool:
 
 def names_nothing(question: str) -> bool:
     """ "is it day?" names no thing."""
-    words = set(_words(question))
-    return bool(words & NAMELESS) and not words & NAMES
+    words = set(_words(GREETING.sub("", question)))
+    return bool(words & NAMELESS) and not words & (NAMES | ONE_THING)
 
 
 def question_mark(text: str) -> str:

@@ -3,7 +3,15 @@
 import pytest
 
 from blip2_lab.chat.conversation import INSTRUCTIONS
-from blip2_lab.chat.questions import MOST_QUESTIONS, asks, in_full, is_question, questions_in, refers_back
+from blip2_lab.chat.questions import (
+    MOST_QUESTIONS,
+    asks,
+    in_full,
+    is_question,
+    names_nothing,
+    questions_in,
+    refers_back,
+)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,15 @@ def test_a_miniature_is_asked_where_a_text_asks_somewhere():
         ("in this picture, what is it?", True),
         ("who painted this?", False),
         ("is it day?", False),
+        ("good morning, what color is it?", True),
     ],
 )
 def test_it_refers_back_unless_the_question_itself_names_it(question, refers):
     assert refers_back(question) is refers
+
+
+def test_a_question_may_name_nothing():
+    for question in ("is it day?", "how many things are there?", "what place is this?"):
+        assert names_nothing(question)
+    for question in ("good morning, what is the small thing", "is there a boat on the beach?", "what is red?"):
+        assert not names_nothing(question)

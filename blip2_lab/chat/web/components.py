@@ -34,7 +34,6 @@ import gradio as gr
 from gradio.components.image import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
-from pydantic import ValidationError
 
 from blip2_lab.chat.web import guard, line
 from blip2_lab.chat.web.uploads import MAX_FILE, read_upload
@@ -281,7 +280,7 @@ class SentPicture(ImageData):
     def model_validate(cls, value: Any, **options: Any) -> SentPicture:
         try:
             return super().model_validate(value, **options)
-        except ValidationError:
+        except ValueError:  # pydantic's is one
             raise gr.Error("A picture is a file: send it with handle_file(…).", print_exception=False) from None
 
 

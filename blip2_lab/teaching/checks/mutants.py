@@ -30,7 +30,7 @@ _OPERATORS: dict[type, tuple[type, ...]] = {
     ast.And: (ast.Or,), ast.Or: (ast.And,),
 }  # fmt: skip
 _METHODS = (
-    ("mean", "sum", "amax", "amin", "prod", "std"), ("max", "min"), ("argmax", "argmin"), ("any", "all"),
+    ("mean", "sum", "amax", "amin", "prod"), ("max", "min"), ("argmax", "argmin"), ("any", "all"),
     ("floor", "ceil", "round", "trunc"), ("cos", "sin"), ("softmax", "log_softmax"), ("exp", "log"),
     ("tanh", "sigmoid"), ("gelu", "relu", "silu", "tanh"), ("adaptive_avg_pool2d", "adaptive_max_pool2d"),
 )  # fmt: skip

@@ -54,7 +54,7 @@ def _entries(content: Any, key: str, keys: Iterable[str], path: File, what: str)
     """The list under `key` ("": the content itself). Raises ValueError unless one of its entries has `keys`."""
     found = content.get(key) if key and isinstance(content, dict) else content
     place = f"list {key!r}" if key and isinstance(content, dict) else "list"
-    if not isinstance(found, list):
+    if not isinstance(found, list) or (key and found == [] and not isinstance(content, dict)):
         raise ValueError(f"{path} is not {what}: it has no {place}" if key else f"{path} is not {what}: it is no list")
     if found and not any(isinstance(entry, dict) and entry.keys() >= set(keys) for entry in found):
         missing = [name for name in keys if not isinstance(found[0], dict) or name not in found[0]]
@@ -556,6 +556,8 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
 
 
 def _add_sentences(collector: _Collector, key: str, sentences: Any, place: str, box: tuple[float, ...] | None) -> None:
+    if sentences == []:
+        collector.leave_out(place, "empty caption", "its list of sentences is empty")
     for sentence in sentences if isinstance(sentences, list) else [sentences]:
         text = (sentence.get("raw") or sentence.get("sent")) if isinstance(sentence, dict) else sentence
         collector.add_captions(key, sentence if text is None else text, place, box=box)

@@ -389,8 +389,9 @@ def build(
 
         # A file that is too large takes the picture from the page, and of all events only `change` tells (gradio 6.31).
         # The page says whether there is a picture, and does not send it: mostly it is none that was uploaded.
-        tell = dict(js="picture => [null, picture !== null]", trigger_mode="multiple", **UNSEEN)
-        picture.change(app.gone, [picture, there], shown[1:], **tell)
+        # It waits in line: on a busy machine it would otherwise come after the next picture, and take that one away.
+        tell = dict(js="picture => [null, picture !== null]", trigger_mode="multiple", **MODEL_EVENT)
+        picture.change(app.gone, [picture, there], shown[1:], **private, **tell)
         changes = [
             ([picture.upload], dict(fn=app.look, inputs=picture, outputs=shown, **private)),
             ([upload.upload], dict(fn=app.replace, inputs=upload, outputs=shown, **private)),

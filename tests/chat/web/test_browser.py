@@ -288,6 +288,33 @@ def test_upload_a_picture_ask_and_read_the_answer(tab, tmp_path):
     assert tab.locator("#box textarea").input_value() == ""
 
 
+def test_a_late_message_that_a_picture_was_removed_does_not_take_away_the_next(
+    browser, tiny_model, tmp_path, monkeypatch
+):
+    gone = chat_app.App.gone
+
+    def late(self, picture, there: bool):
+        time.sleep(0 if there else 3)
+        return gone(self, picture, there)
+
+    monkeypatch.setattr(chat_app.App, "gone", late)
+    blocks = chat_app.build(tiny_model)
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    draw(sample_scene(7, 3), 256).save(tmp_path / "scene.png")
+    try:
+        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
+        page.wait_for_selector("#picture img")
+        upload(page, tmp_path / "scene.png")
+        page.wait_for_timeout(4_000)
+        ask(page, "what is in the picture?")
+        playwright.expect(page.locator("#chat .bot.message")).to_be_visible()
+        assert page.locator("#box textarea").input_value() == ""
+    finally:
+        page.close()
+        blocks.close()
+
+
 def test_a_file_that_is_too_large_leaves_no_picture_to_ask_about(tab, tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(bytes(41 * 2**20))

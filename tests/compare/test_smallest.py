@@ -17,7 +17,7 @@ def test_the_smallest_comparison(capsys, tmp_path):
     assert code == 0 and out == f"written: {tmp_path / 'docs' / 'bridges.md'}\n", err
     assert page.count(BEGIN) == page.count(END) == 1
     for title in ("linear, pooled", "Q-Former, both stages", "gated cross-attention", "dual encoder"):
-        assert page.count(f"| {title} |") == 5, title  # two tables at both budgets, and the costs
+        assert page.count(f"| {title} |") == 7, title  # three tables at both budgets, and the costs
     assert f"{SMALLEST_EXAM['scenes']} scenes" in page and f"× {SMALLEST['seeds']} |" in page
     assert "the dual encoder was asked for captions" in page.lower() and "nan" not in page
     results = (tmp_path / "docs" / "bridges" / "results.jsonl").read_text()

@@ -27,7 +27,7 @@ from blip2_lab.models.language_model import EncoderDecoderLanguageModel
 from blip2_lab.own_world import recipes_for
 from blip2_lab.picturebook.words import Question
 from blip2_lab.training.batches import open_batches
-from blip2_lab.training.builders import load_language_model
+from blip2_lab.training.loading import load_language_model
 from blip2_lab.training.tasks.own_parts import PHRASES, OwnT5Task, Reading, read_texts
 from blip2_lab.training.tasks.word_sums import add_up
 

@@ -21,7 +21,7 @@ from blip2_lab.evaluation.natural import Asker, ask_all, natural_questions, verd
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.scene import sample_scene
 from blip2_lab.training.batches import fingerprint
-from blip2_lab.training.builders import hf_logging_off
+from blip2_lab.training.loading import hf_logging_off
 from blip2_lab.training.recipes.registry import RECIPES, continued
 
 CALIBRATION_BOOK = 9_004  #: scenes that no training and no table reads

@@ -54,7 +54,7 @@ def load(args: argparse.Namespace, *, answers: bool = True):
     model = blip2_lab.load(args.model, **precision_of(args))
     if not answers and getattr(model, "image_encoder", ...) is None:
         from blip2_lab.checkpoints.names import model_path
-        from blip2_lab.training.builders import load_stage1
+        from blip2_lab.training.loading import load_stage1
 
         model = load_stage1(str(model_path(args.model)), Path("runs")).to(args.device)
     if answers and not hasattr(model, "stream"):

@@ -38,7 +38,7 @@ from blip2_lab.compare.rows import BRIDGES, LANGUAGE_MODELS, REFERENCE, ROWS, ch
 from blip2_lab.evaluation.bridges import Exam, measure, text_perplexity
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.training import pipeline
-from blip2_lab.training.builders import hf_logging_off, load_language_model
+from blip2_lab.training.loading import hf_logging_off, load_language_model
 from blip2_lab.training.recipes.registry import RECIPES, get, needs
 from blip2_lab.training.recipes.schema import Recipe, override, settings
 from blip2_lab.training.run_folder import read_log

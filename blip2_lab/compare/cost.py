@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from blip2_lab.evaluation.bridges import own_clock, peak_bytes
-from blip2_lab.training.builders import build_task, hf_logging_off
+from blip2_lab.training.builders import build_task
+from blip2_lab.training.loading import hf_logging_off
 from blip2_lab.training.optim import bf16_is_fast, build_optimizer, train_mode
 from blip2_lab.training.recipes.schema import Recipe
 from blip2_lab.training.trainer import Task

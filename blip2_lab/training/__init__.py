@@ -6,6 +6,7 @@
     bridge_parts from the sizes in a recipe to a new bridge
     lora         low-rank adaptation, by peft: added to frozen models, merged into them
     builders     from a recipe to its task: frozen models loaded, new ones built
+    loading      the models that a recipe names: found and loaded
     identity     what a run was trained on, by content
     own_tokenizer a tokenizer from texts of your own
     vocabulary   how many of the words a tokenizer knows, before training

@@ -24,8 +24,9 @@ from typing import Any
 from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import read_object, write_atomically
 from blip2_lab.training.batches import LEFT_OUT, SKIPPED, open_batches
-from blip2_lab.training.builders import build_task, check_recipe, hf_logging_off
+from blip2_lab.training.builders import build_task, check_recipe
 from blip2_lab.training.identity import Identity
+from blip2_lab.training.loading import hf_logging_off
 from blip2_lab.training.recipes.registry import needs
 from blip2_lab.training.recipes.schema import ImageTextData, Recipe, Stage2Parts
 from blip2_lab.training.run_folder import WORDS_FILE, RunFolder, checkpoints, only_process, reference_log

@@ -11,7 +11,7 @@ from blip2_lab.models.bridges import DualEncoder
 from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.words import Question
-from blip2_lab.training import builders, run
+from blip2_lab.training import builders, loading, run
 from blip2_lab.training.batches import DialogueBatches, fingerprint
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES, STAGE1, STAGE2
 from blip2_lab.training.recipes.registry import get, needs
@@ -189,7 +189,7 @@ def test_dialogues_are_functions_of_their_index_and_of_the_step():
 
 
 def test_a_dialogue_is_read_as_the_chat_writes_it(parts):  # noqa: F811
-    language = builders.load_language_model("micro-t5", parts)
+    language = loading.load_language_model("micro-t5", parts)
     turns = [Question("what", "what is the red thing?", "boat"), Question("color", "what color is it?", "red")]
     assert dialogue_prompt(language, turns) == (
         "Question: what is the red thing? Short answer: boat. Question: what color is it? Short answer:"

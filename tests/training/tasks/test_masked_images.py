@@ -7,7 +7,7 @@ import torch
 
 from blip2_lab.models.masked_autoencoder import image_encoder_of, new_mae
 from blip2_lab.models.micro import micro_vit_config
-from blip2_lab.training import builders
+from blip2_lab.training import builders, loading
 from blip2_lab.training.recipes.registry import get
 from blip2_lab.training.run import run
 from blip2_lab.training.tasks.masked_images import MAE_FOLDER, MaeTask, held_out_scenes, scene_pixels
@@ -62,7 +62,7 @@ def test_it_learns_is_saved_and_stands_where_an_image_encoder_is_asked_for(small
     numbers = run(small, tmp_path, progress=False)
     assert numbers["total"] > 0
     model = tmp_path / "micro-mae" / "model"
-    encoder = builders.load_image_encoder("micro-mae", tmp_path)
+    encoder = loading.load_image_encoder("micro-mae", tmp_path)
     assert encoder.num_features == 65 and encoder.width == 192
     assert len(encoder.model.encoder.layers) == 1, "BLIP-2 reads the second-to-last layer"
     mae = ViTMAEForPreTraining.from_pretrained(model / MAE_FOLDER).eval()

@@ -17,10 +17,10 @@ from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import image_ids
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.doctor import model as model_doctor
-from blip2_lab.training import builders
+from blip2_lab.training import builders, loading
 from blip2_lab.training import run as run_module
 from blip2_lab.training.batches import fingerprint, scene_features
-from blip2_lab.training.builders import load_image_encoder, load_language_model
+from blip2_lab.training.loading import load_image_encoder, load_language_model
 from blip2_lab.training.optim import parameter_groups
 from blip2_lab.training.recipes.registry import continued, get, needs
 from blip2_lab.training.recipes.schema import ImageTextData, override
@@ -277,7 +277,7 @@ def test_a_run_can_stand_wherever_a_trained_part_is_asked_for(trained, own, tmp_
     run_module.run(on(own, "micro-stage1"), trained, progress=False)
     run, queries = trained / "micro-stage1-own", None
     for name in ("micro-stage1-own", str(run), str(run / "model")):
-        stage1 = builders.load_stage1(name, tmp_path if "/" in name else trained)
+        stage1 = loading.load_stage1(name, tmp_path if "/" in name else trained)
         queries = stage1.qformer.query_tokens if queries is None else queries
         assert torch.equal(stage1.qformer.query_tokens, queries)
         assert fingerprint(stage1.image_encoder) == fingerprint(load_image_encoder("micro-vit", trained))
@@ -291,18 +291,18 @@ def test_a_run_can_stand_wherever_a_trained_part_is_asked_for(trained, own, tmp_
     assert fingerprint(language) == fingerprint(load_language_model("micro-t5", trained))
     assert language.max_text_tokens == 20
     assert fingerprint(load_image_encoder(str(complete), tmp_path)) == fingerprint(stage1.image_encoder)
-    scenes = builders.load_stage1(str(trained / "micro-stage1"), tmp_path)  # saved without its image encoder
+    scenes = loading.load_stage1(str(trained / "micro-stage1"), tmp_path)  # saved without its image encoder
     assert fingerprint(scenes.image_encoder) == fingerprint(stage1.image_encoder)
     (own / "sub").mkdir()
     shutil.copyfile(own / "0.jpg", own / "sub" / "0.jpg")
     assert len(image_search.build(blip2_lab.load(str(run)), own / "sub")) == 1
     shutil.rmtree(own / "sub")
     with pytest.raises(ValueError, match="there is no recipe, run or model 'micro-stge1'; did you mean 'micro-stage1'"):
-        builders.resolve("micro-stge1", trained)
+        loading.resolve("micro-stge1", trained)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="half is a run without a finished model"):
-        builders.resolve("half", tmp_path)
+        loading.resolve("half", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["micro-stage1", "micro-stage2"])

@@ -58,6 +58,7 @@ OTHERS: dict[str, str] = {
     "large": "massive gigantic colossal immense vast oversized bulky sizable humongous",
     "small": "minuscule teeny wee petite miniature tinier littlest undersized teensy",
     "largest": "hugest greatest",
+    "cactuses": "cacti",
     "to eat": "edible",
     "see": "observe perceive behold glimpse witness discern",
     "shows": "depicts portrays displays illustrates represents features",

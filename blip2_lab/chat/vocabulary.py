@@ -60,6 +60,11 @@ INTERJECTIONS = frozenset(
     """sorry um umm uh uhh uhm erm ehm err ah aha huh ooh wow yay lol haha hahaha hehe omg btw bro dude madam mister mr
     hola bonjour ciao salut hallo namaste""".split()
 )
+#: Spellings that a miniature's tokenizer rewrites before it looks for words: no words of its own, but ones to slip from.
+SPELLINGS = frozenset(
+    """colour colours coloured grey whats wheres whos hows thats theres isnt arent wasnt dont doesnt didnt cant hasnt
+    cannot pics""".split()
+)
 #: What is corrected of three letters, where many words of other languages are near ("ist", "est").
 SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
 
@@ -146,6 +151,7 @@ def read(tokenizer, text: str, help: str | None = None) -> Reading:
         if re.search(r"\w", rest):
             return read(tokenizer, rest, help)
     known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
+    known |= SPELLINGS.difference(unknown_words(tokenizer, " ".join(SPELLINGS)))
     nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
     if (last := re.search(r"\b(these|those)\W*$", text, re.IGNORECASE)) and last[1] in nearest:
         nearest[last[1]] = "this"  # "what surroundings are these?": no noun follows

@@ -87,6 +87,21 @@ def test_an_unknown_thing_is_asked_about_because_the_model_can_say_that_there_is
     assert read(tokenizer, typed).unknown == ("quorx",)
 
 
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("what coour is the boat", "what colour is the boat"),
+        ("list the coluors", "list the colours"),
+        ("the GERY boat", "the grey boat"),
+        ("whtas in it", "whats in it"),
+        ("how many cacti?", "how many cactuses?"),
+    ],
+)
+def test_a_slip_in_a_spelling_that_the_tokenizer_rewrites_is_forgiven(tokenizer, typed, text):
+    reading = read(tokenizer, typed)
+    assert reading.text == text and not reading.unknown
+
+
 def test_a_plural_by_rule_is_read_as_the_irregular_one(tokenizer):
     assert read(tokenizer, "how many fishes?").text == "how many fish?"
     assert nearest_word("fishes", KNOWN) is None, "another vocabulary"

@@ -28,7 +28,7 @@ from blip2_lab.picturebook.wordings import SYNONYMS
 
 MAX_CHARACTERS = 2000  #: of one question
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
-SHORTEST_CORRECTED = 4  #: letters; in a shorter word only swapped letters are corrected ("teh")
+SHORTEST_CORRECTED = 4  #: letters; of shorter words only swapped letters ("teh") and missing vowels ("wht")
 LONG_WORD = 7  #: letters from which on two slips of the keyboard are forgiven
 EXAMPLE = "what is in the picture?"
 HELP = (
@@ -60,7 +60,7 @@ INTERJECTIONS = frozenset(
     """sorry um umm uh uhh uhm erm ehm err ah aha huh ooh wow yay lol haha hahaha hehe omg btw bro dude madam mister mr
     hola bonjour ciao salut hallo namaste""".split()
 )
-#: Spellings that a miniature's tokenizer rewrites before it looks for words: no words of its own, but ones to slip from.
+#: Spellings that a miniature's tokenizer rewrites before it looks for words: not in its list, and yet mistyped.
 SPELLINGS = frozenset(
     """colour colours coloured grey whats wheres whos hows thats theres isnt arent wasnt dont doesnt didnt cant hasnt
     cannot pics""".split()
@@ -206,7 +206,7 @@ def nearest_word(word: str, known: Collection[str]) -> str | None:
     if several := next((plural_of(kind) for kind in KINDS if word in (kind + "s", kind + "es")), None):  # "fishes"
         return several if several in known else None
     if len(word) < SHORTEST_CORRECTED:
-        return next((w for w in _swaps(word) if w in SHORT_WORDS and w in known), None)
+        return next((w for w in _swaps(word) if w in SHORT_WORDS and w in known), _vowel_missing(word, known))
     near = {other for other in known if len(other) > 2 and other[0] in word[:3] and _letters_differ(word, other, 2)}
     if not near:  # all that is typed comes here: what is no word at all, and long, must cost nothing
         return None
@@ -215,6 +215,14 @@ def nearest_word(word: str, known: Collection[str]) -> str | None:
         halfway = (once for once in _slips(word) if any(_letters_differ(once, other, 1) for other in near))
         found = next((twice for once in halfway for twice in _slips(once) if twice in near), None)
     return found
+
+
+def _vowel_missing(word: str, known: Collection[str]) -> str | None:
+    """ "pnk": the only known word that three letters without a vowel become by one vowel."""
+    if len(word) != 3 or set(word) & set(VOWELS):
+        return None
+    whole = {word[:i] + vowel + word[i:] for i in (1, 2, 3) for vowel in VOWELS}.intersection(known)
+    return whole.pop() if len(whole) == 1 else None
 
 
 def _letters_differ(word: str, other: str, most: int) -> bool:

@@ -42,6 +42,9 @@ def tokenizer():
         ("bxyt", None),
         ("th", None),  # a short word is near to too many others
         ("hax", None),
+        ("wht", "what"),  # no word has three letters and no vowel
+        ("mny", "many"),
+        ("bts", None),
         ("ist", None),  # a swap away from "sit"
         ("haus", None),  # a letter more than "has", but none that a finger slips to
         ("zebra", None),

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -45,18 +46,38 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
-def tab(browser, address):
-    """The app, opened; in the end nothing may have been asked of any other machine."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+@contextmanager
+def opened(browser, address, width=1280, height=900, waits_for="#picture img", **options):
+    """A page in the browser; "#picture img" is the first scene of the gallery, which is there from the start."""
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
     page.set_default_timeout(PATIENCE)
     playwright.expect.set_options(timeout=PATIENCE)
+    try:
+        page.goto(address)
+        page.wait_for_selector(waits_for)
+        yield page
+    finally:
+        page.close()
+
+
+@contextmanager
+def served(blocks, **options):
+    """The address of a page that is served for one test."""
+    try:
+        yield chat_app.serve(blocks, block=False, **options)[1]
+    finally:
+        blocks.close()
+
+
+@pytest.fixture
+def tab(browser, address):
+    """The app, opened; nothing may be asked of any other machine."""
     strangers: list[str] = []
-    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else strangers.append(r.url))
-    page.goto(address, timeout=PATIENCE)
-    page.wait_for_selector("#picture img")  # the first scene of the gallery is there from the start
-    yield page
-    page.close()
+    with opened(browser, address) as page:
+        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else strangers.append(r.url))
+        page.reload()
+        page.wait_for_selector("#picture img")
+        yield page
     assert strangers == []
 
 
@@ -65,12 +86,8 @@ def screen(browser, address, request):
     """The app on screens of several sizes; the narrow ones are touched and have no mouse."""
     width, height = request.param
     phone = width < 700
-    page = browser.new_page(viewport={"width": width, "height": height}, has_touch=phone, is_mobile=phone)
-    page.set_default_timeout(PATIENCE)
-    page.goto(address, timeout=PATIENCE)
-    page.wait_for_selector("#picture img")
-    yield page
-    page.close()
+    with opened(browser, address, width, height, has_touch=phone, is_mobile=phone) as page:
+        yield page
 
 
 def overflow(page) -> int:
@@ -152,11 +169,7 @@ def serious(page) -> list[str]:
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=mode)
-    page.set_default_timeout(PATIENCE)
-    try:
-        page.goto(address, timeout=PATIENCE)
-        page.wait_for_selector("#picture img")
+    with opened(browser, address, color_scheme=mode) as page:
         page.wait_for_timeout(500)
         assert page.evaluate("document.body.classList.contains('dark')") == (mode == "dark")
         assert serious(page) == []
@@ -178,17 +191,11 @@ def test_nothing_on_the_page_is_a_serious_barrier(browser, address, mode):
                 playwright.expect(page.locator("#found img").first).to_be_visible()
             page.wait_for_timeout(300)
             assert serious(page) == [], name
-    finally:
-        page.close()
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_what_the_keyboard_is_on_can_be_seen(browser, address, mode):
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=mode)
-    page.set_default_timeout(PATIENCE)
-    try:
-        page.goto(address, timeout=PATIENCE)
-        page.wait_for_selector("#picture img")
+    with opened(browser, address, color_scheme=mode) as page:
         page.wait_for_timeout(500)
         page.focus("#box textarea")
         for _ in range(35):
@@ -206,44 +213,29 @@ def test_what_the_keyboard_is_on_can_be_seen(browser, address, mode):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement === document.body"):
                 break
-    finally:
-        page.close()
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_the_note_about_a_strange_picture_can_be_read(browser, tiny_model, tmp_path, mode):
     width = 2 * tiny_model.image_encoder.width
     blocks = chat_app.build(tiny_model, familiar=DrawnWorld(torch.zeros(width), torch.eye(width), limit=0.0))
-    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=mode)
-    page.set_default_timeout(PATIENCE)
     Image.new("RGB", (300, 200), "teal").save(tmp_path / "photo.png")
-    try:
-        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
-        page.wait_for_selector("#picture img")
+    with served(blocks) as address, opened(browser, address, 390, 844, color_scheme=mode) as page:
         page.set_input_files("#picture-group > input[type=file]", str(tmp_path / "photo.png"))
         playwright.expect(page.locator("#note .note")).to_be_visible()
         page.wait_for_timeout(500)
         assert serious(page) == []
-    finally:
-        page.close()
-        blocks.close()
 
 
 def test_nor_on_the_page_that_only_searches(browser, tiny_model):
     blocks = build_search(Search(tiny_model.stage1), name="itm")
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(PATIENCE)
-    try:
-        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
+    with served(blocks) as address, opened(browser, address, 390, 844, waits_for="#wanted") as page:
         page.fill("#wanted textarea", "a red boat")
         page.wait_for_timeout(500)
         assert serious(page) == [] and overflow(page) == 0
         page.get_by_role("button", name="Search", exact=True).click()
         playwright.expect(page.locator("#found img")).to_have_count(8)
         assert serious(page) == [] and overflow(page) == 0
-    finally:
-        page.close()
-        blocks.close()
 
 
 def test_a_screen_reader_hears_what_things_are(tab):
@@ -299,20 +291,13 @@ def test_a_late_message_that_a_picture_was_removed_does_not_take_away_the_next(
 
     monkeypatch.setattr(chat_app.App, "gone", late)
     blocks = chat_app.build(tiny_model)
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(PATIENCE)
     draw(sample_scene(7, 3), 256).save(tmp_path / "scene.png")
-    try:
-        page.goto(chat_app.serve(blocks, block=False)[1], timeout=PATIENCE)
-        page.wait_for_selector("#picture img")
+    with served(blocks) as address, opened(browser, address) as page:
         upload(page, tmp_path / "scene.png")
         page.wait_for_timeout(4_000)
         ask(page, "what is in the picture?")
         playwright.expect(page.locator("#chat .bot.message")).to_be_visible()
         assert page.locator("#box textarea").input_value() == ""
-    finally:
-        page.close()
-        blocks.close()
 
 
 def test_a_file_that_is_too_large_leaves_no_picture_to_ask_about(tab, tmp_path):
@@ -359,18 +344,12 @@ def test_another_picture_replaces_the_one_before_only_when_it_has_come(tab, tmp_
 
 def test_who_logged_in_can_log_out(browser, tiny_model):
     blocks = chat_app.build(tiny_model)
-    address = chat_app.serve(blocks, block=False, auth="ada:secret")[1]
-    page = browser.new_page()
-    try:
-        page.goto(address, timeout=PATIENCE)
+    with served(blocks, auth="ada:secret") as address, opened(browser, address, waits_for="input") as page:
         page.get_by_label("username").fill("ada")
         page.get_by_label("password").fill("secret")
         page.get_by_role("button", name="Login").click()
         page.locator("#logout").click(timeout=PATIENCE)
         playwright.expect(page.get_by_label("password")).to_be_visible(timeout=PATIENCE)
-    finally:
-        page.close()
-        blocks.close()
 
 
 def test_one_click_asks_and_clear_clears(tab):

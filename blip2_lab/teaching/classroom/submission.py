@@ -34,6 +34,15 @@ def limit(memory: int) -> None:
         resource.setrlimit(name, (size, size))
 
 
+def check_notebook(file: Path) -> None:
+    """Raises ValueError for a file that no program can read as a notebook."""
+    try:
+        if not [cell.source for cell in nbformat.read(file, as_version=4).cells]:  # small faults of the format pass
+            raise ValueError("it has no cells")
+    except (ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError):
+        raise ValueError(f"{file.name} is no notebook, or a damaged one: ask the student for it again") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("folder", "db", "report"):
@@ -45,7 +54,10 @@ def main() -> None:
     limit(args.memory)
     part = course.converter(Autograde, args.folder, args.db, assignment_id=args.assignment, student_id=args.student)
     part.force = True
+    handed_in = args.folder / "submitted" / args.student / args.assignment / f"{args.assignment}.ipynb"
     try:
+        if handed_in.is_file():  # nbgrader says what is missing
+            check_notebook(handed_in)
         course.run(part, f"grade {args.assignment} of {args.student}")
     except ValueError as error:
         sys.exit(str(error))  # the last line of the log is what the teacher reads

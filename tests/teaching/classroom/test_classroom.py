@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("nbgrader", reason="a class is not tested: pip install 'blip2-lab[class]'")
 
-from blip2_lab.teaching.classroom import course, execution, grading, marks  # noqa: E402
+from blip2_lab.teaching.classroom import course, execution, grading, marks, submission  # noqa: E402
 from tests.teaching.classroom import students  # noqa: E402
 
 DUE = "2026-12-01 18:00"
@@ -101,6 +101,21 @@ def test_cells_with_other_ids_and_without_metadata_are_recognized():
         one.metadata.pop("nbgrader", None)
     restored = execution.restore(submitted, released)
     assert [c.metadata.get("nbgrader") for c in restored.cells] == [c.metadata.get("nbgrader") for c in released.cells]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no notebook", "[]", "{}", "3", '{"cells": 3}', '{"cells": [], "metadata": {}, "nbformat": 4}', "\0\1"]
+)
+def test_a_file_that_is_no_notebook_is_told_in_a_sentence(tmp_path, text):
+    file = tmp_path / "01_small.ipynb"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="01_small.ipynb is no notebook, or a damaged one: ask the student"):
+        submission.check_notebook(file)
+    nbformat.write(small_notebook(), file)
+    submission.check_notebook(file)
+    file.write_text(file.read_text()[:-200])
+    with pytest.raises(ValueError, match="a damaged one"):
+        submission.check_notebook(file)
 
 
 # --- With kernels -----------------------------------------------------------------------------------------------------

@@ -21,10 +21,10 @@ import torch
 import blip2_lab
 from benchmarks.measure import own_clock
 from blip2_lab.data.scenes import PictureBook
-from blip2_lab.training.batches import SceneBatches
 from blip2_lab.training.optim import bf16_is_fast, parameter_groups, train_mode
 from blip2_lab.training.recipes import registry
 from blip2_lab.training.recipes.schema import Recipe
+from blip2_lab.training.scene_batches import SceneBatches
 from blip2_lab.training.tasks import pretraining
 from blip2_lab.training.trainer import Task
 

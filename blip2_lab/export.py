@@ -20,7 +20,7 @@ from blip2_lab.evaluation.calibration import Calibration, fit
 from blip2_lab.evaluation.natural import Asker, ask_all, natural_questions, verdicts
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.scene import sample_scene
-from blip2_lab.training.batches import fingerprint
+from blip2_lab.training.frozen_features import fingerprint
 from blip2_lab.training.loading import hf_logging_off
 from blip2_lab.training.recipes.registry import RECIPES, continued
 

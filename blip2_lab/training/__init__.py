@@ -10,7 +10,9 @@
     identity     what a run was trained on, by content
     own_tokenizer a tokenizer from texts of your own
     vocabulary   how many of the words a tokenizer knows, before training
-    batches      batches of drawn scenes, of image-text data, of cached features
+    batches      batches of image-text data, as pixels or as cached features
+    scene_batches batches of drawn scenes
+    frozen_features image features of the frozen image encoder
     tasks        what is trained, its losses and its evaluation
     trainer      the training loop: accelerate, gradient accumulation, evaluation, exact resume
     optim        AdamW, its schedule, its parameter groups

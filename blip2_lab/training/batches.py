@@ -1,7 +1,7 @@
-"""Batches for training: scenes of the picture book, or image-text data, as pixels or from the feature cache.
+"""Batches of image-text data for training, as pixels or from the feature cache.
 
-`open_batches` and `scene_batches` are where to begin: they open the data of a recipe. `SceneBatches` and
-`ImageTextBatches` have one method in common, `batch(index)`.
+`open_batches` is where to begin: it opens the data of a recipe. `ImageTextBatches` and the batches of drawn scenes
+(scene_batches.py) have one method in common, `batch(index)`.
 
 Notes:
 
@@ -22,26 +22,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from blip2_lab.common.console import print_progress
 from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import write_atomically
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.augmentation import Augmentation, names_colors, names_sides
-from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record, batch_indices
+from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record
 from blip2_lab.data.feature_cache import Encode, Features, cached_features
 from blip2_lab.data.left_out import SkipLog, same_caption
 from blip2_lab.data.mixture import (
@@ -55,124 +53,17 @@ from blip2_lab.data.mixture import (
     source_fingerprint,
     split_held_out,
 )
-from blip2_lab.data.scenes import PictureBook
 from blip2_lab.data.shards import ShardFolder
 from blip2_lab.data.text_files import read_text
 from blip2_lab.models.vision_encoder import ImageEncoder, preprocess
-from blip2_lab.picturebook import words
-from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, POSITIONS, SIZES, TIMES, VALIDATION_BOOK, Scene
-from blip2_lab.picturebook.words import Question
+from blip2_lab.training.frozen_features import encode_function, fingerprint
 from blip2_lab.training.identity import Identity, data_identity, pictures_digest
-from blip2_lab.training.optim import bf16_is_fast
-from blip2_lab.training.recipes.schema import DialogueData, ImageTextData, OwnTextData, Recipe, SceneData
+from blip2_lab.training.recipes.schema import ImageTextData, OwnTextData, Recipe
 from blip2_lab.training.vocabulary import Usable
 
 SKIPPED = "skipped.jsonl"  #: the list of unusable examples, in a run's folder
 LEFT_OUT = "left_out.jsonl"  #: the list of texts that are not trained on, in a run's folder
 SHARD_SAMPLE = 2000  #: examples of shards whose words are counted
-GROUP_SIZE = 16  #: similar scenes that a hard batch shows together
-
-#: The values that a full caption can state: of the whole scene, and of each thing.
-CAPTION_VALUES = (*PLACES, *TIMES, *range(1, 5), *KINDS, *COLORS, *SIZES, *POSITIONS)
-
-
-def caption_facts(scene: Scene) -> tuple:
-    """Everything that a full caption states. If two scenes agree in it, every caption of one is true of the other."""
-    things = sorted((t.kind, t.color, t.size, t.position) for t in scene.things)
-    return scene.place, scene.time, *things
-
-
-def fact_counts(scene: Scene) -> list[int]:
-    """How often each of `CAPTION_VALUES` holds in the scene; which thing has which value is not encoded."""
-    place, time, *things = caption_facts(scene)
-    true = Counter([place, time, len(things), *(value for thing in things for value in thing)])
-    return [true[value] for value in CAPTION_VALUES]
-
-
-class SceneBatches:
-    """Scenes of the picture book: cached features with freshly drawn captions.
-
-    From batch `hard_batches_from` on, every second batch shows groups of `GROUP_SIZE` similar scenes. These batches
-    have full captions (`PictureBook.one_caption`), because a partial caption is often true of a whole group. ITC and
-    the hard negatives of ITM teach what distinguishes the examples of a batch. Among 64 random scenes, place, time and
-    number of things distinguish most pairs, so kinds, colors and positions are learned late without hard batches.
-
-    `batch_size` examples are one of the `parts` of a step.
-    """
-
-    def __init__(
-        self,
-        book: PictureBook,
-        features: Features,
-        batch_size: int,
-        seed: int,
-        hard_batches_from: int | None = None,
-        parts: int = 1,
-    ) -> None:
-        self.book, self.features = book, features
-        self.batch_size, self.seed, self.parts = batch_size, seed, parts
-        self.hard_batches_from = math.inf if hard_batches_from is None else hard_batches_from
-        count = len(features) if hard_batches_from is not None else 0
-        # numpy: this runs in the prefetch thread, where torch's own threads would slow down the training step
-        self.fact_counts = np.array([fact_counts(book.scene(number)) for number in range(count)], dtype=np.int8)
-
-    def numbers(self, step: int) -> list[int]:
-        """The numbers of the scenes of a step."""
-        step_size = self.batch_size * self.parts
-        shuffled = batch_indices(step, step_size, len(self.features), self.seed)
-        if step < self.hard_batches_from or step % 2 == 1:
-            return shuffled
-        chosen: dict[int, None] = {}
-        for anchor in shuffled:  # a scene that is in a group already would bring nearly the same group
-            if anchor not in chosen:
-                chosen |= dict.fromkeys(self.similar_scenes(anchor))
-            if len(chosen) >= step_size:
-                break
-        return list(chosen)[:step_size]
-
-    def similar_scenes(self, number: int) -> list[int]:
-        """A scene, followed by those that differ from it in the fewest facts; scenes with equal facts are left out."""
-        differences = np.abs(self.fact_counts - self.fact_counts[number]).sum(axis=1)
-        nearest = differences.argsort(kind="stable")[: 2 * GROUP_SIZE].tolist()
-        own = caption_facts(self.book.scene(number))
-        return [number, *(n for n in nearest if caption_facts(self.book.scene(n)) != own)][:GROUP_SIZE]
-
-    def batch(self, index: int) -> Batch:
-        step, part = divmod(index, self.parts)
-        numbers = self.numbers(step)[part * self.batch_size : (part + 1) * self.batch_size]
-        captions = [self.book.one_caption(number, turn=step) for number in numbers]
-        matches = self.book.matches(numbers, turn=step)
-        return Batch(captions=captions, image_features=self.features[numbers], matches=matches)
-
-
-@dataclass(frozen=True)
-class Dialogues(Batch):
-    """Images with the questions of a dialogue each; `captions` are the answers to the last questions."""
-
-    turns: list[list[Question]] = field(default_factory=list)
-
-
-class DialogueBatches:
-    """Dialogues about the scenes of a book, with their pixels; a dialogue ends after one to `data.turns` questions.
-
-    `batch_size` examples are one of the `parts` of a step.
-    """
-
-    def __init__(self, book: PictureBook, data: DialogueData, batch_size: int, seed: int, parts: int = 1) -> None:
-        self.book, self.data, self.batch_size, self.seed, self.parts = book, data, batch_size, seed, parts
-
-    def batch(self, index: int) -> Dialogues:
-        step, part = divmod(index, self.parts)
-        numbers = batch_indices(step, self.batch_size * self.parts, self.data.scenes, self.seed)
-        numbers = numbers[part * self.batch_size : (part + 1) * self.batch_size]
-        turns = [self._turns(number, step) for number in numbers]
-        pixels = preprocess([self.book.image(number) for number in numbers], self.book.image_size)
-        return Dialogues(captions=[questions[-1].answer for questions in turns], pixels=pixels, turns=turns)
-
-    def _turns(self, number: int, step: int) -> list[Question]:
-        rng = Random(f"dialogue {self.seed} {number} {step}")
-        questions = words.dialogue(self.book.scene(number), rng, self.data.turns)
-        return questions[: 1 + rng.randrange(len(questions))]
 
 
 @dataclass(frozen=True)
@@ -534,52 +425,7 @@ def _all_texts(record: Record) -> list[str]:
     return [*record.captions, *(text for q in record.questions for text in (q.text, q.answer))]
 
 
-# -------------------------------------------------------------------------------------------------- the frozen encoder
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash of the module's weights: sixteen hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def encode_frozen(image_encoder: ImageEncoder, pixels: Tensor) -> Tensor:
-    """pixels [B,3,S,S] -> image_features bf16 [B,N,Dv], without gradient, in the precision of the feature
-    cache, so that training with and without the cache gives the same losses. Computed in bf16 if the device supports
-    it in hardware, else in the encoder's own precision."""
-    half = bf16_is_fast(pixels.device.type) or image_encoder.model.dtype == torch.bfloat16
-    with torch.no_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
-        return image_encoder.to(pixels.device)(pixels).to(torch.bfloat16)
-
-
-def encode_function(image_encoder: ImageEncoder):
-    """The encoder as a function from images to image_features bf16 [B,N,Dv], on the GPU if there is one."""
-    image_encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-
-    def encode(images: Sequence[Image.Image]) -> Tensor:
-        return encode_frozen(image_encoder, image_encoder.preprocess(images)).cpu()
-
-    return encode
-
-
 # ------------------------------------------------------------------------------------------------- from a recipe
-
-
-def scene_features(image_encoder: ImageEncoder, data: SceneData, runs_dir: Path) -> tuple[PictureBook, Features]:
-    """The recipe's scenes and their image_features bf16 [scenes,N,Dv], kept in `runs_dir/features`."""
-    book = PictureBook(data.seed, image_size=image_encoder.image_size, caption=data.caption)
-    name = f"{fingerprint(image_encoder)}-{data.seed}-{data.scenes}"
-    features = cached_features(
-        encode_function(image_encoder),
-        book.image,
-        data.scenes,
-        path=runs_dir / "features" / name,
-        fingerprint=name,
-    )
-    return book, features
 
 
 def open_batches(recipe: Recipe, runs_dir: Path) -> ImageTextBatches:
@@ -598,20 +444,3 @@ def cache_features(batches: ImageTextBatches, image_encoder: ImageEncoder, runs_
     """With `data.cached_views`, compute the features of the images, once."""
     if batches.data.cached_views:
         batches.cache(encode_function(image_encoder), runs_dir / "features", fingerprint(image_encoder))
-
-
-def scene_batches(
-    recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path, hard_batches_from: int | None = None
-) -> SceneBatches:
-    """Batches of the recipe's scenes."""
-    book, features = scene_features(image_encoder, recipe.data, runs_dir)
-    return SceneBatches(
-        book, features, recipe.optim.pass_size, recipe.seed, hard_batches_from, parts=recipe.optim.parts
-    )
-
-
-def held_out_scenes(image_encoder: ImageEncoder, count: int) -> Batch:
-    """Scenes of another book with full captions, to evaluate retrieval on."""
-    gallery, numbers = PictureBook(VALIDATION_BOOK, "in", image_encoder.image_size, caption="full"), range(count)
-    features = encode_function(image_encoder)([gallery.image(i) for i in numbers])
-    return Batch(captions=[gallery.one_caption(i) for i in numbers], image_features=features)

@@ -34,17 +34,9 @@ from blip2_lab.models.stage2 import Stage2Model, with_text
 from blip2_lab.models.vision_encoder import ImageEncoder, at_resolution, freeze, unfreeze
 from blip2_lab.picturebook import words as words_of_scenes
 from blip2_lab.picturebook.scene import VALIDATION_BOOK
-from blip2_lab.training.batches import (
-    LEFT_OUT,
-    DialogueBatches,
-    ImageTextBatches,
-    cache_features,
-    encode_function,
-    held_out_scenes,
-    open_batches,
-    scene_batches,
-)
+from blip2_lab.training.batches import LEFT_OUT, ImageTextBatches, cache_features, open_batches
 from blip2_lab.training.bridge_parts import bridge_of, dual_encoder_config
+from blip2_lab.training.frozen_features import encode_function
 from blip2_lab.training.loading import (
     folder_of,
     hf_logging_off,
@@ -68,6 +60,7 @@ from blip2_lab.training.recipes.schema import (
     Stage1Parts,
     Stage2Parts,
 )
+from blip2_lab.training.scene_batches import DialogueBatches, held_out_scenes, scene_batches
 from blip2_lab.training.tasks import own_parts, pretraining
 from blip2_lab.training.tasks.dual_encoder import DualEncoderTask
 from blip2_lab.training.tasks.finetune import CaptionTask, RetrievalTask

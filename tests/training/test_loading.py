@@ -5,7 +5,7 @@ import torch
 
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.models.vision_encoder import ImageEncoder
-from blip2_lab.training import batches, builders, loading
+from blip2_lab.training import builders, frozen_features, loading
 
 
 def encoder(layers: int = 2) -> ImageEncoder:
@@ -76,12 +76,14 @@ def test_eva_clip_is_downloaded_or_the_error_says_how(torch_cache, tmp_path, mon
 def test_frozen_models_have_16_bits_on_a_gpu(tmp_path, monkeypatch):
     encoder().model.save_pretrained(tmp_path / "vit")
     assert loading.load_image_encoder(str(tmp_path / "vit"), tmp_path).model.dtype == torch.float32
-    features = batches.encode_frozen(encoder(), torch.ones(1, 3, 48, 48))
+    features = frozen_features.encode_frozen(encoder(), torch.ones(1, 3, 48, 48))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     half = loading.load_image_encoder(str(tmp_path / "vit"), tmp_path)
     assert half.model.dtype == torch.bfloat16
-    torch.testing.assert_close(batches.encode_frozen(half, torch.ones(1, 3, 48, 48)), features, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(
+        frozen_features.encode_frozen(half, torch.ones(1, 3, 48, 48)), features, atol=0.05, rtol=0.05
+    )
     assert loading.frozen_dtype("facebook/opt-2.7b", is_encoder_decoder=False) == torch.float16
     assert loading.frozen_dtype("google/flan-t5-xl", is_encoder_decoder=True) == torch.bfloat16
     assert loading.frozen_dtype("micro-t5", is_encoder_decoder=True) == torch.float32  # made here, and small

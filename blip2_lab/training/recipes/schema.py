@@ -258,7 +258,7 @@ class SceneData:
     scenes             number of scenes in an epoch
     caption            kind of captions (`scenes.CAPTION_KINDS`, `scenes.ALTERNATING`)
     held_out           number of scenes of another book for the evaluations during training
-    hard_batches_from  from this batch on, every second one shows similar scenes (batches.SceneBatches); none: never
+    hard_batches_from  from this batch on, every second one shows similar scenes (`SceneBatches`); none: never
     """
 
     seed: int = 0

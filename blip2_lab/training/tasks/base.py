@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from blip2_lab.checkpoints.load import save
 from blip2_lab.data.examples import Batch
 from blip2_lab.models.vision_encoder import ImageEncoder
-from blip2_lab.training.batches import (
-    ImageTextBatches,
-    SceneBatches,
-    encode_frozen,
-)
+from blip2_lab.training.batches import ImageTextBatches
+from blip2_lab.training.frozen_features import encode_frozen
 from blip2_lab.training.lora import merge_lora
 from blip2_lab.training.optim import vit_lr_scales
+from blip2_lab.training.scene_batches import SceneBatches
 from blip2_lab.training.vocabulary import Coverage
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from blip2_lab.data.examples import Batch
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.picturebook.words import Question
-from blip2_lab.training.batches import Dialogues
+from blip2_lab.training.scene_batches import Dialogues
 from blip2_lab.training.tasks.stage2 import Stage2Task
 
 
 class InstructionTask(Stage2Task):
-    """Answers in dialogues about `batches` (`batches.DialogueBatches`). `pixels` [M,3,S,S] of the held-out images that
+    """Answers in dialogues about `batches` (`DialogueBatches`). `pixels` [M,3,S,S] of the held-out images that
     `questions` are about."""
 
     def __init__(self, *arguments, pixels: Tensor, questions: list[tuple[int, Question]]) -> None:

@@ -12,12 +12,13 @@ from blip2_lab.models.retrieval import require_stage1
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.words import Question
 from blip2_lab.training import builders, loading, run
-from blip2_lab.training.batches import DialogueBatches, fingerprint
+from blip2_lab.training.frozen_features import fingerprint
 from blip2_lab.training.recipes.bridges import MICRO_BRIDGES, STAGE1, STAGE2
 from blip2_lab.training.recipes.registry import get, needs
 from blip2_lab.training.recipes.relatives import GATED_ADAMW
 from blip2_lab.training.recipes.schema import BridgeParts, DialogueData, override
 from blip2_lab.training.run_folder import read_log
+from blip2_lab.training.scene_batches import DialogueBatches
 from blip2_lab.training.tasks.instruction import dialogue_prompt
 from tests.training.tasks.test_stages import LAST, SMALL, parts, recipe  # noqa: F401  `parts` is a fixture
 

@@ -19,12 +19,13 @@ from blip2_lab.data.scenes import PictureBook
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.training import builders, loading
 from blip2_lab.training import run as run_module
-from blip2_lab.training.batches import fingerprint, scene_features
+from blip2_lab.training.frozen_features import fingerprint
 from blip2_lab.training.loading import load_image_encoder, load_language_model
 from blip2_lab.training.optim import parameter_groups
 from blip2_lab.training.recipes.registry import continued, get, needs
 from blip2_lab.training.recipes.schema import ImageTextData, override
 from blip2_lab.training.run_folder import read_log
+from blip2_lab.training.scene_batches import scene_features
 from blip2_lab.training.trainer import train
 from tests.tiny import build_tiny_model
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from blip2_lab.chat import small_talk
+from blip2_lab.chat.vocabulary import canonical
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES
 
@@ -68,6 +69,10 @@ ONE_THING = frozenset("thing object item one".split())
 GREETING = re.compile(r"\bgood (morning|afternoon|evening|day|night)\b", re.IGNORECASE)
 PICTURES = frozenset("picture image photo drawing scene pic painting".split())
 POINTED_AT = NAMES.union(CATEGORIES, PICTURES, ONE_THING, "things objects items".split())
+#: "at the top left", after a thing
+PLACE_OF_A_THING = re.compile(
+    r"(?:in|at|on|near|to) the (?:(?:top|bottom|upper|lower|left|right|middle|center|centre|corner|side|edge)\b ?)+"
+)
 #: "the cat above it": not the cat
 RELATING = frozenset("above below under beneath over behind beside near next by to of with from than as".split())
 
@@ -164,6 +169,23 @@ def _is_back(words: list[str], i: int) -> bool:
         return False
     named = any(word in POINTED_AT - PICTURES for word in words[:i])
     return not named or words[i - 1] in RELATING
+
+
+def with_its_name(question: str, before: str) -> str | None:
+    """The question with the name of what "it" is: "where is it?" after "is there a red drum?" -> "where is the red
+    drum?". None where it says no "it", or where the question before names no thing, or several."""
+    words = _words(canonical(before))
+    found = [i for i, word in enumerate(words) if word in KINDS]
+    if len(found) != 1:
+        return None
+    first, end = found[0], found[0] + 1
+    while first and words[first - 1] in (*COLORS, *SIZES):
+        first -= 1
+    thing, where = " ".join(words[first:end]), PLACE_OF_A_THING.match(" ".join(words[end:]))
+    name = f"the {thing} {where[0]}" if where else f"the {thing}"
+    forms = {"it": name, "its": f"the {thing}'s", "it's": f"{name} is"}
+    named = re.sub(r"\bit(?:'?s)?\b", lambda it: forms[it[0].lower()], question, flags=re.IGNORECASE)
+    return named if named != question else None
 
 
 def names_nothing(question: str) -> bool:

@@ -11,6 +11,7 @@ from blip2_lab.chat.questions import (
     names_nothing,
     questions_in,
     refers_back,
+    with_its_name,
 )
 
 
@@ -170,3 +171,21 @@ def test_a_question_may_name_nothing():
         assert names_nothing(question)
     for question in ("good morning, what is the small thing", "is there a boat on the beach?", "what is red?"):
         assert not names_nothing(question)
+
+
+@pytest.mark.parametrize(
+    ("before", "question", "named"),
+    [
+        ("is there a drum?", "where is it?", "where is the drum?"),
+        ("do you see a Large red ship", "And how big is IT?", "And how big is the large red boat?"),
+        ("what colour is the kitten at the top left?", "its size", "the cat's size"),
+        ("what colour is the kitten at the top left?", "what is it?", "what is the cat at the top left?"),
+        ("is the small cake there", "i think it's big, no?", "i think the small cake is big, no?"),
+        ("is there a drum?", "and the cat?", None),
+        ("what is at the top?", "what color is it?", None),
+        ("is the cat left of the drum?", "what color is it?", None),
+        ("are there cats?", "is it an item with bits?", None),  # "cats" are several
+    ],
+)
+def test_it_is_called_by_its_name(before, question, named):
+    assert with_its_name(question, before) == named

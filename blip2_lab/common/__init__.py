@@ -1,6 +1,7 @@
 """Functions for every other folder: opening images, writing files, console output, distributed training.
 
     images        open_image: images from users and data sets, with limits on format and size; the images of a folder
+    damage        what is wrong with the bytes of a picture, where its decoder does not tell
     files         write_atomically: a file is replaced completely or not at all; the mode of new files
     console       errors in one sentence, progress on stderr, "did you mean"
     threads       OpenMP's threads sleep while they wait

@@ -35,7 +35,7 @@ from blip2_lab.models.beam_search import beam_search
 from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_loss, itm_loss, sample_negatives
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
-from blip2_lab.models.vision_encoder import freeze
+from blip2_lab.models.vision_encoder import check_pixels, freeze
 
 
 @dataclass
@@ -148,10 +148,10 @@ class Stage1Model(nn.Module):
     # --- Reading
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """pixels [B, 3, H, W] -> image_features [B, N, Dv]."""
+        """pixels [B, 3, H, W], normalized -> image_features [B, N, Dv]. Raises ValueError for another scale."""
         if self.image_encoder is None:
             raise ValueError("This Stage1Model has no image encoder: pass image_features instead of pixels.")
-        return self.image_encoder(pixels)
+        return self.image_encoder(check_pixels(pixels))
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Cleaned captions as `[CLS] … [SEP]`, padded to the longest: input_ids and attention_mask, long[B, T]."""

@@ -545,6 +545,8 @@ def test_pixels_pass_through_the_image_encoder():
     by_pixels = stage1.losses(pixels=pixels, input_ids=ids, negatives=negatives)
     by_features = stage1.losses(image_features=Flatten()(pixels), input_ids=ids, negatives=negatives)
     assert by_pixels.total == by_features.total
+    with pytest.raises(ValueError, match="not finite"):
+        stage1.losses(pixels=pixels * torch.nan, input_ids=ids, negatives=negatives)
 
 
 def test_saving_and_loading_keeps_every_tensor(tmp_path, tokenizer):

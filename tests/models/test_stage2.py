@@ -217,6 +217,7 @@ def test_pixels_of_another_scale_are_refused(model):
         "uint8": (raw, "torch.uint8"),
         "0..255": (raw.float(), "not normalized"),
         "0..1": (raw / 255, "0 to 1"),
+        "-1..1": (raw / raw.max() * 2 - 1, "-1 to 1"),
         "one of two": (torch.stack([pixels[0], raw / 255]), "Picture 1"),
         "nan": (pixels * torch.nan, "not finite"),
         "empty": (pixels[:0], "no pixels"),
@@ -224,8 +225,9 @@ def test_pixels_of_another_scale_are_refused(model):
     }.values():
         with pytest.raises(ValueError, match=says):
             model.generate(wrong, "a")
-    with pytest.raises(ValueError, match="normalized floats"):
-        model.loss(pixels=raw[None], captions=["a boat"])
+        batch = wrong if wrong.ndim == 4 else wrong[None]
+        with pytest.raises(ValueError, match=says):
+            model.loss(pixels=batch, captions=["a boat"] * len(batch))
 
 
 def test_an_image_is_encoded_once(model):

@@ -177,6 +177,33 @@ class Stage2Model(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
+        return self.language_model.loss_and_count(
+            *self._seen_and_texts(image_features, pixels, captions, prompts, generator)
+        )
+
+    def losses_of_each(
+        self,
+        *,
+        image_features: Tensor | None = None,
+        pixels: Tensor | None = None,
+        captions: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The sums of which `loss` is the mean: of each caption [B], and the number of its tokens [B]."""
+        return self.language_model.losses_of_each(
+            *self._seen_and_texts(image_features, pixels, captions, prompts, generator)
+        )
+
+    def _seen_and_texts(
+        self,
+        image_features: Tensor | None,
+        pixels: Tensor | None,
+        captions: Sequence[str],
+        prompts: Sequence[str] | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Sequence[str], Sequence[str]]:
+        """The checked input of `loss` -> visual_prompt [B,Q,Dl], prompts, and what is learned after them."""
         if (image_features is None) == (pixels is None):
             raise ValueError("Pass the images once: as image_features or as pixels.")
         check_texts(captions, "caption")
@@ -193,7 +220,7 @@ class Stage2Model(nn.Module):
         elif prompts is None:
             prompts = [""] * len(captions)
         seen = self.visual_prompt(image_features, prompts if self.reads_questions else None)
-        return self.language_model.loss_and_count(seen, prompts, captions)
+        return seen, prompts, captions
 
     # -- generating ------------------------------------------------------------------------------------------------
 

@@ -230,6 +230,15 @@ def test_pixels_of_another_scale_are_refused(model):
             model.loss(pixels=batch, captions=["a boat"] * len(batch))
 
 
+def test_the_loss_is_the_mean_of_the_losses_of_each(model):
+    texts = dict(captions=["a boat", "a big red boat", "a"], prompts=["a", "a picture of", ""])
+    given = dict(image_features=features(model)) | texts
+    loss, count = model.loss_and_count(**given)
+    sums, tokens = model.losses_of_each(**given)
+    torch.testing.assert_close(sums.sum() / tokens.sum(), loss)
+    assert tokens.sum() == count and sums.shape == (3,)
+
+
 def test_an_image_is_encoded_once(model):
     seen = []
     hook = model.image_encoder.register_forward_hook(lambda *_: seen.append(1))

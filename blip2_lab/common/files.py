@@ -102,7 +102,8 @@ def require_space(folder: Path, size: int, what: str, help: str = "make room") -
 
 
 def is_disk_full(error: BaseException, folder: Path, size: int) -> bool:
-    """Whether writing `size` bytes to `folder` failed for lack of space, or at a limit of `ulimit -f`. Ask before what was written is removed."""
+    """Whether writing `size` bytes to `folder` failed for lack of space, or at a limit of `ulimit -f`. Ask before what
+    was written is removed."""
     number = _error_number(error)
     if number is not None:
         return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -81,6 +81,14 @@ def check_texts(texts: Sequence[str], what: str) -> list[str]:
     return texts
 
 
+def check_captions(captions: Sequence[str]) -> list[str]:
+    """The captions to learn, as a list. Raises ValueError for what is no text, and for an empty one."""
+    captions = check_texts(captions, "caption")
+    if empty := [number for number, caption in enumerate(captions) if not caption.strip()]:
+        raise ValueError(f"Caption {empty[0]} is empty, and there is nothing to learn from it: leave its picture out.")
+    return captions
+
+
 class LanguageModel(nn.Module):
     """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
 

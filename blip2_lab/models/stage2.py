@@ -32,7 +32,7 @@ from blip2_lab.common.images import ImageSource, image_list, is_one_image
 from blip2_lab.models.bridges.bridge import Bridge
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
-from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_texts
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_captions, check_texts
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
 from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
@@ -206,8 +206,8 @@ class Stage2Model(nn.Module):
         """The checked input of `loss` -> visual_prompt [B,Q,Dl], prompts, and what is learned after them."""
         if (image_features is None) == (pixels is None):
             raise ValueError("Pass the images once: as image_features or as pixels.")
-        check_texts(captions, "caption")
-        check_texts(prompts or [], "prompt")
+        captions = check_captions(captions)
+        prompts = None if prompts is None else check_texts(prompts, "prompt")
         if image_features is None:
             image_features = self.image_encoder(check_pixels(pixels))
         given = {"images": image_features, "captions": captions, "prompts": prompts}

@@ -133,8 +133,11 @@ def word_coverage(
 ) -> Coverage:
     """Count what `tokenizer` knows of these texts. `max_text_tokens`: the model's limit, to count texts that are cut.
 
-    Capital and small letters count as one word, the tokenizer decides whether it knows each.
+    Capital and small letters count as one word, the tokenizer decides whether it knows each. Raises ValueError for a
+    single text, which would be read letter by letter, and for what is no text.
     """
+    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"The words of a list of texts are counted, and this is {texts!r:.60}.")
     running = Counter(word for text in texts for word in words_of(text))
     vocabulary = Vocabulary(tokenizer)
     vocabulary.learn(running)

@@ -650,6 +650,10 @@ def test_wrong_arguments_raise_one_sentence():
         r"numbers from 0 to 1; one is \[1, 2\]": dict(negatives=(torch.tensor([1, 0]), torch.tensor([1, 2]))),
         r"one is \[-1, 0\]": dict(negatives=(torch.tensor([-1, 0]), torch.tensor([1, 0]))),
     }
+    for given in (["a", "b"], torch.rand(2), torch.tensor([1]), torch.tensor([[1], [2]])):
+        wrong[rf"image_id is long\[2\].*{type(given).__name__ if isinstance(given, list) else given.dtype}"] = dict(
+            image_id=given
+        )
     for message, change in wrong.items():
         with pytest.raises(ValueError, match=message):
             stage1.losses(**whole | change)

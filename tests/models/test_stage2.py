@@ -239,6 +239,15 @@ def test_the_loss_is_the_mean_of_the_losses_of_each(model):
     assert tokens.sum() == count and sums.shape == (3,)
 
 
+def test_captions_may_come_in_any_sequence_and_an_empty_one_is_refused(model):
+    seen, texts = features(model), ["a boat", "a cat", "a dog"]
+    expected = model.loss(image_features=seen, captions=texts, prompts=["a"] * 3)
+    for given in (tuple(texts), np.array(texts), (text for text in texts)):
+        assert model.loss(image_features=seen, captions=given, prompts=["a"] * 3) == expected
+    with pytest.raises(ValueError, match="Caption 1 is empty"):
+        model.loss(image_features=seen, captions=["a boat", " ", "a dog"], prompts=["a"] * 3)
+
+
 def test_an_image_is_encoded_once(model):
     seen = []
     hook = model.image_encoder.register_forward_hook(lambda *_: seen.append(1))

@@ -92,3 +92,9 @@ def test_a_text_with_a_mark_of_the_tokenizer_is_not_usable(t5):
 def test_unknown_words_do_not_steer_the_terminal(t5):
     says = word_coverage(t5, ["a \x1b[31mharp", "a \u202etah"]).sentence("it")
     assert "\\x1b[31mharp 1" in says and "\\u202etah 1" in says and says.isprintable()
+
+
+@pytest.mark.parametrize("texts", ["a red boat", [None], [b"boat"]])
+def test_a_single_text_is_not_counted_letter_by_letter(t5, texts):
+    with pytest.raises(ValueError, match="words of a list of texts are counted"):
+        word_coverage(t5, texts)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from blip2_lab.chat.near_words import near_word
 from blip2_lab.chat.real_words import REAL_WORDS
+from blip2_lab.data.text_files import has_no_word, printable
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import KINDS
 from blip2_lab.picturebook.wordings import SYNONYMS
@@ -127,8 +128,13 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     """The words of the text that a whole-word tokenizer does not know, once each."""
     if not knows_whole_words_only(tokenizer):
         return []
-    pieces = dict.fromkeys(re.findall(r"[^\s.,:?!]+", text))
-    return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    found = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in re.findall(r"[^\s.,:?!]+", text)}
+
+    def is_known(word: str, ids: list[int]) -> bool:  # of an emoji no token may be left; "</s>" is a mark, no word
+        is_mark = any(mark in word for mark in tokenizer.all_special_tokens)
+        return tokenizer.unk_token_id not in ids and not is_mark and bool(ids or has_no_word(word))
+
+    return [word for word, ids in found.items() if not is_known(word, ids)]
 
 
 def read(tokenizer, text: str, help: str | None = None) -> Reading:
@@ -257,4 +263,4 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _short(word: str) -> str:
-    return word[:30]
+    return printable(word)[:30]

@@ -95,10 +95,13 @@ def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable
     text = "\n\n".join(texts) + "\n"
     (runs_dir / NUMBERS).write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (runs_dir / REPORT).write_text(text, encoding="utf-8")
-    concluded = numbers.get("conclusions", [])
-    good = frozenset(one["part"] for one in concluded if one["uses_pictures"])
-    unknown = not good and all(one["uses_pictures"] is None for one in concluded)
-    return Report(text, None if unknown else good)
+    return Report(text, parts_that_use_pictures(numbers.get("conclusions", [])))
+
+
+def parts_that_use_pictures(conclusions: Sequence[dict]) -> frozenset[str] | None:
+    """The parts of which `conclusions` says so; None where nothing could be concluded of any part."""
+    good = frozenset(one["part"] for one in conclusions if one["uses_pictures"])
+    return None if all(one["uses_pictures"] is None for one in conclusions) else good
 
 
 def _what_was_read(of_texts: Recipe, of_pictures: Recipe, runs_dir: Path) -> str:

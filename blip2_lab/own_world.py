@@ -71,7 +71,7 @@ def recipes_for(place: str, changes: Sequence[str], others: Path = Path("runs"))
 @dataclass(frozen=True)
 class Report:
     """The text of a report, and the parts of the model that use the pictures: captions, questions, retrieval; None
-    where nothing was held out to find that."""
+    where nothing or too little was held out to find that."""
 
     text: str
     good: frozenset[str] | None
@@ -95,10 +95,13 @@ def report(recipes: Sequence[Recipe], runs_dir: Path, model: Path, say: Callable
     text = "\n\n".join(texts) + "\n"
     (runs_dir / NUMBERS).write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (runs_dir / REPORT).write_text(text, encoding="utf-8")
-    concluded = numbers.get("conclusions")
-    return Report(
-        text, None if concluded is None else frozenset(one["part"] for one in concluded if one["uses_pictures"])
-    )
+    return Report(text, parts_that_use_pictures(numbers.get("conclusions", [])))
+
+
+def parts_that_use_pictures(conclusions: Sequence[dict]) -> frozenset[str] | None:
+    """The parts of which `conclusions` says so; None where nothing could be concluded of any part."""
+    good = frozenset(one["part"] for one in conclusions if one["uses_pictures"])
+    return None if all(one["uses_pictures"] is None for one in conclusions) else good
 
 
 def _what_was_read(of_texts: Recipe, of_pictures: Recipe, runs_dir: Path) -> str:

@@ -165,7 +165,8 @@ def test_ask_as_json_with_probabilities(capsys, model, picture):
 
 def test_ask_mistakes(capsys, model, picture, tmp_path):
     assert "no file" in complaint(capsys, "ask", "nothing.png", "what?")
-    assert "the prompt is empty" in complaint(capsys, "ask", picture, "  ")
+    for prompt in ("  ", "???", "\u200f"):
+        assert "the prompt has no word" in complaint(capsys, "ask", picture, prompt)
     (tmp_path / "text.png").write_text("not a picture")
     assert "is not a PNG, JPEG, WebP or GIF" in complaint(capsys, "ask", str(tmp_path / "text.png"), "what?")
     assert "required: PROMPT" in complaint(capsys, "ask", picture)

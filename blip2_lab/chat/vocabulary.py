@@ -16,6 +16,7 @@ Paper: none. Notebook: 12.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -132,8 +133,13 @@ def unknown_words(tokenizer, text: str) -> list[str]:
     """The words of the text that a whole-word tokenizer does not know, once each."""
     if not knows_whole_words_only(tokenizer):
         return []
-    pieces = dict.fromkeys(re.findall(r"[^\s.,:?!]+", text))
-    return [word for word in pieces if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    found = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in re.findall(r"[^\s.,:?!]+", text)}
+
+    def is_known(word: str, ids: list[int]) -> bool:  # of an emoji no token may be left; "</s>" is a mark, no word
+        is_mark = any(mark in word for mark in tokenizer.all_special_tokens)
+        return tokenizer.unk_token_id not in ids and not is_mark and bool(ids or not _says_something(word))
+
+    return [word for word, ids in found.items() if not is_known(word, ids)]
 
 
 def read(tokenizer, text: str, help: str | None = None) -> Reading:
@@ -271,4 +277,9 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _short(word: str) -> str:
-    return word[:30]
+    return (word if word.isprintable() else repr(word)[1:-1])[:30]  # a control character could steer a terminal
+
+
+def _says_something(word: str) -> bool:
+    """Whether it has a letter, a digit or an emoji."""
+    return any(character.isalnum() or unicodedata.category(character) == "So" for character in word)

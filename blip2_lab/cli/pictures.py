@@ -30,9 +30,10 @@ def declare_ask(command: Command) -> None:
 
 def _ask(args: argparse.Namespace) -> None:
     from blip2_lab.common.images import open_image
+    from blip2_lab.data.text_files import has_no_word
 
-    if not args.prompt.strip():
-        raise ValueError('the prompt is empty: ask something, for example "Question: what is this? Short answer:"')
+    if has_no_word(args.prompt):
+        raise ValueError('the prompt has no word: ask something, for example "Question: what is this? Short answer:"')
     image = open_image(args.picture)  # before the model: errors in the options are reported at once
     import torch
 

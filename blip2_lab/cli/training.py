@@ -178,7 +178,10 @@ def _train_own(args: argparse.Namespace) -> None:
     print(report.text)
     model = shlex.quote(str(folder))
     if report.good == frozenset():
-        print(f"the model is in {model}, but it does not look at the pictures: do not trust what it says about one")
+        print(
+            f"the model is in {model}, but nothing shows that it looks at the pictures: do not trust what it says "
+            "about one"
+        )
         return
     print(f"the finished model is in {model}: python app.py --model {model}")
     if report.good is None or report.good & {"captions", "questions"}:

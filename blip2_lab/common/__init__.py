@@ -1,7 +1,9 @@
 """Functions for every other folder: opening images, writing files, console output, distributed training.
 
     images        open_image: images from users and data sets, with limits on format and size; the images of a folder
+    damage        what is wrong with the bytes of a picture, where its decoder does not tell
     files         write_atomically: a file is replaced completely or not at all; the mode of new files
+    significance  is a difference between pairs more than chance? Fisher's randomization test
     console       errors in one sentence, progress on stderr, "did you mean"
     threads       OpenMP's threads sleep while they wait
     distributed   gather across ranks, FSDP2 sharding, gradient checkpointing

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,13 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Replace the content of a file completely or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    flush(temporary)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        os.replace(temporary, path)
+    except OSError:  # a full disk: its part of the text would take the room
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_object(
@@ -97,10 +102,25 @@ def require_space(folder: Path, size: int, what: str, help: str = "make room") -
 
 
 def is_disk_full(error: BaseException, folder: Path, size: int) -> bool:
-    """Whether writing `size` bytes to `folder` failed for lack of space. Libraries often hide the system's error."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    """Whether writing `size` bytes to `folder` failed for lack of space, or at a limit of `ulimit -f`. Ask before what
+    was written is removed."""
+    number = _error_number(error)
+    if number is not None:
+        return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return isinstance(error, Exception) and shutil.disk_usage(folder).free < size
+
+
+def is_write_error(error: BaseException) -> bool:
+    """Whether the system has refused to write; torch says so in a RuntimeError of its archive's writer."""
+    return isinstance(error, OSError) or _error_number(error) is not None or "inline_container" in str(error)
+
+
+def _error_number(error: BaseException) -> int | None:
+    """The system's number of an error. Libraries often hide it: safetensors writes it in its text, "(os error 28)"."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def size_text(size: int) -> str:

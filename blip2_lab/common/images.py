@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import io
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from blip2_lab.common.damage import why_damaged
 
 #: The formats of a web browser. The app opens only these: the decoder of TIFF is large, and visitors are strangers.
 WEB_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -38,6 +39,8 @@ MAX_PIXELS = 50_000_000
 LONGEST_NAME = 300  #: characters of a name in a message
 #: How the files of a HEIC picture begin, behind `ftyp`. What else begins so is a video.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+TIFF_STARTS = (b"II*\0", b"MM\0*")  #: whose list of contents is often at the end of the file
 
 #: What `open_image` accepts. An array is uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4].
 ImageSource = str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray | IO[bytes]
@@ -102,6 +105,7 @@ def _decoded(
     source: ImageSource, formats: Sequence[str], decode: Callable[[Image.Image, str], Image.Image], given: str = ""
 ) -> Image.Image:
     """Open a source, check its size, and decode its pixels. `given`: its name, if it has none. Raises BrokenSample."""
+    data = b""
     if isinstance(source, Image.Image):
         name, image = given or "the picture", source
     elif isinstance(source, np.ndarray):
@@ -112,9 +116,9 @@ def _decoded(
         if not isinstance(source, str | os.PathLike):
             name = given or name
         image = _open(data, name, formats)
-        if image.format == "PNG":
-            _check_png(data, name)
     _check_size(*image.size, name)
+    if data and (why := why_damaged(data, image.format)):
+        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({why}): copy it again")
     try:
         return decode(image, name)
     except BrokenSample:
@@ -228,7 +232,7 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
     except UnidentifiedImageError:
         what = "is empty, so it is" if not data else "is"
         more = ", and no BMP or TIFF" if tuple(formats) == FORMATS else ""
-        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}{_instead(data)}"
+        message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}{_instead(data, formats)}"
         raise BrokenSample("not a picture", message) from None
     except Image.DecompressionBombError:
         limit = f"at most {MAX_PIXELS // 10**6} million are read"
@@ -237,7 +241,7 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
         raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error}): copy it again") from None
 
 
-def _instead(data: bytes) -> str:
+def _instead(data: bytes, formats: Sequence[str]) -> str:
     """The end of a sentence about data that are no picture: what they are instead, and what to do."""
     start = data[:512].lstrip().lower()
     if not data:
@@ -254,25 +258,11 @@ def _instead(data: bytes) -> str:
         if data[8:12] in HEIC_BRANDS:
             return ": it is a HEIC picture, convert it to JPEG or PNG"
         return ": it is a video, save one of its pictures as JPEG or PNG"
+    if data.startswith(TIFF_STARTS) and "TIFF" in formats:
+        return ": it begins as a TIFF and is cut off or of a rare kind, copy it again or convert it to PNG"
     if not any(data[:512]):
         return ": it has zeros only, copy it again"
     return ": convert it to JPEG or PNG, or copy it again"
-
-
-def _check_png(data: bytes, name: str) -> None:
-    """Raises BrokenSample for a PNG whose pixels do not have the checksum that is written in it: Pillow compares those
-    of other chunks only, and decodes what an interrupted copy has left of the pixels."""
-    place = 8
-    while place + 12 <= len(data):
-        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        end = place + 8 + size
-        if kind == b"IDAT" and zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise BrokenSample(
-                "damaged picture", f"{name} is damaged or cut off (its checksum is another one): copy it again"
-            )
-        if kind == b"IEND":
-            return
-        place = end + 4
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

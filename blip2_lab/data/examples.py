@@ -134,8 +134,15 @@ class Batch:
 
 
 def image_ids(ids: Iterable[str]) -> Tensor:
-    """Names of images -> numbers, long[B]: equal names have equal numbers, on every rank."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    """Names of images -> numbers, long[B]: equal names have equal numbers, on every rank. Raises ValueError for what is
+    no text, and for a single text, which would be read letter by letter."""
+    names = [ids] if isinstance(ids, str | bytes) else list(ids)
+    if isinstance(ids, str | bytes) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"Names of pictures are a list of texts, and this is {ids!r:.60}: numbers need no names, pass "
+            "torch.tensor(numbers)."
+        )
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 

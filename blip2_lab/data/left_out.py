@@ -28,7 +28,7 @@ from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import lines_of
+from blip2_lab.data.text_files import has_no_word, lines_of, unseen
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
@@ -194,6 +194,11 @@ def same_caption(caption: str) -> str:
     return f"every picture has the same caption ({caption[:60]!r}): nothing can be learned about a picture from it"
 
 
+def pixels_digest(image: Image.Image) -> bytes:
+    """A hash of the pixels of an image: equal for copies, whatever their files are."""
+    return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
+
+
 class _Seen:
     """What a check has seen of the pictures that are used: what is no fault, and good to know before training.
 
@@ -207,10 +212,12 @@ class _Seen:
         self.long: list[str] = []
         self.captions: set[str] = set()  # until two are different
         self.lost: list[str] = []
+        self.wordless: list[str] = []
+        self.unseen: list[str] = []
+        self.marks: set[str] = set()
 
     def add(self, record: Record, image: Image.Image) -> None:
-        pixels = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
-        self.same.setdefault(pixels, []).append(record.id)
+        self.same.setdefault(pixels_digest(image), []).append(record.id)
         self.captions |= set(record.captions if len(self.captions) < 2 else ())
         answers = [answer for q in record.questions for answer in getattr(q, "answers", (q.answer,))]
         texts = [*record.captions, *(question.text for question in record.questions), *answers]
@@ -219,8 +226,11 @@ class _Seen:
             (self.unanswered, any(not question.answer for question in record.questions)),
             (self.long, any(len(caption.split()) > LONG_CAPTION for caption in record.captions)),
             (self.lost, any(LOST in text for text in texts)),
+            (self.wordless, any(map(has_no_word, record.captions))),
+            (self.unseen, bool(marks := "".join(map(unseen, texts)))),
         ):
             names += [record.id] if found else []
+        self.marks |= set(marks)
 
     def notes(self) -> Iterator[str]:
         """One sentence for each thing that was seen."""
@@ -250,4 +260,15 @@ class _Seen:
             yield (
                 f"{len(self.lost)} pictures have a text with {LOST} ({self.lost[0]}): another program lost characters "
                 "there, write the text again"
+            )
+        if self.wordless:
+            yield (
+                f"{len(self.wordless)} pictures have a caption without a word ({self.wordless[0]}): it says nothing "
+                "about the picture, and stage 1 removes most punctuation"
+            )
+        if self.unseen:
+            marks = ", ".join(f"U+{ord(mark):04X}" for mark in sorted(self.marks)[:5])
+            yield (
+                f"{len(self.unseen)} pictures have a text with characters that cannot be seen ({self.unseen[0]}: "
+                f"{marks}): a word with one is another word, remove them"
             )

@@ -180,7 +180,8 @@ def _from_toml(path: Path) -> tuple[list[Source | Stream], list[float] | None]:
     try:
         listed = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
-        remedy = "write a text in quotes, and a path with / or in single quotes"
+        twice = any(words in str(error) for words in ("overwrite", "twice", "already"))
+        remedy = "remove one of the two" if twice else "write a text in quotes, and a path with / or in single quotes"
         raise ValueError(f"{path} is not TOML: {error}: {remedy}") from None
     entries = listed.get("source")
     if not isinstance(entries, list) or set(listed) != {"source"} or not all(isinstance(one, dict) for one in entries):

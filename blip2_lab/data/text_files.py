@@ -27,6 +27,8 @@ from typing import Any
 TEXT_KEYS = ("raw", "caption", "text", "sentence")
 #: What programs write for a missing value. An answer may be "none".
 MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
+#: Unicode's classes of marks that turn the direction of what follows.
+TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 #: First bytes of files that are no UTF-8 text -> what they are, and what to do. UTF-32's begin with UTF-16's.
 NO_TEXT = (
     *((mark, "UTF-32 text", "save it as UTF-8") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
@@ -250,6 +252,22 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text)
 
 
+def has_no_word(text: str) -> bool:
+    """Whether a text has no letter, digit or picture (emoji): punctuation alone."""
+    return not any(character.isalnum() or unicodedata.category(character) == "So" for character in text)
+
+
+#: Between letters these decide how they are joined (Persian, Hindi, families of emoji), so they are part of a word.
+JOINERS = "\u200c\u200d"
+
+
+def unseen(text: str) -> str:
+    """The characters of a text that nobody sees: controls and marks of zero width or of direction, each once. With one
+    of them in it, a word is another word to a tokenizer. Tabs and line breaks are spaces."""
+    found = (one for one in text if unicodedata.category(one) in ("Cc", "Cf") and not one.isspace())
+    return "".join(dict.fromkeys(one for one in found if one not in JOINERS))
+
+
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number that a float can hold. True and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -270,5 +288,12 @@ def is_text(text: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A name that may not be UTF-8, with escapes for what cannot be encoded: it can be printed, stored and hashed."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A text of others as one line for a terminal and for JSON. Escapes stand for what cannot be encoded (names that
+    are not UTF-8), for control characters, which may hide the rest of a line, and for marks that turn its direction.
+    """
+    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(one if _is_plain(one) else one.encode("unicode_escape").decode() for one in name)
+
+
+def _is_plain(character: str) -> bool:
+    return unicodedata.category(character) != "Cc" and unicodedata.bidirectional(character) not in TURNS

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from blip2_lab.common.files import read_object
 from blip2_lab.doctor.finding import STATES, Finding
-from blip2_lab.doctor.own_images import MIN_SHUFFLED_RISE, overfitting, unknown_words, vocabulary_causes
+from blip2_lab.doctor.own_images import MIN_SHUFFLED_RISE, image_use, overfitting, unknown_words, vocabulary_causes
 from blip2_lab.models.losses import ITM_CHANCE
 from blip2_lab.training.run_folder import RunFolder, read_log, reference_log
 
@@ -255,8 +255,11 @@ def _image_use(run: Run) -> list[Finding]:
         pair = f"of the questions {last['accuracy']:.0%} are right, with shuffled pictures {last['shuffled']:.0%}"
         found.append(_image_use_finding(run, pair, last["accuracy"] > last["shuffled"] + 0.05))
     if "held_out" in last:
-        pair = f"the loss on held-out pictures is {last['held_out']:.3g}, shuffled {last['shuffled']:.3g}"
-        found.append(_image_use_finding(run, pair, last["shuffled"] > (1 + MIN_SHUFFLED_RISE) * last["held_out"]))
+        use = image_use(last)
+        if use.learned is None:
+            found.append(Finding("pictures", "wait", use.says))
+        else:
+            found.append(_image_use_finding(run, use.says.partition(": ")[2], use.learned))
     return found
 
 
@@ -266,7 +269,7 @@ def _image_use_finding(run: Run, pair: str, seen: bool) -> Finding:
     causes = (*vocabulary_causes(run.about.get("words", {})), *IMAGE_UNUSED_CAUSES)
     if run.early:
         return Finding("pictures", "wait", f"{pair}: {run.step} steps are too few to judge", causes)
-    return Finding("pictures", "bad", f"it does not look at the pictures: {pair}", causes)
+    return Finding("pictures", "bad", f"nothing shows that it looks at the pictures: {pair}", causes)
 
 
 def run_report(findings: Sequence[Finding]) -> str:

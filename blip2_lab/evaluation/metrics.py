@@ -5,6 +5,8 @@ Notes:
 * No function here depends on a model, a data set or a file; `evaluation/scenes.py` applies them.
 * A share is reported with its 95 % confidence interval (Wilson's), because the number of scenes is finite. Where
   pictures have several texts, pictures are drawn with replacement instead (`bootstrap_interval`).
+* Whether a difference is more than chance is decided by `common/significance.py`, which is exact for a few pictures.
+  The bootstrap is not: of two pictures that differ in one direction, every sample does.
 
 Paper: section 4 (Tables 1 to 6). Notebook: 11.
 """

@@ -10,8 +10,9 @@ Notes:
   frequent among these questions (majority), and retrieval at random (chance).
 * Intervals are 95 %, by drawing *pictures* with replacement (bootstrap): texts of one picture are not independent.
   BLEU-4 has none, because it is of the corpus. CIDEr's word weights stay those of all pictures.
-* Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture
-  (`conclusions`).
+* Whether a model uses the pictures is judged by the difference to shuffled pictures, picture by picture, and by
+  `significance.randomization_p` at 5 % (`conclusions`). With fewer pictures than `significance.FEWEST_PAIRS`, nothing
+  is said.
 * Questions that begin alike ("how many", "what is") are also measured by themselves: their most frequent answer is a
   harder baseline than that of all questions.
 * A complete BLIP-2 may carry a stage 1 that its training did not change: fine-tuning on captions keeps the one that it
@@ -34,9 +35,12 @@ from torch import Tensor
 
 from blip2_lab.checkpoints import files
 from blip2_lab.checkpoints.load import MICRO
+from blip2_lab.common import significance
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, LeftOut, epoch_order, left_out_report
+from blip2_lab.data.left_out import pixels_digest, same_caption
 from blip2_lab.data.mixture import Source, is_stream, open_sources
+from blip2_lab.data.text_files import has_no_word, printable
 from blip2_lab.evaluation import captioning, metrics, vqa
 from blip2_lab.evaluation.natural import Shown, prompts_for
 from blip2_lab.evaluation.scenes import CAPTION_PROMPT, CAPTIONS
@@ -54,6 +58,13 @@ GUEST = (
     "retrieval was left out: this model carries the stage 1 that ships with the package, which its training did not "
     "change; `--model micro` measures that one"
 )
+
+#: What is said of a part, by `significance.shows_a_gain` over shuffled pictures.
+VERDICTS = {
+    True: "it looks at the pictures",
+    False: "nothing shows that it looks at the pictures",
+    None: f"too few pictures to tell whether it looks at them, at least {significance.FEWEST_PAIRS} are needed",
+}
 
 Say = Callable[[str], None]
 
@@ -76,6 +87,7 @@ class OwnPictures:
     captions: list[tuple[str, ...]]
     questions: list[tuple[AskedQuestion, ...]]
     left_out: list[LeftOut]
+    copies: int = 0  #: pictures with the same pixels as an earlier one
 
     @property
     def note(self) -> str:
@@ -107,7 +119,7 @@ def evaluate_on(
             "`compare bridges` measures it on drawn scenes, and so does `evaluate referring`."
         )
     own = read_pictures(model, drawn, batch_size, say)
-    report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": []}
+    report: dict = {"place": drawn.place, "pictures": len(own.features), "read": own.note, "notes": text_notes(own)}
     report["left_out"] = [asdict(one) for one in own.left_out]
     if isinstance(model, Stage2Model):
         shown = Shown.of(model, own.features, batch_size)
@@ -130,11 +142,11 @@ def evaluate_on(
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the measurement of one part shows. `uses_pictures`: it is better than with other pictures, or by chance, by
-    more than the interval. `says`: one sentence."""
+    """What the measurement of one part shows. `uses_pictures`: it is better than with other pictures, or than guessing,
+    by more than chance explains; None where there are too few pictures to tell. `says`: one sentence."""
 
     part: str
-    uses_pictures: bool
+    uses_pictures: bool | None
     says: str
 
 
@@ -145,19 +157,21 @@ def conclusions(report: dict) -> list[Conclusion]:
         if part not in report:
             continue
         with_picture, other = (report[part][name][measure] for name in ("picture", "shuffled_picture"))
-        gain = report[part]["gain"][measure]
-        numbers = f"{measure} {with_picture:.3f}, with another picture {other:.3f}"
+        gain, count = report[part]["gain"][measure], report[part]["pictures"]
+        numbers = f"{measure} {with_picture:.3f}, with another picture {other:.3f}, p = {gain['p']:.2g}"
         if part == "questions":
             numbers += f", the most frequent answer {report[part]['majority']['accuracy']:.3f}"
-        looks = gain["low"] > 0
-        why = "" if looks else "; the interval of the difference contains 0, so nothing shows that it uses the pictures"
-        says = f"{part}: it {'looks' if looks else 'does not look'} at the pictures ({numbers}{why})"
-        results.append(Conclusion(part, looks, says))
+        looks = significance.shows_a_gain(gain["value"], gain["p"], count)
+        results.append(Conclusion(part, looks, f"{part}: {VERDICTS[looks]} ({numbers}, {count} pictures)"))
     if "retrieval" in report:
         scores = report["retrieval"]["picture"]["itm_text_to_image"]
         count, chance = report["retrieval"]["pictures"], report["retrieval"]["chance"]["text_to_image"]["R@1"]
-        better = scores["R@1_low"] > chance
-        verdict = "it finds pictures by their captions" if better else "it finds hardly more than chance"
+        better = scores["R@1_low"] > chance if count >= significance.MIN_GALLERY else None
+        verdict = {
+            True: "it finds pictures by their captions",
+            False: "it finds hardly more than chance",
+            None: f"too few pictures to judge, {significance.MIN_GALLERY} are needed",
+        }[better]
         numbers = f"{scores['R@1']:.1%} of the captions find their picture first among {count}, by chance {chance:.1%}"
         results.append(Conclusion("retrieval", better, f"retrieval: {verdict} ({numbers})"))
     return results
@@ -189,6 +203,7 @@ def read_pictures(
         raise ValueError("this stage-1 model has no image encoder, which reads pictures: load one that has")
     say(f"reading {len(drawn.rows)} of {drawn.count} pictures")
     features, captions, questions, waiting, left_out = [], [], [], [], []
+    seen: set[bytes] = set()
 
     def encode() -> None:
         if waiting:
@@ -205,6 +220,7 @@ def read_pictures(
             continue
         left_out += [LeftOut(record.id, "unread part", sentence) for sentence in record.unread]
         waiting.append(example.image)
+        seen.add(pixels_digest(example.image))
         captions.append(tuple(example.captions))
         asked = [q if isinstance(q, AskedQuestion) else AskedQuestion(q.text, (q.answer,)) for q in example.questions]
         questions.append(tuple(question for question in asked if question.answers))
@@ -217,7 +233,31 @@ def read_pictures(
         raise ValueError(f"{drawn.place}: {note}; at least 2 pictures are needed to shuffle them")
     if not any(captions) and not any(questions):
         raise ValueError(f"{drawn.place} has no caption and no answered question to measure with")
-    return OwnPictures(torch.cat(features), captions, questions, left_out)
+    return OwnPictures(torch.cat(features), captions, questions, left_out, len(captions) - len(seen))
+
+
+def text_notes(own: OwnPictures) -> list[str]:
+    """What of the texts and pictures makes the numbers say less than they seem to; one sentence each."""
+    notes = []
+    captions = [caption for texts in own.captions for caption in texts]
+    if own.copies:
+        notes.append(
+            f"{own.copies} of the {len(own.captions)} pictures are copies of others: for some, another picture is the "
+            "same one, so nothing shows there whether the model looks at it"
+        )
+    if len(captions) > 1 and len(set(captions)) == 1:
+        notes.append(same_caption(captions[0]))
+    if wordless := [caption for caption in captions if has_no_word(caption)]:
+        notes.append(
+            f"{len(wordless)} captions have no word ({printable(wordless[0])[:40]!r}): no answer can match them"
+        )
+    asked = [question for questions in own.questions for question in questions]
+    if len(asked) > 1 and len(answers := {question.answer for question in asked}) == 1:
+        answer = next(iter(answers))[:60]
+        notes.append(
+            f"every question has the same answer ({answer!r}): a model that always says it is right without a picture"
+        )
+    return notes
 
 
 def has_guest_stage1(model: Stage2Model) -> bool:
@@ -284,11 +324,16 @@ def _captions(model: Stage2Model, conditions: dict[str, Shown], own: OwnPictures
 
 
 def _gain(picture: Sequence[float], shuffled: Sequence[float], counts: Sequence[int] | None = None) -> dict[str, float]:
-    """The difference of the means over pictures, with its interval."""
+    """The difference of the means over pictures, with its interval, and `p` (`significance.randomization_p`)."""
     differences = [one - other for one, other in zip(picture, shuffled, strict=True)]
     low, high = metrics.bootstrap_interval(differences, counts)
     weight = len(differences) if counts is None else sum(counts)
-    return {"value": sum(differences) / weight, "low": low, "high": high}
+    return {
+        "value": sum(differences) / weight,
+        "low": low,
+        "high": high,
+        "p": significance.randomization_p(differences),
+    }
 
 
 # ----------------------------------------------------------------------------------------------------------- questions
@@ -308,7 +353,12 @@ def _questions(
     rows = sorted({row for row, _ in asked})
     counts = [len(own.questions[row]) for row in rows]
     by_several = sum(len(question.answers) > 1 for _, question in asked)
-    report: dict = {"questions": len(asked), "vqa_accuracy": by_several, "exact": len(asked) - by_several}
+    report: dict = {
+        "pictures": len(rows),
+        "questions": len(asked),
+        "vqa_accuracy": by_several,
+        "exact": len(asked) - by_several,
+    }
     answers = {"majority": [Counter(question.answer for _, question in asked).most_common(1)[0][0]] * len(asked)}
     template = model.language_model.question_prompt
     for name, shown in conditions.items():

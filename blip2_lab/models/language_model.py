@@ -81,6 +81,14 @@ def check_texts(texts: Sequence[str], what: str) -> list[str]:
     return texts
 
 
+def check_captions(captions: Sequence[str]) -> list[str]:
+    """The captions to learn, as a list. Raises ValueError for what is no text, and for an empty one."""
+    captions = check_texts(captions, "caption")
+    if empty := [number for number, caption in enumerate(captions) if not caption.strip()]:
+        raise ValueError(f"Caption {empty[0]} is empty, and there is nothing to learn from it: leave its picture out.")
+    return captions
+
+
 class LanguageModel(nn.Module):
     """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
 
@@ -200,6 +208,17 @@ class LanguageModel(nn.Module):
         logits = self.answer_logits(visual_prompt, prompt, answer)
         labels = answer.ids.masked_fill(~self.targets(answer), IGNORE_INDEX)
         return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE_INDEX)
+
+    def losses_of_each(
+        self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """The sums of which `loss` is the mean: the cross-entropy of each answer [B], and the number of its tokens [B]
+        that are learned."""
+        prompt_text, answer_text = self.training_texts(prompt, answer)
+        logits, learned = self.answer_logits(visual_prompt, prompt_text, answer_text), self.targets(answer_text)
+        labels = answer_text.ids.masked_fill(~learned, IGNORE_INDEX)
+        each = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
+        return each.sum(dim=1), learned.sum(dim=1)
 
     def prepend(self, visual_prompt: Tensor, text: Text) -> tuple[Tensor, Tensor]:
         """-> embeddings [B,Q+T,Dl], the visual prompt first, and their attention mask [B,Q+T] (1 = may attend). With

@@ -32,10 +32,11 @@ from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.common.distributed import gather_across_ranks, rank_and_world
 from blip2_lab.models.beam_search import beam_search
+from blip2_lab.models.language_model import check_captions
 from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_loss, itm_loss, sample_negatives
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
-from blip2_lab.models.vision_encoder import freeze
+from blip2_lab.models.vision_encoder import check_pixels, freeze
 
 
 @dataclass
@@ -88,6 +89,14 @@ def check_pairs(
             raise ValueError(
                 f"negatives must be two long[{count}] with numbers from 0 to {candidates - 1}; one is {index.tolist()}."
             )
+
+
+def check_image_id(image_id: Tensor, count: int) -> None:
+    """Raises ValueError for what is not long[count]: rows that show one picture would be wrong pairs of each other."""
+    ways = "torch.tensor(numbers), or image_ids(names) of blip2_lab.data.examples"
+    if not isinstance(image_id, Tensor) or image_id.is_floating_point() or image_id.shape != (count,):
+        kind = f"{image_id.dtype} {list(image_id.shape)}" if isinstance(image_id, Tensor) else type(image_id).__name__
+        raise ValueError(f"image_id is long[{count}], a number for each picture, and this is {kind}: pass {ways}.")
 
 
 def _maybe_checkpoint(passes: int, step: Callable, *inputs):
@@ -148,10 +157,10 @@ class Stage1Model(nn.Module):
     # --- Reading
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """pixels [B, 3, H, W] -> image_features [B, N, Dv]."""
+        """pixels [B, 3, H, W], normalized -> image_features [B, N, Dv]. Raises ValueError for another scale."""
         if self.image_encoder is None:
             raise ValueError("This Stage1Model has no image encoder: pass image_features instead of pixels.")
-        return self.image_encoder(pixels)
+        return self.image_encoder(check_pixels(pixels))
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Cleaned captions as `[CLS] … [SEP]`, padded to the longest: input_ids and attention_mask, long[B, T]."""
@@ -233,14 +242,17 @@ class Stage1Model(nn.Module):
         if (image_features is None) == (pixels is None) or (captions is None) == (input_ids is None):
             raise ValueError("Pass the images as image_features or pixels, and the texts as captions or input_ids.")
         if pixels is not None:
+            check_pixels(pixels)
             features = [_maybe_checkpoint(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
             image_features = torch.cat(features)
         if captions is not None:
-            input_ids, attention_mask = self.tokenize(captions)
+            input_ids, attention_mask = self.tokenize(check_captions(captions))
         elif attention_mask is None:
             attention_mask = input_ids != self.qformer.config.pad_token_id
         with_grad, (_, world_size) = self.config.gather_with_grad, rank_and_world()
         check_pairs(image_features, input_ids, attention_mask, negatives or (), len(input_ids) * world_size)
+        if image_id is not None:
+            check_image_id(image_id, len(input_ids))
         if not 1 <= passes <= len(input_ids):
             raise ValueError(
                 f"{len(input_ids)} pairs cannot be computed in {passes} passes: take 1 to {len(input_ids)}."

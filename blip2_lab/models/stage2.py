@@ -20,7 +20,6 @@ Paper: section 3.3, Figure 3. Notebook: 10.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,10 +32,10 @@ from blip2_lab.common.images import ImageSource, image_list, is_one_image
 from blip2_lab.models.bridges.bridge import Bridge
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
-from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_texts
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_captions, check_texts
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
-from blip2_lab.models.vision_encoder import ImageEncoder, freeze
+from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -178,12 +177,39 @@ class Stage2Model(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the number of tokens it is the mean of: its weight in a mean over several batches."""
+        return self.language_model.loss_and_count(
+            *self._seen_and_texts(image_features, pixels, captions, prompts, generator)
+        )
+
+    def losses_of_each(
+        self,
+        *,
+        image_features: Tensor | None = None,
+        pixels: Tensor | None = None,
+        captions: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The sums of which `loss` is the mean: of each caption [B], and the number of its tokens [B]."""
+        return self.language_model.losses_of_each(
+            *self._seen_and_texts(image_features, pixels, captions, prompts, generator)
+        )
+
+    def _seen_and_texts(
+        self,
+        image_features: Tensor | None,
+        pixels: Tensor | None,
+        captions: Sequence[str],
+        prompts: Sequence[str] | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Sequence[str], Sequence[str]]:
+        """The checked input of `loss` -> visual_prompt [B,Q,Dl], prompts, and what is learned after them."""
         if (image_features is None) == (pixels is None):
             raise ValueError("Pass the images once: as image_features or as pixels.")
-        check_texts(captions, "caption")
-        check_texts(prompts or [], "prompt")
+        captions = check_captions(captions)
+        prompts = None if prompts is None else check_texts(prompts, "prompt")
         if image_features is None:
-            image_features = self.image_encoder(pixels)
+            image_features = self.image_encoder(check_pixels(pixels))
         given = {"images": image_features, "captions": captions, "prompts": prompts}
         counts = {name: len(each) for name, each in given.items() if each is not None}
         if not captions or len(set(counts.values())) > 1:
@@ -194,7 +220,7 @@ class Stage2Model(nn.Module):
         elif prompts is None:
             prompts = [""] * len(captions)
         seen = self.visual_prompt(image_features, prompts if self.reads_questions else None)
-        return self.language_model.loss_and_count(seen, prompts, captions)
+        return seen, prompts, captions
 
     # -- generating ------------------------------------------------------------------------------------------------
 
@@ -330,10 +356,8 @@ class Stage2Model(nn.Module):
     def _pixels(self, image: ImageSource | Sequence[ImageSource] | Tensor) -> Tensor:
         """-> pixels [B,3,H,W] on the image encoder's device."""
         if isinstance(image, Tensor):
-            pixels = image[None] if image.ndim == 3 else image
-            if pixels.ndim != 4 or pixels.shape[1] != 3:
-                raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(image.shape)}.")
-            return check_scale(pixels).to(next(self.image_encoder.parameters()))
+            pixels = check_pixels(image[None] if image.ndim == 3 else image)
+            return pixels.to(next(self.image_encoder.parameters()))
         images = image_list(image)
         if all(isinstance(one, Tensor) and one.ndim == 3 for one in images):
             if len(sizes := {tuple(one.shape) for one in images}) > 1:
@@ -371,41 +395,6 @@ def check_candidates(candidates: Sequence[str]) -> list[str]:
         twice = next(text for text in candidates if candidates.count(text) > 1)
         raise ValueError(f"The candidate {twice!r:.60} comes twice, and would get half of its share: pass it once.")
     return candidates
-
-
-#: Normalized pixels are between -1.8 and 2.2 (black and white by CLIP's mean and standard deviation).
-LARGEST_PIXEL = 8.0
-
-
-def check_scale(pixels: Tensor) -> Tensor:
-    """Returns pixels [B,3,H,W]. Raises ValueError if they are not normalized: integers, 0..255, 0..1, or not finite.
-
-    Values that are all between 0 and 1 could be a normalized picture of even gray; they are far more often a picture
-    that are not normalized, and the answer would not show it.
-    """
-    remedy = (
-        "pass the picture itself (a path, PIL, or an array of uint8), or what `image_encoder.preprocess` makes of it"
-    )
-    if pixels.layout != torch.strided or pixels.is_meta:
-        raise ValueError(f"Pixels are a dense tensor with values, and this one is not: {remedy}.")
-    if not pixels.is_floating_point():
-        raise ValueError(f"Pixels are normalized floats, and these are {pixels.dtype}: {remedy}.")
-    if not pixels.numel():
-        raise ValueError(f"There are no pixels: the shape is {list(pixels.shape)}.")
-    for number, (low, high) in enumerate(zip(*(x.tolist() for x in pixels.flatten(1).aminmax(dim=1)), strict=True)):
-        where = f"Picture {number} of the pixels" if len(pixels) > 1 else "The pixels"
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"{where}: there are values that are not finite (NaN or infinity).")
-        if max(-low, high) > LARGEST_PIXEL:
-            raise ValueError(
-                f"{where}: the values go from {low:.3g} to {high:.3g}, so they are not normalized: {remedy}."
-            )
-        if 0 <= low < high <= 1:
-            raise ValueError(
-                f"{where}: the values go from {low:.3g} to {high:.3g}, which looks like a scale of 0 to 1 "
-                f"that is not normalized: {remedy}."
-            )
-    return pixels
 
 
 def split_caption(caption: str, generator: torch.Generator | None = None) -> tuple[str, str]:

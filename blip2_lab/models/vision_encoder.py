@@ -18,6 +18,7 @@ Paper: section 3.4 (pre-trained image encoder) and 3.1. Notebook: 01.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -104,11 +105,13 @@ class ImageEncoder(nn.Module):
         """pixels [B,3,H,W] -> image_features [B,N,Dv], [CLS] first, before `image_layer_norm`.
 
         For another size than `image_size` the position embeddings are interpolated (bicubic), as in the paper's
-        fine-tuning at 364 pixels. Raises ValueError for integers, which are not normalized.
+        fine-tuning at 364 pixels. Raises ValueError for integers, which are not normalized, and for another shape.
         """
         if not isinstance(pixels, Tensor) or not pixels.is_floating_point():
             kind = pixels.dtype if isinstance(pixels, Tensor) else f"of type {type(pixels).__name__}"
             raise ValueError(f"Pixels are normalized floats, as `preprocess` makes them; these are {kind}.")
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(pixels.shape)}.")
         other_size = pixels.shape[-2:] != (self.image_size, self.image_size)
         patch = self.model.config.patch_size
         if other_size and any(side % patch or not side for side in pixels.shape[-2:]):
@@ -163,6 +166,62 @@ def preprocess(images: ImageSource | Sequence[ImageSource], image_size: int) -> 
     """
     rgb = [open_image(image) for image in image_list(images)]
     return image_processor(image_size)(images=rgb, return_tensors="pt")["pixel_values"]
+
+
+#: Normalized pixels are between -1.8 and 2.2 (black and white by CLIP's mean and standard deviation).
+LARGEST_PIXEL = 8.0
+MOST_OF_TWO = 1.2  #: values from -1 to 1 that are a picture of that scale, and no detail of low contrast
+
+
+def check_pixels(pixels: Tensor) -> Tensor:
+    """Returns pixels [B,3,H,W]. Raises ValueError for another shape, and for what is not normalized: integers, 0..255,
+    0..1, -1..1, or values that are not finite. A wrong scale would give an answer, or a loss, that does not show it.
+
+    What is between 0 and 1, or spreads over most of -1 to 1 and no more, is refused unless its values are those that
+    `preprocess` makes of 8-bit colors: a plain gray or a foggy picture. (Most pictures have a darker and a lighter
+    place, so their normalized values go beyond -1 and 1.)
+    """
+    remedy = "pass what `image_encoder.preprocess` makes of a picture (a path, PIL, or an array of uint8)"
+    if not isinstance(pixels, Tensor):
+        raise ValueError(f"Pixels are a tensor, and this is of type {type(pixels).__name__}: {remedy}.")
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(pixels.shape)}.")
+    if pixels.layout != torch.strided or pixels.is_meta:
+        raise ValueError(f"Pixels are a dense tensor with values, and this one is not: {remedy}.")
+    if not pixels.is_floating_point():
+        raise ValueError(f"Pixels are normalized floats, and these are {pixels.dtype}: {remedy}.")
+    if not pixels.numel():
+        raise ValueError(f"There are no pixels: the shape is {list(pixels.shape)}.")
+    for number, (low, high) in enumerate(zip(*(x.tolist() for x in pixels.flatten(1).aminmax(dim=1)), strict=True)):
+        where = f"Picture {number} of the pixels" if len(pixels) > 1 else "The pixels"
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{where}: there are values that are not finite (NaN or infinity).")
+        if max(-low, high) > LARGEST_PIXEL:
+            raise ValueError(
+                f"{where}: the values go from {low:.3g} to {high:.3g}, so they are not normalized: {remedy}."
+            )
+        scale = _other_scale(low, high)
+        if scale is not None and not _are_normalized_colors(pixels[number]):
+            raise ValueError(
+                f"{where}: the values go from {low:.3g} to {high:.3g}, which looks like a scale of {scale} "
+                f"that is not normalized: {remedy}."
+            )
+    return pixels
+
+
+def _other_scale(low: float, high: float) -> str | None:
+    """The scale of 0 to 1 or -1 to 1 that these values may have; None for others."""
+    if 0 <= low < high <= 1:
+        return "0 to 1"
+    return "-1 to 1" if -1 <= low < high <= 1 and high - low > MOST_OF_TWO else None
+
+
+def _are_normalized_colors(pixels: Tensor) -> bool:
+    """Whether the values [3,H,W] are those of whole numbers from 0 to 255, normalized. In bf16 that cannot be known."""
+    processor = image_processor(1)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (processor.image_mean, processor.image_std))
+    colors = (pixels.float().cpu() * std + mean) * 255
+    return bool(((colors - colors.round()).abs() < 0.1).all())
 
 
 def image_processor(image_size: int):

@@ -140,8 +140,9 @@ class ImageTextBatches:
         """The content of the data; a run resumes only on the same."""
         identity = data_identity(self.opened)
         if isinstance(self.data, OwnTextData) and self.data.text_file:
-            texts = identity.texts + read_text(self.data.text_file)
-            return replace(identity, texts=hashlib.sha256(texts.encode()).hexdigest())
+            more = read_text(self.data.text_file)
+            both = (hashlib.sha256((one + more).encode()).hexdigest() for one in (identity.texts, identity.unordered))
+            return replace(identity, **dict(zip(("texts", "unordered"), both, strict=True)))
         return identity
 
     @property

@@ -36,17 +36,23 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class Identity:
-    """Hashes of all texts and of all pictures, the number of examples, and the shares of the sources."""
+    """Hashes of all texts and of all pictures, the number of examples, and the shares of the sources.
+
+    `unordered`: a hash of the examples of lists, whatever their order; "" in runs of older versions.
+    """
 
     texts: str
     pictures: str
     examples: int
     shares: tuple[int, ...]
+    unordered: str = ""
 
     def differences(self, before: Identity) -> list[str]:
         """What is different from the data `before`, in words."""
         if self.examples != before.examples:
             return [f"{self.examples} examples instead of {before.examples}"]
+        if self.unordered and self.unordered == before.unordered and self != before and self.shares == before.shares:
+            return ["the same examples in another order"]
         changed = [("captions or questions", "texts"), ("pictures", "pictures"), ("weights of the sources", "shares")]
         return [f"other {what}" for what, name in changed if getattr(self, name) != getattr(before, name)]
 
@@ -55,25 +61,32 @@ class Identity:
 
     @classmethod
     def from_dict(cls, stored: dict) -> Identity:
-        return cls(stored["texts"], stored["pictures"], stored["examples"], tuple(stored["shares"]))
+        hashes = stored["texts"], stored["pictures"], stored["examples"]
+        return cls(*hashes, tuple(stored["shares"]), stored.get("unordered", ""))
 
 
 def data_identity(mixture: Mixture) -> Identity:
     """The identity of the data that `open_sources` found."""
+    texts = [_texts_of_each(source) for source in mixture.sources]
+    pictures = [_pictures_of_each(source) for source in mixture.sources]
+    pairs = [
+        [str(pair) for pair in zip(*each, strict=True)] if each[0] else each[1]
+        for each in zip(texts, pictures, strict=True)
+    ]
     return Identity(
-        _digest(texts_digest(source) for source in mixture.sources),
-        _digest(pictures_digest(source) for source in mixture.sources),
+        _digest(_digest(each) if each else "" for each in texts),
+        _digest(map(_digest, pictures)),
         sum(0 if is_stream(source) else len(source) for source in mixture.sources),
         tuple(mixture.shares),
+        _digest(_digest(sorted(each)) for each in pairs),
     )
 
 
-def texts_digest(source: Source | Stream) -> str:
-    """A hash of the captions and questions of a list, in their order; the texts of shards are in `pictures_digest`."""
+def _texts_of_each(source: Source | Stream) -> list[str]:
+    """The captions and questions of each picture of a list, in their order; none for shards, whose texts are part of
+    `_pictures_of_each`."""
     whole, numbers = _whole(source)
-    if not isinstance(whole, ImageTextList):
-        return ""
-    return _digest(_texts(whole.record(number)) for number in _all(whole, numbers))
+    return [_texts(whole.record(n)) for n in _all(whole, numbers)] if isinstance(whole, ImageTextList) else []
 
 
 def _texts(record: Record) -> str:
@@ -83,17 +96,22 @@ def _texts(record: Record) -> str:
 
 def pictures_digest(source: Source | Stream) -> str:
     """A hash of the pictures of a source, in their order."""
+    return _digest(_pictures_of_each(source))
+
+
+def _pictures_of_each(source: Source | Stream) -> list[str]:
+    """What each picture of a list is known by; of other sources, what the source is known by."""
     whole, numbers = _whole(source)
     if is_stream(whole):
-        return _digest([whole.name])
+        return [whole.name]
     if isinstance(whole, ShardFolder):
-        return _digest([*map(_shard, whole.paths), str(numbers)])
+        return [*map(_shard, whole.paths), str(numbers)]
     if not isinstance(whole, ImageTextList):  # the picture book: a function of its name
-        return _digest([whole.name, str(len(whole)), str(numbers)])
+        return [whole.name, str(len(whole)), str(numbers)]
     files = [whole.record(number).file for number in _all(whole, numbers)]
     read = len(files) <= MOST_READ
     with ThreadPoolExecutor(THREADS) as pool:
-        return _digest(pool.map(lambda file: _picture(file, read), files))
+        return list(pool.map(lambda file: _picture(file, read), files))
 
 
 def _whole(source: Source | Stream) -> tuple[Source | Stream, list[int] | None]:

@@ -38,7 +38,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from blip2_lab.common.distributed import full_tensor, shard_like
-from blip2_lab.common.files import is_disk_full, read_object, replace_folder, require_space, size_text, write_atomically
+from blip2_lab.common.files import (
+    is_disk_full,
+    is_write_error,
+    read_object,
+    replace_folder,
+    require_space,
+    size_text,
+    write_atomically,
+)
 from blip2_lab.training import trackers
 
 if TYPE_CHECKING:
@@ -365,9 +373,13 @@ class RunFolder:
             write(temporary)
             replace_folder(temporary, folder)
         except Exception as error:
+            full = is_disk_full(error, self.path, size)
             shutil.rmtree(temporary, ignore_errors=True)
-            if is_disk_full(error, self.path, size):
+            if full:
                 raise ValueError(f"the disk of {self.path} is full ({what}: {size_text(size)}): {help}") from None
+            if is_write_error(error):  # torch's own sentence has many lines
+                why = " ".join(str(error).split())[:100]
+                raise ValueError(f"{what} ({size_text(size)}) cannot be written to {folder} ({why}): {last}") from None
             raise
 
 

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from blip2_lab.data.text_files import printable
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -103,7 +105,7 @@ class Coverage:
         """ "the language model does not know 31 % of the words (412 of 1,330 running words, 57 of 120 …)" """
         if not self.unknown:
             return f"{part} knows every word"
-        listed = ", ".join(f"{word} {count}" for word, count in self.most_frequent())
+        listed = ", ".join(f"{printable(word)} {count}" for word, count in self.most_frequent())
         more = " …" if len(self.unknown) > SHOWN else ""
         return (
             f"{part} does not know {_percent(self.share)} of the words ({self.unknown.total():,} of {self.words:,} "
@@ -131,8 +133,11 @@ def word_coverage(
 ) -> Coverage:
     """Count what `tokenizer` knows of these texts. `max_text_tokens`: the model's limit, to count texts that are cut.
 
-    Capital and small letters count as one word, the tokenizer decides whether it knows each.
+    Capital and small letters count as one word, the tokenizer decides whether it knows each. Raises ValueError for a
+    single text, which would be read letter by letter, and for what is no text.
     """
+    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"The words of a list of texts are counted, and this is {texts!r:.60}.")
     running = Counter(word for text in texts for word in words_of(text))
     vocabulary = Vocabulary(tokenizer)
     vocabulary.learn(running)
@@ -167,11 +172,14 @@ def check_coverage(coverage: Coverage, part: str, limit: float, ways_out: str) -
 class UsableTexts:
     """Decides whether a caption, or a question with its answer, can be trained on: `usable(question, text)`.
 
-    Not usable: texts with more than half of their words unknown.
+    Not usable: texts with more than half of their words unknown, and those with one of the tokenizer's own marks, such
+    as "</s>": a tokenizer reads it as the end of the text, or as padding, and not as what is written.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.vocabulary = Vocabulary(tokenizer)
+        ends = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)  # OPT's unknown token is its end
+        self.marks = [mark for mark in tokenizer.all_special_tokens if mark != tokenizer.unk_token or mark in ends]
         self._decide = lru_cache(maxsize=100_000)(self._reason)
 
     def __call__(self, question: str | None, text: str) -> str | None:
@@ -180,6 +188,8 @@ class UsableTexts:
 
     def _reason(self, question: str | None, text: str) -> str | None:
         for each in filter(None, (question, text)):
+            if mark := next((mark for mark in self.marks if mark in each), None):
+                return f"{mark} in the text, a mark of the tokenizer"
             words, unknown = words_of(each), self.vocabulary.unknown(each)
             if len(unknown) > MOSTLY * len(words):
                 return "mostly unknown words"

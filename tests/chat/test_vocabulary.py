@@ -241,3 +241,10 @@ def test_stage_1_refuses_a_word_that_it_does_not_know():
 )
 def test_these_is_the_before_a_noun_and_this_at_the_end(tokenizer, typed, expected):
     assert vocabulary.read(tokenizer, typed).text == expected
+
+
+def test_emoji_and_marks_of_the_tokenizer_are_unknown_words(tokenizer):
+    """A tokenizer may keep no token of an emoji, and read "</s>" as the end of the prompt: the answer was "yes"."""
+    assert vocabulary.unknown_words(tokenizer, "is there a 🎉 </s> - on the boat?") == ["🎉", "</s>"]
+    with pytest.raises(ValueError, match="do not know the word"):
+        read(tokenizer, "🎉?")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from blip2_lab.common import images
 from blip2_lab.common.images import WEB_FORMATS, BrokenSample, open_image
-from blip2_lab.data.examples import AskedQuestion, Batch, batch_indices
+from blip2_lab.data.examples import AskedQuestion, Batch, batch_indices, image_ids
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.picturebook import words
@@ -311,3 +311,9 @@ def test_a_batch_moves_its_tensors_only():
     batch = Batch(captions=["a boat"], image_features=torch.zeros(1, 2, 3), ids=["x"])
     moved = batch.to("meta")
     assert moved.image_features.device.type == "meta" and moved.pixels is None and moved.captions == ["a boat"]
+
+
+@pytest.mark.parametrize("names", ["abc", [1, 2], [None], [b"a"]])
+def test_names_of_pictures_are_a_list_of_texts(names):
+    with pytest.raises(ValueError, match="Names of pictures are a list of texts"):
+        image_ids(names)

@@ -125,6 +125,14 @@ def test_a_check_notes_copies_and_long_captions(six_pictures):
     assert "1 pictures have a caption of more than 32 words (2.png)" in notes[1]
 
 
+def test_a_check_notes_captions_that_say_nothing_and_marks_that_nobody_sees(six_pictures):
+    (six_pictures / "1.txt").write_text("?!")
+    (six_pictures / "2.txt").write_text("a\u200bboat")
+    *notes, _ = check_sources(open_sources(six_pictures))
+    assert any("1 pictures have a caption without a word (1.png)" in note for note in notes)
+    assert any("characters that cannot be seen (2.png: U+200B)" in note for note in notes)
+
+
 def test_parts_of_a_shard_that_are_not_read_are_named_by_a_check(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (3, 2)).save(stream, "PNG")

@@ -94,6 +94,7 @@ def test_a_list_of_sources_with_weights(six_pictures, tmp_path):
         ("[[source]]\nformat = 'coco'\nimages = '.'", "coco needs annotations"),
         ("[[source]]\nformat = 'folder'\nfoldr = '.'", "folder has no 'foldr'; did you mean 'folder'"),
         ("[[source]\n", "is not TOML"),
+        ('[[source]]\nformat = "coco"\nformat = "folder"\n', "is not TOML: .*remove one of the two"),
         ("[[source]]\nformat='picture-book'\npages=3\nweight=0", "weights must be above 0"),
         (
             "[[source]]\nformat='picture-book'\npages=3\nweight=1\n[[source]]\nformat='picture-book'\npages=3",

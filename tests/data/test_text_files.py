@@ -11,6 +11,7 @@ import pytest
 from blip2_lab.data.text_files import (
     captions_in,
     decode_text,
+    has_no_word,
     is_blank,
     is_number,
     lines_of,
@@ -19,6 +20,7 @@ from blip2_lab.data.text_files import (
     read_text,
     texts_in,
     turns_in,
+    unseen,
 )
 
 
@@ -85,6 +87,17 @@ def test_captions_in_a_value(value, captions, problems):
 
 def test_an_answer_may_be_none():
     assert texts_in("none") == (["none"], [])
+
+
+def test_what_cannot_be_seen_and_what_says_nothing():
+    assert unseen("a\u200bboat \x07\u200b\u200f") == "\u200b\x07\u200f"
+    assert unseen("a\tboat\n \u0645\u06cc\u200c\u062e") == ""  # Persian joins letters so
+    assert has_no_word("!? ...") and not any(map(has_no_word, ("a", "1", "北", "🎉")))
+
+
+def test_a_name_cannot_steer_a_terminal():
+    assert printable("a\x1b[31m\n\u202egnp.b") == "a\\x1b[31m\\n\\u202egnp.b"
+    assert printable("👩\u200d🚀 \u0645\u06cc\u200c\u062e") == "👩\u200d🚀 \u0645\u06cc\u200c\u062e"
 
 
 def test_a_name_that_is_not_utf_8_can_be_printed():

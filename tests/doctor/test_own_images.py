@@ -41,7 +41,24 @@ def test_whether_it_looks_at_the_pictures(folder):
         "it looks at the pictures: the loss on held-out pictures is 3, shuffled 3.9"
     )
     found = outcome(folder({"held_out": 3.4, "shuffled": 3.42}))
-    assert found.learned is False and "it does not look at the pictures" in found.says
+    assert found.learned is False and "nothing shows that it looks at the pictures" in found.says
+
+
+@pytest.mark.parametrize(
+    ("compared", "p", "shuffled", "learned"),
+    [(40, 0.001, 3.9, True), (40, 0.2, 3.9, False), (40, 0.001, 3.02, False), (40, 0.001, 2.0, False)],
+)
+def test_a_rise_counts_if_it_is_more_than_chance_explains(folder, compared, p, shuffled, learned):
+    found = outcome(folder({"held_out": 3.0, "shuffled": shuffled, "compared": compared, "p": p}))
+    assert found.learned is learned and f"({compared} pictures, p = {p:.2g})" in found.says
+
+
+def test_four_held_out_pictures_tell_nothing(folder):
+    run = folder(*[{"held_out": 3.0, "shuffled": 3.9, "compared": 4.0, "p": 0.125}] * 4)
+    found = outcome(run)
+    assert found.learned is None and "too few pictures to tell whether it looks at them, at least 6" in found.says
+    (finding,) = [finding for finding in diagnose_run(run) if finding.about == "pictures"]
+    assert finding.state == "wait" and "too few pictures to tell" in finding.says
 
 
 def test_it_is_the_evaluation_of_the_model_that_was_kept(folder):
@@ -97,7 +114,7 @@ def test_a_finished_model_knows_how_it_was_trained(tmp_path):
     found = {finding.about: finding for finding in what_it_learned(tmp_path)}
     assert found["words"].state == found["pictures"].state == "bad" and found["held-out"].state == "wait"
     assert "maybe: another vocabulary" in found["words"].says and "it overfits" in found["held-out"].says
-    assert "it does not look at the pictures" in found["pictures"].says
+    assert "nothing shows that it looks at the pictures" in found["pictures"].says
 
 
 GOOD = {"step": 1, "evaluation": {"held_out": 2.0, "shuffled": 3.0}}

@@ -1,15 +1,24 @@
 """Measuring on one's own pictures: an oracle beats its baselines, a model without eyes does not, a guest is named."""
 
 import csv
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import blip2_lab
 from blip2_lab.data.examples import AskedQuestion
 from blip2_lab.evaluation import own_pictures
-from blip2_lab.evaluation.own_pictures import answer_accuracy, draw_pictures, evaluate_on, own_table
+from blip2_lab.evaluation.own_pictures import (
+    answer_accuracy,
+    draw_pictures,
+    evaluate_on,
+    own_table,
+    read_pictures,
+    text_notes,
+)
 from blip2_lab.models import retrieval
 from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig
 from blip2_lab.picturebook.draw import draw
@@ -79,7 +88,7 @@ def test_an_oracle_beats_every_baseline(monkeypatch, model, folder):
     assert questions["picture"]["accuracy"] == 1 and questions["no_picture"]["accuracy"] == 0
     assert questions["shuffled_picture"]["accuracy"] == 0  # no neighbours have the same color
     assert questions["majority"]["answer"] == "red" and questions["majority"]["accuracy"] == pytest.approx(2 / 6)
-    assert questions["gain"]["accuracy"] == {"value": 1, "low": 1, "high": 1}
+    assert questions["gain"]["accuracy"] == {"value": 1, "low": 1, "high": 1, "p": 2 / 2**6}
     assert [(one["part"], one["uses_pictures"]) for one in report["conclusions"]][:2] == [
         ("captions", True),
         ("questions", True),
@@ -118,7 +127,7 @@ def test_a_model_without_eyes_is_told(monkeypatch, model, folder):
         one["uses_pictures"] for one in blind
     )
     for one in blind:
-        assert "it does not look at the pictures" in one["says"] and one["says"] in own_table(report)
+        assert "nothing shows that it looks at the pictures" in one["says"] and one["says"] in own_table(report)
 
 
 def test_a_measure_of_real_answers_runs_whole(model, folder):
@@ -160,7 +169,11 @@ def test_a_guest_stage1_is_not_reported(monkeypatch, folder, tmp_path):
     assert own_pictures.has_guest_stage1(model)
     for part, measure in (("_captions", "CIDEr"), ("_questions", "accuracy")):
         scores = {name: {measure: 1.0} for name in ("picture", "shuffled_picture", "majority")}
-        monkeypatch.setattr(own_pictures, part, lambda *_, s=scores, m=measure: s | {"gain": {m: {"low": 1}}})
+        monkeypatch.setattr(
+            own_pictures,
+            part,
+            lambda *_, s=scores, m=measure: s | {"pictures": 6, "gain": {m: {"value": 1, "p": 0.01}}},
+        )
     report = evaluate_on(model, draw_pictures(folder), batch_size=4)
     assert "retrieval" not in report and report["notes"] == [own_pictures.GUEST]
     with torch.no_grad():
@@ -190,18 +203,42 @@ def test_what_cannot_be_measured_is_said(model, folder, tmp_path):
 
 
 def test_conclusions_by_hand():
-    """The lower end of the interval decides, not the value."""
+    """The test and the lower end of the interval decide, not the value; few pictures decide nothing."""
 
-    def of(accuracy_low: float, recall_low: float) -> list[bool]:
+    def of(p: float, recall_low: float, value: float = 0.2, pictures: int = 10) -> list[bool | None]:
         questions = {name: {"accuracy": 0.5} for name in ("picture", "shuffled_picture", "majority")}
-        questions["gain"] = {"accuracy": {"value": 0.2, "low": accuracy_low, "high": 0.4}}
+        questions |= {"pictures": pictures, "gain": {"accuracy": {"value": value, "low": 0.1, "high": 0.4, "p": p}}}
         scores = {"R@1": 0.3, "R@1_low": recall_low}
         chance = {"text_to_image": {"R@1": 0.1}}
-        found = {"pictures": 10, "picture": {"itm_text_to_image": scores}, "chance": chance}
+        found = {"pictures": pictures, "picture": {"itm_text_to_image": scores}, "chance": chance}
         return [one.uses_pictures for one in own_pictures.conclusions({"questions": questions, "retrieval": found})]
 
     assert of(0.01, 0.11) == [True, True]
-    assert of(0.0, 0.1) == [False, False]
+    assert of(0.05, 0.1) == [False, False]
+    assert of(0.01, 0.11, value=-0.2)[0] is False
+    assert of(0.01, 0.11, pictures=9) == [True, None]
+    assert of(0.01, 0.11, pictures=5) == [None, None]
+
+
+def test_two_pictures_show_nothing(monkeypatch, model, folder):
+    """The bootstrap of two pictures that differ in one direction never contains 0, so that "it looks at the pictures
+    (CIDEr 0.000, with another picture 0.000)" was said."""
+    rows = answers_by(monkeypatch, model, folder, lambda number, _: "" if number is None else CAPTIONS[number])
+    drawn = replace(rows, rows=[row for row in rows.rows if row[0].record(row[1]).captions][:2])
+    report = evaluate_on(model, drawn, batch_size=4)
+    for one in report["conclusions"]:
+        assert one["uses_pictures"] is None and "too few pictures" in one["says"], one
+
+
+def test_texts_and_pictures_that_cannot_tell_models_apart_are_named(model, tmp_path):
+    rows = ["file,caption,question,answer"]
+    for number in range(3):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,...,what is it?,boat")
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    copies, same, wordless, answer = text_notes(read_pictures(model, draw_pictures(tmp_path), batch_size=4))
+    assert "2 of the 3 pictures are copies" in copies and "every picture has the same caption ('...')" in same
+    assert "3 captions have no word ('...')" in wordless and "every question has the same answer ('boat')" in answer
 
 
 def test_questions_that_begin_alike_are_measured_by_themselves():

@@ -545,6 +545,8 @@ def test_pixels_pass_through_the_image_encoder():
     by_pixels = stage1.losses(pixels=pixels, input_ids=ids, negatives=negatives)
     by_features = stage1.losses(image_features=Flatten()(pixels), input_ids=ids, negatives=negatives)
     assert by_pixels.total == by_features.total
+    with pytest.raises(ValueError, match="not finite"):
+        stage1.losses(pixels=pixels * torch.nan, input_ids=ids, negatives=negatives)
 
 
 def test_saving_and_loading_keeps_every_tensor(tmp_path, tokenizer):
@@ -648,6 +650,10 @@ def test_wrong_arguments_raise_one_sentence():
         r"numbers from 0 to 1; one is \[1, 2\]": dict(negatives=(torch.tensor([1, 0]), torch.tensor([1, 2]))),
         r"one is \[-1, 0\]": dict(negatives=(torch.tensor([-1, 0]), torch.tensor([1, 0]))),
     }
+    for given in (["a", "b"], torch.rand(2), torch.tensor([1]), torch.tensor([[1], [2]])):
+        wrong[rf"image_id is long\[2\].*{type(given).__name__ if isinstance(given, list) else given.dtype}"] = dict(
+            image_id=given
+        )
     for message, change in wrong.items():
         with pytest.raises(ValueError, match=message):
             stage1.losses(**whole | change)

@@ -217,6 +217,7 @@ def test_pixels_of_another_scale_are_refused(model):
         "uint8": (raw, "torch.uint8"),
         "0..255": (raw.float(), "not normalized"),
         "0..1": (raw / 255, "0 to 1"),
+        "-1..1": (raw / raw.max() * 2 - 1, "-1 to 1"),
         "one of two": (torch.stack([pixels[0], raw / 255]), "Picture 1"),
         "nan": (pixels * torch.nan, "not finite"),
         "empty": (pixels[:0], "no pixels"),
@@ -224,8 +225,27 @@ def test_pixels_of_another_scale_are_refused(model):
     }.values():
         with pytest.raises(ValueError, match=says):
             model.generate(wrong, "a")
-    with pytest.raises(ValueError, match="normalized floats"):
-        model.loss(pixels=raw[None], captions=["a boat"])
+        batch = wrong if wrong.ndim == 4 else wrong[None]
+        with pytest.raises(ValueError, match=says):
+            model.loss(pixels=batch, captions=["a boat"] * len(batch))
+
+
+def test_the_loss_is_the_mean_of_the_losses_of_each(model):
+    texts = dict(captions=["a boat", "a big red boat", "a"], prompts=["a", "a picture of", ""])
+    given = dict(image_features=features(model)) | texts
+    loss, count = model.loss_and_count(**given)
+    sums, tokens = model.losses_of_each(**given)
+    torch.testing.assert_close(sums.sum() / tokens.sum(), loss)
+    assert tokens.sum() == count and sums.shape == (3,)
+
+
+def test_captions_may_come_in_any_sequence_and_an_empty_one_is_refused(model):
+    seen, texts = features(model), ["a boat", "a cat", "a dog"]
+    expected = model.loss(image_features=seen, captions=texts, prompts=["a"] * 3)
+    for given in (tuple(texts), np.array(texts), (text for text in texts)):
+        assert model.loss(image_features=seen, captions=given, prompts=["a"] * 3) == expected
+    with pytest.raises(ValueError, match="Caption 1 is empty"):
+        model.loss(image_features=seen, captions=["a boat", " ", "a dog"], prompts=["a"] * 3)
 
 
 def test_an_image_is_encoded_once(model):

@@ -9,7 +9,14 @@ from PIL import Image
 from torch import nn
 
 from blip2_lab.models.micro import micro_vit_config
-from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, eva_vit_g_config, freeze, preprocess
+from blip2_lab.models.vision_encoder import (
+    ImageEncoder,
+    check_pixels,
+    drop_last_layer,
+    eva_vit_g_config,
+    freeze,
+    preprocess,
+)
 
 
 @pytest.fixture
@@ -166,3 +173,21 @@ def test_pixels_beyond_the_last_whole_patch_are_not_dropped_in_silence(micro, sh
     """The convolution of the patches would pass over them."""
     with pytest.raises(ValueError, match="no whole number of patches of .*make them"):
         micro(torch.zeros(shape))
+
+
+def test_a_plain_or_foggy_picture_has_the_scale_of_a_normalized_one():
+    fog = Image.linear_gradient("L")
+    pictures = [Image.new("L", (4, 4), value) for value in range(256)]
+    pictures += [fog.point(lambda value: 55 + value // 2), fog.point(lambda value: 123 + value // 4)]
+    for pixels in preprocess(pictures, 32)[:, None]:
+        check_pixels(pixels)
+        check_pixels(pixels.half())
+    for scale, low, high in (("0 to 1", 0.1, 0.9), ("-1 to 1", -0.7, 0.9)):
+        with pytest.raises(ValueError, match=f"looks like a scale of {scale}"):
+            check_pixels(torch.rand(1, 3, 8, 8) * (high - low) + low)
+
+
+@pytest.mark.parametrize("shape", [(3, 96, 96), (2, 1, 96, 96), (2, 4, 96, 96), (0, 3, 96, 96)])
+def test_pixels_of_another_shape_are_refused(micro, shape):
+    with pytest.raises(ValueError, match="Pixels have the shape .B, 3, height, width.; these have"):
+        micro(torch.randn(shape))

@@ -74,7 +74,12 @@ def test_exchanged_captions_and_another_order_are_other_data(tmp_path):
     table = tmp_path / "pictures" / "captions.csv"
     head, *rows = table.read_text().splitlines()
     table.write_text("\n".join([head, *rows[::-1]]) + "\n")
-    assert of(tmp_path / "pictures") != before
+    assert of(tmp_path / "pictures").differences(before) == ["the same examples in another order"]
+    exchanged = [rows[1].replace("1.png", "0.png"), rows[0].replace("0.png", "1.png"), *rows[2:]]
+    table.write_text("\n".join([head, *exchanged]) + "\n")
+    assert of(tmp_path / "pictures").differences(before) == ["other captions or questions"]
+    old = Identity.from_dict({name: value for name, value in before.to_dict().items() if name != "unordered"})
+    assert before.differences(old) == []  # an older version did not know it
 
 
 def test_long_lists_are_known_by_size_and_time(tmp_path, monkeypatch):

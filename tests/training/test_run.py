@@ -251,10 +251,21 @@ def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_is_whole(tmp_path, st
     with monkeypatch.context() as patch:
         patch.setattr(run_folder.torch, "save", full)
         patch.setattr(run_folder, "require_space", lambda *_: None)
-        with pytest.raises(RuntimeError, match="enforce"):  # another reason than the disk stays what it is
-            run_module.run(more, runs, progress=False)
+        with pytest.raises(ValueError, match=r"a checkpoint .* cannot be written to .*enforce fail.*step-4"):
+            run_module.run(more, runs, progress=False)  # refused for another reason
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
         with pytest.raises(ValueError, match=r"the disk of .*mine is full \(a checkpoint: .*the last checkpoint is"):
+            run_module.run(more, runs, progress=False)
+
+    def hidden(*_):
+        raise OSError("the model cannot be written (Error while serializing: No space left on device (os error 28))")
+
+    with monkeypatch.context() as patch:  # what safetensors says; another process may have made room since
+        patch.setattr(run_folder.torch, "save", hidden)
+        with pytest.raises(ValueError, match=r"the disk of .*mine is full .*make room"):
+            run_module.run(more, runs, progress=False)
+        patch.setattr(run_folder.torch, "save", lambda *_: {}["a fault of the code"])
+        with pytest.raises(KeyError):  # stays what it is
             run_module.run(more, runs, progress=False)
     assert [path.name for path in checkpoints(runs / "mine")] == ["step-2", "step-4"]
     assert not list((runs / "mine" / "checkpoints").glob(".*"))

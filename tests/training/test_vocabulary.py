@@ -79,3 +79,22 @@ def test_texts_with_mostly_unknown_words_are_not_usable(t5):
     assert usable("harp zeppelin doohickey in it?", "a boat") == "mostly unknown words"
     assert usable("what is it?", "harp") == "mostly unknown words"
     assert usable("what is it?", "red") is usable(None, "!!") is None
+
+
+def test_a_text_with_a_mark_of_the_tokenizer_is_not_usable(t5):
+    """A tokenizer reads such a mark as the end of the text, or as padding, and what follows would be lost."""
+    usable = UsableTexts(t5)
+    assert usable(None, "a boat </s> a red boat") == "</s> in the text, a mark of the tokenizer"
+    assert usable("what is <pad>?", "a boat") == "<pad> in the text, a mark of the tokenizer"
+    assert usable(None, "a boat <unk>") is None  # an unknown word, as it says
+
+
+def test_unknown_words_do_not_steer_the_terminal(t5):
+    says = word_coverage(t5, ["a \x1b[31mharp", "a \u202etah"]).sentence("it")
+    assert "\\x1b[31mharp 1" in says and "\\u202etah 1" in says and says.isprintable()
+
+
+@pytest.mark.parametrize("texts", ["a red boat", [None], [b"boat"]])
+def test_a_single_text_is_not_counted_letter_by_letter(t5, texts):
+    with pytest.raises(ValueError, match="words of a list of texts are counted"):
+        word_coverage(t5, texts)

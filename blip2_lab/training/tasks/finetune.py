@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from blip2_lab.common.significance import randomization_p
 from blip2_lab.data.examples import Batch
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel
 from blip2_lab.models.stage2 import split_caption
@@ -47,7 +48,12 @@ class CaptionTask(ImageTask):
     def lr_scales(self) -> dict[str, float]:
         return super().lr_scales() | {"language_projection": self.projection_lr_scale}
 
-    def compute_losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        loss, tokens = self.model.loss_and_count(**self.image_inputs([batch]), **self._texts(batch))
+        return {"total": loss, "weight": tokens}
+
+    def _texts(self, batch: Batch) -> dict[str, list[str] | None]:
+        """The captions of a batch, and the prompts before them."""
         if batch.questions is not None:
             prompts = [self.model.language_model.question_prompt.format(question) for question in batch.questions]
         else:
@@ -56,9 +62,7 @@ class CaptionTask(ImageTask):
         is_split = prompts is None and isinstance(self.model.language_model, EncoderDecoderLanguageModel)
         if is_split and isinstance(batch, PlacedBatch):  # drawn by place: the same however a step is split
             prompts, captions = self._split(batch)
-        texts = dict(captions=captions, prompts=prompts, generator=generator)
-        loss, tokens = self.model.loss_and_count(**self.image_inputs([batch]), **texts)
-        return {"total": loss, "weight": tokens}
+        return dict(captions=captions, prompts=prompts)
 
     def _split(self, batch: PlacedBatch) -> tuple[list[str], list[str]]:
         """Each caption as a prefix and a suffix, which the encoder reads and the decoder writes."""
@@ -69,20 +73,31 @@ class CaptionTask(ImageTask):
         return [prefix for prefix, _ in pairs], [suffix for _, suffix in pairs]
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """The loss on held-out images, and with shuffled images: it is higher there if the model uses the image."""
-        return {"held_out": self._mean_loss(0), "shuffled": self._mean_loss(1)}
+        """The loss on held-out images, and with shuffled images: it is higher there if the model uses the image. `p` is
+        that of `significance.randomization_p` for the differences of the `compared` images."""
+        (loss, tokens), (other, _) = self._losses_of_each(0), self._losses_of_each(1)
+        differences = [(b - a) / n for a, b, n in zip(loss, other, tokens, strict=True) if n]
+        total = max(1, sum(tokens))
+        return {
+            "held_out": sum(loss) / total,
+            "shuffled": sum(other) / total,
+            "compared": float(len(differences)),
+            "p": randomization_p(differences),
+        }
 
-    def _mean_loss(self, shift: int) -> float:
-        """The mean loss over the held-out texts, with the images rolled by `shift`."""
-        batch, total = self.held_out.to(next(self.model.bridge.parameters()).device), 0.0
-        pixels = batch.pixels.roll(shift, dims=0)
+    def _losses_of_each(self, shift: int) -> tuple[list[float], list[int]]:
+        """The summed loss and the tokens of each held-out text, with the images rolled by `shift`."""
+        batch = self.held_out.to(next(self.model.bridge.parameters()).device)
+        losses, tokens, pixels = [], [], batch.pixels.roll(shift, dims=0)
         for start in range(0, len(pixels), EVALUATION_BATCH):
             rows = slice(start, start + EVALUATION_BATCH)
             questions = batch.questions and batch.questions[rows]
             chunk = Batch(captions=batch.captions[rows], pixels=pixels[rows], questions=questions)
-            generator = torch.Generator().manual_seed(start)
-            total += float(self.compute_losses(chunk, generator)["total"]) * len(chunk.captions)
-        return total / len(pixels)
+            generator = torch.Generator().manual_seed(start)  # of the same splits, whatever the shift is
+            found = self.model.losses_of_each(**self.image_inputs([chunk]), **self._texts(chunk), generator=generator)
+            losses += found[0].tolist()
+            tokens += found[1].tolist()
+        return losses, tokens
 
 
 class RetrievalTask(Stage1Task):

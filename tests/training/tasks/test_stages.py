@@ -580,7 +580,7 @@ def test_vqa_trains_the_text_side_of_the_qformer_and_saves_it(tmp_path, asked_pi
     others = (model.encode_image(image, [asked]) for asked in (question, "Question: is it day? Short answer:"))
     assert not torch.allclose(*others, atol=1e-5) and isinstance(model.generate(image, question), str)
     log = [record["evaluation"] for record in read_log(runs / "mine") if "evaluation" in record]
-    assert all({"held_out", "shuffled"} == record.keys() for record in log) and len(log) == 2
+    assert all({"held_out", "shuffled", "compared", "p"} == record.keys() for record in log) and len(log) == 2
     again = vqa(runs / "mine", asked_pictures, *changes, name="again")  # goes on from a model that reads questions
     run_module.run(again, runs, progress=False)
     assert blip2_lab.load(runs / "again").reads_questions

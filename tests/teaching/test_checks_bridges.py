@@ -181,11 +181,11 @@ WRONG = [
     ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh() * b.cross_attention(
         b.attention_layer_norm(x), k, v), "feed-forward network is missing"),
     ("gated_block", lambda b, x, k, v: block_in_two_lines(b, x, v, k), "exchanged"),
-    ("gated_block", lambda b, x, k, v: block(b, block(b, x, k, v), k, v), "differ"),
+    ("gated_block", lambda b, x, k, v: block(b, block(b, x, k, v), k, v), "step of the attention"),
     ("gated_block", lambda b, x, k, v: 2 * block(b, x, k, v), "must return x"),
     ("gated_block", lambda b, x, k, v: x + torch.sigmoid(b.attention_gate) * b.cross_attention(
         b.attention_layer_norm(x), k, v), "must return x"),
-    ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh().item() * (block(b, x, k, v) - x), "differ"),
+    ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh().item() * (block(b, x, k, v) - x), "step of the attention"),
     ("gated_parameters", lambda v, d, f, n, k: 4 * d * d + 2 * d * f, "should be"),
     ("gated_parameters", lambda v, d, f, n, k: count(v, d, f, n, k) / 1e6, "should be"),
     ("gated_parameters", lambda v, d, f, n, k: float(count(v, d, f, n, k)), "whole"),

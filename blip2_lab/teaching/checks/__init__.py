@@ -5,7 +5,10 @@ The library does not import the checks. They import the library, whose function 
     check          shared: Check, Case, Verdict, show_source
     comparison     shared: which values are equal, and a difference in words
     changes        shared: the change of an answer or an argument that explains a wrong answer, in words
-    mutants        shared: the expression of the library's function that explains a wrong answer
+    mutants        shared: functions with one or two expressions changed
+    explanations   shared: the changed function that explains a wrong answer, the change that makes it right
+    gradients      shared: where the gradient of an answer goes
+    stand_ins      shared: models of a few lines
     seeds          shared: was a global seed set?
     predictions    a guess, and what came out
     encoders       01      the number of features, their layer, frozen modules

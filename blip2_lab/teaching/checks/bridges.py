@@ -399,11 +399,12 @@ def _as_in_bert(block: GatedBlock, x: Tensor, keys: Tensor, values: Tensor) -> T
 
 
 def _gated_rules(case: Case, got: Any, expected: Tensor) -> str | None:
-    block, x = case.args[:2]
-    closed = not block.attention_gate.any() and not block.ffn_gate.any()
-    if closed and isinstance(got, Tensor) and got.shape == expected.shape:
+    attention, network = case.args[0].attention_gate.any(), case.args[0].ffn_gate.any()
+    if not isinstance(got, Tensor) or got.shape != expected.shape or (attention and network):
+        return None
+    if not attention and not network:
         return "With both gates at 0 the block must return x as it is: the language model is then unchanged."
-    return None
+    return f"The step of the {'attention' if attention else 'network'} is wrong: in this case it stands alone."
 
 
 gated_block = Check(
@@ -589,7 +590,7 @@ gated_parameters = Check(
         ),
         "A block is counted before every layer: they stand before every k-th only.": _counted(blocks=lambda n, k: n),
         "A single block is counted: there is one before every k-th layer.": _counted(blocks=lambda n, k: 1),
-        "One block too many: with every = 2 and 4 layers they stand before layers 0 and 2.": (
+        "One block too many: with every = 2 and 4 layers, blocks stand before 0 and 2.": (
             _counted(blocks=lambda n, k: n // k + 1)
         ),
     },

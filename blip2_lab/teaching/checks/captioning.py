@@ -76,6 +76,10 @@ itg_inputs = Check(
         ),
         "[CLS] still stands in front. [DEC] takes its place and says: write.": _itg(start="cls"),
         "[DEC] is put in front of [CLS]; it takes its place.": _itg(start="both"),
+        "[DEC] is put in front of [CLS], which stays, and the labels still have [CLS]: [DEC] takes its place, so there "
+        "are T - 1 places.": (
+            lambda ids, mask, dec: (F.pad(ids[:, :-1], (1, 0), value=dec), ids.masked_fill(~mask, IGNORE_INDEX))
+        ),
         "The labels are not shifted: each place would only have to copy what it reads.": _itg(shift=0),
         "Shifted once too often: the place that reads word t is to write word t + 1, not t + 2.": _itg(shift=2),
         "Padding is counted: it would be learned as a word. Its label is IGNORE_INDEX.": _itg(padding=False),

@@ -80,7 +80,8 @@ def kind_of(tensor: Tensor) -> str:
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
-    return a == b or abs(a - b) <= tolerance * max(1.0, abs(b)) or (math.isnan(a) and math.isnan(b))
+    near = math.isfinite(b) and abs(a - b) <= tolerance * max(1.0, abs(b))
+    return a == b or near or (math.isnan(a) and math.isnan(b))
 
 
 def _number(value: Any) -> Any:
@@ -209,6 +210,29 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "The order is turned round: the last comes first.": lambda x: x.flip(0) if x.ndim else x,
     "A dimension of size 1 too many or too few.": torch.squeeze,
 }
+
+
+def too_much_or_too_little(got: Sequence[Any], expected: Sequence[Any], tolerance: float) -> str | None:
+    """Along which dimension the answers go on in front of, or behind, the right ones, or stop before them, or None."""
+    both = list(zip(got, expected, strict=True))
+    if not all(isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim == b.ndim for a, b in both):
+        return None
+    if any(kind_of(a) != kind_of(b) or a.is_complex() or a.device.type == "meta" for a, b in both):
+        return None
+    for dim in range(expected[0].ndim):
+        more = [a.shape[dim] - b.shape[dim] for a, b in both]
+        if not any(more) or min(more) < 0 < max(more):
+            continue
+        pairs = both if max(more) > 0 else [(b, a) for a, b in both]  # the long one first
+        sides = {"end": [0] * len(pairs), "front": [a.shape[dim] - b.shape[dim] for a, b in pairs]}
+        for side, starts in sides.items():
+            parts = [a.narrow(dim, start, b.shape[dim]) for (a, b), start in zip(pairs, starts, strict=True)]
+            if all(equal(part, b, tolerance) for part, (_, b) in zip(parts, pairs, strict=True)):
+                count = next(abs(n) for n in more if n)
+                many = "too many" if max(more) > 0 else "missing"
+                are = "is" if count == 1 else "are"
+                return f"What is there is right, but along dimension {dim} {count} {are} {many}, at the {side}."
+    return None
 
 
 def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:

@@ -61,6 +61,9 @@ rollout = Check(
         "The residual is missing: half of a layer's output is its input passed by. Mix each map with the identity.": (
             lambda weights: _roll(weights, lambda layer, rolled: layer @ rolled)
         ),
+        "The largest of the heads is taken, and made to sum to 1: take their mean.": (
+            lambda weights: attribution.roll_out(F.normalize(weights.amax(dim=1, keepdim=True), p=1, dim=-1))
+        ),
         "Rows no longer sum to 1: divide by 2 after adding the identity.": (
             lambda weights: _roll(weights, lambda layer, rolled: (layer + torch.eye(len(layer))) @ rolled)
         ),

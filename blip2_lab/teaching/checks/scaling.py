@@ -64,6 +64,15 @@ def _exchanged(parameters: Mapping[str, int], trained: tuple[str, ...]) -> dict[
     return _memory_but()(parameters, tuple(name for name in parameters if name not in trained))
 
 
+_MEMORY = {
+    "frozen weights": "2 bytes for each parameter that is not trained",
+    "trained weights": "4 + 2 bytes for each parameter that is trained",
+    "gradients": "4 bytes for each parameter that is trained, none for a frozen one",
+    "optimizer": "two moments of 4 bytes for each parameter that is trained",
+    "reserve": "the same whatever is trained",
+}
+
+
 def _memory_rules(case: Case, got: Any, expected: dict) -> str | None:
     if not isinstance(got, Mapping):
         return f"Return a dictionary with the keys {', '.join(expected)}."
@@ -73,7 +82,7 @@ def _memory_rules(case: Case, got: Any, expected: dict) -> str | None:
         return f"The key {extra[0]!r} is too much: the dictionary has {', '.join(expected)}."
     for key, value in expected.items():
         if got[key] != value:
-            return f"`{key}` is {got[key]:,.0f} bytes and should be {value:,.0f}."
+            return f"`{key}` is {got[key]:,.0f} bytes and should be {value:,.0f}: {_MEMORY[key]}."
     return None
 
 

@@ -203,7 +203,8 @@ WRONG = [
     ).query_output, "Padding is read"),
     ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids, mask).detach(), "no gradient"),
     ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x.detach(), ids, mask).sum(-1), "sum of"),
-    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids.flip(1), mask.flip(1)), "`mask` in place of `mask.flip(1)`"),
+    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids.flip(1), mask.flip(1)),
+     "`mask` in place of `mask.flip(1)`"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         queries=False, input_ids=ids, mask=unimodal_mask(0, mask)).text_output, "shape"),
     ("condition_on_question", lambda q, x, ids, mask: q(

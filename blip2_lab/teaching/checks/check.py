@@ -47,6 +47,7 @@ from blip2_lab.teaching.checks.comparison import (
     has_its_parts,
     ignores_input,
     is_promises,
+    of_one_form,
     on_one_line,
     parts_of,
     too_much_or_too_little,
@@ -269,24 +270,29 @@ class Check:
         allowed = max(1, len(got) // 7) if len(got) > 2 else 0
         closest, nearly = None, allowed + 1
         for message in self.mistakes:
+            if not self._same(got[first], self._wrong_value(message, first)):
+                continue
             theirs = self._wrong_values(message)
             same = [equal(a, b, self.tolerance) for a, b in zip(got, theirs, strict=True)]
             if all(same):
                 return message
-            if same[first] and same.count(False) < nearly:
+            if same.count(False) < nearly:
                 closest, nearly = message, same.count(False)
-        if closest and (is_promises(expected[first]) or self._fails_where_it_differs(got, closest)):
+        if closest and self._fails_where_it_differs(got, closest):
             return closest  # the same mistake, in code that also fails on a case of another form
-        for message in self.mistakes:
+        for message in self.mistakes if isinstance(expected[first], tuple) else ():
             if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
                 return message  # the same mistake in a part of the answer, and another one in another part
         nearly_explained = f"Something like this: {closest}" if closest else ""
         if isinstance(got[first], BaseException):
-            return nearly_explained or None
+            error = nearly_explained or _error_message(got[first], answer)
+            stops = isinstance(got[first], SystemExit)
+            repair = None if stops else _or_none(self._repair, answer, expected, first)
+            return " ".join(filter(None, (error, repair)))
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
-        if rule and is_promises(expected[first]):
+        if is_promises(expected[first]) and (rule := rule or closest or ""):
             return " ".join(filter(None, (_or_none(self._repair, answer, expected, first), rule)))
         general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
         repair = _or_none(self._repair, answer, expected, first) or ""
@@ -296,12 +302,12 @@ class Check:
         general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
         if nearly_explained and general == nearly_explained:
             rule = ""
-        seen = "" if general or repair else self._seen(asked, first)
+        seen = "" if general or repair or rule else self._seen(asked, first)
         if repair and not (general or rule):
             kind = _or_none(describe_difference, got[first], expected[first], self.tolerance, self.parts) or ""
             kind = kind.replace("; the smallest case where they do:", ".").replace(" differ.", "")
             general = "" if kind.endswith(":") or kind == "The numbers" else kind
-        return " ".join(part for part in (general, repair, seen or rule) if part) or None
+        return " ".join(part for part in (general, repair, rule, seen) if part) or None
 
     def _seen(self, asked: Case, first: int) -> str | None:
         """What the student's function gave to a part of the case, where it is something else than it should be."""
@@ -345,7 +351,7 @@ class Check:
 
     def _far_change(self, got: list, expected: list, first: int) -> str | None:
         """A change of the library's function that only a few make: of two expressions, of a known mistake."""
-        if len(got) < 2 or any(isinstance(value, BaseException) for value in got):
+        if len(got) < 2 or not all(map(of_one_form, got, expected)):
             return None
         found = (self._changed_function(candidates, got, expected, first) for candidates in self._candidates[3:])
         return self._changed_mistake(got, expected, first) or next(filter(None, found), None)
@@ -357,7 +363,7 @@ class Check:
             wrong = self._wrong_values(message)
             if any(isinstance(value, BaseException) for value in wrong) or ignores_input(wrong, expected):
                 continue
-            change = as_changed_answer(got, wrong, self._same)
+            change = as_changed_answer(got, wrong, self._same) or diagnose(got, wrong, self.tolerance)
             if change and not change.startswith("Yours is zeros"):
                 second = change.replace("the right answer", "the answer so far")
                 return f"{message} And there is a second mistake. {second}"
@@ -433,8 +439,8 @@ class Check:
         return [[self._run(right, case) for case in self.cases()] for right in (self.solution, *self.also_right)]
 
     @cached_property
-    def _known(self) -> dict[str, list]:
-        """Values of mistakes that were computed before: they do not depend on the student's answer."""
+    def _known(self) -> dict[tuple[str, int], Any]:
+        """Values of mistakes for a case, computed before: they do not depend on the student's answer."""
         return {}
 
     @cached_property
@@ -471,9 +477,12 @@ class Check:
         ]
 
     def _wrong_values(self, message: str) -> list:
-        if message not in self._known:
-            self._known[message] = [self._attempt(self.mistakes[message], case) for case in self.cases()]
-        return self._known[message]
+        return [self._wrong_value(message, number) for number in range(len(self._expected[0]))]
+
+    def _wrong_value(self, message: str, number: int) -> Any:
+        if (message, number) not in self._known:
+            self._known[message, number] = self._attempt(self.mistakes[message], self.cases()[number])
+        return self._known[message, number]
 
     def _attempt(self, wrong: Callable, case: Case, seed: int = 0) -> Any:
         """The value; a mistake may raise an error on a case, as the student's function then does."""

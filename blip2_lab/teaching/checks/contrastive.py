@@ -60,6 +60,9 @@ itc_similarity = Check(
             lambda image, text: image.amax(1) @ text.T
         ),
         "Texts are in rows, images in columns: turn it.": lambda image, text: _cosines(image, text).amax(1).T,
+        "One query is chosen for all texts: each text takes its own best query.": (
+            lambda i, t: (i @ t.T)[torch.arange(len(i)), (i @ t.T).amax(2).argmax(1)]
+        ),
         "Only the first query is used.": lambda image, text: _cosines(image, text)[:, 0],
         "The smallest instead of the largest.": lambda image, text: _cosines(image, text).amin(1),
         "The max runs over the texts. It runs over the queries.": lambda image, text: _cosines(image, text).amax(2),

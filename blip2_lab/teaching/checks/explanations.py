@@ -40,7 +40,8 @@ from blip2_lab.teaching.checks.mutants import (
     mutants_of_helpers,
 )
 
-BUDGET = 40_000  #: calls, for each search
+BUDGET = 30_000  #: calls, for each search
+LEAST = 300  #: arguments changed, whatever the work of a case is
 _OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
 Attempt = Callable[[Callable, int], Any]  #: a function and the number of a case -> its value, or its error
@@ -155,7 +156,8 @@ def candidates_for(
         _with(_changed_values(solution, attempt)),
         _with(double_mutants_of(solution)),
     ]
-    return [Candidates(functions, attempt, most if number else 2 * most) for number, functions in enumerate(made)]
+    limits = [max(2 * most, LEAST), *[most] * (len(made) - 1)]
+    return [Candidates(functions, attempt, limit) for functions, limit in zip(made, limits, strict=True)]
 
 
 def _with(mutants: Iterator[tuple[str, Callable]]) -> Iterator[tuple[str, Callable]]:
@@ -174,7 +176,8 @@ def _changed_values(function: Callable, attempt: Attempt, case: int = -1) -> Ite
         attempt(function_with(record), case)
         if seen and isinstance(seen[0], Tensor | int | float | list | tuple):
             for words, change in simple_changes_of(seen[0]):
-                yield f"{words.format(f'`{text}`')} in its place", function_with(change)
+                told = words.format(f"`{text}`")
+                yield told if " in place of " in told else f"{told} in its place", function_with(change)
 
 
 # --- Changes of the student's function ------------------------------------------------------------------------------

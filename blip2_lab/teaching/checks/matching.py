@@ -306,6 +306,8 @@ def _pairs_rules(case: Case, got: object, expected: tuple) -> str | None:
     """Which third of which part differs."""
     if not isinstance(got, tuple | list) or len(got) != 3:
         return None
+    if isinstance(got[2], Tensor) and not set(got[2].flatten().tolist()) <= {0, 1}:
+        return f"A label is 1 for a match and 0 for none; yours are {sorted(set(got[2].flatten().tolist()))}."
     for name, ours, theirs in zip(("images", "texts", "labels"), got, expected, strict=True):
         if not isinstance(ours, Tensor) or ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             return None

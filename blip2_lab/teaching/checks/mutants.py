@@ -349,7 +349,7 @@ def expressions_of(function: Callable) -> Iterator[tuple[str, Callable[[Callable
         node = place.node
         if not isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.BinOp | ast.Subscript | ast.Compare):
             continue
-        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or place.field in ("func", "slice", "value"):
+        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or place.field in ("func", "slice"):
             continue
         text = ast.unparse(node)
         if len(text) > _LONGEST:

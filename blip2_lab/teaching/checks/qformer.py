@@ -147,12 +147,13 @@ def _embed_rules(case: Case, got: object, expected: Tensor) -> str | None:
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
         return None
     queries, text = ((got - expected).abs()[:, part].amax() > 1e-3 for part in (slice(0, 3), slice(3, None)))
+    if row := next((f"Row {n} {told}" for n, told in enumerate(_rows_told(case, got)) if told), ""):
+        return row
     if text and not queries:
         return "The queries' rows are right; the text's are not: word embedding plus position embedding, from 0."
     if queries and not text:
         return "The text's rows are right; the queries' are not: the same query tokens for every picture, no position."
-    row = next((f"Row {n} {told}" for n, told in enumerate(_rows_told(case, got)) if told), "")
-    return row or "Both the queries' rows and the text's differ: is it one LayerNorm, once, over [queries ; text]?"
+    return "Both the queries' rows and the text's differ: is it one LayerNorm, once, over [queries ; text]?"
 
 
 def _rows_told(case: Case, got: Tensor) -> Iterator[str]:

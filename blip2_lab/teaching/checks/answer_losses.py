@@ -493,6 +493,16 @@ answer_loss = Check(
         "That is a margin loss: cross-entropy takes the logarithm of the right token's probability.": (
             _loss_but(lambda logits, answer: F.multi_margin_loss(logits[answer.mask], answer.ids[answer.mask]))
         ),
+        "Only the last token of each answer is learned: all of its tokens are.": (
+            _loss_but(
+                lambda logits, answer: torch.stack(
+                    [
+                        F.cross_entropy(row[real][-1], ids[real][-1])
+                        for row, ids, real in zip(logits, answer.ids, answer.mask, strict=True)
+                    ]
+                ).mean()
+            )
+        ),
         "Only the first answer of the batch is learned.": (
             _loss_but(lambda logits, answer: _cross_entropy(logits[:1], _labels(answer)[:1]))
         ),

@@ -212,6 +212,11 @@ next_word_loss = Check(
         "There is a softmax before cross_entropy, which takes one itself.": (
             lambda logits, labels: itg_loss(logits.softmax(-1), labels, label_smoothing=0.0)
         ),
+        "Only the last word of each caption counts: all words that are there do.": (
+            lambda logits, labels: torch.stack(
+                [each[real][-1] for each, real in zip(_each(logits, labels), labels >= 0, strict=True)]
+            ).mean()
+        ),
         "Divided by the number of captions: take the mean over all words.": (
             lambda logits, labels: _each(logits, labels).sum() / len(labels)
         ),

@@ -62,6 +62,8 @@ _COLORS = {  # distinguishable with color blindness
 }  # fmt: skip
 #: Set by nbgrader in the kernel: "autograde" or "validate".
 GRADING = "NBGRADER_EXECUTION"
+#: Changes of an argument that few students make: the change of an expression is told rather than these.
+FAR_FETCHED = ("softmax", "logarithm", "exp of", "sigmoid", "tanh", "GELU")
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 #: What a function may raise that is given, or has given, something strange.
 _STRANGE = RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError
@@ -305,8 +307,8 @@ class Check:
         seen = "" if general or repair or rule else self._seen(asked, first)
         if repair and not (general or rule):
             kind = _or_none(describe_difference, got[first], expected[first], self.tolerance, self.parts) or ""
-            kind = kind.replace("; the smallest case where they do:", ".").replace(" differ.", "")
-            general = "" if kind.endswith(":") or kind == "The numbers" else kind
+            kind = kind.replace("; the smallest case where they do:", ".").replace("The numbers differ.", "").strip()
+            general = "" if kind.endswith(":") else kind
         return " ".join(part for part in (general, repair, rule, seen) if part) or None
 
     def _seen(self, asked: Case, first: int) -> str | None:
@@ -344,7 +346,10 @@ class Check:
             return None  # one case can be explained by chance
         arguments, expressions, helpers, *_ = self._candidates
         named = as_changed_answer(got, expected, self._same) or self._changed_part(got, expected, first)
-        named = named or self._changed_function(arguments, got, expected, first)
+        argument = None if named else self._changed_function(arguments, got, expected, first)
+        if argument and any(word in argument for word in FAR_FETCHED):
+            named = self._changed_function(expressions, got, expected, first)
+        named = named or argument
         named = named or self._more_of_a_mistake(got, expected)
         later = (self._changed_function(candidates, got, expected, first) for candidates in (expressions, helpers))
         return named or next(filter(None, later), None)

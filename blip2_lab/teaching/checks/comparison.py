@@ -281,7 +281,7 @@ def _multiples(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str 
         ("the right answer divided by {}, case by case: a mean too many?", [1 / f if f else 0.0 for f in factors]),
     ):
         whole = [round(n) for n in numbers]
-        near = all(n >= 1 and abs(n - m) < 100 * tolerance * n for n, m in zip(whole, numbers, strict=True))
+        near = all(64 >= n >= 1 and abs(n - m) < 100 * tolerance * n for n, m in zip(whole, numbers, strict=True))
         if near and max(whole) > 1 and len(set(whole)) > 1:
             return "Yours is " + message.format(", ".join(map(str, whole[:4]))).strip()
     return None

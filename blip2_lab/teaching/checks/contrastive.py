@@ -158,6 +158,16 @@ contrastive_loss = Check(
         "The two directions are added. The paper's ITC averages them, so that it weighs as much as ITM and ITG.": (
             _contrast(share=1.0)
         ),
+        "The softmax runs over the whole matrix: each image chooses among the texts, and each text among the images.": (
+            lambda image, text, t: (
+                -(losses.itc_similarity(image, text) / t)
+                .flatten()
+                .log_softmax(0)
+                .unflatten(0, (len(image), -1))
+                .diagonal()
+                .mean()
+            )
+        ),
         "Summed over the batch: average, so that the loss does not grow with the batch.": _contrast(reduction="sum"),
         "The mean over the queries instead of the max.": _contrast(pool=lambda cosines: cosines.mean(1)),
         "The other sign: cross-entropy is minus the logarithm of the right one's probability.": _contrast(share=-0.5),

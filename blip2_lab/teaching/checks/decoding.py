@@ -92,6 +92,11 @@ nucleus = Check(
             _nucleus_but(outside=lambda ordered, p: (ordered < 1 - p) & (ordered < ordered.max()))
         ),
         "top_p is not used: every token can be drawn.": _nucleus_but(outside=lambda ordered, p: ordered < 0),
+        "The probabilities are gathered at the places of the order: they are to be scattered back to their own.": (
+            lambda logits, temperature=1.0, top_p=1.0: (
+                lambda kept: kept.sort(descending=True).values.gather(0, logits.argsort(descending=True, stable=True))
+            )(decoding.nucleus(logits, temperature, top_p))
+        ),
         "The probabilities stay in the order of their size: put them back in their places.": (
             lambda logits, temperature=1.0, top_p=1.0: (
                 decoding.nucleus(logits, temperature, top_p).sort(descending=True).values

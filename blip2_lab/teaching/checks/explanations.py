@@ -40,8 +40,8 @@ from blip2_lab.teaching.checks.mutants import (
     mutants_of_helpers,
 )
 
-BUDGET = 30_000  #: calls, for each search
-LEAST = 300  #: arguments changed, whatever the work of a case is
+BUDGET = 25_000  #: calls, for each search
+LEAST = 200  #: arguments changed, whatever the work of a case is
 _OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
 Attempt = Callable[[Callable, int], Any]  #: a function and the number of a case -> its value, or its error

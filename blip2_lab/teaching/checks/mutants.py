@@ -206,6 +206,11 @@ def edits_of(body: ast.FunctionDef, *, more: bool = False) -> Iterator[Edit]:
     for place in places:
         if isinstance(place.node, ast.expr):
             alike.setdefault(ast.dump(place.node), []).append(place)
+    for old, new in itertools.permutations(names if more else (), 2):
+        read = [place for place in places if _is_read(place.node, old)]
+        if len(read) > 1:
+            there = tuple((place, ast.copy_location(ast.Name(new, ast.Load()), place.node)) for place in read)
+            yield Edit(f"`{new}` in place of `{old}`, wherever it is read", there)
     for place in places:
         if (more or isinstance(place.node, ast.keyword)) and (left_out := _left_out(place, above)):
             yield left_out
@@ -213,6 +218,10 @@ def edits_of(body: ast.FunctionDef, *, more: bool = False) -> Iterator[Edit]:
             if isinstance(new, ast.Starred):
                 continue  # it stands only among arguments
             yield from _edits_at(place, new, above, alike)
+
+
+def _is_read(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
 
 
 def _edits_at(place: Place, new: ast.AST, above: dict, alike: dict[str, list[Place]]) -> Iterator[Edit]:

@@ -66,6 +66,7 @@ cross_attention_layers = Check(
             lambda n, f: [i % f == 0 for i in range(n)]
         ),
         "Those are the layers *without* cross-attention.": lambda n, f: [i for i in range(n) if i % f],
+        "The first `frequency` layers only: it says how far apart they are.": lambda n, f: list(range(f)),
         "The first layers only: they are spread evenly over all of them.": lambda n, f: list(range(n // f)),
         "One layer too many: layers are numbered 0 to num_layers - 1.": lambda n, f: list(range(0, n + 1, f)),
         "The last of them is missing.": lambda n, f: list(range(0, n - f, f)),

@@ -160,7 +160,7 @@ WRONG = [
     ("gated_parameters", counted(lambda v, d, f: 2 * d - 2), "A gate is one number"),
     ("condition_on_question", conditioned(whole=torch.logical_not), "turned round as a whole"),
     ("condition_on_question", conditioned(lambda i: i.flip(1), lambda m: m.flip(1)),
-     "Your function is right with"),
+     "`question_ids` and `question_mask` in reverse order"),
     ("bits_per_weight", bits(lambda b, n, s: s), "divide the scale's bits by the block"),
     ("bits_per_weight", bits(lambda b, n, s: 2 * s / n), "one scale"),
     ("int8_linear", lambda x, w: in_bits(x, 63) @ in_bits(w, 63).T, "63"),

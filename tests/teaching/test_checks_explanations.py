@@ -64,7 +64,7 @@ def test_what_is_wrong_is_told(answer, said):
 
 def test_an_error_is_told_with_its_repair():
     message = check(lambda values, mask: scaled(values.T, mask)).message
-    assert "stops with RuntimeError" in message and "`scaled(values, mask)` in place of `scaled(values.T" in message
+    assert "stops with RuntimeError" in message and "`values` in place of `values.T`" in message
 
 
 def test_no_repair_is_told_that_is_wrong_in_one_case():

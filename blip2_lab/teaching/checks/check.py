@@ -290,7 +290,7 @@ class Check:
             error = nearly_explained or _error_message(got[first], answer)
             stops = isinstance(got[first], SystemExit)
             repair = None if stops else _or_none(self._repair, answer, expected, first)
-            return " ".join(filter(None, (error, repair)))
+            return f"{error.removesuffix('.')}. {repair}" if repair else error
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")

@@ -41,7 +41,7 @@ from blip2_lab.teaching.checks.mutants import (
 )
 
 BUDGET = 25_000  #: calls, for each search
-LEAST = 200  #: arguments changed, whatever the work of a case is
+LEAST = 300  #: arguments changed, whatever the work of a case is
 _OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
 Attempt = Callable[[Callable, int], Any]  #: a function and the number of a case -> its value, or its error

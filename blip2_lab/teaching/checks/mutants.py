@@ -406,7 +406,10 @@ def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], mo
         return [*left_out, *node.args[:1], *turned]
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         others = [name for group in _METHODS if node.attr in group for name in group] + _attributes(node.value, body)
-        return [ast.Attribute(node.value, name, ast.Load()) for name in dict.fromkeys(others) if name != node.attr]
+        plain = [node.value] if more and node.attr in ("T", "mT", "values", "indices", "data") else []
+        return plain + [
+            ast.Attribute(node.value, name, ast.Load()) for name in dict.fromkeys(others) if name != node.attr
+        ]
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         return [ast.Name(name, ast.Load()) for name in names if name != node.id] if node.id in names else []
     return []

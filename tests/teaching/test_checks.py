@@ -38,7 +38,8 @@ MODULES = {
     "four_bits": {"quantize_blocks", "bits_per_weight"},
     "fine_tuning": {"hold_out_pictures", "best_step", "condition_on_question", "recall_hits"},
     "failures": {"interleave_pictures", "copied_answers", "word_sums", "first_broken_link"},
-    "bridges": {"pool_patches", "project_features", "gated_block", "gated_parameters"},
+    "bridges": {"pool_patches", "project_features", "gated_block"},
+    "counting": {"gated_parameters"},
     "scaling": {"training_memory", "training_flops", "training_days", "batch_schedule"},
 }  # fmt: skip
 ALL = {name: value for name, value in vars(checks).items() if isinstance(value, Check)}

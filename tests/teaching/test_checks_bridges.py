@@ -13,7 +13,7 @@ from torch import nn
 from blip2_lab.models.bridges import GatedCrossAttention, GatedCrossAttentionConfig
 from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
 from blip2_lab.models.bridges.linear import LinearBridge, pool_patches
-from blip2_lab.teaching.checks.bridges import count_gated_parameters as count
+from blip2_lab.teaching.checks.counting import count_gated_parameters as count
 from blip2_lab.training.planning import count_parameters
 from tests.teaching.verdicts import variant_tests
 
@@ -181,11 +181,12 @@ WRONG = [
     ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh() * b.cross_attention(
         b.attention_layer_norm(x), k, v), "feed-forward network is missing"),
     ("gated_block", lambda b, x, k, v: block_in_two_lines(b, x, v, k), "exchanged"),
-    ("gated_block", lambda b, x, k, v: block(b, block(b, x, k, v), k, v), "differ"),
+    ("gated_block", lambda b, x, k, v: block(b, block(b, x, k, v), k, v), "step of the attention"),
     ("gated_block", lambda b, x, k, v: 2 * block(b, x, k, v), "must return x"),
     ("gated_block", lambda b, x, k, v: x + torch.sigmoid(b.attention_gate) * b.cross_attention(
         b.attention_layer_norm(x), k, v), "must return x"),
-    ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh().item() * (block(b, x, k, v) - x), "differ"),
+    ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh().item() * (block(b, x, k, v) - x),
+     "step of the attention"),
     ("gated_parameters", lambda v, d, f, n, k: 4 * d * d + 2 * d * f, "should be"),
     ("gated_parameters", lambda v, d, f, n, k: count(v, d, f, n, k) / 1e6, "should be"),
     ("gated_parameters", lambda v, d, f, n, k: float(count(v, d, f, n, k)), "whole"),
@@ -193,7 +194,7 @@ WRONG = [
     ("gated_parameters", lambda v, d, f, n, k: count(v, d, f, n, 1), "every k-th"),
     ("gated_parameters", lambda v, d, f, n, k: count(d, v, f, n, k), "should be"),
     ("gated_parameters", lambda v, d, f, n, k: count(v, d, f, 1, 1) * math.ceil(n / k), "counted in each block"),
-    ("gated_parameters", lambda v, d, f, n, k: count(v, d, 0, n, k), "should be"),
+    ("gated_parameters", lambda v, d, f, n, k: count(v, d, 0, n, k), "0 in place of `ffn_width`"),
     ("gated_parameters", lambda v, d, f, n, k: str(count(v, d, f, n, k)), "whole number"),
 ]  # fmt: skip
 

@@ -203,12 +203,13 @@ WRONG = [
     ).query_output, "Padding is read"),
     ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids, mask).detach(), "no gradient"),
     ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x.detach(), ids, mask).sum(-1), "sum of"),
-    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids.flip(1), mask.flip(1)), "reverse"),
+    ("condition_on_question", lambda q, x, ids, mask: query_outputs_for(q, x, ids.flip(1), mask.flip(1)),
+     "`mask` in place of `mask.flip(1)`"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         queries=False, input_ids=ids, mask=unimodal_mask(0, mask)).text_output, "shape"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         image=q.read_image(x.mean(1, keepdim=True)), input_ids=ids,
-        mask=bidirectional_mask(3, mask)).query_output, "mean of `image_features`"),
+        mask=bidirectional_mask(3, mask)).query_output, "`x` in place of `x.mean"),
     ("condition_on_question", lambda q, x, ids, mask: q(
         input_ids=ids, mask=bidirectional_mask(3, mask)).query_output, "ValueError"),
     ("recall_hits", lambda s, r, k: r.gather(1, s.argmax(1, keepdim=True))[:, 0], "very best"),

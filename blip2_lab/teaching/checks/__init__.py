@@ -5,7 +5,10 @@ The library does not import the checks. They import the library, whose function 
     check          shared: Check, Case, Verdict, show_source
     comparison     shared: which values are equal, and a difference in words
     changes        shared: the change of an answer or an argument that explains a wrong answer, in words
-    mutants        shared: the expression of the library's function that explains a wrong answer
+    mutants        shared: functions with one or two expressions changed
+    explanations   shared: the changed function that explains a wrong answer, the change that makes it right
+    gradients      shared: where the gradient of an answer goes
+    stand_ins      shared: models of a few lines
     seeds          shared: was a global seed set?
     predictions    a guess, and what came out
     encoders       01      the number of features, their layer, frozen modules
@@ -24,7 +27,8 @@ The library does not import the checks. They import the library, whose function 
     four_bits      13      a weight in 4 bits, and what it costs with its scales
     fine_tuning    14      pictures held out, the best step, the question in the Q-Former, several captions
     failures       15      several pictures in one prompt, copied answers, word sums, the first broken link
-    bridges        16      pooled patches, a projector, a gated block, what a gated bridge trains
+    bridges        16      pooled patches, a projector, a gated block
+    counting       16      what a gated bridge trains
     scaling        17      memory, FLOPs and days of a training; a batch and its schedule
 
 Paper: none. Notebooks: all with exercises.
@@ -34,10 +38,11 @@ from __future__ import annotations
 
 from blip2_lab.teaching.checks.answer_losses import answer_loss, decoder_answer_logits, encoder_decoder_answer_logits
 from blip2_lab.teaching.checks.attention import attention_weights, cross_attention_head, split_heads
-from blip2_lab.teaching.checks.bridges import gated_block, gated_parameters, pool_patches, project_features
+from blip2_lab.teaching.checks.bridges import gated_block, pool_patches, project_features
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
 from blip2_lab.teaching.checks.check import Case, Check, Verdict, show_source
 from blip2_lab.teaching.checks.contrastive import contrastive_loss, itc_similarity
+from blip2_lab.teaching.checks.counting import gated_parameters
 from blip2_lab.teaching.checks.decoding import best_continuations, final_score, nucleus, penalize_repetition
 from blip2_lab.teaching.checks.encoders import freeze, num_features, second_to_last
 from blip2_lab.teaching.checks.failures import copied_answers, first_broken_link, interleave_pictures, word_sums

@@ -1,6 +1,6 @@
 """Checks of notebook 10, second half: which logits predict an answer, and which of its tokens have a loss.
 
-The language models are those of soft_prompt.py, whose logits depend on every token they may attend to, in order.
+The language models are those of stand_ins.py, whose logits depend on every token they may attend to, in order.
 
 Paper: section 3.3, Figure 3. Notebook: 10.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching.checks.check import Case, Check, learning
-from blip2_lab.teaching.checks.soft_prompt import PAD, START, VOCAB, WIDTH, TinyLanguageModel, random, text_of
+from blip2_lab.teaching.checks.stand_ins import PAD, START, VOCAB, WIDTH, TinyLanguageModel, random, text_of
 
 # --- A decoder ------------------------------------------------------------------------------------------------------
 
@@ -51,18 +51,64 @@ def _real_logits(function: Callable, args: tuple) -> Any:
     return logits.masked_fill(~real[:, :, None], 0.0)
 
 
+def _inputs_told(ours: Case, right: Case) -> str | None:
+    """What the student's function gave to the model, where it is something else than the library's function gives."""
+    given, wanted = ours.args[0].model.given, right.args[0].model.given
+    if not given:
+        return "`language_model.model` is never called: it computes the logits."
+    for name, theirs in wanted.items():
+        mine = given[name]
+        if theirs is None or (mine is None and bool((theirs == 1).all())):
+            continue
+        if mine is None:
+            return f"The model is not given `{name}`, so it reads padding."
+        if mine.shape != theirs.shape:
+            return f"The model is given `{name}` of the shape {list(mine.shape)}; it should be {list(theirs.shape)}."
+        wrong = ~torch.isclose(mine.double(), theirs.double(), atol=1e-4)
+        if wrong.any() and name == "inputs_embeds":
+            places = wrong.any(-1).any(0).nonzero().flatten().tolist()
+            return f"`inputs_embeds` differs at the places {places}: they are picture, prompt, and a decoder's answer."
+        if wrong.any():
+            return (
+                f"`{name}` is {mine.long().tolist()} when you call the model, and should be {theirs.long().tolist()}."
+            )
+    return "What the model reads is right: look at which rows of its logits are returned."
+
+
+def _window_told(case: Case, got: Tensor, encoder_decoder: bool) -> str | None:
+    """From which place on the logits of a decoder are returned, where that is the wrong one."""
+    model, picture, prompt, prompt_mask, answer, answer_mask = case.args
+    if encoder_decoder:
+        return None
+    embeddings, mask = model.prepend(picture, Text(prompt, prompt_mask).then(Text(answer, answer_mask)))
+    logits = model.model(inputs_embeds=embeddings, attention_mask=mask).logits
+    right = picture.shape[1] + prompt.shape[1] - 1
+    for place in range(logits.shape[1] - got.shape[1] + 1):
+        window = logits[:, place : place + got.shape[1]]
+        if place != right and torch.allclose(got[answer_mask], window[answer_mask], atol=1e-4):
+            return (
+                f"These are the logits from place {place} on. The answer's begin at place {right}: the picture takes "
+                f"{picture.shape[1]} places, the prompt {prompt.shape[1]}, and its last one predicts the first token."
+            )
+    return None
+
+
 def _logits_rules(case: Case, got: Any, expected: Tensor) -> str | None:
     """What is wrong with logits of a known or an unknown shape."""
-    answer_length, soft_words = case.args[4].shape[1], case.args[1].shape[1]
+    answer_length = case.args[4].shape[1]
     if not isinstance(got, Tensor) or not got.is_floating_point():
         return None
     if got.ndim == 3 and got.shape[1] == answer_length + 1:
         return "One row too many: T rows predict the answer's T tokens; the last one has no target."
     if got.ndim == 3 and got.shape[1] == answer_length - 1:
         return "One row too few: T rows predict the answer's T tokens, the first of them from the end of the prompt."
+    if got.ndim == 3 and got.shape[1] != answer_length:
+        return f"{got.shape[1]} rows are returned: the {answer_length} that predict the answer's tokens are asked for."
     if got.shape != expected.shape:
         return None
     real = case.args[-1]
+    if told := _window_told(case, got, case.args[0].model.config.is_encoder_decoder):
+        return told
     if torch.allclose(got.softmax(-1)[real], expected.softmax(-1)[real], atol=1e-4):
         return (
             "Those are the logits up to a constant in each row (log_softmax?): return the model's logits as they are."
@@ -76,11 +122,7 @@ def _logits_rules(case: Case, got: Any, expected: Tensor) -> str | None:
         return "Only the first answer token's logits differ: they come from the prompt's last token."
     if not places[0]:
         return "The first answer token's logits are right, the later ones are not: what has the model read by then?"
-    if soft_words and answer_length:
-        return (
-            "Every row differs, the first included: check what the model reads (picture, prompt, mask) and its order."
-        )
-    return None
+    return None  # `_inputs_told` says what the model reads
 
 
 def _all_logits(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor:
@@ -165,6 +207,7 @@ decoder_answer_logits = Check(
         ),
     },
     rules=(_logits_rules,),
+    seen=_inputs_told,
     run=_real_logits,
 )
 
@@ -298,6 +341,7 @@ encoder_decoder_answer_logits = Check(
         ),
     },
     rules=(_logits_rules,),
+    seen=_inputs_told,
     run=_real_logits,
 )
 
@@ -448,6 +492,16 @@ answer_loss = Check(
         ),
         "That is a margin loss: cross-entropy takes the logarithm of the right token's probability.": (
             _loss_but(lambda logits, answer: F.multi_margin_loss(logits[answer.mask], answer.ids[answer.mask]))
+        ),
+        "Only the last token of each answer is learned: all of its tokens are.": (
+            _loss_but(
+                lambda logits, answer: torch.stack(
+                    [
+                        F.cross_entropy(row[real][-1], ids[real][-1])
+                        for row, ids, real in zip(logits, answer.ids, answer.mask, strict=True)
+                    ]
+                ).mean()
+            )
         ),
         "Only the first answer of the batch is learned.": (
             _loss_but(lambda logits, answer: _cross_entropy(logits[:1], _labels(answer)[:1]))

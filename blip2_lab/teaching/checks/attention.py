@@ -203,12 +203,30 @@ def _head_divided_by(size: Callable[[Tensor, Tensor, Tensor], float]) -> Callabl
     return wrong
 
 
+def _weights_told(got: Tensor, values: Tensor) -> str | None:
+    """What is wrong with the sums of the weights, where they can be computed from the output."""
+    if len(values) > values.shape[1]:
+        return None
+    weights = got.detach() @ torch.linalg.pinv(values.detach())
+    if not torch.allclose(weights @ values, got, atol=1e-3):
+        return None
+    sums = weights.sum(1)
+    if torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return "Each query's weights sum to 1, but the shares are others: check the scores and what divides them."
+    return (
+        f"A query's weights of the patches sum to {float(sums[0]):.3g}, not to 1: is there a softmax, over the patches "
+        "(dim=-1), and nothing behind it?"
+    )
+
+
 def _head_rules(case: Case, got: object, expected: Tensor) -> str | None:
     """Whether the output is any mixture of the values at all."""
     x, image, _, _, to_value = case.args
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
         return None
     values = image @ to_value
+    if told := _weights_told(got, values):
+        return told
     low, high = values.amin(0) - 1e-4, values.amax(0) + 1e-4
     if ((got < low) | (got > high)).any():
         return "These are no mixtures of the values image_features @ to_value: they lie outside of all of them."

@@ -216,6 +216,11 @@ def _norm_first(bridge: LinearBridge, features: Tensor) -> Tensor:
     return _pooled_if_asked(bridge, bridge.image_layer_norm(features))
 
 
+def _first_patches(bridge: LinearBridge, features: Tensor) -> Tensor:
+    count = bridge.config.num_visual_tokens
+    return features if count is None else features[:, 1 : 1 + count]
+
+
 def _never_cls(bridge: LinearBridge, features: Tensor) -> Tensor:
     return bridge.image_layer_norm(_pooled_if_asked(bridge, features))[
         :, int(bridge.config.num_visual_tokens is None) :
@@ -249,6 +254,9 @@ project_features = Check(
         ),
         "Nothing is pooled: where `num_visual_tokens` is set, so many tokens are asked for.": (
             _projected(lambda bridge, features: bridge.image_layer_norm(features))
+        ),
+        "The first patches are kept and the others are lost: pool them, so that every patch is in a token.": (
+            _projected(lambda bridge, features: bridge.image_layer_norm(_first_patches(bridge, features)))
         ),
         "[CLS] is lost: without pooling, every feature becomes a token.": _projected(_never_cls),
         "The bias of the matrix is missing.": _projected(project=lambda matrix, x: x @ matrix.weight.T),
@@ -399,11 +407,12 @@ def _as_in_bert(block: GatedBlock, x: Tensor, keys: Tensor, values: Tensor) -> T
 
 
 def _gated_rules(case: Case, got: Any, expected: Tensor) -> str | None:
-    block, x = case.args[:2]
-    closed = not block.attention_gate.any() and not block.ffn_gate.any()
-    if closed and isinstance(got, Tensor) and got.shape == expected.shape:
+    attention, network = case.args[0].attention_gate.any(), case.args[0].ffn_gate.any()
+    if not isinstance(got, Tensor) or got.shape != expected.shape or (attention and network):
+        return None
+    if not attention and not network:
         return "With both gates at 0 the block must return x as it is: the language model is then unchanged."
-    return None
+    return f"The step of the {'attention' if attention else 'network'} is wrong: in this case it stands alone."
 
 
 gated_block = Check(
@@ -464,134 +473,4 @@ gated_block = Check(
         "The image's keys and values are exchanged.": _gated(swap=True),
     },
     rules=(_gated_rules,),
-)
-
-# --- What a gated bridge has to learn -------------------------------------------------------------------------------
-
-
-def count_gated_parameters(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
-    """Trained parameters: a LayerNorm on the image features, and a block before layers 0, `every`, 2 `every`, …
-
-    A block has, with biases: a LayerNorm, queries and outputs [Dl, Dl], keys and values [Dv, Dl], a gate; a LayerNorm,
-    two matrices of a feed-forward network [Dl, F] and [F, Dl], a gate.
-    """
-    d, v, f = language_width, image_width, ffn_width
-    attention = 2 * d + 2 * (d * d + d) + 2 * (v * d + d) + 1
-    network = 2 * d + (d * f + f) + (f * d + d) + 1
-    return 2 * v + math.ceil(num_layers / every) * (attention + network)
-
-
-def _count_cases() -> list[Case]:
-    sizes = ((3, 4, 5, 1, 1), (3, 4, 5, 2, 1), (6, 4, 8, 4, 2), (6, 4, 8, 5, 2), (1664, 8192, 32_768, 80, 4))
-    return [Case(f"Dv = {v}, Dl = {d}, F = {f}; {n} layers, every {k}", (v, d, f, n, k)) for v, d, f, n, k in sizes]
-
-
-def _counted(
-    *,
-    biases: bool = True,
-    norms: int = 2,
-    gates: int = 2,
-    keys_from: str = "image",
-    squares: int = 2,
-    reads: int = 2,
-    networks: int = 2,
-    image_norm: str = "once",
-    blocks: Callable[[int, int], int] = lambda n, k: math.ceil(n / k),
-) -> Callable[[int, int, int, int, int], int]:
-    """`count_gated_parameters` with one thing counted differently."""
-
-    def wrong(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
-        v, d, f, b = image_width, language_width, ffn_width, int(biases)
-        source = v if keys_from == "image" else d
-        block = norms * 2 * d + squares * (d * d + b * d) + reads * (source * d + b * d) + gates
-        block += d * f + b * f + (f * d + b * d if networks == 2 else 0)
-        norm = {"once": 2 * v, "never": 0, "each": 0}[image_norm]
-        return norm + blocks(num_layers, every) * (block + (2 * v if image_norm == "each" else 0))
-
-    return wrong
-
-
-def _counted_more(
-    each: Callable[[int, int, int], int], once: Callable[[int, int, int], int] = lambda v, d, f: 0
-) -> Callable[[int, int, int, int, int], int]:
-    """So many parameters more in each block, and once; given Dv, Dl, F."""
-
-    def wrong(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
-        widths = image_width, language_width, ffn_width
-        right = count_gated_parameters(*widths, num_layers, every)
-        return right + math.ceil(num_layers / every) * each(*widths) + once(*widths)
-
-    return wrong
-
-
-def _count_rules(case: Case, got: Any, expected: int) -> str | None:
-    if isinstance(got, float) and got == expected:
-        return "Return a whole number: parameters are counted."
-    if isinstance(got, bool) or not isinstance(got, int | float):
-        return None
-    v, d, f, n, k = case.args
-    number = math.ceil(n / k)
-    attention, network = 2 * d + 2 * (d * d + d) + 2 * (v * d + d) + 1, 2 * d + (d * f + f) + (f * d + d) + 1
-    return (
-        f"It is {got:,} and should be {expected:,}: {2 * v:,} of the image's LayerNorm, and {number:,} "
-        f"block{'s' * (number > 1)} with {attention:,} (attention, its LayerNorm, its gate) and {network:,} "
-        "(network, its LayerNorm, its gate)."
-    )
-
-
-gated_parameters = Check(
-    "gated_parameters",
-    count_gated_parameters,
-    _count_cases,
-    "Every matrix with its bias, two LayerNorms and two gates a block, and blocks counted from layer 0.",
-    {
-        "The biases are forgotten: every matrix here has one.": _counted(biases=False),
-        "4 Dl numbers a block are missing: two LayerNorms with a weight and a bias each, or the attention's four "
-        "biases.": _counted(norms=0),
-        "A block has two LayerNorms, one in front of the attention and one of the network, each with a weight and a "
-        "bias.": _counted(norms=1),
-        "The gates are forgotten: two numbers a block.": _counted(gates=0),
-        "A block has two gates: the attention's and the network's.": _counted(gates=1),
-        "Keys and values are made of image features, so their matrices are [Dv, Dl], not [Dl, Dl].": (
-            _counted(keys_from="text")
-        ),
-        "The matrix behind the attention is forgotten: queries *and* outputs are [Dl, Dl].": _counted(squares=1),
-        "Keys *and* values have a matrix each: yours counts one.": _counted(reads=1),
-        "The second matrix of the network is forgotten: it leads back from F to Dl.": _counted(networks=1),
-        "A LayerNorm has a weight and a bias, 2 numbers for each of its width: yours counts one.": (
-            _counted_more(lambda v, d, f: -2 * d, once=lambda v, d, f: -v)
-        ),
-        "Queries are made of the text, so their matrix is [Dl, Dl], not [Dv, Dl].": (
-            _counted_more(lambda v, d, f: v * d - d * d)
-        ),
-        "Queries and outputs belong to the text, so their matrices are [Dl, Dl].": (
-            _counted_more(lambda v, d, f: 2 * (v * d - d * d))
-        ),
-        "A bias is as long as what the matrix makes, not as what it reads.": (
-            _counted_more(lambda v, d, f: 2 * (v - d))
-        ),
-        "The bias behind `expand`, F numbers, is forgotten.": _counted_more(lambda v, d, f: -f),
-        "The bias behind `contract`, Dl numbers, is forgotten.": _counted_more(lambda v, d, f: -d),
-        "The biases of the network are forgotten: F and Dl numbers.": _counted_more(lambda v, d, f: -f - d),
-        "A gate is one number, not one for each of the width.": _counted_more(lambda v, d, f: 2 * d - 2),
-        "The LayerNorm on the image features is as wide as they are, Dv.": (
-            _counted_more(lambda v, d, f: 0, once=lambda v, d, f: 2 * (d - v))
-        ),
-        "The two matrices of the network are [Dl, F] and [F, Dl]: yours has a matrix of another size.": (
-            _counted_more(lambda v, d, f: f * f - d * f)
-        ),
-        "The LayerNorm on the image features is forgotten.": _counted(image_norm="never"),
-        "The LayerNorm on the image features is counted in each block: there is one for all.": (
-            _counted(image_norm="each")
-        ),
-        "Blocks stand before layers 0, every, 2 every, …: of 5 layers with every = 2 that is 3, so round up.": (
-            _counted(blocks=lambda n, k: n // k)
-        ),
-        "A block is counted before every layer: they stand before every k-th only.": _counted(blocks=lambda n, k: n),
-        "A single block is counted: there is one before every k-th layer.": _counted(blocks=lambda n, k: 1),
-        "One block too many: with every = 2 and 4 layers they stand before layers 0 and 2.": (
-            _counted(blocks=lambda n, k: n // k + 1)
-        ),
-    },
-    rules=(_count_rules,),
 )

@@ -76,6 +76,10 @@ itg_inputs = Check(
         ),
         "[CLS] still stands in front. [DEC] takes its place and says: write.": _itg(start="cls"),
         "[DEC] is put in front of [CLS]; it takes its place.": _itg(start="both"),
+        "[DEC] is put in front of [CLS], which stays, and the labels still have [CLS]: [DEC] takes its place, so there "
+        "are T - 1 places.": (
+            lambda ids, mask, dec: (F.pad(ids[:, :-1], (1, 0), value=dec), ids.masked_fill(~mask, IGNORE_INDEX))
+        ),
         "The labels are not shifted: each place would only have to copy what it reads.": _itg(shift=0),
         "Shifted once too often: the place that reads word t is to write word t + 1, not t + 2.": _itg(shift=2),
         "Padding is counted: it would be learned as a word. Its label is IGNORE_INDEX.": _itg(padding=False),
@@ -207,6 +211,11 @@ next_word_loss = Check(
         "Labels are smoothed (itg_loss does so by default): this exercise asks for none.": itg_loss,
         "There is a softmax before cross_entropy, which takes one itself.": (
             lambda logits, labels: itg_loss(logits.softmax(-1), labels, label_smoothing=0.0)
+        ),
+        "Only the last word of each caption counts: all words that are there do.": (
+            lambda logits, labels: torch.stack(
+                [each[real][-1] for each, real in zip(_each(logits, labels), labels >= 0, strict=True)]
+            ).mean()
         ),
         "Divided by the number of captions: take the mean over all words.": (
             lambda logits, labels: _each(logits, labels).sum() / len(labels)

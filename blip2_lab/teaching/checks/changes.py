@@ -1,7 +1,7 @@
 """What mistakes do to a value, in words: a sign is lost, an order turned round, a dimension averaged.
 
 `changes_of` gives the changes of a value. `as_changed_answer` finds the one that makes a wrong answer of the right one;
-`as_changed_argument` finds an argument with which the library's function gives the wrong answer.
+`changed_arguments` gives the library's function with one argument changed.
 
 Notes:
 
@@ -48,6 +48,26 @@ def changes_of(value: Any) -> list[Change]:
     return []
 
 
+def simple_changes_of(value: Any) -> list[Change]:
+    """The changes that one step of a calculation may lack or have too much: of a tensor those that keep its size."""
+    found = changes_of(value)
+    if not isinstance(value, Tensor):
+        return found
+    if value.ndim >= 2 and value.is_floating_point():
+        found = [
+            *found,
+            ("{} with -inf above the diagonal", lambda x: x.masked_fill(~torch.ones_like(x).tril().bool(), -torch.inf)),
+            ("{} with 0 above the diagonal", torch.tril),
+        ]
+    kept = []
+    for words, change in found:
+        changed = _or_nothing(change, value)
+        whole = "the same for all" not in words and isinstance(changed, Tensor) and changed.numel() == value.numel()
+        if whole and not torch.equal(changed, value):
+            kept.append((words, change))
+    return kept
+
+
 def _false(x: Any) -> bool:
     return False
 
@@ -59,13 +79,13 @@ def _of_each(change: Callable[[Tensor], Tensor]) -> Callable[[Sequence[Tensor]],
 _NUMBER: list[Change] = [
     ("minus {}", lambda x: -x), ("1 minus {}", lambda x: 1 - x), ("1 divided by {}", lambda x: 1 / x),
     ("1 more than {}", lambda x: x + 1), ("1 less than {}", lambda x: x - 1),
+    ("0 in place of {}", lambda x: type(x)(0)), ("1 in place of {}", lambda x: type(x)(1)),
     ("2 times {}", lambda x: 2 * x), ("half of {}", lambda x: x / 2),
     ("the square of {}", lambda x: x * x), ("the root of {}", lambda x: x**0.5),
     ("the size of {}, without its sign", abs), ("{} rounded down", lambda x: x // 1),
     ("{} rounded up", lambda x: -(-x // 1)), ("{}, rounded", lambda x: type(x)(round(x))),
     ("{}, rounded to one place", lambda x: round(x, 1)), ("{}, rounded to two places", lambda x: round(x, 2)),
     ("exp of {}", math.exp), ("the logarithm of {}", math.log),
-    ("0 in place of {}", lambda x: type(x)(0)), ("1 in place of {}", lambda x: type(x)(1)),
 ]  # fmt: skip
 
 _EVERY_NUMBER: list[Change] = [
@@ -179,36 +199,36 @@ def as_changed_answer(got: Sequence[Any], expected: Sequence[Any], same: Callabl
     return None
 
 
-def as_changed_argument(
-    solution: Callable, calls: Sequence[tuple[tuple, dict]], gives: Callable[[Callable], bool]
-) -> str | None:
-    """The change of one argument with which `solution` gives the wrong answers, in words, or None.
+def changed_arguments(
+    solution: Callable, calls: Sequence[tuple[tuple, dict]], *, simple: bool = False
+) -> Iterator[tuple[str, Callable]]:
+    """The function with one argument changed, in words and as a function.
 
-    calls  how `solution` is called, in one case or several: arguments by place and by name
-    gives  whether a function gives the wrong answers, in every case
+    calls   how `solution` is called, in one case or several: arguments by place and by name
+    simple  change only numbers and masks
     """
     arguments, options = max(calls, key=lambda call: len(call[0]) + len(call[1]))
     names = _names(solution, len(arguments))
     for path, value in _paths(arguments, options):
+        if simple and not isinstance(value, bool | int | float) and getattr(value, "dtype", None) != torch.bool:
+            continue
         for words, change in changes_of(value):
-            if gives(_with(solution, path, change)):
-                return f"Yours is the right answer for {words.format(_told(path, names))}."
+            yield f"for {words.format(_told(path, names))}", _with(solution, path, change)
     tensors = [(path, value) for path, value in _paths(arguments, options) if isinstance(value, Tensor)]
     for (one, value), (other, second) in itertools.combinations(tensors, 2):
         if value.ndim and value.shape == second.shape:  # ids and their mask, say
             for words, change in (pair for dim in range(value.ndim) for pair in _structural(dim)):
-                if gives(_with(_with(solution, one, change), other, change)):
-                    told = f"{_told(one, names)} and {_told(other, names)}"
-                    return f"Yours is the right answer for {words.format(told)}."
+                told = f"{_told(one, names)} and {_told(other, names)}"
+                if not simple:
+                    yield f"for {words.format(told)}", _with(_with(solution, one, change), other, change)
     for path, value in _paths(arguments, options):
         if isinstance(value, bool | int | float | str):
             for one in dict.fromkeys(_values_at(path, calls)):  # the student's function has one case's value in it
-                if gives(_with(solution, path, lambda x, one=one: one)):
-                    return f"Yours is the right answer for {one!r} in place of {_told(path, names)}, whatever is given."
+                words = f"for {one!r} in place of {_told(path, names)}, whatever is given"
+                yield words, _with(solution, path, lambda x, one=one: one)
     for i, j in itertools.combinations(range(len(arguments)), 2):
-        if type(arguments[i]) is type(arguments[j]) and gives(_with_exchanged(solution, i, j)):
-            return f"Yours is the right answer with `{names[i]}` and `{names[j]}` exchanged."
-    return None
+        if type(arguments[i]) is type(arguments[j]):
+            yield f"with `{names[i]}` and `{names[j]}` exchanged", _with_exchanged(solution, i, j)
 
 
 def with_defaults(function: Callable, args: tuple, options: dict) -> tuple[tuple, dict]:

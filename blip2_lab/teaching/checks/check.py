@@ -7,8 +7,8 @@ Notes:
 * A check has the library's function, a few small cases, and typical mistakes, each written as a wrong function. An
   answer that behaves like one of them gets its message; any other wrong answer is named by the differences that occur
   in every subject (comparison.py), by the change of the answer, of an argument (changes.py) or of an expression of the
-  library's function (mutants.py) that explains it, by the check's rules, or is shown by the smallest case on which it
-  differs.
+  library's function (mutants.py) that explains it, by the change of the student's function that makes it right
+  (explanations.py), by the check's rules, or is shown by the smallest case on which it differs.
 * Cases are made anew for every run, and compared afterwards with what they were: a function that changes its input in
   place is told so.
 * A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.teaching.checks.changes import as_changed_answer, as_changed_argument, with_defaults
+from blip2_lab.teaching.checks.changes import as_changed_answer, changed_arguments, with_defaults
 from blip2_lab.teaching.checks.comparison import (
     common_to_all,
     describe,
@@ -47,10 +47,13 @@ from blip2_lab.teaching.checks.comparison import (
     has_its_parts,
     ignores_input,
     is_promises,
+    of_one_form,
     on_one_line,
     parts_of,
+    too_much_or_too_little,
 )
-from blip2_lab.teaching.checks.mutants import mutants_of
+from blip2_lab.teaching.checks.explanations import Candidates, attempts_on, candidates_for, repair_of, work_of
+from blip2_lab.teaching.checks.gradients import compare_gradients, gradients_of
 
 PASSED, FAILED, NOT_ATTEMPTED, BROKEN = "passed", "failed", "not attempted", "the check itself failed"
 _SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…", BROKEN: "!"}
@@ -59,9 +62,11 @@ _COLORS = {  # distinguishable with color blindness
 }  # fmt: skip
 #: Set by nbgrader in the kernel: "autograde" or "validate".
 GRADING = "NBGRADER_EXECUTION"
+#: Changes of an argument that few students make: the change of an expression is told rather than these.
+FAR_FETCHED = ("softmax", "logarithm", "exp of", "sigmoid", "tanh", "GELU")
+MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 #: What a function may raise that is given, or has given, something strange.
 _STRANGE = RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError
-NO_GRADIENT = 1e-6  #: rounding: a key's bias, say, has no gradient, because a softmax does not depend on it
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,7 @@ class Check:
     run          (function, args) -> the value that is compared; by default the return value
     tolerance    absolute and relative tolerance of numbers
     parts        names of the parts of an answer of several
+    seen         (case after the student's function, case after the library's) -> what was given to a part of the case
     no_gradient  the message for an answer whose gradient reaches a tensor that the library's does not reach
     """
 
@@ -181,6 +187,7 @@ class Check:
     tolerance: float = 1e-4
     parts: Sequence[str] = ()
     no_gradient: str = ""
+    seen: Callable[[Case, Case], str | None] | None = None
 
     def __call__(self, answer: Callable) -> Verdict:
         try:
@@ -214,7 +221,7 @@ class Check:
             return self._promises(got, expected, asked, changed)
         first = same.index(False)
         case = before[first]
-        message = self._diagnose(guarded, ours, theirs, first)
+        message = self._diagnose(answer, ours, theirs, first, asked[first])
         if changed is not None:  # what is wrong may only be what it did to the input of a later case
             why = "" if message is None or isinstance(ours[first], BaseException) else f" And: {message}"
             message = f"Your function changes its input in place ({changed.description}). Work on a copy.{why}"
@@ -246,49 +253,71 @@ class Check:
             message = "The answer is right, but your function changes its input in place. Work on a copy."
             return Verdict(FAILED, self.name, message, f"input: {changed.description}")
         for case, ours, theirs in zip(cases, got, expected, strict=True):
-            message = _compare_gradients(ours, theirs, self.no_gradient)
+            message = compare_gradients(ours.gradients, theirs.gradients, ours.backward_error, self.no_gradient)
             if message:
                 return Verdict(FAILED, self.name, message, f"input: {case.description}")
         return Verdict(PASSED, self.name, self.verified)
 
     def _run(self, function: Callable, case: Case, seed: int = 0) -> _Result:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # as torch.manual_seed, without asking for GPUs
         with torch.enable_grad():
             value = self.run(function, case.args)
-            gradients, error = _gradients(value, case.learns) if case.learns else ({}, "")
+            gradients, error = gradients_of(value, case.learns) if case.learns else ({}, "")
         return _Result(value, gradients, error)
 
-    def _diagnose(self, answer: Callable, got: list, expected: list, first: int) -> str | None:
+    def _diagnose(self, answer: Callable, got: list, expected: list, first: int, asked: Case) -> str | None:
         """The message of the mistake that gives the same answers, or of the first rule that applies, or None."""
         if got[first] is None:
             return "Your function returns nothing: is there a `return`?"
         allowed = max(1, len(got) // 7) if len(got) > 2 else 0
         closest, nearly = None, allowed + 1
         for message in self.mistakes:
+            if not self._same(got[first], self._wrong_value(message, first)):
+                continue
             theirs = self._wrong_values(message)
             same = [equal(a, b, self.tolerance) for a, b in zip(got, theirs, strict=True)]
             if all(same):
                 return message
-            if same[first] and same.count(False) < nearly:
+            if same.count(False) < nearly:
                 closest, nearly = message, same.count(False)
-        if closest and (is_promises(expected[first]) or self._fails_where_it_differs(got, closest)):
+        if closest and self._fails_where_it_differs(got, closest):
             return closest  # the same mistake, in code that also fails on a case of another form
-        for message in self.mistakes:
+        for message in self.mistakes if isinstance(expected[first], tuple) else ():
             if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
                 return message  # the same mistake in a part of the answer, and another one in another part
         nearly_explained = f"Something like this: {closest}" if closest else ""
         if isinstance(got[first], BaseException):
-            return nearly_explained or None
+            error = nearly_explained or _error_message(got[first], answer)
+            stops = isinstance(got[first], SystemExit)
+            repair = None if stops else _or_none(self._repair, answer, expected, first)
+            return f"{error.removesuffix('.')}. {repair}" if repair else error
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
+        if is_promises(expected[first]) and (rule := rule or closest or ""):
+            return " ".join(filter(None, (_or_none(self._repair, answer, expected, first), rule)))
         general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
-        if is_promises(expected[first]):
-            return rule or general or None
-        if nearly_explained and not general:
-            return nearly_explained
+        repair = _or_none(self._repair, answer, expected, first) or ""
+        general = general or nearly_explained
+        if not (general or repair):
+            general = _or_none(self._far_change, got, expected, first) or ""
         general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
-        return " ".join((general, rule)).strip() or None
+        if nearly_explained and general == nearly_explained:
+            rule = ""
+        seen = "" if general or repair or rule else self._seen(asked, first)
+        if repair and not (general or rule):
+            kind = _or_none(describe_difference, got[first], expected[first], self.tolerance, self.parts) or ""
+            kind = kind.replace("; the smallest case where they do:", ".").replace("The numbers differ.", "").strip()
+            general = "" if kind.endswith(":") else kind
+        return " ".join(part for part in (general, repair, rule, seen) if part) or None
+
+    def _seen(self, asked: Case, first: int) -> str | None:
+        """What the student's function gave to a part of the case, where it is something else than it should be."""
+        if self.seen is None:
+            return None
+        case = self.cases()[first]
+        self._run(self.solution, case)
+        return _or_none(self.seen, asked, case)
 
     def _fails_where_it_differs(self, got: list, message: str) -> bool:
         """Whether the answers differ from a known mistake's only where the student's function stops with an error."""
@@ -298,6 +327,7 @@ class Check:
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""
         message = diagnose(got, expected, self.tolerance)
+        message = message or _or_none(too_much_or_too_little, got, expected, self.tolerance)
         if message or any(isinstance(value, BaseException) for value in got):
             return message
         again = [self._attempt(answer, case, seed=1) for case in self.cases()]
@@ -311,28 +341,62 @@ class Check:
         return None
 
     def _change(self, got: list, expected: list, first: int) -> str | None:
-        """The change of the right answer, of a part of it, or of an argument that explains all answers, or None."""
+        """The change of the right answer, of a part of it, or of the library's function that explains all answers."""
         if len(got) < 2 or any(isinstance(value, BaseException) for value in got):
             return None  # one case can be explained by chance
+        arguments, expressions, helpers, *_ = self._candidates
         named = as_changed_answer(got, expected, self._same) or self._changed_part(got, expected, first)
-        named = named or self._changed_argument(got, first) or self._more_of_a_mistake(got, expected)
-        return named or self._changed_expression(got, expected, first)
+        argument = None if named else self._changed_function(arguments, got, expected, first)
+        if argument and any(word in argument for word in FAR_FETCHED):
+            named = self._changed_function(expressions, got, expected, first)
+        named = named or argument
+        named = named or self._more_of_a_mistake(got, expected)
+        later = (self._changed_function(candidates, got, expected, first) for candidates in (expressions, helpers))
+        return named or next(filter(None, later), None)
 
-    def _changed_expression(self, got: list, expected: list, first: int) -> str | None:
-        """The expression of the library's function whose change gives these answers, or this part of them."""
-        cases = self.cases()
-        order = [first, *(i for i in range(len(got)) if i != first)]
-        for words, mutant in self._mutants:
-            values = dict.fromkeys(order)
-            for i in order:
-                values[i] = self._attempt(mutant, cases[i])
-                if isinstance(values[i], BaseException) or not self._partly_same(got[i], values[i]):
-                    break
-            else:
-                wrong = [values[i] for i in range(len(got))]
-                if all(map(self._same, got, wrong)) or has_its_parts(got, wrong, expected, self.tolerance):
-                    return f"{self._first_wrong_part(got, expected)}Yours is the right answer with {words}."
+    def _far_change(self, got: list, expected: list, first: int) -> str | None:
+        """A change of the library's function that only a few make: of two expressions, of a known mistake."""
+        if len(got) < 2 or not all(map(of_one_form, got, expected)):
+            return None
+        found = (self._changed_function(candidates, got, expected, first) for candidates in self._candidates[3:])
+        return self._changed_mistake(got, expected, first) or next(filter(None, found), None)
+
+    def _changed_mistake(self, got: list, expected: list, first: int) -> str | None:
+        """The known mistake that gives these answers if a number, or a mask, among its arguments is changed, too, or if
+        what it returns is."""
+        for message in self.mistakes:
+            wrong = self._wrong_values(message)
+            if any(isinstance(value, BaseException) for value in wrong) or ignores_input(wrong, expected):
+                continue
+            change = as_changed_answer(got, wrong, self._same) or diagnose(got, wrong, self.tolerance)
+            if change and not change.startswith("Yours is zeros"):
+                second = change.replace("the right answer", "the answer so far")
+                return f"{message} And there is a second mistake. {second}"
+        for message, candidates in self._changed_mistakes:
+            second = self._changed_function(candidates, got, expected, first)
+            if second:
+                return f"{message} And there is a second mistake. {second.replace('the right', 'the')}"
         return None
+
+    def _changed_function(self, candidates: Candidates, got: list, expected: list, first: int) -> str | None:
+        """The change of the library's function that gives these answers, or the first wrong part of them."""
+        order = [first, *(i for i in range(len(got)) if i != first)]
+
+        def fits(case: int, value: Any) -> bool:
+            return not isinstance(value, BaseException) and self._partly_same(got[case], value)
+
+        for words, wrong in candidates.explaining(order, fits):
+            if all(map(self._same, got, wrong)) or has_its_parts(got, wrong, expected, self.tolerance):
+                return f"{self._first_wrong_part(got, expected)}Yours is the right answer {words}."
+        return None
+
+    def _repair(self, answer: Callable, expected: list, first: int) -> str | None:
+        """The change of the student's function that makes it right, or None."""
+        if is_promises(expected[first]) and self._calls_and_work[1] > MOST_WORK:
+            return None  # a draw many times over
+        order = [first, *(i for i in range(len(expected)) if i != first)]
+        attempt = attempts_on(self.cases, self._attempt)
+        return repair_of(answer, order, attempt, lambda case, value: self._same(value, expected[case]))
 
     def _first_wrong_part(self, got: list, expected: list) -> str:
         """ "`low` differs. ", where the parts of an answer have names."""
@@ -366,30 +430,10 @@ class Check:
             if not self._same(ours[first][number], theirs[first][number]):
                 a, b = ([parts[number] for parts in values] for values in (ours, theirs))
                 message = diagnose(a, b, self.tolerance) or as_changed_answer(a, b, self._same)
+                message = message or too_much_or_too_little(a, b, self.tolerance)
                 name = f"`{self.parts[number]}`" if self.parts else f"Part {number + 1} of your answer"
                 return f"{name} differs. {message}" if message else None
         return None
-
-    def _changed_argument(self, got: list, first: int) -> str | None:
-        calls: list[tuple[tuple, dict]] = []
-        cases = self.cases()  # made once: the library's function does not change its input
-        for case in cases:
-            before = len(calls)
-
-            def recorded(*args: Any, _before: int = before, **options: Any) -> Any:
-                if len(calls) == _before:
-                    calls.append(with_defaults(self.solution, args, options))
-                return self.solution(*args, **options)
-
-            self._attempt(recorded, case)
-        order = [first, *(i for i in range(len(got)) if i != first)]
-
-        def gives(function: Callable) -> bool:
-            return all(self._same(got[i], self._attempt(function, cases[i])) for i in order)
-
-        if not calls:
-            return None
-        return as_changed_argument(self.solution, calls, gives)
 
     def _same(self, got: Any, expected: Any) -> bool:
         return equal(got, expected, self.tolerance)
@@ -400,19 +444,50 @@ class Check:
         return [[self._run(right, case) for case in self.cases()] for right in (self.solution, *self.also_right)]
 
     @cached_property
-    def _known(self) -> dict[str, list]:
-        """Values of mistakes that were computed before: they do not depend on the student's answer."""
+    def _known(self) -> dict[tuple[str, int], Any]:
+        """Values of mistakes for a case, computed before: they do not depend on the student's answer."""
         return {}
 
     @cached_property
-    def _mutants(self) -> list[tuple[str, Callable]]:
-        """The library's function with one expression changed."""
-        return list(mutants_of(self.solution))
+    def _calls_and_work(self) -> tuple[list[tuple[tuple, dict]], int]:
+        """How the cases call the library's function, and the work of the largest case."""
+        calls: list[tuple[tuple, dict]] = []
+        work = 0
+        for case in self.cases():  # the library's function does not change its input
+            before = len(calls)
+
+            def recorded(*args: Any, _before: int = before, **options: Any) -> Any:
+                if len(calls) == _before:
+                    calls.append(with_defaults(self.solution, args, options))
+                return self.solution(*args, **options)
+
+            work = max(work, work_of(lambda case=case, recorded=recorded: self._attempt(recorded, case)))
+        return calls, work
+
+    @cached_property
+    def _candidates(self) -> list[Candidates]:
+        """The library's function with a change."""
+        return candidates_for(self.solution, *self._calls_and_work, attempts_on(self.cases, self._attempt))
+
+    @cached_property
+    def _changed_mistakes(self) -> list[tuple[str, Candidates]]:
+        """The known mistakes, each with a number or a mask among the arguments changed."""
+        calls = self._calls_and_work[0]
+        attempt = attempts_on(self.cases, self._attempt)
+        most = self._candidates[-1].at_most // len(self.mistakes)
+        return [
+            (message, Candidates(changed_arguments(mistake, calls, simple=True), attempt, min(most, 40)))
+            for message, mistake in self.mistakes.items()
+            if calls
+        ]
 
     def _wrong_values(self, message: str) -> list:
-        if message not in self._known:
-            self._known[message] = [self._attempt(self.mistakes[message], case) for case in self.cases()]
-        return self._known[message]
+        return [self._wrong_value(message, number) for number in range(len(self._expected[0]))]
+
+    def _wrong_value(self, message: str, number: int) -> Any:
+        if (message, number) not in self._known:
+            self._known[message, number] = self._attempt(self.mistakes[message], self.cases()[number])
+        return self._known[message, number]
 
     def _attempt(self, wrong: Callable, case: Case, seed: int = 0) -> Any:
         """The value; a mistake may raise an error on a case, as the student's function then does."""
@@ -448,57 +523,6 @@ def _is_stub(error: BaseException, answer: Callable) -> bool:
     code = getattr(answer, "__code__", None)
     last = traceback.extract_tb(error.__traceback__)[-1]
     return code is None or last.name == code.co_name
-
-
-# --- Gradients ------------------------------------------------------------------------------------------------------
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
-def _gradients(value: Any, learns: Mapping[str, Tensor]) -> tuple[dict[str, Tensor | None], str]:
-    """The gradient of a fixed weighted sum of the value on each tensor, None where there is none; and an error."""
-    total = 0.0
-    for i, tensor in enumerate(_tensors(value)):
-        if tensor.requires_grad:
-            weights = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
-            total = total + (tensor.double() * weights).sum()
-    asking = {name: leaf for name, leaf in learns.items() if leaf.requires_grad}
-    found: dict[str, Tensor | None] = dict.fromkeys(learns)
-    if isinstance(total, Tensor) and asking:
-        try:
-            gradients = torch.autograd.grad(total, list(asking.values()), allow_unused=True)
-        except RuntimeError as error:
-            return found, str(error)
-        found.update(zip(asking, gradients, strict=True))
-    return found, ""
-
-
-def _compare_gradients(ours: _Result, theirs: _Result, no_gradient: str) -> str | None:
-    """What is wrong with the gradients of an answer of the right value, or None."""
-    if ours.backward_error:
-        return f"The value is right, but its gradient cannot be computed: {ours.backward_error}"
-    for name, expected in theirs.gradients.items():
-        got = ours.gradients[name]
-        has = got is not None and bool(got.any())
-        should = expected is not None and bool((expected.abs() > NO_GRADIENT).any())
-        if has and not should and no_gradient:
-            return no_gradient
-        if should and not has:
-            return (
-                f"The value is right, but no gradient reaches {name}, so nothing is learned there: look for detach, "
-                "no_grad, float(), .item(), .data, numpy or torch.tensor in your function."
-            )
-        if should and not equal(got, expected, 1e-3):
-            return (
-                f"The value is right, but only a part of the gradient reaches {name}: some step is cut off by detach, "
-                "no_grad, float(), .item(), .data, numpy or torch.tensor."
-            )
-    return None
 
 
 # --- In words -------------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def kind_of(tensor: Tensor) -> str:
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
-    return a == b or abs(a - b) <= tolerance * max(1.0, abs(b)) or (math.isnan(a) and math.isnan(b))
+    near = math.isfinite(b) and abs(a - b) <= tolerance * max(1.0, abs(b))
+    return a == b or near or (math.isnan(a) and math.isnan(b))
 
 
 def _number(value: Any) -> Any:
@@ -131,7 +132,7 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
     if any(a.shape != b.shape for a, b in pairs):
         return None
     a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
-    return _factor_or_offset(a, b, tolerance)
+    return _factor_or_offset(a, b, tolerance) or _multiples(pairs, tolerance)
 
 
 def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
@@ -144,6 +145,19 @@ def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float 
         return None
     pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(got, expected, strict=True)]
     return _nearly(got, pairs) or _each_its_own(pairs, tolerance)
+
+
+def of_one_form(got: Any, expected: Any) -> bool:
+    """Whether a value has the shape, the kind and the number of parts of another one."""
+    if isinstance(expected, Tensor):
+        alike = isinstance(got, Tensor) and got.shape == expected.shape and kind_of(got) == kind_of(expected)
+        return alike and got.device.type != "meta"
+    if isinstance(expected, tuple | list):
+        parts = parts_of(got)
+        return parts is not None and len(parts) == len(expected) and all(map(of_one_form, parts, expected))
+    if isinstance(expected, bool | int | float):
+        return isinstance(_number(got), int | float)
+    return type(got) is type(expected)
 
 
 def is_promises(value: Any) -> bool:
@@ -211,6 +225,29 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def too_much_or_too_little(got: Sequence[Any], expected: Sequence[Any], tolerance: float) -> str | None:
+    """Along which dimension the answers go on in front of, or behind, the right ones, or stop before them, or None."""
+    both = list(zip(got, expected, strict=True))
+    if not all(isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim == b.ndim for a, b in both):
+        return None
+    if any(kind_of(a) != kind_of(b) or a.is_complex() or a.device.type == "meta" for a, b in both):
+        return None
+    for dim in range(expected[0].ndim):
+        more = [a.shape[dim] - b.shape[dim] for a, b in both]
+        if not any(more) or min(more) < 0 < max(more):
+            continue
+        pairs = both if max(more) > 0 else [(b, a) for a, b in both]  # the long one first
+        sides = {"end": [0] * len(pairs), "front": [a.shape[dim] - b.shape[dim] for a, b in pairs]}
+        for side, starts in sides.items():
+            parts = [a.narrow(dim, start, b.shape[dim]) for (a, b), start in zip(pairs, starts, strict=True)]
+            if all(equal(part, b, tolerance) for part, (_, b) in zip(parts, pairs, strict=True)):
+                count = next(abs(n) for n in more if n)
+                many = "too many" if max(more) > 0 else "missing"
+                are = "is" if count == 1 else "are"
+                return f"What is there is right, but along dimension {dim} {count} {are} {many}, at the {side}."
+    return None
+
+
 def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
     if len(a) < 2 or not (a.isfinite().all() and b.isfinite().all()):
         return None
@@ -229,12 +266,33 @@ def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
     return None
 
 
+def _multiples(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:
+    """A whole number in each case that the right answer is multiplied with, or divided by: a sum for a mean, say."""
+    factors = []
+    for a, b in pairs:
+        usable = bool(a.isfinite().all() and b.isfinite().all()) and bool((b.abs() > 1e-3).any())
+        if not usable:
+            return None
+        factors.append(float((a * b).sum() / (b * b).sum()))
+        if not torch.allclose(a, factors[-1] * b, rtol=10 * tolerance, atol=tolerance):
+            return None
+    for message, numbers in (
+        ("{} times the right answer, case by case: a sum in place of a mean, or of another mean?", factors),
+        ("the right answer divided by {}, case by case: a mean too many?", [1 / f if f else 0.0 for f in factors]),
+    ):
+        whole = [round(n) for n in numbers]
+        near = all(64 >= n >= 1 and abs(n - m) < 100 * tolerance * n for n, m in zip(whole, numbers, strict=True))
+        if near and max(whole) > 1 and len(set(whole)) > 1:
+            return "Yours is " + message.format(", ".join(map(str, whole[:4]))).strip()
+    return None
+
+
 def _each_its_own(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:
     """Rows or columns that are right but for a factor, or an added amount, of their own."""
     if any(b.ndim == 0 or not (a.isfinite().all() and b.isfinite().all()) for a, b in pairs):
         return None
     for dim, what in ((-1, "row (along the last dimension)"), (-2, "column (along the last dimension but one)")):
-        if not all(b.ndim >= -dim and b.shape[dim] > 1 for _, b in pairs):
+        if not all(b.ndim >= -dim for _, b in pairs) or max(b.shape[dim] for _, b in pairs if b.ndim >= -dim) < 2:
             continue
         factors = [(a * b).sum(dim, keepdim=True) / (b * b).sum(dim, keepdim=True).clamp(min=1e-12) for a, b in pairs]
         if all(_same(a, factor * b, tolerance) for factor, (a, b) in zip(factors, pairs, strict=True)):

@@ -60,6 +60,9 @@ itc_similarity = Check(
             lambda image, text: image.amax(1) @ text.T
         ),
         "Texts are in rows, images in columns: turn it.": lambda image, text: _cosines(image, text).amax(1).T,
+        "One query is chosen for all texts: each text takes its own best query.": (
+            lambda i, t: (i @ t.T)[torch.arange(len(i)), (i @ t.T).amax(2).argmax(1)]
+        ),
         "Only the first query is used.": lambda image, text: _cosines(image, text)[:, 0],
         "The smallest instead of the largest.": lambda image, text: _cosines(image, text).amin(1),
         "The max runs over the texts. It runs over the queries.": lambda image, text: _cosines(image, text).amax(2),
@@ -154,6 +157,16 @@ contrastive_loss = Check(
         "Only text to image. The images choose among the texts, too; average the two.": _contrast(ways=(1,), share=1.0),
         "The two directions are added. The paper's ITC averages them, so that it weighs as much as ITM and ITG.": (
             _contrast(share=1.0)
+        ),
+        "The softmax runs over the whole matrix: each image chooses among the texts, and each text among the images.": (
+            lambda image, text, t: (
+                -(losses.itc_similarity(image, text) / t)
+                .flatten()
+                .log_softmax(0)
+                .unflatten(0, (len(image), -1))
+                .diagonal()
+                .mean()
+            )
         ),
         "Summed over the batch: average, so that the loss does not grow with the batch.": _contrast(reduction="sum"),
         "The mean over the queries instead of the max.": _contrast(pool=lambda cosines: cosines.mean(1)),

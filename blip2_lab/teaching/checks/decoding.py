@@ -75,6 +75,9 @@ nucleus = Check(
         "The temperature divides probabilities: that changes nothing once they sum to 1. It belongs to the logits.": (
             _nucleus_but(lambda logits, temperature: logits.softmax(dim=-1) / temperature)
         ),
+        "The share `top_p` of the tokens stays: it is a share of the probability.": (
+            _nucleus_but(outside=lambda ordered, p: torch.arange(len(ordered)) >= max(1, math.ceil(p * len(ordered))))
+        ),
         "The temperature is not used.": _nucleus_but(lambda logits, temperature: logits.softmax(dim=-1)),
         "The nucleus is found before the temperature. Temperature first: a wilder choice has a larger nucleus.": (
             _nucleus_before_temperature
@@ -89,6 +92,11 @@ nucleus = Check(
             _nucleus_but(outside=lambda ordered, p: (ordered < 1 - p) & (ordered < ordered.max()))
         ),
         "top_p is not used: every token can be drawn.": _nucleus_but(outside=lambda ordered, p: ordered < 0),
+        "The probabilities are gathered at the places of the order: they are to be scattered back to their own.": (
+            lambda logits, temperature=1.0, top_p=1.0: (
+                lambda kept: kept.sort(descending=True).values.gather(0, logits.argsort(descending=True, stable=True))
+            )(decoding.nucleus(logits, temperature, top_p))
+        ),
         "The probabilities stay in the order of their size: put them back in their places.": (
             lambda logits, temperature=1.0, top_p=1.0: (
                 decoding.nucleus(logits, temperature, top_p).sort(descending=True).values
@@ -302,6 +310,14 @@ def _beam_rules(case: Case, got: Any, expected: list) -> str | None:
         return f"Return a list of {len(expected)} tuples (score, beam, token); yours returns {describe(got)}."
     if len(got) != len(expected):
         return f"Return {len(expected)} tuples (`count`); yours returns {len(got)}."
+    scores, log_probs, _ = case.args
+    totals = scores[:, None] + log_probs
+    if all(
+        isinstance(way, tuple | list) and len(way) == 3 and equal(way[0], float(totals[way[1], way[2]])) for way in got
+    ):
+        return (
+            "The scores belong to their beams and tokens, but these are not the best, or not in order: sort all K * V."
+        )
     for i, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
         if not equal(ours, theirs):
             what = ours if isinstance(ours, tuple | list) else describe(ours)

@@ -117,13 +117,14 @@ def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, b
     as_before = torch.equal(before, part[0].weight)
     model = nn.Sequential(nn.Linear(3, 3), part, nn.Linear(3, 1))
     in_eval = not (part.training or part[1].training)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with students_code():  # the student may have replaced methods of the module
         model.train()
         loss = model(torch.ones(2, 3)).sum()
         if loss.requires_grad:
             loss.backward()
-            optimizer.step()
+            with torch.no_grad():  # a step of gradient descent; torch.optim takes seconds to import
+                for weight in model.parameters():
+                    weight -= 0.1 * (torch.zeros_like(weight) if weight.grad is None else weight.grad)
     gradient = model[0].weight.grad
     return {
         "weights as before your function": as_before,

@@ -77,7 +77,9 @@ def _shot_rules(case: Case, got: Any, expected: Any) -> str | None:
         return None
     if embeddings.shape != expected[0].shape:
         longest = expected[0].shape[1]
-        return f"The embeddings have the shape {list(embeddings.shape)}; the longest sample has {longest} places."
+        gap = longest - embeddings.shape[1]
+        told = f" There are {abs(gap)} too {'few' if gap > 0 else 'many'}." if embeddings.ndim == 3 else ""
+        return f"The embeddings have the shape {list(embeddings.shape)}; the longest sample has {longest} places.{told}"
     if mask.shape != expected[1].shape:
         return f"The mask has the shape {list(mask.shape)} and should have {list(expected[1].shape)}."
     if not torch.allclose(embeddings.double(), expected[0].double(), atol=1e-5):

@@ -169,7 +169,7 @@ hold_out_pictures = Check(
             lambda f, n, s: hold_out(f, n, 3)
         ),
         "Nothing is held out: the second list is empty.": lambda f, n, s: (list(range(len(f))), []),
-        "Pictures are drawn row by row, so that some are drawn twice: fewer than `count` are held out.": (
+        "Fewer than `count` pictures are held out: were some drawn twice, or rows counted in the place of pictures?": (
             _pictures_of(lambda p, n, s: Random(s).choices(p, k=n))
         ),
         "The names of the files are returned: return the numbers of the rows.": (
@@ -204,6 +204,7 @@ def _step_cases() -> list[Case]:
         "rises slowly, step by step": [(10, 1.0), (20, 1.02), (30, 1.04), (40, 1.06)],
         "rises by 4 %": [(5, 1.0), (10, 0.50), (15, 0.52)],
         "rises by 4 %, from a high level": [(5, 9.0), (10, 5.0), (15, 5.2)],
+        "rises a lot, from a very high level": [(5, 90.0), (10, 50.0), (15, 60.0)],
         "the same loss twice": [(10, 0.7), (20, 0.6), (30, 0.6), (40, 0.9)],
         "higher at its end than at its start": [(100, 1.0), (200, 0.9), (300, 1.1)],
         "ends below its start, above its lowest": [(1, 3.0), (2, 1.0), (3, 2.0)],
@@ -494,7 +495,13 @@ def _hits_rules(case: Case, got: Any, expected: Tensor) -> str | None:
     if isinstance(got, Tensor) and got.shape == expected.shape and got.dtype == torch.bool:
         row = int((got != expected).nonzero()[0])
         verdict = "a hit" if bool(got[row]) else "no hit"
-        return f"Row {row} is called {verdict} and is {'a hit' if bool(expected[row]) else 'none'}."
+        scores, right, k = case.args
+        best = scores[row][right[row]].max() if right[row].any() else torch.tensor(torch.nan)
+        above = int((scores[row] >= best)[~right[row]].sum())
+        return (
+            f"Row {row} is called {verdict} and is {'a hit' if bool(expected[row]) else 'none'}: its best right column "
+            f"has the score {float(best):.3g}, {above} wrong ones have as much or more, and k is {k}."
+        )
     return None
 
 

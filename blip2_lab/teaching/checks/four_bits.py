@@ -137,6 +137,9 @@ quantize_blocks = Check(
         "Not divided by the scale: levels lie between -1 and 1, and so must the numbers.": _blocks_but(divide=False),
         "A block is made of numbers that lie far apart: it is `block` numbers that follow one another.": _strided,
         "The next level below is taken, not the nearest.": _blocks_but(distance=_below),
+        "The blocks are not of numbers that follow one another: x.reshape(-1, block) has one block a row.": (
+            lambda x, levels, block: nf4_by_hand.quantize_blocks(x.reshape(block, -1).T.flatten(), levels, block)
+        ),
         "The next level above is taken, not the nearest.": _blocks_but(distance=_above),
         "The signs are lost: the nearest level of |x| is looked for.": (
             _blocks_but(distance=lambda x, levels: (x.abs()[:, :, None] - levels).abs())
@@ -181,7 +184,7 @@ quantize_blocks = Check(
 
 
 def _bits_cases() -> list[Case]:
-    asked = ((4, 64), (8, 32, 16), (4, 64, 8, 256), (3, 16, 8, 4, 16), (8, 4096, 32))
+    asked = ((4, 64), (8, 32, 16), (4, 24), (4, 64, 8, 256), (3, 16, 8, 4, 16), (8, 4096, 32))
     return [
         Case(
             f"{given[0]} bits, blocks of {given[1]}"

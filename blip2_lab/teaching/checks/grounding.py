@@ -42,6 +42,9 @@ def _rollout_rules(case: Case, got: object, expected: Tensor) -> str | None:
         return None
     if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
         return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): each layer is (A + I) / 2."
+    if case.args[0].shape[:2] == (1, 1):
+        own = float(got.diagonal().mean())  # this layer's own diagonal is 0
+        return f"The residual has the share {own:.2f} and the attention {1 - own:.2f}: each layer is (A + I) / 2."
     return "Rows sum to 1, but the shares are others: check the order of the layers and how heads are put together."
 
 
@@ -60,6 +63,9 @@ rollout = Check(
     mistakes={
         "The residual is missing: half of a layer's output is its input passed by. Mix each map with the identity.": (
             lambda weights: _roll(weights, lambda layer, rolled: layer @ rolled)
+        ),
+        "The largest of the heads is taken, and made to sum to 1: take their mean.": (
+            lambda weights: attribution.roll_out(F.normalize(weights.amax(dim=1, keepdim=True), p=1, dim=-1))
         ),
         "Rows no longer sum to 1: divide by 2 after adding the identity.": (
             lambda weights: _roll(weights, lambda layer, rolled: (layer + torch.eye(len(layer))) @ rolled)

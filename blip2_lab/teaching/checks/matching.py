@@ -259,6 +259,14 @@ sample_negatives = Check(
         "One row's draw for all rows: each row draws its own.": (
             lambda s, p, g=None: _draw(losses.negative_weights(s, p), g)[:1].expand(len(s))
         ),
+        "The softmax runs over the rows (dim=0), so a candidate is drawn as often as it fits this row better than "
+        "others: dim=1.": lambda s, p, g=None: _draw(s.masked_fill(p, -10000.0).softmax(0), g),
+        "The similarities themselves are the weights: take their softmax (`negative_weights`).": (
+            lambda s, p, g=None: _draw(s.clamp(min=1e-3).masked_fill(p, 0.0), g)
+        ),
+        "The weights are those of the squares, or of twice the similarities.": (
+            lambda s, p, g=None: _draw(_softmax(2 * s, p), g)
+        ),
         "The wrong dtype: an index is long (int64).": lambda s, p, g=None: _draw(
             losses.negative_weights(s, p), g
         ).float(),
@@ -298,6 +306,8 @@ def _pairs_rules(case: Case, got: object, expected: tuple) -> str | None:
     """Which third of which part differs."""
     if not isinstance(got, tuple | list) or len(got) != 3:
         return None
+    if isinstance(got[2], Tensor) and not set(got[2].flatten().tolist()) <= {0, 1}:
+        return f"A label is 1 for a match and 0 for none; yours are {sorted(set(got[2].flatten().tolist()))}."
     for name, ours, theirs in zip(("images", "texts", "labels"), got, expected, strict=True):
         if not isinstance(ours, Tensor) or ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             return None
@@ -417,6 +427,10 @@ itm_logits = Check(
         "The decision (argmax) is returned; logits are asked for.": lambda head, z: head(z).mean(1).argmax(1),
         "A soft maximum (logsumexp) is not the mean.": lambda head, z: head(z).logsumexp(1),
         "Divided by 32: divide by the number of queries that are there.": lambda head, z: head(z).sum(1) / 32,
+        "Probabilities are averaged, and their logarithm is taken: average the logits.": (
+            lambda head, z: head(z).softmax(-1).mean(1).log()
+        ),
+        "Log-probabilities are averaged: no softmax of any kind here.": lambda head, z: head(z).log_softmax(-1).mean(1),
         "First and last query are added up: average over all of them.": lambda head, z: head(z)[:, 0] + head(z)[:, -1],
         "Divided by one query too few.": lambda head, z: head(z).sum(1) / (z.shape[1] - 1),
     },

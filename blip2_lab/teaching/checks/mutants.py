@@ -1,13 +1,16 @@
-"""Mutants of the library's function: what it gives with one expression written differently.
+"""Mutants of a function: what it gives with one or two expressions written differently.
 
-`mutants_of` is where to begin. A wrong answer that equals a mutant's in every case has made this mistake, or one that
-gives the same numbers, so the two expressions are told.
+`mutants_of` is where to begin. A wrong answer that equals a mutant of the library's function in every case has made
+this mistake, or one that gives the same numbers, so the two expressions are told. `explanations.repair_of` uses the
+same changes on the student's own function, and looks for one that makes it right.
 
 Notes:
 
-* One change each: an operator, a comparison, a number, an order, a method (mean, sum, largest), a call that is left
-  out, a branch, or one argument or attribute in another's place.
-* A mutant runs only on the small cases of a check. Functions with a `while` or a closure have none.
+* One change each: an operator, a comparison, a number, an order, a method (mean, sum, largest), a call, a keyword or a
+  statement that is left out, a branch, or one name or attribute in another's place.
+* `double_mutants_of` makes two such changes at places apart from each other, `mutants_of_helpers` one in a function of
+  this package that the function calls. `expressions_of` changes the value of an expression, not its code.
+* A mutant runs only on the small cases of a check. Functions with a `while` have none, for a mutant might not end.
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -17,8 +20,13 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
+import itertools
 import textwrap
-from collections.abc import Callable, Iterator
+import types
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 #: Operators and methods that are taken for one another.
@@ -34,103 +42,342 @@ _METHODS = (
     ("floor", "ceil", "round", "trunc"), ("cos", "sin"), ("softmax", "log_softmax"), ("exp", "log"),
     ("tanh", "sigmoid"), ("gelu", "relu", "silu", "tanh"), ("adaptive_avg_pool2d", "adaptive_max_pool2d"),
 )  # fmt: skip
+#: Comparisons that differ where both sides are equal.
+_BOUNDARIES = {ast.Lt: (ast.LtE,), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE,), ast.GtE: (ast.Gt,)}
 _SHORTEST, _LONGEST = 8, 80  #: letters of an expression that is shown
+_PACKAGE = "blip2_lab"
 
 Mutant = tuple[str, Callable]  #: the two expressions in words, and the function
 
+# --- The code of a function -----------------------------------------------------------------------------------------
 
-def mutants_of(function: Callable) -> Iterator[Mutant]:
-    """The function with one expression changed, in words and as a function. None where it has no source to change."""
+
+@dataclass(frozen=True)
+class Code:
+    """A function as a tree that may be changed, and the names that it finds outside of itself."""
+
+    body: ast.FunctionDef
+    space: dict[str, Any]
+
+
+def code_of(function: Callable) -> Code | None:
+    """The code of a function or a lambda, without decorators, annotations and docstring. None where there is no source
+    to change, or where a change could make it run without an end."""
+    if not isinstance(function, types.FunctionType):
+        return None
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return
-    body = tree.body[0]
-    if not isinstance(body, ast.FunctionDef) or function.__closure__:
-        return
-    if any(isinstance(node, ast.While) for node in ast.walk(body)):
-        return
-    _keep_code_only(body)
-    for place, node in enumerate(ast.walk(body)):
-        for number in range(len(_replacements(node, body))):
-            yield from _changed(body, place, number, function)
-
-
-def _keep_code_only(body: ast.FunctionDef) -> None:
-    """Without decorators, annotations and docstring."""
+        body = _tree_of(function)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        space = {**function.__globals__, **{name: cell.cell_contents for name, cell in cells}}
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    endless = ast.While | ast.Yield | ast.YieldFrom | ast.Await | ast.Nonlocal | ast.Global
+    if body is None or any(isinstance(node, endless) for node in ast.walk(body)):
+        return None
     body.decorator_list, body.returns = [], None
     for argument in (*body.args.posonlyargs, *body.args.args, *body.args.kwonlyargs):
         argument.annotation = None
     if len(body.body) > 1 and isinstance(body.body[0], ast.Expr) and isinstance(body.body[0].value, ast.Constant):
         del body.body[0]
+    return Code(body, space)
 
 
-def _changed(body: ast.FunctionDef, place: int, number: int, function: Callable) -> Iterator[Mutant]:
-    """The body with the node at this place replaced, then with the expression around it replaced wherever it stands.
-    None where the expressions are too long to be read."""
-    changed = copy.deepcopy(body)
-    nodes = list(ast.walk(changed))
-    parents = {child: parent for parent in nodes for child in ast.iter_child_nodes(parent)}
-    old = nodes[place]
-    new = _replacements(old, changed)[number]
-    shown = old
-    while isinstance(parents[shown], ast.expr | ast.keyword) and (
-        len(ast.unparse(shown)) < _SHORTEST or getattr(parents[shown], "func", None) is shown
-    ):
-        shown = parents[shown]
-    before, everywhere = ast.unparse(shown), ast.dump(shown)
-    _put(new, old, parents[old])
-    shown = new if shown is old else shown
-    after = ast.unparse(shown)
-    if before == after or max(len(before), len(after)) > _LONGEST:
-        return
-    words = f"`{after}` in place of `{before}`"
-    yield words, _compiled(changed, function)
-    again = copy.deepcopy(body)
-    equal = [
-        (node, parent)
-        for parent in ast.walk(again)
-        for node in ast.iter_child_nodes(parent)
-        if ast.dump(node) == everywhere
-    ]
-    if len(equal) > 1:
-        for node, parent in equal:
-            _put(copy.deepcopy(shown), node, parent)
-        yield words, _compiled(again, function)
+def _tree_of(function: types.FunctionType) -> ast.FunctionDef | None:
+    if function.__name__ != "<lambda>":
+        body = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        return body if isinstance(body, ast.FunctionDef) else None
+    lines, _ = inspect.findsource(function)
+    wanted = (function.__code__.co_code, function.__code__.co_names, function.__code__.co_varnames)
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.Lambda) and node.lineno == function.__code__.co_firstlineno:
+            alike = [c for c in _codes(compile(ast.Expression(node), "<lambda>", "eval")) if c.co_name == "<lambda>"]
+            if any((code.co_code, code.co_names, code.co_varnames) == wanted for code in alike) or len(alike) == 1:
+                body = ast.Return(node.body)
+                made = ast.FunctionDef("answer", node.args, [body], [], None, None)
+                return ast.fix_missing_locations(ast.copy_location(made, node))
+    return None
 
 
-def _put(new: ast.AST, old: ast.AST, parent: ast.AST) -> None:
-    for field, value in ast.iter_fields(parent):
-        if value is old:
-            setattr(parent, field, new)
-        elif isinstance(value, list):
-            value[:] = [new if part is old else part for part in value]
+def _codes(code: types.CodeType) -> list[types.CodeType]:
+    return [code, *(inner for part in code.co_consts if isinstance(part, types.CodeType) for inner in _codes(part))]
 
 
-def _compiled(body: ast.FunctionDef, function: Callable) -> Callable:
-    """Any error of a mutant is a ValueError: it is then no explanation."""
-    module = ast.fix_missing_locations(ast.Module(body=[body], type_ignores=[]))
-    space: dict[str, Any] = {}
-    exec(compile(module, "<mutant>", "exec"), {**function.__globals__}, space)
-    mutant = space[body.name]
+def compiled(code: Code) -> types.CodeType:
+    """The tree as it is now."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a call of a number, say
+        return compile(ast.Module(body=[code.body], type_ignores=[]), "<mutant>", "exec")
+
+
+def function_of(code: Code, tree: types.CodeType | None = None, **names: Any) -> Callable:
+    """The function that the tree is now, or was when it was compiled. Any error of it is a ValueError: it is then no
+    explanation. names: further ones that it uses."""
+    tree = tree or compiled(code)
+    made: dict[str, Callable] = {}
 
     def run(*args: Any, **options: Any) -> Any:
         try:
-            return mutant(*args, **options)
-        except Exception as error:
+            if not made:
+                exec(tree, {**code.space, **names}, made)
+            return made[code.body.name](*args, **options)
+        except (Exception, SystemExit) as error:
             raise ValueError("no answer") from error
 
     return run
 
 
+# --- Places and changes ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node of a tree: where it stands in its parent, and the numbers of the first node in it and behind it."""
+
+    node: ast.AST
+    parent: ast.AST
+    field: str
+    index: int | None
+    start: int
+    end: int
+
+    def put(self, node: ast.AST) -> None:
+        if self.index is None:
+            setattr(self.parent, self.field, node)
+        else:
+            getattr(self.parent, self.field)[self.index] = node
+
+
+@dataclass(frozen=True)
+class Edit:
+    """New nodes for places of a tree, and the change in words.
+
+    small  a part is left out, a number is another one, or a comparison includes its limit or not
+    """
+
+    words: str
+    puts: tuple[tuple[Place, ast.AST], ...]
+    small: bool = False
+
+    def apart_from(self, other: Edit) -> bool:
+        """Whether no place of one lies in a place of the other."""
+        pairs = itertools.product(self.puts, other.puts)
+        return all(a.end <= b.start or b.end <= a.start for (a, _), (b, _) in pairs)
+
+
+@contextmanager
+def applied(*edits: Edit) -> Iterator[None]:
+    """The tree with these edits, until the block ends."""
+    for edit in edits:
+        for place, new in edit.puts:
+            place.put(new)
+    try:
+        yield
+    finally:
+        for edit in edits:
+            for place, _ in edit.puts:
+                place.put(place.node)
+
+
+def places_of(body: ast.FunctionDef) -> list[Place]:
+    """All nodes below the function's own, in the order of the code."""
+    found: list[Place] = []
+
+    def walk(parent: ast.AST) -> None:
+        for field, value in ast.iter_fields(parent):
+            parts = enumerate(value) if isinstance(value, list) else [(None, value)]
+            for index, node in parts:
+                if isinstance(node, ast.AST):
+                    start = len(found)
+                    found.append(Place(node, parent, field, index, start, start))
+                    walk(node)
+                    found[start] = Place(node, parent, field, index, start, len(found))
+
+    walk(body)
+    return found
+
+
+def edits_of(body: ast.FunctionDef, *, more: bool = False) -> Iterator[Edit]:
+    """All single changes, always in the same order. more: also those that a student's code may need: other names and
+    numbers, a statement or a keyword left out."""
+    places = places_of(body)
+    above = {place.node: place for place in places}
+    names = _names_in(body) if more else [argument.arg for argument in (*body.args.args, *body.args.kwonlyargs)]
+    alike: dict[str, list[Place]] = {}
+    for place in places:
+        if isinstance(place.node, ast.expr):
+            alike.setdefault(ast.dump(place.node), []).append(place)
+    for old, new in itertools.permutations(names if more else (), 2):
+        read = [place for place in places if _is_read(place.node, old)]
+        if len(read) > 1:
+            there = tuple((place, ast.copy_location(ast.Name(new, ast.Load()), place.node)) for place in read)
+            yield Edit(f"`{new}` in place of `{old}`, wherever it is read", there)
+    for place in places:
+        if (more or isinstance(place.node, ast.keyword)) and (left_out := _left_out(place, above)):
+            yield left_out
+        for new in _replacements(place.node, body, names, more):
+            if isinstance(new, ast.Starred):
+                continue  # it stands only among arguments
+            yield from _edits_at(place, new, above, alike)
+
+
+def _is_read(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+
+
+def _edits_at(place: Place, new: ast.AST, above: dict, alike: dict[str, list[Place]]) -> Iterator[Edit]:
+    """The change at this place, then of the expression around it wherever it stands. None where the expressions are too
+    long to be read."""
+    ast.fix_missing_locations(ast.copy_location(new, place.node) if hasattr(place.node, "lineno") else new)
+    shown = place
+    while isinstance(shown.parent, ast.expr | ast.keyword | ast.Slice) and (
+        isinstance(shown.node, ast.Slice)
+        or shown.field == "slice"
+        or len(ast.unparse(shown.node)) < _SHORTEST
+        or getattr(shown.parent, "func", None) is shown.node
+    ):
+        shown = above[shown.parent]
+    before, everywhere = ast.unparse(shown.node), ast.dump(shown.node)
+    edit = Edit("", ((place, new),))
+    with applied(edit):
+        changed = new if shown is place else shown.node
+        after = ast.unparse(changed)
+        equal = alike.get(everywhere, [])
+        copies = [copy.deepcopy(changed) for _ in equal] if len(equal) > 1 else []
+    if before == after or max(len(before), len(after)) > _LONGEST:
+        return
+    words = f"`{after}` in place of `{before}`"
+    boundary = (
+        isinstance(new, ast.Compare)
+        and isinstance(place.node, ast.Compare)
+        and type(new.ops[0]) in _BOUNDARIES.get(type(place.node.ops[0]), ())
+    )
+    left_out = any(new is part for part in ast.walk(place.node) if part is not place.node)
+    small = isinstance(new, ast.Constant) or boundary or left_out
+    yield Edit(words, edit.puts, small)
+    if copies:
+        yield Edit(words, tuple(zip(equal, copies, strict=True)), small)
+
+
+def _left_out(place: Place, above: dict[ast.AST, Place]) -> Edit | None:
+    """The code without this statement or keyword."""
+    node = place.node
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr | ast.If) and not getattr(node, "orelse", []):
+        nothing: ast.AST = ast.Pass()
+    elif isinstance(node, ast.keyword) and isinstance(place.parent, ast.Call):
+        others = [keyword for keyword in place.parent.keywords if keyword is not node]
+        call = ast.Call(place.parent.func, place.parent.args, others)
+        text = f"{node.arg}={ast.unparse(node.value)}"
+        if len(text) > _LONGEST:
+            return None
+        return Edit(f"`{text}` left out", ((above[place.parent], ast.copy_location(call, place.parent)),), True)
+    else:
+        return None
+    text = ast.unparse(node)
+    if len(text) > _LONGEST:
+        return None
+    return Edit(f"the line `{text}` left out", ((place, ast.copy_location(nothing, node)),), True)
+
+
+# --- Mutants --------------------------------------------------------------------------------------------------------
+
+
+def mutants_of(function: Callable) -> Iterator[Mutant]:
+    """The function with one expression changed, in words and as a function. None where it has no source to change."""
+    code = code_of(function)
+    for edit in edits_of(code.body) if code else ():
+        yield edit.words, _edited(code, edit)
+
+
+def double_mutants_of(function: Callable) -> Iterator[Mutant]:
+    """The function with two expressions changed; then with one, and one of a function of this package that it calls."""
+    code = code_of(function)
+    edits = list(edits_of(code.body)) if code else []
+    for one, other in itertools.combinations(edits, 2):
+        if one.apart_from(other):
+            yield f"{one.words}, and {other.words}", _edited(code, one, other)
+    for helper, calls in _helpers_of(code) if code else ():
+        inner = list(mutants_of(helper))
+        for edit in [edit for edit in edits if edit.apart_from(calls)]:
+            with applied(edit, calls):
+                tree = compiled(code)
+            for words, mutant in inner:
+                yield f"{edit.words}, and {words} in `{helper.__name__}`", function_of(code, tree, _helper=mutant)
+        with applied(calls):
+            tree = compiled(code)
+        for words, mutant in double_mutants_of(helper):
+            yield f"{words}, in `{helper.__name__}`", function_of(code, tree, _helper=mutant)
+
+
+def mutants_of_helpers(function: Callable) -> Iterator[Mutant]:
+    """The function with one expression changed in a function of this package that it calls by name."""
+    code = code_of(function)
+    for helper, calls in _helpers_of(code) if code else ():
+        with applied(calls):
+            tree = compiled(code)
+        for words, mutant in mutants_of(helper):
+            yield f"{words}, in `{helper.__name__}`", function_of(code, tree, _helper=mutant)
+
+
+def _helpers_of(code: Code) -> Iterator[tuple[Callable, Edit]]:
+    """Each function of this package that is called by name, and the change that calls `_helper` in its place."""
+    found: dict[Callable, list[Place]] = {}
+    for place in places_of(code.body):
+        helper = _called(place, code.space)
+        if helper is not None:
+            found.setdefault(helper, []).append(place)
+    for helper, places in found.items():
+        names = [ast.copy_location(ast.Name("_helper", ast.Load()), place.node) for place in places]
+        yield helper, Edit("", tuple(zip(places, names, strict=True)))
+
+
+def _called(place: Place, space: dict[str, Any]) -> Callable | None:
+    """The package's function whose name stands here as what is called."""
+    if place.field != "func" or not isinstance(place.node, ast.Name | ast.Attribute):
+        return None
+    found: Any = None
+    if isinstance(place.node, ast.Name):
+        found = space.get(place.node.id)
+    elif isinstance(place.node.value, ast.Name):
+        found = getattr(space.get(place.node.value.id), place.node.attr, None)
+    own = isinstance(found, types.FunctionType) and found.__module__.split(".")[0] == _PACKAGE
+    return found if own else None
+
+
+def _edited(code: Code, *edits: Edit) -> Callable:
+    with applied(*edits):
+        return function_of(code)
+
+
+# --- Values of expressions ------------------------------------------------------------------------------------------
+
+
+def expressions_of(function: Callable) -> Iterator[tuple[str, Callable[[Callable], Callable]]]:
+    """Each expression of the function, and what makes the function with its value changed: change -> function."""
+    code = code_of(function)
+    for place in places_of(code.body) if code else ():
+        node = place.node
+        if not isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.BinOp | ast.Subscript | ast.Compare):
+            continue
+        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or place.field in ("func", "slice"):
+            continue
+        text = ast.unparse(node)
+        if len(text) > _LONGEST:
+            continue
+        call = ast.Call(ast.Name("_changed", ast.Load()), [node], [])
+        ast.fix_missing_locations(ast.copy_location(call, node))
+        with applied(Edit("", ((place, call),))):
+            made = compiled(code)
+        yield text, lambda change, made=made: function_of(code, made, _changed=change)
+
+
 # --- What may stand in the place of a node --------------------------------------------------------------------------
 
 
-def _replacements(node: ast.AST, body: ast.FunctionDef) -> list[ast.AST]:
+def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], more: bool) -> list[ast.AST]:
     """The nodes that may stand in this one's place, always in the same order."""
     if isinstance(node, ast.BinOp):
         others = [ast.BinOp(node.left, other(), node.right) for other in _OPERATORS.get(type(node.op), ())]
-        return [*others, node.left, node.right, ast.BinOp(node.right, node.op, node.left)]
+        return [node.left, node.right, *others, ast.BinOp(node.right, node.op, node.left)]
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         others = [
             ast.Compare(node.left, [other()], node.comparators) for other in _OPERATORS.get(type(node.ops[0]), ())
@@ -147,21 +394,31 @@ def _replacements(node: ast.AST, body: ast.FunctionDef) -> list[ast.AST]:
             *([ast.Slice(None, node.upper, node.step)] if node.lower else []),
             *([ast.Slice(node.lower, None, node.step)] if node.upper else []),
         ]
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and more:
+        return [node.value]
     if isinstance(node, ast.Tuple | ast.List) and isinstance(node.ctx, ast.Load):
         return [type(node)(elements, ast.Load()) for elements in _exchanged(node.elts)]
     if isinstance(node, ast.Constant):
-        return [ast.Constant(value) for value in _other_numbers(node.value)]
+        return [ast.Constant(value) for value in _other_numbers(node.value, more)]
     if isinstance(node, ast.Call):
         left_out = [node.func.value] if isinstance(node.func, ast.Attribute) else []
         turned = [ast.Call(node.func, arguments, node.keywords) for arguments in _exchanged(node.args)]
         return [*left_out, *node.args[:1], *turned]
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-        names = [name for group in _METHODS if node.attr in group for name in group] + _attributes(node.value, body)
-        return [ast.Attribute(node.value, name, ast.Load()) for name in dict.fromkeys(names) if name != node.attr]
+        others = [name for group in _METHODS if node.attr in group for name in group] + _attributes(node.value, body)
+        plain = [node.value] if more and node.attr in ("T", "mT", "values", "indices", "data") else []
+        return plain + [
+            ast.Attribute(node.value, name, ast.Load()) for name in dict.fromkeys(others) if name != node.attr
+        ]
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-        names = [argument.arg for argument in (*body.args.args, *body.args.kwonlyargs)]
         return [ast.Name(name, ast.Load()) for name in names if name != node.id] if node.id in names else []
     return []
+
+
+def _names_in(body: ast.FunctionDef) -> list[str]:
+    """The arguments of a function and the names that it gives."""
+    given = [node.id for node in ast.walk(body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return list(dict.fromkeys([*(argument.arg for argument in (*body.args.args, *body.args.kwonlyargs)), *given]))
 
 
 def _exchanged(parts: list[ast.expr]) -> Iterator[list[ast.expr]]:
@@ -172,12 +429,13 @@ def _exchanged(parts: list[ast.expr]) -> Iterator[list[ast.expr]]:
             yield order
 
 
-def _other_numbers(value: Any) -> list[Any]:
+def _other_numbers(value: Any, more: bool) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
-        return [n for n in dict.fromkeys((value + 1, value - 1, 2 * value)) if n != value]
-    return [2 * value, value / 2, 1.0] if isinstance(value, float) else []
+        usual = (0, 1, 2, 4, 8) if more else ()
+        return [n for n in dict.fromkeys((value + 1, value - 1, 2 * value, *usual)) if n != value]
+    return [2 * value, value / 2, 1.0, *([0.0, -value] if more else [])] if isinstance(value, float) else []
 
 
 def _attributes(base: ast.expr, body: ast.FunctionDef) -> list[str]:

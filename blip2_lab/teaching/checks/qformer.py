@@ -9,7 +9,8 @@ Paper: section 3.1, Figure 2 (left). Notebook: 03.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,7 @@ cross_attention_layers = Check(
             lambda n, f: [i % f == 0 for i in range(n)]
         ),
         "Those are the layers *without* cross-attention.": lambda n, f: [i for i in range(n) if i % f],
+        "The first `frequency` layers only: it says how far apart they are.": lambda n, f: list(range(f)),
         "The first layers only: they are spread evenly over all of them.": lambda n, f: list(range(n // f)),
         "One layer too many: layers are numbered 0 to num_layers - 1.": lambda n, f: list(range(0, n + 1, f)),
         "The last of them is missing.": lambda n, f: list(range(0, n - f, f)),
@@ -146,11 +148,37 @@ def _embed_rules(case: Case, got: object, expected: Tensor) -> str | None:
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
         return None
     queries, text = ((got - expected).abs()[:, part].amax() > 1e-3 for part in (slice(0, 3), slice(3, None)))
+    if row := next((f"Row {n} {told}" for n, told in enumerate(_rows_told(case, got)) if told), ""):
+        return row
     if text and not queries:
         return "The queries' rows are right; the text's are not: word embedding plus position embedding, from 0."
     if queries and not text:
         return "The text's rows are right; the queries' are not: the same query tokens for every picture, no position."
     return "Both the queries' rows and the text's differ: is it one LayerNorm, once, over [queries ; text]?"
+
+
+def _rows_told(case: Case, got: Tensor) -> Iterator[str]:
+    """What stands in each row of the first answer, where it is something else than it should be."""
+    qformer, ids = case.args
+    positions = {"without a position": 0 * qformer.position_embeddings.weight[0]}
+    positions |= {f"with position {n}": vector for n, vector in enumerate(qformer.position_embeddings.weight)}
+    vectors = {f"query {n}": vector for n, vector in enumerate(qformer.query_tokens[0])}
+    vectors |= {f"the word {word}": qformer.word_embeddings.weight[word] for word in ids[0].tolist()}
+    queries = len(qformer.query_tokens[0])
+    for n, row in enumerate(got[0]):
+        where = "without a position" if n < queries else f"with position {n - queries}"
+        wanted = f"{f'query {n}' if n < queries else f'the word {int(ids[0, n - queries])}'} {where}"
+        is_there = {
+            f"{name} {position}{norm}": embedded
+            for (name, vector), (position, added) in itertools.product(vectors.items(), positions.items())
+            for norm, embedded in (
+                (" after the LayerNorm", qformer.embedding_layer_norm(vector + added)),
+                (" without the LayerNorm", vector + added),
+            )
+        }
+        told = [name for name, vector in is_there.items() if torch.allclose(row, vector, atol=1e-3)]
+        right = f"{wanted} after the LayerNorm"
+        yield f"is {told[0]}; it should be {right}." if told and right not in told else ""
 
 
 embed = Check(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.comparison import equal
 from blip2_lab.training.planning.plan import memory_of
 
 # --- Memory ---------------------------------------------------------------------------------------------------------
@@ -64,6 +65,15 @@ def _exchanged(parameters: Mapping[str, int], trained: tuple[str, ...]) -> dict[
     return _memory_but()(parameters, tuple(name for name in parameters if name not in trained))
 
 
+_MEMORY = {
+    "frozen weights": "2 bytes for each parameter that is not trained",
+    "trained weights": "4 + 2 bytes for each parameter that is trained",
+    "gradients": "4 bytes for each parameter that is trained, none for a frozen one",
+    "optimizer": "two moments of 4 bytes for each parameter that is trained",
+    "reserve": "the same whatever is trained",
+}
+
+
 def _memory_rules(case: Case, got: Any, expected: dict) -> str | None:
     if not isinstance(got, Mapping):
         return f"Return a dictionary with the keys {', '.join(expected)}."
@@ -73,7 +83,7 @@ def _memory_rules(case: Case, got: Any, expected: dict) -> str | None:
         return f"The key {extra[0]!r} is too much: the dictionary has {', '.join(expected)}."
     for key, value in expected.items():
         if got[key] != value:
-            return f"`{key}` is {got[key]:,.0f} bytes and should be {value:,.0f}."
+            return f"`{key}` is {got[key]:,.0f} bytes and should be {value:,.0f}: {_MEMORY[key]}."
     return None
 
 
@@ -254,7 +264,9 @@ training_days = Check(
         "More GPUs need less time: divide by their number.": _days_but(lambda f, n, g, p, u: f * n * g / (p * u)),
         "The number of examples is forgotten.": _days_but(lambda f, n, g, p, u: f / (g * p * u)),
         "The work of an example is forgotten.": _days_but(lambda f, n, g, p, u: n / (g * p * u)),
-        "Upside down: work divided by speed is time.": _days_but(lambda f, n, g, p, u: g * p * u / (f * n)),
+        "Upside down: work divided by speed is time. (Or a factor of the speed is far too large.)": (
+            _days_but(lambda f, n, g, p, u: g * p * u / (f * n))
+        ),
         "What is left of the peak is used: `utilization` is the share that training reaches.": (
             _days_but(lambda f, n, g, p, u: f * n / (g * p * (1 - u if u < 1 else u)))
         ),
@@ -303,6 +315,18 @@ def _schedule_but(
         epoch(batch_size, gpus, per_gpu, pairs),
         float(warmup(batch_size, gpus, per_gpu, pairs, warmup_steps)),
     )
+
+
+def _schedule_rules(case: Case, got: Any, expected: tuple[int, int, float]) -> str | None:
+    if not isinstance(got, tuple | list) or len(got) != 3:
+        return None
+    told = (
+        "passes of a step: batch_size examples, gpus * per_gpu in each pass, rounded up",
+        "steps of an epoch: pairs // batch_size",
+        "epochs of the warm-up: warmup_steps * batch_size examples, divided by pairs, not rounded",
+    )
+    wrong = (words for words, a, b in zip(told, got, expected, strict=True) if not equal(a, b, 1e-6))
+    return f"The {next(wrong)}."
 
 
 batch_schedule = Check(
@@ -354,6 +378,7 @@ batch_schedule = Check(
         ),
     },
     also_right=(_by_whole_steps,),
+    rules=(_schedule_rules,),
     parts=("passes", "steps of an epoch", "epochs of the warm-up"),
     tolerance=1e-6,
 )

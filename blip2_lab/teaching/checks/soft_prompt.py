@@ -1,8 +1,7 @@
 """Checks of notebook 10, first half: from query outputs to the input of a language model.
 
 The library's versions are methods; the reader's are functions with the same arguments, so that one can replace the
-other: `my_prepend(language_model, visual_prompt, text)`. The language models here have a few lines, and their logits
-depend on every token they may attend to, in order.
+other: `my_prepend(language_model, visual_prompt, text)`. The models are those of stand_ins.py.
 
 Paper: section 3.3, Figure 3. Notebook: 10.
 """
@@ -12,155 +11,19 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from blip2_lab.models import language_model, stage2
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.language_model import LanguageModel, Text
-from blip2_lab.models.masks import IGNORE_INDEX
-from blip2_lab.models.qformer import QFormer, QFormerConfig
 from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
 from blip2_lab.teaching.checks.comparison import describe, equal
 from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
-
-PAD, START, VOCAB, WIDTH = 0, 1, 7, 4
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def text_of(*rows: tuple[int, ...], left: bool = False, pad_token_id: int = PAD) -> tuple[Tensor, Tensor]:
-    """Ids and mask of rows of token ids."""
-    text = language_model.pad(rows, pad_token_id, left=left)
-    return text.ids, text.mask
-
-
-# --- Tiny models ----------------------------------------------------------------------------------------------------
-
-
-class TinyBridge(nn.Module):
-    """The parts of a Stage2Model that `QFormerBridge.forward` uses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        sizes = dict(width=8, num_layers=2, num_heads=2, ffn_width=16, image_width=6, num_query_tokens=3)
-        self.qformer = QFormer(QFormerConfig(**sizes, vocab_size=5, max_positions=8, dropout=0.0, has_text=False))
-        self.language_projection = nn.Linear(8, WIDTH)
-        with torch.no_grad():  # as initialized, the picture and most parameters would barely change the output
-            for parameter in self.parameters():
-                parameter.add_(0.4 * torch.randn_like(parameter))
-
-
-class TinyTransformer(nn.Module):
-    """transformers' model inside a LanguageModel: embeddings, and logits from a running sum over unmasked tokens.
-
-    It takes the arguments of transformers' OPT or, with `encoder_decoder`, of its T5, and refuses all others.
-    """
-
-    def __init__(self, pad_token_id: int = PAD, encoder_decoder: bool = False, start: int = START) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(random(VOCAB, WIDTH, seed=1))
-        self.head = random(WIDTH, VOCAB, seed=2)
-        self.config = SimpleNamespace(
-            decoder_start_token_id=start, pad_token_id=pad_token_id, vocab_size=VOCAB,
-            is_encoder_decoder=encoder_decoder,
-        )  # fmt: skip
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embedding
-
-    def get_encoder(self) -> Callable[..., Output]:
-        return lambda *, inputs_embeds, attention_mask=None, return_dict=None: Output(
-            last_hidden_state=self._masked(inputs_embeds, attention_mask)
-        )
-
-    def _shift_right(self, ids: Tensor) -> Tensor:
-        shifted = F.pad(ids[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
-        return shifted.masked_fill(shifted == IGNORE_INDEX, self.config.pad_token_id)
-
-    prepare_decoder_input_ids_from_labels = _shift_right
-
-    def _masked(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return x if mask is None else x * mask[..., None]
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: Any = None,
-        inputs_embeds: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        return_dict: bool | None = None,
-        output_hidden_states: bool | None = None,
-        logits_to_keep: int = 0,
-    ) -> Output:
-        if encoder_outputs is None and (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give either input_ids or inputs_embeds.")
-        if encoder_outputs is not None:
-            x = encoder_outputs[0]
-        else:
-            x = self._masked(self.embedding(input_ids) if inputs_embeds is None else inputs_embeds, attention_mask)
-        if self.config.is_encoder_decoder:
-            if decoder_input_ids is None and labels is not None:
-                decoder_input_ids = self._shift_right(labels)
-            if decoder_inputs_embeds is None:
-                if decoder_input_ids is None:
-                    raise ValueError("The decoder reads nothing: give decoder_input_ids.")
-                decoder_inputs_embeds = self.embedding(decoder_input_ids)
-            x = 0.5 * x.sum(dim=1, keepdim=True) + self._masked(decoder_inputs_embeds, decoder_attention_mask)
-        elif decoder_input_ids is not None or decoder_attention_mask is not None or decoder_inputs_embeds is not None:
-            raise TypeError("A decoder such as OPT has no argument `decoder_input_ids`: it reads one row.")
-        return Output(logits=(x.cumsum(dim=1) @ self.head)[:, -logits_to_keep:])
-
-
-class Output(SimpleNamespace):
-    """transformers' output: its parts by name or by number."""
-
-    def __getitem__(self, key: int | str) -> Any:
-        return getattr(self, key) if isinstance(key, str) else list(vars(self).values())[key]
-
-
-class TinyLanguageModel(nn.Module):
-    """The interface of a LanguageModel: `model`, `prepend` and, where `logits` are given, `answer_logits`: they are
-    these logits, and the same amount for every place that depends on picture and prompt."""
-
-    deep_fusion = None
-    prepend = LanguageModel.prepend
-    image_keys_values = LanguageModel.image_keys_values
-    fused_with = LanguageModel.fused_with
-
-    def __init__(
-        self,
-        logits: Tensor | None = None,
-        *,
-        pad_token_id: int = PAD,
-        encoder_decoder: bool = False,
-        start: int = START,
-    ) -> None:
-        super().__init__()
-        self.model = TinyTransformer(pad_token_id, encoder_decoder, start)
-        self.pad_token_id = pad_token_id
-        self.logits = logits
-
-    def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
-        words = self.model.embedding(prompt.ids) * prompt.mask[..., None]
-        read = torch.cat([visual_prompt, words], dim=1).sum(dim=1, keepdim=True)
-        return self.logits + read @ self.model.head
-
-    def targets(self, answer: Text) -> Tensor:
-        return answer.mask  # its vocabulary has no unknown token
-
+from blip2_lab.teaching.checks.stand_ins import PAD, WIDTH, TinyBridge, TinyLanguageModel, random, text_of
 
 # --- The projection -------------------------------------------------------------------------------------------------
 
@@ -425,9 +288,14 @@ def _pad_rules(case: Case, got: Any, expected: dict) -> str | None:
         if ours.dtype != wanted.dtype:
             return f"`{name}` has the dtype {ours.dtype} and should have {wanted.dtype}."
         if ours.shape != wanted.shape:
-            return f"`{name}` has the shape {list(ours.shape)} and should have {list(wanted.shape)}."
+            longer = " Rows are filled to the longest one." if ours.shape[-1] != wanted.shape[-1] else ""
+            return f"`{name}` has the shape {list(ours.shape)} and should have {list(wanted.shape)}.{longer}"
     if torch.equal(got["ids"], expected["ids"]):
-        return "The ids are right; the mask is not: True exactly where a real token stands."
+        wrong = (got["mask"] != expected["mask"]).nonzero()[0].tolist()
+        stands = "a token" if expected["mask"][tuple(wrong)] else "padding"
+        told = f"It is {bool(got['mask'][tuple(wrong)])} at place {wrong[1]} of row {wrong[0]}, where {stands} stands"
+        left = ", with left=True" if case.args[2] else ", with left=False"
+        return f"The ids are right; the mask is not: True exactly where a real token stands. {told}{left}."
     if torch.equal(got["mask"], expected["mask"]):
         real = expected["mask"]
         if torch.equal(got["ids"][real], expected["ids"][real]):
@@ -540,7 +408,7 @@ pad = Check(
 
 # --- Prefix and suffix ----------------------------------------------------------------------------------------------
 
-DRAWS = 800
+DRAWS, FEW = 800, 50
 
 
 def _split_cases() -> list[Case]:
@@ -550,22 +418,26 @@ def _split_cases() -> list[Case]:
 def _splits(function: Callable, args: tuple) -> Any:
     """All splits that occur, whether none is rare, and whether only the generator determines them."""
     (caption,) = args
-    found, reseeds = [], False
-    for seed, other_seed in ((0, 0), (0, 1), (1, 0)):
+    set_seeds(0)
+    function(caption, torch.Generator().manual_seed(0))
+    reseeds = was_seeded(0)
+    draws = FEW if reseeds else DRAWS  # a global seed takes a thousand times longer to set than a cut
+    found = []
+    for seed, other_seed, count in ((0, 0, draws), (0, 1, FEW), (1, 0, FEW)):
         set_seeds(other_seed)
         generator = torch.Generator().manual_seed(seed)
-        found.append([function(caption, generator) for _ in range(DRAWS)])
+        found.append([function(caption, generator) for _ in range(count)])
         reseeds = reseeds or was_seeded(other_seed)
-    without = [function(caption) for _ in range(50)]
+    without = [function(caption) for _ in range(FEW)]
     wrong = next((pair for pair in found[0] if not _is_pair_of_strings(pair)), None)
     if wrong is not None or not all(_is_pair_of_strings(pair) for pairs in found for pair in pairs):
         return {"returned": wrong}
     counts = Counter(map(tuple, found[0]))
     return {
         "cuts": sorted(map(str, counts)),
-        "each about as often": min(counts.values()) > 0.7 * DRAWS / len(counts),
-        "same generator, same cuts": found[0] == found[1],
-        "another generator, other cuts": len(counts) == 1 or found[0] != found[2],
+        "each about as often": min(counts.values()) > 0.7 * draws / len(counts),
+        "same generator, same cuts": found[0][:FEW] == found[1],
+        "another generator, other cuts": len(counts) == 1 or found[0][:FEW] != found[2],
         "seeds everything anew": reseeds,
         "other cuts without a generator": len(caption.split()) == 1 or any(pair != without[0] for pair in without),
     }
@@ -584,6 +456,8 @@ def _split_rules(case: Case, got: dict, expected: dict) -> str | None:
         return SEEDED
     if not ours <= theirs:
         pair = sorted(ours - theirs)[0]
+        if pair.endswith(", '')"):
+            return f"The suffix is empty in {pair}: it has at least one word, the prefix may have none."
         return f"{pair} is no cut of {case.args[0]!r}: prefix and suffix, put together with a space, are the caption."
     if ours != theirs:
         return f"{sorted(theirs - ours)[0]} never occurs: each of the {len(theirs)} cuts must be possible."

@@ -19,6 +19,7 @@ import contextlib
 import io
 import itertools
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -41,6 +42,7 @@ from blip2_lab.teaching.checks.mutants import (
 )
 
 BUDGET = 25_000  #: calls, for each search
+WAITS = 0.05  #: seconds; a function that takes longer waits for something, and its calls do not tell how long
 LEAST = 300  #: arguments changed, whatever the work of a case is
 _OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
@@ -200,6 +202,10 @@ def repair_of(
     pairs = (pair for pair in small if pair[0].apart_from(pair[1]))
     with quietly():
         work = _OVERHEAD + work_of(lambda: attempt(answer, order[0]))
+        began = time.perf_counter()
+        attempt(answer, order[0])
+        if (seconds := time.perf_counter() - began) > WAITS:
+            work = max(work, round(BUDGET * seconds))
         made = itertools.chain(
             itertools.islice(_edited(code, ((edit,) for edit in edits)), 3 * BUDGET // work),
             itertools.islice(_changed_values(answer, attempt, order[0]), BUDGET // work),

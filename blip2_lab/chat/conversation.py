@@ -89,7 +89,7 @@ class Turn:
     stopped   the answer has not come to its end
     by_model  False: the model was not asked (a greeting, unknown words); the answer is the lab's own
     note      words of the question that were read otherwise or not at all (`vocabulary.Reading`)
-    unsure    an answer of this confidence is more often wrong than right (`evaluation.calibration`)
+    unsure    an answer of this confidence is more often wrong than right (`evaluation.calibration`); only of questions
     """
 
     question: str
@@ -276,7 +276,9 @@ class Conversation:
             self.turns[-1] = Turn(question, answer, stopped=True, note=note)
             yield Reply(answer, tuple(merge_into_words(tokens)), prompt, searched=searched, note=note)
         confidence = math.prod(token.probability for token in tokens)
-        unsure = self.calibration is not None and self.calibration.is_unsure(confidence)
+        # a description can be said in many ways, each of which is unlikely: the calibration is one of questions
+        is_asked = prompt.endswith(self.model.language_model.question_prompt.partition("{}")[2])
+        unsure = is_asked and self.calibration is not None and self.calibration.is_unsure(confidence)
         self.turns[-1] = Turn(question, self.turns[-1].answer, note=note, unsure=unsure)
         found = tuple(merge_into_words(tokens))
         yield Reply(self.turns[-1].answer, found, prompt, done=True, note=note, unsure=unsure)

@@ -185,6 +185,7 @@ def test_an_answer_that_is_mostly_wrong_at_its_confidence_is_unsure(tiny_model, 
         *growing, last = talk.ask("what color is the boat?", SHORT)
         assert last.unsure is unsure and talk.turns[-1].unsure is unsure
         assert not any(reply.unsure for reply in growing), "it is known at the end"
+        assert not list(talk.ask("Describe the picture.", SHORT))[-1].unsure, "the calibration is one of questions"
     assert not list(Conversation.about(tiny_model, image).ask("what is it?", SHORT))[-1].unsure, "never measured"
 
 

@@ -16,13 +16,13 @@ Paper: none. Notebook: 12.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from blip2_lab.chat.near_words import near_word
 from blip2_lab.chat.real_words import REAL_WORDS
+from blip2_lab.common.characters import has_no_word, printable
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import KINDS
 from blip2_lab.picturebook.wordings import SYNONYMS
@@ -137,7 +137,7 @@ def unknown_words(tokenizer, text: str) -> list[str]:
 
     def is_known(word: str, ids: list[int]) -> bool:  # of an emoji no token may be left; "</s>" is a mark, no word
         is_mark = any(mark in word for mark in tokenizer.all_special_tokens)
-        return tokenizer.unk_token_id not in ids and not is_mark and bool(ids or not _says_something(word))
+        return tokenizer.unk_token_id not in ids and not is_mark and bool(ids or has_no_word(word))
 
     return [word for word, ids in found.items() if not is_known(word, ids)]
 
@@ -277,9 +277,4 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _short(word: str) -> str:
-    return (word if word.isprintable() else repr(word)[1:-1])[:30]  # a control character could steer a terminal
-
-
-def _says_something(word: str) -> bool:
-    """Whether it has a letter, a digit or an emoji."""
-    return any(character.isalnum() or unicodedata.category(character) == "So" for character in word)
+    return printable(word)[:30]

@@ -29,8 +29,8 @@ def declare_ask(command: Command) -> None:
 
 
 def _ask(args: argparse.Namespace) -> None:
+    from blip2_lab.common.characters import has_no_word
     from blip2_lab.common.images import open_image
-    from blip2_lab.data.text_files import has_no_word
 
     if has_no_word(args.prompt):
         raise ValueError('the prompt has no word: ask something, for example "Question: what is this? Short answer:"')

@@ -26,19 +26,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from blip2_lab.common.characters import printable
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import PictureFinder
-from blip2_lab.data.text_files import (
-    captions_in,
-    is_number,
-    lines_of,
-    parse_json,
-    printable,
-    read_text,
-    texts_in,
-    turns_in,
-)
+from blip2_lab.data.text_files import captions_in, is_number, lines_of, parse_json, read_text, texts_in, turns_in
 
 File = str | os.PathLike
 

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blip2_lab.common.characters import printable
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, walk_files, why_unread
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import Found, PictureFinder, identity
 from blip2_lab.data.tables import ENDINGS, Row, read_table
-from blip2_lab.data.text_files import captions_in, is_blank, is_number, lines_of, printable, read_text, texts_in
+from blip2_lab.data.text_files import captions_in, is_blank, is_number, lines_of, read_text, texts_in
 from blip2_lab.picturebook.words import Question
 
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`

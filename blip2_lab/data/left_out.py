@@ -23,12 +23,13 @@ from typing import TextIO
 
 from PIL import Image
 
+from blip2_lab.common.characters import has_no_word
 from blip2_lab.common.distributed import rank_and_world
 from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import has_no_word, lines_of, unseen
+from blip2_lab.data.text_files import lines_of, unseen
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 

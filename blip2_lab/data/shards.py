@@ -31,6 +31,7 @@ from typing import Any
 
 from PIL import Image
 
+from blip2_lab.common.characters import printable
 from blip2_lab.common.files import flush, write_atomically
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, open_image, walk_files
 from blip2_lab.data.examples import (
@@ -52,7 +53,6 @@ from blip2_lab.data.text_files import (
     decode_text,
     is_number,
     parse_json,
-    printable,
     read_text,
     texts_in,
     turns_in,

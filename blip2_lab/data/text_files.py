@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blip2_lab.common.characters import printable
+
 #: The keys under which an object in a list of captions has its text: those of Karpathy, BLIP and the hub's data sets.
 TEXT_KEYS = ("raw", "caption", "text", "sentence")
 #: What programs write for a missing value. An answer may be "none".
 MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
-#: Unicode's classes of marks that turn the direction of what follows.
-TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 #: First bytes of files that are no UTF-8 text -> what they are, and what to do. UTF-32's begin with UTF-16's.
 NO_TEXT = (
     *((mark, "UTF-32 text", "save it as UTF-8") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
@@ -252,11 +252,6 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text)
 
 
-def has_no_word(text: str) -> bool:
-    """Whether a text has no letter, digit or picture (emoji): punctuation alone."""
-    return not any(character.isalnum() or unicodedata.category(character) == "So" for character in text)
-
-
 #: Between letters these decide how they are joined (Persian, Hindi, families of emoji), so they are part of a word.
 JOINERS = "\u200c\u200d"
 
@@ -285,15 +280,3 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def printable(name: str) -> str:
-    """A text of others as one line for a terminal and for JSON. Escapes stand for what cannot be encoded (names that
-    are not UTF-8), for control characters, which may hide the rest of a line, and for marks that turn its direction.
-    """
-    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(one if _is_plain(one) else one.encode("unicode_escape").decode() for one in name)
-
-
-def _is_plain(character: str) -> bool:
-    return unicodedata.category(character) != "Cc" and unicodedata.bidirectional(character) not in TURNS

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blip2_lab.common.characters import printable
 from blip2_lab.common.significance import FEWEST_PAIRS, MIN_GALLERY, shows_a_gain
-from blip2_lab.data.text_files import printable
 from blip2_lab.doctor.finding import Finding
 from blip2_lab.training.run_folder import TRAINING_FILE, RunFolder, read_training
 

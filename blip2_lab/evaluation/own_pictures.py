@@ -36,11 +36,11 @@ from torch import Tensor
 from blip2_lab.checkpoints import files
 from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.common import significance
+from blip2_lab.common.characters import has_no_word, printable
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, LeftOut, epoch_order, left_out_report
 from blip2_lab.data.left_out import pixels_digest, same_caption
 from blip2_lab.data.mixture import Source, is_stream, open_sources
-from blip2_lab.data.text_files import has_no_word, printable
 from blip2_lab.evaluation import captioning, metrics, vqa
 from blip2_lab.evaluation.natural import Shown, prompts_for
 from blip2_lab.evaluation.scenes import CAPTION_PROMPT, CAPTIONS

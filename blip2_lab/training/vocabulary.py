@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from blip2_lab.data.text_files import printable
+from blip2_lab.common.characters import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -142,7 +142,8 @@ WRONG = [
     ("int8_linear", lambda x, w: x * w[:1], "shape"),
     ("mixed_linear", lambda x, w: mixed(x, w) * 2, "2 times"),
     ("mixed_linear", lambda x, w: mixed(x.clamp(-10, 10), w), "`x` in place of `x.clamp(-10, 10)`"),
-    ("mixed_linear", lambda x, w: product(x.masked_fill(x.abs() >= 6, 0.0), w), "differ"),
+    ("mixed_linear", lambda x, w: product(x.masked_fill(x.abs() >= 6, 0.0), w),
+     "computes `x.masked_fill(x.abs() >= 6, 0.0)`"),
     ("mixed_linear", lambda x, w: (lambda o: product(x[:, o], w[:, o]) + x[:, ~o] @ w[:, ~o].T)(
         int8_by_hand.outlier_columns(x)), "wrong way round"),
     ("mixed_linear", lambda x, w: mixed(w, x), "exchanged"),
@@ -163,7 +164,7 @@ WRONG = [
     ("quantize_blocks", lambda x, levels, block: blocks(x, levels, block)[::-1], "codes"),
     ("quantize_blocks", lambda x, levels, block: absmax(x.view(-1, block)), "shape"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + s / n + (c / n if g else 0), "group"),
-    ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + s // n, "rounded down"),
+    ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + s // n, "are not used"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: (b + s / n) / b, "should be"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + n / s, "should be"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: str(b + s / n), "number"),

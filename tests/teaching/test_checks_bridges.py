@@ -171,7 +171,7 @@ WRONG = [
     ("project_features", lambda b, x: project(b, x).mT, "exchanged"),
     ("project_features", lambda b, x: project(b, x)[:, :1], "tokens"),
     ("project_features", lambda b, x: b.language_projection(b.image_layer_norm(x[:, 1:])), "CLS"),
-    ("project_features", lambda b, x: b.image_layer_norm(x), "shape"),
+    ("project_features", lambda b, x: b.image_layer_norm(x), "never called"),
     ("project_features", lambda b, x: project(b, x).detach(), "gradient"),
     ("project_features", lambda b, x: project(b, x).softmax(-1), "softmax"),
     ("project_features", lambda b, x: torch.tanh(project(b, x)), "tanh of the right answer"),
@@ -184,7 +184,7 @@ WRONG = [
     ("gated_block", lambda b, x, k, v: block(b, block(b, x, k, v), k, v), "step of the attention"),
     ("gated_block", lambda b, x, k, v: 2 * block(b, x, k, v), "must return x"),
     ("gated_block", lambda b, x, k, v: x + torch.sigmoid(b.attention_gate) * b.cross_attention(
-        b.attention_layer_norm(x), k, v), "must return x"),
+        b.attention_layer_norm(x), k, v), "There are two mistakes. A sigmoid"),
     ("gated_block", lambda b, x, k, v: x + b.attention_gate.tanh().item() * (block(b, x, k, v) - x),
      "step of the attention"),
     ("gated_parameters", lambda v, d, f, n, k: 4 * d * d + 2 * d * f, "should be"),

@@ -123,7 +123,7 @@ RIGHT = [
 ]  # fmt: skip
 
 WRONG = [
-    ("training_flops", lambda n, t, trained, p: 2 * n * t * (1 + 2 * trained + p), "should be"),
+    ("training_flops", lambda n, t, trained, p: 2 * n * t * (1 + 2 * trained + p), "counted as two"),
     ("batch_schedule", schedule(passes=lambda b, g, p: b // (g * p)), "rounded down"),
     ("batch_schedule", schedule(passes=lambda b, g, p: -(-b // p)), "number of GPUs is forgotten"),
     ("batch_schedule", schedule(passes=lambda b, g, p: -(-b // p), warm=lambda w, b, n: 7.0), "number of GPUs"),

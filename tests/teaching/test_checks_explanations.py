@@ -54,7 +54,10 @@ def reads_the_wrong_name(values, mask):
         ),
         (lambda values, mask: scaled(values, ~mask).exp(), "The mask is upside down. And there is a second mistake."),
         (lambda values, mask: scaled(values, mask)[:-1], "along dimension 0 1 is missing, at the end"),
-        (lambda values, mask: scaled(values, mask) * len(values), "Yours is 2, 3, 4 times the right answer"),
+        (
+            lambda values, mask: scaled(values, mask) * len(values),
+            "multiplied with the size of `values` along dimension 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(answer, said):

@@ -215,7 +215,7 @@ WRONG = [
     ("recall_hits", lambda s, r, k: r.gather(1, s.argmax(1, keepdim=True))[:, 0], "very best"),
     ("recall_hits", lambda s, r, k: torch.tensor([bool(r[i, i]) for i in range(len(s))]), "Row"),
     ("recall_hits", lambda s, r, k: r.gather(1, s.topk(k).indices), "shape"),
-    ("recall_hits", lambda s, r, k: r.gather(1, s.topk(k).indices).all(1), "Row"),
+    ("recall_hits", lambda s, r, k: r.gather(1, s.topk(k).indices).all(1), "Each of the best"),
     ("recall_hits", lambda s, r, k: r.gather(1, s.topk(k, largest=False).indices).any(1), "lowest"),
     ("recall_hits", lambda s, r, k: hits_at(s, r, k).long(), "dtype"),
     ("recall_hits", lambda s, r, k: (s * r).max(1).values >= s.topk(k).values[:, -1], "tie"),

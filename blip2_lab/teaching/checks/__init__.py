@@ -6,6 +6,10 @@ The library does not import the checks. They import the library, whose function 
     comparison     shared: which values are equal, and a difference in words
     changes        shared: the change of an answer or an argument that explains a wrong answer, in words
     mutants        shared: functions with one or two expressions changed
+    variants       shared: two known mistakes at once
+    dependence     shared: an argument that is not used, a place that reads a wrong one
+    calls          shared: what modules are given
+    steps          shared: where a calculation leaves the library's
     explanations   shared: the changed function that explains a wrong answer, the change that makes it right
     gradients      shared: where the gradient of an answer goes
     stand_ins      shared: models of a few lines

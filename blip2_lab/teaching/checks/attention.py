@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
 from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.variants import variants_of
 
 
 def _random(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
@@ -72,43 +73,36 @@ def _weights_rules(case: Case, got: object, expected: Tensor) -> str | None:
     return "Each row sums to 1, but the shares are others: check the scores, their scale and which rows meet which."
 
 
-def _softmax_over(dim: int, scale: float = -0.5):
+@variants_of
+def _weights(
+    *,
+    divide: Callable[[Tensor, Tensor], float] = lambda q, k: q.shape[1] ** 0.5,
+    score: Callable[[Tensor, Tensor], Tensor] = lambda q, k: q @ k.T,
+    hide: Callable[[Tensor, Tensor], Tensor] = lambda scores, mask: scores.masked_fill(~mask, MASKED),
+    share: Callable[[Tensor], Tensor] = lambda scores: scores.softmax(dim=-1),
+    after: Callable[[Tensor, Tensor], Tensor] = lambda weights, mask: weights,
+) -> Callable[..., Tensor]:
+    """`weights_of` with one step done differently."""
+
     def wrong(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores = queries @ keys.T * queries.shape[-1] ** scale
-        return (scores if mask is None else scores.masked_fill(~mask, MASKED)).softmax(dim=dim)
+        scores = score(queries, keys) / divide(queries, keys)
+        weights = share(scores if mask is None else hide(scores, mask))
+        return weights if mask is None else after(weights, mask)
 
     return wrong
 
 
-def _scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
-    return queries @ keys.T / math.sqrt(queries.shape[-1])
-
-
-def _hidden_by(hide: Callable[[Tensor, Tensor], Tensor], normalize: bool = False) -> Callable:
-    """Weights whose scores are hidden in another way, or made of vectors of length 1."""
-
-    def wrong(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        if normalize:
-            queries, keys = F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
-        scores = _scaled_scores(queries, keys)
-        return (scores if mask is None else hide(scores, mask)).softmax(dim=-1)
-
-    return wrong
-
-
-def _divided_by(size: Callable[[Tensor, Tensor], int]) -> Callable:
+def _root_of(size: Callable[[Tensor, Tensor], int]) -> Callable[..., Tensor]:
     """Weights whose scores are divided by the root of something else."""
-
-    def wrong(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores = queries @ keys.T / math.sqrt(size(queries, keys))
-        return (scores if mask is None else scores.masked_fill(~mask, MASKED)).softmax(dim=-1)
-
-    return wrong
+    return _weights(divide=lambda q, k: math.sqrt(size(q, k)))
 
 
-def _masked_after(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    weights = weights_of(queries, keys)
-    return weights if mask is None else weights * mask
+def _cosines(q: Tensor, k: Tensor) -> Tensor:
+    return F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).T
+
+
+def _not_hidden(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores
 
 
 attention_weights = Check(
@@ -118,42 +112,49 @@ attention_weights = Check(
     "Scores are divided by the root of D, what is hidden gets no weight, and every row sums to 1.",
     {
         "The scores are not divided by the root of D: with wide vectors the softmax becomes a choice of one.": (
-            _softmax_over(-1, 0.0)
+            _weights(divide=lambda q, k: 1.0)
         ),
-        "Divided by D, not by its square root: the softmax becomes too flat.": _softmax_over(-1, -1.0),
-        "Multiplied by the root of D: divide.": _softmax_over(-1, 0.5),
-        "Columns sum to 1 here. Each row shares out its attention: softmax over the last dimension.": _softmax_over(0),
+        "Divided by D, not by its square root: the softmax becomes too flat.": (
+            _weights(divide=lambda q, k: float(q.shape[1]))
+        ),
+        "Multiplied by the root of D: divide.": _weights(divide=lambda q, k: q.shape[1] ** -0.5),
+        "Columns sum to 1 here. Each row shares out its attention: softmax over the last dimension.": (
+            _weights(share=lambda scores: scores.softmax(dim=0))
+        ),
+        "The softmax runs over all scores together: each row shares out 1 of its own.": (
+            _weights(share=lambda scores: scores.flatten().softmax(0).view_as(scores))
+        ),
         "The mask comes after the softmax: rows no longer sum to 1, and hidden columns have already taken their share. "
-        "Mask the scores.": _masked_after,
+        "Mask the scores.": _weights(hide=_not_hidden, after=lambda weights, mask: weights * mask),
         "The scores are multiplied by the mask: a score of 0 still gets a share, exp(0) = 1. Take -10000 or -inf.": (
-            _hidden_by(lambda scores, mask: scores * mask)
+            _weights(hide=lambda scores, mask: scores * mask)
         ),
         "What is hidden is only made a little less likely: -10 is not low enough. Take -10000 or -inf.": (
-            _hidden_by(lambda scores, mask: scores.masked_fill(~mask, -10.0))
+            _weights(hide=lambda scores, mask: scores.masked_fill(~mask, -10.0))
         ),
         "10 is subtracted where it is hidden: not enough. Take -10000 or -inf.": (
-            _hidden_by(lambda scores, mask: scores - 10.0 * ~mask)
+            _weights(hide=lambda scores, mask: scores - 10.0 * ~mask)
         ),
         "+10000 where it is hidden: the sign is turned, and what is hidden gets everything.": (
-            _hidden_by(lambda scores, mask: scores.masked_fill(~mask, -MASKED))
+            _weights(hide=lambda scores, mask: scores.masked_fill(~mask, -MASKED))
         ),
         "The mask is added as a number, 1 or 0: that changes next to nothing. Take -10000 or -inf for False.": (
-            _hidden_by(lambda scores, mask: scores + mask)
+            _weights(hide=lambda scores, mask: scores + mask)
         ),
-        "The root is taken of the number of keys, not of D.": _divided_by(lambda q, k: len(k)),
-        "The root is taken of the number of queries, not of D.": _divided_by(lambda q, k: len(q)),
-        "The root is taken of 2 D, not of D.": _divided_by(lambda q, k: 2 * q.shape[1]),
+        "The root is taken of the number of keys, not of D.": _root_of(lambda q, k: len(k)),
+        "The root is taken of the number of queries, not of D.": _root_of(lambda q, k: len(q)),
+        "The root is taken of 2 D, not of D.": _root_of(lambda q, k: 2 * q.shape[1]),
         "Queries and keys are normalized first: attention takes the dot product, not the cosine.": (
-            _hidden_by(lambda scores, mask: scores.masked_fill(~mask, MASKED), normalize=True)
+            _weights(score=_cosines)
         ),
         "A sigmoid is no softmax: rows do not share out 1.": (
-            lambda q, k, mask=None: _scaled_scores(q, k).sigmoid() * (1 if mask is None else mask)
+            _weights(hide=_not_hidden, share=torch.sigmoid, after=lambda weights, mask: weights * mask)
         ),
         "exp is missing: divided by their sum, scores are no shares.": (
-            lambda q, k, mask=None: F.normalize(_scaled_scores(q, k) * (1 if mask is None else mask), p=1, dim=-1)
+            _weights(hide=lambda scores, mask: scores * mask, share=lambda scores: F.normalize(scores, p=1, dim=-1))
         ),
         "The largest gets everything: a softmax is soft, not argmax.": (
-            lambda q, k, mask=None: F.one_hot(weights_of(q, k, mask).argmax(-1), len(k)).to(q.dtype)
+            _weights(share=lambda scores: F.one_hot(scores.argmax(-1), scores.shape[1]).to(scores.dtype))
         ),
         "The weights are divided by the sums of the columns: each row has to sum to 1.": (
             lambda q, k, mask=None: weights_of(q, k, mask) / weights_of(q, k, mask).sum(0, keepdim=True)
@@ -161,18 +162,13 @@ attention_weights = Check(
         "The logarithm is taken: log_softmax gives logarithms of shares.": (
             lambda q, k, mask=None: weights_of(q, k, mask).clamp_min(1e-30).log()
         ),
-        "The sign of the scores is turned: what fits best must get most.": (
-            lambda q, k, mask=None: weights_of(-q, k, mask)
+        "The sign of the scores is turned: what fits best must get most.": _weights(score=lambda q, k: -q @ k.T),
+        "A distance is no score: take the dot products of queries and keys.": _weights(
+            score=lambda q, k: -torch.cdist(q, k)
         ),
-        "A distance is no score: take the dot products of queries and keys.": (
-            lambda q, k, mask=None: (
-                -torch.cdist(q, k) / math.sqrt(q.shape[1])
-                + (0 if mask is None else torch.zeros(mask.shape).masked_fill(~mask, MASKED))
-            ).softmax(-1)
-        ),
-        "The mask is ignored.": lambda q, k, mask=None: weights_of(q, k),
+        "The mask is ignored.": _weights(hide=_not_hidden),
         "The mask is upside down: True means `may attend`.": (
-            lambda q, k, mask=None: weights_of(q, k, None if mask is None else ~mask)
+            _weights(hide=lambda scores, mask: scores.masked_fill(mask, MASKED))
         ),
         "Those are scores: the softmax is missing.": lambda q, k, mask=None: q @ k.T / math.sqrt(q.shape[-1]),
     },
@@ -193,12 +189,25 @@ def one_cross_attention_head(
     return weights @ (image_features @ to_value)
 
 
-def _head_divided_by(size: Callable[[Tensor, Tensor, Tensor], float]) -> Callable:
-    """A head whose scores are divided by the root of something else."""
+@variants_of
+def _head(
+    *,
+    asks: str = "x",
+    divide: Callable[[Tensor, Tensor, Tensor], float] = lambda x, image, to_query: to_query.shape[1] ** 0.5,
+    score: Callable[[Tensor, Tensor], Tensor] = lambda q, k: q @ k.T,
+    share: Callable[[Tensor], Tensor] = lambda scores: scores.softmax(dim=-1),
+    queries: Callable[[Tensor, Tensor], Tensor] = lambda x, to_query: x @ to_query,
+    keys: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda image, to_key, to_value: image @ to_key,
+    values: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda image, to_key, to_value: image @ to_value,
+    add: Callable[[Tensor, Tensor], Tensor] = lambda mixed, queries: mixed,
+) -> Callable[..., Tensor]:
+    """`one_cross_attention_head` with one step done differently."""
 
     def wrong(x: Tensor, image: Tensor, to_query: Tensor, to_key: Tensor, to_value: Tensor) -> Tensor:
-        scores = (x @ to_query) @ (image @ to_key).T / math.sqrt(size(x, image, to_query))
-        return scores.softmax(dim=-1) @ (image @ to_value)
+        read = {"x": image, "itself": x}[asks]
+        asking = queries(x, to_query)
+        weights = share(score(asking, keys(read, to_key, to_value)) / divide(x, image, to_query))
+        return add(weights @ values(read, to_key, to_value), asking)
 
     return wrong
 
@@ -255,84 +264,75 @@ cross_attention_head = Check(
     _head_cases,
     "Queries ask, the image gives keys and values; one vector for each query, whatever the number of patches.",
     {
-        "Keys and values come from x: that is self-attention, and the image is never read.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, x, q, k, v)
-        ),
+        "Keys and values come from x: that is self-attention, and the image is never read.": _head(asks="itself"),
         "The roles are swapped: here the patches ask and the queries answer, one vector for each patch.": (
             lambda x, image, q, k, v: weights_of(image @ q, x @ k) @ (x @ v)
         ),
-        "The keys are used as values, too: values have a matrix of their own.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, k)
-        ),
         "Keys and values are swapped: to_value makes the keys here, to_key the values.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, v, k)
+            _head(keys=lambda image, k, v: image @ v, values=lambda image, k, v: image @ k)
         ),
-        "The values are used as keys, too: keys have a matrix of their own.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, v, v)
+        "The keys are used as values, too: values have a matrix of their own.": (
+            _head(values=lambda image, k, v: image @ k)
         ),
-        "The values are not projected: multiply image_features by to_value.": (
-            lambda x, image, q, k, v: weights_of(x @ q, image @ k) @ image
+        "The values are used as keys, too: keys have a matrix of their own.": _head(keys=lambda image, k, v: image @ v),
+        "The values are not projected: multiply image_features by to_value.": _head(values=lambda image, k, v: image),
+        "The queries are not projected: multiply x by to_query.": _head(queries=lambda x, q: x),
+        "The keys are not projected: multiply image_features by to_key.": _head(keys=lambda image, k, v: image),
+        "The matrix of the queries is transposed: multiply x by to_query from the right.": (
+            _head(queries=lambda x, q: x @ q.T)
         ),
-        "The queries are not projected: multiply x by to_query.": (
-            lambda x, image, q, k, v: weights_of(x, image @ k) @ (image @ v)
+        "The matrix of the keys is transposed: multiply image_features by to_key from the right.": (
+            _head(keys=lambda image, k, v: image @ k.T)
         ),
-        "The keys are not projected: multiply image_features by to_key.": (
-            lambda x, image, q, k, v: weights_of(x @ q, image) @ (image @ v)
+        "The matrix of the values is transposed: multiply image_features by to_value from the right.": (
+            _head(values=lambda image, k, v: image @ v.T)
         ),
+        "The scores are not divided by the root of the head's width.": _head(divide=lambda x, image, q: 1.0),
         "The root is taken of x's width: the dot products have the head's width, Dh.": (
-            _head_divided_by(lambda x, image, q: x.shape[1])
+            _head(divide=lambda x, image, q: x.shape[1] ** 0.5)
         ),
         "The root is taken of the image features' width: the dot products have the head's width, Dh.": (
-            _head_divided_by(lambda x, image, q: image.shape[1])
+            _head(divide=lambda x, image, q: image.shape[1] ** 0.5)
         ),
         "The root is taken of the number of patches: take the head's width, Dh.": (
-            _head_divided_by(lambda x, image, q: len(image))
+            _head(divide=lambda x, image, q: len(image) ** 0.5)
         ),
         "The root is taken of the number of queries: take the head's width, Dh.": (
-            _head_divided_by(lambda x, image, q: len(x))
+            _head(divide=lambda x, image, q: len(x) ** 0.5)
         ),
         "Divided by the head's width, or twice by its root (attention_weights divides already): once by the root.": (
-            _head_divided_by(lambda x, image, q: q.shape[1] ** 2)
+            _head(divide=lambda x, image, q: float(q.shape[1]))
         ),
         "The scores are multiplied by the root of the head's width: divide.": (
-            _head_divided_by(lambda x, image, q: 1 / q.shape[1])
+            _head(divide=lambda x, image, q: q.shape[1] ** -0.5)
         ),
-        "The softmax is taken twice.": (
-            lambda x, image, q, k, v: weights_of(x @ q, image @ k).softmax(-1) @ (image @ v)
+        "The softmax is taken twice.": _head(share=lambda scores: scores.softmax(-1).softmax(-1)),
+        "Queries and keys are normalized: attention takes the dot product, not the cosine.": _head(score=_cosines),
+        "The sign of the scores is turned: what fits best must get most.": _head(score=lambda q, k: -q @ k.T),
+        "A distance is no score: take the dot products of queries and keys.": (
+            _head(score=lambda q, k: -torch.cdist(q, k))
         ),
-        "Queries and keys are normalized: attention takes the dot product, not the cosine.": (
-            lambda x, image, q, k, v: (
-                weights_of(F.normalize(x @ q, dim=-1), F.normalize(image @ k, dim=-1)) @ (image @ v)
-            )
-        ),
+        "A sigmoid is no softmax: the shares of a query do not sum to 1.": _head(share=torch.sigmoid),
         "Everybody gets the sum of all queries' outputs: keep one vector for each query.": (
-            lambda x, image, q, k, v: (
-                one_cross_attention_head(x, image, q, k, v).sum(0, keepdim=True).expand(len(x), -1)
-            )
+            _head(add=lambda mixed, asking: mixed.sum(0, keepdim=True).expand(len(mixed), -1))
         ),
-        "The softmax is missing: the values are mixed by raw scores.": (
-            lambda x, image, q, k, v: _scaled_scores(x @ q, image @ k) @ (image @ v)
-        ),
-        "x is added: the residual connection is not part of the head.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, v) + x @ q
-        ),
+        "The softmax is missing: the values are mixed by raw scores.": _head(share=lambda scores: scores),
+        "x is added: the residual connection is not part of the head.": _head(add=lambda mixed, asking: mixed + asking),
         "The values are averaged with equal shares: the queries do not choose.": (
-            lambda x, image, q, k, v: (image @ v).mean(0, keepdim=True).expand(len(x), -1)
+            _head(share=lambda scores: torch.ones_like(scores) / scores.shape[1])
         ),
         "The outputs of all queries are averaged: keep one vector for each query.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, v).mean(0)
+            _head(add=lambda mixed, asking: mixed.mean(0))
         ),
         "The best patch is taken alone: mix all of them by their weights.": (
-            lambda x, image, q, k, v: (image @ v)[weights_of(x @ q, image @ k).argmax(-1)]
+            _head(share=lambda scores: F.one_hot(scores.argmax(-1), scores.shape[1]).to(scores.dtype))
         ),
-        "The output is transposed: [Q, Dh], one row for each query.": (
-            lambda x, image, q, k, v: one_cross_attention_head(x, image, q, k, v).T
-        ),
-        "The scores are not divided by the root of the head's width.": (
-            lambda x, image, q, k, v: ((x @ q) @ (image @ k).T).softmax(-1) @ (image @ v)
-        ),
+        "The output is transposed: [Q, Dh], one row for each query.": _head(add=lambda mixed, asking: mixed.T),
         "The softmax runs over the queries. Each query shares out its attention over the patches.": (
-            lambda x, image, q, k, v: _softmax_over(0)(x @ q, image @ k) @ (image @ v)
+            _head(share=lambda scores: scores.softmax(0))
+        ),
+        "The softmax runs over all scores together: each query shares out 1 of its own.": (
+            _head(share=lambda scores: scores.flatten().softmax(0).view_as(scores))
         ),
         "Those are the weights. They still have to mix the values.": (
             lambda x, image, q, k, v: weights_of(x @ q, image @ k)

@@ -17,6 +17,7 @@ from blip2_lab.models.bridges import linear
 from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
 from blip2_lab.models.bridges.linear import LinearBridge, LinearConfig
 from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Pooled patches -------------------------------------------------------------------------------------------------
 
@@ -43,6 +44,7 @@ def _rows_columns(count: int) -> tuple[int, int]:
     return rows, count // rows
 
 
+@variants_of
 def _pooled(
     patches: Callable[[Tensor], Tensor] = lambda x: x[:, 1:],
     pool: Callable[[Tensor, tuple[int, int]], Tensor] = F.adaptive_avg_pool2d,
@@ -187,6 +189,7 @@ def _project_cases() -> list[Case]:
     return cases
 
 
+@variants_of
 def _projected(
     before: Callable[[LinearBridge, Tensor], Tensor] | None = None,
     project: Callable[[nn.Linear, Tensor], Tensor] = lambda matrix, x: matrix(x),
@@ -341,6 +344,7 @@ def _gated_cases() -> list[Case]:
     return cases
 
 
+@variants_of
 def _gated(
     *,
     gate: Callable[[Tensor], Tensor] = torch.tanh,
@@ -353,7 +357,10 @@ def _gated(
     parallel: bool = False,
     ffn_first: bool = False,
     nonlinearity: Callable[[Tensor], Tensor] = F.gelu,
-    swap: bool = False,
+    memory: str = "own",
+    keep_normed: bool = False,
+    gated_sum: bool = False,
+    gate_inside: bool = False,
     ffn_gate: bool = True,
     attention_gate: bool = True,
     post_norm: bool = False,
@@ -378,10 +385,18 @@ def _gated(
                 return h
             norms = {"own": block.attention_layer_norm, "ffn": block.ffn_layer_norm}
             normed = norms[attention_norm](h) if attention_norm in norms and not post_norm else h
-            read = block.cross_attention(normed, *((values, keys) if swap else (keys, values)))
+            pairs = {
+                "own": (keys, values),
+                "exchanged": (values, keys),
+                "keys": (keys, keys),
+                "values": (values, values),
+            }
+            read = block.cross_attention(normed, *pairs[memory])
             if post_norm:
                 read = block.attention_layer_norm(read)
-            return (keep(h, g1) if keep_x else 0) + g1 * read
+            new = gate(first * read) if gate_inside else g1 * read
+            kept = normed if keep_normed else h
+            return (g1 * h if gated_sum else keep(kept, g1) if keep_x else 0) + new
 
         def think(h: Tensor, source: Tensor) -> Tensor:
             if not ffn:
@@ -391,7 +406,9 @@ def _gated(
             out = block.contract(nonlinearity(block.expand(normed))) - (0 if bias else block.contract.bias)
             if post_norm:
                 out = block.ffn_layer_norm(out)
-            return (keep(x if old else h, g2) if keep_new else 0) + g2 * out
+            new = gate(second * out) if gate_inside else g2 * out
+            kept = x if old else normed if keep_normed else h
+            return (keep(kept, g2) if keep_new else 0) + new
 
         if ffn_first:
             return look(think(x, x))
@@ -399,6 +416,12 @@ def _gated(
         return think(seen, x if parallel else seen)
 
     return wrong
+
+
+def _reads_the_read(block: GatedBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    read = block.cross_attention(block.attention_layer_norm(x), keys, values)
+    x = x + torch.tanh(block.attention_gate) * read
+    return x + torch.tanh(block.ffn_gate) * block.contract(F.gelu(block.expand(block.ffn_layer_norm(read))))
 
 
 def _as_in_bert(block: GatedBlock, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -470,7 +493,20 @@ gated_block = Check(
         "The two LayerNorms are exchanged.": _gated(attention_norm="ffn", ffn_norm="attention"),
         "The bias behind the feed-forward network is missing: call contract.": _gated(bias=False),
         "The nonlinearity is F.gelu, not a ReLU.": _gated(nonlinearity=F.relu),
-        "The image's keys and values are exchanged.": _gated(swap=True),
+        "The image's keys and values are exchanged.": _gated(memory="exchanged"),
+        "The image's keys are given as values, too.": _gated(memory="keys"),
+        "The image's values are given as keys, too.": _gated(memory="values"),
+        "The attention's gate multiplies x, too: it belongs to what is read.": _gated(gated_sum=True),
+        "What is added to is the normalized text: keep x as it is, and give LN(x) to attention and network alone.": (
+            _gated(keep_normed=True)
+        ),
+        "The gate is 2 sigmoid - 1, the tanh of half of it: take tanh.": _gated(
+            gate=lambda g: 2 * torch.sigmoid(g) - 1
+        ),
+        "The feed-forward network reads what the attention has read, not the sum: it reads the new x.": (
+            _reads_the_read
+        ),
+        "The tanh goes over the product with the gate: it goes over the gate alone.": _gated(gate_inside=True),
     },
     rules=(_gated_rules,),
 )

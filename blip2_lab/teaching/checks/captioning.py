@@ -20,6 +20,7 @@ from blip2_lab.models.qformer import KeysValues
 from blip2_lab.teaching.checks.check import Case, Check, learning
 from blip2_lab.teaching.checks.comparison import equal, format_value
 from blip2_lab.teaching.checks.masks import misreadings
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Inputs and labels ----------------------------------------------------------------------------------------------
 
@@ -48,6 +49,7 @@ def _text_cases() -> list[Case]:
     ]
 
 
+@variants_of
 def _itg(*, start: str = "dec", shift: int = 1, padding: bool = True, last: bool = True) -> Callable:
     """`inputs_and_labels` with one thing done differently; where a label is hidden, `last` tells [SEP]."""
 
@@ -341,6 +343,7 @@ text_rows = Check(
     lambda: [
         Case("2 queries, 2 tokens", (2, torch.tensor([[True, True]]))),
         Case("2 queries, 3 tokens, the last is padding", (2, torch.tensor([[True, True, False]]))),
+        Case("4 queries, 2 tokens", (4, torch.tensor([[True, True]]))),
         Case("3 queries, 2 captions of 4 and 2 tokens", (3, torch.tensor([[True] * 4, [True, True, False, False]]))),
     ],
     "T rows and Q + T columns: all cached queries, then the tokens up to oneself, no padding.",
@@ -422,6 +425,7 @@ def _cache_cases() -> list[Case]:
     return made
 
 
+@variants_of
 def _cached(
     *, order: int = 1, keep: str = "all", dim: int = 2, read: str = "all", swap: bool = False, residual: int = 0,
     change: Callable[[Tensor], Tensor] = lambda output: output,

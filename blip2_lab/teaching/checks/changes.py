@@ -199,6 +199,52 @@ def as_changed_answer(got: Sequence[Any], expected: Sequence[Any], same: Callabl
     return None
 
 
+def as_scaled_by(
+    got: Sequence[Any], expected: Sequence[Any], solution: Callable, calls: Sequence[tuple[tuple, dict]]
+) -> str | None:
+    """The argument, or the size of one, that the right answers are multiplied with or divided by, in words, or None."""
+    factors = [_factor_of(ours, right) for ours, right in zip(got, expected, strict=True)]
+    known = [factor for factor in factors if factor is not None]
+    if len(known) < 2 or max(known) - min(known) < 1e-3 * max(map(abs, known)):
+        return None  # another one than the same in every case
+    sizes: dict[str, list[float | None]] = {}
+    for number, call in enumerate(calls):
+        for name, _, value in named_arguments(solution, [call]):
+            usual = isinstance(value, int | float) and not isinstance(value, bool)
+            given = {name: float(value)} if usual else {}
+            if isinstance(value, Tensor):
+                given = {f"the size of {name} along dimension {dim}": float(n) for dim, n in enumerate(value.shape)}
+            for told, size in given.items():
+                sizes.setdefault(told, [None] * len(calls))[number] = size
+    for told, values in sizes.items():
+        for words, power in (("multiplied with", 1), ("divided by", -1), ("multiplied with the root of", 0.5),
+                             ("divided by the root of", -0.5), ("multiplied with the square of", 2)):  # fmt: skip
+            fits = all(
+                factor is None or (size is not None and size > 0 and math.isclose(factor, size**power, rel_tol=1e-3))
+                for factor, size in zip(factors, values, strict=True)
+            )
+            if fits:
+                return f"Yours is the right answer {words} {told}."
+    return None
+
+
+def _factor_of(got: Any, expected: Any) -> float | None:
+    """What all numbers of the right answer are multiplied with. None where all are 0. Raises ValueError."""
+    if not all(isinstance(value, Tensor | int | float) for value in (got, expected)):
+        raise ValueError("no numbers")
+    a, b = (torch.as_tensor(value).detach().double().flatten() for value in (got, expected))
+    if a.shape != b.shape or not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("no factor")
+    if not b.any():
+        if a.any():
+            raise ValueError("no factor")
+        return None
+    factor = float((a @ b) / (b @ b))
+    if not torch.allclose(a, factor * b, rtol=1e-3, atol=1e-6 * float(b.abs().max())):
+        raise ValueError("no factor")
+    return factor
+
+
 def changed_arguments(
     solution: Callable, calls: Sequence[tuple[tuple, dict]], *, simple: bool = False
 ) -> Iterator[tuple[str, Callable]]:
@@ -213,19 +259,22 @@ def changed_arguments(
         if simple and not isinstance(value, bool | int | float) and getattr(value, "dtype", None) != torch.bool:
             continue
         for words, change in changes_of(value):
-            yield f"for {words.format(_told(path, names))}", _with(solution, path, change)
+            yield f"for {words.format(_told(path, names))}", with_changed_argument(solution, path, change)
     tensors = [(path, value) for path, value in _paths(arguments, options) if isinstance(value, Tensor)]
     for (one, value), (other, second) in itertools.combinations(tensors, 2):
         if value.ndim and value.shape == second.shape:  # ids and their mask, say
             for words, change in (pair for dim in range(value.ndim) for pair in _structural(dim)):
                 told = f"{_told(one, names)} and {_told(other, names)}"
                 if not simple:
-                    yield f"for {words.format(told)}", _with(_with(solution, one, change), other, change)
+                    yield (
+                        f"for {words.format(told)}",
+                        with_changed_argument(with_changed_argument(solution, one, change), other, change),
+                    )
     for path, value in _paths(arguments, options):
         if isinstance(value, bool | int | float | str):
             for one in dict.fromkeys(_values_at(path, calls)):  # the student's function has one case's value in it
                 words = f"for {one!r} in place of {_told(path, names)}, whatever is given"
-                yield words, _with(solution, path, lambda x, one=one: one)
+                yield words, with_changed_argument(solution, path, lambda x, one=one: one)
     for i, j in itertools.combinations(range(len(arguments)), 2):
         if type(arguments[i]) is type(arguments[j]):
             yield f"with `{names[i]}` and `{names[j]}` exchanged", _with_exchanged(solution, i, j)
@@ -236,6 +285,16 @@ def with_defaults(function: Callable, args: tuple, options: dict) -> tuple[tuple
     bound = inspect.signature(function).bind(*args, **options)
     bound.apply_defaults()
     return bound.args, bound.kwargs
+
+
+def named_arguments(solution: Callable, calls: Sequence[tuple[tuple, dict]]) -> list[tuple[str, Path, Any]]:
+    """The arguments of a call, and the fields of those that are dataclasses: name, path, a value of some case."""
+    if not calls:
+        return []
+    arguments, options = max(calls, key=lambda call: len(call[0]) + len(call[1]))
+    names = _names(solution, len(arguments))
+    given = {path: [v for v in _values_at(path, calls) if v is not None] for path, _ in _paths(arguments, options)}
+    return [(_told(path, names), path, values[-1] if values else None) for path, values in given.items()]
 
 
 def _or_nothing(change: Callable[[Any], Any], value: Any) -> Any:
@@ -268,7 +327,9 @@ def _values_at(path: Path, calls: Sequence[tuple[tuple, dict]]) -> Iterator[Any]
         yield from (value for other, value in _paths(arguments, options) if other == path)
 
 
-def _with(solution: Callable, path: Path, change: Callable[[Any], Any]) -> Callable:
+def with_changed_argument(solution: Callable, path: Path, change: Callable[[Any], Any]) -> Callable:
+    """The function, whose argument at this path is changed before it gets it."""
+
     def called(*arguments: Any, **options: Any) -> Any:
         arguments, options = with_defaults(solution, arguments, options)
         found: dict[int | str, Any] = {**dict(enumerate(arguments)), **options}

@@ -5,10 +5,12 @@
 Notes:
 
 * A check has the library's function, a few small cases, and typical mistakes, each written as a wrong function. An
-  answer that behaves like one of them gets its message; any other wrong answer is named by the differences that occur
-  in every subject (comparison.py), by the change of the answer, of an argument (changes.py) or of an expression of the
-  library's function (mutants.py) that explains it, by the change of the student's function that makes it right
-  (explanations.py), by the check's rules, or is shown by the smallest case on which it differs.
+  answer that behaves like one of them, or like two at once (variants.py), gets its message; any other wrong answer is
+  named by the differences that occur in every subject (comparison.py), by the change of the answer, of an argument
+  (changes.py) or of an expression of the library's function (mutants.py) that explains it, by what the modules among
+  its arguments are given (calls.py), by the change of the student's function that makes it right (explanations.py), by
+  the first step that the library does not take (steps.py), by what it depends on (dependence.py), by the check's rules,
+  or is shown by the smallest case on which it differs.
 * Cases are made anew for every run, and compared afterwards with what they were: a function that changes its input in
   place is told so.
 * A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
@@ -25,18 +27,20 @@ from __future__ import annotations
 
 import html
 import inspect
+import itertools
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.teaching.checks.changes import as_changed_answer, changed_arguments, with_defaults
+from blip2_lab.teaching.checks.calls import Recording, compare_calls, modules_among, recorded
+from blip2_lab.teaching.checks.changes import as_changed_answer, as_scaled_by, changed_arguments, with_defaults
 from blip2_lab.teaching.checks.comparison import (
     common_to_all,
     describe,
@@ -52,8 +56,20 @@ from blip2_lab.teaching.checks.comparison import (
     parts_of,
     too_much_or_too_little,
 )
-from blip2_lab.teaching.checks.explanations import Candidates, attempts_on, candidates_for, repair_of, work_of
+from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
+from blip2_lab.teaching.checks.explanations import (
+    BUDGET,
+    Candidates,
+    attempts_on,
+    candidates_for,
+    quietly,
+    repair_of,
+    work_of,
+)
 from blip2_lab.teaching.checks.gradients import compare_gradients, gradients_of
+from blip2_lab.teaching.checks.mutants import numbers_in
+from blip2_lab.teaching.checks.steps import first_difference, steps_of
+from blip2_lab.teaching.checks.variants import pairs_of
 
 PASSED, FAILED, NOT_ATTEMPTED, BROKEN = "passed", "failed", "not attempted", "the check itself failed"
 _SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…", BROKEN: "!"}
@@ -64,6 +80,8 @@ _COLORS = {  # distinguishable with color blindness
 GRADING = "NBGRADER_EXECUTION"
 #: Changes of an argument that few students make: the change of an expression is told rather than these.
 FAR_FETCHED = ("softmax", "logarithm", "exp of", "sigmoid", "tanh", "GELU")
+#: Changes of the value of a student's expression that make it right by chance more often than they are what is wrong.
+UNLIKELY = ("logarithm of", "exp of", "in order of size", "without its mean", "rounded")
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 #: What a function may raise that is given, or has given, something strange.
 _STRANGE = RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError
@@ -282,6 +300,10 @@ class Check:
                 closest, nearly = message, same.count(False)
         if closest and self._fails_where_it_differs(got, closest):
             return closest  # the same mistake, in code that also fails on a case of another form
+        failed = any(isinstance(value, BaseException) for value in got)
+        general = "" if failed or is_promises(expected[first]) else self._general(answer, got, expected) or ""
+        if not (failed or general) and (two := _or_none(self._two_mistakes, got, first)):
+            return two
         for message in self.mistakes if isinstance(expected[first], tuple) else ():
             if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
                 return message  # the same mistake in a part of the answer, and another one in another part
@@ -290,26 +312,137 @@ class Check:
             error = nearly_explained or _error_message(got[first], answer)
             stops = isinstance(got[first], SystemExit)
             repair = None if stops else _or_none(self._repair, answer, expected, first)
-            return f"{error.removesuffix('.')}. {repair}" if repair else error
+            repair = repair or _or_none(self._elsewhere, answer, got, expected, asked)
+            return f"{error if error.endswith('?') else error.removesuffix('.') + '.'} {repair}" if repair else error
         case = self.cases()[first]
         messages = (_or_none(rule, case, got[first], expected[first]) for rule in self.rules)
         rule = next((message for message in messages if message), "")
         if is_promises(expected[first]) and (rule := rule or closest or ""):
             return " ".join(filter(None, (_or_none(self._repair, answer, expected, first), rule)))
-        general = self._general(answer, got, expected) or _or_none(self._change, got, expected, first) or ""
+        unused = "" if general else _or_none(self._unused, answer, got, expected, first) or ""
+        change = "" if general else _or_none(self._change, got, expected, first) or ""
+        if unused and not _names_one_of(unused, change):
+            change = ""  # it fits by chance: the answer lacks an argument
+        general = general or change
+        general = general or _or_none(self._calls, answer, got) or ""
         repair = _or_none(self._repair, answer, expected, first) or ""
         general = general or nearly_explained
         if not (general or repair):
-            general = _or_none(self._far_change, got, expected, first) or ""
+            change = _or_none(self._far_change, got, expected, first) or ""
+            general = change if not unused or _names_one_of(unused, change) else ""
+        if not (general or unused) and (not repair or any(word in repair for word in UNLIKELY)):
+            general = _or_none(self._steps, answer, got, expected) or ""
+            repair = "" if general else repair
+            if general and not of_one_form(got[first], expected[first]):
+                told = _or_none(describe_difference, got[first], expected[first], self.tolerance, self.parts) or ""
+                general = f"{told} {general}"
         general = general or _or_none(common_to_all, got, expected, self.tolerance) or ""
+        if not (general or repair or unused):
+            general = _or_none(self._wrong_places, answer, got, first) or ""
         if nearly_explained and general == nearly_explained:
             rule = ""
         seen = "" if general or repair or rule else self._seen(asked, first)
-        if repair and not (general or rule):
+        if (repair or (unused and not of_one_form(got[first], expected[first]))) and not (general or rule):
             kind = _or_none(describe_difference, got[first], expected[first], self.tolerance, self.parts) or ""
             kind = kind.replace("; the smallest case where they do:", ".").replace("The numbers differ.", "").strip()
             general = "" if kind.endswith(":") else kind
-        return " ".join(part for part in (general, repair, rule, seen) if part) or None
+        return " ".join(part for part in (unused, general, repair, rule, seen) if part) or None
+
+    def _elsewhere(self, answer: Callable, got: list, expected: list, asked: Case) -> str | None:
+        """What is wrong in the cases in which the student's function does not stop with an error."""
+        works = [number for number, value in enumerate(got) if not isinstance(value, BaseException)]
+        wrong = [n for n, number in enumerate(works) if not self._same(got[number], expected[number])]
+        if not wrong or len(works) < 2:
+            return None
+        there = replace(self, cases=lambda: [self.cases()[number] for number in works])
+        ours, theirs = ([values[number] for number in works] for values in (got, expected))
+        told = there._diagnose(answer, ours, theirs, wrong[0], asked)
+        return f"Where it does not stop: {told}" if told else None
+
+    def _two_mistakes(self, got: list, first: int) -> str | None:
+        """Two known mistakes that give these answers together, where their functions can be combined."""
+        order = [first, *(i for i in range(len(got)) if i != first)]
+        for words, _ in self._pairs.explaining(order, lambda case, value: self._same(got[case], value)):
+            return f"There are two mistakes. {words}"
+        return None
+
+    def _unused(self, answer: Callable, got: list, expected: list, first: int) -> str:
+        """The arguments that the student's function does not use."""
+        calls, work = self._calls_and_work
+        if not calls or any(value is None or isinstance(value, BaseException) or _has_nan(value) for value in got):
+            return ""
+        attempt = attempts_on(self.cases, lambda function, case: self._attempt(_guarded(function), case))
+        several = work * len(got) * len(calls[-1][0]) < BUDGET
+        numbers = range(len(got)) if several else sorted({first, len(got) - 1})
+        runs = [lambda function, number=number: attempt(function, number) for number in numbers]
+        with quietly():
+            return unused_arguments(answer, self.solution, calls, runs)
+
+    def _wrong_places(self, answer: Callable, got: list, first: int) -> str | None:
+        """A place of an argument that a place of the answer should not depend on, or should; what the right answer does
+        when an argument is changed, and the student's does not."""
+        calls, work = self._calls_and_work
+        expected = [result.value for result in self._expected[0]]
+        if len(calls) != len(got) or not all(map(of_one_form, got, expected)):
+            return None
+        attempt = attempts_on(self.cases, lambda function, case: self._attempt(_guarded(function), case))
+        at_most = min(60, BUDGET // (8 * work + 1))
+        last = len(got) - 1
+        asked = {
+            number: (
+                answer,
+                self.solution,
+                calls[number : number + 1],
+                self._first_wrong(got[number], expected[number], partial(_at_case, attempt, number)),
+            )
+            for number in dict.fromkeys((last, first))
+            if not self._same(got[number], expected[number])
+        }
+        with quietly():
+            # In a small case places are alike by chance (two rows, two columns, zeros); what is not read is told of the
+            # case that is shown.
+            places = (wrong_places(*asked[n], at_most, mixed=n == last, unread=n == first) for n in asked)
+            kept = (broken_symmetry(*asked[n], self.tolerance) for n in asked)
+            return next(filter(None, itertools.chain(places, kept)), None)
+
+    def _steps(self, answer: Callable, got: list, expected: list) -> str:
+        """The first step of the student's function that the library's does not take, in the last wrong case."""
+        if not isinstance(expected[0], Tensor | float | tuple):
+            return ""
+        case = max(n for n in range(len(got)) if not self._same(got[n], expected[n]))
+        attempt = attempts_on(self.cases, lambda function, case: self._attempt(_guarded(function), case))
+        with quietly():
+            ours, theirs = (
+                steps_of(function, partial(_at_case, attempt, case)) for function in (answer, self.solution)
+            )
+        numbers = not isinstance(expected[0], Tensor)
+        return first_difference(ours, theirs, self.cases()[case].args, numbers=numbers)
+
+    def _first_wrong(self, got: Any, expected: Any, run: Callable) -> Callable:
+        """What gives the first wrong part of a function's value, where it has parts."""
+        if not isinstance(expected, tuple):
+            return run
+        number = next(n for n, (a, b) in enumerate(zip(parts_of(got), expected, strict=True)) if not self._same(a, b))
+
+        def part(function: Callable) -> Any:
+            parts = parts_of(run(function))
+            return parts[number] if parts and len(parts) == len(expected) else None
+
+        return part
+
+    def _calls(self, answer: Callable, got: list) -> str:
+        """What the student's function gives to the modules among its arguments, where it should be something else."""
+        if self.seen is not None:
+            return ""  # it tells more
+        ours, theirs = (
+            [self._recorded(function, case) for case in self.cases()] for function in (answer, self.solution)
+        )
+        return compare_calls(ours, theirs)
+
+    def _recorded(self, function: Callable, case: Case) -> Recording | None:
+        arguments = dict(zip(inspect.signature(self.solution).parameters, case.args, strict=False))
+        with quietly():
+            return recorded(lambda: self._attempt(_guarded(function), case), modules_among(arguments), arguments)
 
     def _seen(self, asked: Case, first: int) -> str | None:
         """What the student's function gave to a part of the case, where it is something else than it should be."""
@@ -326,7 +459,9 @@ class Check:
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""
-        message = diagnose(got, expected, self.tolerance)
+        calls = self._calls_and_work[0]
+        message = _or_none(as_scaled_by, got, expected, self.solution, calls) if len(calls) == len(got) > 1 else None
+        message = message or diagnose(got, expected, self.tolerance)
         message = message or _or_none(too_much_or_too_little, got, expected, self.tolerance)
         if message or any(isinstance(value, BaseException) for value in got):
             return message
@@ -368,6 +503,8 @@ class Check:
             wrong = self._wrong_values(message)
             if any(isinstance(value, BaseException) for value in wrong) or ignores_input(wrong, expected):
                 continue
+            if diagnose(wrong, expected, self.tolerance):
+                continue  # a factor, say: with another one it explains every other factor
             change = as_changed_answer(got, wrong, self._same) or diagnose(got, wrong, self.tolerance)
             if change and not change.startswith("Yours is zeros"):
                 second = change.replace("the right answer", "the answer so far")
@@ -396,7 +533,11 @@ class Check:
             return None  # a draw many times over
         order = [first, *(i for i in range(len(expected)) if i != first)]
         attempt = attempts_on(self.cases, self._attempt)
-        return repair_of(answer, order, attempt, lambda case, value: self._same(value, expected[case]))
+        right = partial(self._is_right, expected)
+        return repair_of(answer, order, attempt, right, numbers_in(self.solution))
+
+    def _is_right(self, expected: list, case: int, value: Any) -> bool:
+        return self._same(value, expected[case])
 
     def _first_wrong_part(self, got: list, expected: list) -> str:
         """ "`low` differs. ", where the parts of an answer have names."""
@@ -430,10 +571,20 @@ class Check:
             if not self._same(ours[first][number], theirs[first][number]):
                 a, b = ([parts[number] for parts in values] for values in (ours, theirs))
                 message = diagnose(a, b, self.tolerance) or as_changed_answer(a, b, self._same)
-                message = message or too_much_or_too_little(a, b, self.tolerance)
+                message = message or too_much_or_too_little(a, b, self.tolerance) or self._of_pairs(a, b)
                 name = f"`{self.parts[number]}`" if self.parts else f"Part {number + 1} of your answer"
                 return f"{name} differs. {message}" if message else None
         return None
+
+    def _of_pairs(self, got: list, expected: list) -> str | None:
+        """What is too much or too little in all tensors of a part that holds several."""
+        rows = [[parts_of(value) for value in values] for values in (got, expected)]
+        if not isinstance(expected[0], tuple) or any(
+            not parts or len(parts) != len(expected[0]) for parts in sum(rows, [])
+        ):
+            return None
+        ours, theirs = ([part for parts in values for part in parts] for values in rows)
+        return too_much_or_too_little(ours, theirs, self.tolerance)
 
     def _same(self, got: Any, expected: Any) -> bool:
         return equal(got, expected, self.tolerance)
@@ -468,6 +619,11 @@ class Check:
     def _candidates(self) -> list[Candidates]:
         """The library's function with a change."""
         return candidates_for(self.solution, *self._calls_and_work, attempts_on(self.cases, self._attempt))
+
+    @cached_property
+    def _pairs(self) -> Candidates:
+        """Two known mistakes at once."""
+        return Candidates(pairs_of(self.mistakes), attempts_on(self.cases, self._attempt), BUDGET)
 
     @cached_property
     def _changed_mistakes(self) -> list[tuple[str, Candidates]]:
@@ -536,6 +692,19 @@ def _or_none(describing: Callable[..., str | None], *args: Any) -> str | None:
         return None
 
 
+def _names_one_of(unused: str, change: str) -> bool:
+    """Whether a sentence names one of the arguments of another one."""
+    return any(name.rstrip(",") in change for name in unused.split() if name.startswith("`"))
+
+
+def _has_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and bool(value.isnan().any())
+
+
+def _at_case(attempt: Callable, number: int, function: Callable) -> Any:
+    return attempt(function, number)
+
+
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:
     return f"input: {case.description}\nyours:\n{format_value(got)}\nthe library's:\n{format_value(expected)}"
 
@@ -549,6 +718,19 @@ def qualified_name(thing: Callable) -> str:
     return f"{module}.{thing.__qualname__}"
 
 
+#: An error, a word of its message, and what it tells about the function.
+_HINTS = (
+    (ZeroDivisionError, "", "What you divide by is 0 in this case: it needs an answer of its own."),
+    (IndexError, "", "There is no such place in this case: is a number fixed that depends on the input?"),
+    (RuntimeError, "shapes cannot be multiplied", "Is a matrix transposed, or multiplied from the wrong side?"),
+    (RuntimeError, "must match the size", "Two sizes do not fit: is a number fixed that depends on the input, or is a "
+     "dimension missing, in the wrong place, or cut?"),
+    (RuntimeError, "is invalid for input of size", "Is a size fixed that depends on the input?"),
+    (RuntimeError, "Sizes of tensors must match", "What is put together differs in another dimension than `dim`."),
+    (TypeError, "NoneType", "Something is None in this case: look at what may be left out."),
+)  # fmt: skip
+
+
 def _error_message(error: BaseException, answer: Callable) -> str:
     """An exception as a sentence, with the line of the student's function that raised it."""
     if isinstance(error, SystemExit):
@@ -556,7 +738,9 @@ def _error_message(error: BaseException, answer: Callable) -> str:
     code = getattr(answer, "__code__", None)
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.name == code.co_name]
     line = f" in the line `{here[-1].line}`" if here and here[-1].line else ""
-    return f"Your function stops with {type(error).__name__}{line}: {str(error).strip() or 'no message'}"
+    told = f"Your function stops with {type(error).__name__}{line}: {str(error).strip() or 'no message'}"
+    hint = next((hint for kind, word, hint in _HINTS if isinstance(error, kind) and word in str(error)), "")
+    return f"{told.removesuffix('.')}. {hint}" if hint else told
 
 
 @dataclass(frozen=True)

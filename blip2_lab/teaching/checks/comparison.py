@@ -115,6 +115,8 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
         if any(not isinstance(a, dict) or a.keys() != b.keys() for a, b in zip(got, expected, strict=True)):
             return None
         rows = [_numbers_of(a, b) for a, b in zip(got, expected, strict=True)]
+        if exchanged := _exchanged_keys(got, expected):
+            return exchanged
         got, expected = [[row[i] for row in rows] for i in (0, 1)]
     if any(isinstance(a, Tensor) != isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
         return None
@@ -132,7 +134,8 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
     if any(a.shape != b.shape for a, b in pairs):
         return None
     a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
-    return _factor_or_offset(a, b, tolerance) or _multiples(pairs, tolerance)
+    factor = _factor_or_offset(a, b, tolerance)
+    return factor or (None if isinstance(expected[0], int) else _multiples(pairs, tolerance))
 
 
 def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
@@ -191,6 +194,15 @@ def has_its_parts(got: Sequence[Any], wrong: Sequence[Any], expected: Sequence[A
     wrong_ones = [part for part in range(size) if not alike(rows[0], rows[2], part)]
     first_is_explained = bool(changed) and wrong_ones[0] in changed
     return first_is_explained and all(alike(rows[0], rows[1], part) for part in changed)
+
+
+def _exchanged_keys(got: Sequence[dict], expected: Sequence[dict]) -> str | None:
+    """Two keys whose numbers are exchanged in every case, all others right."""
+    for one, other in itertools.combinations(expected[0], 2):
+        turned = [{**value, one: value[other], other: value[one]} for value in got]
+        if all(equal(a, b) for a, b in zip(turned, expected, strict=True)):
+            return f"`{one}` and `{other}` are exchanged."
+    return None
 
 
 def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:
@@ -368,8 +380,8 @@ def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequen
         if not isinstance(got, Tensor):
             return f"Return a tensor; yours returns {describe(got)}."
         if got.shape != expected.shape:
-            turned = " It looks transposed." if sorted(got.shape) == sorted(expected.shape) else ""
-            return f"The shape is {list(got.shape)} and should be {list(expected.shape)}.{turned}"
+            shapes = f"The shape is {list(got.shape)} and should be {list(expected.shape)}."
+            return shapes + _of_another_shape(got, expected)
         if kind_of(got) != kind_of(expected):
             wanted = "a floating dtype" if kind_of(expected) == "float" else f"{expected.dtype}"
             return f"The dtype is {got.dtype} and should be {wanted}."
@@ -392,6 +404,20 @@ def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequen
     if isinstance(expected, int | float):
         return f"It is {describe(got)} and should be {describe(expected)}; the smallest case where it differs:"
     return "Your answer differs; the smallest case where it does:"
+
+
+def _of_another_shape(got: Tensor, expected: Tensor) -> str:
+    """What a tensor of another shape than the right one has in common with it."""
+    if sorted(got.shape) == sorted(expected.shape):
+        return " It looks transposed."
+    if got.numel() != expected.numel() or got.device.type == "meta" or got.is_complex():
+        return ""
+    a, b = (value.detach().double().flatten() for value in (got, expected))
+    if torch.allclose(a, b, equal_nan=True):
+        return " The numbers are right, in the right order: dimensions are laid together, or one is cut in two."
+    if torch.allclose(a.sort().values, b.sort().values, equal_nan=True):
+        return " The numbers are right, but in another order: dimensions are laid together, or cut, in the wrong place."
+    return ""
 
 
 def _where(got: Tensor, expected: Tensor, tolerance: float) -> str:

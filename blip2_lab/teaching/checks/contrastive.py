@@ -17,6 +17,7 @@ from torch import Tensor
 
 from blip2_lab.models import losses
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.variants import variants_of
 
 
 def unit_vectors(*shape: int, seed: int = 0) -> Tensor:
@@ -108,10 +109,11 @@ def contrastive_loss_of(image_embeds: Tensor, text_embeds: Tensor, temperature: 
     return losses.itc_loss(similarity, similarity.T, positives, label_smoothing=0.0)
 
 
+@variants_of
 def _contrast(
     *, scale: Callable = lambda s, t: s / t, ways: tuple[int, ...] = (0, 1), share: float = 0.5,
     reduction: str = "mean", pool: Callable = lambda cosines: cosines.amax(1), smoothing: float = 0.0,
-    shift: int = 0, negatives_only: bool = False,
+    shift: int = 0, unscaled: int | None = None, negatives_only: bool = False,
     targets: Callable[[Tensor], Tensor] = lambda own: own,
     before: Callable[[Tensor], Tensor] = lambda way: way,
 ) -> Callable:  # fmt: skip
@@ -121,6 +123,8 @@ def _contrast(
         similarity = scale(pool(_cosines(image_embeds, text_embeds)), temperature)
         own = targets((torch.arange(len(similarity)) + shift) % len(similarity))
         both = [similarity, similarity.T]
+        if unscaled is not None:
+            both[unscaled] = pool(_cosines(image_embeds, text_embeds)).mT if unscaled else both[0] * temperature
         both = [before(way) for way in both]
         if negatives_only:
             diagonal = torch.eye(len(similarity), dtype=torch.bool)
@@ -130,6 +134,19 @@ def _contrast(
         return sum(F.cross_entropy(both[way], own, **options) for way in ways) * share
 
     return wrong
+
+
+def _loss_of_each_query(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
+    each = [
+        contrastive_loss_of(image_embeds[:, q : q + 1], text_embeds, temperature) for q in range(image_embeds.shape[1])
+    ]
+    return torch.stack(each).mean()
+
+
+def _best_share(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
+    shares = (_cosines(image_embeds, text_embeds) / temperature).softmax(-1).amax(1)
+    similarity = losses.itc_similarity(image_embeds, text_embeds) / temperature
+    return -(shares.diagonal().log().mean() + similarity.T.log_softmax(-1).diagonal().mean()) / 2
 
 
 def _probabilities(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
@@ -147,6 +164,14 @@ contrastive_loss = Check(
     ],
     "Cross-entropy over cosines / temperature, image to text and text to image, averaged.",
     {
+        "The temperature is forgotten in one direction, image to text: divide both by it.": _contrast(unscaled=0),
+        "The temperature is forgotten in one direction, text to image: divide both by it.": _contrast(unscaled=1),
+        "Each query has a loss of its own, and these are averaged: take the best query's cosine, then one loss.": (
+            _loss_of_each_query
+        ),
+        "The max over the queries comes after the softmax: first the best cosine, then the softmax over the texts.": (
+            _best_share
+        ),
         "The temperature is multiplied instead of divided by: all similarities become almost equal.": _contrast(
             scale=lambda s, t: s * t
         ),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.variants import variants_of
 
 
 def count_gated_parameters(image_width: int, language_width: int, ffn_width: int, num_layers: int, every: int) -> int:
@@ -29,6 +30,7 @@ def _count_cases() -> list[Case]:
     return [Case(f"Dv = {v}, Dl = {d}, F = {f}; {n} layers, every {k}", (v, d, f, n, k)) for v, d, f, n, k in sizes]
 
 
+@variants_of
 def _counted(
     *,
     biases: bool = True,

@@ -18,6 +18,7 @@ from torch import Tensor
 from blip2_lab.models import beam_search, decoding
 from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.teaching.checks.comparison import describe, equal
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Temperature and nucleus ----------------------------------------------------------------------------------------
 
@@ -28,6 +29,7 @@ def _nucleus_cases() -> list[Case]:
     return [Case(f"logits {logits.tolist()}, temperature {t}, top_p {p}", (logits.clone(), t, p)) for t, p in settings]
 
 
+@variants_of
 def _nucleus_but(
     probabilities: Callable[[Tensor, float], Tensor] = lambda logits, t: (logits / t).softmax(dim=-1),
     outside: Callable[[Tensor, float], Tensor] = lambda ordered, p: ordered.cumsum(dim=-1) - ordered >= p,
@@ -77,6 +79,11 @@ nucleus = Check(
         ),
         "The share `top_p` of the tokens stays: it is a share of the probability.": (
             _nucleus_but(outside=lambda ordered, p: torch.arange(len(ordered)) >= max(1, math.ceil(p * len(ordered))))
+        ),
+        "There is a second softmax, over the probabilities that are kept: divide them by their sum.": (
+            lambda logits, temperature=1.0, top_p=1.0: _nucleus_but(normalize=False)(
+                logits, temperature, top_p
+            ).softmax(dim=-1)
         ),
         "The temperature is not used.": _nucleus_but(lambda logits, temperature: logits.softmax(dim=-1)),
         "The nucleus is found before the temperature. Temperature first: a wilder choice has a larger nucleus.": (
@@ -346,6 +353,12 @@ best_continuations = Check(
         "Beam and token are swapped in what you return: (score, beam, token).": _swapped,
         "The place in the flattened [K, V] is divided by K. Rows are V long: beam = place // V, token = place % V.": (
             _divided_by_beams
+        ),
+        "The place in the flattened [K, V] is divided by `count`. Rows are V long: beam = place // V.": (
+            lambda scores, log_probs, count: [
+                (score, (beam * log_probs.shape[1] + token) // count, (beam * log_probs.shape[1] + token) % count)
+                for score, beam, token in beam_search.best_continuations(scores, log_probs, count)
+            ]
         ),
         "The order of the list is turned round: the best comes first.": (
             lambda scores, log_probs, count: beam_search.best_continuations(scores, log_probs, count)[::-1]

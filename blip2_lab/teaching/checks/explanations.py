@@ -186,18 +186,23 @@ def _changed_values(function: Callable, attempt: Attempt, case: int = -1) -> Ite
 
 
 def repair_of(
-    answer: Callable, order: Sequence[int], attempt: Attempt, right: Callable[[int, Any], bool]
+    answer: Callable,
+    order: Sequence[int],
+    attempt: Attempt,
+    right: Callable[[int, Any], bool],
+    numbers: Sequence[int | float] = (),
 ) -> str | None:
     """The change of the student's function that makes it right in every case, in words, or None.
 
     order    the numbers of the cases, one with a wrong answer first
     attempt  the value of a function for a case
     right    whether a value is right for a case
+    numbers  of the library's function, see `numbers_in`
     """
     code = code_of(answer)
     if code is None:
         return None
-    edits = list(edits_of(code.body, more=True))
+    edits = list(edits_of(code.body, more=True, numbers=numbers))
     small = itertools.combinations([edit for edit in edits if edit.small], 2)
     pairs = (pair for pair in small if pair[0].apart_from(pair[1]))
     with quietly():

@@ -15,6 +15,7 @@ from torch import Tensor
 from blip2_lab.evaluation.metrics import exact_match
 from blip2_lab.teaching.checks.check import Case, Check, learning
 from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Several pictures in one prompt ---------------------------------------------------------------------------------
 
@@ -224,6 +225,7 @@ def _copied_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+@variants_of
 def _copied_but(
     counts: Callable[[str, str], bool] = lambda answer, truth: not exact_match(answer, truth),
     copied: Callable[[str, Sequence[str]], bool] = lambda answer, given: any(exact_match(answer, e) for e in given),
@@ -356,6 +358,7 @@ def _sum_cases() -> list[Case]:
     return cases
 
 
+@variants_of
 def _sums_but(
     divide: Callable[[Tensor, int], Tensor] = lambda total, count: total / math.sqrt(count),
     ids: Callable[[Sequence[int]], Sequence[int]] = lambda row: row,

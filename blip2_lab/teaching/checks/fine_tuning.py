@@ -21,6 +21,7 @@ from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.teaching.checks.comparison import describe
 from blip2_lab.teaching.checks.qformer import TINY, tiny_qformer
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Hold out pictures ----------------------------------------------------------------------------------------------
 
@@ -55,6 +56,31 @@ def _numbers(part: Any) -> list[int] | None:
     return [int(i) for i in part]
 
 
+class _Name(str):
+    """A file's name that a set puts in another place, as the next start of Python would."""
+
+    salt = 0
+
+    def __hash__(self) -> int:
+        return hash((self.salt, str(self)))
+
+
+def _by_the_order_of_a_set(function: Callable, files: Sequence[str], count: int, split: tuple[list, list]) -> bool:
+    """Whether the split depends on the order that a set of the names happens to have."""
+    for salt in (1, 2, 3):
+        names = [_Name(name) for name in files]
+        for name in names:
+            name.salt = salt
+        try:
+            found = [_numbers(part) for part in function(names, count, SEEDS[0])]
+        except Exception:  # a function that turns the names into others: nothing is told of it
+            return False
+        drawn = {files[i] for i in found[1]} if len(found) == 2 and None not in found else set()
+        if len(drawn) == count and tuple(found) != split:
+            return True
+    return False
+
+
 def _properties(function: Callable, args: tuple) -> Any:
     """What must be true of any split: the draw itself is free."""
     files, count = args
@@ -83,6 +109,7 @@ def _properties(function: Callable, args: tuple) -> Any:
         "held out, more than asked": "varies" if len(sizes) > 1 else sizes.pop(),
         "sides exchanged": all(len({files[i] for i in train}) == count for train, _ in splits),
         "another split for the same seed": splits != again,
+        "by the order of a set": _by_the_order_of_a_set(function, files, count, splits[0]),
         "the same split for every seed": len(set(drawn)) == 1,
         "few different splits": len(set(drawn)) <= len(SEEDS) // 3,
         "always the first picture": often[first] == len(SEEDS),
@@ -103,6 +130,8 @@ _HELD_OUT_MESSAGES = {
     "rows twice": "A row is there twice: every row is on one side, once.",
     "pictures on both sides": "A picture is on both sides: all rows of a picture go together.",
     "another split for the same seed": "The same seed gives another split: draw with Random(seed).",
+    "by the order of a set": "Pictures are drawn from a set in the order that it happens to have, which is another one "
+    "at the next start of Python: sort them, sorted(set(files)).",
     "the same split for every seed": "Every seed gives the same split: draw the pictures with Random(seed).",
     "few different splits": "Different seeds give few different splits: draw the pictures with Random(seed).",
     "held out, more than asked": "The number of pictures that are held out is not `count`.",
@@ -221,6 +250,7 @@ def _step_cases() -> list[Case]:
     ]
 
 
+@variants_of
 def _step_but(
     step: Callable[[Sequence[tuple[int, float]]], int] = lambda run: choose_step(run)[0],
     overfits: Callable[[Sequence[tuple[int, float]], float], bool] = lambda run, t: choose_step(run, t)[1],
@@ -515,14 +545,33 @@ def _of_order(judge: Callable[[Tensor, Tensor, int], Tensor]) -> Callable:
     return wrong
 
 
-def _ties_hit(scores: Tensor, right: Tensor, k: int) -> Tensor:
-    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return ((scores > best) & ~right).sum(dim=1) < k
+@variants_of
+def _hits(*, ties: str = "miss", columns: str = "any", places: int = 0, turned: bool = False) -> Callable:
+    """`hits_at` with one thing done differently."""
 
+    def wrong(scores: Tensor, right: Tensor, k: int) -> Tensor:
+        scores = -scores if turned else scores
+        if ties == "miss":
+            above = ((scores[:, None] >= scores[:, :, None]) & ~right[:, None]).sum(2)
+        elif ties == "hit":
+            above = ((scores[:, None] > scores[:, :, None]) & ~right[:, None]).sum(2)
+        else:
+            order = (
+                scores.argsort(1, descending=True, stable=True)
+                if ties == "order"
+                else scores.topk(len(scores[0])).indices
+            )
+            above = order.argsort(1)
+        good = above < k + places
+        if columns == "first":
+            return good.gather(1, right.int().argmax(1, keepdim=True))[:, 0]
+        if columns == "own":
+            return good[torch.arange(len(good)), torch.arange(len(good)) % good.shape[1]]
+        if columns == "all":
+            return (good | ~right).all(1)
+        return (~good | right).all(1) if columns == "each" else (good & right).any(1)
 
-def _one_too_many(scores: Tensor, right: Tensor, k: int) -> Tensor:
-    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-    return ((scores >= best) & ~right).sum(dim=1) <= k
+    return wrong
 
 
 recall_hits = Check(
@@ -532,27 +581,26 @@ recall_hits = Check(
     "One right column among the best is enough, and a tie with a wrong one is no hit.",
     {
         "Only the column with the row's own number counts: a picture has several right captions, so use `right`.": (
-            lambda s, r, k: metrics.hits_at(s, torch.eye(len(s), s.shape[1], dtype=torch.bool), k)
+            _hits(columns="own")
         ),
         "All right columns must be among the best: one is enough.": _of_order(
             lambda ordered, right, k: ordered[:, :k].sum(1) == right.sum(1)
         ),
+        "Each of the best columns must be right: one is enough.": _hits(columns="each"),
         "`k` is not used: only the very best column is looked at.": lambda s, r, k: metrics.hits_at(s, r, 1),
         "A tie with a wrong column counts as a hit: then a model that gives every pair the same score finds all.": (
-            _ties_hit
+            _hits(ties="hit")
         ),
         "Equal scores are ranked by the order of their columns. A tie with a wrong column is no hit.": (
-            _of_order(lambda ordered, right, k: ordered[:, :k].any(1))
+            _hits(ties="order")
         ),
-        "Equal scores are ranked as `topk` happens to do it. A tie with a wrong column is no hit.": (
-            lambda s, r, k: r.gather(1, s.topk(k).indices).any(1)
-        ),
-        "One place too many: among the best `k` means that fewer than `k` wrong ones are above it.": _one_too_many,
-        "One place too few.": lambda s, r, k: metrics.hits_at(s, r, k - 1) if k > 1 else torch.zeros(len(s)).bool(),
+        "Equal scores are ranked as `topk` happens to do it. A tie with a wrong column is no hit.": _hits(ties="topk"),
+        "One place too many: among the best `k` means that fewer than `k` wrong ones are above it.": _hits(places=1),
+        "One place too few.": _hits(places=-1),
         "Only the k-th best column is looked at: all of the k best.": (
             lambda s, r, k: r.gather(1, s.argsort(1, descending=True)[:, k - 1 : k])[:, 0]
         ),
-        "The lowest scores are taken as the best.": lambda s, r, k: metrics.hits_at(-s, r, k),
+        "The lowest scores are taken as the best.": _hits(turned=True),
         "The columns are ranked, not the rows: each row ranks its columns.": (
             lambda s, r, k: metrics.hits_at(s.T, r.T, k)
         ),
@@ -568,12 +616,8 @@ recall_hits = Check(
         "The right columns' scores are averaged: the best one decides.": (
             lambda s, r, k: ((s >= (s * r).sum(1, keepdim=True) / r.sum(1, keepdim=True)) & ~r).sum(1) < k
         ),
-        "Only the first right column is looked at: the best one decides.": (
-            lambda s, r, k: ((s >= s.gather(1, r.float().argmax(1, keepdim=True))) & ~r).sum(1) < k
-        ),
-        "The worst right column is looked for, not the best one.": (
-            lambda s, r, k: ((s >= s.masked_fill(~r, torch.inf).amin(1, keepdim=True)) & ~r).sum(1) < k
-        ),
+        "Only the first right column is looked at: the best one decides.": _hits(columns="first"),
+        "The worst right column is looked for, not the best one.": (_hits(columns="all")),
         "Right columns above the best right one are counted as well: only wrong ones push it down.": (
             lambda s, r, k: (s >= s.masked_fill(~r, torch.inf).amin(1, keepdim=True)).sum(1) <= k
         ),

@@ -16,6 +16,7 @@ from torch import Tensor
 from blip2_lab.teaching import nf4_by_hand
 from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Blocks ---------------------------------------------------------------------------------------------------------
 
@@ -69,6 +70,7 @@ def _block_rules(case: Case, got: Any, expected: Any) -> str | None:
     return f"The scales are right; {wrong} of {len(codes)} codes are not the number of the nearest level."
 
 
+@variants_of
 def _blocks_but(
     largest: Callable[[Tensor], Tensor] = lambda blocks: blocks.abs().amax(dim=1),
     distance: Callable[[Tensor, Tensor], Tensor] = lambda x, levels: (x[:, :, None] - levels).abs(),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from blip2_lab.interpret import attribution, grounding
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.variants import variants_of
 
 Box = tuple[float, float, float, float]
 
@@ -55,6 +56,18 @@ def _roll(weights: Tensor, mix, start: Tensor | None = None) -> Tensor:
     return rolled
 
 
+def _half(layer: Tensor, rolled: Tensor) -> Tensor:
+    return (layer + torch.eye(len(layer))) @ rolled / 2
+
+
+@variants_of
+def _rolled(
+    *, maps: Callable[[Tensor], Tensor] = lambda weights: weights, mix: Callable[[Tensor, Tensor], Tensor] = _half
+) -> Callable[[Tensor], Tensor]:
+    """`roll_out` of other maps, or with another product."""
+    return lambda weights: _roll(maps(weights), mix)
+
+
 rollout = Check(
     name="rollout",
     solution=attribution.roll_out,
@@ -62,16 +75,16 @@ rollout = Check(
     verified="Mean over heads, half residual, later layers on the left; rows still sum to 1.",
     mistakes={
         "The residual is missing: half of a layer's output is its input passed by. Mix each map with the identity.": (
-            lambda weights: _roll(weights, lambda layer, rolled: layer @ rolled)
+            _rolled(mix=lambda layer, rolled: layer @ rolled)
         ),
         "The largest of the heads is taken, and made to sum to 1: take their mean.": (
             lambda weights: attribution.roll_out(F.normalize(weights.amax(dim=1, keepdim=True), p=1, dim=-1))
         ),
         "Rows no longer sum to 1: divide by 2 after adding the identity.": (
-            lambda weights: _roll(weights, lambda layer, rolled: (layer + torch.eye(len(layer))) @ rolled)
+            _rolled(mix=lambda layer, rolled: (layer + torch.eye(len(layer))) @ rolled)
         ),
         "The order is turned around: a later layer reads what earlier layers have mixed, so it stands on the left.": (
-            lambda weights: _roll(weights, lambda layer, rolled: rolled @ (layer + torch.eye(len(layer))) / 2)
+            _rolled(mix=lambda layer, rolled: rolled @ (layer + torch.eye(len(layer))) / 2)
         ),
         "The layers are averaged; they work one after the other, so their matrices are multiplied.": (
             lambda weights: (weights.mean(dim=(0, 1)) + torch.eye(weights.shape[-1])) / 2
@@ -80,7 +93,7 @@ rollout = Check(
             lambda weights: _roll(2 * weights if weights.shape[1] > 1 else weights, _half)
         ),
         "Rows and columns are exchanged: row i says what token i reads.": (
-            lambda weights: _roll(weights.transpose(-1, -2), _half)
+            _rolled(maps=lambda weights: weights.transpose(-1, -2))
         ),
         "The layers are added; they work one after the other, so their matrices are multiplied.": (
             lambda weights: sum((layer + torch.eye(len(layer))) / 2 for layer in weights.mean(dim=1))
@@ -95,35 +108,36 @@ rollout = Check(
             )
         ),
         "The columns are made to sum to 1: each layer is (A + I) / 2, and its rows sum to 1 by themselves.": (
-            lambda weights: _roll(
-                weights, lambda layer, rolled: F.normalize(layer + torch.eye(len(layer)), p=1, dim=0) @ rolled
-            )
+            _rolled(mix=lambda layer, rolled: F.normalize(layer + torch.eye(len(layer)), p=1, dim=0) @ rolled)
         ),
         "The residual is the identity, not ones everywhere.": (
-            lambda weights: _roll(weights, lambda layer, rolled: (layer + 1) / 2 @ rolled)
+            _rolled(mix=lambda layer, rolled: (layer + 1) / 2 @ rolled)
         ),
-        "Only the last layer is there: multiply all of them.": lambda weights: _roll(weights[-1:], _half),
-        "Only the first layer is there: multiply all of them.": lambda weights: _roll(weights[:1], _half),
-        "The last layer is left out.": lambda weights: _roll(weights[:-1], _half),
+        "Only the last layer is there: multiply all of them.": _rolled(maps=lambda weights: weights[-1:]),
+        "Only the first layer is there: multiply all of them.": _rolled(maps=lambda weights: weights[:1]),
+        "The last layer is left out.": _rolled(maps=lambda weights: weights[:-1]),
         "The first layer has no residual: each layer is (A + I) / 2.": (
             lambda weights: _roll(weights[1:], _half, weights[0].mean(0))
         ),
+        "The identity is added to the product: it is mixed with each layer's map, (A + I) / 2, before the product.": (
+            _rolled(mix=lambda layer, rolled: (layer @ rolled + torch.eye(len(layer))) / 2)
+        ),
         "The identity is mixed with what was rolled so far, not with each layer's map: (A + I) / 2.": (
-            lambda weights: _roll(weights, lambda layer, rolled: layer @ (rolled + torch.eye(len(layer))) / 2)
+            _rolled(mix=lambda layer, rolled: layer @ (rolled + torch.eye(len(layer))) / 2)
         ),
         "The smallest of the heads instead of their mean.": (
-            lambda weights: _roll(weights.amin(dim=1, keepdim=True), _half)
+            _rolled(maps=lambda weights: weights.amin(dim=1, keepdim=True))
         ),
-        "The first layer is left out.": lambda weights: _roll(weights[1:], _half),
-        "Only the first head is used: take the mean over heads.": lambda weights: _roll(weights[:, :1], _half),
+        "The first layer is left out.": _rolled(maps=lambda weights: weights[1:]),
+        "Only the first head is used: take the mean over heads.": _rolled(maps=lambda weights: weights[:, :1]),
         "The largest of the heads instead of their mean.": (
-            lambda weights: _roll(weights.amax(dim=1, keepdim=True), _half)
+            _rolled(maps=lambda weights: weights.amax(dim=1, keepdim=True))
         ),
         "The residual is added once, at the end; it belongs to every layer.": (
             lambda weights: (_roll(weights, lambda layer, rolled: layer @ rolled) + torch.eye(weights.shape[-1])) / 2
         ),
         "The residual counts for all and the map for half: mix both with one half.": (
-            lambda weights: _roll(weights, lambda layer, rolled: (0.5 * layer + torch.eye(len(layer))) @ rolled / 1.5)
+            _rolled(mix=lambda layer, rolled: (0.5 * layer + torch.eye(len(layer))) @ rolled / 1.5)
         ),
         "The matrices are multiplied element by element: use @.": (
             lambda weights: _roll(
@@ -144,10 +158,6 @@ rollout = Check(
     },
     rules=(_rollout_rules,),
 )
-
-
-def _half(layer: Tensor, rolled: Tensor) -> Tensor:
-    return (layer + torch.eye(len(layer))) @ rolled / 2
 
 
 # --- Gradient weighting ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch import Tensor
 from blip2_lab.teaching import int8_by_hand
 from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- One matrix -----------------------------------------------------------------------------------------------------
 
@@ -62,6 +63,7 @@ def _scaled_rules(case: Case, got: Any, expected: Any) -> str | None:
     return "The scale is right; the values are not: x / scale, rounded to the nearest whole number."
 
 
+@variants_of
 def _quantize_but(
     largest: Callable[[Tensor], Tensor] = lambda x: x.abs().amax(dim=-1, keepdim=True),
     to_integer: Callable[[Tensor], Tensor] = lambda x: x.round().to(torch.int8),
@@ -125,6 +127,9 @@ absmax_quantize = Check(
         ),
         "The mean of the absolute values is no absmax: then large numbers do not fit.": (
             _quantize_but(lambda x: x.abs().mean(-1, keepdim=True), lambda x: x.round().clamp(-127, 127).to(torch.int8))
+        ),
+        "The standard deviation is used: absmax takes the largest absolute value.": (
+            _quantize_but(lambda x: x.std(-1, keepdim=True))
         ),
         "The range (largest minus smallest) is used: absmax takes the largest absolute value.": (
             _quantize_but(lambda x: x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True))
@@ -193,6 +198,7 @@ def _one_scale(x: Tensor, weight: Tensor) -> Tensor:
     return (a.int() @ b.int().T) * a_scale * b_scale
 
 
+@variants_of
 def _quantized_by(
     of_x: Callable[[Tensor], Tensor], of_weight: Callable[[Tensor], Tensor] | None = None, top: int = 127
 ) -> Callable:
@@ -342,7 +348,9 @@ mixed_linear = Check(
         "A column counts only where every row is large. One large number is enough to spoil its row.": (
             _mixed_but(lambda x: (x.abs() >= int8_by_hand.THRESHOLD).all(dim=0))
         ),
-        "No outlier is taken apart: this is the plain 8-bit product.": int8_by_hand.int8_linear,
+        "No outlier is taken apart, or those of another matrix than x: this is the plain 8-bit product.": (
+            int8_by_hand.int8_linear
+        ),
         "Everything is in full precision: 8 bits are used for nothing.": lambda x, weight: x @ weight.T,
         "The columns of x go apart, but the weight's do not: the same columns of both.": (
             lambda x, weight: (

@@ -18,6 +18,7 @@ from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
 from blip2_lab.teaching.checks.comparison import describe
 from blip2_lab.teaching.checks.contrastive import unit_vectors
 from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
+from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Hard negatives -------------------------------------------------------------------------------------------------
 
@@ -201,6 +202,10 @@ def _draw_rules(case: Case, got: dict, expected: dict) -> str | None:
         return "Positives are drawn, too: a true pair would be learned as a wrong one."
     if not got["input as before"]:
         return "Your function changes its input in place: ITC's loss is made of the same similarity. Work on a copy."
+    if got.get("same generator, same draws") and not (
+        got["another generator, other draws"] or got["other draws without a generator"]
+    ):
+        return "Nothing is drawn: the same candidate of a row is returned each time. Draw by the weights."
     if not got.get("same generator, same draws", True):
         return "The generator does not decide alone: give it to the function that draws (generator=generator)."
     if not got.get("another generator, other draws", True):
@@ -256,6 +261,14 @@ sample_negatives = Check(
         "The easiest negative, always: take the hard ones, and draw.": (
             lambda s, p, g=None: s.masked_fill(p, 10000.0).argmin(1)
         ),
+        "Each column draws a row: each row draws a column, so do not transpose.": (
+            lambda s, p, g=None: _draw(losses.negative_weights(s, p).T, g)
+        ),
+        "The weights of the first row are used for all rows: each row has its own.": (
+            lambda s, p, g=None: torch.multinomial(
+                losses.negative_weights(s, p)[0], len(s), replacement=True, generator=g
+            )
+        ),
         "One row's draw for all rows: each row draws its own.": (
             lambda s, p, g=None: _draw(losses.negative_weights(s, p), g)[:1].expand(len(s))
         ),
@@ -290,6 +303,7 @@ def pairs_for_matching(image_index: Tensor, text_index: Tensor) -> tuple[Tensor,
     return images, texts, torch.cat([torch.ones_like(own), torch.zeros_like(own), torch.zeros_like(own)])
 
 
+@variants_of
 def _pairs(images: str, texts: str, labels: str) -> Callable:
     """Pairs put together from blocks: o own, i the wrong image, t the wrong text."""
 
@@ -432,6 +446,12 @@ itm_logits = Check(
         ),
         "Log-probabilities are averaged: no softmax of any kind here.": lambda head, z: head(z).log_softmax(-1).mean(1),
         "First and last query are added up: average over all of them.": lambda head, z: head(z)[:, 0] + head(z)[:, -1],
+        "The verdicts are weighed by a softmax over the queries: all of them count the same.": (
+            lambda head, z: (head(z)[..., 1:].softmax(1) * head(z)).sum(1)
+        ),
+        "The query that is surest of a match decides alone: average over all of them.": (
+            lambda head, z: head(z)[torch.arange(len(z)), head(z)[..., 1].argmax(1)]
+        ),
         "Divided by one query too few.": lambda head, z: head(z).sum(1) / (z.shape[1] - 1),
     },
 )

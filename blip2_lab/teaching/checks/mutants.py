@@ -196,9 +196,12 @@ def places_of(body: ast.FunctionDef) -> list[Place]:
     return found
 
 
-def edits_of(body: ast.FunctionDef, *, more: bool = False) -> Iterator[Edit]:
-    """All single changes, always in the same order. more: also those that a student's code may need: other names and
-    numbers, a statement or a keyword left out."""
+def edits_of(body: ast.FunctionDef, *, more: bool = False, numbers: Sequence[int | float] = ()) -> Iterator[Edit]:
+    """All single changes, always in the same order.
+
+    more     also those that a student's code may need: other names and numbers, a statement or a keyword left out
+    numbers  that may stand in the place of another one
+    """
     places = places_of(body)
     above = {place.node: place for place in places}
     names = _names_in(body) if more else [argument.arg for argument in (*body.args.args, *body.args.kwonlyargs)]
@@ -214,10 +217,25 @@ def edits_of(body: ast.FunctionDef, *, more: bool = False) -> Iterator[Edit]:
     for place in places:
         if (more or isinstance(place.node, ast.keyword)) and (left_out := _left_out(place, above)):
             yield left_out
-        for new in _replacements(place.node, body, names, more):
+        others = [ast.Constant(number) for number in numbers] if _is_number(place.node) else []
+        for new in [*_replacements(place.node, body, names, more), *others]:
             if isinstance(new, ast.Starred):
                 continue  # it stands only among arguments
             yield from _edits_at(place, new, above, alike)
+
+
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
+
+
+def numbers_in(function: Callable) -> list[int | float]:
+    """The unusual numbers of a function: in its code, its defaults and the names of numbers that it reads."""
+    if not isinstance(function, types.FunctionType):
+        return []
+    code = function.__code__
+    read = [function.__globals__.get(name) for name in code.co_names]
+    found = [n for n in (*code.co_consts, *(function.__defaults__ or ()), *read) if type(n) in (int, float)]
+    return [number for number in dict.fromkeys(found) if abs(number) > 2]
 
 
 def _is_read(node: ast.AST, name: str) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from blip2_lab.models.masks import multimodal_causal_mask
 from blip2_lab.models.qformer import KeysValues, QFormer, QFormerConfig, QFormerLayer
 from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
+from blip2_lab.teaching.checks.variants import variants_of
 
 TINY = QFormerConfig(
     vocab_size=11, width=8, num_layers=2, num_heads=2, ffn_width=16, image_width=6, num_query_tokens=3,
@@ -92,6 +93,7 @@ def embed_queries_and_text(qformer: QFormer, input_ids: Tensor) -> Tensor:
     return qformer.embedding_layer_norm(torch.cat([queries, text], dim=1))
 
 
+@variants_of
 def _embedded(
     *,
     text_from: int = 0,
@@ -256,19 +258,22 @@ def _mask_of_two() -> Tensor:
     return multimodal_causal_mask(2, torch.tensor([[True, True, True], [True, True, False]]))
 
 
+@variants_of
 def _layer(
     *,
     masked: bool = True,
     residual: int = 1,
     cross: str = "queries",
     towers: tuple[str, str] = ("query", "text"),
-    norms: tuple[str, str] = ("self", "cross"),
+    self_norm: str = "self",
+    cross_norm: str = "cross",
     self_residual: int = 1,
     cross_residual: int = 1,
     swap: bool = False,
     attend: bool = True,
     extra: int = 0,
     pre: bool = False,
+    cross_pre: bool = False,
     keep: str = "all",
     last: bool = False,
 ) -> Callable[..., Tensor]:
@@ -283,8 +288,10 @@ def _layer(
         def look(rows: Tensor) -> Tensor:
             if layer.cross_attention is None or not rows.shape[1]:
                 return rows
-            read = layer.cross_attention(rows, *(image[::-1] if swap else image))
-            return norm(norms[1], residual * cross_residual * rows + read)
+            asking = norm("cross", rows) if cross_pre else rows
+            read = layer.cross_attention(asking, *(image[::-1] if swap else image))
+            summed = residual * cross_residual * rows + read
+            return summed if cross_pre else norm(cross_norm, summed)
 
         if cross == "first":
             x = torch.cat([look(x[:, :num_queries]), x[:, num_queries:]], dim=1)
@@ -292,9 +299,9 @@ def _layer(
         attended = layer.self_attention(x, keys, values, mask if masked else None)
         if pre:
             inside = layer.self_attention_layer_norm(x)
-            x = x + layer.self_attention(inside, *layer.self_attention.keys_values(inside), mask)
+            x = x + layer.self_attention(inside, *layer.self_attention.keys_values(inside), mask if masked else None)
         elif attend:
-            x = norm(norms[0], residual * self_residual * x + attended)
+            x = norm(self_norm, residual * self_residual * x + attended)
         looking = {"queries": num_queries, "all": x.shape[1], "first": 0, "none": 0, "text": 0}[cross]
         if cross == "text":
             x = torch.cat([x[:, :num_queries], look(x[:, num_queries:])], dim=1)
@@ -390,18 +397,19 @@ qformer_layer = Check(
         ),
         "The residual connection around self-attention is missing: add x.": _layer(self_residual=0),
         "The residual connection around cross-attention is missing: add the queries.": _layer(cross_residual=0),
-        "The LayerNorm after self-attention is missing.": _layer(norms=("none", "cross")),
-        "The LayerNorm after cross-attention is missing.": _layer(norms=("self", "none")),
-        "The LayerNorms after self-attention and after cross-attention are missing.": _layer(norms=("none", "none")),
-        "After cross-attention comes a LayerNorm of its own: cross_attention_layer_norm.": _layer(
-            norms=("self", "self")
+        "The LayerNorm after self-attention is missing.": _layer(self_norm="none"),
+        "The LayerNorm after cross-attention is missing.": _layer(cross_norm="none"),
+        "The LayerNorms after self-attention and after cross-attention are missing.": _layer(
+            self_norm="none", cross_norm="none"
         ),
-        "The two LayerNorms are exchanged.": _layer(norms=("cross", "self")),
+        "After cross-attention comes a LayerNorm of its own: cross_attention_layer_norm.": _layer(cross_norm="self"),
+        "The two LayerNorms are exchanged.": _layer(self_norm="cross", cross_norm="self"),
         "The text looks at the image and the queries do not: it is the other way round.": _layer(cross="text"),
         "The image's keys and values are exchanged.": _layer(swap=True),
         "The self-attention is missing.": _layer(attend=False),
         "x is added after the feed-forward networks: they add it inside already.": _layer(extra=1),
         "The LayerNorm comes before self-attention here; BERT's comes after the sum.": _layer(pre=True),
+        "The LayerNorm comes before cross-attention here; BERT's comes after the sum.": _layer(cross_pre=True),
         "The text is thrown away: return [queries ; text].": _layer(keep="queries"),
         "The text stands in front of the queries in your answer.": _layer(keep="turned"),
         "Cross-attention comes after the feed-forward network here: first talk, then look, then think.": _layer(

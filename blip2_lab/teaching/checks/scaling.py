@@ -11,6 +11,7 @@ from typing import Any
 
 from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.teaching.checks.comparison import equal
+from blip2_lab.teaching.checks.variants import variants_of
 from blip2_lab.training.planning.plan import memory_of
 
 # --- Memory ---------------------------------------------------------------------------------------------------------
@@ -34,29 +35,20 @@ def _own_memory(function: Callable, args: tuple) -> Any:
     return found
 
 
-def _memory_but(**per_parameter: float) -> Callable:
-    """Other bytes for a parameter of a kind."""
-    bytes_ = {"frozen": 2.0, "weights": 6.0, "gradients": 4.0, "optimizer": 8.0} | per_parameter
+@variants_of
+def _memory_but(**other: float | str) -> Callable:
+    """Other bytes for a parameter of a kind (`weights=4.0`), or other parameters counted (`count_weights="all"`)."""
+    bytes_ = {"frozen": 2.0, "weights": 6.0, "gradients": 4.0, "optimizer": 8.0} | other
 
     def wrong(parameters: Mapping[str, int], trained: tuple[str, ...]) -> dict[str, float]:
-        training = sum(parameters[name] for name in trained)
+        every, training = sum(parameters.values()), sum(parameters[name] for name in trained)
+        counts = {"frozen": every - training, "weights": training, "gradients": training, "optimizer": training}
+        names = {"frozen": "frozen weights", "weights": "trained weights"}
         return {
-            "frozen weights": bytes_["frozen"] * (sum(parameters.values()) - training),
-            "trained weights": bytes_["weights"] * training,
-            "gradients": bytes_["gradients"] * training,
-            "optimizer": bytes_["optimizer"] * training,
+            names.get(kind, kind): bytes_[kind]
+            * {"all": every, "others": every - training}.get(other.get(f"count_{kind}"), count)
+            for kind, count in counts.items()
         }
-
-    return wrong
-
-
-def _of_all(*kinds: str) -> Callable:
-    """These kinds are counted for all parameters."""
-
-    def wrong(parameters: Mapping[str, int], trained: tuple[str, ...]) -> dict[str, float]:
-        found, every = _memory_but()(parameters, trained), sum(parameters.values())
-        each = {"frozen weights": 2.0, "trained weights": 6.0, "gradients": 4.0, "optimizer": 8.0}
-        return found | {kind: each[kind] * every for kind in kinds}
 
     return wrong
 
@@ -102,13 +94,18 @@ training_memory = Check(
         "AdamW's two moments are 8 bytes. With 12, the weight in 32 bits is counted a second time.": (
             _memory_but(optimizer=12.0)
         ),
-        "Frozen parameters get no gradient: count the trained ones.": _of_all("gradients"),
-        "AdamW keeps nothing for frozen parameters: count the trained ones.": _of_all("optimizer"),
-        "Frozen parameters get neither gradients nor moments: count the trained ones.": _of_all(
-            "gradients", "optimizer"
+        "Frozen parameters get no gradient: count the trained ones.": _memory_but(count_gradients="all"),
+        "AdamW keeps nothing for frozen parameters: count the trained ones.": _memory_but(count_optimizer="all"),
+        "Frozen parameters get neither gradients nor moments: count the trained ones.": _memory_but(
+            count_gradients="all", count_optimizer="all"
         ),
-        "The trained parameters are counted as frozen, too: subtract them.": _of_all("frozen weights"),
-        "All parameters are counted as trained weights: `trained` names those that are.": _of_all("trained weights"),
+        "The trained parameters are counted as frozen, too: subtract them.": _memory_but(count_frozen="all"),
+        "All parameters are counted as trained weights: `trained` names those that are.": _memory_but(
+            count_weights="all"
+        ),
+        "What is not trained gets gradients, moments and 32 bits in yours: that is for `trained`.": (
+            _memory_but(count_weights="others", count_gradients="others", count_optimizer="others")
+        ),
         "Frozen and trained are exchanged.": _exchanged,
         "Those are numbers of parameters: multiply by the bytes of each.": (
             _memory_but(frozen=1.0, weights=1.0, gradients=1.0, optimizer=2.0)
@@ -151,6 +148,7 @@ def _flops_cases() -> list[Case]:
     ]
 
 
+@variants_of
 def _flops_but(times: Callable[[bool, bool], float], tokens: Callable[[int], float] = float) -> Callable:
     return lambda n, t, trained, passes_gradient: float(n) * tokens(t) * times(trained, passes_gradient)
 
@@ -194,6 +192,15 @@ training_flops = Check(
         "The two gradients are counted as one: inputs and weights have a product each.": (
             _flops_but(lambda own, p: 4.0 if own or p else 2.0)
         ),
+        "One gradient alone is counted as two: weights and inputs have a product each, only where they are needed.": (
+            _flops_but(lambda own, p: 6.0 if own or p else 2.0)
+        ),
+        "The gradient of the inputs is counted as two products: it is one.": (
+            _flops_but(lambda own, p: 2.0 * (1 + own + 2 * p))
+        ),
+        "The gradient of the weights is counted as two products: it is one.": (
+            _flops_but(lambda own, p: 2.0 * (1 + 2 * own + p))
+        ),
         "The tokens are forgotten: the work grows with their number.": (
             _flops_but(lambda own, p: 2.0 * (1 + own + p), lambda t: 1.0)
         ),
@@ -229,6 +236,7 @@ def _days_cases() -> list[Case]:
     ]
 
 
+@variants_of
 def _days_but(seconds: Callable[[float, float, int, float, float], float], unit: float = 24 * 3600.0) -> Callable:
     return lambda flops_per_example, examples, gpus, peak, utilization: (
         seconds(flops_per_example, examples, gpus, peak, utilization) / unit
@@ -305,6 +313,7 @@ def _schedule_cases() -> list[Case]:
     ]
 
 
+@variants_of
 def _schedule_but(
     passes: Callable[[int, int, int], int] = lambda b, g, each: math.ceil(b / (g * each)),
     epoch: Callable[[int, int, int, int], int] = lambda b, g, each, pairs: pairs // b,
@@ -344,6 +353,9 @@ batch_schedule = Check(
         "Passes are rounded down: what is left over needs a pass, too, and a step has at least one.": (
             _schedule_but(lambda b, g, each: b // (g * each))
         ),
+        "Passes are rounded down: what is left over needs a pass, too.": (
+            _schedule_but(lambda b, g, each: max(1, b // (g * each)))
+        ),
         "One pass too many: where the batch fits, nothing is accumulated, and there is one pass.": (
             _schedule_but(lambda b, g, each: b // (g * each) + 1)
         ),
@@ -364,12 +376,23 @@ batch_schedule = Check(
         "A step reads batch_size examples, however many passes it takes: an epoch is pairs // batch_size steps.": (
             _schedule_but(epoch=lambda b, g, each, pairs: pairs // (g * each))
         ),
+        "The last pass of a step may be smaller: a step reads batch_size examples, not passes * gpus * per_gpu.": (
+            _schedule_but(epoch=lambda b, g, each, pairs: pairs // (math.ceil(b / (g * each)) * g * each))
+        ),
         "The warm-up is given in steps: each of them reads batch_size pairs.": (
             _schedule_but(warmup=lambda b, g, each, pairs, w: w / pairs)
         ),
         "The epochs of the warm-up are upside down: pairs read, divided by pairs of an epoch.": (
             _schedule_but(warmup=lambda b, g, each, pairs, w: pairs / (w * b) if w else 0.0)
         ),
+        "A step reads batch_size examples, not those of one pass: the warm-up reads warmup_steps * batch_size pairs.": (
+            _schedule_but(warmup=lambda b, g, each, pairs, w: w * g * each / pairs)
+        ),
+        "A step reads batch_size examples, not those of one GPU: the warm-up reads warmup_steps * batch_size pairs.": (
+            _schedule_but(warmup=lambda b, g, each, pairs, w: w * each / pairs)
+        ),
+        "The epochs of the warm-up are upside down, and steps of an epoch are rounded: warmup_steps * batch_size / "
+        "pairs.": _schedule_but(warmup=lambda b, g, each, pairs, w: pairs // b / w if w else 0.0),
         "The epochs of the warm-up are rounded: half an epoch is 0.5.": (
             _schedule_but(warmup=lambda b, g, each, pairs, w: w * b // pairs)
         ),

@@ -20,7 +20,7 @@ from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import QFormer, QFormerConfig
 
-PAD, START, VOCAB, WIDTH = 0, 1, 7, 4
+PAD, START, END, VOCAB, WIDTH = 0, 1, 2, 7, 4
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -81,7 +81,9 @@ class TinyTransformer(nn.Module):
     prepare_decoder_input_ids_from_labels = _shift_right
 
     def _masked(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return x if mask is None else x * mask[..., None]
+        """What may be read, each place with a weight of its own: the order counts, padding in front does not."""
+        mask = torch.ones(x.shape[:2]) if mask is None else mask
+        return x * (mask * (1 + 0.1 * mask.cumsum(dim=1)))[..., None]
 
     def forward(
         self,
@@ -151,6 +153,7 @@ class TinyLanguageModel(nn.Module):
         super().__init__()
         self.model = TinyTransformer(pad_token_id, encoder_decoder, start)
         self.pad_token_id = pad_token_id
+        self.end_token_id = END
         self.logits = logits
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blip2_lab.evaluation import metrics
 from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.variants import variants_of
 from blip2_lab.training import optim
 from blip2_lab.training.recipes.schema import OptimConfig
 
@@ -29,6 +30,7 @@ def _rate_cases() -> list[Case]:
     ]
 
 
+@variants_of
 def _rate_but(
     warmup: Callable[[OptimConfig, int], float] = lambda o, step: o.lr * (step + 1) / o.warmup_steps,
     progress: Callable[[OptimConfig, int], float] = lambda o, step: (
@@ -98,6 +100,13 @@ learning_rate = Check(
         "A straight line down: the paper's is half a cosine, slow at both ends.": _rate_but(fall=lambda p: 1 - p),
         "A whole cosine: cos(2 * pi * progress) is back at the peak in the end. Half of it: cos(pi * progress).": (
             _rate_but(fall=lambda p: 0.5 * (1 + math.cos(2 * math.pi * p)))
+        ),
+        "The rate falls by the same factor in each step (exponentially): the paper's is half a cosine.": (
+            lambda o, step: (
+                optim.learning_rate(o, step)
+                if step < o.warmup_steps
+                else o.lr * (max(o.min_lr, 1e-8) / o.lr) ** min(1.0, _progress(o, step))
+            )
         ),
         "A quarter of a cosine: it ends at full slope. Half of it, lifted: (1 + cos(pi * progress)) / 2.": (
             _rate_but(fall=lambda p: math.cos(math.pi * p / 2))
@@ -175,7 +184,7 @@ def _match_cases() -> list[Case]:
         ("3.5", "3.5"),
         ("the red", "red"), ("a red", "red"), ("reds", "red"), ("der", "red"),
         ("infrared", "red"), ("redder", "red"), ("blue sea", "blue sky"), ("red and blue", "blue and red"),
-        ("blue sky", "Blue Sky"), ("cat", "car"),
+        ("blue sky", "Blue Sky"), ("cat", "car"), ("red boat", "red"),
     )  # fmt: skip
     return [Case(f"prediction {prediction!r}, answer {answer!r}", (prediction, answer)) for prediction, answer in pairs]
 
@@ -216,6 +225,9 @@ exact_match = Check(
         ),
         "Spaces inside are taken out as well: 'bluesky' is not 'blue sky'.": (
             lambda prediction, answer: prediction.lower().rstrip(". ").replace(" ", "") == answer.replace(" ", "")
+        ),
+        "Full stops inside the prediction are taken out: 3.5 is the answer 3.5.": (
+            lambda prediction, answer: prediction.lower().replace(".", "").strip() == answer.lower()
         ),
         "Full stops inside are taken out as well: 35 is not 3.5.": (
             lambda prediction, answer: prediction.lower().replace(".", "").strip() == answer.replace(".", "")
@@ -284,6 +296,7 @@ def _agresti(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     return _wald((share * count + z * z / 2) / (count + z * z), count + z * z, z)
 
 
+@variants_of
 def _wilson(
     *, divide_half: bool = True, divide_center: bool = True,
     center: float = 0.5, inside: float = 1.0, inside_power: int = 2, times_z: bool = True, width: float = 1.0,
@@ -324,6 +337,9 @@ confidence_interval = Check(
     {
         "The textbook's normal interval: for a share of 1 it has no width at all, as if ten cases proved everything. "
         "Wilson's is the one asked for.": _wald,
+        "z stands in the center where z * z belongs: (p + z*z/(2n)) / (1 + z*z/n).": _wilson(
+            divide_center=False, middle=lambda p, n, z: (p + z / (2 * n)) / (1 + z / n)
+        ),
         "z = 1 gives 68 %, not 95: use 1.96.": lambda share, count, z=1.0: metrics.confidence_interval(share, count, z),
         "`z` is not used: another z gives the same interval.": (
             lambda share, count, z=1.96: metrics.confidence_interval(share, count)
@@ -405,13 +421,13 @@ confidence_interval = Check(
 def _paired_cases() -> list[Case]:
     # 41 and 201 draws: their 2.5 and 97.5 percentiles are draws, so that no way of interpolating matters
     cases = []
-    for scenes, most, draws in ((4, 3, 41), (12, 9, 201)):
+    for scenes, most, draws, better in ((4, 3, 41, 0.2), (12, 9, 201, 0.2), (8, 5, 81, 0.0)):
         generator = torch.Generator().manual_seed(scenes)
         counts = torch.randint(1, most + 1, (scenes,), generator=generator)
         numbers = torch.arange(scenes).repeat_interleave(counts)
         numbers = numbers[torch.randperm(len(numbers), generator=generator)]
         easy = torch.rand(scenes, generator=generator)[numbers]  # some scenes are easier, for both models
-        one = torch.rand(len(numbers), generator=generator) < 0.2 + 0.7 * easy
+        one = torch.rand(len(numbers), generator=generator) < better + 0.7 * easy
         other = torch.rand(len(numbers), generator=generator) < 0.7 * easy
         drawn = torch.randint(scenes, (draws, scenes), generator=generator)
         told = f"{len(numbers)} questions about {scenes} scenes, drawn {draws} times"
@@ -430,6 +446,7 @@ def _percentiles(values: Tensor, low: float = 0.025, high: float = 0.975) -> tup
     return tuple(values.quantile(torch.tensor([low, high], dtype=torch.float64)).tolist())
 
 
+@variants_of
 def _paired(
     differences: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = lambda a, b, n, drawn: (
         (a - b)[drawn].sum(1) / n[drawn].sum(1)

@@ -6,7 +6,7 @@ Notes:
   facts, some questions), plain captions are for the BERT.
 * An instruction begins with a description of a scene, in sentences (`full_caption`) or as `word_sums`. In stage 2 the
   Q-Former's soft prompt takes the description's place.
-* Questions come in a visitor's many words (asking.py) and in the few forms of words.py.
+* Questions come in a visitor's many words (asking/) and in the few forms of words.py.
 * Example `index` of a corpus is a function of `(seed, index)`, like a scene.
 
 Paper: section 3.4 (OPT: unsupervised, FlanT5: instruction-trained), Figure 4. Notebook: 12.
@@ -18,20 +18,14 @@ from collections.abc import Sequence
 from functools import cache, partial
 from random import Random
 
-from .asking import (
-    COMPARATIVES,
-    INTENTIONS,
-    NOT_SHOWN,
-    NOTHING_OF_THE_KIND,
-    OTHER_PLACES,
-    OTHER_RELATIONS,
-    SIZE_RELATIONS,
-    SUPERLATIVES,
-    ask_anything,
-    follow_up,
-    listed,
-    short_follow_up,
-)
+from .asking import INTENTIONS, ask_anything
+from .asking.base import listed
+from .asking.comparing import COMPARATIVES, SIZE_RELATIONS, SUPERLATIVES
+from .asking.follow_ups import follow_up, short_follow_up
+from .asking.knowledge import NOTHING_OF_THE_KIND
+from .asking.positions import OTHER_RELATIONS
+from .asking.refusing import NOT_SHOWN
+from .asking.setting import OTHER_PLACES
 from .facts import FACTS
 from .noun_phrases import plural_of
 from .scene import (

@@ -109,13 +109,19 @@ def somewhere(rng: Random, position: str) -> str:
     """`"at the top left"`, `"in the upper left corner"`."""
     forms = [at(position), at(position)]
     if position in ("left", "right"):
-        forms.append(f"on the {position} side")
+        forms += [f"on the {position} side", f"on the {position} hand side", f"to the {position}"]
     elif position == "middle":
         forms += ["in the center", "in the centre"]
     elif position in ("top", "bottom"):
-        forms.append({"top": "up at the top", "bottom": "down at the bottom"}[position])
+        up, upper = {"top": ("up", "upper"), "bottom": ("down", "lower")}[position]
+        forms += [f"{up} at the {position}", f"in the {upper} {pick(rng, ('half', 'part'))}"]
     else:
         row, column = position.split()
         upper = {"top": "upper", "bottom": "lower"}[row]
-        forms += [f"in the {row} {column} corner", f"in the {upper} {column}", f"in the {upper} {column} corner"]
+        forms += [
+            f"in the {row} {column} corner",
+            f"in the {upper} {column}",
+            f"in the {upper} {column} corner",
+            position,
+        ]
     return pick(rng, forms)

@@ -1,4 +1,4 @@
-"""The many ways in which people ask the same thing: a template (templates.py) in one wording, as somebody types it.
+"""The many ways in which people ask the same thing: a template (templates/) in one wording, as somebody types it.
 
 `expand` chooses one alternative of every bracket of a template and fills the slots. The text corpus (corpus.py) asks in
 these words, so that the language model meets a visitor's language before it meets a picture.
@@ -133,7 +133,7 @@ def expand(rng: Random, template: str, **slots: str) -> str:
         template = _SLOT.sub(fill, template)
     while group := _GROUP.search(template):
         template = template[: group.start()] + pick(rng, group[1].split("|")) + template[group.end() :]
-    return " ".join(template.split())
+    return " ".join(template.replace("'s", " is").split())  # "the boat's color", as the tokenizers read it
 
 
 def wording(rng: Random, intention: str, **slots: str) -> str:
@@ -169,5 +169,5 @@ def words_of_wordings() -> frozenset[str]:
     texts = [text for texts in WORDINGS.values() for text in texts] + [*FILLERS.values(), *BEFORE, *AFTER]
     texts += [*ABSENT, *ANYWHERE, *KNOWN]
     texts += [text for texts in (*SYNONYMS.values(), *SCENERY.values()) for text in texts] + ["sky"]
-    found = re.sub(r"\{\w+\}|[\[\]|.,:?!]", " ", " ".join(texts)).split()
+    found = re.sub(r"\{\w+\}('s)?|[\[\]|.,:?!]", " ", " ".join(texts)).split()
     return frozenset(found)

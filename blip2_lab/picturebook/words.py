@@ -11,7 +11,7 @@ Paper: sections 3.4 (several captions a picture), 4.1 (questions), 4.3. Notebook
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from random import Random
@@ -92,9 +92,14 @@ def setting(scene: Scene, rng: Random) -> str:
     return " ".join(shuffled(rng, (PLACE_PHRASES[scene.place], pick(rng, TIME_PHRASES[scene.time]))))
 
 
+def in_reading_order(things: Iterable[Thing]) -> list[Thing]:
+    """Row by row from the top, each row from the left."""
+    return sorted(things, key=lambda t: (t.row, t.column))
+
+
 def reading_order(scene: Scene) -> list[Thing]:
-    """The things row by row from the top, each row from the left."""
-    return sorted(scene.things, key=lambda t: (t.row, t.column))
+    """The things of a scene row by row from the top, each row from the left."""
+    return in_reading_order(scene.things)
 
 
 def _ordered(scene: Scene, rng: Random) -> list[Thing]:

@@ -7,19 +7,11 @@ from random import Random
 import pytest
 
 from blip2_lab.picturebook import asking
-from blip2_lab.picturebook.asking import (
-    ABSENT,
-    CHOICES,
-    INTENTIONS,
-    UNKNOWN,
-    ask,
-    ask_anything,
-    follow_up,
-    short_follow_up,
-)
+from blip2_lab.picturebook.asking import CHOICES, INTENTIONS, ask, ask_anything
+from blip2_lab.picturebook.asking.follow_ups import follow_up, short_follow_up
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import COLORS, Scene, Thing, sample_scene
-from blip2_lab.picturebook.wordings import SCENERY
+from blip2_lab.picturebook.wordings import ABSENT, SCENERY, UNKNOWN
 from blip2_lab.picturebook.words import NUMBERS
 
 
@@ -62,10 +54,10 @@ def test_yes_and_no_are_about_as_frequent(intention):
     assert set(answers) == {"yes", "no"} and 0.35 < answers["yes"] / answers.total() < 0.65
 
 
-def answers_to(intention, tries=400):
+def answers_to(intention, tries=400, scene=SCENE):
     found = {}
     for seed in range(tries):
-        question = ask(SCENE, Random(seed), intention)
+        question = ask(scene, Random(seed), intention)
         if question:
             found[question.text] = question.answer
     return found
@@ -131,7 +123,17 @@ def test_superlatives_by_hand(as_written):
     most = answers_to("superlative", 1500)
     assert answers_about(most, "lowest") == {"cat", "gray"}
     assert answers_about(most, "leftmost") == {"boat", "red"}
-    assert not answers_about(most, "topmost|uppermost|highest|largest|tiniest"), "there are two of each"
+    assert not answers_about(most, "topmost|uppermost|highest"), "two boats stand there"
+    assert answers_about(most, "largest|biggest") == {"a red boat and a gray cat"}
+    assert answers_about(most, "smallest|tiniest") == {"a red boat and a blue boat"}
+    large = Scene(tuple(t for t in SCENE.things if t.size == "large"), "snow", "day")
+    assert "all are large" in answers_about(answers_to("superlative", 400, large), "smallest|tiniest")
+
+
+def test_a_superlative_is_checked_by_hand(as_written):
+    checked = answers_to("superlative check", 3000)
+    assert answers_about(checked, f"({CAT}).*lowest") == {"yes"}
+    assert answers_about(checked, f"{BLUE}.*(lowest|leftmost|biggest|largest)") == {"no"}
 
 
 def test_sizes_are_checked_by_hand(as_written):
@@ -156,6 +158,71 @@ def test_all_things_are_alike_or_not_by_hand(as_written):
     answers = {question.text: question.answer for question in asked if question}
     assert answers_about(answers, "same (color|kind)") == answers_about(answers, r"\bred") == {"yes"}
     assert answers_about(answers, "same size") == answers_about(answers, "large|small") == {"no"}
+
+
+def test_what_stands_at_a_side_is_one_thing_or_a_list_or_nothing(as_written):
+    there = answers_to("what by position", 3000)
+    assert answers_about(there, r"\btop( part.*)?$") == {"two red boats"}
+    assert answers_about(there, "(upper|top) left") == {"boat"}
+    assert answers_about(there, "(lower|bottom) (left|right)") == {"there is no thing there"}
+    assert answers_about(there, "bottom( part.*)?$") == {"cat"}
+
+
+def test_the_other_things_are_all_but_the_one_that_is_named(as_written):
+    others = answers_to("other things", 2000)
+    assert answers_about(others, CAT) == {"two red boats and a blue boat"}
+    assert answers_about(others, BLUE) == {"two red boats and a gray cat"}
+    assert answers_about(others, LARGE_RED) == {"a red boat, a blue boat and a gray cat"}
+    alone = Scene(SCENE.things[:1], "snow", "day")
+    assert set(answers_to("other things", 50, alone).values()) == {"there is no other thing"}
+
+
+def test_what_is_not_so_is_the_rest(as_written):
+    rest = answers_to("not alike", 3000)
+    assert answers_about(rest, r"\bred\b") == {"a blue boat and a gray cat"}
+    assert answers_about(rest, "animal|creature|pet") == {"two red boats and a blue boat"}
+    assert answers_about(rest, r"\b(green|yellow)\b") <= {"two red boats, a blue boat and a gray cat"}
+
+
+def test_two_things_are_there_or_one_of_them(as_written):
+    both = answers_to("two there", 4000)
+    boat, cat, absent = "boat|ship|vessel", CAT, "dog|puppy|horse|cow|lion"
+    assert answers_about(both, f"({boat}).* (and|or) .*({cat})") == {"yes"}
+    assert answers_about(both, f"({cat}).* or .*({absent})") == {"yes"}
+    assert answers_about(both, f"({cat}).* and .*({absent})") == {"no"}
+
+
+def test_what_stands_next_to_a_thing_is_the_nearest_of_the_others(as_written):
+    near = answers_to("nearest", 2000)
+    assert answers_about(near, CAT) == {"boat"}, "the blue one, above it"
+    assert answers_about(near, LARGE_RED) == {"boat"}, "the blue one, one row and one column away"
+    middle = answers_about(near, BLUE)
+    assert middle == {"cat"}
+    alone = Scene(SCENE.things[:1], "snow", "day")
+    assert not answers_to("nearest", 50, alone)
+
+
+def test_the_colors_and_places_of_several_things_are_listed(as_written):
+    of_all = answers_to("group", 1000)
+    assert answers_about(of_all, "color") == {"red and blue"}
+    assert answers_about(of_all, "where|find|locate|parts|places") >= {"top left, top right and middle"}
+
+
+def test_a_thing_is_found_by_its_use_part_and_home(as_written):
+    by_fact = answers_to("by fact", 6000)
+    assert answers_about(by_fact, r"(what|which|who).*\bsail\b") == {"boat"}
+    assert answers_about(by_fact, r"tail\b") <= {"cat", "yes"}
+    assert answers_about(by_fact, r"which.*\b(chimney|petal)\b") == {"there is no such thing"}
+    for_something = answers_to("for a purpose", 1000)
+    assert answers_about(for_something, "^(what|which|name|list).*living") == {"a gray cat"}
+    assert answers_about(for_something, r"^(is|can|could|do|does).*to eat$") == {"no"}
+
+
+def test_two_things_are_alike_or_not(as_written):
+    alike = answers_to("two alike", 3000)
+    assert answers_about(alike, CAT, BLUE, "size") == {"no"}
+    assert answers_about(alike, LARGE_RED, BLUE, "kind") == {"yes"}
+    assert answers_about(alike, LARGE_RED, SMALL_RED, "color") == set(), "the color would be given away"
 
 
 def test_a_short_question_asks_what_the_one_before_asked():

@@ -8,10 +8,11 @@ from random import Random
 
 import pytest
 
-from blip2_lab.picturebook import asking, corpus, words
+from blip2_lab.picturebook import corpus, words
 from blip2_lab.picturebook.facts import FACTS
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES, SPLITS, TIMES, sample_scene
 from blip2_lab.picturebook.tokenizer import build_tokenizer
+from blip2_lab.picturebook.wordings import UNKNOWN
 
 FAMILIES = ("bert", "t5", "opt")
 
@@ -30,7 +31,7 @@ def tokenizers() -> dict:
 def texts() -> list[str]:
     """5,000 examples that the vocabulary was not made from, from every source of text, unseen splits too."""
     found = [" ".join(corpus.instruction(5, i)).strip() for i in range(2000)]
-    found = [text for text in found if not re.search(rf"\b{asking.UNKNOWN}s?\b", text)]
+    found = [text for text in found if not re.search(rf"\b{UNKNOWN}s?\b", text)]
     found += [corpus.plain_text(5, i) for i in range(1000)]
     found += [" ".join(" ".join(corpus.lesson(5, i)).replace("+", " ").split()) for i in range(500)]
     for i in range(1500):

@@ -1,0 +1,128 @@
+"""Questions about how many there are, and whether there is one at all."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ..noun_phrases import a, noun_phrase, other_word, plural_of, somewhere
+from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick
+from ..wordings import ABSENT, SCENERY, UNKNOWN, wording
+from ..words import NUMBERS
+from .base import Asked, another, yes_no
+from .positions import sides
+
+
+def counted(scene: Scene, rng: Random) -> tuple[str, str, int]:
+    """A group of things in the singular and the plural, and how many of them there are."""
+    by = pick(rng, ("all", "kind", "kind", "kind", "color", "both", "category", "category", "size", "absent"))
+    if by == "all":
+        noun = pick(rng, ("thing", "thing", "object", "item"))
+        return noun, plural_of(noun), len(scene.things)
+    if by == "absent":
+        noun = pick(rng, ABSENT) if rng.random() < 0.9 else UNKNOWN
+        return noun, plural_of(noun), 0
+    names = {"both": ("color", "kind"), "kind": ("kind",)}.get(by, (by,))
+    counts: dict[tuple[str, ...], int] = {}
+    for thing in scene.things:
+        value = tuple(getattr(thing, name) for name in names)
+        counts[value] = counts.get(value, 0) + 1
+    repeated = sorted((count, value) for value, count in counts.items() if count > 1)
+    draw = rng.random()
+    if repeated and draw < 0.55:
+        _, value = repeated[-1] if draw < 0.35 else pick(rng, repeated)
+    elif draw < 0.8:
+        value = pick(rng, sorted(counts))
+    else:
+        values = {"kind": KINDS, "color": COLORS, "category": tuple(CATEGORIES), "size": SIZES}
+        value = tuple(pick(rng, values[name]) for name in names)
+    count, thing = counts.get(value, 0), pick(rng, ("thing", "thing", "object", "item"))
+    noun = other_word(rng, value[-1]) if by in ("kind", "both", "category") else thing
+    said = [other_word(rng, word) for word in (value if by in ("color", "size") else value[:-1])]
+    return " ".join([*said, noun]), " ".join([*said, plural_of(noun)]), count
+
+
+def count(scene: Scene, rng: Random) -> Asked:
+    """How many red boats are there? Also none."""
+    if rng.random() < 0.05:
+        return wording(rng, "color count"), NUMBERS[len({t.color for t in scene.things})]
+    if rng.random() < 0.1:
+        name = pick(rng, ("color", "size"))
+        value = getattr(pick(rng, scene.things), name) if rng.random() < 0.8 else pick(rng, COLORS)
+        number = NUMBERS[sum(value in (t.color, t.size) for t in scene.things)]
+        return wording(rng, "count attribute", attribute=other_word(rng, value), unknown=UNKNOWN), number
+    singular, several, count = counted(scene, rng)
+    return wording(rng, "count", plural=several, a=a(singular), singular=singular), NUMBERS[count]
+
+
+def count_check(scene: Scene, rng: Random) -> Asked:
+    """Are there two boats, is there more than one?"""
+    singular, several, count = counted(scene, rng)
+    if rng.random() < 0.4:
+        return wording(rng, "more than one", plural=several, singular=singular), yes_no(count > 1)
+    number = count if rng.random() < 0.5 else pick(rng, [n for n in (1, 2, 3, 4) if n != count])
+    if number < 2:
+        return f"is there {pick(rng, ('only one', 'exactly one', 'just one'))} {singular}", yes_no(count == 1)
+    return wording(rng, "count check", plural=several, number=NUMBERS[number]), yes_no(count == number)
+
+
+def existence(scene: Scene, rng: Random) -> Asked:
+    """Is there a boat? Of what is not there some is nearly there: the boat in another color."""
+    thing, yes, by = pick(rng, scene.things), rng.random() < 0.5, rng.random()
+    if by < 0.32:  # the kind alone
+        kind = thing.kind if yes else another(rng, KINDS, thing.kind)
+        noun, true = other_word(rng, kind), any(t.kind == kind for t in scene.things)
+    elif by < 0.55:  # with its color
+        kind, color = thing.kind, thing.color
+        if not yes:  # a near miss: the color of another thing, another color, another kind
+            near = [(kind, t.color) for t in scene.things] + [(t.kind, color) for t in scene.things]
+            far = [(kind, another(rng, COLORS, color)), (another(rng, KINDS, kind), color)]
+            kind, color = pick(rng, near if rng.random() < 0.5 else far)
+        noun = noun_phrase(rng, kind, color=color)
+        true = any((t.kind, t.color) == (kind, color) for t in scene.things)
+    elif by < 0.63:  # with its size
+        size = thing.size if yes else another(rng, SIZES, thing.size)
+        noun = noun_phrase(rng, thing.kind, size=size)
+        true = any((t.kind, t.size) == (thing.kind, size) for t in scene.things)
+    elif by < 0.81:
+        category = thing.category if yes else pick(rng, tuple(CATEGORIES))
+        noun, true = other_word(rng, category), any(t.category == category for t in scene.things)
+    elif by < 0.91:
+        noun, true = (pick(rng, ABSENT) if rng.random() < 0.9 else UNKNOWN), False
+    else:
+        if yes:
+            noun, true = pick(rng, (*SCENERY[scene.place], *SCENERY[scene.time], "sky")), True
+        else:
+            noun = pick(rng, [n for key, ns in SCENERY.items() if key not in (scene.place, scene.time) for n in ns])
+            true = False
+    return wording(rng, "existence", a=a(noun), singular=noun, plural=plural_of(noun)), yes_no(true)
+
+
+def something(scene: Scene, rng: Random) -> Asked:
+    """Is there something red, or something on the left?"""
+    thing, yes = pick(rng, scene.things), rng.random() < 0.5
+    if rng.random() < 0.25:
+        where = [side for side, taken in sides(scene.things).items() if taken == yes]
+        if not where:
+            return None
+        return wording(rng, "something there", where=somewhere(rng, pick(rng, where))), yes_no(yes)
+    sizes = {t.size for t in scene.things}
+    if rng.random() < 0.3 and (yes or len(sizes) == 1):
+        value = thing.size if yes else another(rng, SIZES, thing.size)
+    else:
+        absent = [color for color in COLORS if all(t.color != color for t in scene.things)]
+        value = thing.color if yes else pick(rng, absent)
+    return wording(rng, "something", attribute=other_word(rng, value)), yes_no(yes)
+
+
+def two_there(scene: Scene, rng: Random) -> Asked:
+    """Is there a cat and a dog, or one of them?"""
+    joint = pick(rng, ("and", "or"))
+    wanted = pick(rng, ((True, True), (True, False), (False, True), (False, False)))
+    present = sorted({t.kind for t in scene.things})
+    absent = [kind for kind in KINDS if kind not in present] + list(ABSENT[:40])
+    kinds = [pick(rng, present if there else absent) for there in wanted]
+    if kinds[0] == kinds[1]:
+        return None
+    first, second = (a(other_word(rng, kind)) for kind in kinds)
+    true = all(wanted) if joint == "and" else any(wanted)
+    return wording(rng, "two there", first=first, second=second, joint=joint), yes_no(true)

@@ -1,0 +1,103 @@
+"""Questions that are answered by a list: everything, the animals, what is not red, the colors of the cats."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ..noun_phrases import a, other_word, plural_of, refer
+from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick
+from ..wordings import UNKNOWN, wording
+from ..words import join, reading_order
+from .base import Asked, listed, yes_no
+
+
+def category(scene: Scene, rng: Random) -> Asked:
+    """The one kind of a category; several as a list, and that there is none is said."""
+    category = pick(rng, scene.things).category if rng.random() < 0.85 else pick(rng, tuple(CATEGORIES))
+    found = [t for t in reading_order(scene) if t.category == category]
+    kinds = {t.kind for t in found}
+    answer = f"there is no {category}" if not found else found[0].kind if len(kinds) == 1 else listed(found)
+    return wording(rng, "category", category=other_word(rng, category, 0.15)), answer
+
+
+#: What a category is for, or is, as people ask for something of it.
+PURPOSES = {
+    "food": ("to eat", "to eat", "that i can eat"),
+    "toy": ("to play with",),
+    "building": ("to live in",),
+    "animal": ("living",),
+    "plant": ("growing",),
+}
+
+
+def for_a_purpose(scene: Scene, rng: Random) -> Asked:
+    """Is there something to eat, and what is it?"""
+    present = sorted({t.category for t in scene.things} & set(PURPOSES))
+    category = pick(rng, present) if present and rng.random() < 0.6 else pick(rng, tuple(PURPOSES))
+    found = [t for t in reading_order(scene) if t.category == category]
+    purpose = pick(rng, PURPOSES[category])
+    if rng.random() < 0.5:
+        return wording(rng, "something for", purpose=purpose), yes_no(bool(found))
+    return wording(rng, "what for", purpose=purpose), listed(found)
+
+
+def some_listed(scene: Scene, rng: Random) -> Asked:
+    """The things of one category, kind, color or size."""
+    name = pick(rng, ("category", "category", "kind", "color", "color", "size"))
+    values = {"category": tuple(CATEGORIES), "kind": KINDS, "color": COLORS, "size": SIZES}[name]
+    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, values)
+    found = [t for t in reading_order(scene) if getattr(t, name) == value]
+    if name in ("category", "kind"):
+        several = plural_of(other_word(rng, value, 0.15))
+    else:
+        several = f"{other_word(rng, value)} {pick(rng, ('things', 'things', 'objects', 'items'))}"
+    return wording(rng, "some listed", plural=several), listed(found)
+
+
+def inventory(scene: Scene, rng: Random) -> Asked:
+    """Everything, in reading order."""
+    return wording(rng, "inventory"), listed(reading_order(scene))
+
+
+def colors(scene: Scene, rng: Random) -> Asked:
+    """The colors of all things."""
+    return wording(rng, "colors"), join(list(dict.fromkeys(t.color for t in reading_order(scene))))
+
+
+def other_things(scene: Scene, rng: Random) -> Asked:
+    """Everything but one thing."""
+    found = refer(scene, rng)
+    if found is None:
+        return None
+    ref, thing = found
+    rest = [t for t in reading_order(scene) if t != thing]
+    besides = pick(
+        rng, (f" beside {ref}", f" next to {ref}", f" with {ref}", f" {UNKNOWN} from {ref}", f" {UNKNOWN} {ref}")
+    )
+    first = pick(rng, ("beside", f"{UNKNOWN} from", UNKNOWN, "together with")) + f" {ref}"
+    said = wording(rng, "other things", ref=ref, besides=besides, besides_first=first, unknown=UNKNOWN)
+    return said, listed(rest) if rest else "there is no other thing"
+
+
+def not_alike(scene: Scene, rng: Random) -> Asked:
+    """The things that do not have a color, a size or a category."""
+    name = pick(rng, ("color", "color", "size", "category", "kind"))
+    values = {"category": tuple(CATEGORIES), "kind": KINDS, "color": COLORS, "size": SIZES}[name]
+    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, values)
+    found = [t for t in reading_order(scene) if getattr(t, name) != value]
+    attribute = other_word(rng, value)
+    if name in ("category", "kind"):
+        attribute = plural_of(attribute) if rng.random() < 0.6 else a(attribute)
+    return wording(rng, "not alike", attribute=attribute), listed(found)
+
+
+def group(scene: Scene, rng: Random) -> Asked:
+    """The colors or the places of all things of a kind or category that the scene has several of."""
+    name = pick(rng, ("kind", "kind", "category"))
+    values = [getattr(t, name) for t in scene.things]
+    several = sorted({value for value in values if values.count(value) > 1})
+    if not several:
+        return None
+    value, asked = pick(rng, several), pick(rng, ("color", "position"))
+    found = [getattr(t, asked) for t in reading_order(scene) if getattr(t, name) == value]
+    return wording(rng, f"group {asked}", plural=plural_of(other_word(rng, value))), join(list(dict.fromkeys(found)))

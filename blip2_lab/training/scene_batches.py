@@ -45,6 +45,12 @@ def fact_counts(scene: Scene) -> list[int]:
     return [true[value] for value in CAPTION_VALUES]
 
 
+def has_alike(scene: Scene) -> bool:
+    """Are there more than two things, and two of one kind?"""
+    kinds = [thing.kind for thing in scene.things]
+    return len(kinds) > 2 and len(set(kinds)) < len(kinds)
+
+
 class SceneBatches:
     """Scenes of the picture book: cached features with freshly drawn captions.
 
@@ -52,6 +58,9 @@ class SceneBatches:
     have full captions (`PictureBook.one_caption`), because a partial caption is often true of a whole group. ITC and
     the hard negatives of ITM teach what distinguishes the examples of a batch. Among 64 random scenes, place, time and
     number of things distinguish most pairs, so kinds, colors and positions are learned late without hard batches.
+
+    From batch `alike_from` on, every second batch shows scenes in which several things are alike (`has_alike`): to
+    count and list them is what a stage 2 learns last.
 
     `batch_size` examples are one of the `parts` of a step.
     """
@@ -64,6 +73,7 @@ class SceneBatches:
         seed: int,
         hard_batches_from: int | None = None,
         parts: int = 1,
+        alike_from: int | None = None,
     ) -> None:
         self.book, self.features = book, features
         self.batch_size, self.seed, self.parts = batch_size, seed, parts
@@ -71,10 +81,15 @@ class SceneBatches:
         count = len(features) if hard_batches_from is not None else 0
         # numpy: this runs in the prefetch thread, where torch's own threads would slow down the training step
         self.fact_counts = np.array([fact_counts(book.scene(number)) for number in range(count)], dtype=np.int8)
+        self.alike_from = math.inf if alike_from is None else alike_from
+        count = len(features) if alike_from is not None else 0
+        self.alike = [number for number in range(count) if has_alike(book.scene(number))]
 
     def numbers(self, step: int) -> list[int]:
         """The numbers of the scenes of a step."""
         step_size = self.batch_size * self.parts
+        if step >= self.alike_from and step % 2 == 0:
+            return [self.alike[i] for i in batch_indices(step // 2, step_size, len(self.alike), self.seed)]
         shuffled = batch_indices(step, step_size, len(self.features), self.seed)
         if step < self.hard_batches_from or step % 2 == 1:
             return shuffled
@@ -149,10 +164,10 @@ def scene_batches(
     recipe: Recipe, image_encoder: ImageEncoder, runs_dir: Path, hard_batches_from: int | None = None
 ) -> SceneBatches:
     """Batches of the recipe's scenes."""
-    book, features = scene_features(image_encoder, recipe.data, runs_dir)
-    return SceneBatches(
-        book, features, recipe.optim.pass_size, recipe.seed, hard_batches_from, parts=recipe.optim.parts
-    )
+    data, optim = recipe.data, recipe.optim
+    book, features = scene_features(image_encoder, data, runs_dir)
+    options = dict(parts=optim.parts, alike_from=data.alike_from)
+    return SceneBatches(book, features, optim.pass_size, recipe.seed, hard_batches_from, **options)
 
 
 def held_out_scenes(image_encoder: ImageEncoder, count: int) -> Batch:

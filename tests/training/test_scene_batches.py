@@ -69,6 +69,23 @@ def test_captions_of_hard_batches_are_full(index):
             assert all(word in caption for word in (thing.kind, thing.color, thing.size, thing.position))
 
 
+def test_every_second_batch_has_things_that_are_alike():
+    book = PictureBook(3)
+    plain, examples = (SceneBatches(book, FEATURES, 40, seed=0, alike_from=n) for n in (None, 4))
+    seen = set()
+    for index in range(12):
+        numbers = shown(examples, index)
+        if index < 4 or index % 2 == 1:
+            assert numbers == shown(plain, index)
+            continue
+        assert len(set(numbers)) == 40
+        seen.update(numbers)
+        for number in numbers:
+            kinds = [thing.kind for thing in book.scene(number).things]
+            assert len(kinds) > 2 and max(map(kinds.count, kinds)) > 1
+    assert len(seen) > 100, "other scenes each time"
+
+
 def test_few_scenes_make_one_group():
     examples = SceneBatches(PictureBook(3), FEATURES[:8], 8, seed=0, hard_batches_from=0)
     assert sorted(shown(examples, 0)) == list(range(8))

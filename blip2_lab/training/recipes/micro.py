@@ -218,6 +218,15 @@ CONTINUED = (
         data=replace(REPEATS.data, seed=5, hard_from=None),
         eval_every=350,
     ),
+    replace(
+        REPEATS,
+        name="shipped-flan-t5-questions",
+        summary="the same, trained on with nine more kinds of questions",
+        optim=replace(REPEATS.optim, lr=4e-4, min_lr=1e-5, steps=2200),
+        model=replace(REPEATS.model, start="shipped-flan-t5-all"),
+        data=replace(REPEATS.data, seed=6, hard_from=None),
+        eval_every=1100,
+    ),
     STAGE2_ON,
     replace(
         STAGE2_ON,
@@ -235,6 +244,15 @@ CONTINUED = (
         optim=replace(STAGE2_ON.optim, lr=2e-4, min_lr=1e-5, warmup_steps=30, steps=250),
         model=replace(STAGE2_ON.model, language_model="shipped-flan-t5-all", start="shipped-stage2-choices"),
         data=replace(STAGE2_ON.data, seed=1),
+    ),
+    replace(
+        STAGE2_ON,
+        name="shipped-stage2-questions",
+        summary="the same, trained on with the FlanT5 that knows more kinds of questions",
+        optim=replace(STAGE2_ON.optim, lr=4e-4, min_lr=1e-5, warmup_steps=30, steps=800),
+        model=replace(STAGE2_ON.model, language_model="shipped-flan-t5-questions", start="shipped-stage2-all"),
+        data=replace(STAGE2_ON.data, seed=2, alike_from=0),
+        eval_every=400,
     ),
     RETRIEVAL_ON,
     replace(

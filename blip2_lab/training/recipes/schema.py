@@ -259,6 +259,7 @@ class SceneData:
     caption            kind of captions (`scenes.CAPTION_KINDS`, `scenes.ALTERNATING`)
     held_out           number of scenes of another book for the evaluations during training
     hard_batches_from  from this batch on, every second one shows similar scenes (`SceneBatches`); none: never
+    alike_from         from this batch on, every second one shows scenes with things alike (`SceneBatches`); none: never
     """
 
     seed: int = 0
@@ -266,9 +267,10 @@ class SceneData:
     caption: str = "caption"
     held_out: int = 200
     hard_batches_from: int | None = None
+    alike_from: int | None = None
 
     def __post_init__(self) -> None:
-        require(self, "seed", "hard_batches_from", least=0)
+        require(self, "seed", "hard_batches_from", "alike_from", least=0)
         require(self, "scenes", least=1)
         require(self, "held_out", least=2)  # an evaluation compares scenes
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from blip2_lab.chat import small_talk
 from blip2_lab.chat.questions import (
+    after_a_list,
     asks,
     in_full,
     is_question,
@@ -212,7 +213,10 @@ class Conversation:
         turns = [t for t in turns if is_asked(t.question)]
         if MICRO_HISTORY == "named" and miniature:
             turns = named_before(turns, text)
-            named = with_its_name(text, turns[-1].question) if turns and refers_back(text) else None
+            named = None
+            if turns:
+                in_words = with_its_name if refers_back(text) else after_a_list
+                named = in_words(text, turns[-1].question)
             if named and not unknown_words(tokenizer, named):
                 turns, asked = [], form.format(question_mark(named))
         turns = turns[-self.history_turns :] if self.history_turns else []

@@ -69,6 +69,11 @@ ONE_THING = frozenset("thing object item one".split())
 GREETING = re.compile(r"\bgood (morning|afternoon|evening|day|night)\b", re.IGNORECASE)
 PICTURES = frozenset("picture image photo drawing scene pic painting".split())
 POINTED_AT = NAMES.union(CATEGORIES, PICTURES, ONE_THING, "things objects items".split())
+#: "what do you see?", "list everything in the picture", "what things are there?": a text of these asks for everything
+EVERYTHING = PICTURES | frozenset(
+    """what which do you see can is are was were there here in on the this that it please list name tell me show shown
+    all everything every thing things object objects item items does contain have we got drawn painted""".split()
+)
 #: "at the top left", after a thing
 PLACE_OF_A_THING = re.compile(
     r"(?:in|at|on|near|to) the (?:(?:top|bottom|upper|lower|left|right|middle|center|centre|corner|side|edge)\b ?)+"
@@ -186,6 +191,15 @@ def with_its_name(question: str, before: str) -> str | None:
     forms = {"it": name, "its": f"the {thing}'s", "it's": f"{name} is"}
     named = re.sub(r"\bit(?:'?s)?\b", lambda it: forms[it[0].lower()], question, flags=re.IGNORECASE)
     return named if named != question else None
+
+
+def after_a_list(question: str, before: str) -> str | None:
+    """A short question in full after one that asked for everything: after "what do you see?" "and the yellow one?" is
+    "what is the yellow one?", and "and the cat?" is "where is the cat?". None after any other question."""
+    short = SHORT_FOLLOW_UP.fullmatch(question)
+    if short is None or short["first"].lower() != "the" or not set(_words(canonical(before))) <= EVERYTHING:
+        return None
+    return f"{'where' if NAMES.intersection(_words(canonical(short['of']))) else 'what'} is {short['of']}?"
 
 
 def names_nothing(question: str) -> bool:

@@ -24,7 +24,7 @@ from blip2_lab.chat.near_words import near_word
 from blip2_lab.chat.real_words import REAL_WORDS
 from blip2_lab.common.characters import has_no_word, printable
 from blip2_lab.picturebook.noun_phrases import plural_of
-from blip2_lab.picturebook.scene import KINDS
+from blip2_lab.picturebook.scene import COLORS, KINDS, SIZES
 from blip2_lab.picturebook.wordings import SYNONYMS
 
 MAX_CHARACTERS = 2000  #: of one question
@@ -69,6 +69,11 @@ SPELLINGS = frozenset(
 #: What is corrected of three letters, where many words of other languages are near ("ist", "est").
 SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
 
+
+#: Of several words a slip away, one that tells of things is meant before a small word: "ledt" is "left", not "let".
+TELLING = frozenset(
+    (*KINDS, *map(plural_of, KINDS), *COLORS, *SIZES, "left", "right", "top", "bottom", "color", "size")
+)
 
 #: Words with which a question for yes or no begins, and a question for an owner, who is in no picture of this world.
 OPENING_WORDS = frozenset(
@@ -216,7 +221,8 @@ def nearest_word(word: str, known: Collection[str]) -> str | None:
     near = {other for other in known if len(other) > 2 and other[0] in word[:3] and _letters_differ(word, other, 2)}
     if not near:  # all that is typed comes here: what is no word at all, and long, must cost nothing
         return None
-    found = next((once for once in _slips(word) if once in near), None)
+    slips = [once for once in _slips(word) if once in near]
+    found = next((once for once in slips if once in TELLING), slips[0] if slips else None)
     if found is None and len(word) >= LONG_WORD:
         halfway = (once for once in _slips(word) if any(_letters_differ(once, other, 1) for other in near))
         found = next((twice for once in halfway for twice in _slips(once) if twice in near), None)

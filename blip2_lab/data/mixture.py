@@ -300,7 +300,7 @@ class Mixture:
                 first = f"; {source.left_out[0].message}" if source.left_out else ""
                 report = left_out_report(0, source.left_out)
                 raise ValueError(
-                    f"{source.name} has no picture to train on: {report}{first} (`blip2-lab data check` names all)"
+                    f"{source.name} has no picture that can be used: {report}{first} (`blip2-lab data check` names all)"
                 )
         if weights is None:
             if streams and len(sources) > 1:

@@ -5,6 +5,7 @@ import pytest
 from blip2_lab.chat.conversation import INSTRUCTIONS
 from blip2_lab.chat.questions import (
     MOST_QUESTIONS,
+    after_a_list,
     asks,
     in_full,
     is_question,
@@ -189,3 +190,19 @@ def test_a_question_may_name_nothing():
 )
 def test_it_is_called_by_its_name(before, question, named):
     assert with_its_name(question, before) == named
+
+
+@pytest.mark.parametrize(
+    ("before", "question", "full"),
+    [
+        ("what do you see?", "and the yellow one?", "what is the yellow one?"),
+        ("List everything in this picture.", "what about the thing on the left", "what is the thing on the left?"),
+        ("what is in the image?", "and the kitten?", "where is the kitten?"),
+        ("what color is the cat?", "and the yellow one?", None),
+        ("what is on the left?", "and the yellow one?", None),
+        ("what do you see?", "and a cat?", None),
+        ("what do you see?", "where is the cat?", None),
+    ],
+)
+def test_a_short_question_after_a_list_is_read_in_full(before, question, full):
+    assert after_a_list(question, before) == full

@@ -105,6 +105,11 @@ def test_a_slip_in_a_spelling_that_the_tokenizer_rewrites_is_forgiven(tokenizer,
     assert reading.text == text and not reading.unknown
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("ledt", "left"), ("sall", "small"), ("tets", "tents"), ("lrft", "left")])
+def test_of_several_near_words_the_one_that_tells_of_things_is_meant(known, typed, meant):
+    assert nearest_word(typed, known) == meant
+
+
 def test_a_plural_by_rule_is_read_as_the_irregular_one(tokenizer):
     assert read(tokenizer, "how many fishes?").text == "how many fish?"
     assert nearest_word("fishes", KNOWN) is None, "another vocabulary"
@@ -138,6 +143,8 @@ def test_a_word_that_people_write_is_no_slip(known, words):
         ("do you observe any crimson yachts?", "do you see any red boats?"),
         ("what depicts the img", "what shows the picture"),
         ("wat is dis", "what is this"),
+        ("what is closest to the cat?", "what is next to the cat?"),
+        ("besides the cat, what is there?", "beside the cat, what is there?"),
     ],
 )
 def test_a_word_of_near_meaning_is_read_as_the_known_one(tokenizer, typed, text):

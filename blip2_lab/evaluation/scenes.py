@@ -11,7 +11,8 @@ Notes:
 * Questions are zero-shot: stage 2 is trained on captions only. "knowledge" is counted apart, because its answers are in
   no caption.
 * The same questions are asked of the language model alone, with a true description of the scene in words.
-* `natural/` repeats the questions in hundreds of other wordings, with the prompts of the chat.
+* `natural/` repeats the questions in hundreds of other wordings, with the prompts of the chat. It also asks harder
+  ones, which are counted apart.
 
 Paper: section 4, Tables 1, 2, 3 and 5 in miniature. Notebooks: 09, 11.
 """
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from blip2_lab.evaluation import metrics, natural
 from blip2_lab.evaluation.calibration import Calibration, calibration_scores
+from blip2_lab.evaluation.natural import harder, harder_judge
 from blip2_lab.evaluation.search import search_scores
 from blip2_lab.models import retrieval
 from blip2_lab.models.decoding import Decoding, check_seed
@@ -64,7 +66,8 @@ def evaluate(
     """All measurements as one dictionary, ready for JSON. `say` gets progress messages.
 
     num_beams  of the answers; captions use `CAPTIONS`
-    asker      prompts and decoding of the natural questions (`num_beams` does not apply); None: leave them out
+    asker      prompts and decoding of the natural and the harder questions (`num_beams` does not apply); None: leave
+               them out
     calibration  that of the model, to be measured on the natural questions
 
     Raises ValueError if `scenes` is below 2: shuffling needs two images.
@@ -89,6 +92,7 @@ def evaluate(
         report["captions"][name] = caption_scores(model, shown, book, batch_size)
     if asker is not None:
         report["natural"] = natural_report(model, conditions, book, asker, calibration, seed, batch_size, say)
+        report["harder"] = harder_report(model, conditions, book, asker, seed, batch_size, say)
     if isinstance(model.language_model, EncoderDecoderLanguageModel):
         say("asking the language model alone, about descriptions in words")
         described = [(i, q, f"{words.full_caption(book[i], Random(f'described {seed} {i}'))} ") for i, q, _ in asked]
@@ -192,6 +196,24 @@ def natural_report(
             scores[name]["calibration"] = calibration_scores(
                 [confidences[i] for i in answered], [right[i] for i in answered], calibration
             )
+    return scores
+
+
+def harder_report(
+    model: Stage2Model,
+    conditions: dict[str, natural.Shown],
+    book: Sequence[Scene],
+    asker: natural.Asker,
+    seed: int,
+    batch_size: int,
+    say: Say,
+) -> dict[str, dict]:
+    """The harder questions in every condition, as `natural_report` has the natural ones."""
+    asked, scores = harder.harder_questions(book, seed), {}
+    for name, shown in conditions.items():
+        say(f"asking {len(asked)} harder questions: {name.replace('_', ' ')}")
+        answers = natural.ask_all(model, book, asked, asker, visual_prompts=shown, batch_size=batch_size)
+        scores[name] = natural.natural_scores(answers, asked, book, harder.GROUPS, harder_judge.is_right)
     return scores
 
 
@@ -368,6 +390,8 @@ def scores_table(report: dict) -> str:
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     if found := report.get("natural"):
         lines += ["", *natural_table(found)]
+    if found := report.get("harder"):  # reports of before they were asked do not have them
+        lines += ["", *natural_table(found, "harder questions")]
     conditions = [name for name in conditions if name in report["captions"]]
     lines += ["", "| captions, F1 | " + " | ".join(name.replace("_", " ") for name in conditions) + " |"]
     lines.append("|---" * (len(conditions) + 1) + "|")
@@ -425,11 +449,11 @@ def scores_table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def natural_table(found: dict[str, dict]) -> list[str]:
-    """The rows of natural questions: the share of correct answers, and the share refused (with the image)."""
+def natural_table(found: dict[str, dict], title: str = "natural questions") -> list[str]:
+    """The rows of natural, or of harder, questions: the share of right answers, and the share refused (with image)."""
     first = next(iter(found.values()))
     heads = [name.replace("_", " ") for name in found]
-    lines = [f"| natural questions, {first['count']} | " + " | ".join(heads) + " | refused, unknown words |"]
+    lines = [f"| {title}, {first['count']} | " + " | ".join(heads) + " | refused, unknown words |"]
     lines.append("|---" * (len(heads) + 2) + "|")
     cells = [_share(scores["total"], scores["count"]) for scores in found.values()]
     lines.append(f"| **as a visitor asks, all groups** | {' | '.join(cells)} | {first['refused']:.3f} |")

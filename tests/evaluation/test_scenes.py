@@ -1,5 +1,6 @@
 """The evaluation against oracles: a perfect model scores 1, a model without the image scores chance."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from random import Random
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from blip2_lab.chat import conversation
+from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.evaluation import natural, scenes
 from blip2_lab.evaluation.natural import Asker
 from blip2_lab.models.decoding import Decoding
@@ -176,8 +178,27 @@ def test_every_condition_uses_its_visual_prompts(kind):
     assert list(natural) == ["picture", "no_picture", "shuffled_picture"]
     assert natural["picture"]["groups"]["list"]["right"] == 1.0, "a full caption is a list"
     assert natural["shuffled_picture"]["groups"]["list"]["right"] < 0.5 and natural["no_picture"]["total"] == 0.0
+    harder = report["harder"]
+    assert list(harder) == ["picture", "no_picture", "shuffled_picture"]
+    assert harder["picture"]["groups"]["one sentence"]["right"] == 1.0, "a full caption is a caption of one sentence"
+    assert harder["shuffled_picture"]["groups"]["one sentence"]["right"] < 0.5 and harder["no_picture"]["total"] == 0.0
+    assert not {"one sentence", "negation"} & natural["picture"]["groups"].keys(), "they are counted apart"
     table = scenes.scores_table(report)
     assert "| kinds | 1.000 (1.000–1.000) | 0.000 (0.000–0.000) |" in table
+
+
+def test_the_table_has_the_harder_questions_of_reports_that_have_them():
+    report = json.loads((MICRO / "evaluation.json").read_text())
+    older = {name: part for name, part in report.items() if name != "harder"}
+    scores = {"total": 0.5, "count": 20, "refused": 0.1, "of_answered": 0.6}
+    scores["groups"] = {"negation": {"right": 0.25, "refused": 0.1, "count": 20}}
+    newer = older | {"harder": {"picture": scores, "shuffled_picture": scores | {"total": 0.1}}}
+    without, table = scenes.scores_table(older).splitlines(), scenes.scores_table(newer).splitlines()
+    assert not any("harder" in line for line in without)
+    added = [line for line in table if line not in without]
+    assert added[0] == "| harder questions, 20 | picture | shuffled picture | refused, unknown words |"
+    assert "| negation | 0.250 (0.112–0.469) | 0.250 (0.112–0.469) | 0.100 |" in added
+    assert set(without) <= set(table), "the older rows are as they were"
 
 
 # retrieval and matching

@@ -8,6 +8,10 @@
     questions  six questions for a scene, of eighteen groups, with their truth
     ask        asks them all in batches, as the app would, and counts
 
+    harder          harder questions, counted apart: sides, superlatives, uses, what is not red, what else there is
+    harder_phrases  their wordings, and what people know about the kinds of things
+    harder_judge    is an answer to one of them right?
+
 Paper: section 4.1. Notebook: 11.
 """
 
@@ -21,6 +25,7 @@ from blip2_lab.evaluation.natural.ask import (
     see_all,
     verdicts,
 )
+from blip2_lab.evaluation.natural.harder import harder_questions
 from blip2_lab.evaluation.natural.judge import NaturalQuestion, is_right
 from blip2_lab.evaluation.natural.questions import GROUPS, natural_questions
 
@@ -31,6 +36,7 @@ __all__ = [
     "NaturalQuestion",
     "Shown",
     "ask_all",
+    "harder_questions",
     "is_right",
     "natural_questions",
     "natural_scores",

@@ -12,12 +12,14 @@ Notes:
     questions = natural_questions(book, seed)
     natural_scores(ask_all(model, book, questions, asker), questions, book)
 
+`harder_questions` are asked in the same way, with groups and judge of their own.
+
 Paper: section 4.1. Notebook: 11.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +33,8 @@ from blip2_lab.models.decoding import Decoding
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.draw import draw
 from blip2_lab.picturebook.scene import Scene
+
+Judge = Callable[[NaturalQuestion, str, Scene], bool]  #: (question, answer, its scene) -> is it right?
 
 
 @dataclass(frozen=True)
@@ -136,36 +140,42 @@ def see_all(model: Stage2Model, book: Sequence[Scene]) -> Shown:
     return Shown.of(model, torch.cat([encoder(picture) for picture in pictures]), 1)
 
 
-def verdicts(answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene]) -> list[bool]:
+def verdicts(
+    answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene], judge: Judge = is_right
+) -> list[bool]:
     """Which answers are right. A refusal is no answer, so it is wrong."""
     return [
-        not answer.refused and is_right(question, answer.text, book[question.scene])
+        not answer.refused and judge(question, answer.text, book[question.scene])
         for answer, question in zip(answers, questions, strict=True)
     ]
 
 
 def natural_scores(
-    answers: Sequence[Answer], questions: Sequence[NaturalQuestion], book: Sequence[Scene]
+    answers: Sequence[Answer],
+    questions: Sequence[NaturalQuestion],
+    book: Sequence[Scene],
+    groups: Iterable[str] = GROUPS,
+    judge: Judge = is_right,
 ) -> dict[str, float | int | dict]:
-    """The share that is right with its 95 % interval, the share refused, and both by group.
+    """The share that is right with its 95 % interval, the share refused, and both by group, in the order of `groups`.
 
     `of_answered` is the share that is right of those that were not refused, `new_wordings` of those whose wording the
-    training texts do not have (overlap.py).
+    training texts do not have (overlap.py). Harder questions come with the `groups` and the `judge` of theirs.
     """
     right: dict[str, list[bool]] = {}
     refused: dict[str, list[bool]] = {}
     new: list[bool] = []
-    for answer, question, hit in zip(answers, questions, verdicts(answers, questions, book), strict=True):
+    for answer, question, hit in zip(answers, questions, verdicts(answers, questions, book, judge), strict=True):
         right.setdefault(question.group, []).append(hit)
         new += [] if in_corpus(question.wording) else [hit]
         refused.setdefault(question.group, []).append(answer.refused)
-    groups = {
+    by_group = {
         group: {
             "right": metrics.accuracy(right[group]),
             "refused": metrics.accuracy(refused[group]),
             "count": len(right[group]),
         }
-        for group in GROUPS
+        for group in groups
         if group in right
     }
     hits, refusals = sum(right.values(), []), sum(refused.values(), [])
@@ -181,5 +191,5 @@ def natural_scores(
         **counts,
         "of_answered": of_answered,
         **in_new_words,
-        "groups": groups,
+        "groups": by_group,
     }

@@ -212,10 +212,10 @@ def _lists_the_things(said: Statement, scene: Scene) -> bool:
         return False
     if not setting_holds(said, scene) or not all(mention.colors for mention in listed):
         return False
-    return any(_covers(listed, list(order), scene) for order in permutations(scene.things))
+    return any(covers(listed, list(order), scene) for order in permutations(scene.things))
 
 
-def _covers(listed: list[Mention], things: list[Thing], scene: Scene) -> bool:
+def covers(listed: list[Mention], things: list[Thing], scene: Scene) -> bool:
     """Do the phrases take the things in this order, none left over?"""
     for mention in listed:
         number = mention.number
@@ -255,7 +255,7 @@ def _gives_the_number(said: Statement, about: About, scene: Scene) -> bool:
             return False
     stated = said.stated
     loose = Mention("", colors=stated.colors, sizes=stated.sizes, position=stated.position)
-    if not setting_holds(said, scene) or (not _no_claims(stated) and count(_filled(loose, about), scene) != truth):
+    if not setting_holds(said, scene) or (not no_claims(stated) and count(_filled(loose, about), scene) != truth):
         return False
     if not values or ("no" in said.says and truth > 0):
         return False
@@ -263,11 +263,11 @@ def _gives_the_number(said: Statement, about: About, scene: Scene) -> bool:
     return set(values) == {truth} or parts_add_up
 
 
-def _no_claims(claims: Claims) -> bool:
+def no_claims(claims: Claims) -> bool:
     return not (claims.colors or claims.sizes or claims.position)
 
 
-def _polarity(said: Statement, implied: set[str]) -> str:
+def polarity(said: Statement, implied: set[str]) -> str:
     """ "yes" or "no" as the answer says it or implies it; "" if it says neither, or both."""
     both = said.says | implied
     return both.pop() if len(both) == 1 else ""
@@ -292,9 +292,9 @@ def _says_whether_it_exists(said: Statement, question: NaturalQuestion, scene: S
     implied |= {"yes" if number else "no" for number in said.numbers}
     stated = said.stated
     it = Mention(about.noun, colors=stated.colors, sizes=stated.sizes, position=stated.position)
-    if not _no_claims(stated) and count(it, scene) == 0:
+    if not no_claims(stated) and count(it, scene) == 0:
         return False
-    return _polarity(said, implied) == question.truth and setting_holds(said, scene)
+    return polarity(said, implied) == question.truth and setting_holds(said, scene)
 
 
 def _says_yes_or_no(said: Statement, question: NaturalQuestion, thing: Thing | None, scene: Scene) -> bool:
@@ -303,7 +303,7 @@ def _says_yes_or_no(said: Statement, question: NaturalQuestion, thing: Thing | N
         return False
     if thing is None:
         true = all(is_true(mention, scene) for mention in said.mentions)
-        if not true or said.numbers or not _no_claims(said.stated) or not setting_holds(said, scene):
+        if not true or said.numbers or not no_claims(said.stated) or not setting_holds(said, scene):
             return False
     implied = set()
     for words, name in ((COLOR_WORDS, "colors"), (SIZE_WORDS, "sizes"), (PLACE_WORDS, "places"), (TIME_WORDS, "times")):
@@ -313,7 +313,7 @@ def _says_yes_or_no(said: Statement, question: NaturalQuestion, thing: Thing | N
             implied.add("no")
     if question.asked in ("left", "right", "top", "bottom") and (values := named(said, "position")):
         implied.add("yes" if question.asked[0].upper() in values else "no")
-    return _polarity(said, implied) == question.truth
+    return polarity(said, implied) == question.truth
 
 
 def named(said: Statement, name: str) -> set[str]:
@@ -387,4 +387,4 @@ def _denies(said: Statement, about: About, scene: Scene) -> bool:
     if any(m.denied and m.noun not in ("", "thing") and not narrower(m, about) for m in said.mentions):
         return False
     true = all(is_true(_filled(m, about) if m.noun in ("", "thing") else m, scene) for m in said.mentions)
-    return true and _no_claims(said.stated) and set(said.numbers) <= {0} and setting_holds(said, scene)
+    return true and no_claims(said.stated) and set(said.numbers) <= {0} and setting_holds(said, scene)

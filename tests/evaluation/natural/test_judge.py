@@ -247,8 +247,8 @@ def test_the_judge_counts_alike_things():
         ("setting_holds", lambda *_: True),
         ("count", lambda mention, scene: 1),
         ("narrower", lambda *_: True),
-        ("_polarity", lambda said, implied: "yes" if "yes" in said.says | implied else "no"),
-        ("_covers", lambda listed, things, scene: len(listed) == len(things)),
+        ("polarity", lambda said, implied: "yes" if "yes" in said.says | implied else "no"),
+        ("covers", lambda listed, things, scene: len(listed) == len(things)),
         ("named", lambda said, name: getattr(said.stated, name)),
     ],
 )

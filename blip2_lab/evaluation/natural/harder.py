@@ -26,13 +26,19 @@ from random import Random
 from blip2_lab.evaluation.natural import harder_phrases, phrases
 from blip2_lab.evaluation.natural.harder_judge import HarderQuestion
 from blip2_lab.evaluation.natural.judge import About, asked_for
-from blip2_lab.evaluation.natural.questions import IN_BACKGROUND, OPPOSITE, Draft, debatable, in_words
+from blip2_lab.evaluation.natural.questions import (
+    IN_BACKGROUND,
+    OPPOSITE,
+    Draft,
+    debatable,
+    drawn_questions,
+    in_words,
+)
 from blip2_lab.evaluation.natural.reading import count, position_holds
 from blip2_lab.evaluation.natural.words import OUTSIDE, POSITION_WORDS
 from blip2_lab.picturebook.scene import CATEGORIES, CATEGORY_OF, COLORS, KINDS, SIZES, Scene, Thing, pick, shuffled
 from blip2_lab.picturebook.words import NUMBERS, at, holds, join, with_article
 
-PER_SCENE = 6  #: questions
 MOSTLY_YES = 0.65  #: how often "yes" is tried where many scenes allow only "no", so that in the end both are as likely
 SIDE_OF = {"to the left of": "left", "to the right of": "right", "above": "top", "below": "bottom"}
 
@@ -48,14 +54,7 @@ class HarderDraft(Draft):
 
 def harder_questions(book: Sequence[Scene], seed: int) -> list[HarderQuestion]:
     """About six questions for each scene, of as many groups, drawn anew for each scene from `seed`."""
-    asked: list[HarderQuestion] = []
-    for number, scene in enumerate(book):
-        rng = Random(f"harder {seed} {number}")
-        drafts = ((group, ask(scene, rng)) for group, ask in shuffled(rng, list(GROUPS.items())))
-        possible = ((group, draft) for group, draft in drafts if draft is not None)
-        for (group, draft), _ in zip(possible, range(PER_SCENE), strict=False):
-            asked.append(_question(number, scene, group, draft, rng))
-    return asked
+    return drawn_questions(book, f"harder {seed}", GROUPS, _question)
 
 
 def _question(number: int, scene: Scene, group: str, draft: HarderDraft, rng: Random) -> HarderQuestion:

@@ -53,13 +53,27 @@ class Draft:
 
 def natural_questions(book: Sequence[Scene], seed: int) -> list[NaturalQuestion]:
     """About six questions for each scene, of as many groups, drawn anew for each scene from `seed`."""
-    asked: list[NaturalQuestion] = []
+    return drawn_questions(book, f"natural {seed}", GROUPS, _question)
+
+
+def drawn_questions(
+    book: Sequence[Scene],
+    name: str,
+    groups: dict[str, Callable[[Scene, Random], Draft | None]],
+    question: Callable[[int, Scene, str, Draft, Random], NaturalQuestion],
+) -> list:
+    """`PER_SCENE` questions for each scene, of as many of the groups that the scene allows.
+
+    name      of the set and its seed: what is drawn depends on it
+    question  (number of the scene, scene, group, draft, rng) -> a question in words
+    """
+    asked = []
     for number, scene in enumerate(book):
-        rng = Random(f"natural {seed} {number}")
-        drafts = ((group, ask(scene, rng)) for group, ask in shuffled(rng, list(GROUPS.items())))
+        rng = Random(f"{name} {number}")
+        drafts = ((group, ask(scene, rng)) for group, ask in shuffled(rng, list(groups.items())))
         possible = ((group, draft) for group, draft in drafts if draft is not None)
         for (group, draft), _ in zip(possible, range(PER_SCENE), strict=False):
-            asked.append(_question(number, scene, group, draft, rng))
+            asked.append(question(number, scene, group, draft, rng))
     return asked
 
 

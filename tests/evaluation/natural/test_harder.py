@@ -10,9 +10,10 @@ from random import Random
 import pytest
 
 from blip2_lab.evaluation.natural import Answer, natural_scores
-from blip2_lab.evaluation.natural.harder import GROUPS, PER_SCENE, harder_questions
+from blip2_lab.evaluation.natural.harder import GROUPS, harder_questions
 from blip2_lab.evaluation.natural.harder_judge import HarderQuestion, is_right
 from blip2_lab.evaluation.natural.harder_phrases import ABLE, MOST, PARTS, PURPOSES, USED
+from blip2_lab.evaluation.natural.questions import PER_SCENE
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import COLORS, KINDS, POSITIONS, pick, sample_scene, shuffled
 from blip2_lab.picturebook.words import NUMBERS, at, join, with_article

@@ -8,6 +8,7 @@ Paper: none. Notebook: 12.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from blip2_lab.picturebook.noun_phrases import plural_of
@@ -58,6 +59,8 @@ OTHERS: dict[str, str] = {
     "large": "massive gigantic colossal immense vast oversized bulky sizable humongous",
     "small": "minuscule teeny wee petite miniature tinier littlest undersized teensy",
     "largest": "hugest greatest",
+    "lowest": "bottommost lowermost",
+    "highest": "upmost",
     "cactuses": "cacti",
     "to eat": "edible",
     "see": "observe perceive behold glimpse witness discern",
@@ -66,7 +69,8 @@ OTHERS: dict[str, str] = {
     "shown": "portrayed displayed illustrated represented pictured featured",
     "count": "tally enumerated reckon",
     "many": "numerous",
-    "beside": "adjacent alongside besides except excluding",
+    "beside": "adjacent alongside",
+    "other than": "besides except excluding barring",
     "next": "closest nearest",
     "above": "atop overhead",
     "below": "underside downward",
@@ -104,6 +108,22 @@ OTHERS: dict[str, str] = {
     "because": "cuz coz",
 }
 
+#: Known words -> phrases, with a word that is unknown, that are read as them.
+PHRASES: dict[str, tuple[str, ...]] = {
+    "other than": (
+        "apart from",
+        "aside from",
+        "except for",
+        "not counting",
+        "not including",
+        "leaving out",
+        "in addition to",
+        "with the exception of",
+    ),
+    "other than the": ("without the",),
+    "please": ("by any chance",),
+}
+
 
 @cache
 def all_near_words() -> dict[str, str]:
@@ -118,3 +138,13 @@ def all_near_words() -> dict[str, str]:
 def near_word(word: str) -> str | None:
     """The known word, or words, that are nearest in meaning to an unknown one; None where the table has none."""
     return all_near_words().get(word)
+
+
+def near_phrases(text: str) -> list[tuple[str, str]]:
+    """The phrases of `PHRASES` in a text, as they are typed, and the known words that each is read as."""
+    return [
+        (found[0], known)
+        for known, phrases in PHRASES.items()
+        for phrase in phrases
+        if (found := re.search(rf"\b{phrase}\b", text, re.IGNORECASE))
+    ]

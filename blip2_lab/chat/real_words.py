@@ -12,7 +12,7 @@ from __future__ import annotations
 REAL_WORDS = frozenset(
     """
 back baker bale bans bars bats bead beads beam beard beast beat beats beer beers begun berries bets bits blow blues
-blur boar boast boom booth bowel bows breach break bride bring brought buds bugs busy butt butter came cards care
+blur boar boast boom booth bowel bows breach break bride bring brought buds bugs busy butt butter came captain cards care
 cared cares cart carts cast casts cheer cite click coaster cock code coil cold compute cone cones contest coop cord
 cost costs cots counter country county creator crows cure cuts dawn dead deaf delight dessert died dies digs dive dose
 dots dressed dresser driver drivers drown drunk east ever exit fade fare fats feather fees fiction fined fins fist

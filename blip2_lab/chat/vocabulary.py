@@ -18,11 +18,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from blip2_lab.chat.near_words import near_word
+from blip2_lab.chat.decisive_words import TURNING_WORDS, unknown_decides
+from blip2_lab.chat.near_words import near_phrases, near_word
 from blip2_lab.chat.real_words import REAL_WORDS
 from blip2_lab.common.characters import has_no_word, printable
+from blip2_lab.picturebook.facts import FACTS
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import COLORS, KINDS, SIZES
 from blip2_lab.picturebook.wordings import SYNONYMS
@@ -37,6 +39,7 @@ HELP = (
     f'"{EXAMPLE}" or "how many things are there?"'
 )
 OWN_HELP = "I know only the words of the texts that I have read: ask in these."  #: a miniature of other pictures
+TURNED_HELP = 'It turns the question round: ask what there is, for example "is there anything on the left?"'
 CAPTION_HELP = 'I read English captions, which name the things of the picture, for example "a red boat."'
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOWELS = "aeiou"
@@ -74,18 +77,8 @@ SHORT_WORDS = frozenset("the and are how who what any you can see for not one tw
 TELLING = frozenset(
     (*KINDS, *map(plural_of, KINDS), *COLORS, *SIZES, "left", "right", "top", "bottom", "color", "size")
 )
-
-#: Words with which a question for yes or no begins, and a question for an owner, who is in no picture of this world.
-OPENING_WORDS = frozenset(
-    "is are was were can could do does did has have will would should may might must whose".split()
-)
-#: Words that say nothing without another word: "can they", "is it … there".
-EMPTY_WORDS = OPENING_WORDS | frozenset(
-    """a an the be been it its he she they them their this that these those there here i you we me us my your in on at
-    to for by with and or not so very too also just""".split()
-)
-#: Words that ask, and not of what: "where is mummy".
-ASKING_WORDS = frozenset("what where which who whats wheres whos".split())
+#: What things have, in the singular, as the texts name it.
+PARTS = frozenset(facts.part for facts in FACTS.values())
 
 
 class UnknownWords(ValueError):
@@ -150,9 +143,9 @@ def unknown_words(tokenizer, text: str) -> list[str]:
 def read(tokenizer, text: str, help: str | None = None) -> Reading:
     """The text with misspelled words corrected.
 
-    Raises UnknownWords, which ends with `help` (by default what can be asked), for a text without a known word; for a
-    text of which no known word says what is asked ("can they fly?", where "fly" is unknown); and where words are
-    unknown and most others were near to known ones: that is another language, and no slips.
+    Raises UnknownWords, which ends with `help` (by default what can be asked), for a text without a known word; where
+    the question would be another one without the unknown word ("can they fly?", see decisive_words.py); and where words
+    are unknown and most others were near to known ones: that is another language, and no slips.
     """
     unknown = unknown_words(tokenizer, text)
     if not unknown:
@@ -161,33 +154,27 @@ def read(tokenizer, text: str, help: str | None = None) -> Reading:
         rest = re.sub(rf"(?<!\w)({'|'.join(said_before)})(?!\w)[\s.,:!]*", "", text)
         if re.search(r"\w", rest):
             return read(tokenizer, rest, help)
+    phrases = {typed: word for typed, word in near_phrases(text) if not unknown_words(tokenizer, word)}
+    if phrases:
+        for typed, word in phrases.items():
+            text = text.replace(typed, word)
+        reading = read(tokenizer, text, help)
+        return replace(reading, corrected=(*phrases.items(), *reading.corrected))
     known = {piece.lstrip("▁") for piece in tokenizer.get_vocab() if piece.startswith("▁")}
     known |= SPELLINGS.difference(unknown_words(tokenizer, " ".join(SPELLINGS)))
     nearest = {word: found for word in unknown if (found := nearest_word(word.lower(), known))}
     if (last := re.search(r"\b(these|those)\W*$", text, re.IGNORECASE)) and last[1] in nearest:
         nearest[last[1]] = "this"  # "what surroundings are these?": no noun follows
     left = tuple(word for word in unknown if word not in nearest)
-    words = re.findall(r"[^\s.,:?!]+", text)
-    known_words = [nearest.get(word, word) for word in words if word not in left]
-    if (
-        not known_words
-        or (left and _says_nothing(text, known_words, left))
-        or (len(left) > 1 and 2 * len(unknown) >= len(words))
-    ):
-        help = help or (HELP if not unknown_words(tokenizer, EXAMPLE) else OWN_HELP)
-        raise UnknownWords(f"I do not know the word{'s' if len(unknown) > 1 else ''} {_listed(unknown)}. {help}")
+    num_words = len(re.findall(r"[^\s.,:?!]+", text))
     for typed, word in nearest.items():
         text = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", word, text)
+    another_language = len(left) > 1 and 2 * len(unknown) >= num_words
+    if len(left) == num_words or another_language or (left and unknown_decides(text, left)):
+        known_example = not unknown_words(tokenizer, EXAMPLE)
+        help = help or (OWN_HELP if not known_example else TURNED_HELP if TURNING_WORDS.intersection(left) else HELP)
+        raise UnknownWords(f"I do not know the word{'s' if len(unknown) > 1 else ''} {_listed(unknown)}. {help}")
     return Reading(text, tuple(nearest.items()), left)
-
-
-def _says_nothing(text: str, known_words: Sequence[str], unknown: Sequence[str]) -> bool:
-    """Does no known word say what is asked? "what is the quorx?" names a thing: a model can say that there is none."""
-    said = {part.split("'")[0] for word in known_words for part in word.lower().replace("’", "'").split()}
-    if not said <= EMPTY_WORDS | ASKING_WORDS:
-        return False
-    names_a_thing = any(re.search(rf"\b(an?|the|any) {re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in unknown)
-    return not (said & ASKING_WORDS and names_a_thing)
 
 
 def for_stage1(tokenizer, text: str) -> str:
@@ -212,6 +199,9 @@ def nearest_word(word: str, known: Collection[str]) -> str | None:
     near = SHORT_FORMS.get(word) or near_word(word)
     if near and all(part in known for part in near.split()):
         return near
+    singular = word.removesuffix("s")
+    if singular != word and singular in known and (singular in PARTS or word not in REAL_WORDS):
+        return singular  # "petals": what a flower has is known in the singular
     if word in REAL_WORDS:
         return None
     if several := next((plural_of(kind) for kind in KINDS if word in (kind + "s", kind + "es")), None):  # "fishes"

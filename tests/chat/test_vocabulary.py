@@ -144,7 +144,11 @@ def test_a_word_that_people_write_is_no_slip(known, words):
         ("what depicts the img", "what shows the picture"),
         ("wat is dis", "what is this"),
         ("what is closest to the cat?", "what is next to the cat?"),
-        ("besides the cat, what is there?", "beside the cat, what is there?"),
+        ("besides the cat, what is there?", "other than the cat, what is there?"),
+        ("what is there apart from animals?", "what is there other than animals?"),
+        ("Aside from the boat, what do you see?", "other than the boat, what do you see?"),
+        ("the bottommost thing", "the lowest thing"),
+        ("which thing has petals?", "which thing has petal?"),
     ],
 )
 def test_a_word_of_near_meaning_is_read_as_the_known_one(tokenizer, typed, text):

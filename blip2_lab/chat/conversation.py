@@ -36,6 +36,7 @@ from blip2_lab.chat.questions import (
     is_question,
     is_short_follow_up,
     names_nothing,
+    put_plainly,
     question_mark,
     questions_in,
     refers_back,
@@ -315,7 +316,7 @@ def as_read(tokenizer, text: str, follows: bool) -> str:
     follows  there are earlier turns (see `in_full`)
     """
     text = read(tokenizer, text).text
-    full = in_full(text, follows) if knows_whole_words_only(tokenizer) else text
+    full = in_full(put_plainly(text), follows) if knows_whole_words_only(tokenizer) else text
     return text if unknown_words(tokenizer, full) else full  # a miniature of another world lacks the words of this one
 
 

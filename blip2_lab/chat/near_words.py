@@ -122,6 +122,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     ),
     "other than the": ("without the",),
     "please": ("by any chance",),
+    "tell me": ("any idea", "any clue", "no idea", "no clue"),
 }
 
 

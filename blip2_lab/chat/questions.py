@@ -38,6 +38,20 @@ SHORT_FOLLOW_UP = re.compile(
     re.IGNORECASE,
 )
 TRAINED_FORMS = ("and", "and for", "what about", "how about", "and what about", "and how about")  #: of SHORT_FOLLOW_UP
+#: "isn't the cup red?", "can't you see a cat?": the answer is that of the question without its "not"
+DENYING = re.compile(
+    rf"(?P<before>\W*{LEAD})"
+    r"(?P<verb>(?:is|are|was|were|do|does|did|could|would|has|have)(?=n['’]?t| not)|can(?=['’]?t|\W?not))"
+    r"(?:n['’]?t|['’]?t| ?not)(?= (?:the|that|this|it|there|an?|any|all|both|everything|you|we|i|one)\b)",
+    re.IGNORECASE,
+)
+#: "it's day, right?", "there is a cat, isn't there?": a question for yes or no
+STATED = re.compile(
+    rf"\W*{LEAD}(?:(?P<it>it|this|that|there)(?: is|['’]?s)|"
+    r"(?P<of>the \w[^,.?!;:]*?) (?P<are>is|are)|there (?P<plural>are))"
+    r" (?P<said>[^,.?!;:]+)(?:, ?(?:right|correct|true|yes|no)|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))\W*",
+    re.IGNORECASE,
+)
 #: What follows "and" in a text of its own: "and describe it".
 INSTRUCTING = frozenset("describe tell write say name give list show count draw make find then".split())
 #: Where the next of several questions begins; "how many and what color", with no verb yet, is one.
@@ -141,6 +155,16 @@ def in_full(text: str, follows: bool = False) -> str:
     if short:
         return f"{short['form'] if short['form'].lower() in TRAINED_FORMS else 'and'} {short['of']}"
     return text
+
+
+def put_plainly(text: str) -> str:
+    """A question for yes or no without what changes nothing in its answer: "isn't the cup red?" -> "is the cup red?",
+    "it's day, right?" -> "is it day?". Every other text as it is."""
+    stated = STATED.fullmatch(text)
+    if stated and not (stated["of"] and {"that", "which", "who"}.intersection(_words(stated["of"]))):
+        subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
+        return f"{verb} {subject} {stated['said']}?".lower()
+    return DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1) if DENYING.match(text) else text
 
 
 def of_each(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from blip2_lab.chat.questions import (
     in_full,
     is_question,
     names_nothing,
+    put_plainly,
     questions_in,
     refers_back,
     with_its_name,
@@ -206,3 +207,37 @@ def test_it_is_called_by_its_name(before, question, named):
 )
 def test_a_short_question_after_a_list_is_read_in_full(before, question, full):
     assert after_a_list(question, before) == full
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Isn't the cup red?", "Is the cup red?"),
+        ("isnt it day", "is it day"),
+        ("can't you see a cat?", "can you see a cat?"),
+        ("so aren’t there two boats?", "so are there two boats?"),
+        ("it's day, right", "is it day?"),
+        ("there's a cat, isn't there?", "is there a cat?"),
+        ("The cats are red, aren't they?", "are the cats red?"),
+        ("So the thing at the bottom right is red, right?", "is the thing at the bottom right red?"),
+    ],
+)
+def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
+    assert put_plainly(text) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what isn't red?",
+        "why isn't it day?",
+        "the cat is on the right",
+        "the thing that is red is a boat, right?",
+        "what is on the left, right?",
+        "is it day or night?",
+        "the is " * 400,
+        "isn't " * 400,
+    ],
+)
+def test_every_other_text_is_left_as_it_is(text):
+    assert put_plainly(text) == text

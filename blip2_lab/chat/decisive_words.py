@@ -8,6 +8,7 @@ Notes:
 * "can they fly?": no other word says anything.
 * "is the boat wooden?", "does anything here fly?": nothing is said of the boat but by the unknown word.
 * "which thing is the heaviest?", "what is the shiny thing?": the thing is chosen by the unknown word.
+* "would a kid like the most of them?": more of it is unknown than known.
 * "is the top left empty?": some words turn a question round, so that the opposite would be answered.
 * "what color is the quorx?" names an unknown thing: it is asked, because a model can say that there is none.
 
@@ -58,6 +59,8 @@ def unknown_decides(text: str, unknown: Sequence[str]) -> bool:
     if lost & TURNING_WORDS:
         return True
     known = {word for word in words if word not in lost}
+    if 1 < len(lost) >= len(known - EMPTY_WORDS - ASKING_WORDS - ANY_THING):
+        return True
     return _says_nothing(text, known, unknown) or _is_what_is_said(words, lost) or _is_what_chooses(words, lost)
 
 
@@ -76,6 +79,8 @@ def _is_what_is_said(words: Sequence[str], lost: Collection[str]) -> bool:
     """
     if not words or words[0] not in OPENING_WORDS | {"anything", "something"}:
         return False
+    if words[1:2] and words[1] in {"i", "you", "we", "one", "they"} and lost.intersection(words[2:3]):
+        return "that" not in words[3:4]  # "could i ride any of them?", not "can you confirm that it is red?"
     subject = next((i for i, word in enumerate(words) if word in THINGS | ANY_THING - {"of"}), None)
     if subject is None:
         return False
@@ -83,7 +88,11 @@ def _is_what_is_said(words: Sequence[str], lost: Collection[str]) -> bool:
     asks_for_it = asked_for and set(words[1:subject]) & {"there", "you", "i", "we", "one", "it"}
     after = words[subject + 1 :]
     known_after = [word for word in after if word not in lost | EMPTY_WORDS | ANY_THING | THINGS]
-    return not asks_for_it and bool(lost.intersection(after)) and not (known_after or {"here", "there"} & {after[0]})
+    if asks_for_it or not lost.intersection(after):
+        return False
+    if after[0] in lost and words[subject] in ANY_THING:
+        return True  # "is anything upside down?"
+    return not (known_after or after[0] in {"here", "there"})
 
 
 def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:

@@ -121,6 +121,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "with the exception of",
     ),
     "other than the": ("without the",),
+    "anything living": ("anything alive",),
+    "something living": ("something alive",),
     "please": ("by any chance",),
     "tell me": ("any idea", "any clue", "no idea", "no clue"),
 }

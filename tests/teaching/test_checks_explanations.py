@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import FAILED, Case, Check
+from blip2_lab.teaching.checks.check import Case, Check
 from blip2_lab.teaching.checks.explanations import attempts_on, repair_of, work_of
+from blip2_lab.teaching.checks.verdicts import FAILED
 
 
 def scaled(values, mask):

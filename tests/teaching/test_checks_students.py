@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching.checks import answer_losses, decoding, int8, soft_prompt, training
-from blip2_lab.teaching.checks.check import FAILED, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.verdicts import FAILED
 
 
 def assert_named(check: Check, wrong: Callable, words: str) -> None:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import FAILED
 from blip2_lab.teaching.checks.variants import Variant, pairs_of, variants_of
+from blip2_lab.teaching.checks.verdicts import FAILED
 
 
 @variants_of

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import BROKEN, FAILED
+from blip2_lab.teaching.checks.verdicts import BROKEN, FAILED
 from tests.teaching.verdicts import assert_fails, assert_passes
 
 S = {name: check.solution for name, check in vars(checks).items() if hasattr(check, "solution")}

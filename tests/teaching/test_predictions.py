@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED
 from blip2_lab.teaching.checks.predictions import READING, distance
+from blip2_lab.teaching.checks.verdicts import FAILED, NOT_ATTEMPTED
 
 TRUTHS = (257, 2.302585, True, "with stage 1", "bcdefg", "CLS")
 

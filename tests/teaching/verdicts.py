@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import FAILED
+from blip2_lab.teaching.checks.verdicts import FAILED
 
 
 def assert_passes(name: str, answer: Callable) -> None:

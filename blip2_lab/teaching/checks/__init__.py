@@ -2,7 +2,9 @@
 
 The library does not import the checks. They import the library, whose function is the solution.
 
-    check          shared: Check, Case, Verdict, show_source
+    check          shared: Check, Case, show_source
+    verdicts       shared: Verdict, and what becomes of it while a notebook is graded
+    errors         shared: errors of the student's function, told apart from the check's own
     comparison     shared: which values are equal, and a difference in words
     changes        shared: the change of an answer or an argument that explains a wrong answer, in words
     mutants        shared: functions with one or two expressions changed
@@ -44,7 +46,7 @@ from blip2_lab.teaching.checks.answer_losses import answer_loss, decoder_answer_
 from blip2_lab.teaching.checks.attention import attention_weights, cross_attention_head, split_heads
 from blip2_lab.teaching.checks.bridges import gated_block, pool_patches, project_features
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
-from blip2_lab.teaching.checks.check import Case, Check, Verdict, show_source
+from blip2_lab.teaching.checks.check import Case, Check, show_source
 from blip2_lab.teaching.checks.contrastive import contrastive_loss, itc_similarity
 from blip2_lab.teaching.checks.counting import gated_parameters
 from blip2_lab.teaching.checks.decoding import best_continuations, final_score, nucleus, penalize_repetition
@@ -67,6 +69,7 @@ from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qfo
 from blip2_lab.teaching.checks.scaling import batch_schedule, training_days, training_flops, training_memory
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
 from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate, paired_bootstrap
+from blip2_lab.teaching.checks.verdicts import Verdict
 
 __all__ = [
     "Case",

@@ -16,7 +16,6 @@ Notes:
 * A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
   fails, as does one whose gradient reaches them where none should.
 * An error in the student's function is the student's; any other error is the check's own, and its verdict says so.
-* While nbgrader executes a notebook, a verdict other than "passed" is raised as an error, so that it costs its points.
 * `check.solution` is the library's function, and `show_source(check.solution)` shows its source, folded: the solution
   is always the current code.
 
@@ -28,10 +27,7 @@ from __future__ import annotations
 import html
 import inspect
 import itertools
-import os
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -57,6 +53,7 @@ from blip2_lab.teaching.checks.comparison import (
     too_much_or_too_little,
 )
 from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
+from blip2_lab.teaching.checks.errors import STRANGE, AnswerError, error_message, guarded, is_stub
 from blip2_lab.teaching.checks.explanations import (
     BUDGET,
     Candidates,
@@ -70,60 +67,13 @@ from blip2_lab.teaching.checks.gradients import compare_gradients, gradients_of
 from blip2_lab.teaching.checks.mutants import numbers_in
 from blip2_lab.teaching.checks.steps import first_difference, steps_of
 from blip2_lab.teaching.checks.variants import pairs_of
+from blip2_lab.teaching.checks.verdicts import BROKEN, FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
 
-PASSED, FAILED, NOT_ATTEMPTED, BROKEN = "passed", "failed", "not attempted", "the check itself failed"
-_SIGNS = {PASSED: "✓", FAILED: "✗", NOT_ATTEMPTED: "…", BROKEN: "!"}
-_COLORS = {  # distinguishable with color blindness
-    PASSED: "#0072B2", FAILED: "#D55E00", NOT_ATTEMPTED: "#999999", BROKEN: "#CC79A7",
-}  # fmt: skip
-#: Set by nbgrader in the kernel: "autograde" or "validate".
-GRADING = "NBGRADER_EXECUTION"
 #: Changes of an argument that few students make: the change of an expression is told rather than these.
 FAR_FETCHED = ("softmax", "logarithm", "exp of", "sigmoid", "tanh", "GELU")
 #: Changes of the value of a student's expression that make it right by chance more often than they are what is wrong.
 UNLIKELY = ("logarithm of", "exp of", "in order of size", "without its mean", "rounded")
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
-#: What a function may raise that is given, or has given, something strange.
-_STRANGE = RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of a check. `example` is a small matrix or a few lines, shown in a monospaced font."""
-
-    status: str
-    name: str
-    message: str
-    example: str = ""
-
-    @property
-    def passed(self) -> bool:
-        return self.status == PASSED
-
-    def __repr__(self) -> str:
-        lines = [f"{_SIGNS[self.status]} {self.name}: {self.status}", self.message, self.example]
-        return "\n".join(line for line in lines if line)
-
-    def _repr_html_(self) -> str:
-        color = _COLORS[self.status]
-        example = f"<pre style='margin:6px 0 0 0'>{html.escape(self.example)}</pre>" if self.example else ""
-        return (
-            f"<div style='border-left:5px solid {color};padding:4px 12px;margin:4px 0'>"
-            f"<b>{_SIGNS[self.status]} {html.escape(self.name)}: {self.status}</b><br>"
-            f"{html.escape(self.message)}{example}</div>"
-        )
-
-
-class NotPassed(AssertionError):
-    """Raised with a verdict's text while nbgrader executes a notebook: the cell then earns no points."""
-
-
-def graded(verdict: Verdict) -> Verdict:
-    """The verdict. While nbgrader executes the notebook, one that is not "passed" raises NotPassed instead."""
-    if os.environ.get(GRADING) and not verdict.passed:
-        raise NotPassed(str(verdict))
-    return verdict
-
 
 # --- Cases ----------------------------------------------------------------------------------------------------------
 
@@ -153,14 +103,6 @@ def learning(tensor: Tensor) -> tuple[Tensor, Tensor]:
 def parameters_of(module: nn.Module, name: str) -> dict[str, Tensor]:
     """All parameters of a module, for `Case.learns`: name in words -> parameter."""
     return {f"{name}'s {key}": parameter for key, parameter in module.named_parameters()}
-
-
-class AnswerError(Exception):
-    """An error raised by the student's code, apart from errors of the check itself."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 @dataclass(frozen=True)
@@ -222,14 +164,14 @@ class Check:
         if not callable(answer):
             message = f"Pass the function itself, without calling it; this is {describe(answer)}."
             return Verdict(FAILED, self.name, message)
-        guarded = _guarded(answer)
+        students = guarded(answer)
         before, asked = self.cases(), self.cases()
         got = []
         for case in asked:
             try:
-                got.append(self._run(guarded, case))
+                got.append(self._run(students, case))
             except AnswerError as wrapped:
-                if not got and _is_stub(wrapped.error, answer):
+                if not got and is_stub(wrapped.error, answer):
                     return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
                 got.append(_Result(wrapped.error))
         ours = [result.value for result in got]
@@ -244,7 +186,7 @@ class Check:
             why = "" if message is None or isinstance(ours[first], BaseException) else f" And: {message}"
             message = f"Your function changes its input in place ({changed.description}). Work on a copy.{why}"
         if isinstance(ours[first], BaseException):
-            message = message or _error_message(ours[first], answer)
+            message = message or error_message(ours[first], answer)
             return Verdict(FAILED, self.name, message, f"input: {case.description}")
         if message is None:
             told = _or_none(describe_difference, ours[first], theirs[first], self.tolerance, self.parts)
@@ -309,7 +251,7 @@ class Check:
                 return message  # the same mistake in a part of the answer, and another one in another part
         nearly_explained = f"Something like this: {closest}" if closest else ""
         if isinstance(got[first], BaseException):
-            error = nearly_explained or _error_message(got[first], answer)
+            error = nearly_explained or error_message(got[first], answer)
             stops = isinstance(got[first], SystemExit)
             repair = None if stops else _or_none(self._repair, answer, expected, first)
             repair = repair or _or_none(self._elsewhere, answer, got, expected, asked)
@@ -371,7 +313,7 @@ class Check:
         calls, work = self._calls_and_work
         if not calls or any(value is None or isinstance(value, BaseException) or _has_nan(value) for value in got):
             return ""
-        attempt = attempts_on(self.cases, lambda function, case: self._attempt(_guarded(function), case))
+        attempt = attempts_on(self.cases, lambda function, case: self._attempt(guarded(function), case))
         several = work * len(got) * len(calls[-1][0]) < BUDGET
         numbers = range(len(got)) if several else sorted({first, len(got) - 1})
         runs = [lambda function, number=number: attempt(function, number) for number in numbers]
@@ -385,7 +327,7 @@ class Check:
         expected = [result.value for result in self._expected[0]]
         if len(calls) != len(got) or not all(map(of_one_form, got, expected)):
             return None
-        attempt = attempts_on(self.cases, lambda function, case: self._attempt(_guarded(function), case))
+        attempt = attempts_on(self.cases, lambda function, case: self._attempt(guarded(function), case))
         at_most = min(60, BUDGET // (8 * work + 1))
         last = len(got) - 1
         asked = {
@@ -410,7 +352,7 @@ class Check:
         if not isinstance(expected[0], Tensor | float | tuple):
             return ""
         case = max(n for n in range(len(got)) if not self._same(got[n], expected[n]))
-        attempt = attempts_on(self.cases, lambda function, case: self._attempt(_guarded(function), case))
+        attempt = attempts_on(self.cases, lambda function, case: self._attempt(guarded(function), case))
         with quietly():
             ours, theirs = (
                 steps_of(function, partial(_at_case, attempt, case)) for function in (answer, self.solution)
@@ -442,7 +384,7 @@ class Check:
     def _recorded(self, function: Callable, case: Case) -> Recording | None:
         arguments = dict(zip(inspect.signature(self.solution).parameters, case.args, strict=False))
         with quietly():
-            return recorded(lambda: self._attempt(_guarded(function), case), modules_among(arguments), arguments)
+            return recorded(lambda: self._attempt(guarded(function), case), modules_among(arguments), arguments)
 
     def _seen(self, asked: Case, first: int) -> str | None:
         """What the student's function gave to a part of the case, where it is something else than it should be."""
@@ -651,34 +593,8 @@ class Check:
             return self._run(wrong, Case(case.description, case.args), seed).value
         except AnswerError as wrapped:
             return wrapped.error
-        except _STRANGE as error:
+        except STRANGE as error:
             return error
-
-
-@contextmanager
-def students_code() -> Iterator[None]:
-    """Errors in here, `exit()` included, are the student's: they are raised as AnswerError."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        raise AnswerError(error) from error
-
-
-def _guarded(answer: Callable) -> Callable:
-    def call(*args: Any, **options: Any) -> Any:
-        with students_code():
-            return answer(*args, **options)
-
-    return call
-
-
-def _is_stub(error: BaseException, answer: Callable) -> bool:
-    """Whether it is the exercise's own `raise NotImplementedError`, not one from inside a library."""
-    if not isinstance(error, NotImplementedError):
-        return False
-    code = getattr(answer, "__code__", None)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return code is None or last.name == code.co_name
 
 
 # --- In words -------------------------------------------------------------------------------------------------------
@@ -688,7 +604,7 @@ def _or_none(describing: Callable[..., str | None], *args: Any) -> str | None:
     """What a description says, or None where the answer is too strange for it: that is no fault of the check's."""
     try:
         return describing(*args)
-    except _STRANGE:
+    except STRANGE:
         return None
 
 
@@ -716,31 +632,6 @@ def qualified_name(thing: Callable) -> str:
     """`masks.unimodal_mask`: the module without the package, and the name."""
     module = thing.__module__.removeprefix("blip2_lab.")
     return f"{module}.{thing.__qualname__}"
-
-
-#: An error, a word of its message, and what it tells about the function.
-_HINTS = (
-    (ZeroDivisionError, "", "What you divide by is 0 in this case: it needs an answer of its own."),
-    (IndexError, "", "There is no such place in this case: is a number fixed that depends on the input?"),
-    (RuntimeError, "shapes cannot be multiplied", "Is a matrix transposed, or multiplied from the wrong side?"),
-    (RuntimeError, "must match the size", "Two sizes do not fit: is a number fixed that depends on the input, or is a "
-     "dimension missing, in the wrong place, or cut?"),
-    (RuntimeError, "is invalid for input of size", "Is a size fixed that depends on the input?"),
-    (RuntimeError, "Sizes of tensors must match", "What is put together differs in another dimension than `dim`."),
-    (TypeError, "NoneType", "Something is None in this case: look at what may be left out."),
-)  # fmt: skip
-
-
-def _error_message(error: BaseException, answer: Callable) -> str:
-    """An exception as a sentence, with the line of the student's function that raised it."""
-    if isinstance(error, SystemExit):
-        return "Your function ends the whole program (exit or quit): return an answer instead."
-    code = getattr(answer, "__code__", None)
-    here = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.name == code.co_name]
-    line = f" in the line `{here[-1].line}`" if here and here[-1].line else ""
-    told = f"Your function stops with {type(error).__name__}{line}: {str(error).strip() or 'no message'}"
-    hint = next((hint for kind, word, hint in _HINTS if isinstance(error, kind) and word in str(error)), "")
-    return f"{told.removesuffix('.')}. {hint}" if hint else told
 
 
 @dataclass(frozen=True)

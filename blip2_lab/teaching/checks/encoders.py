@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.models import vision_encoder
-from blip2_lab.teaching.checks.check import Case, Check, students_code
+from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.errors import students_code
 
 # --- The number of features -----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from blip2_lab.teaching.checks.check import FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
+from blip2_lab.teaching.checks.verdicts import FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
 
 NAME = "prediction"
 CLOSE = 0.1  #: how far a guessed number may be from the true one, as a share of it

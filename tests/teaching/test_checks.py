@@ -19,7 +19,8 @@ from blip2_lab.models.qformer import QFormer
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks import attention as attention_checks
 from blip2_lab.teaching.checks import captioning, encoders, matching, qformer
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.verdicts import FAILED, NOT_ATTEMPTED, PASSED, Verdict
 
 MODULES = {

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from blip2_lab.teaching.checks.calls import compare_calls, modules_among, recorded
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 
 
 class Block(nn.Module):

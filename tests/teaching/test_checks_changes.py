@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.verdicts import FAILED
 
 

@@ -9,8 +9,9 @@ import torch
 
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.changes import as_scaled_by
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
+from blip2_lab.teaching.checks.exercise import Case
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 

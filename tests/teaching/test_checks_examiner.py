@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from tests.teaching.verdicts import assert_fails, assert_passes
 
 S = {name: check.solution for name, check in vars(checks).items() if hasattr(check, "solution")}

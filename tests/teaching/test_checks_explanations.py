@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.explanations import attempts_on, repair_of, work_of
 from blip2_lab.teaching.checks.verdicts import FAILED
 
@@ -72,7 +73,7 @@ def test_an_error_is_told_with_its_repair():
 
 
 def test_no_repair_is_told_that_is_wrong_in_one_case():
-    attempt = attempts_on(cases, check._attempt)
+    attempt = attempts_on(cases, check.attempt)
     assert repair_of(squares_first, [0, 1, 2], attempt, lambda number, value: True)
     assert repair_of(squares_first, [0, 1, 2], attempt, lambda number, value: number != 1) is None
 

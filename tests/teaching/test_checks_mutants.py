@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.mutants import mutants_of
 from tests.teaching.verdicts import variant_tests
 

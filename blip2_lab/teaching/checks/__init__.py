@@ -2,7 +2,8 @@
 
 The library does not import the checks. They import the library, whose function is the solution.
 
-    check          shared: Check, Case, show_source
+    check          shared: Check, which is called with an answer; show_source
+    exercise       shared: Exercise, what a check knows: the library's function, its cases, typical mistakes
     verdicts       shared: Verdict, and what becomes of it while a notebook is graded
     errors         shared: errors of the student's function, told apart from the check's own
     comparison     shared: which values are equal, and a difference in words
@@ -46,11 +47,12 @@ from blip2_lab.teaching.checks.answer_losses import answer_loss, decoder_answer_
 from blip2_lab.teaching.checks.attention import attention_weights, cross_attention_head, split_heads
 from blip2_lab.teaching.checks.bridges import gated_block, pool_patches, project_features
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
-from blip2_lab.teaching.checks.check import Case, Check, show_source
+from blip2_lab.teaching.checks.check import Check, show_source
 from blip2_lab.teaching.checks.contrastive import contrastive_loss, itc_similarity
 from blip2_lab.teaching.checks.counting import gated_parameters
 from blip2_lab.teaching.checks.decoding import best_continuations, final_score, nucleus, penalize_repetition
 from blip2_lab.teaching.checks.encoders import freeze, num_features, second_to_last
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.failures import copied_answers, first_broken_link, interleave_pictures, word_sums
 from blip2_lab.teaching.checks.fine_tuning import best_step, condition_on_question, hold_out_pictures, recall_hits
 from blip2_lab.teaching.checks.four_bits import bits_per_weight, quantize_blocks

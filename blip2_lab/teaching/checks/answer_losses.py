@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from blip2_lab.models.language_model import DecoderLanguageModel, EncoderDecoderLanguageModel, LanguageModel, Text
 from blip2_lab.models.masks import IGNORE_INDEX
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case, learning
 from blip2_lab.teaching.checks.stand_ins import PAD, START, VOCAB, WIDTH, TinyLanguageModel, random, text_of
 
 # --- A decoder ------------------------------------------------------------------------------------------------------

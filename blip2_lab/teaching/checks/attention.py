@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case, learning
 from blip2_lab.teaching.checks.variants import variants_of
 
 

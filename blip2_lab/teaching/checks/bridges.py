@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from blip2_lab.models.bridges import linear
 from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
 from blip2_lab.models.bridges.linear import LinearBridge, LinearConfig
-from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Pooled patches -------------------------------------------------------------------------------------------------

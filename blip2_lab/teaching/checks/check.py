@@ -13,8 +13,8 @@ Notes:
   or is shown by the smallest case on which it differs.
 * Cases are made anew for every run, and compared afterwards with what they were: a function that changes its input in
   place is told so.
-* A case names the tensors that learn (`Case.learns`). An answer of the right value whose gradient does not reach them
-  fails, as does one whose gradient reaches them where none should.
+* An answer of the right value whose gradient does not reach what learns fails, as does one whose gradient reaches it
+  where none should.
 * An error in the student's function is the student's; any other error is the check's own, and its verdict says so.
 * `check.solution` is the library's function, and `show_source(check.solution)` shows its source, folded: the solution
   is always the current code.
@@ -27,16 +27,15 @@ from __future__ import annotations
 import html
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from blip2_lab.teaching.checks.calls import Recording, compare_calls, modules_among, recorded
-from blip2_lab.teaching.checks.changes import as_changed_answer, as_scaled_by, changed_arguments, with_defaults
+from blip2_lab.teaching.checks.changes import as_changed_answer, as_scaled_by
 from blip2_lab.teaching.checks.comparison import (
     common_to_all,
     describe,
@@ -54,19 +53,17 @@ from blip2_lab.teaching.checks.comparison import (
 )
 from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
 from blip2_lab.teaching.checks.errors import STRANGE, AnswerError, error_message, guarded, is_stub
+from blip2_lab.teaching.checks.exercise import Case, Exercise, Result
 from blip2_lab.teaching.checks.explanations import (
     BUDGET,
     Candidates,
     attempts_on,
-    candidates_for,
     quietly,
     repair_of,
-    work_of,
 )
-from blip2_lab.teaching.checks.gradients import compare_gradients, gradients_of
+from blip2_lab.teaching.checks.gradients import compare_gradients
 from blip2_lab.teaching.checks.mutants import numbers_in
 from blip2_lab.teaching.checks.steps import first_difference, steps_of
-from blip2_lab.teaching.checks.variants import pairs_of
 from blip2_lab.teaching.checks.verdicts import BROKEN, FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
 
 #: Changes of an argument that few students make: the change of an expression is told rather than these.
@@ -75,79 +72,11 @@ FAR_FETCHED = ("softmax", "logarithm", "exp of", "sigmoid", "tanh", "GELU")
 UNLIKELY = ("logarithm of", "exp of", "in order of size", "without its mean", "rounded")
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 
-# --- Cases ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """One small input: its description in words, and the arguments.
-
-    learns  name in words -> a leaf tensor that the arguments are made of, or a parameter of one of them. The gradient
-            of the answer must reach it just as the library's does.
-    """
-
-    description: str
-    args: tuple
-    learns: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-def learning(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """A leaf that asks for a gradient, and a tensor of the same numbers made of it, for a case's arguments.
-
-    The argument is no leaf, so that a change in place is possible and can be told.
-    """
-    leaf = tensor.detach().clone().requires_grad_()
-    return leaf, leaf * 1
-
-
-def parameters_of(module: nn.Module, name: str) -> dict[str, Tensor]:
-    """All parameters of a module, for `Case.learns`: name in words -> parameter."""
-    return {f"{name}'s {key}": parameter for key, parameter in module.named_parameters()}
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What a function gave for a case: its value (or the error it raised), and the gradients that reach what learns."""
-
-    value: Any
-    gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
-    backward_error: str = ""
-
-
 # --- Check ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Check:
-    """Called with a student's function, returns a Verdict.
-
-    solution     the library's function
-    also_right   other readings of the exercise's text: an answer that agrees with one of them in every case passes
-    cases        returns the inputs, smallest first, the same at every call
-    verified     what a passed check has verified, one sentence
-    mistakes     message -> a function that makes this mistake
-    rules        further diagnoses: (case, got, expected) -> message or None
-    show         (case, got, expected) -> the counterexample in a few lines
-    run          (function, args) -> the value that is compared; by default the return value
-    tolerance    absolute and relative tolerance of numbers
-    parts        names of the parts of an answer of several
-    seen         (case after the student's function, case after the library's) -> what was given to a part of the case
-    no_gradient  the message for an answer whose gradient reaches a tensor that the library's does not reach
-    """
-
-    name: str
-    solution: Callable
-    cases: Callable[[], Sequence[Case]]
-    verified: str
-    mistakes: Mapping[str, Callable] = field(default_factory=dict)
-    also_right: Sequence[Callable] = ()
-    rules: Sequence[Callable[[Case, Any, Any], str | None]] = ()
-    show: Callable[[Case, Any, Any], str] | None = None
-    run: Callable[[Callable, tuple], Any] = lambda function, args: function(*args)
-    tolerance: float = 1e-4
-    parts: Sequence[str] = ()
-    no_gradient: str = ""
-    seen: Callable[[Case, Case], str | None] | None = None
+class Check(Exercise):
+    """An exercise that is called with a student's function, and returns a Verdict. Its fields are those of Exercise."""
 
     def __call__(self, answer: Callable) -> Verdict:
         try:
@@ -169,11 +98,11 @@ class Check:
         got = []
         for case in asked:
             try:
-                got.append(self._run(students, case))
+                got.append(self.result_of(students, case))
             except AnswerError as wrapped:
                 if not got and is_stub(wrapped.error, answer):
                     return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
-                got.append(_Result(wrapped.error))
+                got.append(Result(wrapped.error))
         ours = [result.value for result in got]
         expected, theirs, same = self._nearest_reading(ours)
         changed = next((b for b, a in zip(before, asked, strict=True) if not equal(a.args, b.args, 0.0)), None)
@@ -196,17 +125,17 @@ class Check:
         shown = _or_none(self.show or _side_by_side, case, ours[first], theirs[first])
         return Verdict(FAILED, self.name, message, shown or f"input: {case.description}")
 
-    def _nearest_reading(self, got: list) -> tuple[list[_Result], list, list[bool]]:
+    def _nearest_reading(self, got: list) -> tuple[list[Result], list, list[bool]]:
         """The reading of the text that these answers agree with, else the library's: results, values, equal or not."""
         found = []
-        for results in self._expected:
+        for results in self.readings:
             values = [result.value for result in results]
             same = [equal(a, b, self.tolerance) for a, b in zip(got, values, strict=True)]
             found.append((results, values, same))
         return next((reading for reading in found if all(reading[2])), found[0])
 
     def _promises(
-        self, got: Sequence[_Result], expected: Sequence[_Result], cases: Sequence[Case], changed: Case | None
+        self, got: Sequence[Result], expected: Sequence[Result], cases: Sequence[Case], changed: Case | None
     ) -> Verdict:
         """The verdict on an answer whose values are right: is its input as before, and where does its gradient go?"""
         if changed is not None:
@@ -218,13 +147,6 @@ class Check:
                 return Verdict(FAILED, self.name, message, f"input: {case.description}")
         return Verdict(PASSED, self.name, self.verified)
 
-    def _run(self, function: Callable, case: Case, seed: int = 0) -> _Result:
-        torch.default_generator.manual_seed(seed)  # as torch.manual_seed, without asking for GPUs
-        with torch.enable_grad():
-            value = self.run(function, case.args)
-            gradients, error = gradients_of(value, case.learns) if case.learns else ({}, "")
-        return _Result(value, gradients, error)
-
     def _diagnose(self, answer: Callable, got: list, expected: list, first: int, asked: Case) -> str | None:
         """The message of the mistake that gives the same answers, or of the first rule that applies, or None."""
         if got[first] is None:
@@ -232,9 +154,9 @@ class Check:
         allowed = max(1, len(got) // 7) if len(got) > 2 else 0
         closest, nearly = None, allowed + 1
         for message in self.mistakes:
-            if not self._same(got[first], self._wrong_value(message, first)):
+            if not self.same(got[first], self.wrong_value(message, first)):
                 continue
-            theirs = self._wrong_values(message)
+            theirs = self.wrong_values(message)
             same = [equal(a, b, self.tolerance) for a, b in zip(got, theirs, strict=True)]
             if all(same):
                 return message
@@ -247,7 +169,7 @@ class Check:
         if not (failed or general) and (two := _or_none(self._two_mistakes, got, first)):
             return two
         for message in self.mistakes if isinstance(expected[first], tuple) else ():
-            if has_its_parts(got, self._wrong_values(message), expected, self.tolerance):
+            if has_its_parts(got, self.wrong_values(message), expected, self.tolerance):
                 return message  # the same mistake in a part of the answer, and another one in another part
         nearly_explained = f"Something like this: {closest}" if closest else ""
         if isinstance(got[first], BaseException):
@@ -293,7 +215,7 @@ class Check:
     def _elsewhere(self, answer: Callable, got: list, expected: list, asked: Case) -> str | None:
         """What is wrong in the cases in which the student's function does not stop with an error."""
         works = [number for number, value in enumerate(got) if not isinstance(value, BaseException)]
-        wrong = [n for n, number in enumerate(works) if not self._same(got[number], expected[number])]
+        wrong = [n for n, number in enumerate(works) if not self.same(got[number], expected[number])]
         if not wrong or len(works) < 2:
             return None
         there = replace(self, cases=lambda: [self.cases()[number] for number in works])
@@ -304,16 +226,16 @@ class Check:
     def _two_mistakes(self, got: list, first: int) -> str | None:
         """Two known mistakes that give these answers together, where their functions can be combined."""
         order = [first, *(i for i in range(len(got)) if i != first)]
-        for words, _ in self._pairs.explaining(order, lambda case, value: self._same(got[case], value)):
+        for words, _ in self.pairs.explaining(order, lambda case, value: self.same(got[case], value)):
             return f"There are two mistakes. {words}"
         return None
 
     def _unused(self, answer: Callable, got: list, expected: list, first: int) -> str:
         """The arguments that the student's function does not use."""
-        calls, work = self._calls_and_work
+        calls, work = self.calls_and_work
         if not calls or any(value is None or isinstance(value, BaseException) or _has_nan(value) for value in got):
             return ""
-        attempt = attempts_on(self.cases, lambda function, case: self._attempt(guarded(function), case))
+        attempt = attempts_on(self.cases, lambda function, case: self.attempt(guarded(function), case))
         several = work * len(got) * len(calls[-1][0]) < BUDGET
         numbers = range(len(got)) if several else sorted({first, len(got) - 1})
         runs = [lambda function, number=number: attempt(function, number) for number in numbers]
@@ -323,11 +245,11 @@ class Check:
     def _wrong_places(self, answer: Callable, got: list, first: int) -> str | None:
         """A place of an argument that a place of the answer should not depend on, or should; what the right answer does
         when an argument is changed, and the student's does not."""
-        calls, work = self._calls_and_work
-        expected = [result.value for result in self._expected[0]]
+        calls, work = self.calls_and_work
+        expected = [result.value for result in self.readings[0]]
         if len(calls) != len(got) or not all(map(of_one_form, got, expected)):
             return None
-        attempt = attempts_on(self.cases, lambda function, case: self._attempt(guarded(function), case))
+        attempt = attempts_on(self.cases, lambda function, case: self.attempt(guarded(function), case))
         at_most = min(60, BUDGET // (8 * work + 1))
         last = len(got) - 1
         asked = {
@@ -338,7 +260,7 @@ class Check:
                 self._first_wrong(got[number], expected[number], partial(_at_case, attempt, number)),
             )
             for number in dict.fromkeys((last, first))
-            if not self._same(got[number], expected[number])
+            if not self.same(got[number], expected[number])
         }
         with quietly():
             # In a small case places are alike by chance (two rows, two columns, zeros); what is not read is told of the
@@ -351,8 +273,8 @@ class Check:
         """The first step of the student's function that the library's does not take, in the last wrong case."""
         if not isinstance(expected[0], Tensor | float | tuple):
             return ""
-        case = max(n for n in range(len(got)) if not self._same(got[n], expected[n]))
-        attempt = attempts_on(self.cases, lambda function, case: self._attempt(guarded(function), case))
+        case = max(n for n in range(len(got)) if not self.same(got[n], expected[n]))
+        attempt = attempts_on(self.cases, lambda function, case: self.attempt(guarded(function), case))
         with quietly():
             ours, theirs = (
                 steps_of(function, partial(_at_case, attempt, case)) for function in (answer, self.solution)
@@ -364,7 +286,7 @@ class Check:
         """What gives the first wrong part of a function's value, where it has parts."""
         if not isinstance(expected, tuple):
             return run
-        number = next(n for n, (a, b) in enumerate(zip(parts_of(got), expected, strict=True)) if not self._same(a, b))
+        number = next(n for n, (a, b) in enumerate(zip(parts_of(got), expected, strict=True)) if not self.same(a, b))
 
         def part(function: Callable) -> Any:
             parts = parts_of(run(function))
@@ -384,30 +306,30 @@ class Check:
     def _recorded(self, function: Callable, case: Case) -> Recording | None:
         arguments = dict(zip(inspect.signature(self.solution).parameters, case.args, strict=False))
         with quietly():
-            return recorded(lambda: self._attempt(guarded(function), case), modules_among(arguments), arguments)
+            return recorded(lambda: self.attempt(guarded(function), case), modules_among(arguments), arguments)
 
     def _seen(self, asked: Case, first: int) -> str | None:
         """What the student's function gave to a part of the case, where it is something else than it should be."""
         if self.seen is None:
             return None
         case = self.cases()[first]
-        self._run(self.solution, case)
+        self.result_of(self.solution, case)
         return _or_none(self.seen, asked, case)
 
     def _fails_where_it_differs(self, got: list, message: str) -> bool:
         """Whether the answers differ from a known mistake's only where the student's function stops with an error."""
-        pairs = zip(got, self._wrong_values(message), strict=True)
-        return all(isinstance(a, BaseException) for a, b in pairs if not self._same(a, b))
+        pairs = zip(got, self.wrong_values(message), strict=True)
+        return all(isinstance(a, BaseException) for a, b in pairs if not self.same(a, b))
 
     def _general(self, answer: Callable, got: list, expected: list) -> str | None:
         """A difference that can occur in every subject, or None."""
-        calls = self._calls_and_work[0]
+        calls = self.calls_and_work[0]
         message = _or_none(as_scaled_by, got, expected, self.solution, calls) if len(calls) == len(got) > 1 else None
         message = message or diagnose(got, expected, self.tolerance)
         message = message or _or_none(too_much_or_too_little, got, expected, self.tolerance)
         if message or any(isinstance(value, BaseException) for value in got):
             return message
-        again = [self._attempt(answer, case, seed=1) for case in self.cases()]
+        again = [self.attempt(answer, case, seed=1) for case in self.cases()]
         if not all(equal(a, b, self.tolerance) for a, b in zip(again, got, strict=True)):
             return "Your function gives another answer each time it is called with the same input."
         if ignores_input(got, expected):
@@ -421,8 +343,8 @@ class Check:
         """The change of the right answer, of a part of it, or of the library's function that explains all answers."""
         if len(got) < 2 or any(isinstance(value, BaseException) for value in got):
             return None  # one case can be explained by chance
-        arguments, expressions, helpers, *_ = self._candidates
-        named = as_changed_answer(got, expected, self._same) or self._changed_part(got, expected, first)
+        arguments, expressions, helpers, *_ = self.candidates
+        named = as_changed_answer(got, expected, self.same) or self._changed_part(got, expected, first)
         argument = None if named else self._changed_function(arguments, got, expected, first)
         if argument and any(word in argument for word in FAR_FETCHED):
             named = self._changed_function(expressions, got, expected, first)
@@ -435,23 +357,23 @@ class Check:
         """A change of the library's function that only a few make: of two expressions, of a known mistake."""
         if len(got) < 2 or not all(map(of_one_form, got, expected)):
             return None
-        found = (self._changed_function(candidates, got, expected, first) for candidates in self._candidates[3:])
+        found = (self._changed_function(candidates, got, expected, first) for candidates in self.candidates[3:])
         return self._changed_mistake(got, expected, first) or next(filter(None, found), None)
 
     def _changed_mistake(self, got: list, expected: list, first: int) -> str | None:
         """The known mistake that gives these answers if a number, or a mask, among its arguments is changed, too, or if
         what it returns is."""
         for message in self.mistakes:
-            wrong = self._wrong_values(message)
+            wrong = self.wrong_values(message)
             if any(isinstance(value, BaseException) for value in wrong) or ignores_input(wrong, expected):
                 continue
             if diagnose(wrong, expected, self.tolerance):
                 continue  # a factor, say: with another one it explains every other factor
-            change = as_changed_answer(got, wrong, self._same) or diagnose(got, wrong, self.tolerance)
+            change = as_changed_answer(got, wrong, self.same) or diagnose(got, wrong, self.tolerance)
             if change and not change.startswith("Yours is zeros"):
                 second = change.replace("the right answer", "the answer so far")
                 return f"{message} And there is a second mistake. {second}"
-        for message, candidates in self._changed_mistakes:
+        for message, candidates in self.changed_mistakes:
             second = self._changed_function(candidates, got, expected, first)
             if second:
                 return f"{message} And there is a second mistake. {second.replace('the right', 'the')}"
@@ -465,26 +387,26 @@ class Check:
             return not isinstance(value, BaseException) and self._partly_same(got[case], value)
 
         for words, wrong in candidates.explaining(order, fits):
-            if all(map(self._same, got, wrong)) or has_its_parts(got, wrong, expected, self.tolerance):
+            if all(map(self.same, got, wrong)) or has_its_parts(got, wrong, expected, self.tolerance):
                 return f"{self._first_wrong_part(got, expected)}Yours is the right answer {words}."
         return None
 
     def _repair(self, answer: Callable, expected: list, first: int) -> str | None:
         """The change of the student's function that makes it right, or None."""
-        if is_promises(expected[first]) and self._calls_and_work[1] > MOST_WORK:
+        if is_promises(expected[first]) and self.calls_and_work[1] > MOST_WORK:
             return None  # a draw many times over
         order = [first, *(i for i in range(len(expected)) if i != first)]
-        attempt = attempts_on(self.cases, self._attempt)
+        attempt = attempts_on(self.cases, self.attempt)
         right = partial(self._is_right, expected)
         return repair_of(answer, order, attempt, right, numbers_in(self.solution))
 
     def _is_right(self, expected: list, case: int, value: Any) -> bool:
-        return self._same(value, expected[case])
+        return self.same(value, expected[case])
 
     def _first_wrong_part(self, got: list, expected: list) -> str:
         """ "`low` differs. ", where the parts of an answer have names."""
         for number, name in enumerate(self.parts if isinstance(expected[0], tuple) else ()):
-            if not all(self._same(parts_of(a)[number], b[number]) for a, b in zip(got, expected, strict=True)):
+            if not all(self.same(parts_of(a)[number], b[number]) for a, b in zip(got, expected, strict=True)):
                 return f"`{name}` differs. "
         return ""
 
@@ -492,13 +414,13 @@ class Check:
         """Equal, or of equal parts in some place."""
         ours, theirs = parts_of(got), parts_of(wrong)
         if not isinstance(wrong, tuple) or ours is None or theirs is None:
-            return self._same(got, wrong)
-        return any(self._same(a, b) for a, b in zip(ours, theirs, strict=False))
+            return self.same(got, wrong)
+        return any(self.same(a, b) for a, b in zip(ours, theirs, strict=False))
 
     def _more_of_a_mistake(self, got: list, expected: list) -> str | None:
         """The known mistake that was made to another degree: all answers lie on the line from the right one to it."""
         for message in self.mistakes:
-            wrong = self._wrong_values(message)
+            wrong = self.wrong_values(message)
             if not ignores_input(wrong, expected) and on_one_line(expected, wrong, got, self.tolerance):
                 return f"Something like this: {message}"
         return None
@@ -510,9 +432,9 @@ class Check:
         if len({len(parts) for parts in (*ours, *theirs)}) > 1:
             return None
         for number in range(len(theirs[first])):
-            if not self._same(ours[first][number], theirs[first][number]):
+            if not self.same(ours[first][number], theirs[first][number]):
                 a, b = ([parts[number] for parts in values] for values in (ours, theirs))
-                message = diagnose(a, b, self.tolerance) or as_changed_answer(a, b, self._same)
+                message = diagnose(a, b, self.tolerance) or as_changed_answer(a, b, self.same)
                 message = message or too_much_or_too_little(a, b, self.tolerance) or self._of_pairs(a, b)
                 name = f"`{self.parts[number]}`" if self.parts else f"Part {number + 1} of your answer"
                 return f"{name} differs. {message}" if message else None
@@ -527,74 +449,6 @@ class Check:
             return None
         ours, theirs = ([part for parts in values for part in parts] for values in rows)
         return too_much_or_too_little(ours, theirs, self.tolerance)
-
-    def _same(self, got: Any, expected: Any) -> bool:
-        return equal(got, expected, self.tolerance)
-
-    @cached_property
-    def _expected(self) -> list[list[_Result]]:
-        """What the library's function gives, and what the other right readings give."""
-        return [[self._run(right, case) for case in self.cases()] for right in (self.solution, *self.also_right)]
-
-    @cached_property
-    def _known(self) -> dict[tuple[str, int], Any]:
-        """Values of mistakes for a case, computed before: they do not depend on the student's answer."""
-        return {}
-
-    @cached_property
-    def _calls_and_work(self) -> tuple[list[tuple[tuple, dict]], int]:
-        """How the cases call the library's function, and the work of the largest case."""
-        calls: list[tuple[tuple, dict]] = []
-        work = 0
-        for case in self.cases():  # the library's function does not change its input
-            before = len(calls)
-
-            def recorded(*args: Any, _before: int = before, **options: Any) -> Any:
-                if len(calls) == _before:
-                    calls.append(with_defaults(self.solution, args, options))
-                return self.solution(*args, **options)
-
-            work = max(work, work_of(lambda case=case, recorded=recorded: self._attempt(recorded, case)))
-        return calls, work
-
-    @cached_property
-    def _candidates(self) -> list[Candidates]:
-        """The library's function with a change."""
-        return candidates_for(self.solution, *self._calls_and_work, attempts_on(self.cases, self._attempt))
-
-    @cached_property
-    def _pairs(self) -> Candidates:
-        """Two known mistakes at once."""
-        return Candidates(pairs_of(self.mistakes), attempts_on(self.cases, self._attempt), BUDGET)
-
-    @cached_property
-    def _changed_mistakes(self) -> list[tuple[str, Candidates]]:
-        """The known mistakes, each with a number or a mask among the arguments changed."""
-        calls = self._calls_and_work[0]
-        attempt = attempts_on(self.cases, self._attempt)
-        most = self._candidates[-1].at_most // len(self.mistakes)
-        return [
-            (message, Candidates(changed_arguments(mistake, calls, simple=True), attempt, min(most, 40)))
-            for message, mistake in self.mistakes.items()
-            if calls
-        ]
-
-    def _wrong_values(self, message: str) -> list:
-        return [self._wrong_value(message, number) for number in range(len(self._expected[0]))]
-
-    def _wrong_value(self, message: str, number: int) -> Any:
-        if (message, number) not in self._known:
-            self._known[message, number] = self._attempt(self.mistakes[message], self.cases()[number])
-        return self._known[message, number]
-
-    def _attempt(self, wrong: Callable, case: Case, seed: int = 0) -> Any:
-        """The value; a mistake may raise an error on a case, as the student's function then does."""
-        try:
-            return self._run(wrong, Case(case.description, case.args), seed).value
-        except AnswerError as wrapped:
-            return wrapped.error
-        except STRANGE as error:
-            return error
 
 
 # --- In words -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.variants import variants_of
 
 

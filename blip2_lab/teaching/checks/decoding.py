@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blip2_lab.models import beam_search, decoding
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.comparison import describe, equal
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Temperature and nucleus ----------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.models import vision_encoder
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.errors import students_code
+from blip2_lab.teaching.checks.exercise import Case
 
 # --- The number of features -----------------------------------------------------------------------------------------
 

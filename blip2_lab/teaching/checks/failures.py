@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from blip2_lab.evaluation.metrics import exact_match
-from blip2_lab.teaching.checks.check import Case, Check, learning
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.exercise import Case, learning
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Several pictures in one prompt ---------------------------------------------------------------------------------

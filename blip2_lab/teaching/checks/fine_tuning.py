@@ -18,8 +18,9 @@ from blip2_lab.doctor.own_images import OVERFITTED
 from blip2_lab.evaluation import metrics
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.models.qformer import QFormer
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.qformer import TINY, tiny_qformer
 from blip2_lab.teaching.checks.variants import variants_of
 

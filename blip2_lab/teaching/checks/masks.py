@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from blip2_lab.models import masks
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.comparison import format_value
+from blip2_lab.teaching.checks.exercise import Case
 
 SHAPES = ((1, ((1, 1),)), (2, ((1, 1, 0),)), (3, ((1, 1), (1, 0))))  # queries, and a text mask for each caption
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from blip2_lab.models.masks import multimodal_causal_mask
 from blip2_lab.models.qformer import KeysValues, QFormer, QFormerConfig, QFormerLayer
-from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
 from blip2_lab.teaching.checks.variants import variants_of
 
 TINY = QFormerConfig(

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.comparison import equal
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.variants import variants_of
 from blip2_lab.training.planning.plan import memory_of
 

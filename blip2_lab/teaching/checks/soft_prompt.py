@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from blip2_lab.models import language_model, stage2
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.language_model import LanguageModel, Text
-from blip2_lab.teaching.checks.check import Case, Check, learning, parameters_of
+from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.comparison import describe, equal
+from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
 from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
 from blip2_lab.teaching.checks.stand_ins import PAD, WIDTH, TinyBridge, TinyLanguageModel, random, text_of
 

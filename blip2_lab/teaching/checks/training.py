@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from blip2_lab.evaluation import metrics
-from blip2_lab.teaching.checks.check import Case, Check
+from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.variants import variants_of
 from blip2_lab.training import optim
 from blip2_lab.training.recipes.schema import OptimConfig

@@ -2,41 +2,43 @@
 
 The library does not import the checks. They import the library, whose function is the solution.
 
-    check          shared: Check, which is called with an answer; show_source
-    exercise       shared: Exercise, what a check knows: the library's function, its cases, typical mistakes
-    verdicts       shared: Verdict, and what becomes of it while a notebook is graded
-    errors         shared: errors of the student's function, told apart from the check's own
-    comparison     shared: which values are equal, and a difference in words
-    changes        shared: the change of an answer or an argument that explains a wrong answer, in words
-    mutants        shared: functions with one or two expressions changed
-    variants       shared: two known mistakes at once
-    dependence     shared: an argument that is not used, a place that reads a wrong one
-    calls          shared: what modules are given
-    steps          shared: where a calculation leaves the library's
-    explanations   shared: the changed function that explains a wrong answer, the change that makes it right
-    gradients      shared: where the gradient of an answer goes
-    stand_ins      shared: models of a few lines
-    seeds          shared: was a global seed set?
-    predictions    a guess, and what came out
-    encoders       01      the number of features, their layer, frozen modules
-    attention      02      attention weights; a cross-attention head; several heads
-    qformer        03      input embeddings, layers with cross-attention, one layer
-    masks          04      the three masks
-    contrastive    05      ITC: similarity, loss
-    matching       06      hard negatives; ITM: pairs, logits
-    captioning     07      ITG: inputs and labels, loss, mask, cache
-    training       08, 11  the learning rate of a step; how sure an accuracy and a difference are
-    grounding      09      rollout, gradient weighting; scores of a map; the sanity check
-    soft_prompt    10      from query outputs to the input of a language model
-    answer_losses  10      the logits that predict an answer, the tokens with a loss
-    decoding       12      how the next token is chosen
-    int8           13      a matrix in 8 bits
-    four_bits      13      a weight in 4 bits, and what it costs with its scales
-    fine_tuning    14      pictures held out, the best step, the question in the Q-Former, several captions
-    failures       15      several pictures in one prompt, copied answers, word sums, the first broken link
-    bridges        16      pooled patches, a projector, a gated block
-    counting       16      what a gated bridge trains
-    scaling        17      memory, FLOPs and days of a training; a batch and its schedule
+    check            shared: Check, which is called with an answer; show_source
+    exercise         shared: Exercise, what a check knows: the library's function, its cases, typical mistakes
+    diagnosis        shared: what is wrong with an answer, in words
+    wrong_functions  shared: the known mistake, or the changed function, that gives a wrong answer's values
+    verdicts         shared: Verdict, and what becomes of it while a notebook is graded
+    errors           shared: errors of the student's function, told apart from the check's own
+    comparison       shared: which values are equal, and a difference in words
+    changes          shared: the change of an answer or an argument that explains a wrong answer, in words
+    mutants          shared: functions with one or two expressions changed
+    variants         shared: two known mistakes at once
+    dependence       shared: an argument that is not used, a place that reads a wrong one
+    calls            shared: what modules are given
+    steps            shared: where a calculation leaves the library's
+    explanations     shared: the changed function that explains a wrong answer, the change that makes it right
+    gradients        shared: where the gradient of an answer goes
+    stand_ins        shared: models of a few lines
+    seeds            shared: was a global seed set?
+    predictions      a guess, and what came out
+    encoders         01      the number of features, their layer, frozen modules
+    attention        02      attention weights; a cross-attention head; several heads
+    qformer          03      input embeddings, layers with cross-attention, one layer
+    masks            04      the three masks
+    contrastive      05      ITC: similarity, loss
+    matching         06      hard negatives; ITM: pairs, logits
+    captioning       07      ITG: inputs and labels, loss, mask, cache
+    training         08, 11  the learning rate of a step; how sure an accuracy and a difference are
+    grounding        09      rollout, gradient weighting; scores of a map; the sanity check
+    soft_prompt      10      from query outputs to the input of a language model
+    answer_losses    10      the logits that predict an answer, the tokens with a loss
+    decoding         12      how the next token is chosen
+    int8             13      a matrix in 8 bits
+    four_bits        13      a weight in 4 bits, and what it costs with its scales
+    fine_tuning      14      pictures held out, the best step, the question in the Q-Former, several captions
+    failures         15      several pictures in one prompt, copied answers, word sums, the first broken link
+    bridges          16      pooled patches, a projector, a gated block
+    counting         16      what a gated bridge trains
+    scaling          17      memory, FLOPs and days of a training; a batch and its schedule
 
 Paper: none. Notebooks: all with exercises.
 """

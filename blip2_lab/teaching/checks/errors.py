@@ -73,3 +73,12 @@ def error_message(error: BaseException, answer: Callable) -> str:
     told = f"Your function stops with {type(error).__name__}{line}: {str(error).strip() or 'no message'}"
     hint = next((hint for kind, word, hint in _HINTS if isinstance(error, kind) and word in str(error)), "")
     return f"{told.removesuffix('.')}. {hint}" if hint else told
+
+
+def or_empty(describing: Callable[..., str | None], *args: Any) -> str:
+    """What a description says, or "" where it says nothing or the answer is too strange for it: that is no fault of
+    the check's."""
+    try:
+        return describing(*args) or ""
+    except STRANGE:
+        return ""

@@ -1,6 +1,6 @@
 """An exercise: the library's function, small cases, and typical mistakes, each written as a wrong function.
 
-`Exercise` is where to begin; check.py asks it.
+`Exercise` is where to begin. check.py asks it whether an answer is right, diagnosis.py what is wrong with one.
 
 Notes:
 

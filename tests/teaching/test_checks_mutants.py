@@ -115,3 +115,18 @@ WRONG = [
 test_a_right_formula_passes, test_a_wrong_formula_is_told_by_its_expression, _ = variant_tests(
     ("confidence_interval",), RIGHT[:1], WRONG
 )
+
+
+def test_two_changes_are_found_without_known_mistakes():
+    def solution(a, b):
+        total = a + b
+        rest = a - b
+        return total * rest.exp()
+
+    def numbers():
+        return [Case(f"{a}, 3", (torch.tensor([a, 2.0]), torch.tensor([0.5, 3.0]))) for a in (1.0, 2.0)]
+
+    without_source = eval("lambda a, b: a * b * (a + b).exp()")
+    check = Check("product", solution, numbers, "A product.")
+    message = check(without_source).message
+    assert "`a * b` in place of `a + b`, and `a + b` in place of `a - b`" in message

@@ -174,10 +174,11 @@ class Exercise:
     def changed_mistakes(self) -> list[tuple[str, Candidates]]:
         """The known mistakes, each with a number or a mask among the arguments changed."""
         calls = self.calls_and_work[0]
+        if not (calls and self.mistakes):
+            return []
         attempt = attempts_on(self.cases, self.attempt)
         most = self.candidates[-1].at_most // len(self.mistakes)
         return [
             (message, Candidates(changed_arguments(mistake, calls, simple=True), attempt, min(most, 40)))
             for message, mistake in self.mistakes.items()
-            if calls
         ]

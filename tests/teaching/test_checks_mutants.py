@@ -10,7 +10,7 @@ import torch
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.exercise import Case
-from blip2_lab.teaching.checks.mutants import mutants_of
+from blip2_lab.teaching.checks.mutants import code_of, edits_of, mutants_of
 from tests.teaching.verdicts import variant_tests
 
 
@@ -115,6 +115,15 @@ WRONG = [
 test_a_right_formula_passes, test_a_wrong_formula_is_told_by_its_expression, _ = variant_tests(
     ("confidence_interval",), RIGHT[:1], WRONG
 )
+
+
+def test_no_huge_number_becomes_the_size_of_a_tensor():
+    def gigabytes(numbers):
+        return torch.zeros(2) + numbers / 1_000_000_000
+
+    words = [edit.words for edit in edits_of(code_of(gigabytes).body, more=True, numbers=[7, 2**30])]
+    assert any("1073741824` in place of" in text for text in words)
+    assert any("zeros(7)" in text for text in words) and not any("zeros(1073741824)" in text for text in words)
 
 
 def test_two_changes_are_found_without_known_mistakes():

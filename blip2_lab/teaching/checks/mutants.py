@@ -45,6 +45,7 @@ _METHODS = (
 #: Comparisons that differ where both sides are equal.
 _BOUNDARIES = {ast.Lt: (ast.LtE,), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE,), ast.GtE: (ast.Gt,)}
 _SHORTEST, _LONGEST = 8, 80  #: letters of an expression that is shown
+_HUGE = 10**6  #: a number
 _PACKAGE = "blip2_lab"
 
 Mutant = tuple[str, Callable]  #: the two expressions in words, and the function
@@ -217,15 +218,19 @@ def edits_of(body: ast.FunctionDef, *, more: bool = False, numbers: Sequence[int
     for place in places:
         if (more or isinstance(place.node, ast.keyword)) and (left_out := _left_out(place, above)):
             yield left_out
-        others = [ast.Constant(number) for number in numbers] if _is_number(place.node) else []
+        others = [ast.Constant(number) for number in numbers if _may_replace(number, place.node)]
         for new in [*_replacements(place.node, body, names, more), *others]:
             if isinstance(new, ast.Starred):
                 continue  # it stands only among arguments
             yield from _edits_at(place, new, above, alike)
 
 
-def _is_number(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
+def _may_replace(number: int | float, node: ast.AST) -> bool:
+    """Whether it may stand in the place of this node. A huge one only in that of a large one: as a size of a tensor it
+    may ask for more memory than there is."""
+    if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
+        return False
+    return abs(number) < _HUGE or abs(number) < 10_000 * abs(node.value)
 
 
 def numbers_in(function: Callable) -> list[int | float]:

@@ -8,6 +8,7 @@ The library does not import the checks. They import the library, whose function 
     wrong_functions  shared: the known mistake, or the changed function, that gives a wrong answer's values
     verdicts         shared: Verdict, and what becomes of it while a notebook is graded
     errors           shared: errors of the student's function, told apart from the check's own
+    values           shared: what a student's function returns, made safe to compare
     comparison       shared: which values are equal, and a difference in words
     changes          shared: the change of an answer or an argument that explains a wrong answer, in words
     mutants          shared: functions with one or two expressions changed

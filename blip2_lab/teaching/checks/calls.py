@@ -73,7 +73,7 @@ def recorded(run: Callable[[], Any], modules: dict[str, nn.Module], arguments: d
     finally:
         for hook in hooks:
             hook.remove()
-    return None if isinstance(value, Exception) else recording
+    return None if isinstance(value, BaseException) else recording
 
 
 def modules_among(arguments: dict[str, Any]) -> dict[str, nn.Module]:

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from blip2_lab.teaching.checks.values import Unsupported
+
 LARGEST = 10**300  #: whole numbers beyond it count as infinite
 NEARLY = 0.02  #: a share of the largest number: less is no other formula, but another precision
 
@@ -45,7 +47,7 @@ def equal(got: Any, expected: Any, tolerance: float = 1e-4) -> bool:
         return same_keys and all(equal(got[key], expected[key], tolerance) for key in expected)
     if isinstance(expected, np.ndarray):
         return isinstance(got, np.ndarray) and np.array_equal(got, expected)
-    if isinstance(expected, Exception):
+    if isinstance(expected, BaseException):
         return type(got) is type(expected)
     if isinstance(expected, torch.Generator):
         return True  # its state changes with use
@@ -107,7 +109,7 @@ def parts_of(value: Any) -> list | None:
 
 def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
     """The name of a difference that holds in every case, or None. got and expected: one value for each case."""
-    if any(isinstance(value, Exception) for value in (*got, *expected)):
+    if any(isinstance(value, BaseException) for value in (*got, *expected)):
         return None
     if all(isinstance(value, tuple) for value in expected):
         return _swapped_parts(got, expected, tolerance)
@@ -455,6 +457,8 @@ def _describe_parts(got: Any, expected: Sequence, tolerance: float, names: Seque
 
 def describe(value: Any) -> str:
     """A value in a few words."""
+    if isinstance(value, Unsupported):
+        return value.words
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"

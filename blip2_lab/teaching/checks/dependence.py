@@ -46,7 +46,7 @@ def unused_arguments(
         for change in changes:
             for run, (ours, theirs) in zip(runs, before, strict=True):
                 right = run(with_changed_argument(solution, path, change))
-                if isinstance(right, Exception) or equal(right, theirs, 1e-6):
+                if isinstance(right, BaseException) or equal(right, theirs, 1e-6):
                     continue
                 matters = True
                 used = used or not equal(run(with_changed_argument(answer, path, change)), ours, 1e-9)
@@ -152,7 +152,7 @@ def _given_to(answer: Callable, named: Sequence[tuple[str, Path, Any]]) -> list:
     """The arguments that the student's function has, too."""
     try:
         parameters = inspect.signature(answer).parameters.values()
-    except (TypeError, ValueError):
+    except Exception:  # of an object of the student's that is called
         return []
     by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     by_name = {p.name for p in parameters}

@@ -41,11 +41,12 @@ from blip2_lab.teaching.checks.comparison import (
     too_much_or_too_little,
 )
 from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
-from blip2_lab.teaching.checks.errors import error_message, guarded, or_empty
+from blip2_lab.teaching.checks.errors import error_message, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise
 from blip2_lab.teaching.checks.explanations import BUDGET, attempts_on, quietly, repair_of
 from blip2_lab.teaching.checks.mutants import numbers_in
 from blip2_lab.teaching.checks.steps import first_difference, steps_of
+from blip2_lab.teaching.checks.values import Unsupported
 from blip2_lab.teaching.checks.wrong_functions import WrongFunctions
 
 #: Changes of the value of a student's expression that make it right by chance more often than they are what is wrong.
@@ -82,6 +83,8 @@ class Diagnosis:
         if isinstance(self._wrong, BaseException):
             return self._error()
         rule = self._rule()
+        if isinstance(self._wrong, Unsupported):
+            return rule
         if is_promises(self._right) and (rule or wrong.closest):
             return _joined(self._repair, rule or wrong.closest)
         return self._explanation(rule)
@@ -124,10 +127,8 @@ class Diagnosis:
         return self.exercise.same(got, expected)
 
     def _runs(self, numbers: Iterable[int]) -> list[Callable[[Callable], Any]]:
-        """For each of these cases, what gives the value of a function; its errors are the student's."""
-        attempt = attempts_on(
-            self.exercise.cases, lambda function, case: self.exercise.attempt(guarded(function), case)
-        )
+        """For each of these cases, what gives the value of a function."""
+        attempt = attempts_on(self.exercise.cases, self.exercise.attempt)
         return [lambda function, number=number: attempt(function, number) for number in numbers]
 
     # --- Wrong functions that give the same values, and rules -------------------------------------------------------
@@ -221,7 +222,7 @@ class Diagnosis:
     @cached_property
     def _repair(self) -> str:
         """The change of the student's function that makes it right."""
-        return "" if isinstance(self._wrong, SystemExit) else or_empty(self._repaired)
+        return or_empty(self._repaired)
 
     def _repaired(self) -> str | None:
         if is_promises(self._right) and self.exercise.calls_and_work[1] > MOST_WORK:
@@ -260,7 +261,7 @@ class Diagnosis:
     def _recorded(self, function: Callable, case: Case) -> Recording | None:
         arguments = dict(zip(inspect.signature(self.exercise.solution).parameters, case.args, strict=False))
         with quietly():
-            return recorded(lambda: self.exercise.attempt(guarded(function), case), modules_among(arguments), arguments)
+            return recorded(lambda: self.exercise.attempt(function, case), modules_among(arguments), arguments)
 
     def _seen(self) -> str:
         """What the student's function gave to a part of the case, where it is something else than it should be."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from blip2_lab.models import vision_encoder
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.errors import students_code
+from blip2_lab.teaching.checks.errors import guarded
 from blip2_lab.teaching.checks.exercise import Case
 
 # --- The number of features -----------------------------------------------------------------------------------------
@@ -111,22 +111,26 @@ second_to_last = Check(
 
 
 def _observe(student: Callable[[nn.Module], object], args: tuple) -> dict[str, bool]:
-    """Freeze a module between two layers, train the model for one step, and report what changed."""
+    """Freeze a module and report what it does in training."""
     torch.manual_seed(0)
     part = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
     before = part[0].weight.detach().clone()
     returned = student(part)
+    return guarded(_trained)(part, before, returned)  # the student may have replaced parts or methods of the module
+
+
+def _trained(part: nn.Sequential, before: Tensor, returned: object) -> dict[str, bool]:
+    """Train a model with the module between two layers for one step, and report what changed."""
     as_before = torch.equal(before, part[0].weight)
     model = nn.Sequential(nn.Linear(3, 3), part, nn.Linear(3, 1))
     in_eval = not (part.training or part[1].training)
-    with students_code():  # the student may have replaced methods of the module
-        model.train()
-        loss = model(torch.ones(2, 3)).sum()
-        if loss.requires_grad:
-            loss.backward()
-            with torch.no_grad():  # a step of gradient descent; torch.optim takes seconds to import
-                for weight in model.parameters():
-                    weight -= 0.1 * (torch.zeros_like(weight) if weight.grad is None else weight.grad)
+    model.train()
+    loss = model(torch.ones(2, 3)).sum()
+    if loss.requires_grad:
+        loss.backward()
+        with torch.no_grad():  # a step of gradient descent; torch.optim takes seconds to import
+            for weight in model.parameters():
+                weight -= 0.1 * (torch.zeros_like(weight) if weight.grad is None else weight.grad)
     gradient = model[0].weight.grad
     return {
         "weights as before your function": as_before,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from blip2_lab.teaching.checks.changes import changed_arguments, with_defaults
 from blip2_lab.teaching.checks.comparison import equal
-from blip2_lab.teaching.checks.errors import STRANGE, AnswerError
+from blip2_lab.teaching.checks.errors import STRANGE, AnswerError, guarded
 from blip2_lab.teaching.checks.explanations import BUDGET, Candidates, attempts_on, candidates_for, work_of
 from blip2_lab.teaching.checks.gradients import gradients_of
 from blip2_lab.teaching.checks.variants import pairs_of
@@ -112,9 +112,9 @@ class Exercise:
         return Result(value, gradients, error)
 
     def attempt(self, wrong: Callable, case: Case, seed: int = 0) -> Any:
-        """The value; a mistake may raise an error on a case, as the student's function then does."""
+        """The value, or the error that is raised: by the student's function, or by a mistake on some case."""
         try:
-            return self.result_of(wrong, Case(case.description, case.args), seed).value
+            return self.result_of(guarded(wrong), Case(case.description, case.args), seed).value
         except AnswerError as wrapped:
             return wrapped.error
         except STRANGE as error:

@@ -27,6 +27,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from blip2_lab.teaching.checks import errors, values
 from blip2_lab.teaching.checks.changes import changed_arguments, simple_changes_of
 from blip2_lab.teaching.checks.mutants import (
     Code,
@@ -44,6 +45,7 @@ from blip2_lab.teaching.checks.mutants import (
 BUDGET = 25_000  #: calls, for each search
 WAITS = 0.05  #: seconds; a function that takes longer waits for something, and its calls do not tell how long
 LEAST = 300  #: arguments changed, whatever the work of a case is
+_GUARDS = errors.__name__, values.__name__  #: around a student's function; their calls are no work of it
 _OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
 Attempt = Callable[[Callable, int], Any]  #: a function and the number of a case -> its value, or its error
@@ -56,7 +58,7 @@ def work_of(function: Callable[[], Any]) -> int:
 
     def count(frame: Any, event: str, argument: Any) -> None:
         nonlocal calls
-        calls += event in ("call", "c_call")
+        calls += event in ("call", "c_call") and frame.f_globals.get("__name__") not in _GUARDS
 
     sys.setprofile(count)
     try:

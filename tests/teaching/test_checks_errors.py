@@ -8,6 +8,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.errors import text_of
@@ -193,6 +194,54 @@ def test_calls_inside_of_torch_are_not_told():
     assert text_of(RuntimeError(text.split("\n", 3)[3])) == "no message"
     message = checks.num_features(lambda *args: raising(RuntimeError(text))).message
     assert "to be dense" in message and "frame #" not in message and "Exception raised" not in message
+
+
+def test_calls_inside_of_torch_are_not_told_of_a_gradient():
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise NameError("no gradient\nframe #0: c10::Error")
+
+    message = checks.next_word_loss(lambda *args: Fails.apply(checks.next_word_loss.solution(*args))).message
+    assert message == "The value is right, but its gradient cannot be computed: no gradient"
+
+
+# --- Changes in place -----------------------------------------------------------------------------------------------
+
+
+def labels_out_of_bounds(logits, labels):
+    loss = F.cross_entropy(logits.transpose(1, 2), labels)
+    labels.numpy()[:] = logits.shape[-1]  # the loss keeps them for its gradient
+    return loss
+
+
+def no_samples_left(samples):
+    value = checks.interleave_pictures.solution(samples)
+    samples.clear()
+    return value
+
+
+def no_module_left(attention, *args):
+    value = checks.cached_step.solution(attention, *args)
+    vars(attention).clear()
+    return value
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("next_word_loss", labels_out_of_bounds),
+        ("interleave_pictures", no_samples_left),
+        ("cached_step", no_module_left),
+    ],
+)
+def test_an_input_that_nothing_can_be_done_with_any_more_is_told_as_changed(name, answer):
+    verdict = getattr(checks, name)(answer)
+    assert verdict.status == FAILED and "changes its input in place" in verdict.message, verdict
 
 
 def test_a_module_without_its_parts_is_no_fault_of_the_check():

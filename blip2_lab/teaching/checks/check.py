@@ -27,7 +27,7 @@ from typing import Any
 
 from blip2_lab.teaching.checks.comparison import describe, describe_difference, equal, format_value
 from blip2_lab.teaching.checks.diagnosis import Diagnosis
-from blip2_lab.teaching.checks.errors import AnswerError, guarded, is_stub, or_empty
+from blip2_lab.teaching.checks.errors import STRANGE, AnswerError, guarded, is_stub, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise, Result
 from blip2_lab.teaching.checks.gradients import compare_gradients
 from blip2_lab.teaching.checks.verdicts import BROKEN, FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
@@ -56,16 +56,20 @@ class Check(Exercise):
         students = guarded(answer)
         before, asked = self.cases(), self.cases()
         got = []
-        for case in asked:
+        for case, untouched in zip(asked, before, strict=True):
             try:
                 got.append(self.result_of(students, case))
             except AnswerError as wrapped:
                 if not got and is_stub(wrapped.error, answer):
                     return Verdict(NOT_ATTEMPTED, self.name, f"Going on with {qualified_name(self.solution)}.")
                 got.append(Result(wrapped.error))
+            except STRANGE as error:
+                if not _is_changed(case, untouched):
+                    raise
+                got.append(Result(error))  # the answer left a case that nothing can be done with
         ours = [result.value for result in got]
         expected, theirs, same = self._nearest_reading(ours)
-        changed = next((b for b, a in zip(before, asked, strict=True) if not equal(a.args, b.args, 0.0)), None)
+        changed = next((b for b, a in zip(before, asked, strict=True) if _is_changed(a, b)), None)
         if all(same):
             return self._promises(got, expected, asked, changed)
         first = same.index(False)
@@ -105,6 +109,14 @@ class Check(Exercise):
             if message:
                 return Verdict(FAILED, self.name, message, f"input: {case.description}")
         return Verdict(PASSED, self.name, self.verified)
+
+
+def _is_changed(case: Case, before: Case) -> bool:
+    """Whether a function changed its input in place."""
+    try:
+        return not equal(case.args, before.args, 0.0)
+    except STRANGE:
+        return True  # it lacks what belongs to it
 
 
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:

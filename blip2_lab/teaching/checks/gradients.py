@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from blip2_lab.teaching.checks.comparison import equal
+from blip2_lab.teaching.checks.errors import text_of
 
 NO_GRADIENT = 1e-6  #: rounding: a key's bias, say, has no gradient, because a softmax does not depend on it
 
@@ -37,8 +38,8 @@ def gradients_of(value: Any, learns: Mapping[str, Tensor]) -> tuple[dict[str, Te
     if isinstance(total, Tensor) and asking:
         try:
             gradients = torch.autograd.grad(total, list(asking.values()), allow_unused=True)
-        except RuntimeError as error:
-            return found, str(error)
+        except Exception as error:  # of the steps that the student's function took
+            return found, text_of(error)
         found.update(zip(asking, gradients, strict=True))
     return found, ""
 

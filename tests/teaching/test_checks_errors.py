@@ -253,6 +253,23 @@ def test_a_module_without_its_parts_is_no_fault_of_the_check():
     assert verdict.status == FAILED and "stops with" in verdict.message, verdict
 
 
+def test_a_function_of_torch_that_is_replaced_for_a_while_is_there_afterwards():
+    allclose = torch.allclose
+
+    def replaces(x, num_heads):
+        torch.allclose = None
+        try:
+            return (checks.split_heads.solution(x, num_heads).cumsum(-1) + 1) * 3
+        finally:
+            torch.allclose = allclose
+
+    try:
+        assert checks.split_heads(replaces).status == FAILED
+        assert torch.allclose is allclose
+    finally:
+        torch.allclose = allclose
+
+
 # --- Strange values -------------------------------------------------------------------------------------------------
 
 

@@ -63,7 +63,7 @@ class Code:
 
 def code_of(function: Callable) -> Code | None:
     """The code of a function or a lambda, without decorators, annotations and docstring. None where there is no source
-    to change, or where a change could make it run without an end."""
+    to change, or where a change could make it run without an end, or leave a module as it should not be."""
     if not isinstance(function, types.FunctionType):
         return None
     try:
@@ -73,7 +73,7 @@ def code_of(function: Callable) -> Code | None:
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
     endless = ast.While | ast.Yield | ast.YieldFrom | ast.Await | ast.Nonlocal | ast.Global
-    if body is None or any(isinstance(node, endless) for node in ast.walk(body)):
+    if body is None or any(isinstance(node, endless) or _changes_a_module(node, space) for node in ast.walk(body)):
         return None
     body.decorator_list, body.returns = [], None
     for argument in (*body.args.posonlyargs, *body.args.args, *body.args.kwonlyargs):
@@ -81,6 +81,20 @@ def code_of(function: Callable) -> Code | None:
     if len(body.body) > 1 and isinstance(body.body[0], ast.Expr) and isinstance(body.body[0].value, ast.Constant):
         del body.body[0]
     return Code(body, space)
+
+
+def _changes_a_module(node: ast.AST, space: dict[str, Any]) -> bool:
+    """Whether it gives another value to a name in a module or a class: without the line that undoes it, all would be
+    changed that is called later."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
+        node = node.args[0] if node.args else node
+    elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+        node = node.value
+    else:
+        return False
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name) and isinstance(space.get(node.id), types.ModuleType | type)
 
 
 def _tree_of(function: types.FunctionType) -> ast.FunctionDef | None:

@@ -124,6 +124,17 @@ def test_a_tempting_answer_gets_its_reasoning():
     assert checks.prediction([31, 4], "b", tempting={"c": "x"}).status == FAILED, "a list does not stop it"
 
 
+@pytest.mark.parametrize("truth", [2, 2.5, True, "masked"])
+@pytest.mark.parametrize(
+    "guess",
+    [10**400, -(10**5000), torch.ones(2, device="meta"), lambda: 2, (x for x in "ab"), int, object(), {2: 3}],
+    ids=["huge", "too long to print", "meta", "function", "generator", "class", "object", "dict"],
+)
+def test_a_guess_of_any_kind_is_told_in_a_sentence(guess, truth):
+    verdict = checks.prediction(guess, truth)
+    assert verdict.status == FAILED and len(str(verdict)) < 300
+
+
 def test_an_object_that_equals_everything_is_no_guess():
     class Everything:
         def __eq__(self, other):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from blip2_lab.teaching.checks.values import Unsupported, supported
 from blip2_lab.teaching.checks.verdicts import FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
 
 NAME = "prediction"
@@ -106,19 +108,25 @@ def matches(guess: Any, truth: Any, close: float = CLOSE) -> bool:
 
 def _unreadable(guess: Any, truth: Any) -> str | None:
     """A sentence for a guess of a kind that cannot be the truth's, or None. It does not tell the truth."""
+    yours = str(guess) if isinstance(guess, Unsupported) else repr(guess)
     if isinstance(guess, str) and re.search(r"\bor\b", guess.lower()):
-        return f"Write one guess, not several; yours is {guess!r}."
+        return f"Write one guess, not several; yours is {yours}."
     if isinstance(truth, bool):
-        return None if _truth_value(guess) is not None else f"Write True or False; yours is {guess!r}."
+        return None if _truth_value(guess) is not None else f"Write True or False; yours is {yours}."
     if isinstance(truth, int | float):
-        return None if _numbers(guess) else f"Write a number; yours is {guess!r}."
+        return None if _numbers(guess) else f"Write a number; yours is {yours}."
     if isinstance(guess, str | bool | int | float) or (isinstance(guess, list) and all(_is_word(x) for x in guess)):
         return None
-    return f"Write a word or letters, in quotes; yours is of the type {type(guess).__name__}."
+    kind = yours if isinstance(guess, Unsupported) else f"of the type {type(guess).__name__}"
+    return f"Write a word or letters, in quotes; yours is {kind}."
 
 
 def _plain(value: Any) -> Any:
-    """numpy's and torch's values as Python's, other sequences as lists, a list of one as its element."""
+    """numpy's and torch's values as Python's, other sequences as lists, a list of one as its element; Unsupported for
+    what no guess can be, and infinity for a whole number that no float holds."""
+    value = supported(value)
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return math.inf if value > 0 else -math.inf
     if isinstance(value, np.generic | np.ndarray | Tensor):
         value = value.tolist()
     if isinstance(value, tuple | set | frozenset):

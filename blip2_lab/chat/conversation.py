@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +80,7 @@ INSTRUCTIONS = {
 #: `named_before` can go. Of 162 short talks ("is there a drum?", "where is it?") the second answer was right in 0.94
 #: with the name, and in 0.72 with the turn before.
 MICRO_HISTORY = "named"
+THEM = re.compile(r"\bthem\b", re.IGNORECASE)
 HISTORY_TURNS = 4  #: earlier turns that a question carries along
 HISTORY_TOKENS = 128  #: and never more than this; the oldest turn goes first
 ANSWERING = Decoding(num_beams=1, max_new_tokens=60)  #: how a question is answered unless told: greedy, it streams best
@@ -205,7 +207,8 @@ class Conversation:
         miniature = knows_whole_words_only(tokenizer)
         is_asked = asks if miniature else is_question
         answered = [t for t in self.turns if t.answer.strip() and t.by_model]
-        text = as_read(tokenizer, check(text), follows=bool(answered))
+        typed = check(text)
+        text = as_read(tokenizer, typed, follows=bool(answered))
         if not is_asked(text):
             return text
         form = self.model.language_model.question_prompt
@@ -213,13 +216,16 @@ class Conversation:
         turns = [replace(t, question=as_read(tokenizer, t.question, follows=i > 0)) for i, t in enumerate(answered)]
         turns = [t for t in turns if is_asked(t.question)]
         if MICRO_HISTORY == "named" and miniature:
-            turns = named_before(turns, text)
-            named = None
-            if turns:
+            # "how many of them are small?"; where nothing says what they are, `read` makes "the things" of "them"
+            about_them = as_read(tokenizer, THEM.sub("they", typed), follows=bool(answered))
+            several = named_before(turns, about_them)
+            named = with_its_name(about_them, several[-1].question) if several and about_them != text else None
+            turns = several if named else named_before(turns, text)
+            if turns and not named:
                 in_words = with_its_name if refers_back(text) else after_a_list
                 named = in_words(text, turns[-1].question)
             if named and not unknown_words(tokenizer, named):
-                turns, asked = [], form.format(question_mark(named))
+                turns, asked = [], form.format(question_mark(put_plainly(named)))
         turns = turns[-self.history_turns :] if self.history_turns else []
         past = [f"{form.format(question_mark(t.question))} {t.answer.strip().rstrip('.')}." for t in turns]
         while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:

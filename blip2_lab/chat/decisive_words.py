@@ -90,8 +90,8 @@ def _is_what_is_said(words: Sequence[str], lost: Collection[str]) -> bool:
     known_after = [word for word in after if word not in lost | EMPTY_WORDS | ANY_THING | THINGS]
     if asks_for_it or not lost.intersection(after):
         return False
-    if after[0] in lost and words[subject] in ANY_THING:
-        return True  # "is anything upside down?"
+    if after[0] in lost:
+        return True  # "is anything upside down?", "is the bird flying or standing?"
     return not (known_after or after[0] in {"here", "there"})
 
 
@@ -104,7 +104,8 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
         if after and after[0] in {"thing", "object", "item", "one", "things", "objects", "items", "ones"}:
             return "not" not in before
         asked = bool(before) and before[0] in {"what", "which", "who"}
-        chosen = bool(before) and (before[-1] in SAYING or before[-2:] in (["that", "is"], ["that", "are"]))
+        doer = before[:-1] if before[-1:] and before[-1] in {"i", "you", "we", "one", "people"} else before
+        chosen = bool(doer) and (doer[-1] in SAYING or before[-2:] in (["that", "is"], ["that", "are"]))
         if "which" in before[:1] or (asked and set(before[1:2]) & (THINGS | ANY_THING)):
             chosen = chosen or re.search(r"\b(is|are|was|were|that|of them)( the)?$", " ".join(before)) is not None
         known_after = [other for other in after if other not in lost | EMPTY_WORDS | ANY_THING]

@@ -52,6 +52,27 @@ STATED = re.compile(
     r" (?P<said>[^,.?!;:]+)(?:, ?(?:right|correct|true|yes|no)|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))\W*",
     re.IGNORECASE,
 )
+#: "is it morning or night time?"
+WHICH_TIME = re.compile(
+    rf"\W*{LEAD}(?:is|was) (?:it|this|that) (?:an? )?(?P<one>\w+)(?: time| picture| scene)?,? or (?:is it )?(?:an? )?"
+    r"(?P<other>\w+)(?: time)?(?: (?:in the picture|outside|there|here|now))?\W*",
+    re.IGNORECASE,
+)
+DAYTIMES = frozenset("day daytime daylight morning noon midday afternoon light bright sunny".split())
+NIGHTTIMES = frozenset("night nighttime midnight dark darkness".split())
+#: "which boat is on the right?", asked where there are several boats
+WHICH_ONE = re.compile(
+    rf"\W*{LEAD}which (?:one )?(?:of the )?(?P<noun>\w+)(?: (?:is|stands|sits|lies))? "
+    r"(?P<place>(?:at|in|on|near|to) the (?:very )?(?:top|bottom|left|right|upper|lower|middle|center)\b[\w ]*)\W*",
+    re.IGNORECASE,
+)
+#: "how many of the boats are red?"
+HOW_MANY_OF = re.compile(
+    rf"\W*{LEAD}how many of the (?P<noun>\w+) are (?P<looks>{'|'.join((*COLORS, *SIZES, 'big', 'little', 'tiny'))})\W*",
+    re.IGNORECASE,
+)
+#: "the red house … the purple one"
+ONE = re.compile(rf"\b(?P<looks>(?:{'|'.join((*COLORS, *SIZES, 'big', 'little'))}) )one\b", re.IGNORECASE)
 #: What follows "and" in a text of its own: "and describe it".
 INSTRUCTING = frozenset("describe tell write say name give list show count draw make find then".split())
 #: Where the next of several questions begins; "how many and what color", with no verb yet, is one.
@@ -77,7 +98,10 @@ NAMELESS = frozenset(
     """day night time place many dark sunny morning noon afternoon evening midnight sea seaside road city winter field
     mountain painted artist""".split()
 ).union(PLACES)
-NAMES = frozenset((*KINDS, *map(plural_of, KINDS)))
+KIND_OF = {form: kind for kind in KINDS for form in (kind, plural_of(kind))}
+NAMES = frozenset(KIND_OF)
+#: Several things, as "they" stands for them.
+SEVERAL = frozenset(map(plural_of, (*KINDS, *CATEGORIES)))
 #: "this picture", "that ball": here no pronoun, and nothing that was named before
 ONE_THING = frozenset("thing object item one".split())
 GREETING = re.compile(r"\bgood (morning|afternoon|evening|day|night)\b", re.IGNORECASE)
@@ -158,13 +182,39 @@ def in_full(text: str, follows: bool = False) -> str:
 
 
 def put_plainly(text: str) -> str:
-    """A question for yes or no without what changes nothing in its answer: "isn't the cup red?" -> "is the cup red?",
-    "it's day, right?" -> "is it day?". Every other text as it is."""
+    """The question in a plainer form that has the same answer; every other text as it is.
+
+    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is it morning or night?" -> "is it day
+    or night?", "is the red cup below the blue one?" -> "is the red cup below the blue cup?"; "which cup is on the left?",
+    which "cup" would not answer -> "what color is the cup on the left?"
+    """
     stated = STATED.fullmatch(text)
     if stated and not (stated["of"] and {"that", "which", "who"}.intersection(_words(stated["of"]))):
         subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
         return f"{verb} {subject} {stated['said']}?".lower()
+    if (times := WHICH_TIME.fullmatch(text)) and _day_and_night({times["one"].lower(), times["other"].lower()}):
+        return "is it day or night?"
+    which = WHICH_ONE.fullmatch(text)
+    if which and (kind := KIND_OF.get(canonical(which["noun"].lower()))):
+        return f"what color is the {kind} {which['place'].replace('very ', '')}?"
+    if part := HOW_MANY_OF.fullmatch(text):
+        return f"how many {part['looks']} {part['noun']} are there?"
+    text = _named_again(text)
     return DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1) if DENYING.match(text) else text
+
+
+def _named_again(text: str) -> str:
+    """ "the red cup … the blue one" -> "the red cup … the blue cup", where one kind of things is named."""
+    named = [(word, KIND_OF.get(canonical(word[0].lower()))) for word in re.finditer(r"\w+", text)]
+    named = [(word, kind) for word, kind in named if kind]
+    if len({kind for _, kind in named}) != 1:
+        return text
+    (word, kind), *_ = named
+    return text[: word.end()] + ONE.sub(rf"\g<looks>{kind}", text[word.end() :])
+
+
+def _day_and_night(times: set[str]) -> bool:
+    return len(times & DAYTIMES) == len(times & NIGHTTIMES) == 1
 
 
 def of_each(text: str) -> list[str]:
@@ -186,6 +236,8 @@ def of_each(text: str) -> list[str]:
 def refers_back(question: str) -> bool:
     """Does "it" (or the like) stand for something named before? Not in "is it day or night?", nor in "that ball"."""
     words = _words(GREETING.sub("", question))
+    if " of they " in f" {' '.join(words)} ":  # "how many of them are small?", as conversation.py asks it
+        return True
     return not NAMELESS.intersection(words) and any(_is_back(words, i) for i in range(len(words)))
 
 
@@ -201,10 +253,11 @@ def _is_back(words: list[str], i: int) -> bool:
 
 
 def with_its_name(question: str, before: str) -> str | None:
-    """The question with the name of what "it" is: "where is it?" after "is there a red drum?" -> "where is the red
-    drum?". None where it says no "it", or where the question before names no thing, or several."""
+    """The question with the name of what "it" is, or "they" are: "where is it?" after "is there a red drum?" -> "where is
+    the red drum?". None where it says neither, or where the question before names no thing, or several kinds."""
     words = _words(canonical(before))
-    found = [i for i, word in enumerate(words) if word in KINDS]
+    several = re.search(r"\bthey\b", question, re.IGNORECASE)
+    found = [i for i, word in enumerate(words) if word in (SEVERAL if several else KINDS)]
     if len(found) != 1:
         return None
     first, end = found[0], found[0] + 1
@@ -212,6 +265,8 @@ def with_its_name(question: str, before: str) -> str | None:
         first -= 1
     thing, where = " ".join(words[first:end]), PLACE_OF_A_THING.match(" ".join(words[end:]))
     name = f"the {thing} {where[0]}" if where else f"the {thing}"
+    if several:
+        return re.sub(r"\bthey\b", name, question, flags=re.IGNORECASE)
     forms = {"it": name, "its": f"the {thing}'s", "it's": f"{name} is"}
     named = re.sub(r"\bit(?:'?s)?\b", lambda it: forms[it[0].lower()], question, flags=re.IGNORECASE)
     return named if named != question else None

@@ -21,10 +21,12 @@ GREETINGS = frozenset(
 GREETED_BY = frozenset("hi hello hey hallo hola bonjour ciao salut namaste morning afternoon evening".split())
 THANKS = frozenset(
     """thanks thank you very much bye goodbye ok okay so a lot for your the help answer answers that was is this are re
-    s great good nice cool helpful kind smart clever funny well done see later have day and""".split()
+    s all now great good nice cool helpful kind smart clever funny well done see later have day and""".split()
 )
 THANKED_BY = frozenset("thanks thank bye goodbye".split())
 AGREED = frozenset(("ok", "okay", "yes"))
+SHORTENED_FORMS = {"you re": "you are", "that s": "that is", "it s": "it is", "i m": "i am"}  #: without apostrophes
+SHORTENED = re.compile(rf"\b({'|'.join(SHORTENED_FORMS)})\b")
 DOUBTED = re.compile(
     r"((but|and|no|hmm|really) )*("
     r"why|why not|how do you know|really|no|wrong|not true|(look|count|check|think|try)( it)? again|"
@@ -36,7 +38,7 @@ PRAISED = (
     "(good|great|nice|cool|smart|clever|funny|amazing|awesome|perfect|right|correct|wonderful|fantastic|brilliant)"
 )
 PRAISE = re.compile(
-    rf"well done|(you are|that is|this is|it is) ((so|very|really|too|quite) )*{PRAISED}|"
+    rf"well done|(you are|that is|this is|it is) ((so|very|really|too|quite|pretty) )*{PRAISED}|"
     rf"((so|very|really) )*{PRAISED} (job|one|work|answer|boy|girl|robot|bot)"
 )
 LAUGHTER = frozenset("lol haha hahaha hehe wow yay".split())
@@ -69,7 +71,7 @@ def reply(text: str) -> str | None:
 
 def _reply(text: str) -> str | None:
     words = [SHORT_FORMS.get(word, word) for word in re.findall(r"[^\W\d_]+", text.lower())]
-    sentence = " ".join(words).replace("good night", "goodbye")
+    sentence = SHORTENED.sub(lambda found: SHORTENED_FORMS[found[0]], " ".join(words)).replace("good night", "goodbye")
     said = set(sentence.split())
     plain = " ".join(word for word in sentence.split() if word not in INTERJECTIONS) or sentence
     if sentence == "how are you" or (said & GREETED_BY and said <= GREETINGS):

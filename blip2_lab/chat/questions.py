@@ -72,7 +72,7 @@ HOW_MANY_OF = re.compile(
     re.IGNORECASE,
 )
 #: "the red house … the purple one"
-ONE = re.compile(rf"\b(?P<looks>(?:{'|'.join((*COLORS, *SIZES, 'big', 'little'))}) )one\b", re.IGNORECASE)
+ONE = re.compile(rf"\b(?P<looks>the (?:{'|'.join((*COLORS, *SIZES, 'big', 'little'))}) )one\b", re.IGNORECASE)
 #: What follows "and" in a text of its own: "and describe it".
 INSTRUCTING = frozenset("describe tell write say name give list show count draw make find then".split())
 #: Where the next of several questions begins; "how many and what color", with no verb yet, is one.

@@ -252,6 +252,7 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         "which boat is red?",
         "is the cat above the boat or the red one?",
         "where is the red one?",
+        "the fish, is it a big one or a little one?",
         "the is " * 400,
         "isn't " * 400,
     ],

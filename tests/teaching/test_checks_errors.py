@@ -54,9 +54,7 @@ def not_assigned(solution):
 
 def no_such_module(solution):
     def answer(*args, **options):
-        import torchh
-
-        return torchh.exp(solution(*args, **options))
+        return importlib.import_module("torchh").exp(solution(*args, **options))  # as `import torchh` ends
 
     return answer
 

@@ -178,10 +178,15 @@ def test_the_other_things_are_all_but_the_one_that_is_named(as_written):
 
 
 def test_what_is_not_so_is_the_rest(as_written):
-    rest = answers_to("not alike", 3000)
+    said = answers_to("not alike", 3000)
+    rest = {text: answer for text, answer in said.items() if answer not in ("yes", "no")}
     assert answers_about(rest, r"\bred\b") == {"a blue boat and a gray cat"}
     assert answers_about(rest, "animal|creature|pet") == {"two red boats and a blue boat"}
     assert answers_about(rest, r"\b(green|yellow)\b") <= {"two red boats, a blue boat and a gray cat"}
+    assert answers_about(rest, "other than (boats|ships)") == {"a gray cat"}
+    assert answers_about(said, "is (something|anything) not") == {"yes"}
+    alone = answers_to("not alike", 1000, Scene(SCENE.things[:1], "snow", "day"))
+    assert answers_about(alone, r"is (something|anything) not (red|large|big)\b") == {"no"}
 
 
 def test_two_things_are_there_or_one_of_them(as_written):
@@ -220,9 +225,28 @@ def test_a_thing_is_found_by_its_use_part_and_home(as_written):
 
 def test_two_things_are_alike_or_not(as_written):
     alike = answers_to("two alike", 3000)
-    assert answers_about(alike, CAT, BLUE, "size") == {"no"}
-    assert answers_about(alike, LARGE_RED, BLUE, "kind") == {"yes"}
+    same, different = "same|one (size|kind)", "different|another|other than"
+    assert answers_about(alike, CAT, BLUE, "size", same) == {"no"}
+    assert answers_about(alike, CAT, BLUE, "size", different) == {"yes"}
+    assert answers_about(alike, LARGE_RED, BLUE, "kind", same) == {"yes"}
+    assert answers_about(alike, LARGE_RED, BLUE, "kind", different) == {"no"}
     assert answers_about(alike, LARGE_RED, SMALL_RED, "color") == set(), "the color would be given away"
+
+
+def test_the_things_of_a_group_are_alike_or_not(as_written):
+    boats = answers_to("group check", 3000)
+    assert answers_about(boats, "boat|ship|vessel", r"\b(red|small|little|tiny)\b") == {"no"}
+    pair = Scene((*SCENE.things[:2], SCENE.things[3]), "beach", "night")
+    both = answers_to("group check", 3000, pair)
+    assert answers_about(both, r"\bboats are both red\b|both.* boats.* red") == {"yes"}
+    assert answers_about(both, "(boats|ships) have the same color") == {"yes"}
+    assert answers_about(both, "(boats|ships) have the same size") == {"no"}
+
+
+def test_a_corner_is_taken_or_not(as_written):
+    there = answers_to("something", 4000)
+    assert answers_about(there, "(top|upper) left") == {"yes"}
+    assert answers_about(there, "(bottom|lower) (left|right)") == {"no"}
 
 
 def test_a_short_question_asks_what_the_one_before_asked():

@@ -82,6 +82,7 @@ CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
     "not shown": refusing.not_shown,
     "superlative check": comparing.superlative_check,
     "two alike": comparing.two_alike,
+    "group check": comparing.group_check,
     "nearest": positions.nearest,
     "other things": listing.other_things,
     "not alike": listing.not_alike,
@@ -92,7 +93,11 @@ CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
 }
 
 #: What a T5 of this size learns last: `T5Task` asks these more often.
-LEARNED_LAST = ("superlative", "relation check", "comparison", "fact check", "all check", "nothing there")
+LEARNED_LAST = (
+    *("superlative", "superlative check", "relation check", "comparison", "two alike", "group check", "all check"),
+    *("what by position", "nearest", "side", "group", "other things", "not alike", "not alike", "some listed"),
+    *("fact check", "by fact", "for a purpose", "nothing there", "something"),
+)
 
 
 def ask(scene: Scene, rng: Random, intention: str) -> Question | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..noun_phrases import FORMS, fits_one, other_word, refer, words_for
-from ..scene import SIZES, Scene, Thing, pick, shuffled
+from ..noun_phrases import FORMS, fits_one, other_word, plural_of, refer, words_for
+from ..scene import COLORS, SIZES, Scene, Thing, pick, shuffled
 from ..wordings import UNKNOWN, wording
 from ..words import RELATIONS, holds, in_reading_order
 from .base import Asked, another, listed, yes_no
@@ -155,7 +155,36 @@ def two_alike(scene: Scene, rng: Random) -> Asked:
         return None
     name, form_of, form_of_other, one, other = pick(rng, pairs)
     first, second = ("the " + words_for(scene, rng, t, f) for t, f in ((one, form_of), (other, form_of_other)))
+    if rng.random() < 0.25:
+        return wording(rng, "two different", first=first, second=second, quality=name), yes_no(not yes)
     return wording(rng, "two alike", first=first, second=second, quality=name), yes_no(yes)
+
+
+def group_check(scene: Scene, rng: Random) -> Asked:
+    """Are all the cats red, have they the same size?"""
+    name, yes = pick(rng, ("color", "color", "size")), rng.random() < 0.6
+    several: dict[str, list[Thing]] = {}
+    for thing in scene.things:
+        several.setdefault(thing.kind, []).append(thing)
+        several.setdefault(thing.category, []).append(thing)
+    alike = sorted(
+        noun
+        for noun, things in several.items()
+        if len(things) > 1 and (len({getattr(t, name) for t in things}) == 1) == yes
+    )
+    if not alike:
+        return None
+    noun = pick(rng, alike)
+    values = sorted({getattr(t, name) for t in several[noun]})
+    said = other_word(rng, noun)
+    if rng.random() < 0.3:
+        return wording(rng, "group same check", plural=plural_of(said), quality=name), yes_no(yes)
+    value = pick(rng, values)
+    if yes and rng.random() < 0.4:
+        value, yes = another(rng, COLORS if name == "color" else SIZES, value), False
+    all_of_them = "both" if len(several[noun]) == 2 and rng.random() < 0.5 else "all"
+    slots = dict(plural=plural_of(said), singular=said, all=all_of_them, attribute=other_word(rng, value))
+    return wording(rng, "group check", **slots), yes_no(yes)
 
 
 def all_check(scene: Scene, rng: Random) -> Asked:

@@ -9,7 +9,7 @@ from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick
 from ..wordings import ABSENT, SCENERY, UNKNOWN, wording
 from ..words import NUMBERS
 from .base import Asked, another, yes_no
-from .positions import sides
+from .positions import CORNERS, at_place, sides
 
 
 def counted(scene: Scene, rng: Random) -> tuple[str, str, int]:
@@ -101,7 +101,8 @@ def something(scene: Scene, rng: Random) -> Asked:
     """Is there something red, or something on the left?"""
     thing, yes = pick(rng, scene.things), rng.random() < 0.5
     if rng.random() < 0.25:
-        where = [side for side, taken in sides(scene.things).items() if taken == yes]
+        taken = sides(scene.things) | {place: bool(at_place(scene.things, place)) for place in CORNERS}
+        where = [place for place, is_taken in taken.items() if is_taken == yes]
         if not where:
             return None
         return wording(rng, "something there", where=somewhere(rng, pick(rng, where))), yes_no(yes)

@@ -60,15 +60,16 @@ def fact_check(scene: Scene, rng: Random) -> Asked:
 
 def by_fact(scene: Scene, rng: Random) -> Asked:
     """Which thing can do it, is used for it, has it or belongs there? Or: is there such a thing?"""
-    present, yes = sorted({t.kind for t in scene.things}), rng.random() < 0.75
+    present, yes = sorted({t.kind for t in scene.things}), rng.random() < 0.7
     kind = pick(rng, present if yes else [k for k in KINDS if k not in present])
     name = pick(rng, ("use", "use", "part", "home"))
     fact = getattr(FACTS[kind], name)
     if not yes and fact in DEBATED_FACTS:
         return None
     slots = dict(fact=fact, a_fact=with_article(fact) if rng.random() < 0.6 else f"the {fact}")
-    if name != "home" and FACTS[kind].agent and rng.random() < 0.35:
-        return wording(rng, "something able" if name == "use" else "something with", **slots), yes_no(yes)
+    if name != "home" and rng.random() < 0.4:
+        able = "something able" if FACTS[kind].agent else "something used"
+        return wording(rng, able if name == "use" else "something with", **slots), yes_no(yes)
     agent = "agent by fact" if FACTS[kind].agent else "tool by fact"
     intention = {"use": agent, "part": "owner of part", "home": "owner of home"}[name]
     return wording(rng, intention, **slots), kind if yes else NOTHING_OF_THE_KIND

@@ -87,7 +87,11 @@ def not_alike(scene: Scene, rng: Random) -> Asked:
     found = [t for t in reading_order(scene) if getattr(t, name) != value]
     attribute = other_word(rng, value)
     if name in ("category", "kind"):
+        if rng.random() < 0.3:
+            return wording(rng, "not of them", plural=plural_of(attribute)), listed(found)
         attribute = plural_of(attribute) if rng.random() < 0.6 else a(attribute)
+    if rng.random() < 0.2:
+        return wording(rng, "something not alike", attribute=attribute), yes_no(bool(found))
     return wording(rng, "not alike", attribute=attribute), listed(found)
 
 
@@ -100,4 +104,6 @@ def group(scene: Scene, rng: Random) -> Asked:
         return None
     value, asked = pick(rng, several), pick(rng, ("color", "position"))
     found = [getattr(t, asked) for t in reading_order(scene) if getattr(t, name) == value]
-    return wording(rng, f"group {asked}", plural=plural_of(other_word(rng, value))), join(list(dict.fromkeys(found)))
+    noun = other_word(rng, value)
+    said = wording(rng, f"group {asked}", plural=plural_of(noun), singular=noun)
+    return said, join(list(dict.fromkeys(found)))

@@ -202,6 +202,13 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "can [something|anything|any of the {things}|any {thing}] {fact}",
         "is [something|anything] able to {fact}",
     ),
+    "something used": (
+        "{is_there} [something|anything|a {thing}|one {thing}] [to|that i can use to|that is used to|made to] {fact}",
+        "can [i|you|we|one] {fact} with [something|anything|one of the {things}] {here}",
+        "do you see [something|anything] [to {fact} with|with which i can {fact}]",
+        "could [anything|something] here be used to {fact}",
+        "is [something|anything|one of the {things}] [used|good|useful|there] to {fact}",
+    ),
     "something with": (
         "{is_there} [something|anything|a {thing}|one {thing}] [with|that has] {a_fact}",
         "does [something|anything|any {thing}] have {a_fact}",

@@ -1,4 +1,4 @@
-"""The tables of the miniature's model card, and of the README, written again from what was measured.
+"""The tables of the model card, and tables and sentences of the README, written again from what was measured.
 
     python -m benchmarks.card          after `blip2-lab evaluate`, `benchmarks.chain` and `benchmarks.novelty`
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from textwrap import fill
 
 from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.evaluation.scenes import scores_table
@@ -133,8 +134,27 @@ def summary_table(report: dict) -> str:
     return rows_to_table(("", "picture", "no picture", "another picture", "the same in words"), rows)
 
 
+def told(report: dict) -> str:
+    """The README's sentences with numbers."""
+    natural, blind = (report["natural"][picture]["groups"] for picture in ("picture", "no_picture"))
+    found, search = report["retrieval"], report["search"]
+    recall = min(found["itc_image_to_text_r1"], found["itc_text_to_image_r1"])
+    sentences = (
+        f"Its captions name the kinds of things with an F1 of {report['captions']['picture']['kinds_f1']:.3f}.",
+        f"Among 1,000 pictures and captions it finds the one that belongs to the other in {recall:.3f}. Of the first "
+        f'five pictures that a few words find ("a red boat"), {search["precision_at_5_both"]:.3f} show it.',
+        f"It lists exactly the things that are there in {natural['list']['right']:.3f}, and counts rightly in "
+        f"{natural['count']['right']:.3f}: it may miscount things that are alike.",
+        f"Asked about a thing that is not there, it says so in {natural['not there']['right']:.3f} of such questions; "
+        f"but without any picture it does in {blind['not there']['right']:.3f}, so much of that is habit.",
+        "Of harder questions (what is not red, what else there is, which thing can swim) "
+        f"{report['harder']['picture']['total']:.3f} are answered rightly.",
+    )
+    return "\n".join(fill(sentence, 120, initial_indent="- ", subsequent_indent="  ") for sentence in sentences)
+
+
 def tables() -> dict[str, str]:
-    """Every table by its name."""
+    """Every table by its name, and the sentences of the README."""
     reports = {split: json.loads((MICRO / name).read_text()) for split, name in SPLITS.items()}
     return {
         "recipes": recipes_table(),
@@ -143,6 +163,7 @@ def tables() -> dict[str, str]:
         "chain": chain_table(),
         "bars": bars_table(reports),
         "summary": summary_table(reports["in"]),
+        "sentences": told(reports["in"]),
     }
 
 

@@ -4,6 +4,7 @@
     questions            what a text asks: several questions in one, short follow-ups, what "it" is
     batching             answers of several visitors, computed in one batch
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
+    decisive_words       unknown words that a question is about, so that it is refused
     near_words           words that are read as the known word nearest in meaning
     real_words           words that are near to known ones, and no slips
     small_talk           a greeting, or the bare name of a thing: what the model is not asked

@@ -184,9 +184,9 @@ def in_full(text: str, follows: bool = False) -> str:
 def put_plainly(text: str) -> str:
     """The question in a plainer form that has the same answer; every other text as it is.
 
-    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is it morning or night?" -> "is it day
-    or night?", "is the red cup below the blue one?" -> "is the red cup below the blue cup?"; "which cup is on the left?",
-    which "cup" would not answer -> "what color is the cup on the left?"
+    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is it morning or night?" -> "is it
+    day or night?", "is the red cup below the blue one?" -> "is the red cup below the blue cup?"; "which cup is on the
+    left?", which "cup" would not answer -> "what color is the cup on the left?"
     """
     stated = STATED.fullmatch(text)
     if stated and not (stated["of"] and {"that", "which", "who"}.intersection(_words(stated["of"]))):
@@ -253,8 +253,8 @@ def _is_back(words: list[str], i: int) -> bool:
 
 
 def with_its_name(question: str, before: str) -> str | None:
-    """The question with the name of what "it" is, or "they" are: "where is it?" after "is there a red drum?" -> "where is
-    the red drum?". None where it says neither, or where the question before names no thing, or several kinds."""
+    """The question with the name of what "it" is, or "they" are: "where is it?" after "is there a red drum?" -> "where
+    is the red drum?". None where it says neither, or where the question before names no thing, or several kinds."""
     words = _words(canonical(before))
     several = re.search(r"\bthey\b", question, re.IGNORECASE)
     found = [i for i, word in enumerate(words) if word in (SEVERAL if several else KINDS)]

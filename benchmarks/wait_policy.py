@@ -23,6 +23,7 @@ POLICIES = {
     "default": {},
     "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "SPIN 1000": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"},
+    "SPIN 10000": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"},
 }
 STEPS, ANSWERS = 6, 4
 LIMIT = 300  #: seconds after which a process is given up: then its time is at least that

@@ -6,7 +6,7 @@ Notes:
 
 * OpenMP's threads wait for one another after each operation, by default in a loop that keeps its core. If another
   process needs that core, every operation waits for the scheduler. Threads that sleep at once are woken for each
-  operation, which is slow on some virtual machines. `SPINS` rounds of the loop, some microseconds, avoid both.
+  operation, which is slow on some virtual machines. `SPINS` rounds of the loop, some ten microseconds, avoid both.
   benchmarks/wait_policy.py measures it.
 * GOMP_SPINCOUNT is GNU's, whose OpenMP torch has on Linux. Others follow OMP_WAIT_POLICY alone.
 * It has no effect if torch is imported already, and a value that the user has set stays.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 
-SPINS = 1000  #: what GNU's OpenMP takes by itself where a process has more threads than the machine has cores
+SPINS = 10_000  #: on a quiet machine 1,000 (what GNU's OpenMP takes with too many threads) cost up to four tenths
 
 
 def wait_passively() -> None:

@@ -216,11 +216,12 @@ class Conversation:
         turns = [replace(t, question=as_read(tokenizer, t.question, follows=i > 0)) for i, t in enumerate(answered)]
         turns = [t for t in turns if is_asked(t.question)]
         if MICRO_HISTORY == "named" and miniature:
-            # "how many of them are small?"; where nothing says what they are, `read` makes "the things" of "them"
-            about_them = as_read(tokenizer, THEM.sub("they", typed), follows=bool(answered))
-            several = named_before(turns, about_them)
-            named = with_its_name(about_them, several[-1].question) if several and about_them != text else None
-            turns = several if named else named_before(turns, text)
+            named = None
+            if THEM.search(typed):  # where nothing says what they are, `read` makes "the things" of "them"
+                about_them = as_read(tokenizer, THEM.sub("they", typed), follows=bool(answered))
+                several = named_before(turns, about_them)
+                named = with_its_name(about_them, several[-1].question) if several else None
+            turns = named_before(turns, text)
             if turns and not named:
                 in_words = with_its_name if refers_back(text) else after_a_list
                 named = in_words(text, turns[-1].question)

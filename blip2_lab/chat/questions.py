@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from blip2_lab.chat import small_talk
+from blip2_lab.chat.decisive_words import PICTURES
 from blip2_lab.chat.vocabulary import canonical
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES
@@ -66,13 +67,14 @@ WHICH_ONE = re.compile(
     r"(?P<place>(?:at|in|on|near|to) the (?:very )?(?:top|bottom|left|right|upper|lower|middle|center)\b[\w ]*)\W*",
     re.IGNORECASE,
 )
+LOOKS = "|".join((*COLORS, *SIZES, "big", "little", "tiny"))
 #: "how many of the boats are red?"
 HOW_MANY_OF = re.compile(
-    rf"\W*{LEAD}how many of the (?P<noun>\w+) are (?P<looks>{'|'.join((*COLORS, *SIZES, 'big', 'little', 'tiny'))})\W*",
+    rf"\W*{LEAD}how many of the (?P<noun>\w+) are (?P<looks>{LOOKS})\W*",
     re.IGNORECASE,
 )
 #: "the red house … the purple one"
-ONE = re.compile(rf"\b(?P<looks>the (?:{'|'.join((*COLORS, *SIZES, 'big', 'little'))}) )one\b", re.IGNORECASE)
+ONE = re.compile(rf"\b(?P<looks>the (?:{LOOKS}) )one\b", re.IGNORECASE)
 #: What follows "and" in a text of its own: "and describe it".
 INSTRUCTING = frozenset("describe tell write say name give list show count draw make find then".split())
 #: Where the next of several questions begins; "how many and what color", with no verb yet, is one.
@@ -105,7 +107,6 @@ SEVERAL = frozenset(map(plural_of, (*KINDS, *CATEGORIES)))
 #: "this picture", "that ball": here no pronoun, and nothing that was named before
 ONE_THING = frozenset("thing object item one".split())
 GREETING = re.compile(r"\bgood (morning|afternoon|evening|day|night)\b", re.IGNORECASE)
-PICTURES = frozenset("picture image photo drawing scene pic painting".split())
 POINTED_AT = NAMES.union(CATEGORIES, PICTURES, ONE_THING, "things objects items".split())
 #: "what do you see?", "list everything in the picture", "what things are there?": a text of these asks for everything
 EVERYTHING = PICTURES | frozenset(

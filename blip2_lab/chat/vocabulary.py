@@ -172,7 +172,8 @@ def read(tokenizer, text: str, help: str | None = None) -> Reading:
     another_language = len(left) > 1 and 2 * len(unknown) >= num_words
     if len(left) == num_words or another_language or (left and unknown_decides(text, left)):
         known_example = not unknown_words(tokenizer, EXAMPLE)
-        help = help or (OWN_HELP if not known_example else TURNED_HELP if TURNING_WORDS.intersection(left) else HELP)
+        turned = any(word.lower() in TURNING_WORDS for word in left)
+        help = help or (OWN_HELP if not known_example else TURNED_HELP if turned else HELP)
         raise UnknownWords(f"I do not know the word{'s' if len(unknown) > 1 else ''} {_listed(unknown)}. {help}")
     return Reading(text, tuple(nearest.items()), left)
 

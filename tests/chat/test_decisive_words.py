@@ -71,7 +71,7 @@ def test_an_unknown_word_beside_what_is_asked_is_named_and_passed_over(tokenizer
 
 def test_a_word_that_turns_a_question_round_is_answered_with_how_to_ask(tokenizer):
     with pytest.raises(UnknownWords, match="turns the question round: ask what there is"):
-        read(tokenizer, "is there nothing on the left?")
+        read(tokenizer, "is there NOTHING on the left?")
 
 
 def test_an_apostrophe_does_not_hide_a_word():

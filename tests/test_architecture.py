@@ -126,6 +126,8 @@ for dotted in NAMES:
 
 #: In `model.generate` an object is meant, no module.
 OBJECTS = {"model", "qformer", "check"}
+#: `shards.json` is a file.
+FILES = {"py", "json"}
 #: `optim.lr` is a recipe's setting, and no name in training/optim.py.
 SETTINGS = {key for recipe in RECIPES.values() for key in settings(recipe)}
 
@@ -142,7 +144,7 @@ def test_what_a_docstring_mentions_exists(path):
     text = docstrings(path)
     for stem, name in re.findall(r"`(?:[\w.]+\.)?(\w+)\.(\w+)[^`]*`", text):
         homes = [importlib.import_module(dotted) for dotted in STEMS.get(stem, [])]
-        if homes and name != "py" and stem not in OBJECTS and f"{stem}.{name}" not in SETTINGS:
+        if homes and name not in FILES and stem not in OBJECTS and f"{stem}.{name}" not in SETTINGS:
             assert any(hasattr(home, name) for home in homes), f"{path.name} mentions {stem}.{name}"
     for file in re.findall(r"(?<![\w/<>-])([\w/]+\.py)\b", text):
         places = [path.parent, PACKAGE, ROOT, *(folder for folder in PACKAGE.rglob("*") if folder.is_dir())]

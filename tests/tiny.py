@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,6 +87,16 @@ def encoded(number: int, format: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (3, 2), (number, 0, 0)).save(stream, format)
     return stream.getvalue()
+
+
+def write_shard(path, *files) -> None:
+    """A tar file of (name, content); what is no bytes is written as JSON."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in files:
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def listed_pictures(count: int, name: str = "x") -> ImageTextList:

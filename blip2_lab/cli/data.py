@@ -60,7 +60,7 @@ def _data_shards(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from blip2_lab.data.mixture import find_sources, is_stream
-    from blip2_lab.data.shards import pack
+    from blip2_lab.data.packing import pack
 
     console.check_writable(args.left_out)
     sources, _ = find_sources(args.place)

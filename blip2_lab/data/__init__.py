@@ -9,6 +9,9 @@
     annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
     composites     scenes composed of cut-out pictures on backgrounds
     shards         WebDataset shards on disk
+    samples        the samples in a shard: which files belong together, and their texts
+    tar_files      the files in a tar file, and whether it is whole
+    packing        a data set packed into shards: `pack`
     streams        shards at addresses, and the Hugging Face hub
     mixture        several sources, mixed by weights: `open_sources`
     left_out       everything that cannot be used, by name and cause: `check_sources`

@@ -23,8 +23,9 @@ from typing import Any
 from blip2_lab.common.characters import printable
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import Record
-from blip2_lab.data.shards import members_of, record_of, samples_of
+from blip2_lab.data.samples import record_of, samples_of
 from blip2_lab.data.tables import COLUMNS
+from blip2_lab.data.tar_files import members_of
 from blip2_lab.data.text_files import captions_in
 
 #: Allowed schemes. Not "pipe:", which would execute any command in a list of addresses.

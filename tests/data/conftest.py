@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from blip2_lab.data.image_folder import ImageFolder
-from blip2_lab.data.shards import pack
+from blip2_lab.data.packing import pack
 from tests.tiny import encoded
 
 

@@ -27,7 +27,8 @@ from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.left_out import SkipLog
 from blip2_lab.data.mixture import Mixture, find_sources
 from blip2_lab.data.picture_files import PictureFinder
-from blip2_lab.data.shards import ShardFolder, record_of
+from blip2_lab.data.samples import record_of
+from blip2_lab.data.shards import ShardFolder
 
 WORDS = (
     "red",

@@ -20,7 +20,8 @@ from blip2_lab.data.mixture import (
     source_fingerprint,
     split_held_out,
 )
-from blip2_lab.data.shards import ShardFolder, pack
+from blip2_lab.data.packing import pack
+from blip2_lab.data.shards import ShardFolder
 from blip2_lab.data.streams import ShardStream
 from tests.tiny import listed_pictures
 

@@ -14,7 +14,7 @@ from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, Batch, ImageTextList, Record
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import Mixture, open_sources
-from blip2_lab.data.shards import pack
+from blip2_lab.data.packing import pack
 from blip2_lab.training.batches import ImageTextBatches, choose_text
 from blip2_lab.training.recipes.schema import ImageTextData
 

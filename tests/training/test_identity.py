@@ -9,7 +9,7 @@ from PIL import Image
 
 from blip2_lab.data.image_folder import ImageFolder
 from blip2_lab.data.mixture import Mixture, PictureBookPages, Subset, open_sources
-from blip2_lab.data.shards import pack
+from blip2_lab.data.packing import pack
 from blip2_lab.training import identity as identity_module
 from blip2_lab.training.identity import Identity, data_identity, pictures_digest
 

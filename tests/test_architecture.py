@@ -126,8 +126,8 @@ for dotted in NAMES:
 
 #: In `model.generate` an object is meant, no module.
 OBJECTS = {"model", "qformer", "check"}
-#: `shards.json` is a file.
-FILES = {"py", "json"}
+#: `shards.json` and `captions.csv` are files.
+FILES = {"py", "json", "jsonl", "csv", "tsv"}
 #: `optim.lr` is a recipe's setting, and no name in training/optim.py.
 SETTINGS = {key for recipe in RECIPES.values() for key in settings(recipe)}
 

@@ -6,7 +6,7 @@
     picture_files  the image files that a table names: other spellings, links, the safety rule
     tables         CSV and JSON lines
     image_folder   a folder of your own images
-    annotations    the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
+    annotations/   the annotation files of COCO, BLIP, NoCaps, Flickr30k, VQA, GQA, RefCOCO, Visual Genome
     composites     scenes composed of cut-out pictures on backgrounds
     shards         WebDataset shards on disk
     samples        the samples in a shard: which files belong together, and their texts

@@ -1,7 +1,7 @@
 """Examples and batches: an image with its texts, lists of them, and the indices of a batch's examples.
 
 `Example` and `Batch` are where to begin. A data set returns an Example for an index; `ImageTextList` is one that reads
-files, and scenes.py, image_folder.py, data/annotations.py and data/shards.py make such data sets.
+files, and scenes.py, image_folder.py, annotations/ and data/shards.py make such data sets.
 
 Notes:
 

@@ -21,7 +21,7 @@ from typing import Any
 from blip2_lab.common.characters import printable
 from blip2_lab.common.images import SUFFIXES, BrokenSample
 from blip2_lab.data.examples import AskedQuestion, Box, Record
-from blip2_lab.data.text_files import captions_in, decode_text, is_number, parse_json, texts_in, turns_in
+from blip2_lab.data.text_files import captions_in, decode_text, is_number, listed, parse_json, texts_in, turns_in
 
 IMAGE_ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
 TEXT_ENDINGS = ("txt", "text", "caption")
@@ -160,11 +160,6 @@ def _captions_of(files: dict[str, bytes], about: dict, unread: list[str]) -> lis
     return captions
 
 
-def _listed(value: Any) -> list:
-    """A list as it is, a single value as a list of one, nothing as none."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def _questions_of(about: dict, unread: list[str]) -> tuple[AskedQuestion, ...]:
     """The questions of a json: `questions`, or one `question` with its `answer`, or LLaVA's `conversations`."""
     questions = _questions_in(about.get("questions"), unread)
@@ -180,11 +175,10 @@ def _questions_of(about: dict, unread: list[str]) -> tuple[AskedQuestion, ...]:
 def _questions_in(value: Any, unread: list[str]) -> tuple[AskedQuestion, ...]:
     """Questions as `pack` writes them, with `question` and `answer`, or as texts without answers."""
     found = []
-    for one in _listed(value):
+    for one in listed(value):
         asked = {"text": one} if isinstance(one, str) else one if isinstance(one, dict) else {}
         text, given = asked.get("text", asked.get("question")), asked.get("answers") or asked.get("answer")
-        given = given if isinstance(given, list | tuple) else [] if given is None else [given]
-        answers = [str(one) if is_number(one) else one for one in given]
+        answers = [str(one) if is_number(one) else one for one in listed(given)]
         good, bad = texts_in(answers) if answers else ([], [])
         if not isinstance(text, str) or texts_in(text)[1] or bad:
             unread.append(f"a question has another form: {json.dumps(one)[:60]}")
@@ -197,7 +191,7 @@ def _questions_in(value: Any, unread: list[str]) -> tuple[AskedQuestion, ...]:
 def _boxes_in(value: Any, unread: list[str]) -> tuple[Box, ...]:
     """Boxes as `pack` writes them: a phrase, and four fractions."""
     found = []
-    for one in _listed(value):
+    for one in listed(value):
         phrase, place = one if isinstance(one, list) and len(one) == 2 else (None, None)
         numbers = place if isinstance(place, list) and len(place) == 4 else [None]
         fractions = all(is_number(number) and 0 <= number <= 1 for number in numbers)

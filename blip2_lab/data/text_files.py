@@ -213,6 +213,11 @@ def texts_in(value: Any) -> tuple[list[str], list[str]]:
     return [], [f"is {json.dumps(value, default=str)[:40]}, which is no text"]
 
 
+def listed(value: Any) -> list:
+    """A list of JSON as it is, another value as a list of one, null as an empty one."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 #: Who speaks in a conversation of LLaVA's files, and in those of chat models.
 ASKS, ANSWERS = ("human", "user"), ("gpt", "assistant")
 

@@ -8,6 +8,7 @@ Notes:
 * "can they fly?": no other word says anything.
 * "is the boat wooden?", "does anything here fly?": nothing is said of the boat but by the unknown word.
 * "which thing is the heaviest?", "what is the shiny thing?": the thing is chosen by the unknown word.
+* "how far apart are the boats?", "how wide is it?": it is what is measured.
 * "would a kid like the most of them?": more of it is unknown than known.
 * "is the top left empty?": some words turn a question round, so that the opposite would be answered.
 * "what color is the quorx?" names an unknown thing: it is asked, because a model can say that there is none.
@@ -49,6 +50,7 @@ THINGS = frozenset(
     for word in (name, *SYNONYMS.get(name, ()))
     for form in (word, plural_of(word))
 )
+MEASURES = frozenset("far close near long much often high low wide old".split())
 #: What an unknown word that follows says of a thing: "can fly", "is the most shiny", "looks heavy".
 SAYING = frozenset("can could most more least looks look seems seem".split())
 
@@ -61,7 +63,8 @@ def unknown_decides(text: str, unknown: Sequence[str]) -> bool:
     known = {word for word in words if word not in lost}
     if 1 < len(lost) >= len(known - EMPTY_WORDS - ASKING_WORDS - ANY_THING):
         return True
-    return _says_nothing(text, known, unknown) or _is_what_is_said(words, lost) or _is_what_chooses(words, lost)
+    decides = (_is_what_is_said, _is_what_chooses, _is_what_is_measured)
+    return _says_nothing(text, known, unknown) or any(is_so(words, lost) for is_so in decides)
 
 
 def _says_nothing(text: str, known: Collection[str], unknown: Sequence[str]) -> bool:
@@ -112,6 +115,12 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
         if asked and chosen and not known_after:
             return True
     return False
+
+
+def _is_what_is_measured(words: Sequence[str], lost: Collection[str]) -> bool:
+    """Does the unknown word stand behind "how" and its measure: "how far apart"? "how many" and "how big" need none."""
+    measures = [i for i, word in enumerate(words[:-1]) if words[i - 1 : i] == ["how"] and word in MEASURES]
+    return any(words[i + 1] in lost for i in measures)
 
 
 def _words(text: str) -> list[str]:

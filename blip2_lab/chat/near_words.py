@@ -85,6 +85,7 @@ OTHERS: dict[str, str] = {
     "dark": "gloomy dim",
     "bright": "sunlit",
     "snowy": "wintry snowbound icy",
+    "ground": "floor soil",
     "people": "persons individuals folk",
     "person": "individual someone anyone anybody",
     "anything": "whatsoever",
@@ -125,6 +126,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "something living": ("something alive",),
     "please": ("by any chance",),
     "tell me": ("any idea", "any clue", "no idea", "no clue"),
+    "name": ("pick out", "single out"),
+    "the other things": ("the rest",),
 }
 
 

@@ -35,6 +35,8 @@ def tokenizer():
         "is the picture blurry?",
         "what color is the shiny thing?",
         "which thing is the heaviest?",
+        "how far apart are the boats?",
+        "how long lasting is the lamp?",
         "which animal is the cutest?",
         "which of the boats is fastest?",
         "what do you see that is shiny?",

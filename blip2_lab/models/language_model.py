@@ -65,30 +65,6 @@ def pad(
     return Text(ids.to(device), mask.to(device))
 
 
-def check_texts(texts: Sequence[str], what: str) -> list[str]:
-    """The texts as a list. Raises ValueError for a single string, which would be read letter by letter, and for what is
-    no text. `what`: what they are, for the message."""
-    if isinstance(texts, str | bytes):
-        raise ValueError(f"A list of {what}s is wanted, and this is a single text: put it in a list, [{texts[:40]!r}].")
-    if isinstance(texts, dict | set) or not isinstance(texts, Iterable):  # a set has no order, a dict would lose values
-        raise ValueError(f"A {what} is text, and this is {texts!r:.60}.")
-    texts = list(texts)
-    for text in texts:
-        if not isinstance(text, str):
-            raise ValueError(f"A {what} is text, and this is {text!r:.60}.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"A {what} has half a character (a lone surrogate): {text!r:.60}.")
-    return texts
-
-
-def check_captions(captions: Sequence[str]) -> list[str]:
-    """The captions to learn, as a list. Raises ValueError for what is no text, and for an empty one."""
-    captions = check_texts(captions, "caption")
-    if empty := [number for number, caption in enumerate(captions) if not caption.strip()]:
-        raise ValueError(f"Caption {empty[0]} is empty, and there is nothing to learn from it: leave its picture out.")
-    return captions
-
-
 class LanguageModel(nn.Module):
     """A frozen language model that reads `visual_prompt` [B,Q,Dl] in front of its text.
 
@@ -179,9 +155,13 @@ class LanguageModel(nn.Module):
         visual_prompt [B,Q,Dl] and prompts."""
         prompt_text, answer_text = self.pair_texts(prompt, answer)
         self.check_length(self.prefix_length(visual_prompt) + prompt_text.ids.shape[1] + answer_text.ids.shape[1])
-        logits = self.answer_logits(visual_prompt, prompt_text, answer_text).float().log_softmax(dim=-1)
-        each = logits.gather(2, answer_text.ids[:, :, None])[:, :, 0]
-        return each.masked_fill(~answer_text.mask, 0).sum(dim=1), answer_text.mask.sum(dim=1)
+        return self._log_probability(visual_prompt, prompt_text, answer_text), answer_text.mask.sum(dim=1)
+
+    def _log_probability(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
+        """`log_likelihood` from ids: the sum [B] over the tokens of each answer."""
+        logits = self.answer_logits(visual_prompt, prompt, answer).float().log_softmax(dim=-1)
+        each = logits.gather(2, answer.ids[:, :, None])[:, :, 0]
+        return each.masked_fill(~answer.mask, 0).sum(dim=1)
 
     def loss(self, visual_prompt: Tensor, prompt: Sequence[str], answer: Sequence[str]) -> Tensor:
         """Mean cross-entropy of the answers' tokens given image and prompt. visual_prompt [B,Q,Dl] -> scalar."""
@@ -269,9 +249,7 @@ class LanguageModel(nn.Module):
         answer = pad(rows, self.pad_token_id, device=visual_prompt.device)
         probabilities = torch.ones(len(rows))
         if answer.ids.shape[1]:
-            log_probabilities = self.answer_logits(visual_prompt, text, answer).float().log_softmax(dim=-1)
-            each = log_probabilities.gather(2, answer.ids[:, :, None]).squeeze(2)
-            probabilities = each.masked_fill(~answer.mask, 0).sum(dim=1).exp()
+            probabilities = self._log_probability(visual_prompt, text, answer).exp()
         return list(zip([self.decode(row) for row in rows], probabilities.tolist(), strict=True))
 
     @torch.no_grad()

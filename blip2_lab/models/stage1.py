@@ -32,10 +32,10 @@ from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.common.distributed import gather_across_ranks, rank_and_world
 from blip2_lab.models.beam_search import beam_search
-from blip2_lab.models.language_model import check_captions
 from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_loss, itm_loss, sample_negatives
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
+from blip2_lab.models.texts import check_captions
 from blip2_lab.models.vision_encoder import check_pixels, freeze
 
 

@@ -32,9 +32,10 @@ from blip2_lab.common.images import ImageSource, image_list, is_one_image
 from blip2_lab.models.bridges.bridge import Bridge
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
-from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel, check_captions, check_texts
+from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
+from blip2_lab.models.texts import check_captions, check_texts
 from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
 
 if TYPE_CHECKING:

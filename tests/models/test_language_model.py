@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blip2_lab.models.decoding import Decoding, Token, choose_token, merge_into_words
-from blip2_lab.models.language_model import Text, check_texts, language_model, pad
+from blip2_lab.models.language_model import Text, language_model, pad
 from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
 from tests.tiny import build_tiny_model, loud
 
@@ -61,15 +61,6 @@ def test_a_prompt_of_any_length_leaves_room_for_the_answer(language):
     visual_prompt = torch.randn(2, 2, language.width, generator=torch.Generator().manual_seed(0))
     loss, count = language.loss_and_count(visual_prompt, ["red " * 40, "a"], ["tree", "boat"])
     assert loss.isfinite() and count == language.loss_and_count(visual_prompt, ["a", "a"], ["tree", "boat"])[1]
-
-
-@pytest.mark.parametrize(
-    "texts", ["a boat", b"a boat", [5], None, {"a": 1}, {"a", "b"}, ["a", float("nan")], ["\ud800"]]
-)
-def test_texts_are_a_list_of_texts(texts):
-    with pytest.raises(ValueError, match="caption"):
-        check_texts(texts, "caption")
-    assert check_texts(("a", "b"), "caption") == ["a", "b"]
 
 
 def test_an_unknown_token_is_no_target(language, visual_prompt):

@@ -66,6 +66,13 @@ def test_what_a_module_is_given(answer, said):
     assert message.startswith(said) and bool(message) == bool(said), message
 
 
+def test_a_part_given_in_each_of_several_calls_is_not_something_else():
+    def row_by_row(block, x):
+        return torch.stack([right(block, row[None])[0] + 1 for row in x])
+
+    assert "something else" not in compare_calls(recordings(row_by_row), recordings(right))
+
+
 def test_only_the_outermost_calls_are_recorded_and_hooks_are_gone():
     block, x = cases()[0]
     nested = nn.Sequential(nn.Sequential(nn.Linear(4, 4)))

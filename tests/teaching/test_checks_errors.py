@@ -340,3 +340,17 @@ def test_usual_values_are_left_as_they_are():
     assert supported(pair) is pair
     assert supported(np.array([None, "a"])) == [None, "a"]
     assert supported([object()]) == [Unsupported("something of the type object")]
+
+
+def test_a_list_that_contains_itself_in_several_places_is_soon_looked_through():
+    value: list = []
+    value += [(value, value, value)] * 4
+    assert isinstance(supported(value)[0][0], Unsupported)
+
+
+def test_a_return_in_a_loop_is_told():
+    def early(parameters, trained):
+        for _ in trained:
+            return dict.fromkeys(("frozen weights", "trained weights", "gradients", "optimizer"), 0.0)
+
+    assert "in a loop or an `if`" in checks.training_memory(early).message

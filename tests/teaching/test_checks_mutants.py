@@ -74,6 +74,35 @@ def test_an_expression_that_stands_twice_is_also_changed_in_both_places():
     assert (5 / -5, math.sqrt(3) / -5) in both and (5 / -5, math.sqrt(3) / 7) in both
 
 
+def edits_in(function):
+    return [edit.words for edit in edits_of(code_of(function).body, more=True)]
+
+
+def test_no_list_is_read_where_it_grows():
+    """A loop over it would not end, and torch stops the whole program for a list that contains itself."""
+
+    def rows(values, names):
+        found = [values[0]]
+        for value in values:
+            found.append(value)
+        return torch.stack(found[1:])
+
+    edits = edits_in(rows)
+    assert not any(
+        loop in words for words in edits for loop in ("append(found)", "values.append", "`found` in place of `v")
+    )
+    assert "`names` in place of `values`, wherever it is read" in edits
+    assert "`values[1:]` in place of `found[1:]`" in edits, "it is returned once"
+    assert "`value in names` in place of `value not in names`" in edits_in(lambda value, names: value not in names)
+
+
+def test_steps_in_another_order_a_method_everywhere_and_a_transposed_name_are_tried():
+    edits = edits_in(lambda x, y: x.mean(0).log() + y.softmax(0) @ x.softmax(1))
+    assert "`x.log().mean(0)` in place of `x.mean(0).log()`" in edits
+    assert "`log_softmax` in place of `softmax`, wherever it is called" in edits
+    assert any("y.T.softmax(0)" in words for words in edits)
+
+
 def test_a_function_without_a_source_has_no_mutants():
     assert not list(mutants_of(max)) and not list(mutants_of(eval("lambda x: x + 1")))
 

@@ -146,6 +146,8 @@ def _gets_something_else(pairs: Sequence[tuple[Recording, Recording]]) -> Iterat
         if len(given) < len(rows):
             continue  # it is not called there, or in another way
         got, right = set.intersection(*given), set.intersection(*(right for _, right in rows))
+        if not got and any(ours.counts[key[0]] > theirs.counts[key[0]] for ours, theirs in pairs if key in theirs.gets):
+            continue  # it may be given a part in each of its calls
         name, count, place = key
         what = f"`{name}`" if count == 1 else f"call {count} of `{name}`"
         what += "" if place == 0 else f" as {f'argument {place + 1}' if isinstance(place, int) else f'`{place}`'}"

@@ -75,7 +75,7 @@ class Diagnosis:
     def message(self) -> str:
         """The known mistake that gives the same answers, or else all that is known of what is wrong, or ""."""
         if self._wrong is None:
-            return "Your function returns nothing: is there a `return`?"
+            return _returns_nothing(self.got)
         wrong = self._wrong_functions
         mistake = wrong.known_mistake() or self._two_mistakes() or wrong.mistake_in_a_part()
         if mistake:
@@ -324,6 +324,14 @@ class Diagnosis:
             return parts[place] if parts and len(parts) == len(expected) else None
 
         return part
+
+
+def _returns_nothing(got: Sequence[Any]) -> str:
+    if all(value is None for value in got):
+        return "Your function returns nothing: is there a `return`?"
+    return (
+        "Your function returns nothing in this case: it ends before a `return`. Does each stand in a loop or an `if`?"
+    )
 
 
 def _joined(*sentences: str) -> str:

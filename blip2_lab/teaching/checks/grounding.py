@@ -427,6 +427,9 @@ mass_inside = Check(
         "A patch counts as a whole where the mask touches it: count the pixels that it covers.": (
             lambda heat, mask: _of_patches(heat, mask, lambda cover: cover > 0)
         ),
+        "The mask is made as small as the map, by one pixel of each patch: make the map as large as the mask.": (
+            lambda heat, mask: (heat.clamp(min=0)[mask[::2, ::2]].sum() / heat.clamp(min=0).sum()).item()
+        ),
         "Negative evidence is counted: shares then add up to anything. Clamp at 0 first.": (
             lambda heat, mask: (_large(heat, 8)[mask].sum() / heat.sum() / 4).item()
         ),

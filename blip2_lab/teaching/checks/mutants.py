@@ -11,6 +11,8 @@ Notes:
 * `double_mutants_of` makes two such changes at places apart from each other, `mutants_of_helpers` one in a function of
   this package that the function calls. `expressions_of` changes the value of an expression, not its code.
 * A mutant runs only on the small cases of a check. Functions with a `while` have none, for a mutant might not end.
+* A list that grows takes no other name's place, nor another name its: a loop over it would not end, and a list that
+  contains itself ends the program when a tensor is made of it.
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -34,8 +36,8 @@ _OPERATORS: dict[type, tuple[type, ...]] = {
     ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add,), ast.Mult: (ast.Div, ast.Add), ast.Div: (ast.Mult, ast.FloorDiv),
     ast.FloorDiv: (ast.Div,), ast.Pow: (ast.Mult,), ast.BitAnd: (ast.BitOr,), ast.BitOr: (ast.BitAnd,),
     ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE),
-    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
-    ast.And: (ast.Or,), ast.Or: (ast.And,),
+    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,),
+    ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,), ast.And: (ast.Or,), ast.Or: (ast.And,),
 }  # fmt: skip
 _METHODS = (
     ("mean", "sum", "amax", "amin", "prod"), ("max", "min"), ("argmax", "argmin"), ("any", "all"),
@@ -220,23 +222,57 @@ def edits_of(body: ast.FunctionDef, *, more: bool = False, numbers: Sequence[int
     places = places_of(body)
     above = {place.node: place for place in places}
     names = _names_in(body) if more else [argument.arg for argument in (*body.args.args, *body.args.kwonlyargs)]
+    growing = _growing_in(body)
+    harmless = {node for part in ast.walk(body) if isinstance(part, ast.Return) for node in ast.walk(part)}
+
+    def may_end(place: Place, new: ast.AST) -> bool:
+        names = {node.id for node in (place.node, new) if isinstance(node, ast.Name)}
+        return place.node in harmless or not names & growing
+
     alike: dict[str, list[Place]] = {}
     for place in places:
         if isinstance(place.node, ast.expr):
             alike.setdefault(ast.dump(place.node), []).append(place)
     for old, new in itertools.permutations(names if more else (), 2):
         read = [place for place in places if _is_read(place.node, old)]
-        if len(read) > 1:
-            there = tuple((place, ast.copy_location(ast.Name(new, ast.Load()), place.node)) for place in read)
+        there = tuple((place, ast.copy_location(ast.Name(new, ast.Load()), place.node)) for place in read)
+        if len(read) > 1 and all(may_end(*put) for put in there):
             yield Edit(f"`{new}` in place of `{old}`, wherever it is read", there)
+    yield from _methods_everywhere(places) if more else ()
     for place in places:
         if (more or isinstance(place.node, ast.keyword)) and (left_out := _left_out(place, above)):
             yield left_out
         others = [ast.Constant(number) for number in numbers if _may_replace(number, place.node)]
         for new in [*_replacements(place.node, body, names, more), *others]:
-            if isinstance(new, ast.Starred):
-                continue  # it stands only among arguments
+            if isinstance(new, ast.Starred) or not may_end(place, new):
+                continue  # the first stands only among arguments
             yield from _edits_at(place, new, above, alike)
+
+
+def _growing_in(body: ast.FunctionDef) -> set[str]:
+    """The names of what a function puts something into, most of them lists."""
+    found, lists = set(), set()
+    for node in ast.walk(body):
+        if isinstance(node, ast.Attribute) and node.attr in ("append", "extend", "insert", "add", "update"):
+            found.add(getattr(node.value, "id", ""))
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            found.add(getattr(node.value, "id", ""))
+        elif isinstance(node, ast.Assign) and any(isinstance(n, ast.List | ast.ListComp) for n in ast.walk(node.value)):
+            lists |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    added = (node.target for node in ast.walk(body) if isinstance(node, ast.AugAssign))
+    return found | lists & {target.id for target in added if isinstance(target, ast.Name)}
+
+
+def _methods_everywhere(places: Sequence[Place]) -> Iterator[Edit]:
+    """A method in the place of another one, in all places where this is called."""
+    for group in _METHODS:
+        for old, new in itertools.permutations(group, 2):
+            called = [place for place in places if isinstance(place.node, ast.Attribute) and place.node.attr == old]
+            others = [ast.copy_location(ast.Attribute(p.node.value, new, ast.Load()), p.node) for p in called]
+            if len(called) > 1:
+                yield Edit(
+                    f"`{new}` in place of `{old}`, wherever it is called", tuple(zip(called, others, strict=True))
+                )
 
 
 def _may_replace(number: int | float, node: ast.AST) -> bool:
@@ -440,7 +476,7 @@ def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], mo
     if isinstance(node, ast.Call):
         left_out = [node.func.value] if isinstance(node.func, ast.Attribute) else []
         turned = [ast.Call(node.func, arguments, node.keywords) for arguments in _exchanged(node.args)]
-        return [*left_out, *node.args[:1], *turned]
+        return [*left_out, *node.args[:1], *turned, *(_in_another_order(node) if more else ())]
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         others = [name for group in _METHODS if node.attr in group for name in group] + _attributes(node.value, body)
         plain = [node.value] if more and node.attr in ("T", "mT", "values", "indices", "data") else []
@@ -448,8 +484,17 @@ def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], mo
             ast.Attribute(node.value, name, ast.Load()) for name in dict.fromkeys(others) if name != node.attr
         ]
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-        return [ast.Name(name, ast.Load()) for name in names if name != node.id] if node.id in names else []
+        transposed = [ast.Attribute(node, "T", ast.Load())] if more else []
+        return [*(ast.Name(n, ast.Load()) for n in names if n != node.id), *transposed] if node.id in names else []
     return []
+
+
+def _in_another_order(call: ast.Call) -> Iterator[ast.Call]:
+    """`x.log().mean()` for `x.mean().log()`."""
+    inner = getattr(call.func, "value", None)
+    if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
+        first = ast.Call(ast.Attribute(inner.func.value, call.func.attr, ast.Load()), call.args, call.keywords)
+        yield ast.Call(ast.Attribute(first, inner.func.attr, ast.Load()), inner.args, inner.keywords)
 
 
 def _names_in(body: ast.FunctionDef) -> list[str]:

@@ -111,6 +111,9 @@ training_memory = Check(
         "Those are numbers of parameters: multiply by the bytes of each.": (
             _memory_but(frozen=1.0, weights=1.0, gradients=1.0, optimizer=2.0)
         ),
+        "The parts are counted, not their parameters: sum up the values of `parameters`.": (
+            lambda parameters, trained: memory_of(dict.fromkeys(parameters, 1), trained)
+        ),
         "Those are bits: a byte has 8 of them.": (
             _memory_but(frozen=16.0, weights=48.0, gradients=32.0, optimizer=64.0)
         ),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 _PACKAGE = "blip2_lab"
-_DEEPEST = 20  #: lists in lists; one that contains itself has no end
+_DEEPEST = 20  #: lists in lists
 _LONGEST = 1_000_000  #: places of a range, which become a list
 _PLAIN = bool, int, float, complex, str, bytes, type(None), type(...), torch.dtype, torch.Generator
 
@@ -35,25 +35,29 @@ class Unsupported:
         return self.words
 
 
-def supported(value: Any, depth: int = 0) -> Any:
-    """The value, with Unsupported in place of what the checks cannot compare. May raise whatever the value raises."""
+def supported(value: Any, around: tuple[int, ...] = ()) -> Any:
+    """The value, with Unsupported in place of what the checks cannot compare. May raise whatever the value raises.
+
+    around  the ids of what it is a part of: a list that contains itself, in several places, would have no end
+    """
     kind = type(value)
     if kind in _PLAIN or isinstance(value, nn.Module):
         return value
-    if depth > _DEEPEST:
+    if id(value) in around or len(around) > _DEEPEST:
         return Unsupported("something that contains itself")
+    around = (*around, id(value))
     if isinstance(value, Tensor):
         return _supported_tensor(value)
     if isinstance(value, np.ndarray | np.generic):
-        return value if value.dtype != object else supported(value.tolist(), depth + 1)
+        return value if value.dtype != object else supported(value.tolist(), around)
     if isinstance(value, list):
-        return _of_parts(value, list.__iter__(value), list, depth)
+        return _of_parts(value, list.__iter__(value), list, around)
     if isinstance(value, tuple):
-        return _of_parts(value, tuple.__iter__(value), tuple, depth)
+        return _of_parts(value, tuple.__iter__(value), tuple, around)
     if isinstance(value, set | frozenset):
-        return _of_parts(value, value, set, depth)
+        return _of_parts(value, value, set, around)
     if isinstance(value, Mapping):
-        pairs = supported([(key, value[key]) for key in value], depth)
+        pairs = supported([(key, value[key]) for key in value], around)
         hashable = all(isinstance(key, str | int | float) for key, _ in pairs)
         return dict(pairs) if hashable else Unsupported("a dict whose keys are no names")
     for plain in (int, float, str):  # a class of its own, made of one of these
@@ -62,7 +66,7 @@ def supported(value: Any, depth: int = 0) -> Any:
     if kind is range and len(value) <= _LONGEST:
         return value
     if is_dataclass(value) and kind.__module__.split(".")[0] == _PACKAGE:
-        parts = [supported(getattr(value, part.name), depth + 1) for part in fields(value)]
+        parts = [supported(getattr(value, part.name), around) for part in fields(value)]
         return next((part for part in parts if isinstance(part, Unsupported)), value)
     return Unsupported(_words(value))
 
@@ -76,10 +80,10 @@ def _supported_tensor(value: Tensor) -> Tensor | Unsupported:
     return Unsupported("a tensor without numbers, on the device meta") if value.is_meta else value
 
 
-def _of_parts(value: Any, parts: Iterable, kind: type, depth: int) -> Any:
+def _of_parts(value: Any, parts: Iterable, kind: type, around: tuple[int, ...]) -> Any:
     """The value itself where all of its parts are supported as they are."""
     before = list(parts)
-    after = [supported(part, depth + 1) for part in before]
+    after = [supported(part, around) for part in before]
     return value if all(a is b for a, b in zip(before, after, strict=True)) else kind(after)
 
 

@@ -65,7 +65,8 @@ class Example:
 class Record:
     """An example before its image is opened. `file`: a path, the bytes of a file, or an image.
 
-    `unread`: what its source says of it that could not be read, one sentence each; the rest of it is used.
+    `unread`: what its source says of it that could not be read, one sentence each; the rest of it is used. `missing`:
+    what its source says of a file that is not there.
     """
 
     file: Path | bytes | Image.Image
@@ -75,6 +76,7 @@ class Record:
     id: str = ""
     domain: str = ""
     unread: tuple[str, ...] = ()
+    missing: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.captions, str | bytes):
@@ -83,9 +85,13 @@ class Record:
     def open(self) -> Example:
         """Raises BrokenSample when the image cannot be read."""
         name = f"the picture of {self.id!r}" if self.id else ""
-        return Example(
-            open_image(self.file, name=name), self.captions, self.questions, self.boxes, self.id, self.domain
-        )
+        try:
+            image = open_image(self.file, name=name)
+        except BrokenSample as broken:
+            if self.missing and broken.cause == "missing file":
+                raise BrokenSample(broken.cause, self.missing) from None
+            raise
+        return Example(image, self.captions, self.questions, self.boxes, self.id, self.domain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def pack(
 
 def _files_of(key: str, record: Record) -> dict[str, bytes]:
     """The files of one sample, by name. Raises BrokenSample when its image cannot be read."""
-    content = _content_of(record.file)
+    content = _content_of(record.file, record.missing)
     open_image(content if isinstance(record.file, bytes | Image.Image) else record.file)  # the error names the file
     # the content determines the ending: a .jpg may be a PNG. MPO is a JPEG with several images, as phones write it
     format = Image.open(io.BytesIO(content)).format
@@ -105,7 +105,7 @@ def _files_of(key: str, record: Record) -> dict[str, bytes]:
     return files
 
 
-def _content_of(file: Path | bytes | Image.Image) -> bytes:
+def _content_of(file: Path | bytes | Image.Image, missing: str = "") -> bytes:
     if isinstance(file, bytes):
         return file
     if isinstance(file, Image.Image):  # drawn, or decoded by another library
@@ -115,7 +115,7 @@ def _content_of(file: Path | bytes | Image.Image) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise BrokenSample("missing file", f"there is no file {str(file)!r}") from None
+        raise BrokenSample("missing file", missing or f"there is no file {str(file)!r}") from None
     except OSError as error:
         raise BrokenSample("unreadable file", f"{str(file)!r} cannot be read ({error.strerror or error})") from None
 

@@ -16,12 +16,16 @@ Paper: none. Notebook: 08.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
+from urllib.parse import unquote
 
-from blip2_lab.common.images import BrokenSample
+from blip2_lab.common.images import LONGEST_NAME, BrokenSample, walk_files
+
+LINK_TO_NOTHING = "is a link to a file that is not there: copy the file again, or remove the link"
 
 
 class Found(NamedTuple):
@@ -51,19 +55,27 @@ class PictureFinder:
         self._root = os.path.abspath(self.folder)
         self._listings: dict[str, dict[str, list[str]]] = {}
         self._stems: dict[str, dict[str, str]] = {}
+        self._below: dict[str, list[str]] | None = None
 
     def find(self, name: str) -> Found:
         """The file of this name. Raises BrokenSample: "address instead of a file", "file outside the folder", or
         "missing file"."""
         if "://" in name:
-            message = f"{name!r} is an address, which is not fetched: download the picture, and name its file"
+            remedy = "download the picture, and name its file"
+            if name.casefold().startswith("file:"):
+                remedy = "give the path alone, without file://"
+            message = f"{name!r} is an address, which is not fetched: {remedy}"
             raise BrokenSample("address instead of a file", message)
-        candidates = [name, name.replace("\\", "/")] if "\\" in name else [name]
+        candidates = list(dict.fromkeys((name, name.replace("\\", "/"), name.strip())))
         inside = [relative for one in candidates if (relative := self._inside(one)) is not None]
         for relative in inside:
             for known in (relative, self._as_written_here(relative)):
                 if known is not None and (found := identity(path := self.folder / known)) is not None:
                     return Found(known, path, found)
+        if len(name) > LONGEST_NAME:
+            remedy = "if it is a picture in base64, decode it, and write it to a file"
+            message = f"{name[:60]!r} … ({len(name):,} characters) is no file of {self.folder}: {remedy}"
+            raise BrokenSample("missing file", message)
         if len(inside) < len(candidates):
             raise BrokenSample(
                 "file outside the folder",
@@ -72,9 +84,10 @@ class PictureFinder:
             )
         if os.path.isdir(folder := self.folder / inside[-1]):
             raise BrokenSample("missing file", f"there is no file {str(folder)!r}: it is a folder, name a file in it")
-        raise BrokenSample(
-            "missing file", f"there is no file {str(self.folder / inside[-1])!r}{self._hint(inside[-1])}"
-        )
+        path = self.folder / inside[-1]
+        if os.path.islink(path):
+            raise BrokenSample("missing file", f"{str(path)!r} {LINK_TO_NOTHING}")
+        raise BrokenSample("missing file", f"there is no file {str(path)!r}{self._hint(inside[-1])}")
 
     def _inside(self, name: str) -> str | None:
         """The name relative to the folder, with `/`; None if it leads out. Links are not followed."""
@@ -122,11 +135,33 @@ class PictureFinder:
                 names = [name for names in self._listing(folder and f"{folder}/").values() for name in names]
                 self._stems[folder] = {_folded(name.rpartition(".")[0]): name for name in reversed(names)}
             near = [found] if (found := self._stems[folder].get(_folded(last.rpartition(".")[0] or last))) else []
+        if not near:
+            near = self._elsewhere(relative)
         return f"; did you mean {near[0]!r}?" if near else ""
+
+    def _elsewhere(self, relative: str) -> list[str]:
+        """The file of this name in a folder below, or of this name in another spelling: with `%20` for a space, or
+        without the zeros that a spreadsheet takes from a number. Empty unless one file fits."""
+        if self._below is None:
+            self._below = {}
+            for file in walk_files(self.folder, lambda _: None):
+                path = file.relative_to(self.folder).as_posix()
+                for key in {_folded(file.name), _without_zeros(file.name)}:
+                    self._below.setdefault(key, []).append(path)
+        last = relative.rpartition("/")[2]
+        for key in (_folded(last), _folded(unquote(last)), _without_zeros(last)):
+            if len(found := self._below.get(key, [])) == 1:
+                return found
+        return []
 
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _without_zeros(name: str) -> str:
+    """A name whose numbers begin with no zero: 0001.png and 1.png have the same one."""
+    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", _folded(name))
 
 
 def _same_but_ending(one: str, other: str) -> bool:

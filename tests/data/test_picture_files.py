@@ -21,6 +21,9 @@ def folder(tmp_path):
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "a2.png").symlink_to("a.png")
     (root / "broken.png").symlink_to("nothing.png")
+    (tmp_path / "elsewhere" / "d e").mkdir()
+    for name in ("own/f f.png", "own/0007.png", "own/08.png", "own/0008.png", "elsewhere/d e/e.png"):
+        (tmp_path / name).write_bytes(b"x")
     return root
 
 
@@ -38,6 +41,7 @@ def folder(tmp_path):
         (unicodedata.normalize("NFC", "café.png"), unicodedata.normalize("NFD", "café.png")),
         ("link.png", "link.png"),
         ("linked/d.png", "linked/d.png"),
+        (" a.png ", "a.png"),
     ],
 )
 def test_other_spellings_of_a_name(folder, name, file):
@@ -68,7 +72,12 @@ def test_a_name_does_not_lead_out_of_the_folder(folder, name):
         ("c.jpg", "there is no file"),
         ("deep/c.jpg", "did you mean 'c.jpeg'"),
         ("train2014/a.png", "did you mean 'a.png'"),
-        ("broken.png", "there is no file"),
+        ("broken.png", "broken.png' is a link to a file that is not there: copy the file again"),
+        ("e.png", "did you mean 'linked/d e/e.png'"),
+        ("x/e.png", "did you mean 'linked/d e/e.png'"),
+        ("f%20f.png", "did you mean 'f f.png'"),
+        ("7.png", "did you mean '0007.png'"),
+        ("8.png", "there is no file [^;]*$"),  # 08.png and 0008.png
         ("deep", "there is no file"),
         ("x\0.png", "there is no file"),
         ("\ud800.png", "there is no file"),
@@ -86,7 +95,19 @@ def test_an_address_is_no_name_of_a_file(folder):
         PictureFinder(folder).find("https://example.org/a.png")
 
 
+def test_a_path_in_the_form_of_an_address_is_told_to_be_one(folder):
+    with pytest.raises(BrokenSample, match="give the path alone, without file://"):
+        PictureFinder(folder).find(f"file://{folder}/a.png")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_no_file(folder):
     os.mkfifo(folder / "pipe.png")  # reading it would wait for ever
     assert identity(folder / "pipe.png") is None
+
+
+@pytest.mark.parametrize("start", ["/9j/4AAQSkZJRg", "iVBORw0KGgo"])
+def test_a_picture_in_base64_is_told_to_be_none_of_a_file(folder, start):
+    with pytest.raises(BrokenSample, match=r"… \(4,0\d\d characters\) is no file of .*base64, decode it") as broken:
+        PictureFinder(folder).find(start + "A" * 4000)
+    assert len(str(broken.value)) < 400

@@ -76,7 +76,8 @@ def flickr30k(annotations: File, images: File) -> ImageTextList:
         place, (name, tab, caption) = f"{annotations}, line {number}", line.partition("\t")
         file, sharp, _ = name.rpartition("#")
         if line.strip() and not (tab and sharp):
-            raise ValueError(f"{place} is not of the form picture.jpg#0, a tab, a caption")
+            other = "save a table with named columns as captions.csv in the folder of its pictures, and give the folder"
+            raise ValueError(f"{place} is not of the form picture.jpg#0, a tab, a caption: {other}")
         if line.strip() and collector.add_image(file, file, place):
             collector.add_captions(file, caption, place)
     return collector.image_text_list()
@@ -84,7 +85,8 @@ def flickr30k(annotations: File, images: File) -> ImageTextList:
 
 def blip(annotations: File, images: File) -> ImageTextList:
     """BLIP's own annotation files, such as coco_karpathy_train.json, coco_karpathy_val.json, vqa_train.json and
-    flickr30k_test.json: a list of objects with `image`, and `caption` (one or a list), or `question` and `answer`."""
+    flickr30k_test.json, and JSON lines of this form: a list of objects with `image`, and `caption` (one or a list), or
+    `question` and `answer`."""
     what = "BLIP's annotations"
     entries = list_in(read_json(annotations, what), "", ("image",), annotations, what)
     if entries and not any(isinstance(entry, dict) and {"caption", "question"} & entry.keys() for entry in entries):

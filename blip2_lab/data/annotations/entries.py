@@ -26,7 +26,7 @@ from blip2_lab.common.characters import printable
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import PictureFinder
-from blip2_lab.data.text_files import captions_in, is_number, parse_json, read_text, texts_in
+from blip2_lab.data.text_files import captions_in, is_number, lines_of, parse_json, read_text, texts_in
 
 File = str | os.PathLike
 
@@ -35,8 +35,13 @@ File = str | os.PathLike
 
 
 def read_json(path: File, what: str) -> Any:
-    """The value of a JSON file. `what`: what the file should be, for the message about a missing one."""
-    return parse_json(read_text(path, what), str(path))
+    """The value of a JSON file; of JSON lines (.jsonl) the list of their values. `what`: what the file should be, for
+    the message about a missing one."""
+    text = read_text(path, what)
+    if Path(path).suffix.lower() != ".jsonl":
+        return parse_json(text, str(path))
+    lines = enumerate(lines_of(text), 1)
+    return [parse_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
 
 
 def list_in(content: Any, key: str, keys: Iterable[str], path: File, what: str) -> list:
@@ -140,20 +145,21 @@ class Collector:
         known = self.records.get(key)
         if known is not None and known["given"] == files:
             return True
-        missing = ""
+        missing = why = ""
         for file in files if isinstance(files, tuple) else (files,):
             if not isinstance(file, str) or not file.strip():
                 self.unfit(place, "file name", file)
                 return False
             try:
                 name, path, _ = self.finder.find(file)
+                why = ""
                 break
             except BrokenSample as broken:
                 if broken.cause != "missing file":
                     if known is None:  # later entries about the same image say nothing new
                         self.leave_out(place, broken.cause, str(broken))
                     return False
-                missing = missing or file
+                missing, why = missing or file, why or f"{place}: {broken}"
         else:
             name = PurePosixPath(os.path.normpath(missing.replace("\\", "/"))).as_posix()
             path = self.folder / missing
@@ -162,7 +168,7 @@ class Collector:
             self.leave_out(place, "picture listed twice", message)
         if known is None:
             fresh = {"file": path, "name": name, "captions": [], "questions": [], "boxes": [], "id": str(key)}
-            fresh |= {"given": files, "domain": domain if isinstance(domain, str) else ""}
+            fresh |= {"given": files, "missing": why, "domain": domain if isinstance(domain, str) else ""}
             self.records[key] = self.by_name.setdefault(name, fresh)
         return True
 
@@ -215,7 +221,8 @@ class Collector:
         for found in self.by_name.values():
             if found["captions"] or found["questions"]:
                 texts = {name: tuple(found[name]) for name in ("captions", "questions", "boxes")}
-                records.append(Record(found["file"], **texts, id=printable(found["id"]), domain=found["domain"]))
+                more = {"id": printable(found["id"]), "domain": found["domain"], "missing": printable(found["missing"])}
+                records.append(Record(found["file"], **texts, **more))
             else:
                 message = f"picture {found['id']} of {self.name} has no text that can be used"
                 self.left_out.append(LeftOut(printable(found["name"]), "picture without a text", printable(message)))

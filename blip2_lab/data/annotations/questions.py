@@ -10,7 +10,7 @@ from typing import Any
 
 from blip2_lab.data.annotations.entries import Collector, File, number_of, read_json
 from blip2_lab.data.examples import ImageTextList
-from blip2_lab.data.text_files import lines_of, parse_json, read_text, turns_in
+from blip2_lab.data.text_files import turns_in
 
 
 def vqa(questions: File, images: File, annotations: File | None = None) -> ImageTextList:
@@ -114,11 +114,7 @@ def llava(annotations: File, images: File) -> ImageTextList:
     """LLaVA's llava_instruct_150k.json and files of this form, also as JSON lines: a list of objects with `image` and
     `conversations`. Each pair of turns is a question with its answer, by itself; `<image>` is no part of a question."""
     what, keys = "LLaVA's conversations", ("image", "conversations")
-    if Path(annotations).suffix.lower() == ".jsonl":
-        lines = enumerate(lines_of(read_text(annotations, what)), 1)
-        content = [parse_json(line, f"{annotations}, line {number}") for number, line in lines if line.strip()]
-    else:
-        content = read_json(annotations, what)
+    content = read_json(annotations, what)
     collector = Collector(images, str(annotations))
     for place, entry in collector.entries(content, "", keys, annotations, what):
         key = collector.key_of(entry["image"], place, "image")

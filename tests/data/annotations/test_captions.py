@@ -1,5 +1,7 @@
 """Captions in the published formats: COCO, NoCaps, Karpathy, Flickr30k, BLIP."""
 
+import json
+
 import pytest
 
 from blip2_lab.data.annotations import blip, coco_captions, flickr30k, karpathy, nocaps
@@ -138,3 +140,18 @@ def test_answers_of_blips_files_under_either_name(tmp_path, two_pictures):
     asked = [{"image": "a.png", "question": "q?", name: ["x", "x"]} for name in ("answer", "answers")]
     source = blip(write(tmp_path / "b.json", asked), two_pictures)
     assert [question.answers for question in source.records[0].questions] == [("x", "x")] * 2
+
+
+def test_json_lines_are_read_as_a_list(tmp_path, two_pictures):
+    entries = [{"image": "a.png", "caption": "x"}, {"image": "b.png", "caption": ["y", "z"]}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, entries)) + "\n\n")
+    assert [record.captions for record in blip(tmp_path / "x.jsonl", two_pictures).records] == [("x",), ("y", "z")]
+    (tmp_path / "x.jsonl").write_text(json.dumps(entries[0]) + "\n{half\n")
+    with pytest.raises(ValueError, match="x.jsonl, line 2 is not JSON"):
+        blip(tmp_path / "x.jsonl", two_pictures)
+
+
+def test_a_table_in_the_place_of_flickr30ks_captions_is_told_where_to_go(tmp_path):
+    (tmp_path / "results.csv").write_text("image_name| comment_number| comment\n1.jpg| 0| a man\n")
+    with pytest.raises(ValueError, match="line 1 .*: save a table with named columns as captions.csv"):
+        flickr30k(tmp_path / "results.csv", tmp_path)

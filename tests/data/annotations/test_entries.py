@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.annotations import coco_captions, karpathy, vqa
+from blip2_lab.data.packing import pack
 from tests.data.annotations.conftest import COCO_IMAGES, picture, write
 
 
@@ -91,3 +93,18 @@ def test_answers_that_are_no_numbers_and_entries_without_names_are_left_out(tmp_
     splits = [{"filename": "a.png", "split": split, "sentences": ["x"]} for split in ("train", ["train"])]
     source = karpathy(write(tmp_path / "k.json", {"images": splits}), tmp_path)
     assert len(source) == 1 and "its 'split' is ['train']" in source.left_out[0].message
+
+
+def test_a_missing_picture_is_named_with_its_entry_and_what_is_near(tmp_path, two_pictures):
+    """`images` is often a folder too high: the pictures are in a folder of the split."""
+    picture(two_pictures / "train2017" / "c.png")
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "c.png"}]
+    texts = [{"image_id": number, "caption": "x"} for number in (1, 2)]
+    source = coco_captions(write(tmp_path / "c.json", {"images": images, "annotations": texts}), two_pictures)
+    says = "c.json, entry 2 of 'images': there is no file .*; did you mean 'train2017/c.png'"
+    with pytest.raises(BrokenSample, match=says) as broken:
+        source[1]
+    assert broken.value.cause == "missing file" and source[0].captions == ("x",)
+    left_out = []
+    pack(source, tmp_path / "shards", say=left_out.append)
+    assert "did you mean 'train2017/c.png'" in left_out[0].message

@@ -16,6 +16,11 @@ def has_no_word(text: str) -> bool:
     return not any(character.isalnum() or unicodedata.category(character) == "So" for character in text)
 
 
+def is_numbers_alone(text: str) -> bool:
+    """Whether a text has digits, and no letter or picture (emoji)."""
+    return not has_no_word(text) and all(one.isnumeric() or has_no_word(one) for one in text)
+
+
 def printable(name: str) -> str:
     """A text of others as one line for a terminal and for JSON. Escapes stand for what cannot be encoded (names that
     are not UTF-8), for control characters, which may hide the rest of a line, and for marks that turn its direction.

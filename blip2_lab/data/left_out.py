@@ -23,13 +23,13 @@ from typing import TextIO
 
 from PIL import Image
 
-from blip2_lab.common.characters import has_no_word
+from blip2_lab.common.characters import has_no_word, is_numbers_alone
 from blip2_lab.common.distributed import rank_and_world
 from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import lines_of, unseen
+from blip2_lab.data.text_files import WEB_MARK, lines_of, misread, unseen
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
@@ -142,7 +142,7 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
     """
     useless = []
     for source in sources.sources if isinstance(sources, Mixture) else sources:
-        if is_stream(source):
+        if is_stream(source) and not source.is_local:
             raise ValueError(f"{source.name} is a stream, which cannot be checked before training; download it first")
         if isinstance(source, ShardFolder):
             source.check()
@@ -170,20 +170,34 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
 def _what_is_left_out(source: Source, seen: _Seen) -> Iterator[LeftOut | None]:
     """Everything of a source that is left out, and None for each picture that is used, which `seen` is given."""
     given = 0
-    for number in range(len(source)):
+    for number, record in enumerate(_records(source)):
         yield from _left_out(source)[given:]  # a shard's are known when its first sample is read
         given = len(_left_out(source))
-        record = None
+        broken = record if isinstance(record, BrokenSample) else None
         try:
-            record = source.record(number)
-            image = record.open().image
-        except BrokenSample as broken:
-            yield LeftOut((record and record.id) or str(number), broken.cause, str(broken))
+            image = None if broken else record.open().image
+        except BrokenSample as error:
+            broken = error
+        if broken is not None:
+            yield LeftOut(getattr(record, "id", "") or str(number), broken.cause, str(broken))
             continue
         yield from (LeftOut(record.id, "unread part", sentence) for sentence in record.unread)
         seen.add(record, image)
         yield None
     yield from _left_out(source)[given:]
+
+
+def _records(source: Source | Stream) -> Iterator[Record | BrokenSample]:
+    """Every record of a source, or the error in its place."""
+    if is_stream(source):
+        yield from source.records(0, 0)
+        return
+    for number in range(len(source)):
+        try:
+            record = source.record(number)
+        except BrokenSample as broken:
+            record = broken
+        yield record
 
 
 LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_tokens, which is 32 as in LAVIS
@@ -212,13 +226,18 @@ class _Seen:
         self.unanswered: list[str] = []
         self.long: list[str] = []
         self.captions: set[str] = set()  # until two are different
+        self.captioned = 0
+        self.numbers: list[str] = []
         self.lost: list[str] = []
         self.wordless: list[str] = []
         self.unseen: list[str] = []
         self.marks: set[str] = set()
+        self.misread: list[str] = []
+        self.web: list[str] = []
 
     def add(self, record: Record, image: Image.Image) -> None:
         self.same.setdefault(pixels_digest(image), []).append(record.id)
+        self.captioned += bool(record.captions)
         self.captions |= set(record.captions if len(self.captions) < 2 else ())
         answers = [answer for q in record.questions for answer in getattr(q, "answers", (q.answer,))]
         texts = [*record.captions, *(question.text for question in record.questions), *answers]
@@ -231,6 +250,12 @@ class _Seen:
             (self.unseen, bool(marks := "".join(map(unseen, texts)))),
         ):
             names += [record.id] if found else []
+        if number := next(filter(is_numbers_alone, record.captions), ""):
+            self.numbers.append(f"{record.id}: {number[:60]!r}")
+        if was := next(filter(None, map(misread, texts)), ""):
+            self.misread.append(f"{record.id}: {was[:60]!r}")
+        if web := next(filter(None, map(WEB_MARK.search, texts)), None):
+            self.web.append(f"{record.id}: {web[0][:60]!r}")
         self.marks |= set(marks)
 
     def notes(self) -> Iterator[str]:
@@ -239,7 +264,7 @@ class _Seen:
             first = self.animated[0]
             yield f"{len(self.animated)} pictures have several frames or pages ({first}): the first one is read"
         copies = [names for names in self.same.values() if len(names) > 1]
-        if len(self.captions) == 1 and sum(map(len, self.same.values())) > 1:
+        if len(self.captions) == 1 and self.captioned > 1:
             yield same_caption(next(iter(self.captions)))
         if copies:
             number = sum(map(len, copies)) - len(copies)
@@ -261,6 +286,21 @@ class _Seen:
             yield (
                 f"{len(self.lost)} pictures have a text with {LOST} ({self.lost[0]}): another program lost characters "
                 "there, write the text again"
+            )
+        if self.misread:
+            yield (
+                f"{len(self.misread)} pictures have a text whose UTF-8 was read as Latin-1 or Windows-1252 (that of "
+                f"{self.misread[0]}): write the text again"
+            )
+        if self.web:
+            yield (
+                f"{len(self.web)} pictures have a text with marks of a web page ({self.web[0]}): they would be learned "
+                "as words, remove them"
+            )
+        if self.numbers:
+            yield (
+                f"{len(self.numbers)} pictures have a caption of numbers alone ({self.numbers[0]}): is it a label of "
+                "another tool, or a cell of another column?"
             )
         if self.wordless:
             yield (

@@ -38,6 +38,8 @@ class ShardStream:
     `urls`: one address or several; `{000..099}` stands for a hundred. A shard that cannot be fetched is counted.
     """
 
+    is_local = False  #: whether its files are on this disk, so that they can be checked before training
+
     def __init__(self, urls: str | Sequence[str], window: int = 1000) -> None:
         from webdataset.shardlists import expand_urls
 
@@ -133,6 +135,8 @@ class HubStream:
         if not name.strip():
             raise ValueError("the data set of the hub has no name: write hf:owner/name")
         self.name, self.image, self.window = name, image, window
+        files = [data_files] if isinstance(data_files, str) else data_files or []
+        self.is_local = bool(files) and not any("://" in file for file in files)
         try:
             stream = datasets.load_dataset(name, split=split, data_files=data_files, streaming=True)
             columns = list(stream.features or next(iter(stream.take(1)), {}))

@@ -18,6 +18,7 @@ import codecs
 import json
 import math
 import os
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,10 @@ from blip2_lab.common.characters import printable
 #: The keys under which an object in a list of captions has its text: those of Karpathy, BLIP and the hub's data sets.
 TEXT_KEYS = ("raw", "caption", "text", "sentence")
 #: What programs write for a missing value. An answer may be "none".
-MISSING = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>"})
+MISSING = frozenset(
+    {"nan", "nat", "null", "none", "n/a", "<na>", "\\n"}  # \N: of databases
+    | {"#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"}  # of spreadsheets
+)
 #: First bytes of files that are no UTF-8 text -> what they are, and what to do. UTF-32's begin with UTF-16's.
 NO_TEXT = (
     *((mark, "UTF-32 text", "save it as UTF-8") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
@@ -67,7 +71,8 @@ def read_text(path: str | os.PathLike, what: str = "") -> str:
     try:
         content = Path(path).read_bytes()
     except (FileNotFoundError, ValueError):  # ValueError: a zero byte, or half a character, in the name
-        raise ValueError(f"there is no file {printable(str(path))}{what and f' ({what})'}") from None
+        why = ": it is a link to nothing, copy the file again" if os.path.islink(path) else ""
+        raise ValueError(f"there is no file {printable(str(path))}{what and f' ({what})'}{why}") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder{what and f', not a file ({what})'}") from None
     except OSError as error:
@@ -126,7 +131,9 @@ def parse_json(text: str, name: str) -> Any:
     except RecursionError:
         raise ValueError(f"{name} is not JSON: its brackets are nested too deeply") from None
     except ValueError as error:  # a key twice, or a number of thousands of digits
-        raise ValueError(f"{name} is not JSON: {error}") from None
+        digits = "set_int_max_str_digits" in str(error)
+        why = "a number has thousands of digits, write it as a text" if digits else error
+        raise ValueError(f"{name} is not JSON: {why}") from None
 
 
 def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
@@ -266,6 +273,29 @@ def unseen(text: str) -> str:
     of them in it, a word is another word to a tokenizer. Tabs and line breaks are spaces."""
     found = (one for one in text if unicodedata.category(one) in ("Cc", "Cf") and not one.isspace())
     return "".join(dict.fromkeys(one for one in found if one not in JOINERS))
+
+
+#: Marks of a web page: `&amp;`, `<br>`, `<a href="…">`.
+WEB_MARK = re.compile(r"&#?\w+;|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
+
+
+def misread(text: str) -> str:
+    """What a text was before its UTF-8 was read as Windows-1252 or Latin-1 ("cafÃ©": "café"); "" where it was not."""
+    if text.isascii():
+        return ""
+    try:
+        was = b"".join(map(_byte_of, text)).decode("utf-8")
+    except UnicodeError:
+        return ""
+    return was
+
+
+def _byte_of(character: str) -> bytes:
+    """The byte that Windows-1252 shows as this character; Latin-1 has the five that it does not."""
+    try:
+        return character.encode("cp1252")
+    except UnicodeEncodeError:
+        return character.encode("latin-1")
 
 
 def is_number(value: Any) -> bool:

@@ -1,10 +1,15 @@
 """Texts that say nothing, and texts that cannot be printed as they are."""
 
-from blip2_lab.common.characters import has_no_word, printable
+from blip2_lab.common.characters import has_no_word, is_numbers_alone, printable
 
 
 def test_punctuation_alone_says_nothing():
     assert has_no_word("!? ...") and not any(map(has_no_word, ("a", "1", "北", "🎉")))
+
+
+def test_numbers_alone():
+    assert all(map(is_numbers_alone, ("7", "3.14", "0 0.5 0.5", "½")))
+    assert not any(map(is_numbers_alone, ("-", "7 boats", "1e5", "7 🎉", "")))
 
 
 def test_a_name_cannot_steer_a_terminal():

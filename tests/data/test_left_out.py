@@ -17,7 +17,7 @@ from blip2_lab.data.mixture import (
     open_sources,
 )
 from tests.data.test_mixture import FakeStream
-from tests.tiny import listed_pictures
+from tests.tiny import encoded, listed_pictures
 
 
 def broken(cause: str = "missing file") -> BrokenSample:
@@ -165,3 +165,41 @@ def test_animations_and_unanswered_questions_are_noted(tmp_path):
     lines = list(check_sources([source]))
     assert lines[0] == "note: 1 pictures have several frames or pages (a): the first one is read"
     assert lines[1].startswith("note: 1 pictures have a question without an answer (a)")
+
+
+def test_captions_of_another_encoding_or_of_a_web_page_are_a_note(six_pictures):
+    assert not any(line.startswith("note") for line in check_sources(open_sources(six_pictures)))
+    (six_pictures / "1.txt").write_text("a cafÃ© table", encoding="utf-8")
+    (six_pictures / "2.txt").write_text("salt &amp; pepper<br>")
+    notes = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
+    assert "1 pictures have a text whose UTF-8 was read as Latin-1" in notes[0] and "1.png: 'a café table'" in notes[0]
+    assert "1 pictures have a text with marks of a web page (2.png: '&amp;')" in notes[1]
+
+
+def test_captions_of_numbers_alone_are_a_note(six_pictures):
+    (six_pictures / "1.txt").write_text("0 0.5 0.5 0.2 0.2")  # as detectors write boxes
+    (six_pictures / "2.txt").write_text("7 boats")
+    (note,) = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
+    assert "1 pictures have a caption of numbers alone (1.png: '0 0.5 0.5 0.2 0.2')" in note
+
+
+def test_one_picture_with_a_caption_is_not_every_picture(tmp_path):
+    for number in range(2):
+        Image.new("RGB", (4, 3), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "captions.csv").write_text("file,caption,question,answer\n0.png,x,,\n1.png,,what?,a boat\n")
+    assert not any(line.startswith("note") for line in check_sources(open_sources(tmp_path)))
+
+
+def test_a_parquet_file_on_this_disk_is_checked(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("datasets")
+    contents = [encoded(1), None, b"junk", encoded(2)]
+    images = [{"bytes": content, "path": None} for content in contents]
+    pandas.DataFrame({"image": images, "caption": ["one", "two", "three", None]}).to_parquet(tmp_path / "x.parquet")
+    (tmp_path / "sources.toml").write_text(
+        '[[source]]\nformat = "huggingface"\nname = "parquet"\ndata_files = "x.parquet"\n'
+    )
+    *said, report = check_sources(find_sources(tmp_path / "sources.toml")[0])
+    assert report.startswith("parquet: 1 pictures; skipped 3:")
+    assert {line.partition(":")[0] for line in said} == {"sample without a picture", "not a picture", "empty caption"}

@@ -9,11 +9,13 @@ import os
 import pytest
 
 from blip2_lab.data.text_files import (
+    WEB_MARK,
     captions_in,
     decode_text,
     is_blank,
     is_number,
     lines_of,
+    misread,
     parse_json,
     read_text,
     texts_in,
@@ -156,3 +158,53 @@ def test_the_turns_of_a_conversation():
 def test_a_wrong_byte_behind_a_byte_order_mark_is_named():
     with pytest.raises(ValueError, match=r"captions.txt is not UTF-8 text: line 1 has the byte 0xe2; save it as UTF-8"):
         decode_text(b"\xef\xbb\xbf\xc3\xa9\xe2\x80", "captions.txt")
+
+
+@pytest.mark.parametrize("value", ["NaT", r"\N", "#REF!", "#NAME?", "#DIV/0!"])
+def test_what_databases_and_spreadsheets_write_for_nothing_is_no_caption(value):
+    captions, (problem,) = captions_in(value)
+    assert not captions and "for a missing value" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "was"),
+    [
+        ("a cafÃ© table", "a café table"),
+        ("itâ€™s â€œredâ€\x9d", "it’s “red”"),
+        ("Ð´Ð¾Ð¼", "дом"),
+        ("a café table", ""),
+        ("it’s “red”", ""),
+        ("дом 日本", ""),
+        ("a boat", ""),
+    ],
+)
+def test_utf_8_that_was_read_as_another_encoding(text, was):
+    assert misread(text) == was
+
+
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("salt &amp; pepper", "&amp;"),
+        ("one<br/>two", "<br/>"),
+        ('<a href="x">a</a>', '<a href="x">'),
+        ("it&#39;s", "&#39;"),
+        ("<image>", "<image>"),
+        ("salt & pepper; I <3 it", None),
+        ("R&D 2 < 3 > 1", None),
+    ],
+)
+def test_marks_of_a_web_page(text, mark):
+    found = WEB_MARK.search(text)
+    assert (found and found[0]) == mark
+
+
+def test_a_number_of_thousands_of_digits_has_a_remedy():
+    with pytest.raises(ValueError, match="x is not JSON: a number has thousands of digits, write it as a text"):
+        parse_json("9" * 5000, "x")
+
+
+def test_a_link_to_nothing_is_told(tmp_path):
+    (tmp_path / "a.txt").symlink_to("nothing.txt")
+    with pytest.raises(ValueError, match="there is no file .*a.txt: it is a link to nothing"):
+        read_text(tmp_path / "a.txt")

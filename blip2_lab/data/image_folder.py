@@ -92,7 +92,7 @@ class ImageFolder(ImageTextList):
     # -- a table -------------------------------------------------------------------------------------------------------
 
     def _read_rows(self, path: Path, files: list[Path]) -> None:
-        table, finder, named = read_table(path), PictureFinder(self.folder), set()
+        table, finder, named, missing = read_table(path), PictureFinder(self.folder), set(), set()
         self.left_out += table.left_out
         self.notes += table.notes
         for row in table.rows:
@@ -100,9 +100,13 @@ class ImageFolder(ImageTextList):
             if found is not None:
                 named.add(found.identity)
                 self._read_row(row, found)
+            elif isinstance(row.file, str):
+                missing.add(os.path.normpath(row.file.strip()))
         for file in files:
             if file.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES) and identity(file) not in named:
                 name = file.relative_to(self.folder).as_posix()
+                if name in missing:  # a link to nothing, which a row has
+                    continue
                 self._leave_out(name, "picture without a row", f"{name!r} is in no row of {path}")
             elif file.suffix.lower() == ".txt" and any(file.with_suffix(s).is_file() for s in SUFFIXES):
                 name = file.relative_to(self.folder).as_posix()
@@ -120,7 +124,8 @@ class ImageFolder(ImageTextList):
 
     def _file_of(self, row: Row, finder: PictureFinder) -> Found | None:
         if not isinstance(row.file, str) or not row.file.strip():
-            given = "" if row.file is None or isinstance(row.file, str) else f": {row.file!r:.40} is no file name"
+            none = row.file is None or isinstance(row.file, str)
+            given = "" if none else f": {row.file!r:.40} is no file name, which is a text in quotes, with its ending"
             self._leave_out(row.place, "row without a file", f"{row.place} names no file{given}")
             return None
         try:
@@ -180,7 +185,10 @@ class ImageFolder(ImageTextList):
         for text in texts.values():
             if text not in shown:
                 name = text.relative_to(self.folder).as_posix()
-                self._leave_out(name, "text file without a picture", f"{name!r} has the name of no picture beside it")
+                whole = text.with_suffix("")  # boat.jpg.txt
+                rename = f": rename it to {whole.with_suffix('.txt').name!r}" if _is_picture(whole) else ""
+                message = f"{name!r} has the name of no picture beside it{rename}"
+                self._leave_out(name, "text file without a picture", message)
         if not shown:
             raise ValueError(_nothing_to_read(self.folder, files))
         if shared := [" and ".join(names) for names in shown.values() if len(names) > 1]:
@@ -221,6 +229,10 @@ def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[
     elif given and not problems:
         problems.append(("answer without a question", f"the answer {given[0][:60]!r} has no question"))
     return None, problems
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 def _stem(file: Path) -> str:
@@ -274,10 +286,17 @@ def _hints(files: list[Path]) -> Iterator[str]:
         yield f". There is {deeper[0]}: give the folder {deeper[0].parent}"
     elif beside:
         yield f". There is {beside[0]}: the text file of a picture has its name with .txt in place of its ending"
+    elif unread and unread[0].suffix.lower() in UNREAD_ARCHIVES:
+        yield f". There is {unread[0]}: if it is the table, unpack it"
     elif unread:
         yield f". There is {unread[0]}: if it is the table, save it as captions.csv, in UTF-8"
     elif other:
         ending = other[0].suffix.replace(".txt", ".csv")
         yield f". There is {other[0]}: if it is the table, rename it to captions{ending}"
+    elif described and described[0].stem.lower() in TABLES:
+        yield f". There is {described[0]}: if it is the table, save it as captions.jsonl, with one object on each line"
+    elif described and any(_is_picture(described[0].with_suffix(ending)) for ending in SUFFIXES):
+        text = described[0].with_suffix(".txt").name
+        yield f". There is {described[0]} beside a picture: write the caption that it has to {text}"
     elif described:
         yield f'. There is {described[0]}: list an annotation file in a sources.toml (format = "coco" and others)'

@@ -160,7 +160,13 @@ def find_sources(place: str | os.PathLike) -> tuple[list[Source | Stream], list[
 
 
 def _instead_of(path: Path) -> str:
-    """The end of an error about a file that is given instead of its folder, or of a list of sources."""
+    """The end of an error about a place that is not there, or a file that is given instead of its folder, or of a list
+    of sources."""
+    if path.suffix.lower() == ".tar" and "{" in path.name:
+        return ". Braces stand for addresses only: for shards here, give their folder, or a name with *"
+    if not os.path.exists(path):
+        near = os.listdir(path.parent) if path.parent.is_dir() else []
+        return f". There is nothing of this name{did_you_mean(path.name, near, cutoff=0.8)}"
     if not os.path.isfile(path):
         return ""
     if path.suffix.lower() in ENDINGS:

@@ -133,7 +133,7 @@ def _json_of(files: dict[str, bytes], unread: list[str]) -> dict:
         unread.append(str(error))
         return {}
     if not isinstance(about, dict):
-        unread.append("its json is no object")
+        unread.append('its json is no object, such as {"caption": "a boat"}')
         return {}
     return about
 

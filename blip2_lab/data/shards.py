@@ -25,7 +25,7 @@ from blip2_lab.common.characters import printable
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, walk_files
 from blip2_lab.data.examples import Example, LeftOut, Record, count_causes
 from blip2_lab.data.image_folder import OWN_FILES, UNREAD_TEXTS
-from blip2_lab.data.picture_files import identity
+from blip2_lab.data.picture_files import LINK_TO_NOTHING, identity
 from blip2_lab.data.samples import READ_ENDINGS, record_of, samples_of
 from blip2_lab.data.tar_files import members_of, remedy_for
 from blip2_lab.data.text_files import parse_json, read_text
@@ -120,6 +120,10 @@ class ShardFolder:
             self.left_out += _other_files(folder)
         if not sum(counts):
             raise ValueError(f"{self.name} holds no samples: there is no .tar file with pictures in it")
+        for path, count in zip(self.paths, counts, strict=True):
+            if not count:
+                message = f"{path} has no sample: write it again, or remove it"
+                self.left_out.append(LeftOut(printable(str(path)), "shard without a sample", printable(message)))
         self._counts = counts
         self._places = [(shard, row) for shard, count in enumerate(counts) for row in range(count)]
         stems = [path.stem for path in self.paths]
@@ -157,7 +161,7 @@ class ShardFolder:
                 places = ((member.name, (member.offset_data, member.size)) for _, member in members)
                 table = list(samples_of(places, leave_out))
         except FileNotFoundError:
-            raise ValueError(f"there is no shard {path}") from None
+            raise ValueError(f"there is no shard {path}{_why_not(path)}") from None
         except (tarfile.TarError, ValueError, EOFError) as error:  # ValueError: a damaged field of a header
             raise ValueError(f"{path} is not a whole, uncompressed tar file ({error}): {remedy_for(path)}") from None
         except OSError as error:
@@ -208,6 +212,15 @@ class ShardFolder:
                 path = folder / shard["file"]
                 if path in self.paths and checksum(path) != shard["sha256"]:
                     raise ValueError(f"{path} is not what was packed: copy it again")
+
+
+def _why_not(path: Path) -> str:
+    """The end of a sentence about a shard that is not there."""
+    if path.is_symlink():
+        return f": it {LINK_TO_NOTHING}"
+    if set(path.name) & set("*?{["):
+        return ": a pattern stands for addresses only, so give the folder of the shards, or a list of their files"
+    return ": check the path"
 
 
 def read_index(file: Path) -> list[dict[str, Any]]:

@@ -207,6 +207,10 @@ class _Csv:
             place = f"{self.path}, line {first + 1}"
             if not any(cell.strip() for cell in cells):
                 continue
+            if [cell.strip() for cell in cells] == self.header:
+                message = f"{place} names the columns again: remove it, where two tables were joined"
+                table.left_out.append(LeftOut(place, "names of columns again", message))
+                continue
             while len(cells) > len(self.header) and not cells[-1].strip():
                 cells = cells[:-1]
             if len(cells) > len(self.header):

@@ -141,7 +141,9 @@ def test_a_name_that_is_not_utf_8(folder):
         ("annotations.json", "list an annotation file in a sources.toml"),
         ("train/metadata.csv", "give the folder .*train"),
         ("captions.xlsx", "captions.xlsx: if it is the table, save it as captions.csv, in UTF-8"),
-        ("captions.csv.gz", "captions.csv.gz: if it is the table, save it as"),
+        ("captions.csv.gz", "captions.csv.gz: if it is the table, unpack it"),
+        ("captions.json", "captions.json: if it is the table, save it as captions.jsonl, with one object on each line"),
+        ("b.json", "b.json beside a picture: write the caption that it has to b.txt"),
         ("captions.csv.txt", "save it as captions.csv"),
         ("a.png.txt", "the text file of a picture has its name with .txt in place of its ending"),
         ("a.caption", "the text file of a picture has its name with .txt"),
@@ -251,3 +253,23 @@ def test_shards_that_are_deeper_or_compressed_are_named(folder, name, hint):
     if name.endswith(".gz"):
         with pytest.raises(ValueError, match="Unpack it"):
             open_sources(folder / name)
+
+
+def test_a_row_about_a_link_to_nothing_is_named_once(folder):
+    (folder / "gone.png").symlink_to("nothing.png")
+    (folder / "captions.csv").write_text("file,caption\n./gone.png,x\n")
+    source = ImageFolder(folder)
+    assert [one.sample for one in source.left_out if "gone" in one.message] == [f"{folder / 'captions.csv'}, line 2"]
+
+
+def test_a_text_file_with_the_ending_of_its_picture_is_told_its_name(folder):
+    (folder / "b.txt").write_text("x")
+    (folder / "c.png.txt").write_text("y")
+    (message,) = [one.message for one in ImageFolder(folder).left_out if one.sample == "c.png.txt"]
+    assert message.endswith("rename it to 'c.txt'")
+
+
+def test_a_file_that_is_no_text_is_told_what_it_should_be(folder):
+    (folder / "captions.jsonl").write_text('{"file": 1, "caption": "x"}\n{"file": {"path": "a.png"}, "caption": "x"}')
+    messages = [one.message for one in ImageFolder(folder).left_out if one.cause == "row without a file"]
+    assert len(messages) == 2 and all("which is a text in quotes, with its ending" in message for message in messages)

@@ -309,3 +309,10 @@ def test_two_sources_of_one_name_are_told_apart(tmp_path):
 def test_a_place_without_a_name(place, says):
     with pytest.raises(ValueError, match=says):
         find_sources(place)
+
+
+def test_a_place_that_is_not_there_is_told(six_pictures):
+    with pytest.raises(ValueError, match="There is nothing of this name; did you mean 'own'"):
+        open_sources(six_pictures.parent / "owns")
+    with pytest.raises(ValueError, match="Braces stand for addresses only"):
+        open_sources(six_pictures / "x-{000..099}.tar")

@@ -136,3 +136,22 @@ def test_a_broken_picture_of_a_shard_is_named_by_its_sample(tmp_path):
     write_shard(tmp_path / "0.tar", ("7.jpg", b""), ("7.txt", b"x"))
     with pytest.raises(BrokenSample, match="the picture of '0/7' is empty"):
         ShardFolder(tmp_path)[0]
+
+
+def test_a_shard_without_a_sample_is_named(tmp_path):
+    write_shard(tmp_path / "0.tar", ("0.jpg", encoded(1, "JPEG")), ("0.txt", b"x"))
+    write_shard(tmp_path / "1.tar")
+    source = ShardFolder(tmp_path)
+    assert len(source) == 1 and source.skipped == {"shard without a sample": 1}
+    assert source.left_out[0].message == f"{tmp_path / '1.tar'} has no sample: write it again, or remove it"
+
+
+def test_a_shard_that_is_not_there_has_a_remedy(tmp_path):
+    (tmp_path / "1.tar").symlink_to("gone.tar")
+    for shard, remedy in (
+        ("1.tar", "it is a link to a file that is not there"),
+        ("{0..3}.tar", "a pattern stands for addresses only, so give the folder"),
+        ("2.tar", "check the path"),
+    ):
+        with pytest.raises(ValueError, match=f"there is no shard .*: {remedy}"):
+            ShardFolder([tmp_path / shard])

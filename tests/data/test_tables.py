@@ -217,3 +217,11 @@ def test_a_first_line_with_a_quote_that_no_separator_can_read(tmp_path):
 def test_json_lines_of_two_values_or_none(tmp_path, line, remedy):
     with pytest.raises(ValueError, match=remedy):
         read(tmp_path, line, "captions.jsonl")
+
+
+def test_the_first_line_of_a_joined_table_is_no_row(tmp_path):
+    (tmp_path / "captions.csv").write_text("file,caption\na.png,one\n file , caption\nb.png,two\n")
+    table = read_table(tmp_path / "captions.csv")
+    assert [row.file for row in table.rows] == ["a.png", "b.png"]
+    (one,) = table.left_out
+    assert one.cause == "names of columns again" and "captions.csv, line 3 names the columns again" in one.message

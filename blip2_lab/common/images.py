@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -152,8 +152,22 @@ def _read(source: Any) -> tuple[str, bytes]:
     raise BrokenSample(
         "not a picture",
         f"a picture is a path, bytes, an open file, a PIL image or an array (uint8, [height, width, 3]), and this is "
-        f"of type {type(source).__name__}",
+        f"of type {type(source).__name__}{_inside(source)}",
     )
+
+
+#: Where the picture is in the values of other libraries: of LAVIS, transformers, datasets, gradio.
+KEYS_OF_PICTURES = ("image", "images", "pixel_values", "bytes", "path", "composite")
+
+
+def _inside(source: Any) -> str:
+    """The end of a sentence about what holds a picture and is none."""
+    if isinstance(source, Mapping):
+        keys = [key for key in KEYS_OF_PICTURES if source.get(key) is not None]
+        return f": pass the picture in it, its value of {keys[0]!r}" if keys else ""
+    if isinstance(source, list | tuple):
+        return ": a prompt is about one picture, so pass a list of pictures, not a list of lists"
+    return ""
 
 
 def _read_file(path: str) -> tuple[str, bytes]:
@@ -214,15 +228,32 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     wanted = "a picture as an array is uint8, values 0 to 255, of shape [height, width, 3]"
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         wanted += "; this one has the colors first: array.transpose(1, 2, 0)"
+        if not np.issubdtype(array.dtype, np.integer):
+            wanted += ", or, if its pixels are normalized, a tensor: torch.from_numpy(array)"
     elif array.ndim == 4:
         wanted += "; these are several pictures: pass them one by one, or as a list"
     if np.ma.is_masked(array):
         raise BrokenSample("not a picture", "this array has masked pixels: array.filled(255) makes them white")
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != np.uint8 or not fits:
-        raise BrokenSample("not a picture", f"this array is {array.dtype} {list(array.shape)}, and {wanted}")
+        remedy = _to_uint8(array) if fits else ""
+        raise BrokenSample("not a picture", f"this array is {array.dtype} {list(array.shape)}, and {wanted}{remedy}")
     _check_size(array.shape[1], array.shape[0], name)  # before it is copied
     return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2:] == (1,) else array))
+
+
+def _to_uint8(array: np.ndarray) -> str:
+    """The end of a sentence about an array of another type: how its values become integers from 0 to 255."""
+    if array.dtype == bool:
+        return "; of true and false: array.astype('uint8') * 255"
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array) or not array.size:
+        return ""
+    low, high = array.min(), array.max()
+    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
+        return "; of values from 0 to 1: (array * 255).round().astype('uint8')"
+    if low < 0 and high < 8:
+        return "; pixels that are normalized already are passed as a tensor [3, height, width]"
+    return "; of values from 0 to 255: array.round().astype('uint8')" if low >= 0 and high <= 255 else ""
 
 
 def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
@@ -328,7 +359,7 @@ def image_list(images: Any) -> list:
     """
     if is_one_image(images):
         return [images]
-    if images is None or isinstance(images, dict | set) or not isinstance(images, Iterable):
+    if images is None or isinstance(images, Mapping | set) or not isinstance(images, Iterable):
         _read(images)  # raises BrokenSample, which lists what a picture may be
     images = list(images)
     if not images:

@@ -185,7 +185,8 @@ def check_pixels(pixels: Tensor) -> Tensor:
     if not isinstance(pixels, Tensor):
         raise ValueError(f"Pixels are a tensor, and this is of type {type(pixels).__name__}: {remedy}.")
     if pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(pixels.shape)}.")
+        last = "; the colors are last here: pixels.movedim(-1, -3)" if pixels.ndim > 2 and pixels.shape[-1] == 3 else ""
+        raise ValueError(f"Pixels have the shape [B, 3, height, width]; these have {list(pixels.shape)}{last}.")
     if pixels.layout != torch.strided or pixels.is_meta:
         raise ValueError(f"Pixels are a dense tensor with values, and this one is not: {remedy}.")
     if not pixels.is_floating_point():

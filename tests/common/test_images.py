@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from collections import UserDict
 
 import numpy as np
 import pytest
@@ -42,9 +43,13 @@ def test_arrays():
     ("array", "says"),
     [
         (FRAME / 255, "this array is float64 \\[5, 7, 3\\], and a picture as an array is uint8"),
-        (FRAME.astype(np.int64), "int64"),
-        (FRAME > 100, "bool"),
-        (FRAME.transpose(2, 0, 1), "colors first: array.transpose"),
+        (FRAME / 255, "from 0 to 1: \\(array \\* 255\\).round"),
+        (FRAME.astype(np.int64), "int64 .* from 0 to 255: array.round\\(\\).astype\\('uint8'\\)"),
+        (FRAME.astype(np.float32), "from 0 to 255: array.round"),
+        (FRAME.astype(np.float32) / 100 - 1.2, "normalized already are passed as a tensor"),
+        (FRAME > 100, "bool .* array.astype\\('uint8'\\) \\* 255"),
+        (FRAME.transpose(2, 0, 1), "colors first: array.transpose\\(1, 2, 0\\)$"),
+        (FRAME.transpose(2, 0, 1) / 100 - 1.2, "colors first: .* normalized, a tensor: torch.from_numpy"),
         (FRAME[None], "several pictures"),
         (FRAME[:, :, :2], "\\[5, 7, 2\\]"),
         (FRAME[:0], "has no pixels"),
@@ -56,6 +61,24 @@ def test_arrays():
 def test_arrays_of_another_form_are_refused(array, says):
     with pytest.raises(BrokenSample, match=says):
         open_image(array)
+
+
+@pytest.mark.parametrize(
+    ("holder", "says"),
+    [
+        ({"image": FRAME, "prompt": "a"}, "of type dict: pass the picture in it, its value of 'image'"),  # LAVIS
+        (UserDict(pixel_values=FRAME), "of type UserDict: .* 'pixel_values'"),  # transformers' BatchFeature is one
+        ({"bytes": b"", "path": None}, "'bytes'"),  # a row of datasets
+        ({"background": FRAME, "composite": FRAME}, "'composite'"),  # gradio's ImageEditor
+        ({"a": 1}, "of type dict$"),
+        ([FRAME, FRAME], "a prompt is about one picture"),
+    ],
+)
+def test_what_holds_a_picture_is_told_where_the_picture_is(holder, says):
+    with pytest.raises(BrokenSample, match=says):
+        open_image(holder)
+    with pytest.raises(BrokenSample, match=says):
+        open_image(image_list([holder] if isinstance(holder, list) else holder)[0])
 
 
 def test_open_files_can_be_read_twice(tmp_path):

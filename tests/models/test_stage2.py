@@ -221,7 +221,7 @@ def test_pixels_of_another_scale_are_refused(model):
         "one of two": (torch.stack([pixels[0], raw / 255]), "Picture 1"),
         "nan": (pixels * torch.nan, "not finite"),
         "empty": (pixels[:0], "no pixels"),
-        "colors last": (pixels[0].permute(1, 2, 0), "shape"),
+        "colors last": (pixels[0].permute(1, 2, 0), "colors are last here: pixels.movedim"),
     }.values():
         with pytest.raises(ValueError, match=says):
             model.generate(wrong, "a")

@@ -9,6 +9,7 @@ import torch
 
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.comparison import diagnose
 from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.explanations import attempts_on, repair_of, work_of
 from blip2_lab.teaching.checks.verdicts import FAILED
@@ -54,7 +55,7 @@ def reads_the_wrong_name(values, mask):
             lambda values, mask: scaled(values, mask) + values[:, 0] ** 3,
             "right with `scaled(values, mask)` in place of",
         ),
-        (lambda values, mask: scaled(values, ~mask).exp(), "The mask is upside down. And there is a second mistake."),
+        (lambda values, mask: scaled(values, ~mask).exp(), "There are two mistakes. The mask is upside down. And"),
         (lambda values, mask: scaled(values, mask)[:-1], "along dimension 0 1 is missing, at the end"),
         (
             lambda values, mask: scaled(values, mask) * len(values),
@@ -74,7 +75,8 @@ def test_an_error_is_told_with_its_repair():
 
 def test_no_repair_is_told_that_is_wrong_in_one_case():
     attempt = attempts_on(cases, check.attempt)
-    assert repair_of(squares_first, [0, 1, 2], attempt, lambda number, value: True)
+    words, mistake = repair_of(squares_first, [0, 1, 2], attempt, lambda number, value: True)
+    assert words and not mistake
     assert repair_of(squares_first, [0, 1, 2], attempt, lambda number, value: number != 1) is None
 
 
@@ -138,3 +140,17 @@ def test_parameters_too_many_are_told_by_their_widths():
         return right + math.ceil(n / every) * (f - d)
 
     assert "F too much and Dl too little" in checks.gated_parameters(ffn_biases).message
+
+
+def test_a_known_mistake_that_divides_0_by_0_besides_is_told():
+    def shared_out(similarity, positives):
+        shares = similarity.detach().clamp(min=0) * ~positives
+        return shares / shares.sum(dim=1, keepdim=True)
+
+    assert checks.negative_weights(shared_out).message.startswith("Similarities are shared out as they are")
+
+
+def test_a_sum_for_a_mean_is_not_told_of_any_large_numbers():
+    mean = [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)]
+    assert diagnose([5 * mean[0], 9 * mean[1], 7 * mean[2]], mean).startswith("Yours is 5, 9, 7 times")
+    assert diagnose([38.3 * mean[0], 15.1 * mean[1], 52.4 * mean[2]], mean) is None

@@ -103,6 +103,18 @@ def test_steps_in_another_order_a_method_everywhere_and_a_transposed_name_are_tr
     assert any("y.T.softmax(0)" in words for words in edits)
 
 
+def test_what_is_overwritten_in_a_loop_is_added_up():
+    def totals(rows):
+        first = second = 0
+        for row in rows:
+            first = row[0]
+            second = row[1]
+        return first, second
+
+    assert "`first += row[0]` in place of `first = row[0]`" in edits_in(totals)
+    assert "`+=` in place of `=` in the loop" in edits_in(totals)
+
+
 def test_a_function_without_a_source_has_no_mutants():
     assert not list(mutants_of(max)) and not list(mutants_of(eval("lambda x: x + 1")))
 

@@ -90,3 +90,39 @@ def test_both_mistakes_are_told(name, answer, words):
     verdict = getattr(checks, name)(answer)
     assert verdict.status == FAILED and verdict.message.startswith("There are two mistakes."), verdict
     assert all(word in verdict.message for word in words), verdict
+
+
+def best_of_sizes(image_embeds, text_embeds):
+    return (image_embeds @ text_embeds.T).abs().mean(1)
+
+
+def shifted_and_summed(logits, labels):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+
+
+def places_and_cosine(a, b):
+    a, b = (x.flatten().argsort().float() for x in (a, b))
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "one", "other"),
+    [
+        ("itc_similarity", best_of_sizes, "No abs()", ".amax(1)` in place of"),
+        ("next_word_loss", shifted_and_summed, "Shifted again", "`reduction='sum'` left out"),
+        ("rank_correlation", places_and_cosine, "argsort() of argsort()", "Subtract the mean of the ranks"),
+    ],
+)
+def test_a_known_mistake_is_told_with_a_change_of_the_students_function(name, answer, one, other):
+    message = getattr(checks, name)(answer).message
+    assert message.startswith("There are two mistakes.") and one in message and other in message, message
+
+
+def test_choices_that_agree_by_chance_are_no_known_mistake():
+    def last_of_all(right, links):
+        wrong = [
+            [link for link, hit in zip(links[::-1], row[::-1], strict=True) if not hit] for row in right.T.tolist()
+        ]
+        return [found[0] if found else None for found in wrong]
+
+    assert "two mistakes" not in checks.first_broken_link(last_of_all).message

@@ -198,6 +198,11 @@ def has_its_parts(got: Sequence[Any], wrong: Sequence[Any], expected: Sequence[A
     return first_is_explained and all(alike(rows[0], rows[1], part) for part in changed)
 
 
+def has_nan(value: Any) -> bool:
+    """Whether a tensor has a number in it that is none."""
+    return isinstance(value, Tensor) and bool(value.isnan().any())
+
+
 def _exchanged_keys(got: Sequence[dict], expected: Sequence[dict]) -> str | None:
     """Two keys whose numbers are exchanged in every case, all others right."""
     for one, other in itertools.combinations(expected[0], 2):
@@ -295,7 +300,7 @@ def _multiples(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str 
         ("the right answer divided by {}, case by case: a mean too many?", [1 / f if f else 0.0 for f in factors]),
     ):
         whole = [round(n) for n in numbers]
-        near = all(64 >= n >= 1 and abs(n - m) < 100 * tolerance * n for n, m in zip(whole, numbers, strict=True))
+        near = all(64 >= n >= 1 and abs(n - m) < 10 * tolerance * n for n, m in zip(whole, numbers, strict=True))
         if near and max(whole) > 1 and len(set(whole)) > 1:
             return "Yours is " + message.format(", ".join(map(str, whole[:4]))).strip()
     return None

@@ -8,8 +8,9 @@ Notes:
   that stops with one, then the exercise's rules if only promises are compared, as of a function that draws at random.
 * Any other answer is explained by the first of these that holds: a difference that occurs in every subject
   (comparison.py), a change of the answer, of an argument (changes.py) or of an expression of the library's function
-  (mutants.py), what the modules among the arguments are given (calls.py), a change that few make, the first step that
-  the library does not take (steps.py), what the answer depends on (dependence.py).
+  (mutants.py), a known mistake beside another change (explanations.py), what the modules among the arguments are given
+  (calls.py), a change that few make, the first step that the library does not take (steps.py), what the answer depends
+  on (dependence.py).
 * Beside the explanation are told the arguments that are not used, the change of the student's function that makes it
   right (explanations.py), and what the rules say.
 
@@ -22,7 +23,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +35,7 @@ from blip2_lab.teaching.checks.comparison import (
     describe_difference,
     diagnose,
     equal,
+    has_nan,
     ignores_input,
     is_promises,
     of_one_form,
@@ -41,7 +43,7 @@ from blip2_lab.teaching.checks.comparison import (
     too_much_or_too_little,
 )
 from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
-from blip2_lab.teaching.checks.errors import error_message, or_empty
+from blip2_lab.teaching.checks.errors import STRANGE, error_message, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise
 from blip2_lab.teaching.checks.explanations import BUDGET, attempts_on, quietly, repair_of
 from blip2_lab.teaching.checks.mutants import numbers_in
@@ -92,7 +94,7 @@ class Diagnosis:
     def _explanation(self, rule: str) -> str:
         """The first explanation that holds, the likely ones first, and what is told beside it."""
         unused = self._unused
-        explained = self._general or self._likely_change() or or_empty(self._calls)
+        explained = self._general or self._likely_change() or self._mistake_and_change or or_empty(self._calls)
         explained = explained or self._nearly or self._unlikely_change()
         repair = self._repair
         if not (explained or unused) and (not repair or _is_unlikely(repair)):
@@ -209,27 +211,43 @@ class Diagnosis:
         """What is of another kind, shape or dtype, where only a repair or an argument that is not used was found."""
         if not (self._repair or (self._unused and not of_one_form(self._wrong, self._right))):
             return ""
-        kind = self._difference().replace("; the smallest case where they do:", ".")
-        kind = kind.replace("The numbers differ.", "").strip()
+        kind = self._difference().replace("The numbers differ.", "").strip()
         return "" if kind.endswith(":") else kind
 
     def _difference(self) -> str:
         exercise = self.exercise
-        return or_empty(describe_difference, self._wrong, self._right, exercise.tolerance, exercise.parts)
+        told = or_empty(describe_difference, self._wrong, self._right, exercise.tolerance, exercise.parts)
+        return told.replace("; the smallest case where they do:", ".")
 
     # --- The student's function -------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _repair(self) -> str:
         """The change of the student's function that makes it right."""
-        return or_empty(self._repaired)
+        words, mistake = self._repaired
+        return f"Your function is right with {words}." if words and not mistake else ""
 
-    def _repaired(self) -> str | None:
+    @property
+    def _mistake_and_change(self) -> str:
+        """The known mistake that the student's function makes beside another one: without the other it makes this."""
+        words, mistake = self._repaired
+        return f"There are two mistakes. {mistake} And: your function needs {words}." if mistake else ""
+
+    @cached_property
+    def _repaired(self) -> tuple[str, str]:
+        """See `repair_of`."""
         if is_promises(self._right) and self.exercise.calls_and_work[1] > MOST_WORK:
-            return None  # a draw many times over
+            return "", ""  # a draw many times over
         order, numbers = self._wrong_functions.order, numbers_in(self.exercise.solution)
         attempt = attempts_on(self.exercise.cases, self.exercise.attempt)
-        return repair_of(self.answer, order, attempt, self._is_right, numbers)
+        mistakes = {message: partial(self._is_mistake, message) for message in self._wrong_functions.telling}
+        try:
+            return repair_of(self.answer, order, attempt, self._is_right, numbers, mistakes) or ("", "")
+        except STRANGE:
+            return "", ""
+
+    def _is_mistake(self, message: str, case: int, value: Any) -> bool:
+        return self._same(value, self.exercise.wrong_value(message, case))
 
     def _is_right(self, case: int, value: Any) -> bool:
         return self._same(value, self.expected[case])
@@ -241,7 +259,7 @@ class Diagnosis:
 
     def _unused_arguments(self) -> str:
         calls, work = self.exercise.calls_and_work
-        if not calls or self._wrong_functions.fails or any(value is None or _has_nan(value) for value in self.got):
+        if not calls or self._wrong_functions.fails or any(value is None or has_nan(value) for value in self.got):
             return ""
         several = work * len(self.got) * len(calls[-1][0]) < BUDGET
         numbers = range(len(self.got)) if several else sorted({self.first, len(self.got) - 1})
@@ -345,7 +363,3 @@ def _is_unlikely(repair: str) -> bool:
 def _names_one_of(unused: str, change: str) -> bool:
     """Whether a sentence names one of the arguments of another one."""
     return any(name.rstrip(",") in change for name in unused.split() if name.startswith("`"))
-
-
-def _has_nan(value: Any) -> bool:
-    return isinstance(value, Tensor) and bool(value.isnan().any())

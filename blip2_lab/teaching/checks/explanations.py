@@ -1,7 +1,8 @@
 """Which wrong function gives a student's wrong answers: a search among many, each with its words.
 
 `Candidates` is where to begin: the changes of the library's function, and what they give for a check's cases.
-`repair_of` searches the other way round: the change of the student's function that makes it right.
+`repair_of` searches the other way round: the change of the student's function that makes it right, or at least what a
+known mistake makes of it.
 
 Notes:
 
@@ -21,8 +22,9 @@ import itertools
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +51,7 @@ _GUARDS = errors.__name__, values.__name__  #: around a student's function; thei
 _OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
 Attempt = Callable[[Callable, int], Any]  #: a function and the number of a case -> its value, or its error
+Fits = Callable[[int, Any], bool]  #: the number of a case, a value
 
 
 def work_of(function: Callable[[], Any]) -> int:
@@ -125,7 +128,7 @@ class Candidates:
     _functions: list[tuple[str, Callable]] = field(default_factory=list)
     _values: dict[tuple[int, int], Any] = field(default_factory=dict)
 
-    def explaining(self, order: Sequence[int], fits: Callable[[int, Any], bool]) -> Iterator[tuple[str, list]]:
+    def explaining(self, order: Sequence[int], fits: Fits) -> Iterator[tuple[str, list]]:
         """The words, and the values in the order of the cases, of the functions whose values fit in every case."""
         for number in range(self.at_most):
             if number == len(self._functions):
@@ -191,15 +194,18 @@ def repair_of(
     answer: Callable,
     order: Sequence[int],
     attempt: Attempt,
-    right: Callable[[int, Any], bool],
+    right: Fits,
     numbers: Sequence[int | float] = (),
-) -> str | None:
-    """The change of the student's function that makes it right in every case, in words, or None.
+    mistakes: Mapping[str, Fits] = MappingProxyType({}),
+) -> tuple[str, str] | None:
+    """The change of the student's function that makes it right in every case, in words, and "". Or one after which it
+    makes a known mistake, and that mistake: it makes two. None where there is neither.
 
-    order    the numbers of the cases, one with a wrong answer first
-    attempt  the value of a function for a case
-    right    whether a value is right for a case
-    numbers  of the library's function, see `numbers_in`
+    order     the numbers of the cases, one with a wrong answer first
+    attempt   the value of a function for a case
+    right     whether a value is right for a case
+    numbers   of the library's function, see `numbers_in`
+    mistakes  in words -> whether a value is what this mistake gives for a case
     """
     code = code_of(answer)
     if code is None:
@@ -207,21 +213,38 @@ def repair_of(
     edits = list(edits_of(code.body, more=True, numbers=numbers))
     small = itertools.combinations([edit for edit in edits if edit.small], 2)
     pairs = (pair for pair in small if pair[0].apart_from(pair[1]))
+    second = None
     with quietly():
         work = _OVERHEAD + work_of(lambda: attempt(answer, order[0]))
         began = time.perf_counter()
         attempt(answer, order[0])
         if (seconds := time.perf_counter() - began) > WAITS:
             work = max(work, round(BUDGET * seconds))
+        single = list(itertools.islice(edits, 3 * BUDGET // work))
         made = itertools.chain(
-            itertools.islice(_edited(code, ((edit,) for edit in edits)), 3 * BUDGET // work),
+            _edited(code, ((edit,) for edit in single)),
             itertools.islice(_changed_values(answer, attempt, order[0]), BUDGET // work),
             itertools.islice(_edited(code, pairs), BUDGET // work),
         )
-        for words, function in made:
-            if all(right(case, attempt(function, case)) for case in order):
-                return f"Your function is right with {words}."
-    return None
+        for number, (words, function) in enumerate(made):
+            given = _Values(function, attempt)
+            if all(right(case, given[case]) for case in order):
+                return words, ""
+            if second is None and number < len(single):
+                fitting = (told for told, fits in mistakes.items() if all(fits(case, given[case]) for case in order))
+                second = next(((words, told) for told in fitting), None)
+    return second
+
+
+class _Values(dict):
+    """What a function gives for a case, computed when it is asked for."""
+
+    def __init__(self, function: Callable, attempt: Attempt) -> None:
+        self.function, self.attempt = function, attempt
+
+    def __missing__(self, case: int) -> Any:
+        self[case] = self.attempt(self.function, case)
+        return self[case]
 
 
 def _edited(code: Code, changes: Iterable[Sequence[Edit]]) -> Iterator[tuple[str, Callable]]:

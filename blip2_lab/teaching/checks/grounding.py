@@ -529,6 +529,23 @@ def _correlation(x: Tensor, y: Tensor) -> float:
     return (x @ y / (x.norm() * y.norm())).item()
 
 
+@variants_of
+def _correlating(
+    rank: Callable[[Tensor], Tensor] = _order,
+    centered: bool = True,
+    over: Callable[[Tensor, Tensor], float | Tensor] = lambda x, y: x.norm() * y.norm(),
+) -> Callable:
+    """The correlation of other ranks, without subtracted means, or divided by something else than both lengths."""
+
+    def wrong(a: Tensor, b: Tensor) -> float:
+        x, y = (rank(v).flatten() for v in (a, b))
+        if centered:
+            x, y = x - x.mean(), y - y.mean()
+        return float(x @ y / over(x, y))
+
+    return wrong
+
+
 def _kendall(a: Tensor, b: Tensor) -> float:
     x, y = ((v.flatten()[:, None] - v.flatten()).sign() for v in (a, b))
     return float((x * y).sum() / (a.numel() * (a.numel() - 1)))
@@ -551,13 +568,13 @@ rank_correlation = Check(
     cases=_sanity_cases,
     verified="Spearman's correlation: 1 for the same order, -1 for the opposite, whatever the values.",
     mistakes={
-        "That is the correlation of the values: one very hot patch decides it. Rank both maps first.": _correlation,
+        "That is the correlation of the values: one very hot patch decides it. Rank both maps first.": _correlating(
+            rank=lambda x: x
+        ),
         "argsort() gives the places in order, not the ranks: take argsort() of argsort().": (
-            lambda a, b: _correlation(a.flatten().argsort().float(), b.flatten().argsort().float())
+            _correlating(rank=lambda x: x.flatten().argsort().float())
         ),
-        "Subtract the mean of the ranks first, or unlike maps look alike.": (
-            lambda a, b: torch.nn.functional.cosine_similarity(_order(a), _order(b), dim=0).item()
-        ),
+        "Subtract the mean of the ranks first, or unlike maps look alike.": (_correlating(centered=False)),
         "The opposite order is a relation, too, but not a likeness: keep the sign.": (
             lambda a, b: abs(_correlation(_order(a), _order(b)))
         ),
@@ -567,24 +584,15 @@ rank_correlation = Check(
         "The order is turned round in one of the maps: the sign is turned.": lambda a, b: (
             -_correlation(_order(a), _order(b))
         ),
-        "The ranks are multiplied without being divided by both lengths.": (
-            lambda a, b: float((_order(a) - _order(a).mean()) @ (_order(b) - _order(b).mean()))
-        ),
-        "Divided by the number of patches instead of by both lengths.": (
-            lambda a, b: float((_order(a) - _order(a).mean()) @ (_order(b) - _order(b).mean())) / a.numel()
-        ),
-        "Divided by one length only: divide by the lengths of both.": (
-            lambda a, b: (
-                float((_order(a) - _order(a).mean()) @ (_order(b) - _order(b).mean()))
-                / float((_order(a) - _order(a).mean()).norm())
-            )
-        ),
+        "The ranks are multiplied without being divided by both lengths.": (_correlating(over=lambda x, y: 1.0)),
+        "Divided by the number of patches instead of by both lengths.": (_correlating(over=lambda x, y: float(len(x)))),
+        "Divided by one length only: divide by the lengths of both.": (_correlating(over=lambda x, y: x.norm())),
         "The cosine of the values: rank both maps first, and subtract the mean.": (
-            lambda a, b: torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
+            _correlating(rank=lambda x: x, centered=False)
         ),
         "Squared: keep the sign.": lambda a, b: _correlation(_order(a), _order(b)) ** 2,
         "Ranks are taken in each row: rank all patches of the map.": (
-            lambda a, b: _correlation(*(x.argsort(-1).argsort(-1).float() for x in (a, b)))
+            _correlating(rank=lambda x: x.argsort(-1).argsort(-1).float())
         ),
         "One map is ranked, the other not.": lambda a, b: _correlation(_order(a), b),
         "The share of patches with the same rank: patches that moved a little count as lost.": (

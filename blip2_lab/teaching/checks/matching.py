@@ -80,9 +80,6 @@ negative_weights = Check(
         "All negatives are alike here. The more similar a wrong pair looks, the likelier it should be.": (
             lambda similarity, positives: F.normalize((~positives).float(), p=1, dim=1)
         ),
-        "The similarities are divided by their sum: a softmax is missing, which also takes negative ones.": (
-            lambda similarity, positives: F.normalize(similarity.detach().relu() * ~positives, p=1, dim=1)
-        ),
         "The easiest negatives are the likeliest: the sign is wrong.": (
             lambda similarity, positives: _softmax(similarity, positives, sign=-1.0)
         ),

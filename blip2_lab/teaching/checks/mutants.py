@@ -238,7 +238,7 @@ def edits_of(body: ast.FunctionDef, *, more: bool = False, numbers: Sequence[int
         there = tuple((place, ast.copy_location(ast.Name(new, ast.Load()), place.node)) for place in read)
         if len(read) > 1 and all(may_end(*put) for put in there):
             yield Edit(f"`{new}` in place of `{old}`, wherever it is read", there)
-    yield from _methods_everywhere(places) if more else ()
+    yield from (*_methods_everywhere(places), *_added_up(places)) if more else ()
     for place in places:
         if (more or isinstance(place.node, ast.keyword)) and (left_out := _left_out(place, above)):
             yield left_out
@@ -273,6 +273,18 @@ def _methods_everywhere(places: Sequence[Place]) -> Iterator[Edit]:
                 yield Edit(
                     f"`{new}` in place of `{old}`, wherever it is called", tuple(zip(called, others, strict=True))
                 )
+
+
+def _added_up(places: Sequence[Place]) -> Iterator[Edit]:
+    """In a loop, `+=` in place of `=`: what is given a value there is added up, all of it or one alone."""
+    inside = {node for place in places if isinstance(place.node, ast.For) for node in ast.walk(place.node)}
+    given = [p for p in places if p.node in inside and isinstance(p.node, ast.Assign) and len(p.node.targets) == 1]
+    puts = [(place, ast.AugAssign(place.node.targets[0], ast.Add(), place.node.value)) for place in given]
+    puts = [(place, ast.copy_location(new, place.node)) for place, new in puts if not isinstance(new.target, ast.Tuple)]
+    for place, new in puts:
+        yield Edit(f"`{ast.unparse(new)}` in place of `{ast.unparse(place.node)}`"[: 2 * _LONGEST], ((place, new),))
+    if len(puts) > 1:
+        yield Edit("`+=` in place of `=` in the loop", tuple(puts))
 
 
 def _may_replace(number: int | float, node: ast.AST) -> bool:
@@ -466,6 +478,7 @@ def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], mo
         return [
             *([ast.Slice(None, node.upper, node.step)] if node.lower else []),
             *([ast.Slice(node.lower, None, node.step)] if node.upper else []),
+            *([ast.Slice(node.lower, node.upper, None)] if node.step else []),
         ]
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and more:
         return [node.value]

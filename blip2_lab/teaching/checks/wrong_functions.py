@@ -16,10 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from blip2_lab.teaching.checks.changes import as_changed_answer
 from blip2_lab.teaching.checks.comparison import (
     diagnose,
     has_its_parts,
+    has_nan,
     ignores_input,
     of_one_form,
     on_one_line,
@@ -61,22 +65,41 @@ class WrongFunctions:
 
     @cached_property
     def closest(self) -> str:
-        """The known mistake that gives the same values, or all but few of them, that of the first case included."""
+        """The known mistake that gives the same values, or all but few of them: that of the first case and half of the
+        wrong ones are among those that it gives."""
+        pairs = zip(self.got, self.expected, strict=True)
+        wrong = {number for number, (ours, right) in enumerate(pairs) if not self._same(ours, right)}
         allowed = max(1, len(self.got) // 7) if len(self.got) > 2 else 0
         closest, fewest = "", allowed + 1
         for message in self.exercise.mistakes:
-            if self._same(self.got[self.first], self.exercise.wrong_value(message, self.first)):
-                differing = len(self._differing(message))
-                if differing < fewest:
-                    closest, fewest = message, differing
+            if self._is_mistake(message, self.first):
+                differing = self._differing(message)
+                if len(differing) < fewest and 2 * len(wrong.intersection(differing)) <= len(wrong):
+                    closest, fewest = message, len(differing)
                 if not differing:
                     break
         return closest
 
     def _differing(self, message: str) -> list[int]:
         """The cases in which the values are not a known mistake's."""
-        pairs = zip(self.got, self.exercise.wrong_values(message), strict=True)
-        return [number for number, (ours, wrong) in enumerate(pairs) if not self._same(ours, wrong)]
+        return [number for number in range(len(self.got)) if not self._is_mistake(message, number)]
+
+    def _is_mistake(self, message: str, number: int) -> bool:
+        """Whether a known mistake gives this value, or 0 where the student's function divides 0 by 0."""
+        ours, wrong = self.got[number], self.exercise.wrong_value(message, number)
+        return self._same(ours, wrong) or (has_nan(ours) and self._same(ours.nan_to_num(nan=0.0), wrong))
+
+    @property
+    def telling(self) -> list[str]:
+        """The known mistakes whose values no other function has by chance. None where the answers are choices."""
+        if self.fails or not any(map(_has_fractions, self.expected)):
+            return []
+        kept = {message: self.exercise.wrong_values(message) for message in self.exercise.mistakes}
+        return [
+            message
+            for message, wrong in kept.items()
+            if not any(isinstance(value, BaseException) for value in wrong) and not ignores_input(wrong, self.expected)
+        ]
 
     def known_mistake(self) -> str:
         """The closest one, if the values differ from its own only where the student's function stops with an error: it
@@ -217,3 +240,11 @@ class WrongFunctions:
             return None
         ours, theirs = ([part for parts in values for part in parts] for values in rows)
         return too_much_or_too_little(ours, theirs, self.exercise.tolerance)
+
+
+def _has_fractions(value: Any) -> bool:
+    """Whether there is a number in it that is no whole one."""
+    parts = parts_of(value)
+    if isinstance(value, Tensor) or parts is None:
+        return isinstance(value, Tensor | float) and bool((torch.as_tensor(value).detach().double() % 1 != 0).any())
+    return any(map(_has_fractions, parts))

@@ -7,7 +7,7 @@
     masked_autoencoder         how an image encoder is trained from images alone (MAE)
     language_model, decoding,  frozen language models; how the next token is chosen;
     beam_search                beam search for the Q-Former's captions
-    texts                      what is no list of texts is refused
+    texts, other_names         what is no list of texts is refused; LAVIS's and transformers' names of things
     losses, stage1             section 3.2: ITC, ITM, ITG as functions of tensors, and the model that computes them
     stage2                     section 3.3: the Q-Former's output as a soft prompt
     bridges/                   what may stand in the Q-Former's place: a projector, gated cross-attention, and others

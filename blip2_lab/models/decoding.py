@@ -35,6 +35,10 @@ SEED_RANGE = (-(2**63), 2**64 - 1)  #: of torch's generators
 
 
 _SEVERAL = "pass the picture several times: generate([picture] * 3, prompt, do_sample=True)"
+_WAYS = "decoding is greedy (num_beams=1), beam search, or nucleus sampling (do_sample=True)"
+_SCORES = "model.stream gives each token with its probability, and model.rank compares answers"
+_PICTURE = "the picture comes first: generate(picture, prompt)"
+_PROMPT = "the prompt is a text, behind the picture: generate(picture, prompt)"
 #: What other libraries call an option -> what to do here. LAVIS's names and transformers'.
 OTHER_NAMES = {
     "max_length": "use max_new_tokens, which counts the answer alone",
@@ -51,6 +55,27 @@ OTHER_NAMES = {
     "beam_size": "use num_beams",
     "top_k": "sampling uses top_p alone",
     "seed": "call torch.manual_seed before",
+    "no_repeat_ngram_size": "use repetition_penalty",
+    "early_stopping": "beam search ends when no better answer can follow",
+    "num_beam_groups": _WAYS,
+    "penalty_alpha": _WAYS,
+    "output_scores": _SCORES,
+    "return_dict_in_generate": _SCORES,
+    "streamer": "use model.stream",
+    "max_time": "use model.stream, and stop it when the time is over",
+    "stopping_criteria": "use model.stream, and stop it when you have enough",
+    "skip_special_tokens": "answers are texts without special tokens",
+    "generation_config": "pass its values as options",
+    "eos_token_id": "set model.language_model.end_token_id",
+    "pixel_values": _PICTURE,
+    "images": _PICTURE,
+    "samples": _PICTURE,
+    "text": _PROMPT,
+    "text_input": _PROMPT,
+    "input_ids": _PROMPT,
+    "inputs_embeds": _PROMPT,
+    "attention_mask": _PROMPT,
+    "qformer_input_ids": _PROMPT,
 }
 
 
@@ -82,7 +107,8 @@ class Decoding:
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
-                remedy = OTHER_NAMES.get(name) or f"the options are {', '.join(known)}{did_you_mean(name, known)}"
+                near = did_you_mean(name, known, cutoff=0.6)
+                remedy = OTHER_NAMES.get(name) or f"the options are {', '.join(known)}{near}"
                 raise UnknownOption(f"There is no option {name!r}: {remedy}.")
         return cls(**options)
 

@@ -32,8 +32,10 @@ from torch.utils.checkpoint import checkpoint
 
 from blip2_lab.common.distributed import gather_across_ranks, rank_and_world
 from blip2_lab.models.beam_search import beam_search
+from blip2_lab.models.decoding import UnknownOption
 from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_loss, itm_loss, sample_negatives
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
+from blip2_lab.models.other_names import STAGE1_ATTRIBUTES, check_arguments, missing_attribute
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
 from blip2_lab.models.texts import check_captions
 from blip2_lab.models.vision_encoder import check_pixels, freeze
@@ -54,6 +56,12 @@ class Stage1Config:
     gather_with_grad: bool = True
     sep_token_id: int = 102
     decode_token_id: int = 30522  # [DEC], which replaces [CLS] in ITG
+
+
+LOSS_ARGUMENTS = (
+    *("pixels", "image_features", "captions", "input_ids", "attention_mask"),
+    *("negatives", "image_id", "matches", "generator", "passes"),
+)
 
 
 # --- Text -----------------------------------------------------------------------------------------------------------
@@ -138,6 +146,14 @@ class Stage1Model(nn.Module):
         """Set the image encoder that turns pixels into features, and freeze it. None removes it."""
         self.image_encoder = None if image_encoder is None else freeze(image_encoder)
 
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in STAGE1_ATTRIBUTES:
+                raise missing_attribute(self, name, STAGE1_ATTRIBUTES) from None
+            raise
+
     @property
     def device(self) -> torch.device:
         return self.temperature.device
@@ -176,6 +192,10 @@ class Stage1Model(nn.Module):
 
     def embed_image(self, image_features: Tensor) -> Tensor:
         """image_features [B, N, Dv] -> image_embeds [B, Q, E], of norm 1."""
+        if not isinstance(image_features, Tensor) or image_features.ndim != 3:
+            raise ValueError(
+                "embed_image takes image_features [B, N, Dv]: image_features(image_encoder.preprocess(pictures))."
+            )
         return self.project_queries(self.qformer(image=self.qformer.read_image(image_features)).query_output)
 
     def project_queries(self, query_output: Tensor) -> Tensor:
@@ -184,6 +204,8 @@ class Stage1Model(nn.Module):
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask [B, T] -> text_embeds [B, E], of norm 1: the projected output at [CLS]."""
+        if not isinstance(input_ids, Tensor):
+            raise ValueError("embed_text takes token ids and their mask: embed_text(*tokenize(texts)).")
         mask = unimodal_mask(0, attention_mask)
         cls = self.qformer(
             queries=False, input_ids=input_ids, mask=mask, text_mask=attention_mask.bool(), rows=1
@@ -195,6 +217,8 @@ class Stage1Model(nn.Module):
 
         With S times as many texts as images, text i is compared with image i % B.
         """
+        if not isinstance(memory, ImageMemory):
+            raise ValueError("itm_logits takes the memory of images: qformer.read_image(image_features).")
         num_queries = self.qformer.config.num_query_tokens
         mask = bidirectional_mask(num_queries, attention_mask)
         joint = self.qformer(
@@ -208,8 +232,9 @@ class Stage1Model(nn.Module):
 
     # --- Training
 
-    def forward(self, **batch) -> Stage1Losses:
+    def forward(self, *samples: object, **batch) -> Stage1Losses:
         """`losses`, for DistributedDataParallel, which calls `forward`."""
+        check_arguments(samples, batch, LOSS_ARGUMENTS)
         return self.losses(**batch)
 
     def losses(
@@ -411,5 +436,8 @@ class Stage1Model(nn.Module):
             raise ValueError("This Stage1Model has no tokenizer: use generate_ids, which returns token ids.")
         if (image_features is None) == (pixels is None):
             raise ValueError("Pass the images once: as image_features or as pixels.")
+        known = ("num_beams", "max_length", "min_length", "length_penalty")
+        if other := [name for name in decoding if name not in known]:
+            raise UnknownOption(f"There is no option {other[0]!r}: the Q-Former's captions have {', '.join(known)}.")
         features = self.image_features(pixels) if image_features is None else image_features
         return self.tokenizer.batch_decode(self.generate_ids(features, **decoding), skip_special_tokens=True)

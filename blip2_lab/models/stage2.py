@@ -33,6 +33,7 @@ from blip2_lab.models.bridges.bridge import Bridge
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel
+from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, check_arguments, missing_attribute
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
 from blip2_lab.models.texts import check_captions, check_texts
@@ -67,6 +68,11 @@ class Stage2Model(nn.Module):
 
     def __init__(self, image_encoder: ImageEncoder, bridge: QFormer | Bridge, language_model: LanguageModel) -> None:
         super().__init__()
+        if not isinstance(language_model, LanguageModel):
+            raise ValueError(
+                f"The language model is a LanguageModel, and this is {type(language_model).__name__}: pass "
+                "language_model(model, tokenizer) of blip2_lab.models.language_model."
+            )
         if isinstance(bridge, QFormer):
             if bridge.config.image_width != image_encoder.width:
                 raise ValueError(
@@ -110,7 +116,20 @@ class Stage2Model(nn.Module):
         """Set `stage1`, outside parameters() and state_dict()."""
         object.__setattr__(self, "stage1", stage1)
 
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in STAGE2_ATTRIBUTES:
+                raise missing_attribute(self, name, STAGE2_ATTRIBUTES) from None
+            raise
+
     # -- training --------------------------------------------------------------------------------------------------
+
+    def forward(self, *samples: object, **batch: Tensor | Sequence[str] | torch.Generator | None) -> Tensor:
+        """`loss`, for DistributedDataParallel, which calls `forward`."""
+        check_arguments(samples, batch, ("pixels", "image_features", "captions", "prompts", "generator"))
+        return self.loss(**batch)
 
     @property
     def reads_questions(self) -> bool:
@@ -211,6 +230,9 @@ class Stage2Model(nn.Module):
         prompts = None if prompts is None else check_texts(prompts, "prompt")
         if image_features is None:
             image_features = self.image_encoder(check_pixels(pixels))
+        elif image_features.ndim != 3 or not image_features.is_floating_point():
+            kind = f"{image_features.dtype} {list(image_features.shape)}"
+            raise ValueError(f"image_features are floats [B, N, Dv], what `image_encoder` gives; these are {kind}.")
         given = {"images": image_features, "captions": captions, "prompts": prompts}
         counts = {name: len(each) for name, each in given.items() if each is not None}
         if not captions or len(set(counts.values())) > 1:

@@ -27,6 +27,12 @@ def test_settings_must_be_finite(name, value):
         ({"use_nucleus_sampling": True}, "use do_sample"),
         ({"top_k": 5}, "top_p alone"),
         ({"num_beam": 3}, "did you mean 'num_beams'"),
+        ({"no_repeat_ngram_size": 2}, "use repetition_penalty"),
+        ({"output_scores": True}, "model.stream gives each token with its probability"),
+        ({"penalty_alpha": 0.6}, "greedy"),
+        ({"pixel_values": 1}, "the picture comes first: generate"),
+        ({"input_ids": 1}, "the prompt is a text, behind the picture"),
+        ({"prompt_lookup_num_tokens": 3}, "repetition_penalty.$"),  # nothing is near
         ({"num_beams": 3.0}, "num_beams is 3.0; it must be a whole number"),
         ({"num_beams": True}, "whole number"),
         ({"max_new_tokens": "20"}, "max_new_tokens is '20'; it must be a whole number"),

@@ -719,3 +719,16 @@ def test_an_unknown_token_is_no_target_of_itg(tokenizer):
     torch.testing.assert_close(losses.itg, masked / learned.sum())
     model.tokenizer = None
     assert not torch.allclose(model._itg(past, ids, mask.bool()), masked)
+
+
+def test_what_is_wanted_instead_of_texts_and_pictures_is_told():
+    stage1 = tiny()
+    for call, says in {
+        lambda: stage1.embed_text(["a boat"], None): r"embed_text\(\*tokenize\(texts\)\)",
+        lambda: stage1.embed_image("boat.png"): r"image_features\(image_encoder.preprocess\(pictures\)\)",
+        lambda: stage1.itm_logits(torch.zeros(1, 2, 3), None, None): r"qformer.read_image\(image_features\)",
+        lambda: stage1({"image": 1}): "arguments by name",
+        lambda: stage1(text_input=["a boat"]): "'text_input': pass captions",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            call()

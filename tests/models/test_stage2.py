@@ -14,6 +14,7 @@ from PIL import Image
 
 from blip2_lab.checkpoints.load import load, save
 from blip2_lab.models.masks import bidirectional_mask
+from blip2_lab.models.other_names import STAGE1_ATTRIBUTES, STAGE2_ATTRIBUTES
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model, question_of, split_caption, with_text
@@ -293,6 +294,49 @@ def test_unknown_decoding_option_raises(model):
             model.generate(PICTURES[0], "a", beams=3)
     with pytest.raises(ValueError, match="one image at a time"):
         model.stream(PICTURES, "a")
+
+
+def test_calling_the_model_is_its_loss_and_names_of_other_libraries_are_told(model):
+    """DistributedDataParallel and accelerate call `forward`; LAVIS passes a dict, transformers pixel_values."""
+    batch = dict(image_features=features(model), captions=CAPTIONS, prompts=["a"] * 3)
+    assert model(**batch) == model.loss(**batch)
+    assert torch.nn.DataParallel(model)(**batch) == model.loss(**batch)
+    for call, says in {
+        lambda: model({"image": 1}): "arguments by name, and gives its loss",
+        lambda: model(pixel_values=1): "no argument 'pixel_values': pass pixels=image_encoder.preprocess",
+        lambda: model(pixels=1, labels=2): "'labels': pass captions",
+        lambda: model(caption=1): "did you mean 'captions'",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            call()
+
+
+def test_image_features_of_another_form_are_refused(model):
+    for wrong in (features(model)[:, 0], features(model).long()):
+        with pytest.raises(ValueError, match=r"image_features are floats \[B, N, Dv\]"):
+            model.loss(image_features=wrong, captions=CAPTIONS)
+
+
+def test_attributes_of_other_libraries_are_told(model):
+    for name, says in {
+        "save_pretrained": r"use blip2_lab.save\(model, folder\)",
+        "predict_answers": "use model.generate",
+        "gradient_checkpointing_enable": "enable_gradient_checkpointing",
+        "visual_encoder": "use image_encoder",
+        "nothing": "no attribute 'nothing'",
+    }.items():
+        assert not hasattr(model, name)
+        with pytest.raises(AttributeError, match=says):
+            getattr(model, name)
+    for each, known in ((model, STAGE2_ATTRIBUTES), (model.stage1, STAGE1_ATTRIBUTES)):
+        assert not [name for name in known if hasattr(each, name)], "what is there needs no other name"
+    with pytest.raises(AttributeError, match="use embed_image and embed_text"):
+        _ = model.stage1.extract_features
+
+
+def test_a_language_model_of_transformers_is_to_be_wrapped(model):
+    with pytest.raises(ValueError, match=r"pass language_model\(model, tokenizer\)"):
+        Stage2Model(model.image_encoder, model.qformer, model.language_model.model)
 
 
 def test_from_stage1_keeps_the_queries_and_drops_the_text():

@@ -143,7 +143,7 @@ WRONG = [
     ("mixed_linear", lambda x, w: mixed(x, w) * 2, "2 times"),
     ("mixed_linear", lambda x, w: mixed(x.clamp(-10, 10), w), "`x` in place of `x.clamp(-10, 10)`"),
     ("mixed_linear", lambda x, w: product(x.masked_fill(x.abs() >= 6, 0.0), w),
-     "computes `x.masked_fill(x.abs() >= 6, 0.0)`"),
+     "`x` in place of `x.masked_fill(x.abs() >= 6, 0.0)`"),
     ("mixed_linear", lambda x, w: (lambda o: product(x[:, o], w[:, o]) + x[:, ~o] @ w[:, ~o].T)(
         int8_by_hand.outlier_columns(x)), "wrong way round"),
     ("mixed_linear", lambda x, w: mixed(w, x), "exchanged"),
@@ -167,7 +167,7 @@ WRONG = [
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + s // n, "are not used"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: (b + s / n) / b, "should be"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + n / s, "should be"),
-    ("bits_per_weight", lambda b, n, s=32, g=None, c=32: str(b + s / n), "number"),
+    ("bits_per_weight", lambda b, n, s=32, g=None, c=32: str(b + s / n), "in place of `str("),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: bits(b, n, s, g, c) + 1, "should be"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: math.ceil(bits(b, n, s, g, c)), "should be"),
     ("bits_per_weight", lambda b, n, s=32, g=None, c=32: b + s / n + (g or 0) / n, "group"),

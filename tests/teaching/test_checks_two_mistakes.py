@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 import torch
@@ -116,6 +117,16 @@ def places_and_cosine(a, b):
 def test_a_known_mistake_is_told_with_a_change_of_the_students_function(name, answer, one, other):
     message = getattr(checks, name)(answer).message
     assert message.startswith("There are two mistakes.") and one in message and other in message, message
+
+
+def test_a_mistake_is_not_told_that_only_the_change_would_make():
+    def cosine_from_the_start(optim, step):
+        up = min(1, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1
+        falls = (1 + math.cos(math.pi * step / optim.steps)) / 2
+        return up * (optim.min_lr + (optim.lr - optim.min_lr) * falls)
+
+    message = checks.learning_rate(cosine_from_the_start).message
+    assert "There is no warm-up" not in message and "the cosine is missing" not in message
 
 
 def test_choices_that_agree_by_chance_are_no_known_mistake():

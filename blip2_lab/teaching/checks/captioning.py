@@ -210,6 +210,9 @@ next_word_loss = Check(
         "Averaged within each caption first: then a word of a short caption counts for more.": (
             lambda logits, labels: (_each(logits, labels).sum(1) / (labels != IGNORE_INDEX).sum(1)).mean()
         ),
+        "Averaged within each place first: then a word in a place that few captions reach counts for more.": (
+            lambda logits, labels: (_each(logits, labels).sum(0) / (labels != IGNORE_INDEX).sum(0)).nanmean()
+        ),
         "Padding is counted as word 0.": lambda logits, labels: _each(logits, labels.clamp_min(0)).mean(),
         "Labels are smoothed (itg_loss does so by default): this exercise asks for none.": itg_loss,
         "There is a softmax before cross_entropy, which takes one itself.": (

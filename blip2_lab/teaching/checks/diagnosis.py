@@ -240,8 +240,8 @@ class Diagnosis:
             return "", ""  # a draw many times over
         order, numbers = self._wrong_functions.order, numbers_in(self.exercise.solution)
         attempt = attempts_on(self.exercise.cases, self.exercise.attempt)
-        mistakes = {message: partial(self._is_mistake, message) for message in self._wrong_functions.telling}
         try:
+            mistakes = {message: partial(self._is_mistake, message) for message in self._wrong_functions.telling}
             return repair_of(self.answer, order, attempt, self._is_right, numbers, mistakes) or ("", "")
         except STRANGE:
             return "", ""

@@ -42,7 +42,8 @@ _OPERATORS: dict[type, tuple[type, ...]] = {
 _METHODS = (
     ("mean", "sum", "amax", "amin", "prod"), ("max", "min"), ("argmax", "argmin"), ("any", "all"),
     ("floor", "ceil", "round", "trunc"), ("cos", "sin"), ("softmax", "log_softmax"), ("exp", "log"),
-    ("tanh", "sigmoid"), ("gelu", "relu", "silu", "tanh"), ("adaptive_avg_pool2d", "adaptive_max_pool2d"),
+    ("log", "log10", "log2"), ("tanh", "sigmoid"), ("gelu", "relu", "silu", "tanh"),
+    ("adaptive_avg_pool2d", "adaptive_max_pool2d"),
 )  # fmt: skip
 #: Comparisons that differ where both sides are equal.
 _BOUNDARIES = {ast.Lt: (ast.LtE,), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE,), ast.GtE: (ast.Gt,)}

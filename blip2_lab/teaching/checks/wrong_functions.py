@@ -11,6 +11,7 @@ Paper: none. Notebooks: all with exercises.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,14 +92,20 @@ class WrongFunctions:
 
     @property
     def telling(self) -> list[str]:
-        """The known mistakes whose values no other function has by chance. None where the answers are choices."""
+        """The known mistakes that may be made beside another one: what is right in spite of both is right with this one
+        alone, and this one alone is not farther from the right answer. Else it is the other change that makes it. None
+        where the answers are choices, which agree by chance."""
         if self.fails or not any(map(_has_fractions, self.expected)):
             return []
+        right = [number for number in range(len(self.got)) if self._same(self.got[number], self.expected[number])]
         kept = {message: self.exercise.wrong_values(message) for message in self.exercise.mistakes}
         return [
             message
             for message, wrong in kept.items()
-            if not any(isinstance(value, BaseException) for value in wrong) and not ignores_input(wrong, self.expected)
+            if not any(isinstance(value, BaseException) for value in wrong)
+            and not ignores_input(wrong, self.expected)
+            and all(self._same(wrong[number], self.expected[number]) for number in right)
+            and _distance(wrong, self.expected) <= _distance(self.got, self.expected)
         ]
 
     def known_mistake(self) -> str:
@@ -240,6 +247,21 @@ class WrongFunctions:
             return None
         ours, theirs = ([part for parts in values for part in parts] for values in rows)
         return too_much_or_too_little(ours, theirs, self.exercise.tolerance)
+
+
+def _distance(one: Any, other: Any) -> float:
+    """The sum of all differences of numbers, infinite where something has another form."""
+    a, b = ([value] if isinstance(value, Tensor) else parts_of(value) for value in (one, other))
+    if a is None or b is None:
+        usable = all(isinstance(value, int | float) for value in (one, other))
+        return abs(one - other) if usable else math.inf
+    if len(a) != len(b):
+        return math.inf
+    if not isinstance(other, Tensor):
+        return sum(map(_distance, a, b))
+    if not isinstance(one, Tensor) or one.shape != other.shape:
+        return math.inf
+    return float((one.detach().double() - other.detach().double()).abs().sum().nan_to_num(nan=math.inf))
 
 
 def _has_fractions(value: Any) -> bool:

@@ -18,6 +18,7 @@ Paper: section 3.3 (two types of LLM), 4.1 and 4.2 (prompts, beam search of widt
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -89,8 +90,11 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        ends = model.config.eos_token_id if end_token_id is None else end_token_id
+        ends = getattr(model.config, "eos_token_id", None) if end_token_id is None else end_token_id
         self.end_token_id = ends[0] if isinstance(ends, list) else ends
+        if self.end_token_id is None or not model.can_generate():
+            what = "has no end token: pass end_token_id" if model.can_generate() else "generates no text: take another"
+            raise ValueError(f"This language model, a {type(model).__name__}, {what}.")
         self.max_text_tokens = max_text_tokens
         freeze(self)  # differs from LAVIS: its language model keeps dropout on in training
 
@@ -109,7 +113,10 @@ class LanguageModel(nn.Module):
 
     @property
     def pad_token_id(self) -> int:
-        return self.model.config.pad_token_id
+        """The padding token; where neither model nor tokenizer has one (GPT-2, LLaMA), the end token. The attention
+        mask hides it, and it is no target."""
+        own = (getattr(self.model.config, "pad_token_id", None), getattr(self.tokenizer, "pad_token_id", None))
+        return next((token for token in own if token is not None and token >= 0), self.end_token_id)
 
     # -- implemented by the subclasses -----------------------------------------------------------------------------
 
@@ -360,7 +367,14 @@ class LanguageModel(nn.Module):
                 "This language model has no tokenizer: its folder has no tokenizer_config.json. Copy the tokenizer's "
                 "files of the model that it was made from into the folder, or set `model.language_model.tokenizer`."
             )
-        return self.tokenizer(list(texts), truncation=max_tokens is not None, max_length=max_tokens)["input_ids"]
+        rows = self.tokenizer(list(texts), truncation=max_tokens is not None, max_length=max_tokens)["input_ids"]
+        largest, embeddings = max((max(row, default=0) for row in rows), default=0), self.model.get_input_embeddings()
+        if largest >= embeddings.num_embeddings:
+            raise ValueError(
+                f"The tokenizer gives token {largest}, and this language model has {embeddings.num_embeddings} "
+                "embeddings: use the tokenizer that belongs to it, or `resize_token_embeddings` after adding tokens."
+            )
+        return rows
 
     @property
     def _device(self) -> torch.device:
@@ -372,13 +386,25 @@ class DecoderLanguageModel(LanguageModel):
 
     question_prompt = "Question: {} Answer:"  # paper, section 4.1
 
+    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
+        """The argument `position_ids` [B,L] without padding, for models that would count it: between visual prompt and
+        prompt it would move the picture away, by another length in each batch. OPT's and BLOOM's follow the mask."""
+        takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        if self.model.config.model_type == "opt" or not takes_positions:
+            return {}
+        return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         embeddings, mask = self.prepend(visual_prompt, prompt.then(answer))
         length = answer.ids.shape[1]
         # the vocabulary is large: compute logits only at the positions that predict an answer token (one before it)
         with self.fused_with(self.image_keys_values(visual_prompt)):
             output = self.model(
-                inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=length + 1
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                use_cache=False,
+                logits_to_keep=length + 1,
+                **self._positions(mask),
             )
         return output.logits[:, :-1]
 
@@ -386,14 +412,21 @@ class DecoderLanguageModel(LanguageModel):
         embeddings, mask = self.prepend(visual_prompt, prompt)
         image = self.image_keys_values(visual_prompt)
         with self.fused_with(image):
-            output = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=True, logits_to_keep=1)
+            output = self.model(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                use_cache=True,
+                logits_to_keep=1,
+                **self._positions(mask),
+            )
         return output.logits[:, -1], (mask, output.past_key_values, image)
 
     def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         mask, past, image = state
         mask = F.pad(mask, (0, 1), value=1)
+        places = {name: positions[:, -1:] for name, positions in self._positions(mask).items()}
         with self.fused_with(image):
-            output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True)
+            output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True, **places)
         return output.logits[:, -1], (mask, output.past_key_values, image)
 
     def select_rows(self, state: tuple, rows: Tensor) -> tuple:
@@ -428,6 +461,8 @@ class DecoderLanguageModel(LanguageModel):
     def _encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         start = self.model.config.bos_token_id
         rows = super()._encode(texts, max_tokens)
+        if start is None:  # Qwen's, for example: a text begins with its first word
+            return [row[:max_tokens] for row in rows]
         return [row if row[:1] == [start] else [start, *row][:max_tokens] for row in rows]
 
 

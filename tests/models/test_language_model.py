@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from blip2_lab.models.decoding import Decoding, Token, choose_token, merge_into_words
 from blip2_lab.models.language_model import Text, language_model, pad
 from blip2_lab.models.micro import micro_opt_config, micro_t5_config, new_opt, new_t5
+from blip2_lab.picturebook.tokenizer import build_tokenizer
 from tests.tiny import build_tiny_model, loud
 
 PROMPTS = ["question: what color is the boat? short answer:", "a tree"]
@@ -312,3 +314,53 @@ def test_start_and_end_tokens_are_added_where_the_tokenizer_adds_none(language):
 class SimpleTokenizer:
     def __call__(self, texts, truncation, max_length):
         return {"input_ids": [[7] for _ in texts]}
+
+
+class LetterTokenizer:
+    def __call__(self, texts, truncation, max_length):
+        return {"input_ids": [[ord(letter) for letter in text][:max_length] for text in texts]}
+
+
+def small_llama(**ids) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=1300, **sizes, **ids))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        dict(pad_token_id=None, bos_token_id=1, eos_token_id=1),  # LLaMA and GPT-2 have no padding token
+        dict(pad_token_id=-1, bos_token_id=1, eos_token_id=[1, 3]),
+        dict(pad_token_id=0, bos_token_id=None, eos_token_id=1),  # Qwen has none that begins a text
+    ],
+)
+def test_language_models_without_a_padding_or_a_start_token(ids):
+    """And whose positions would count padding: a row of a batch has the loss and the answer that it has alone."""
+    simple = language_model(loud(small_llama(**ids)), LetterTokenizer())
+    assert simple.pad_token_id in (0, 1)
+    prompts, answers, image = ["a", "what is this"], ["red boat", "x"], torch.randn(2, 4, 64)
+    together = simple.losses_of_each(image, prompts, answers)[0]
+    first, state = simple.first_logits(image, simple.prompt_texts(prompts))
+    second, _ = simple.next_logits(torch.tensor([[7], [8]]), state)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        one, texts = image[row : row + 1], simple.prompt_texts([prompt])
+        torch.testing.assert_close(simple.losses_of_each(one, [prompt], [answer])[0], together[row : row + 1])
+        alone, state = simple.first_logits(one, texts)
+        torch.testing.assert_close(alone[0], first[row], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            simple.next_logits(torch.tensor([[7 + row]]), state)[0][0], second[row], atol=1e-4, rtol=1e-4
+        )
+        streamed = [token for token, _ in simple.stream_ids(one, texts, GREEDY)]
+        assert streamed == simple.generate_ids(image, simple.prompt_texts(prompts), GREEDY)[row]
+
+
+def test_what_is_no_language_model_or_has_another_tokenizer_is_told():
+    with pytest.raises(ValueError, match="LlamaForCausalLM, has no end token: pass end_token_id"):
+        language_model(small_llama(eos_token_id=None))
+    with pytest.raises(ValueError, match="LlamaModel, generates no text"):
+        language_model(LlamaModel(small_llama(eos_token_id=1).config))
+    small = language_model(small_llama(eos_token_id=1, bos_token_id=1), build_tokenizer("opt"))
+    small.tokenizer.add_tokens([f"zorp{number}" for number in range(300)])
+    with pytest.raises(ValueError, match="token .*, and this language model has 1300 embeddings"):
+        small.prompt_texts(["a zorp299"])

@@ -23,6 +23,7 @@ Paper: section 3.4 (frozen models in half precision); LLM.int8() is arXiv 2208.0
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,14 @@ class Int8Linear(nn.Module):
         )
         for float_rows, scale, rows in pieces:  # in pieces: no second float copy of the whole weight
             rows.copy_((float_rows.float() / scale.float()[:, None]).round_().clamp_(-127, 127))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
+        """`half()`, `float()` and `to(dtype)` leave the scale in bfloat16, which the kernel takes."""
+        scale = self.scale
+        super()._apply(fn, recurse)
+        if self.scale.dtype != scale.dtype:
+            self.scale = scale.to(self.scale.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).to(torch.bfloat16)

@@ -188,3 +188,15 @@ def test_an_unavailable_device_raises(saved, device):
 def test_none_means_none(saved):
     model = load.load(saved[1], quantize="none")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_another_dtype_of_the_model_leaves_the_scale_as_it_is():
+    """`half()` and `float()` of a whole model: torch's kernel takes bfloat16 alone."""
+    _, layer = small_linear()
+    x, whole = torch.randn(2, layer.in_features), dequantized(layer)
+    before = layer(x)
+    for cast in (layer.half, layer.float, lambda: layer.to(torch.float64)):
+        cast()
+        assert layer.scale.dtype == torch.bfloat16
+        assert torch.equal(dequantized(layer), whole)
+        torch.testing.assert_close(layer(x), before, atol=1e-3, rtol=1e-3)

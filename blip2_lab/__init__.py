@@ -53,6 +53,7 @@ def load(
     quantize: str | None = None,
     dtype: str | None = None,
     compile: bool = False,
+    **other: object,
 ) -> Stage2Model:
     """A BLIP-2 ready to be asked: `model.generate(picture, prompt)`.
 
@@ -61,9 +62,12 @@ def load(
     quantize      "int8", "int8-all" or "nf4": the frozen parts in 8 or 4 bits; None: as they are
     dtype         "float32", "bfloat16" or "float16": of the frozen parts; None: what suits the device
     compile       the decoder, for faster answers: takes a minute and, on a CPU, a C++ compiler (see models/compile.py)
+    other         options of other libraries, such as load_in_8bit: an error that names the one that is meant
     """
     from blip2_lab.checkpoints.hub import check_available
+    from blip2_lab.checkpoints.names import check_no_option
 
+    check_no_option(other)
     wait_passively()
     if isinstance(name_or_path, str | Path):  # `find_model` refuses what is neither
         check_available(name_or_path)

@@ -95,6 +95,11 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 
 def _qformer_width(state: dict[str, Tensor], file: Path) -> int:
+    if "qformer.query_tokens" in state:
+        raise ValueError(
+            f"{file} has the tensors of a model of this package, without its shape and its tokenizer: load the model "
+            "that it was trained from, and call its `load_state_dict`; blip2_lab.save writes a whole folder."
+        )
     if "query_tokens" not in state:
         raise ValueError(f"{file} is not a BLIP-2 of LAVIS: it has no query_tokens. {OTHER_LAYOUT}")
     return state["query_tokens"].shape[-1]

@@ -41,6 +41,14 @@ from blip2_lab.models.stage1 import Stage1Config, Stage1Model
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.models.vision_encoder import ImageEncoder
 
+#: Classes that hold a model -> the model in them.
+INSIDE = {
+    "PeftModel": "model.merge_and_unload()",
+    "OptimizedModule": "model._orig_mod",  # torch.compile's
+    "DataParallel": "model.module",
+    "DistributedDataParallel": "model.module",
+}
+
 DTYPES = {
     **dict.fromkeys(("float32", "fp32"), torch.float32),
     **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
@@ -192,6 +200,19 @@ def save_stage1(model: Stage1Model, folder: str | Path, *, dtype: torch.dtype | 
 # --- Saving ---------------------------------------------------------------------------------------------------------
 
 
+def check_plain(model: torch.nn.Module) -> None:
+    """Raises ValueError for a model with adapters that are not merged, or with a compiled part: its tensors have names
+    that nothing reads."""
+    for name, module in model.named_modules():
+        if hasattr(module, "merge_and_unload") or hasattr(module, "lora_A"):
+            raise ValueError(
+                f"{name or 'The model'} has adapters (LoRA) that are not merged into it, and the saved model would "
+                "have no place for them: put what peft's `merge_and_unload` gives in its place, then save."
+            )
+        if hasattr(module, "_orig_mod"):
+            raise ValueError(f"{name} is compiled by torch: put its `_orig_mod` in its place, then save.")
+
+
 def save(
     model: Stage2Model | Stage1Model | DualEncoder,
     folder: str | Path,
@@ -211,7 +232,12 @@ def save(
     dtype  of the tensors in the files, by default those of the model. Files above `max_shard_size` are split.
     """
     if not isinstance(model, Stage2Model | Stage1Model | DualEncoder):
-        raise ValueError(f"blip2_lab.save writes a model that blip2_lab.load gave, not a {type(model).__name__}.")
+        inside = INSIDE.get(type(model).__name__) or ("model.module" if hasattr(model, "module") else "")
+        remedy = f": save {inside}" if inside else ""
+        raise ValueError(
+            f"blip2_lab.save writes a model that blip2_lab.load gave, not a {type(model).__name__}{remedy}."
+        )
+    check_plain(model)
     if not isinstance(folder, str | os.PathLike) or not str(folder).strip() or "\0" in str(folder):
         raise ValueError(f"The model is saved in a folder, and {folder!r:.60} is no name of one.")
     folder, dtype = Path(folder).expanduser(), check_dtype(dtype)

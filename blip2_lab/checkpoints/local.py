@@ -29,7 +29,10 @@ def check_holds_model(name_or_path: str | Path) -> None:
 
 
 def check_is_checkpoint(file: Path) -> None:
-    """Raises ValueError for a file whose name is not one of a checkpoint."""
+    """Raises ValueError for a file whose name is not one of a checkpoint, and for one of the files of a model's
+    folder."""
+    if file.suffix != ".pth" and (file.parent / "config.json").is_file():
+        raise ValueError(f"{file} is one of the files of a model: give its folder, {file.parent}.")
     if file.suffix not in CHECKPOINTS:
         raise ValueError(f"{file} is not a checkpoint: its name should end in .pth or .safetensors.")
 

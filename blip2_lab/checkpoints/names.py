@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from blip2_lab.common.console import did_you_mean
+
 MICRO = Path(__file__).parents[1] / "assets" / "micro"  #: the shipped model
 #: What the hub allows as a name.
 HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
@@ -37,3 +39,34 @@ def check_name(name_or_path: str | Path) -> None:
         raise ValueError(
             f'There is no folder {name!r}; give "micro", a folder, a run, or a hub name such as "owner/model".'
         )
+
+
+_DEVICE = "use device, of all parts; several GPUs: docs/serving.md"
+_DTYPE = "use dtype, for example dtype='bfloat16'"
+#: What other libraries call an option of loading -> what to do here.
+OTHER_OPTIONS = {
+    "device_map": _DEVICE,
+    "max_memory": _DEVICE,
+    "torch_dtype": _DTYPE,
+    "precision": _DTYPE,
+    "vit_precision": _DTYPE,
+    "load_in_8bit": "use quantize='int8'",
+    "load_in_4bit": "use quantize='nf4'",
+    "quantization_config": "use quantize='int8' or 'nf4'",
+    "model_type": "the name says it, for example 'Salesforce/blip2-flan-t5-xl'; `blip2-lab models` lists them",
+    "is_eval": "a model is loaded in eval mode",
+    "attn_implementation": "the fastest attention of the device is taken",
+    "low_cpu_mem_usage": "the weights are read tensor by tensor",
+    "trust_remote_code": "code of the hub is never run",
+    "image_size": "pixels of another size are read with interpolated positions; in training: data.image_size",
+    "cache_dir": "set the environment variable HF_HUB_CACHE",
+    "token": "set the environment variable HF_TOKEN, or run `hf auth login`",
+}
+
+
+def check_no_option(other: dict[str, object]) -> None:
+    """Raises TypeError for an option that loading has not, with what to do instead."""
+    for name in other:
+        known = ("device", "quantize", "dtype", "compile")
+        remedy = OTHER_OPTIONS.get(name) or f"the options are {', '.join(known)}{did_you_mean(name, known)}"
+        raise TypeError(f"blip2_lab.load has no option {name!r}: {remedy}.")

@@ -1,5 +1,6 @@
 """transformers' layout: golden numbers of models we load, and models we save loaded by transformers' classes."""
 
+import copy
 import json
 import logging
 import shutil
@@ -279,7 +280,9 @@ def test_half_precision_files_come_back_in_float32(saved, tmp_path):
     ("what", "where", "options", "says"),
     [
         (None, "a", {}, "not a NoneType"),
-        (torch.nn.Linear(2, 2), "a", {}, "not a Linear"),
+        (torch.nn.Linear(2, 2), "a", {}, "not a Linear.$"),
+        (torch.nn.DataParallel(torch.nn.Linear(2, 2)), "a", {}, "not a DataParallel: save model.module"),
+        (torch.compile(torch.nn.Linear(2, 2)), "a", {}, "not a OptimizedModule: save model._orig_mod"),
         (..., None, {}, "None is no name of one"),
         (..., "", {}, "'' is no name of one"),
         (..., "a\0b", {}, "no name of one"),
@@ -294,6 +297,50 @@ def test_what_cannot_be_saved_is_one_sentence(saved, tmp_path, monkeypatch, what
     with pytest.raises(ValueError, match=says):
         save(saved[0] if what is ... else what, where, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_part_with_adapters_or_compiled_is_not_saved(saved, tmp_path):
+    """Its tensors would be written under names that nothing reads, and the folder would be lost."""
+    peft = pytest.importorskip("peft", reason="no peft: pip install 'blip2-lab[lora]'")
+    model = saved[0]
+    plain = model.language_model.model
+    try:
+        matrices = peft.LoraConfig(r=2, target_modules=["q", "q_proj"])
+        model.language_model.model = peft.get_peft_model(copy.deepcopy(plain), matrices)
+        with pytest.raises(ValueError, match="language_model.model has adapters .*merge_and_unload"):
+            save(model, tmp_path / "a")
+        model.language_model.model = model.language_model.model.merge_and_unload()
+        save(model, tmp_path / "a")
+    finally:
+        model.language_model.model = plain
+    qformer = model.qformer
+    try:
+        model.qformer = torch.compile(qformer)
+        with pytest.raises(ValueError, match="qformer is compiled by torch: put its `_orig_mod`"):
+            save(model, tmp_path / "b")
+    finally:
+        model.qformer = qformer
+
+
+def test_files_of_a_models_folder_and_tensors_alone_are_told(saved, tmp_path):
+    save(saved[0], tmp_path / "a")
+    for name in ("model.safetensors", "config.json"):
+        with pytest.raises(ValueError, match=f"{name} is one of the files of a model: give its folder, {tmp_path}/a"):
+            load(tmp_path / "a" / name)
+    torch.save(saved[0].state_dict(), tmp_path / "mine.pt")
+    with pytest.raises(ValueError, match="has the tensors of a model of this package, .* `load_state_dict`"):
+        load(tmp_path / "mine.pt")
+
+
+def test_options_of_other_libraries_are_told():
+    for option, says in {
+        "load_in_8bit": "use quantize='int8'",
+        "torch_dtype": "use dtype",
+        "device_map": "use device",
+        "quantise": "did you mean 'quantize'",
+    }.items():
+        with pytest.raises(TypeError, match=f"no option '{option}': .*{says}"):
+            blip2_lab.load("micro", **{option: True})
 
 
 def test_a_saved_opt_has_what_vllm_reads(saved):

@@ -64,6 +64,10 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
 
 def _check(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[int]:
     """-> the number of references of each image."""
+    if isinstance(captions, Mapping | str) or isinstance(references, Mapping | str):  # pycocoevalcap has dicts
+        raise ValueError("captions are a list with one text an image, references a list with a list of texts an image.")
+    if wrong := [caption for caption in captions if not isinstance(caption, str)]:
+        raise ValueError(f"A caption is one text an image, and this is {wrong[0]!r:.60}.")
     if len(captions) != len(references):
         raise ValueError(
             f"There are {len(captions)} captions and references of {len(references)} images: pass one each."

@@ -91,6 +91,11 @@ def vqa_accuracy(answer: str, truths: Sequence[str], rule: str = "gt-vision-lab"
     """
     if rule not in RULES:
         raise ValueError(f"{rule!r} is no rule of VQA accuracy; choose one of {', '.join(RULES)}.")
+    if isinstance(truths, str) or not all(isinstance(truth, str) for truth in truths):
+        raise ValueError(
+            f"The annotators' answers are a list of texts, and this is {truths!r:.60}: of VQA v2's entries take "
+            "[each['answer'] for each in answers]."
+        )
     if len(truths) < 2:
         raise ValueError(
             f"VQA accuracy leaves one of several answers out, and there are {len(truths)}: compare exactly."

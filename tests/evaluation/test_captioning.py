@@ -123,6 +123,16 @@ def test_what_cannot_be_scored_is_said():
             caption_scores(captions, references)
 
 
+def test_dicts_and_lists_of_pycocoevalcap_are_told():
+    for captions, references, says in (
+        ({1: ["a boat"]}, {1: ["a boat"]}, "captions are a list with one text an image"),
+        ([["a boat"]], [["a boat"]], "A caption is one text an image, and this is \\['a boat'\\]"),
+        (["a boat", None], [["a boat"]] * 2, "this is None"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            caption_scores(captions, references)
+
+
 def test_results_file(tmp_path):
     captioning.write_results(tmp_path / "r.json", {7: "a “red” boat"})
     assert (tmp_path / "r.json").read_text(encoding="utf-8") == '[{"image_id": 7, "caption": "a “red” boat"}]\n'

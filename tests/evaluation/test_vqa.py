@@ -75,6 +75,9 @@ def test_only_the_first_32_full_stops_go():
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(ValueError, match="gt-vision-lab, lavis"):
         vqa_accuracy("a", ["a", "b"], "vqa")
+    for truths in ("yes", [{"answer": "yes"}] * 10):  # one text would be compared letter by letter
+        with pytest.raises(ValueError, match="a list of texts, and this is"):
+            vqa_accuracy("yes", truths)
     with pytest.raises(ValueError, match="compare exactly"):
         vqa_accuracy("a", ["a"])
 

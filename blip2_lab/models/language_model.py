@@ -381,18 +381,19 @@ class LanguageModel(nn.Module):
         return self.model.get_input_embeddings().weight.device
 
 
+def positions(model: nn.Module, mask: Tensor) -> dict[str, Tensor]:
+    """The argument `position_ids` [B,L] without padding, for models that would count it: between visual prompt and
+    prompt it would move the picture away, by another length in each batch. OPT's and BLOOM's follow the mask."""
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    if not takes_positions or model.config.model_type == "opt":
+        return {}
+    return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+
+
 class DecoderLanguageModel(LanguageModel):
     """OPT: the decoder reads [visual prompt][beginning-of-text][prompt] and continues with the answer."""
 
     question_prompt = "Question: {} Answer:"  # paper, section 4.1
-
-    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
-        """The argument `position_ids` [B,L] without padding, for models that would count it: between visual prompt and
-        prompt it would move the picture away, by another length in each batch. OPT's and BLOOM's follow the mask."""
-        takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        if self.model.config.model_type == "opt" or not takes_positions:
-            return {}
-        return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
 
     def answer_logits(self, visual_prompt: Tensor, prompt: Text, answer: Text) -> Tensor:
         embeddings, mask = self.prepend(visual_prompt, prompt.then(answer))
@@ -404,7 +405,7 @@ class DecoderLanguageModel(LanguageModel):
                 attention_mask=mask,
                 use_cache=False,
                 logits_to_keep=length + 1,
-                **self._positions(mask),
+                **positions(self.model, mask),
             )
         return output.logits[:, :-1]
 
@@ -417,14 +418,14 @@ class DecoderLanguageModel(LanguageModel):
                 attention_mask=mask,
                 use_cache=True,
                 logits_to_keep=1,
-                **self._positions(mask),
+                **positions(self.model, mask),
             )
         return output.logits[:, -1], (mask, output.past_key_values, image)
 
     def next_logits(self, token: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         mask, past, image = state
         mask = F.pad(mask, (0, 1), value=1)
-        places = {name: positions[:, -1:] for name, positions in self._positions(mask).items()}
+        places = {name: ids[:, -1:] for name, ids in positions(self.model, mask).items()}
         with self.fused_with(image):
             output = self.model(input_ids=token, attention_mask=mask, past_key_values=past, use_cache=True, **places)
         return output.logits[:, -1], (mask, output.past_key_values, image)

@@ -174,6 +174,10 @@ class ImageTextList:
 
     def __getitem__(self, index: int) -> Example:
         """Example `index`. Raises BrokenSample when its image cannot be read."""
+        if isinstance(index, slice):
+            raise TypeError(
+                "Examples are opened one by one; a part of them is torch.utils.data.Subset(pictures, range(9))."
+            )
         return self.record(index).open()
 
     def __iter__(self) -> Iterator[Example]:

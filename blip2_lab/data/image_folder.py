@@ -283,7 +283,9 @@ def _hints(files: list[Path]) -> Iterator[str]:
     elif shards:
         yield f". There is {shards[0]}: shards are read uncompressed, with the ending .tar"
     elif deeper:
-        yield f". There is {deeper[0]}: give the folder {deeper[0].parent}"
+        table = min(deeper, key=lambda file: "train" not in file.parent.name.lower())
+        more = f"; with the {len(deeper) - 1} others, list each as a source in a sources.toml" if deeper[1:] else ""
+        yield f". There is {table}: give the folder {table.parent}{more}"
     elif beside:
         yield f". There is {beside[0]}: the text file of a picture has its name with .txt in place of its ending"
     elif unread and unread[0].suffix.lower() in UNREAD_ARCHIVES:

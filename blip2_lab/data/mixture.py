@@ -166,7 +166,10 @@ def _instead_of(path: Path) -> str:
         return ". Braces stand for addresses only: for shards here, give their folder, or a name with *"
     if not os.path.exists(path):
         near = os.listdir(path.parent) if path.parent.is_dir() else []
-        return f". There is nothing of this name{did_you_mean(path.name, near, cutoff=0.8)}"
+        near = did_you_mean(path.name, near, cutoff=0.8)
+        hub = len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists() and not path.suffix
+        of_the_hub = f"; a data set of the hub is hf:{path}" if hub and not near else ""
+        return f". There is nothing of this name{near}{of_the_hub}"
     if not os.path.isfile(path):
         return ""
     if path.suffix.lower() in ENDINGS:
@@ -175,6 +178,11 @@ def _instead_of(path: Path) -> str:
         return f". For pictures, pass their folder: {path.parent}"
     if path.suffix.lower() in (".gz", ".bz2", ".xz", ".zst", ".tgz", ".zip", ".7z"):
         return ". Unpack it, and pass the .tar file or the folder"
+    if path.suffix.lower() == ".parquet":
+        return (
+            '. List it in a sources.toml: [[source]] with format = "huggingface", name = "parquet", '
+            f'data_files = "{path}", split = "train"'
+        )
     if path.suffix.lower() in (".json", ".token", ".p"):
         return (
             f'. List an annotation file in a sources.toml: [[source]] with format = "coco", annotations = "{path}", …'

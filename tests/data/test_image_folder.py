@@ -273,3 +273,18 @@ def test_a_file_that_is_no_text_is_told_what_it_should_be(folder):
     (folder / "captions.jsonl").write_text('{"file": 1, "caption": "x"}\n{"file": {"path": "a.png"}, "caption": "x"}')
     messages = [one.message for one in ImageFolder(folder).left_out if one.cause == "row without a file"]
     assert len(messages) == 2 and all("which is a text in quotes, with its ending" in message for message in messages)
+
+
+def test_of_several_tables_below_the_one_to_train_on_is_named(folder):
+    (folder / "captions.csv").unlink(missing_ok=True)
+    for name in ("test", "train"):
+        (folder / name).mkdir()
+        (folder / name / "metadata.csv").write_text("file_name,text\na.png,x\n")
+    with pytest.raises(ValueError, match="give the folder .*/train; with the 1 others, list each as a source"):
+        ImageFolder(folder)
+
+
+def test_a_slice_is_told_how_a_part_is_made(folder):
+    (folder / "captions.csv").write_text("file,caption\na.png,x\n")
+    with pytest.raises(TypeError, match="torch.utils.data.Subset"):
+        ImageFolder(folder)[0:1]

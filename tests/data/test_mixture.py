@@ -314,5 +314,10 @@ def test_a_place_without_a_name(place, says):
 def test_a_place_that_is_not_there_is_told(six_pictures):
     with pytest.raises(ValueError, match="There is nothing of this name; did you mean 'own'"):
         open_sources(six_pictures.parent / "owns")
+    with pytest.raises(ValueError, match="nothing of this name; a data set of the hub is hf:owner/flickr30k"):
+        open_sources("owner/flickr30k")
+    (table := six_pictures.parent / "x.parquet").touch()
+    with pytest.raises(ValueError, match='name = "parquet", data_files = ".*x.parquet"'):
+        open_sources(table)
     with pytest.raises(ValueError, match="Braces stand for addresses only"):
         open_sources(six_pictures / "x-{000..099}.tar")

@@ -35,7 +35,7 @@ def _run(argv: Sequence[str] | None) -> int:
     commands = parser()
     args, rest = commands.parse_known_args(argv)
     if rest and args.command != "app":
-        commands.error(f"unrecognized arguments: {' '.join(rest)}")
+        commands.error(f"unrecognized arguments: {' '.join(rest)}{_instead(rest[0], args)}")
     args.rest = rest
     try:
         options.check_model(args)
@@ -54,6 +54,15 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0
 
 
+def _instead(option: str, args: argparse.Namespace) -> str:
+    """The end of the error about an option that a command has not."""
+    if not option.startswith("--"):
+        return ""
+    if near := console.did_you_mean(option, args.own_options(), cutoff=0.65):
+        return near
+    return "; settings of training are given as --set KEY=VALUE" if args.command == "train" else ""
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands with their options, in the order of the help."""
     root = console.Parser(prog="blip2-lab", description="A laboratory for BLIP-2: talk to it, train it, look inside.")
@@ -62,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run, help: str, interrupted: str = "stopped", **options) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", **options)
-        sub.set_defaults(run=run, interrupted=interrupted)
+        sub.set_defaults(run=run, interrupted=interrupted, own_options=lambda: sub._option_string_actions)
         return sub
 
     for declare in (

@@ -43,9 +43,37 @@ def explain(error: Exception) -> str | None:
     return None
 
 
+#: What other libraries call a setting of training -> the last part of its name here.
+OTHER_SETTINGS = {
+    **dict.fromkeys(("learning_rate", "init_lr", "base_lr"), "lr"),
+    **dict.fromkeys(("epochs", "epoch", "max_epoch", "num_train_epochs", "max_steps", "max_iters", "iters"), "steps"),
+    **dict.fromkeys(("batch_size_train", "per_device_train_batch_size", "bs"), "batch_size"),
+    **dict.fromkeys(("gradient_accumulation_steps", "accum_grad_iters", "grad_accum"), "accumulate"),
+    **dict.fromkeys(("gradient_checkpointing", "use_grad_checkpoint", "grad_checkpoint"), "checkpoint_layers"),
+    **dict.fromkeys(("fp16", "bf16", "amp", "mixed_precision", "vit_precision", "torch_dtype"), "precision"),
+    **dict.fromkeys(("warmup", "warmup_ratio"), "warmup_steps"),
+    **dict.fromkeys(("num_workers", "workers", "dataloader_num_workers"), "threads"),
+    **dict.fromkeys(("max_length", "max_txt_len", "max_len", "max_seq_length"), "max_text_tokens"),
+    **dict.fromkeys(("img_size", "resolution"), "image_size"),
+    **dict.fromkeys(("freeze_vit", "unfreeze_vit", "train_vit"), "train_image_encoder"),
+    **dict.fromkeys(("r", "lora_r", "lora_rank"), "rank"),
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "target_modules": "layers",
+    "save_steps": "save_every",
+    "eval_steps": "eval_every",
+    "report_to": "log_with",
+}
+
+
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
-    """The end of an error message: "; did you mean 'optim.lr'?", or "" where no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    """The end of an error message: "; did you mean 'optim.lr'?", or "" where no known name is close. A setting may
+    have the name of another library."""
+    known, (section, _, last) = list(known), name.rpartition(".")
+    same = [one for one in known if one.rpartition(".")[2] == OTHER_SETTINGS.get(last)]
+    if same:
+        return f"; did you mean {min(same, key=lambda one: not one.startswith(f'{section}.'))!r}?"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -53,26 +53,7 @@ STATED = re.compile(
     r" (?P<said>[^,.?!;:]+)(?:, ?(?:right|correct|true|yes|no)|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))\W*",
     re.IGNORECASE,
 )
-#: "is it morning or night time?"
-WHICH_TIME = re.compile(
-    rf"\W*{LEAD}(?:is|was) (?:it|this|that) (?:an? )?(?P<one>\w+)(?: time| picture| scene)?,? or (?:is it )?(?:an? )?"
-    r"(?P<other>\w+)(?: time)?(?: (?:in the picture|outside|there|here|now))?\W*",
-    re.IGNORECASE,
-)
-DAYTIMES = frozenset("day daytime daylight morning noon midday afternoon light bright sunny".split())
-NIGHTTIMES = frozenset("night nighttime midnight dark darkness".split())
-#: "which boat is on the right?", asked where there are several boats
-WHICH_ONE = re.compile(
-    rf"\W*{LEAD}which (?:one )?(?:of the )?(?P<noun>\w+)(?: (?:is|stands|sits|lies))? "
-    r"(?P<place>(?:at|in|on|near|to) the (?:very )?(?:top|bottom|left|right|upper|lower|middle|center)\b[\w ]*)\W*",
-    re.IGNORECASE,
-)
 LOOKS = "|".join((*COLORS, *SIZES, "big", "little", "tiny"))
-#: "how many of the boats are red?"
-HOW_MANY_OF = re.compile(
-    rf"\W*{LEAD}how many of the (?P<noun>\w+) are (?P<looks>{LOOKS})\W*",
-    re.IGNORECASE,
-)
 #: "the red house … the purple one"
 ONE = re.compile(rf"\b(?P<looks>the (?:{LOOKS}) )one\b", re.IGNORECASE)
 #: What follows "and" in a text of its own: "and describe it".
@@ -185,21 +166,13 @@ def in_full(text: str, follows: bool = False) -> str:
 def put_plainly(text: str) -> str:
     """The question in a plainer form that has the same answer; every other text as it is.
 
-    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is it morning or night?" -> "is it
-    day or night?", "is the red cup below the blue one?" -> "is the red cup below the blue cup?"; "which cup is on the
-    left?", which "cup" would not answer -> "what color is the cup on the left?"
+    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is the red cup below the blue one?"
+    -> "is the red cup below the blue cup?"
     """
     stated = STATED.fullmatch(text)
     if stated and not (stated["of"] and {"that", "which", "who"}.intersection(_words(stated["of"]))):
         subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
         return f"{verb} {subject} {stated['said']}?".lower()
-    if (times := WHICH_TIME.fullmatch(text)) and _day_and_night({times["one"].lower(), times["other"].lower()}):
-        return "is it day or night?"
-    which = WHICH_ONE.fullmatch(text)
-    if which and (kind := KIND_OF.get(canonical(which["noun"].lower()))):
-        return f"what color is the {kind} {which['place'].replace('very ', '')}?"
-    if part := HOW_MANY_OF.fullmatch(text):
-        return f"how many {part['looks']} {part['noun']} are there?"
     text = _named_again(text)
     return DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1) if DENYING.match(text) else text
 
@@ -212,10 +185,6 @@ def _named_again(text: str) -> str:
         return text
     (word, kind), *_ = named
     return text[: word.end()] + ONE.sub(rf"\g<looks>{kind}", text[word.end() :])
-
-
-def _day_and_night(times: set[str]) -> bool:
-    return len(times & DAYTIMES) == len(times & NIGHTTIMES) == 1
 
 
 def of_each(text: str) -> list[str]:

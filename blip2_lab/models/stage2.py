@@ -36,7 +36,7 @@ from blip2_lab.models.language_model import EncoderDecoderLanguageModel, Languag
 from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, check_arguments, missing_attribute
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
-from blip2_lab.models.texts import check_captions, check_texts
+from blip2_lab.models.texts import check_captions, check_marks, check_texts
 from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
 
 if TYPE_CHECKING:
@@ -227,7 +227,8 @@ class Stage2Model(nn.Module):
         if (image_features is None) == (pixels is None):
             raise ValueError("Pass the images once: as image_features or as pixels.")
         captions = check_captions(captions)
-        prompts = None if prompts is None else check_texts(prompts, "prompt")
+        check_marks(captions, "caption", self.language_model.tokenizer)
+        prompts = None if prompts is None else self._check_prompts(prompts)
         if image_features is None:
             image_features = self.image_encoder(check_pixels(pixels))
         elif image_features.ndim != 3 or not image_features.is_floating_point():
@@ -270,7 +271,7 @@ class Stage2Model(nn.Module):
         decoding       the fields of `decoding.Decoding`: num_beams, max_new_tokens, length_penalty, ...
         """
         settings = Decoding.from_options(decoding)
-        texts = check_texts([prompt] if isinstance(prompt, str | bytes) else prompt, "prompt")
+        texts = self._check_prompts([prompt] if isinstance(prompt, str | bytes) else prompt)
         prompt = prompt if isinstance(prompt, str) else texts  # a generator can be read once
         visual_prompt, prompts, single = self._prompt_of(image, visual_prompt, prompt)
         answers = self.language_model.generate(visual_prompt, prompts, settings)
@@ -290,7 +291,7 @@ class Stage2Model(nn.Module):
         model. Greedy by default, because beam search yields its tokens only at its end.
         """
         settings = Decoding.from_options({"num_beams": 1, **decoding})
-        check_texts([prompt], "prompt")
+        self._check_prompts([prompt])
         visual_prompt, *_ = self._prompt_of(image, visual_prompt, prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"stream takes one image at a time; {len(visual_prompt)} were given.")
@@ -311,8 +312,9 @@ class Stage2Model(nn.Module):
                    probability of the answer and prefers short answers; take the mean where candidates differ much in
                    length
         """
-        check_texts([prompt], "prompt")
+        self._check_prompts([prompt])
         candidates = check_candidates(candidates)
+        check_marks(candidates, "candidate", self.language_model.tokenizer)
         visual_prompt, *_ = self._prompt_of(image, visual_prompt, prompt)
         if len(visual_prompt) != 1:
             raise ValueError(f"rank takes one image at a time; {len(visual_prompt)} were given.")
@@ -322,6 +324,12 @@ class Stage2Model(nn.Module):
         shares = (scores / lengths if per_token else scores).softmax(dim=0)
         ranked = zip(candidates, scores.tolist(), shares.tolist(), strict=True)
         return sorted((Candidate(*one) for one in ranked), key=lambda candidate: -candidate.probability)
+
+    def _check_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts as a list. Raises ValueError for what is no text, and for marks that are none."""
+        prompts = check_texts(prompts, "prompt")
+        check_marks(prompts, "prompt", self.language_model.tokenizer)
+        return prompts
 
     def _check_distinct(self, prompt: str, candidates: Sequence[str]) -> None:
         """Raises ValueError for two candidates with the same tokens: they would share one probability."""

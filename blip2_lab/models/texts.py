@@ -1,13 +1,24 @@
 """The texts that a model is given: what is no list of texts is refused in a sentence.
 
-`check_texts` is for prompts and candidates, `check_captions` for what is learned, which may not be empty.
+`check_texts` is for prompts and candidates, `check_captions` for what is learned, which may not be empty. `check_marks`
+refuses marks that would be read as something else than they look like.
 
 Paper: none. Notebook: none.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: What stands for the picture in prompts of transformers, LLaVA, MiniGPT-4 and others.
+IMAGE_MARK = re.compile(r"<\|?im(age|g)\w*\|?>", re.IGNORECASE)
+#: The tokens of a tokenizer that are no text. (Its other special tokens may be wanted: T5's <extra_id_0>.)
+MARKS = ("bos_token", "eos_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
 def check_texts(texts: Sequence[str], what: str) -> list[str]:
@@ -32,3 +43,20 @@ def check_captions(captions: Sequence[str]) -> list[str]:
     if empty := [number for number, caption in enumerate(captions) if not caption.strip()]:
         raise ValueError(f"Caption {empty[0]} is empty, and there is nothing to learn from it: leave its picture out.")
     return captions
+
+
+def check_marks(texts: Sequence[str], what: str, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Raises ValueError for a text with a mark of the tokenizer, such as "</s>", or one that stands for the picture in
+    other programs: nothing in an answer would show that they were read as something else. `what`: what they are."""
+    marks = {mark for name in MARKS if (mark := getattr(tokenizer, name, None))}
+    for text in texts:
+        if found := IMAGE_MARK.search(text):
+            raise ValueError(
+                f"A {what} has {found[0]!r}, which stands for the picture in other programs: leave it out, the picture "
+                "is put in front of the text by itself."
+            )
+        if mark := next((mark for mark in marks if mark in text), None):
+            raise ValueError(
+                f"A {what} has {mark!r}, a mark of the tokenizer, which is read as a beginning, an end or padding: "
+                "leave it out."
+            )

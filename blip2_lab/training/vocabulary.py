@@ -26,6 +26,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blip2_lab.common.characters import printable
+from blip2_lab.models.texts import IMAGE_MARK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -173,7 +174,8 @@ class UsableTexts:
     """Decides whether a caption, or a question with its answer, can be trained on: `usable(question, text)`.
 
     Not usable: texts with more than half of their words unknown, and those with one of the tokenizer's own marks, such
-    as "</s>": a tokenizer reads it as the end of the text, or as padding, and not as what is written.
+    as "</s>": a tokenizer reads it as the end of the text, or as padding, and not as what is written. Nor those with
+    `<image>`, which stands for the picture in other programs.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -190,6 +192,8 @@ class UsableTexts:
         for each in filter(None, (question, text)):
             if mark := next((mark for mark in self.marks if mark in each), None):
                 return f"{mark} in the text, a mark of the tokenizer"
+            if mark := IMAGE_MARK.search(each):
+                return f"{mark[0]} in the text, which stands for the picture in other programs"
             words, unknown = words_of(each), self.vocabulary.unknown(each)
             if len(unknown) > MOSTLY * len(words):
                 return "mostly unknown words"

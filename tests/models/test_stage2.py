@@ -317,6 +317,22 @@ def test_image_features_of_another_form_are_refused(model):
             model.loss(image_features=wrong, captions=CAPTIONS)
 
 
+def test_marks_in_texts_are_refused(model):
+    """transformers' prompts have `<image>`: here it would be one more word, and no answer would show it."""
+    seen, end = features(model)[:1], model.language_model.tokenizer.eos_token
+    for call in (
+        lambda text: model.generate(PICTURES[0], text),
+        lambda text: model.stream(PICTURES[0], text),
+        lambda text: model.rank(PICTURES[0], text, ["red"]),
+        lambda text: model.rank(PICTURES[0], "a", ["red", text]),
+        lambda text: model.loss(image_features=seen, captions=[text]),
+        lambda text: model.loss(image_features=seen, captions=["red"], prompts=[text]),
+    ):
+        for text in ("<image>what is it?", f"a {end} b"):
+            with pytest.raises(ValueError, match="leave it out"):
+                call(text)
+
+
 def test_attributes_of_other_libraries_are_told(model):
     for name, says in {
         "save_pretrained": r"use blip2_lab.save\(model, folder\)",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from blip2_lab.models.texts import check_captions, check_texts
+from blip2_lab.models.texts import check_captions, check_marks, check_texts
+from blip2_lab.picturebook.tokenizer import build_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,18 @@ def test_texts_are_a_list_of_texts(texts):
 def test_an_empty_caption_is_named_by_its_number():
     with pytest.raises(ValueError, match="Caption 1 is empty"):
         check_captions(["a", " "])
+
+
+@pytest.mark.parametrize("text", ["<image>what?", "a <ImageHere> b", "<|image_pad|>", "<Img>x</Img>", "<IMAGE_1> a"])
+def test_marks_of_the_picture_in_other_programs_are_refused(text):
+    with pytest.raises(ValueError, match="A prompt has '<.*, which stands for the picture"):
+        check_marks(["what?", text], "prompt", None)
+
+
+@pytest.mark.parametrize("kind", ["t5", "opt"])
+def test_marks_of_the_tokenizer_are_refused(kind):
+    tokenizer = build_tokenizer(kind)
+    for mark in (tokenizer.eos_token, tokenizer.pad_token):
+        with pytest.raises(ValueError, match=f"A caption has '{mark}', a mark of the tokenizer"):
+            check_marks([f"a {mark} boat"], "caption", tokenizer)
+    check_marks(["a boat <unk>", "1 < 2 > 0", "an image", "<b>"], "caption", tokenizer)

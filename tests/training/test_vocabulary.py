@@ -86,6 +86,7 @@ def test_a_text_with_a_mark_of_the_tokenizer_is_not_usable(t5):
     usable = UsableTexts(t5)
     assert usable(None, "a boat </s> a red boat") == "</s> in the text, a mark of the tokenizer"
     assert usable("what is <pad>?", "a boat") == "<pad> in the text, a mark of the tokenizer"
+    assert usable("<image>\nwhat is it?", "a boat").startswith("<image> in the text, which stands for the picture")
     assert usable(None, "a boat <unk>") is None  # an unknown word, as it says
 
 

@@ -27,8 +27,8 @@ def test_the_loops_of_the_page_on_training_run_and_leave_frozen_parts_frozen(tmp
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict = {}
-    data, stage2, stage1 = blocks("training_in_python.md")
-    assert max(len(block.strip().splitlines()) for block in (data, stage2, stage1)) <= 30
+    data, stage2, stage1, scores = blocks("training_in_python.md")
+    assert max(len(block.strip().splitlines()) for block in (data, stage2, stage1, scores)) <= 30
     exec(data, names)
     model = names["model"]
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
@@ -41,6 +41,8 @@ def test_the_loops_of_the_page_on_training_run_and_leave_frozen_parts_frozen(tmp
     exec(stage1, names)
     assert not torch.equal(model.stage1.qformer.query_tokens, before)
     assert not model.image_encoder.training and all(p.grad is None for p in model.image_encoder.parameters())
+    exec(scores, names)
+    assert names["image_embeds"].shape[:2] == (2, 16) and len(names["text_embeds"]) == len(names["itc"]) == 2
     still = dict(model.named_parameters())
     parts = ("image_encoder.", "language_model.")
     assert [name for name in frozen if name.startswith(parts)] and all(

@@ -82,6 +82,8 @@ def _is_what_is_said(words: Sequence[str], lost: Collection[str]) -> bool:
     """
     if not words or words[0] not in OPENING_WORDS | {"anything", "something"}:
         return False
+    if words[1:2] and words[1] in {"it", "this"} and lost.intersection(words[2:3]):
+        return True  # "is it bedtime in the picture?"
     if words[1:2] and words[1] in {"i", "you", "we", "one", "they"} and lost.intersection(words[2:3]):
         return "that" not in words[3:4]  # "could i ride any of them?", not "can you confirm that it is red?"
     subject = next((i for i, word in enumerate(words) if word in THINGS | ANY_THING - {"of"}), None)
@@ -106,7 +108,9 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
         before, after = words[:i], words[i + 1 :]
         if after and after[0] in {"thing", "object", "item", "one", "things", "objects", "items", "ones"}:
             return "not" not in before
-        asked = bool(before) and before[0] in {"what", "which", "who"}
+        if before == ["what"] and after[:1] and after[0] in {"do", "does", "has", "have"}:
+            return True  # "what sound does the cat make?"
+        asked = bool(before) and before[0] in {"what", "which", "who", "where"}
         doer = before[:-1] if before[-1:] and before[-1] in {"i", "you", "we", "one", "people"} else before
         chosen = bool(doer) and (doer[-1] in SAYING or before[-2:] in (["that", "is"], ["that", "are"]))
         if "which" in before[:1] or (asked and set(before[1:2]) & (THINGS | ANY_THING)):

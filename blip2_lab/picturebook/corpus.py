@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from random import Random
 
-from .asking import INTENTIONS, ask_anything
+from .asking import INTENTIONS, any_intention, ask, ask_anything
 from .asking.base import listed
 from .asking.comparing import COMPARATIVES, SIZE_RELATIONS, SUPERLATIVES
 from .asking.follow_ups import follow_up, short_follow_up
@@ -199,15 +199,27 @@ def prompt(question: str, rng: Random) -> str:
 EARLIER_TURNS = 0.1  #: the share of a visitor's questions before which another one was asked and answered
 
 
+SCENES_TRIED = 8  #: until one allows a question of the intention that was drawn
+
+
 def visitors_question(
-    seed: int, index: int, often: Sequence[str] = tuple(INTENTIONS), repeats: bool = False
+    seed: int,
+    index: int,
+    often: Sequence[str] = tuple(INTENTIONS),
+    repeats: bool = False,
+    often_share: float = 0.5,
 ) -> tuple[str, str]:
-    """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; half of them of an intention of
+    """`(input, target)`: `word_sums` of a scene and a question in a visitor's words; a share of them of an intention of
     `often`, drawn with equal shares."""
     rng = Random(f"visitors question {seed} {index}")
-    scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
-    among = tuple(INTENTIONS) if rng.random() < 0.5 else (pick(rng, often),)
-    asked, told = ask_anything(scene, rng, among), word_sums(scene, rng, repeats)
+    intention = pick(rng, often) if rng.random() < often_share else any_intention(rng)
+    for _ in range(SCENES_TRIED):  # whether all cats are red can be asked of few scenes, and would be asked too seldom
+        scene = (crowded_scene if rng.random() < 0.4 else corpus_scene)(rng, 4)
+        if asked := ask(scene, rng, intention):
+            break
+    else:
+        asked = inventory(scene)
+    told = word_sums(scene, rng, repeats)
     if rng.random() < EARLIER_TURNS:
         before, asked = (short_follow_up(scene, rng) if rng.random() < 0.5 else None) or (
             ask_anything(scene, rng),

@@ -243,6 +243,79 @@ def test_the_things_of_a_group_are_alike_or_not(as_written):
     assert answers_about(both, "(boats|ships) have the same size") == {"no"}
 
 
+BOATS = r"\b(boats?|ships?|sailboats?|vessels?)\b"
+
+
+def test_some_of_several_are_counted(as_written):
+    among = answers_to("count among", 3000)
+    assert answers_about(among, BOATS, r"(?<!not )\bred\b") == {"two"}
+    assert answers_about(among, BOATS, r"\bnot red\b") == {"one"}
+    assert answers_about(among, BOATS, r"(?<!not )\b(large|big)\b") == {"one"}
+    assert not answers_about(among, r"\bcats?\b"), "there is one cat"
+    either = answers_to("number choice", 3000)
+    assert answers_about(either, r"^(two or three|three or two) boats$") == {"three"}
+    assert answers_about(either, r"\bcats?\b") == {"one"}
+
+
+def test_groups_are_compared_by_their_numbers(as_written):
+    more = answers_to("more of", 8000)
+    assert answers_about(more, "more boats than cats") == {"yes"}
+    assert answers_about(more, "more cats than boats") == {"no"}
+    assert answers_about(more, "more boats or (more )?cats$") == {"boats"}
+    assert answers_about(more, "more animals or (more )?vehicles$") == {"vehicles"}
+    assert answers_about(more, r"more (red|blue) \w+ or (more )?(red|blue) \w+$") == {"red"}
+    one_each = Scene(SCENE.things[2:], "snow", "day")
+    assert set(answers_to("more of", 2000, one_each).values()) == {"no"}
+
+
+def test_one_of_a_kind_is_not_alike(as_written):
+    unlike = answers_to("one not alike", 3000)
+    assert answers_about(unlike, BOATS, "not (red|blue|large|small)") == {"yes"}
+    assert answers_about(unlike, r"\bcats?\b", "not (gray|silver|large|big)") == {"no"}
+
+
+def test_scenery_is_that_of_the_place_and_the_time(as_written):
+    there = answers_to("scenery", 4000)
+    assert answers_about(there, r"\b(sea|water|waves|sand|moon|stars)\b") == {"yes"}
+    assert answers_about(there, r"\b(grass|ice|road|rocks|sun|clouds)\b") == {"no"}
+
+
+def test_all_things_are_of_one_kind_or_not(as_written):
+    assert set(answers_to("all of them", 500).values()) == {"no"}
+    boats = answers_to("all of them", 500, Scene(SCENE.things[:3], "snow", "day"))
+    assert set(boats.values()) == {"yes"} and answers_about(boats, "vehicles") and answers_about(boats, "boats")
+
+
+def test_what_stands_halfway_is_between(as_written):
+    assert set(answers_to("between", 500).values()) == {"there is no thing there"}
+    diagonal = Scene((SCENE.things[0], SCENE.things[2], thing("key", "pink", "large", 2, 2)), "snow", "day")
+    between = answers_to("between", 500, diagonal)
+    assert answers_about(between, r"\b(red|large red)\b", r"\b(pink|key)\b") == {"boat"}
+
+
+def test_one_of_several_is_told_by_its_color(as_written):
+    which = answers_to("which of them", 2000)
+    assert answers_about(which, BOATS, "in the (middle|center|centre)") == {"the blue one"}
+    assert "the red one" not in which.values(), "two boats are red"
+    assert answers_about(which, BOATS, r"\b(bottom|lower)\b") <= {"there is no boat there"}
+    assert answers_about(which, r"\b(cat|kitten|kitty|pussycat)\b", r"\bleft\b") <= {"there is no cat there"}
+    pair = answers_to("which of them", 1000, Scene(SCENE.things[1:3], "snow", "day"))
+    assert answers_about(pair, r"\bright\b") == {"the red one"}
+
+
+def test_things_of_a_side_are_counted_and_found(as_written):
+    number = answers_to("number there", 3000)
+    assert answers_about(number, r"\b(things|objects|items)\b", r"\b(top|upper)\b") == {"two"}
+    assert answers_about(number, BOATS, r"\bleft\b") == {"one"}
+    there = answers_to("one there", 4000)
+    assert answers_about(there, BOATS, "on the (left|right)|at the top|in the middle") == {"yes"}
+    assert answers_about(there, BOATS, r"\b(bottom|lower)\b") == {"no"}
+    assert answers_about(there, r"\bred (thing|object)", "on the (left|right)") == {"yes"}
+    related = answers_to("something related", 4000)
+    assert answers_about(related, "(above|over) the (cat|kitten|kitty|pussycat)") == {"yes"}
+    assert answers_about(related, "(below|under|beneath) the (cat|kitten|kitty|pussycat)") == {"no"}
+
+
 def test_a_corner_is_taken_or_not(as_written):
     there = answers_to("something", 4000)
     assert answers_about(there, "(top|upper) left") == {"yes"}

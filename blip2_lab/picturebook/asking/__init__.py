@@ -15,7 +15,7 @@ Paper: sections 3.4 and 4.1. Notebook: 12.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from random import Random
 
@@ -90,6 +90,17 @@ CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
     "group": listing.group,
     "by fact": knowledge.by_fact,
     "for a purpose": listing.for_a_purpose,
+    "count among": counting.count_among,
+    "number choice": counting.number_choice,
+    "more of": counting.more_of,
+    "one not alike": counting.one_not_alike,
+    "scenery": setting.scenery,
+    "all of them": comparing.all_of_them,
+    "between": positions.between,
+    "which of them": positions.which_of_them,
+    "number there": positions.number_there,
+    "one there": positions.one_there,
+    "something related": positions.something_related,
 }
 
 #: What a T5 of this size learns last: `T5Task` asks these more often.
@@ -97,6 +108,8 @@ LEARNED_LAST = (
     *("superlative", "superlative check", "relation check", "comparison", "two alike", "group check", "all check"),
     *("what by position", "nearest", "side", "group", "other things", "not alike", "not alike", "some listed"),
     *("fact check", "by fact", "for a purpose", "nothing there", "something"),
+    *("relation check", "relation", "comparison", "count among", "one not alike", "all check", "all of them"),
+    *("group check", "more of", "scenery") * 3,
 )
 
 
@@ -107,9 +120,13 @@ def ask(scene: Scene, rng: Random, intention: str) -> Question | None:
     return asked and Question(intention, as_typed(rng, asked[0]), asked[1])
 
 
-def ask_anything(scene: Scene, rng: Random, among: Sequence[str] = tuple(INTENTIONS)) -> Question:
+def any_intention(rng: Random) -> str:
+    """One of `INTENTIONS`, each as often as it says."""
+    draw = rng.random() * sum(weight for _, weight in INTENTIONS.values())
+    totals = accumulate(weight for _, weight in INTENTIONS.values())
+    return next(name for name, total in zip(INTENTIONS, totals, strict=True) if draw < total)
+
+
+def ask_anything(scene: Scene, rng: Random) -> Question:
     """A question of any intention, each as often as `INTENTIONS` says."""
-    weights = [1 if name in CHOICES else INTENTIONS[name][1] for name in among]
-    draw = rng.random() * sum(weights)
-    chosen = next(name for name, total in zip(among, accumulate(weights), strict=True) if draw < total)
-    return ask(scene, rng, chosen) or ask(scene, rng, "inventory")
+    return ask(scene, rng, any_intention(rng)) or ask(scene, rng, "inventory")

@@ -162,7 +162,9 @@ def two_alike(scene: Scene, rng: Random) -> Asked:
 
 def group_check(scene: Scene, rng: Random) -> Asked:
     """Are all the cats red, have they the same size?"""
-    name, yes = pick(rng, ("color", "color", "size")), rng.random() < 0.6
+    same, name = rng.random() < 0.45, pick(rng, ("color", "color", "size"))
+    # things of a kind are seldom of one color: "yes" is tried for more often
+    yes = rng.random() < (0.8 if not same else 0.75 if name == "color" else 0.58)
     several: dict[str, list[Thing]] = {}
     for thing in scene.things:
         several.setdefault(thing.kind, []).append(thing)
@@ -177,10 +179,10 @@ def group_check(scene: Scene, rng: Random) -> Asked:
     noun = pick(rng, alike)
     values = sorted({getattr(t, name) for t in several[noun]})
     said = other_word(rng, noun)
-    if rng.random() < 0.3:
+    if same:
         return wording(rng, "group same check", plural=plural_of(said), quality=name), yes_no(yes)
     value = pick(rng, values)
-    if yes and rng.random() < 0.4:
+    if yes and rng.random() < 0.3:
         value, yes = another(rng, COLORS if name == "color" else SIZES, value), False
     all_of_them = "both" if len(several[noun]) == 2 and rng.random() < 0.5 else "all"
     slots = dict(plural=plural_of(said), singular=said, all=all_of_them, attribute=other_word(rng, value))
@@ -201,3 +203,13 @@ def all_check(scene: Scene, rng: Random) -> Asked:
     if name == "kind" or rng.random() < 0.4:
         return wording(rng, "same check", quality=name), yes_no(yes)
     return wording(rng, "all check", attribute=other_word(rng, pick(rng, sorted(values)))), yes_no(yes)
+
+
+def all_of_them(scene: Scene, rng: Random) -> Asked:
+    """Are all things toys, are those all boats?"""
+    name, yes = pick(rng, ("category", "category", "kind")), rng.random() < 0.7
+    values = sorted({getattr(t, name) for t in scene.things})
+    if (len(values) == 1) != yes or len(scene.things) < 2:
+        return None
+    several = plural_of(other_word(rng, pick(rng, values)))
+    return wording(rng, "all of them", plural=several, unknown=UNKNOWN), yes_no(yes)

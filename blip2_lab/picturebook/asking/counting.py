@@ -5,16 +5,19 @@ from __future__ import annotations
 from random import Random
 
 from ..noun_phrases import a, noun_phrase, other_word, plural_of, somewhere
-from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick
+from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick, shuffled
 from ..wordings import ABSENT, SCENERY, UNKNOWN, wording
 from ..words import NUMBERS
 from .base import Asked, another, yes_no
 from .positions import CORNERS, at_place, sides
 
+#: What a group of things is told by.
+GROUPS = ("all", "kind", "kind", "kind", "color", "both", "category", "category", "size", "absent")
 
-def counted(scene: Scene, rng: Random) -> tuple[str, str, int]:
-    """A group of things in the singular and the plural, and how many of them there are."""
-    by = pick(rng, ("all", "kind", "kind", "kind", "color", "both", "category", "category", "size", "absent"))
+
+def counted(scene: Scene, rng: Random, by: str = "") -> tuple[str, str, int]:
+    """A group of things in the singular and the plural, and how many of them there are; `by`: one of `GROUPS`."""
+    by = by or pick(rng, GROUPS)
     if by == "all":
         noun = pick(rng, ("thing", "thing", "object", "item"))
         return noun, plural_of(noun), len(scene.things)
@@ -127,3 +130,86 @@ def two_there(scene: Scene, rng: Random) -> Asked:
     first, second = (a(other_word(rng, kind)) for kind in kinds)
     true = all(wanted) if joint == "and" else any(wanted)
     return wording(rng, "two there", first=first, second=second, joint=joint), yes_no(true)
+
+
+def _several(scene: Scene) -> list[str]:
+    """The kinds that the scene has several of."""
+    kinds = [t.kind for t in scene.things]
+    return sorted({kind for kind in kinds if kinds.count(kind) > 1})
+
+
+def count_among(scene: Scene, rng: Random) -> Asked:
+    """How many of several boats are red, large, or not red?"""
+    several = _several(scene)
+    if not several:
+        return None
+    kind, name = pick(rng, several), pick(rng, ("color", "color", "size"))
+    things = [t for t in scene.things if t.kind == kind]
+    value = getattr(pick(rng, things), name)
+    number = sum(getattr(t, name) == value for t in things)
+    noun, said = other_word(rng, kind), other_word(rng, value)
+    draw = rng.random()
+    if draw < 0.5:
+        singular, plural = f"{said} {noun}", f"{said} {plural_of(noun)}"
+        return wording(rng, "count", plural=plural, a=a(singular), singular=singular), NUMBERS[number]
+    if draw < 0.8:
+        return wording(rng, "count among", plural=plural_of(noun), attribute=said), NUMBERS[number]
+    return wording(rng, "count among", plural=plural_of(noun), attribute=f"not {said}"), NUMBERS[len(things) - number]
+
+
+def number_choice(scene: Scene, rng: Random) -> Asked:
+    """Are there two boats or three?"""
+    singular, several, count = counted(scene, rng, pick(rng, ("all", "kind", "kind", "category", "color", "both")))
+    numbers = shuffled(rng, (count, pick(rng, [n for n in range(1, len(NUMBERS)) if n != count])))
+    if not count:
+        return None
+    first, second = (NUMBERS[number] for number in numbers)
+    return wording(rng, "number choice", plural=several, number=first, other=second), NUMBERS[count]
+
+
+def more_of(scene: Scene, rng: Random) -> Asked:
+    """Are there more boats than cats, or which are more?"""
+    name = pick(rng, ("kind", "kind", "kind", "category", "color"))
+    values = [getattr(t, name) for t in scene.things]
+    present = sorted(set(values))
+    if len(present) < 2:
+        return None
+    pairs = [(one, other) for one in present for other in present if values.count(one) > values.count(other)]
+    yes, draw = rng.random() < 0.6, rng.random()
+    if not pairs and draw < 0.9:  # most scenes have as many of each: they would make "no" the usual answer
+        return None
+    if pairs and draw < 0.85:
+        more, fewer = pick(rng, pairs)
+        first, second = (more, fewer) if yes else (fewer, more)
+    else:
+        more, (first, second) = "", shuffled(rng, present)[:2]
+        yes = values.count(first) > values.count(second)
+    noun = pick(rng, ("things", "things", "objects", "items"))
+    one, other = (
+        f"{value} {noun}" if name == "color" else plural_of(other_word(rng, value)) for value in (first, second)
+    )
+    if more and rng.random() < 0.4:
+        answer = more if name == "color" else plural_of(more)
+        return wording(rng, "more of which", first=one, second=other), answer
+    return wording(rng, "more than others", first=one, second=other), yes_no(yes)
+
+
+def one_not_alike(scene: Scene, rng: Random) -> Asked:
+    """Is there a boat that is not red?"""
+    name, yes = pick(rng, ("color", "color", "size")), rng.random() < 0.5
+    denied = sorted(
+        (kind, value)
+        for kind in {t.kind for t in scene.things}
+        for value in {getattr(t, name) for t in scene.things if t.kind == kind}
+        if any(t.kind == kind and getattr(t, name) != value for t in scene.things) == yes
+    )
+    others = shuffled(rng, COLORS if name == "color" else SIZES)
+    if not denied and yes:  # a boat that is not of another thing's color
+        thing = pick(rng, scene.things)
+        denied = [(thing.kind, value) for value in others if value != getattr(thing, name)][:1]
+    if not denied:
+        return None
+    kind, value = pick(rng, denied)
+    noun = other_word(rng, kind)
+    slots = dict(a=a(noun), singular=noun, plural=plural_of(noun), attribute=other_word(rng, value))
+    return wording(rng, "one not alike", **slots), yes_no(yes)

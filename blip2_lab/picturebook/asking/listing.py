@@ -20,22 +20,23 @@ def category(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "category", category=other_word(rng, category, 0.15)), answer
 
 
-#: What a category is for, or is, as people ask for something of it.
+#: What a category or a kind is for, or is, as people ask for something of it.
 PURPOSES = {
     "food": ("to eat", "to eat", "that i can eat"),
     "toy": ("to play with",),
     "building": ("to live in",),
     "animal": ("living",),
     "plant": ("growing",),
+    "cup": ("to drink from", "to drink tea from"),
 }
 
 
 def for_a_purpose(scene: Scene, rng: Random) -> Asked:
     """Is there something to eat, and what is it?"""
-    present = sorted({t.category for t in scene.things} & set(PURPOSES))
-    category = pick(rng, present) if present and rng.random() < 0.6 else pick(rng, tuple(PURPOSES))
-    found = [t for t in reading_order(scene) if t.category == category]
-    purpose = pick(rng, PURPOSES[category])
+    present = sorted({name for t in scene.things for name in (t.category, t.kind)} & set(PURPOSES))
+    name = pick(rng, present) if present and rng.random() < 0.6 else pick(rng, tuple(PURPOSES))
+    found = [t for t in reading_order(scene) if name in (t.category, t.kind)]
+    purpose = pick(rng, PURPOSES[name])
     if rng.random() < 0.5:
         return wording(rng, "something for", purpose=purpose), yes_no(bool(found))
     return wording(rng, "what for", purpose=purpose), listed(found)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from ..noun_phrases import FORMS, fits_one, positions, refer, somewhere, words_for
+from ..noun_phrases import FORMS, a, fits_one, other_word, plural_of, positions, refer, somewhere, words_for
 from ..scene import Scene, Thing, pick, shuffled
 from ..wordings import UNKNOWN, wording
-from ..words import RELATIONS, holds, in_reading_order, reading_order
+from ..words import NUMBERS, RELATIONS, holds, in_reading_order, reading_order
 from .base import Asked, listed, yes_no
 
 OTHER_RELATIONS = {
@@ -97,3 +97,89 @@ def nearest(scene: Scene, rng: Random) -> Asked:
     near = in_reading_order([t for t in distance if distance[t] == min(distance.values())])
     answer = near[0].kind if len(near) == 1 else listed(near)
     return wording(rng, "nearest", ref=ref, unknown=UNKNOWN), answer
+
+
+def between(scene: Scene, rng: Random) -> Asked:
+    """What stands between two things: in the cell halfway from one to the other."""
+    pairs: dict[bool, list[tuple[Thing, Thing, list[Thing]]]] = {True: [], False: []}
+    for one in scene.things:
+        for other in scene.things:
+            column, row = one.column + other.column, one.row + other.row
+            if one != other and column % 2 == row % 2 == 0:
+                there = [t for t in scene.things if (2 * t.column, 2 * t.row) == (column, row)]
+                pairs[bool(there)].append((one, other, there))
+    seldom = rng.random() < 0.2  # nothing stands between most pairs
+    possible = pairs[not seldom]
+    if not possible:
+        return None
+    one, other, there = pick(rng, possible)
+    forms = [[f for f in FORMS if "position" not in f and fits_one(scene, t, f)] for t in (one, other)]
+    if not all(forms):
+        return None
+    first, second = ("the " + words_for(scene, rng, t, pick(rng, f)) for t, f in zip((one, other), forms, strict=True))
+    return wording(rng, "between", first=first, second=second), there[0].kind if there else NOTHING_THERE
+
+
+def which_of_them(scene: Scene, rng: Random) -> Asked:
+    """Which boat is large, or on the left: the red one. That none of them is there is said."""
+    things = [t for t in scene.things if sum((t.kind, t.color) == (o.kind, o.color) for o in scene.things) == 1]
+    if not things:
+        return None
+    thing = pick(rng, things)
+    alike = [t for t in scene.things if t.kind == thing.kind]
+    noun = other_word(rng, thing.kind)
+    slots = dict(singular=noun, plural=plural_of(noun))
+    if rng.random() < 0.15:
+        taken = sides(alike)
+        place = pick(rng, [place for place, is_taken in taken.items() if not is_taken] or ["middle"])
+        if not taken[place]:
+            said = wording(rng, "which of them", attribute=somewhere(rng, place), **slots)
+            return said, f"there is no {thing.kind} there"
+    others = sides([t for t in alike if t != thing])
+    found = [somewhere(rng, place) for place, true in sides([thing]).items() if true and not others[place]]
+    if len(alike) > 1 and sum(t.size == thing.size for t in alike) == 1:
+        found.append(other_word(rng, thing.size))
+    if not found:
+        return None
+    return wording(rng, "which of them", attribute=pick(rng, found), **slots), f"the {thing.color} one"
+
+
+def number_there(scene: Scene, rng: Random) -> Asked:
+    """How many things, or boats, stand on the left? None is an answer, too."""
+    place = pick(rng, ("left", "right", "top", "bottom"))
+    found = at_place(scene.things, place)
+    if not found and rng.random() < 0.6:
+        return None
+    noun, number = pick(rng, ("thing", "thing", "object", "item")), len(found)
+    if rng.random() < 0.4:
+        kind = pick(rng, found or scene.things).kind
+        noun, number = other_word(rng, kind), sum(t.kind == kind for t in found)
+    return wording(rng, "number there", plural=plural_of(noun), where=somewhere(rng, place)), NUMBERS[number]
+
+
+def one_there(scene: Scene, rng: Random) -> Asked:
+    """Is there a boat on the left, or a red thing at the top?"""
+    thing, yes = pick(rng, scene.things), rng.random() < 0.5
+    name = pick(rng, ("kind", "kind", "color", "category"))
+    value = getattr(thing, name)
+    taken = sides([t for t in scene.things if getattr(t, name) == value])
+    where = [place for place, is_taken in taken.items() if is_taken == yes]
+    if not where:
+        return None
+    noun = f"{other_word(rng, value)} {pick(rng, ('thing', 'object'))}" if name == "color" else other_word(rng, value)
+    slots = dict(a=a(noun), singular=noun, plural=plural_of(noun), where=somewhere(rng, pick(rng, where)))
+    return wording(rng, "one there", **slots), yes_no(yes)
+
+
+def something_related(scene: Scene, rng: Random) -> Asked:
+    """Is there anything left of the boat?"""
+    found = refer(scene, rng, "position")
+    if found is None:
+        return None
+    ref, thing = found
+    yes = rng.random() < 0.5
+    relations = [r for r in RELATIONS if any(holds(r, t, thing) for t in scene.things) == yes]
+    if not relations:
+        return None
+    relation = pick(rng, OTHER_RELATIONS[pick(rng, relations)][:4])
+    return wording(rng, "something related", relation=relation, ref=ref), yes_no(yes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
+from ..noun_phrases import a, plural_of
 from ..scene import PLACES, TIMES, Scene, pick, shuffled
-from ..wordings import wording
+from ..wordings import SCENERY, wording
 from ..words import PLACE_PHRASES, with_article
 from .base import Asked, another, yes_no
 
@@ -52,3 +53,12 @@ def time_check(scene: Scene, rng: Random) -> Asked:
     """Is it night?"""
     time = pick(rng, TIMES)
     return wording(rng, f"{time} check"), yes_no(time == scene.time)
+
+
+def scenery(scene: Scene, rng: Random) -> Asked:
+    """Is there water, is there the sun?"""
+    yes = rng.random() < 0.5
+    words = [noun for key, nouns in SCENERY.items() if (key in (scene.place, scene.time)) == yes for noun in nouns]
+    noun = pick(rng, words)
+    said = f"a {noun}" if noun in ("sea", "sun", "moon") and rng.random() < 0.4 else a(noun)
+    return wording(rng, "existence", a=said, singular=noun, plural=plural_of(noun)), yes_no(yes)

@@ -120,6 +120,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what do we see in {ref}",
     ),
     "what by attribute": (
+        "[point out|show|show me|point to] [what|whatever|the {thing} that] is {attribute}",
         "[what|which {thing}|which one] is {attribute}",
         "[what|which {thing}] [looks|seems] {attribute}",
         "what {thing} is {attribute}[ {here}|]",

@@ -108,6 +108,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "the {plural} are {all} {attribute}[, right|, is it not|]",
     ),
     "group same check": (
+        "are [the|all the|both|all] {plural} [of |]the same {quality}",
+        "are the {plural} [all |both |]the same {quality}",
+        "do both {plural} have [one|the same] {quality}",
         "[do|would] [the|all the|all|both] {plural} have the same {quality}",
         "are [the|all the|both] {plural} of the same {quality}",
         "have the {plural} [all |both |]the same {quality}",
@@ -120,5 +123,13 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "have [all {things}|the {things}|they] the same {quality}",
         "is the {quality} of all {things} the same",
         "{tell} [if|whether] all {things} have the same {quality}",
+    ),
+    "all of them": (
+        "are [all|all the|all of the] {things} {plural}",
+        "are [{unknown}|they|the {things}] all {plural}",
+        "is [everything|each {thing}|every {thing}] one of the {plural}",
+        "{tell} [if|whether] all {things} are {plural}",
+        "do you see only {plural}",
+        "are there only {plural}[ {here}|]",
     ),
 }

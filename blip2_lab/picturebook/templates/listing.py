@@ -46,6 +46,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "{tell} what there is {purpose}",
     ),
     "some listed": (
+        "[point out|show|point to] [all|all the|the] {plural}",
         "[which|what] {plural} [are there|do you see|can you see|are shown|are in the {picture}|are here|can you find]",
         "[name|list|tell me|show me|enumerate|mention] [the|all|all the] {plural}[ {here}|]",
         "what {plural} does the {picture} show",
@@ -62,6 +63,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what sort of {plural} [are there|do you see]",
     ),
     "other things": (
+        "[point out|show|name|list|tell me] [whatever|everything that|all that] is not {ref}",
         "what else [is there|do you see|can you see|is shown|is in the {picture}][ {here}|]{besides}",
         "what other {things} [are there|do you see|can you see|are shown]{besides}",
         "{besides_first}, what [else |other {things} |][is there|do you see|can you see|are there]",
@@ -79,6 +81,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "which {things} are there {unknown} {ref}",
     ),
     "not alike": (
+        "[point out|show|name|list|tell me] [whatever|everything that|all that] is not {attribute}",
         "[what|which {things}|which of the {things}] [is|are] not {attribute}",
         "what {things} do you see that are not {attribute}",
         "[name|list|tell me] [the|all|all the] {things} that are not {attribute}",

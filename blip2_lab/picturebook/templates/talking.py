@@ -79,6 +79,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "what [shall|may|might] happen [next|later|tomorrow]",
         "what [did {ref} do|was here] [yesterday|today|last night]",
         "how {unknown} is {ref}",
+        "how [far|close|long|near|old] [{unknown} |]is {ref}[ from me| from here|]",
         "how much does {ref} {unknown}",
         "is {ref} my friend",
         "does {ref} [like|love|know|need|want] [me|us|you|water|music]",

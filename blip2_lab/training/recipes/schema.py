@@ -235,6 +235,7 @@ class SyntheticTextData:
     hard_from       from this batch on, half of these have the intentions that are learned last; none: never
     choices_from    from this batch on, these are joined by choices and comparisons (`asking.CHOICES`); none: never
     repeats_from    from this batch on, word sums repeat things, as visual prompts do; none: never
+    often_share     the share of the visitors' questions that have every kind as often, and weak kinds more often
     """
 
     seed: int = 0
@@ -245,9 +246,11 @@ class SyntheticTextData:
     hard_from: int | None = None
     choices_from: int | None = None
     repeats_from: int | None = None
+    often_share: float = 0.5
 
     def __post_init__(self) -> None:
         require(self, *(field.name for field in fields(self)), least=0)
+        require(self, "often_share", most=1)
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,8 @@ class T5Task(TextTask):
     repeats_from    from this batch on word sums are as visual prompts were found to be: a thing is told by several of
                     them, and they are up to `LONGEST` words long. Without it counts and lists were 0.92 and 0.90 right
                     from word sums, 0.71 and 0.58 from pictures.
+    often_share     the share of the visitors' questions whose intentions have equal shares (`often`); the others come
+                    as often as `asking.INTENTIONS` says.
 
     # differs from FlanT5, which has read sentences alone and is large enough to make sense of soft prompts
     """
@@ -217,6 +219,7 @@ class T5Task(TextTask):
         hard_from: int | None = None,
         choices_from: int | None = None,
         repeats_from: int | None = None,
+        often_share: float = 0.5,
     ) -> None:
         super().__init__(model, tokenizer, batch_size, seed)
         self.lessons_until = lessons_until
@@ -226,13 +229,15 @@ class T5Task(TextTask):
         self.hard_from = hard_from
         self.choices_from = choices_from
         self.repeats_from = repeats_from
+        self.often_share = often_share
 
     def example(self, number: int, index: int) -> tuple[str, str]:
         """Example `number`, made for batch `index`."""
         questions, lessons = self.shares(index)
         draw = Random(f"review {self.seed} {number}").random()
         if draw < questions:
-            return corpus.visitors_question(self.seed, number, self.often(index), self.repeats(index))
+            often, repeats = self.often(index), self.repeats(index)
+            return corpus.visitors_question(self.seed, number, often, repeats, self.often_share)
         if draw < questions + lessons:
             return corpus.lesson(self.seed, number, self.repeats(index))
         since = index - self.sentences_from
@@ -244,7 +249,7 @@ class T5Task(TextTask):
         return self.repeats_from is not None and index >= self.repeats_from
 
     def often(self, index: int) -> tuple[str, ...]:
-        """The intentions that half of the visitors' questions of batch `index` have, with equal shares."""
+        """The intentions that `often_share` of the visitors' questions of batch `index` have, with equal shares."""
         hard = self.hard_from is not None and index >= self.hard_from
         often = asking.HARD if hard else tuple(asking.INTENTIONS)
         if self.choices_from is not None and index >= self.choices_from:

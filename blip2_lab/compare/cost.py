@@ -22,7 +22,7 @@ import torch
 from blip2_lab.evaluation.bridges import own_clock, peak_bytes
 from blip2_lab.training.builders import build_task
 from blip2_lab.training.loading import hf_logging_off
-from blip2_lab.training.optim import bf16_is_fast, build_optimizer, train_mode
+from blip2_lab.training.optim import bf16_is_fast, build_optimizer, present_device, train_mode
 from blip2_lab.training.recipes.schema import Recipe
 from blip2_lab.training.trainer import Task
 
@@ -36,7 +36,7 @@ def training_cost(recipe: Recipe, runs_dir: Path) -> dict[str, float | int]:
     """
     with hf_logging_off():
         task = build_task(recipe, runs_dir)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = present_device()
     task.model.to(device)
     train_mode(task.model)
     prepare = _steps(task, recipe, device)

@@ -41,6 +41,11 @@ def build_optimizer(
     )
 
 
+def present_device() -> torch.device:
+    """The accelerator of this machine, or its CPU. A build of PyTorch for CUDA may stand on a machine without a GPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def bf16_is_fast(device_type: str) -> bool:
     """True if the device multiplies bf16 matrices in hardware.
 

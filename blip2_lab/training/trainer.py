@@ -38,7 +38,14 @@ from torch.utils._pytree import tree_map
 from blip2_lab.common import distributed
 from blip2_lab.models.attention_kernels import kernels_text, recorded_kernels
 from blip2_lab.training.divergence import Diverged, LossMonitor
-from blip2_lab.training.optim import bf16_is_fast, build_optimizer, divergence_advice, learning_rate, train_mode
+from blip2_lab.training.optim import (
+    bf16_is_fast,
+    build_optimizer,
+    divergence_advice,
+    learning_rate,
+    present_device,
+    train_mode,
+)
 from blip2_lab.training.prefetch import prefetch
 from blip2_lab.training.recipes.schema import OptimConfig
 from blip2_lab.training.run_folder import (
@@ -295,8 +302,7 @@ def _load_best(run: RunFolder, model: nn.Module, steps: int, say: Callable[..., 
 def _mixed_precision(precision: str) -> str:
     """`OptimConfig.precision` -> accelerate's name of it."""
     if precision == "auto":
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        precision = "bf16" if bf16_is_fast(device.type) else "fp32"
+        precision = "bf16" if bf16_is_fast(present_device().type) else "fp32"
     return "no" if precision == "fp32" else precision
 
 

@@ -254,7 +254,11 @@ def precision_of_a_run(precision, folder):
     ],
 )
 def test_auto_is_bf16_only_where_the_cpu_multiplies_in_it(tmp_path, monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+    # as a build for CUDA answers on a machine without a GPU
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available=False: None if check_available else cuda
+    )
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert precision_of_a_run("auto", tmp_path) == expected
 

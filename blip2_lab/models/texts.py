@@ -48,9 +48,8 @@ def check_captions(captions: Sequence[str]) -> list[str]:
 def check_marks(texts: Sequence[str], what: str, tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Raises ValueError for a text with a mark of the tokenizer, such as "</s>", or one that stands for the picture in
     other programs: nothing in an answer would show that they were read as something else. `what`: what they are."""
-    marks = {
-        mark for name in MARKS if (mark := getattr(tokenizer, name, None)) and mark[0] in "<["
-    }  # some pad with "!"
+    named = (getattr(tokenizer, name, None) for name in MARKS)
+    marks = {mark for mark in named if mark and mark[0] in "<["}  # some pad with "!", which people write
     for text in texts:
         if found := IMAGE_MARK.search(text):
             raise ValueError(

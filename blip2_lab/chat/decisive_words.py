@@ -8,7 +8,7 @@ Notes:
 * "can they fly?": no other word says anything.
 * "is the boat wooden?", "does anything here fly?": nothing is said of the boat but by the unknown word.
 * "which thing is the heaviest?", "what is the shiny thing?": the thing is chosen by the unknown word.
-* "how far apart are the boats?", "how wide is it?": it is what is measured.
+* "how far apart are the boats?": it is what is measured.
 * "would a kid like the most of them?": more of it is unknown than known.
 * "is the top left empty?": some words turn a question round, so that the opposite would be answered.
 * "what color is the quorx?" names an unknown thing: it is asked, because a model can say that there is none.
@@ -123,8 +123,8 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
 
 def _is_what_is_measured(words: Sequence[str], lost: Collection[str]) -> bool:
     """Does the unknown word stand behind "how" and its measure: "how far apart"? "how many" and "how big" need none."""
-    measures = [i for i, word in enumerate(words[:-1]) if words[i - 1 : i] == ["how"] and word in MEASURES]
-    return any(words[i + 1] in lost for i in measures)
+    three = zip(words, words[1:], words[2:], strict=False)
+    return any(how == "how" and measure in MEASURES and word in lost for how, measure, word in three)
 
 
 def _words(text: str) -> list[str]:

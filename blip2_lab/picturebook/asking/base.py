@@ -17,6 +17,11 @@ def listed(things: Sequence[Thing]) -> str:
     return join(groups(list(things), "color")) if things else "none"
 
 
+def repeated(values: Sequence[str]) -> list[str]:
+    """The values that are there more than once, sorted."""
+    return sorted({value for value in values if values.count(value) > 1})
+
+
 def yes_no(true: bool) -> str:
     """The answer to a question for yes or no."""
     return "yes" if true else "no"

@@ -8,7 +8,7 @@ from ..noun_phrases import a, noun_phrase, other_word, plural_of, somewhere
 from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick, shuffled
 from ..wordings import ABSENT, SCENERY, UNKNOWN, wording
 from ..words import NUMBERS
-from .base import Asked, another, yes_no
+from .base import Asked, another, repeated, yes_no
 from .positions import CORNERS, at_place, sides
 
 #: What a group of things is told by.
@@ -132,15 +132,9 @@ def two_there(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "two there", first=first, second=second, joint=joint), yes_no(true)
 
 
-def _several(scene: Scene) -> list[str]:
-    """The kinds that the scene has several of."""
-    kinds = [t.kind for t in scene.things]
-    return sorted({kind for kind in kinds if kinds.count(kind) > 1})
-
-
 def count_among(scene: Scene, rng: Random) -> Asked:
     """How many of several boats are red, large, or not red?"""
-    several = _several(scene)
+    several = repeated([t.kind for t in scene.things])
     if not several:
         return None
     kind, name = pick(rng, several), pick(rng, ("color", "color", "size"))

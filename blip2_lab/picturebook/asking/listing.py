@@ -8,7 +8,7 @@ from ..noun_phrases import a, other_word, plural_of, refer
 from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick
 from ..wordings import UNKNOWN, wording
 from ..words import join, reading_order
-from .base import Asked, listed, yes_no
+from .base import Asked, listed, repeated, yes_no
 
 
 def category(scene: Scene, rng: Random) -> Asked:
@@ -99,8 +99,7 @@ def not_alike(scene: Scene, rng: Random) -> Asked:
 def group(scene: Scene, rng: Random) -> Asked:
     """The colors or the places of all things of a kind or category that the scene has several of."""
     name = pick(rng, ("kind", "kind", "category"))
-    values = [getattr(t, name) for t in scene.things]
-    several = sorted({value for value in values if values.count(value) > 1})
+    several = repeated([getattr(t, name) for t in scene.things])
     if not several:
         return None
     value, asked = pick(rng, several), pick(rng, ("color", "position"))

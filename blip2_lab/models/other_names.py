@@ -1,6 +1,6 @@
 """What LAVIS, transformers and peft call something, and what it is called here: the end of an error's sentence.
 
-`missing_attribute` and `check_arguments` are where to begin. The options of decoding have a table of their own
+`TellsOtherNames` and `check_arguments` are where to begin. The options of decoding have a table of their own
 (`decoding.OTHER_NAMES`), and so have those of `blip2_lab.load` (`checkpoints/names.py`).
 
 Notes:
@@ -13,6 +13,7 @@ Paper: none. Notebook: none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from blip2_lab.common.console import did_you_mean
 from blip2_lab.models.decoding import UnknownOption
@@ -81,9 +82,19 @@ ARGUMENTS = {
 }
 
 
-def missing_attribute(owner: object, name: str, known: Mapping[str, str]) -> AttributeError:
-    """The error of an attribute that a model has elsewhere, with what to do here."""
-    return AttributeError(f"{type(owner).__name__} has no {name!r}: {known[name]}.", name=name, obj=owner)
+class TellsOtherNames:
+    """A model, with torch's `nn.Module`, that says what an attribute of another library is called here."""
+
+    other_names: ClassVar[Mapping[str, str]]  #: attribute of another library -> what to do here
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in self.other_names:
+                remedy = self.other_names[name]
+                raise AttributeError(f"{type(self).__name__} has no {name!r}: {remedy}.", name=name, obj=self) from None
+            raise
 
 
 def check_arguments(samples: Sequence[object], given: Mapping[str, object], known: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ from blip2_lab.models.beam_search import beam_search
 from blip2_lab.models.decoding import UnknownOption
 from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_loss, itm_loss, sample_negatives
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.models.other_names import STAGE1_ATTRIBUTES, check_arguments, missing_attribute
+from blip2_lab.models.other_names import STAGE1_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
 from blip2_lab.models.texts import check_captions
 from blip2_lab.models.vision_encoder import check_pixels, freeze
@@ -115,12 +115,14 @@ def _maybe_checkpoint(passes: int, step: Callable, *inputs):
 # --- The model ------------------------------------------------------------------------------------------------------
 
 
-class Stage1Model(nn.Module):
+class Stage1Model(TellsOtherNames, nn.Module):
     """A Q-Former with the heads of its three objectives.
 
     `image_encoder` (frozen, optional) turns pixels into features; without it, pass image_features. `tokenizer` is
     BERT's, with [DEC] added; without it, pass input_ids.
     """
+
+    other_names = STAGE1_ATTRIBUTES
 
     def __init__(
         self,
@@ -145,14 +147,6 @@ class Stage1Model(nn.Module):
     def attach_image_encoder(self, image_encoder: nn.Module | None) -> None:
         """Set the image encoder that turns pixels into features, and freeze it. None removes it."""
         self.image_encoder = None if image_encoder is None else freeze(image_encoder)
-
-    def __getattr__(self, name: str) -> Tensor | nn.Module:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in STAGE1_ATTRIBUTES:
-                raise missing_attribute(self, name, STAGE1_ATTRIBUTES) from None
-            raise
 
     @property
     def device(self) -> torch.device:

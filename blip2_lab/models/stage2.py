@@ -33,7 +33,7 @@ from blip2_lab.models.bridges.bridge import Bridge
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel
-from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, check_arguments, missing_attribute
+from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
 from blip2_lab.models.texts import check_captions, check_marks, check_texts
@@ -53,7 +53,7 @@ class Candidate:
     probability: float
 
 
-class Stage2Model(nn.Module):
+class Stage2Model(TellsOtherNames, nn.Module):
     """Image encoder (frozen) -> bridge -> language model (frozen). A Q-Former is given as it is, or another bridge.
 
     `bridge` computes the visual prompt. With a Q-Former its parts are also `qformer` and `language_projection`, the
@@ -65,6 +65,8 @@ class Stage2Model(nn.Module):
     `stage1` is the stage-1 model that was loaded with this one, or None. Optional, for image-text matching and
     retrieval; kept outside parameters() and state_dict().
     """
+
+    other_names = STAGE2_ATTRIBUTES
 
     def __init__(self, image_encoder: ImageEncoder, bridge: QFormer | Bridge, language_model: LanguageModel) -> None:
         super().__init__()
@@ -115,14 +117,6 @@ class Stage2Model(nn.Module):
     def attach_stage1(self, stage1: Stage1Model | None) -> None:
         """Set `stage1`, outside parameters() and state_dict()."""
         object.__setattr__(self, "stage1", stage1)
-
-    def __getattr__(self, name: str) -> Tensor | nn.Module:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in STAGE2_ATTRIBUTES:
-                raise missing_attribute(self, name, STAGE2_ATTRIBUTES) from None
-            raise
 
     # -- training --------------------------------------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ OTHERS: dict[str, str] = {
     "because": "cuz coz",
 }
 
+NEAREST = ("closest", "nearest")
+GROUND = ("ground", "floor", "bottom", "bottom edge", "lower edge")
+SKY = ("sky", "ceiling", "top", "top edge", "upper edge")
+
 #: Known words -> phrases, with a word that is unknown, that are read as them.
 PHRASES: dict[str, tuple[str, ...]] = {
     "other than": (
@@ -120,6 +124,13 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "leaving out",
         "in addition to",
         "with the exception of",
+        "leave out",
+        "take away",
+        "ignoring",
+        "disregarding",
+        "forget about",
+        "forget",
+        "ignore",
     ),
     "other than the": ("without the",),
     "anything living": ("anything alive",),
@@ -128,6 +139,14 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "tell me": ("any idea", "any clue", "no idea", "no clue"),
     "name": ("pick out", "single out"),
     "the other things": ("the rest",),
+    "the lowest": (*(f"{the}{near} to the {ground}" for the in ("the ", "") for near in NEAREST for ground in GROUND),),
+    "the highest": (*(f"{the}{near} to the {sky}" for the in ("the ", "") for near in NEAREST for sky in SKY),),
+    "to go places with": ("to travel with", "to travel in", "to ride in", "to ride on", "to get around with"),
+    "to do a job with": ("to repair things with", "to fix things with", "to mend things with", "to repair", "to fix"),
+    "the same number": ("an equal number", "an equal amount", "the same amount"),
+    "more than once": ("twice", "repeatedly"),
+    "are there": ("remain",),
+    "is there": ("remains", "is left over"),
 }
 
 
@@ -147,10 +166,9 @@ def near_word(word: str) -> str | None:
 
 
 def near_phrases(text: str) -> list[tuple[str, str]]:
-    """The phrases of `PHRASES` in a text, as they are typed, and the known words that each is read as."""
-    return [
-        (found[0], known)
-        for known, phrases in PHRASES.items()
-        for phrase in phrases
-        if (found := re.search(rf"\b{phrase}\b", text, re.IGNORECASE))
-    ]
+    """The phrases of `PHRASES` in a text, as they are typed, and the known words that each is read as. Of phrases that
+    overlap, the longest."""
+    known_as = {phrase: known for known, phrases in PHRASES.items() for phrase in phrases}
+    longest_first = sorted(known_as, key=len, reverse=True)
+    found = re.findall(rf"\b(?:{'|'.join(longest_first)})\b", text, re.IGNORECASE)
+    return [(typed, known_as[typed.lower()]) for typed in dict.fromkeys(found)]

@@ -53,6 +53,13 @@ STATED = re.compile(
     r" (?P<said>[^,.?!;:]+)(?:, ?(?:right|correct|true|yes|no)|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))\W*",
     re.IGNORECASE,
 )
+#: "are there fewer cats than dogs?"
+FEWER = re.compile(
+    r"\b(?:fewer|(?<=are there )less|(?<=see )less) (?P<few>\w+(?: \w+)?) than "
+    r"(?P<many>\w+(?: (?!(?:in|on|here|there)\b)\w+)?)"
+    r"(?= (?:in|on|here|there)\b|\W*$)",
+    re.IGNORECASE,
+)
 LOOKS = "|".join((*COLORS, *SIZES, "big", "little", "tiny"))
 #: "the red house … the purple one"
 ONE = re.compile(rf"\b(?P<looks>the (?:{LOOKS}) )one\b", re.IGNORECASE)
@@ -167,13 +174,13 @@ def put_plainly(text: str) -> str:
     """The question in a plainer form that has the same answer; every other text as it is.
 
     "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is the red cup below the blue one?"
-    -> "is the red cup below the blue cup?"
+    -> "is the red cup below the blue cup?", "fewer cats than dogs?" -> "more dogs than cats?"
     """
     stated = STATED.fullmatch(text)
     if stated and not (stated["of"] and {"that", "which", "who"}.intersection(_words(stated["of"]))):
         subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
         return f"{verb} {subject} {stated['said']}?".lower()
-    text = _named_again(text)
+    text = FEWER.sub(r"more \g<many> than \g<few>", _named_again(text))
     return DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1) if DENYING.match(text) else text
 
 

@@ -226,6 +226,8 @@ def test_a_short_question_after_a_list_is_read_in_full(before, question, full):
         ("there's a cat, isn't there?", "is there a cat?"),
         ("The cats are red, aren't they?", "are the cats red?"),
         ("So the thing at the bottom right is red, right?", "is the thing at the bottom right red?"),
+        ("are there fewer red cats than dogs here?", "are there more dogs than red cats here?"),
+        ("do you see less boats than cars", "do you see more cars than boats"),
     ],
 )
 def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
@@ -241,6 +243,7 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         "the thing that is red is a boat, right?",
         "what is on the left, right?",
         "is it day or night?",
+        "is it less bright than dark?",
         "is it morning or night?",
         "which boat is on the left?",
         "which thing is on the left?",

@@ -149,6 +149,11 @@ def test_a_word_that_people_write_is_no_slip(known, words):
         ("Aside from the boat, what do you see?", "other than the boat, what do you see?"),
         ("the bottommost thing", "the lowest thing"),
         ("which thing has petals?", "which thing has petal?"),
+        ("what is the closest to the bottom edge?", "what is the lowest?"),
+        ("what is closest to the boat?", "what is next to the boat?"),
+        ("leave out the cat, what remains?", "other than the cat, what is there?"),
+        ("is there anything to travel with?", "is there anything to go places with?"),
+        ("is any color there twice?", "is any color there more than once?"),
     ],
 )
 def test_a_word_of_near_meaning_is_read_as_the_known_one(tokenizer, typed, text):

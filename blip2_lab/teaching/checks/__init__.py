@@ -15,7 +15,8 @@ The library does not import the checks. They import the library, whose function 
     variants         shared: two known mistakes at once
     dependence       shared: an argument that is not used, a place that reads a wrong one
     calls            shared: what modules are given
-    steps            shared: where a calculation leaves the library's
+    steps            shared: the steps of a calculation, and how far they are the library's
+    patching         shared: the expression that should have the value of a step of the library's
     explanations     shared: the changed function that explains a wrong answer, the change that makes it right
     gradients        shared: where the gradient of an answer goes
     stand_ins        shared: models of a few lines

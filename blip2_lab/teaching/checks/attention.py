@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
 from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.comparison import strangest_sum
 from blip2_lab.teaching.checks.exercise import Case, learning
 from blip2_lab.teaching.checks.variants import variants_of
 
@@ -70,7 +71,7 @@ def _weights_rules(case: Case, got: object, expected: Tensor) -> str | None:
     if (got < 0).any():
         return "There are negative weights: those are scores, or the softmax is missing."
     if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
-        return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): softmax over the last dimension."
+        return f"Rows do not sum to 1 ({strangest_sum(got)}): softmax over the last dimension."
     return "Each row sums to 1, but the shares are others: check the scores, their scale and which rows meet which."
 
 

@@ -142,14 +142,14 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
 
 def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
     """What all wrong numbers have in common where no change of the right ones explains them, or None: they are nearly
-    right, or right in each row but for a factor or an added amount."""
+    right, in other places, or right in each row but for a factor or an added amount."""
     if not all(isinstance(a, Tensor) and isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
         return None
     usable = all(a.shape == b.shape and kind_of(a) == kind_of(b) == "float" for a, b in zip(got, expected, strict=True))
     if not usable or any(value.device.type == "meta" for value in got):
         return None
     pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(got, expected, strict=True)]
-    return _nearly(got, pairs) or _each_its_own(pairs, tolerance)
+    return _nearly(got, pairs) or _other_places(pairs, tolerance) or _each_its_own(pairs, tolerance)
 
 
 def of_one_form(got: Any, expected: Any) -> bool:
@@ -306,12 +306,28 @@ def _multiples(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str 
     return None
 
 
+def _other_places(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:
+    """The right numbers in another order, in every case: by a reshape or a transposition, say."""
+    if not all(_same(a.flatten().sort().values, b.flatten().sort().values, tolerance) for a, b in pairs):
+        return None
+    a, b = next((a, b) for a, b in reversed(pairs) if not _same(a, b, tolerance))
+    place = next(place for place in itertools.product(*map(range, a.shape)) if abs(a[place] - b[place]) > tolerance)
+    origin = (b - a[place]).abs().flatten().argmin()
+    here, there = (f"[{', '.join(map(str, index))}]" for index in (place, _place_of(int(origin), b.shape)))
+    return f"The numbers are the right ones, in other places: {here} of your answer has what belongs to {there}."
+
+
+def _place_of(number: int, shape: torch.Size) -> tuple[int, ...]:
+    return tuple(int(index) for index in torch.unravel_index(torch.tensor(number), shape))
+
+
 def _each_its_own(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:
     """Rows or columns that are right but for a factor, or an added amount, of their own."""
     if any(b.ndim == 0 or not (a.isfinite().all() and b.isfinite().all()) for a, b in pairs):
         return None
     for dim, what in ((-1, "row (along the last dimension)"), (-2, "column (along the last dimension but one)")):
-        if not all(b.ndim >= -dim for _, b in pairs) or max(b.shape[dim] for _, b in pairs if b.ndim >= -dim) < 2:
+        wrong = [b for a, b in pairs if not _same(a, b, tolerance)]
+        if not all(b.ndim >= -dim for _, b in pairs) or min((b.shape[dim] for b in wrong), default=0) < 2:
             continue
         factors = [(a * b).sum(dim, keepdim=True) / (b * b).sum(dim, keepdim=True).clamp(min=1e-12) for a, b in pairs]
         if all(_same(a, factor * b, tolerance) for factor, (a, b) in zip(factors, pairs, strict=True)):
@@ -326,6 +342,13 @@ def _each_its_own(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> s
                 f"{float(amounts[0].flatten()[0]):.3g})."
             )
     return None
+
+
+def strangest_sum(rows: Tensor) -> str:
+    """The number and the sum of the row whose sum is farthest from 1, in words."""
+    sums = rows.detach().double().sum(dim=1)
+    number = int((sums - 1).abs().argmax())
+    return f"row {number} sums to {float(sums[number]):.3f}"
 
 
 def _nearly(got: Sequence[Any], pairs: Sequence[tuple[Tensor, Tensor]]) -> str | None:

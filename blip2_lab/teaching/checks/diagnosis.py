@@ -9,8 +9,8 @@ Notes:
 * Any other answer is explained by the first of these that holds: a difference that occurs in every subject
   (comparison.py), a change of the answer, of an argument (changes.py) or of an expression of the library's function
   (mutants.py), a known mistake beside another change (explanations.py), what the modules among the arguments are given
-  (calls.py), a change that few make, the first step that the library does not take (steps.py), what the answer depends
-  on (dependence.py).
+  (calls.py), an expression that should have the value of a step of the library's (patching.py), a change that few
+  make, how far the calculation is right (steps.py), what the answer depends on (dependence.py).
 * Beside the explanation are told the arguments that are not used, the change of the student's function that makes it
   right (explanations.py), and what the rules say.
 
@@ -45,14 +45,18 @@ from blip2_lab.teaching.checks.comparison import (
 from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
 from blip2_lab.teaching.checks.errors import STRANGE, error_message, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise
-from blip2_lab.teaching.checks.explanations import BUDGET, attempts_on, quietly, repair_of
+from blip2_lab.teaching.checks.explanations import BUDGET, OVERHEAD, attempts_on, quietly, repair_of
 from blip2_lab.teaching.checks.mutants import numbers_in
-from blip2_lab.teaching.checks.steps import first_difference, steps_of
+from blip2_lab.teaching.checks.patching import patched_step, without_results
+from blip2_lab.teaching.checks.steps import Key, Step, last_agreement, step_too_much, steps_of
 from blip2_lab.teaching.checks.values import Unsupported
 from blip2_lab.teaching.checks.wrong_functions import WrongFunctions
 
 #: Changes of the value of a student's expression that make it right by chance more often than they are what is wrong.
-UNLIKELY = ("logarithm of", "exp of", "in order of size", "without its mean", "rounded")
+UNLIKELY = (
+    "logarithm of", "exp of", "tanh of", "sigmoid of", "GELU of", "root of", "in order of size", "without its mean",
+    "rounded",
+)  # fmt: skip
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 
 
@@ -95,12 +99,15 @@ class Diagnosis:
         """The first explanation that holds, the likely ones first, and what is told beside it."""
         unused = self._unused
         explained = self._general or self._likely_change() or self._mistake_and_change or or_empty(self._calls)
-        explained = explained or self._nearly or self._unlikely_change()
-        repair = self._repair
+        explained, repair = explained or self._nearly, self._repair
         if not (explained or unused) and (not repair or _is_unlikely(repair)):
-            explained = self._step()
+            explained = self._patch()
             repair = "" if explained else repair  # an unlikely one may be right by chance
-        explained = explained or or_empty(common_to_all, self.got, self.expected, self.exercise.tolerance)
+        change = "" if explained else self._unlikely_change()
+        explained = explained or ("" if _is_unlikely(change) else change)
+        if not (explained or unused or repair):
+            explained = self._step()
+        explained = explained or or_empty(common_to_all, self.got, self.expected, self.exercise.tolerance) or change
         explained = explained or self._wrong_place()
         if self._nearly and explained == self._nearly:
             rule = ""  # the known mistake says it
@@ -289,22 +296,68 @@ class Diagnosis:
         self.exercise.result_of(self.exercise.solution, case)
         return or_empty(self.exercise.seen, self.asked, case)
 
-    def _step(self) -> str:
-        """The first step of the student's function that the library's does not take; before it, what is of another
+    def _patch(self) -> str:
+        """The expression of the student's function that should have another value; before it, what is of another
         kind."""
-        step = or_empty(self._first_step)
-        return f"{self._difference()} {step}" if step and not of_one_form(self._wrong, self._right) else step
+        told = "" if is_promises(self._right) else or_empty(self._patched)
+        return f"{self._difference()} {told}" if told and not of_one_form(self._wrong, self._right) else told
 
-    def _first_step(self) -> str:
+    def _patched(self) -> str:
+        """The patch that makes the student's function right, or at least the first wrong part of its answer."""
+        attempt = attempts_on(self.exercise.cases, self.exercise.attempt)
+        at_most = BUDGET // (OVERHEAD + self.exercise.calls_and_work[1])
+        with quietly():
+            steps = {case: self._steps(self.exercise.solution, case) for case in self._wrong_functions.order}
+            search = partial(patched_step, self.answer, attempt=attempt, at_most=at_most)
+            if patch := search(without_results(steps, self.expected), right=self._is_right):
+                return f"{patch.told} your function is right."
+            if not isinstance(self._right, tuple):
+                return ""
+            results = [value[self._place] for value in self.expected]
+            patch = search(without_results(steps, results), right=self._has_right_part)
+        name = f"`{self.exercise.parts[self._place]}`" if self.exercise.parts else f"part {self._place + 1}"
+        return f"{patch.told} {name} is right." if patch else ""
+
+    def _steps(self, function: Callable, case: int) -> dict[Key, Step]:
+        (run,) = self._runs([case])
+        return steps_of(function, run)
+
+    def _has_right_part(self, case: int, value: Any) -> bool:
+        """Whether the first part of the answer that was wrong is right."""
+        parts, expected = parts_of(value), self.expected[case]
+        return bool(parts) and len(parts) == len(expected) and self._same(parts[self._place], expected[self._place])
+
+    @cached_property
+    def _place(self) -> int:
+        """The number of the first part of the answer that is wrong."""
+        return self._first_wrong_part(self.first)
+
+    def _first_wrong_part(self, number: int) -> int:
+        pairs = zip(parts_of(self.got[number]), self.expected[number], strict=True)
+        return next(n for n, (ours, theirs) in enumerate(pairs) if not self._same(ours, theirs))
+
+    def _step(self) -> str:
+        """The step that the right answers are added to, or multiplied with, else how far the calculation is right."""
+        return or_empty(self._too_much) or or_empty(self._agreement)
+
+    def _too_much(self) -> str:
+        if not isinstance(self._right, Tensor | float):
+            return ""
+        with quietly():
+            for function in (self.exercise.solution, self.answer):
+                steps = [self._steps(function, case) for case in range(len(self.got))]
+                if told := step_too_much(self.got, self.expected, steps, self._same):
+                    return told
+        return ""
+
+    def _agreement(self) -> str:
         """In the last wrong case."""
-        if not isinstance(self.expected[0], Tensor | float | tuple):
+        if is_promises(self._right):
             return ""
         last = max(n for n in range(len(self.got)) if not self._same(self.got[n], self.expected[n]))
         (run,) = self._runs([last])
         with quietly():
-            ours, theirs = (steps_of(function, run) for function in (self.answer, self.exercise.solution))
-        numbers = not isinstance(self.expected[0], Tensor)
-        return first_difference(ours, theirs, self.exercise.cases()[last].args, numbers=numbers)
+            return last_agreement(self.answer, self.exercise.solution, self.exercise.cases()[last].args, run)
 
     def _wrong_place(self) -> str:
         return "" if self._repair or self._unused else or_empty(self._dependence)
@@ -334,8 +387,7 @@ class Diagnosis:
         expected = self.expected[number]
         if not isinstance(expected, tuple):
             return run
-        pairs = zip(parts_of(self.got[number]), expected, strict=True)
-        place = next(n for n, (ours, theirs) in enumerate(pairs) if not self._same(ours, theirs))
+        place = self._first_wrong_part(number)
 
         def part(function: Callable) -> Any:
             parts = parts_of(run(function))

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from blip2_lab.teaching.checks import errors, values
 from blip2_lab.teaching.checks.changes import changed_arguments, simple_changes_of
 from blip2_lab.teaching.checks.mutants import (
+    LONGEST,
     Code,
     Edit,
     applied,
@@ -48,7 +49,7 @@ BUDGET = 25_000  #: calls, for each search
 WAITS = 0.05  #: seconds; a function that takes longer waits for something, and its calls do not tell how long
 LEAST = 300  #: arguments changed, whatever the work of a case is
 _GUARDS = errors.__name__, values.__name__  #: around a student's function; their calls are no work of it
-_OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
+OVERHEAD = 40  #: the work of a case without any call, in calls: making a function, comparing
 
 Attempt = Callable[[Callable, int], Any]  #: a function and the number of a case -> its value, or its error
 Fits = Callable[[int, Any], bool]  #: the number of a case, a value
@@ -155,7 +156,7 @@ def candidates_for(
     calls  how `solution` is called, in each case
     work   of one case, see `work_of`
     """
-    most = BUDGET // (_OVERHEAD + work)
+    most = BUDGET // (OVERHEAD + work)
     made: list[Iterator[tuple[str, Callable]]] = [
         changed_arguments(solution, calls) if calls else iter(()),
         _with(mutants_of(solution)),
@@ -173,18 +174,20 @@ def _with(mutants: Iterator[tuple[str, Callable]]) -> Iterator[tuple[str, Callab
 
 def _changed_values(function: Callable, attempt: Attempt, case: int = -1) -> Iterator[tuple[str, Callable]]:
     """The function with the value of one of its expressions changed."""
-    for text, function_with in expressions_of(function):
+    for expression in expressions_of(function):
+        if len(expression.text) > LONGEST or expression.place.field == "slice":
+            continue
         seen: list[Any] = []
 
         def record(value: Any, seen: list = seen) -> Any:
             seen.append(value)
             return value
 
-        attempt(function_with(record), case)
+        attempt(expression.function_with(record), case)
         if seen and isinstance(seen[0], Tensor | int | float | list | tuple):
             for words, change in simple_changes_of(seen[0]):
-                told = words.format(f"`{text}`")
-                yield told if " in place of " in told else f"{told} in its place", function_with(change)
+                told = words.format(f"`{expression.text}`")
+                yield told if " in place of " in told else f"{told} in its place", expression.function_with(change)
 
 
 # --- Changes of the student's function ------------------------------------------------------------------------------
@@ -215,12 +218,12 @@ def repair_of(
     pairs = (pair for pair in small if pair[0].apart_from(pair[1]))
     second = None
     with quietly():
-        work = _OVERHEAD + work_of(lambda: attempt(answer, order[0]))
+        work = OVERHEAD + work_of(lambda: attempt(answer, order[0]))
         began = time.perf_counter()
         attempt(answer, order[0])
         if (seconds := time.perf_counter() - began) > WAITS:
             work = max(work, round(BUDGET * seconds))
-        single = list(itertools.islice(edits, 3 * BUDGET // work))
+        single = sorted(itertools.islice(edits, 3 * BUDGET // work), key=lambda edit: not edit.small)
         made = itertools.chain(
             _edited(code, ((edit,) for edit in single)),
             itertools.islice(_changed_values(answer, attempt, order[0]), BUDGET // work),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from blip2_lab.interpret import attribution, grounding
 from blip2_lab.teaching.checks.check import Check
+from blip2_lab.teaching.checks.comparison import strangest_sum
 from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.variants import variants_of
 
@@ -43,7 +44,7 @@ def _rollout_rules(case: Case, got: object, expected: Tensor) -> str | None:
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
         return None
     if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
-        return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): each layer is (A + I) / 2."
+        return f"Rows do not sum to 1 ({strangest_sum(got)}): each layer is (A + I) / 2."
     if case.args[0].shape[:2] == (1, 1):
         own = float(got.diagonal().mean())  # this layer's own diagonal is 0
         return f"The residual has the share {own:.2f} and the attention {1 - own:.2f}: each layer is (A + I) / 2."

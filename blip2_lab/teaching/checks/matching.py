@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blip2_lab.models import losses
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe
+from blip2_lab.teaching.checks.comparison import describe, strangest_sum
 from blip2_lab.teaching.checks.contrastive import unit_vectors
 from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
 from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
@@ -54,7 +54,7 @@ def _weights_rules(case: Case, got: object, expected: Tensor) -> str | None:
     if (got[positives] > 1e-5).any():
         return "A positive still gets weight: its similarity has to be so low that nothing is left (-10000, or -inf)."
     if not torch.allclose(got.sum(1), torch.ones(len(got)), atol=1e-3):
-        return f"Rows do not sum to 1 (the first one to {float(got[0].sum()):.3f}): softmax over the candidates, dim=1."
+        return f"Rows do not sum to 1 ({strangest_sum(got)}): softmax over the candidates, dim=1."
     return "Rows sum to 1 and positives have none, but the shares are not those of a softmax of the similarities."
 
 

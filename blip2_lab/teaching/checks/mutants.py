@@ -47,8 +47,10 @@ _METHODS = (
 )  # fmt: skip
 #: Comparisons that differ where both sides are equal.
 _BOUNDARIES = {ast.Lt: (ast.LtE,), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE,), ast.GtE: (ast.Gt,)}
-_SHORTEST, _LONGEST = 8, 80  #: letters of an expression that is shown
-_HUGE = 10**6  #: a number
+#: Expressions that have a value of their own.
+_COMPUTES = ast.Name | ast.Attribute | ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript | ast.Compare
+_SHORTEST, LONGEST = 8, 80  #: letters of an expression that is shown
+HUGE = 10**6  #: a number
 _PACKAGE = "blip2_lab"
 
 Mutant = tuple[str, Callable]  #: the two expressions in words, and the function
@@ -283,7 +285,7 @@ def _added_up(places: Sequence[Place]) -> Iterator[Edit]:
     puts = [(place, ast.AugAssign(place.node.targets[0], ast.Add(), place.node.value)) for place in given]
     puts = [(place, ast.copy_location(new, place.node)) for place, new in puts if not isinstance(new.target, ast.Tuple)]
     for place, new in puts:
-        yield Edit(f"`{ast.unparse(new)}` in place of `{ast.unparse(place.node)}`"[: 2 * _LONGEST], ((place, new),))
+        yield Edit(f"`{ast.unparse(new)}` in place of `{ast.unparse(place.node)}`"[: 2 * LONGEST], ((place, new),))
     if len(puts) > 1:
         yield Edit("`+=` in place of `=` in the loop", tuple(puts))
 
@@ -293,7 +295,7 @@ def _may_replace(number: int | float, node: ast.AST) -> bool:
     may ask for more memory than there is."""
     if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
         return False
-    return abs(number) < _HUGE or abs(number) < 10_000 * abs(node.value)
+    return abs(number) < HUGE or abs(number) < 10_000 * abs(node.value)
 
 
 def numbers_in(function: Callable) -> list[int | float]:
@@ -329,7 +331,7 @@ def _edits_at(place: Place, new: ast.AST, above: dict, alike: dict[str, list[Pla
         after = ast.unparse(changed)
         equal = alike.get(everywhere, [])
         copies = [copy.deepcopy(changed) for _ in equal] if len(equal) > 1 else []
-    if before == after or max(len(before), len(after)) > _LONGEST:
+    if before == after or max(len(before), len(after)) > LONGEST:
         return
     words = f"`{after}` in place of `{before}`"
     boundary = (
@@ -353,13 +355,13 @@ def _left_out(place: Place, above: dict[ast.AST, Place]) -> Edit | None:
         others = [keyword for keyword in place.parent.keywords if keyword is not node]
         call = ast.Call(place.parent.func, place.parent.args, others)
         text = f"{node.arg}={ast.unparse(node.value)}"
-        if len(text) > _LONGEST:
+        if len(text) > LONGEST:
             return None
         return Edit(f"`{text}` left out", ((above[place.parent], ast.copy_location(call, place.parent)),), True)
     else:
         return None
     text = ast.unparse(node)
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         return None
     return Edit(f"the line `{text}` left out", ((place, ast.copy_location(nothing, node)),), True)
 
@@ -437,23 +439,43 @@ def _edited(code: Code, *edits: Edit) -> Callable:
 # --- Values of expressions ------------------------------------------------------------------------------------------
 
 
-def expressions_of(function: Callable) -> Iterator[tuple[str, Callable[[Callable], Callable]]]:
-    """Each expression of the function, and what makes the function with its value changed: change -> function."""
+@dataclass(frozen=True)
+class Expression:
+    """An expression of a function, and what makes the function with its value changed: change -> function.
+
+    around  the text of the expression in which it stands, "" where it is no part of another one
+    """
+
+    place: Place
+    text: str
+    around: str
+    function_with: Callable[[Callable], Callable]
+
+
+def expressions_of(function: Callable) -> Iterator[Expression]:
+    """The expressions of a function, in the order of the code."""
     code = code_of(function)
-    for place in places_of(code.body) if code else ():
+    places = places_of(code.body) if code else []
+    above = {place.node: place for place in places}
+    for place in places:
         node = place.node
-        if not isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.BinOp | ast.Subscript | ast.Compare):
+        if not isinstance(node, _COMPUTES) or isinstance(getattr(node, "operand", None), ast.Constant):
             continue
-        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or place.field in ("func", "slice"):
+        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load) or place.field == "func":
             continue
-        text = ast.unparse(node)
-        if len(text) > _LONGEST:
-            continue
+        around = place.parent
+        while isinstance(around, ast.Attribute | ast.keyword | ast.Starred):
+            around = above[around].parent
         call = ast.Call(ast.Name("_changed", ast.Load()), [node], [])
         ast.fix_missing_locations(ast.copy_location(call, node))
         with applied(Edit("", ((place, call),))):
             made = compiled(code)
-        yield text, lambda change, made=made: function_of(code, made, _changed=change)
+        yield Expression(
+            place,
+            ast.unparse(node),
+            ast.unparse(around) if isinstance(around, ast.expr) else "",
+            lambda change, made=made: function_of(code, made, _changed=change),
+        )
 
 
 # --- What may stand in the place of a node --------------------------------------------------------------------------

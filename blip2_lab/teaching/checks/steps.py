@@ -1,11 +1,14 @@
-"""Where does a student's calculation leave the library's? Both are run, and the values of their expressions compared.
+"""The steps of a calculation: the values of a function's expressions, and how far two functions have the same ones.
 
-`steps_of` records the values of a function's expressions, `first_difference` names the first one in the student's
-function that the library's does not compute, and the first one of the library's that the student's does not.
+`steps_of` records them. `last_agreement` tells up to which step a student's calculation is the library's, and
+`step_too_much` the step that is added to the right answer, or multiplied with it.
 
 Notes:
 
-* Expressions are compared by their values, so names and style do not matter.
+* Values are compared, so names and style do not matter: a value may be transposed, or come row by row in a loop. What
+  a mask hides counts as hidden, by -10000 or by -inf.
+* A step that the student's function lacks is told only if nothing that depends on it is there, either: many right
+  answers do without a step of the library's.
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -13,30 +16,58 @@ Paper: none. Notebooks: all with exercises.
 from __future__ import annotations
 
 import ast
+import itertools
+import operator
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from blip2_lab.teaching.checks.mutants import Code, code_of, function_of
+from blip2_lab.models.attention import MASKED
+from blip2_lab.teaching.checks.mutants import LONGEST, Code, code_of, function_of
 
-_LONGEST = 90  #: letters of an expression that is shown
-_MOST = 400  #: values that are kept, of a loop say
+_MOST = 2_000  #: values that are kept, of a loop say
 _PACKAGE = "blip2_lab"
 
-_FEW = 8  #: numbers that may be a row of another value
+Run = Callable[[Callable], Any]  #: a function -> its value for a case, or its error
+Key = tuple[str, int]  #: the helper in which an expression stands, and its number there
 
-Step = tuple[str, Any, bool]  #: an expression, its value, and whether it stands in the function itself
+# --- The steps of a function ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """An expression, and the values that it has had, in their order.
+
+    helper  the function of this package in which it stands, "" for the function itself
+    """
+
+    text: str
+    helper: str
+    values: list[Any] = field(default_factory=list)
+
+    @property
+    def told(self) -> str:
+        return f"`{shortened(self.text)}`" + (f" (in `{self.helper}`)" if self.helper else "")
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
 class _Recorder(ast.NodeTransformer):
-    """Wraps each expression that computes something: `_step("a + b", a + b)`."""
+    """Wraps each expression that computes something: `_step(7, "a + b", a + b)`, 7 being its number."""
+
+    def __init__(self) -> None:
+        self.count = 0
 
     def visit(self, node: ast.AST) -> ast.AST:
-        computes = isinstance(node, ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript)
+        computes = isinstance(node, ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript | ast.Compare)
         number = isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant)
         text = ast.unparse(node) if computes and not number else ""
         if isinstance(node, ast.Call):
@@ -51,43 +82,50 @@ class _Recorder(ast.NodeTransformer):
             self.generic_visit(node)
         if not text or (isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)):
             return node
-        call = ast.Call(ast.Name("_step", ast.Load()), [ast.Constant(text), node], [])
+        self.count += 1
+        call = ast.Call(ast.Name("_step", ast.Load()), [ast.Constant(self.count), ast.Constant(text), node], [])
         return ast.fix_missing_locations(ast.copy_location(call, node))
 
 
-def steps_of(function: Callable, run: Callable[[Callable], Any]) -> list[Step]:
-    """The expressions, their values, and whether they stand in the function itself, in the order in which they are
-    computed. Those of this package's functions that it calls are among them. Empty where there is no source.
+def steps_of(
+    function: Callable, run: Run, changes: Mapping[Key, Callable[[Any], Any]] = MappingProxyType({})
+) -> dict[Key, Step]:
+    """The steps of a function, in the order in which they are computed first. Those of this package's functions that it
+    calls are among them. Empty where there is no source.
 
-    run  gives the value of a function for a case
+    run      gives the value of a function for a case
+    changes  of the values of some steps
     """
-    steps: list[Step] = []
+    steps: dict[Key, Step] = {}
+    kept = itertools.count()
 
-    def step(own: bool, text: str, value: Any) -> Any:
-        if len(steps) < _MOST:
-            steps.append((text, value.detach().clone() if isinstance(value, Tensor) else value, own))
-        return value
+    def step(helper: str, number: int, text: str, value: Any) -> Any:
+        if next(kept) < _MOST:
+            found = steps.setdefault((helper, number), Step(text, helper))
+            found.values.append(value.detach().clone() if isinstance(value, Tensor) else value)
+        return changes[helper, number](value) if (helper, number) in changes else value
 
-    recording = _recording(function, partial(step, True), partial(step, False))
+    recording = _recording(function, step, "")
     if recording is not None:
         run(recording)
     return steps
 
 
-def _recording(function: Callable, step: Callable, step_of_helpers: Callable | None) -> Callable | None:
+def _recording(function: Callable, step: Callable, helper: str) -> Callable | None:
+    """The function, which tells `step` its values. helper: its name, if another one calls it."""
     code = code_of(function)
     if code is None:
         return None
-    names: dict[str, Any] = {"_step": step}
-    calls = [node for node in ast.walk(code.body) if isinstance(node, ast.Call)] if step_of_helpers else []
+    names: dict[str, Any] = {"_step": partial(step, helper)}
+    calls = [node for node in ast.walk(code.body) if isinstance(node, ast.Call)] if not helper else []
     recorder = _Recorder()
     code.body.body = [recorder.visit(statement) for statement in code.body.body]
     for call in calls:
-        helper = _helper_of(call.func, code.space)
-        recording = _recording(helper, step_of_helpers, None) if helper else None
+        called = _helper_of(call.func, code.space)
+        recording = _recording(called, step, called.__name__) if called else None
         if recording is not None:
-            names[f"_{helper.__name__}"] = recording
-            call.func = ast.copy_location(ast.Name(f"_{helper.__name__}", ast.Load()), call.func)
+            names[f"_{called.__name__}"] = recording
+            call.func = ast.copy_location(ast.Name(f"_{called.__name__}", ast.Load()), call.func)
     return function_of(Code(ast.fix_missing_locations(code.body), code.space), **names)
 
 
@@ -104,45 +142,113 @@ def _helper_of(called: ast.AST, space: dict[str, Any]) -> Callable | None:
     return found if own else None
 
 
-def first_difference(
-    ours: Sequence[Step], theirs: Sequence[Step], arguments: Sequence[Any], *, numbers: bool = False
-) -> str:
-    """The first expression of each that the other does not compute, in words, or "".
+# --- Numbers --------------------------------------------------------------------------------------------------------
 
-    arguments  what both were given: no step
-    numbers    compare also numbers that are no tensors: where the answer is one
+
+def numbers_of(values: Sequence[Any]) -> Tensor | None:
+    """The values one below the other, [n, ...], or None where they are no numbers of one shape."""
+    try:
+        parts = [torch.as_tensor(value).detach() for value in values]
+        usable = bool(parts) and all(part.numel() and not part.is_complex() for part in parts)
+        return torch.stack(parts) if usable else None
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def is_constant(value: Tensor) -> bool:
+    """Whether all its numbers are one: zeros, a mask that hides nothing."""
+    return value.numel() > 1 and bool((value == value.flatten()[0]).all())
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    a, b = one.double(), other.double()
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two values have the same numbers, in some order. True and False only as they are or all turned round: how
+    many there are of each says little."""
+    if torch.bool in (one.dtype, other.dtype):
+        same = one.dtype == other.dtype and one.numel() == other.numel()
+        return same and bool((one.flatten() == other.flatten()).all() or (one.flatten() != other.flatten()).all())
+    a, b = (value.flatten().double().clamp(min=MASKED / 2).sort().values for value in (one, other))
+    return close(a, b)
+
+
+# --- How far two calculations are the same --------------------------------------------------------------------------
+
+
+def last_agreement(answer: Callable, solution: Callable, arguments: Sequence[Any], run: Run) -> str:
+    """Up to which step of the library's the student's function has the same numbers, and with which one the library
+    goes on, in words, or "".
+
+    arguments  what both are given: no step
+    run        gives the value of a function for a case
     """
-    ours, theirs = ([step for step in steps if _counts(step[1], numbers)] for steps in (ours, theirs))
-    given = [argument for argument in arguments if _counts(argument, numbers)]
-    values, right = [[*given, *(value for _, value, _ in steps)] for steps in (ours, theirs)]
-    strange = next(((text, v) for text, v, own in ours if own and not _among(v, right)), None)
-    lacking = [(text, value) for text, value, _ in theirs if not _among(value, values)]
-    if strange is None or not lacking:
-        return ""
-    shape = getattr(strange[1], "shape", None)
-    alike = next((text for text, value in lacking if getattr(value, "shape", None) == shape), "")
-    wanted = alike or lacking[0][0]
-    strange, wanted = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in (strange[0], wanted))
-    return (
-        f"Your function computes `{strange}`, which is no step of the library's; the first step"
-        f"{' of this form' if alike else ''} that yours does not take is `{wanted}`."
-    )
+    steps = steps_of(solution, run)
+    theirs = _numbers(steps)
+    given = [value for value in map(numbers_of, [[argument] for argument in arguments]) if value is not None]
+    ours = [*_numbers(steps_of(answer, run)).values(), *given]
+    common = {key for key, value in theirs.items() if any(same_numbers(value, other) for other in ours)}
+    telling = {key for key in common if _tells(theirs[key]) and not any(same_numbers(theirs[key], x) for x in given)}
+    depending = {key: _depending_on(key, theirs, solution, run) for key in theirs}
+    for key in sorted(theirs.keys() - common, key=lambda key: (steps[key].helper != "", [*theirs].index(key))):
+        before = [earlier for earlier in theirs if earlier in telling and key in depending[earlier]]
+        if before and not common & depending[key]:
+            return (
+                f"As far as {steps[before[-1]].told} your numbers are the library's: look at what yours computes of "
+                f"them. The library goes on with {steps[key].told}."
+            )
+    return ""
 
 
-def _counts(value: Any, numbers: bool) -> bool:
+def _tells(value: Tensor) -> bool:
+    """Whether it has a number that is no whole one: places and counts agree by chance."""
+    return value.is_floating_point() and bool((value % 1 != 0).any())
+
+
+def _numbers(steps: Mapping[Key, Step]) -> dict[Key, Tensor]:
+    """What can be compared: the same for all says nothing."""
+    found = {key: numbers_of(step.values) for key, step in steps.items()}
+    return {key: value for key, value in found.items() if value is not None and not is_constant(value)}
+
+
+def _depending_on(key: Key, before: Mapping[Key, Tensor], function: Callable, run: Run) -> set[Key]:
+    """The steps that change if this one does."""
+    after = _numbers(steps_of(function, run, {key: _disturbed}))
+    return {other for other in before if other != key and not (other in after and close(before[other], after[other]))}
+
+
+def _disturbed(value: Any) -> Any:
+    """Another value of the same kind."""
     if isinstance(value, Tensor):
-        return value.numel() > 0 and not value.is_complex() and value.device.type != "meta"
-    return numbers and isinstance(value, float)
+        return ~value if value.dtype == torch.bool else value + 1 + torch.arange(value.numel()).view_as(value) % 3
+    return not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else value
 
 
-def _among(value: Any, others: Sequence[Any]) -> bool:
-    return any(_alike(value, other) for other in others)
+def step_too_much(
+    got: Sequence[Any], expected: Sequence[Any], steps: Sequence[Mapping[Key, Step]], same: Callable[[Any, Any], bool]
+) -> str:
+    """The step that the right answers are added to, or multiplied with, in words, or "".
+
+    steps  for each case
+    same   whether two answers are equal
+    """
+    for key, step in steps[0].items():
+        for words, change in _JOINED.items():
+            joined = [_or_none(change, right, there, key) for right, there in zip(expected, steps, strict=True)]
+            if all(map(same, got, joined)):
+                return f"Yours is the right answer {words} {step.told}."
+    return ""
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Equal, also if one is transposed, or a few of the other's numbers: of a loop over its rows."""
-    a, b = (torch.as_tensor(value).detach().double() for value in (one, other))
-    if a.numel() < b.numel() and a.numel() <= _FEW:
-        return bool(((a.reshape(-1, 1) - b.reshape(1, -1)).abs() < 1e-5).any(dim=1).all())
-    turned = [b, b.mT] if b.ndim >= 2 else [b]
-    return any(a.shape == c.shape and torch.allclose(a, c, rtol=1e-4, atol=1e-6, equal_nan=True) for c in turned)
+_JOINED = {"plus": operator.add, "minus": operator.sub, "times": operator.mul, "divided by": operator.truediv}
+
+
+def _or_none(change: Callable, right: Any, steps: Mapping[Key, Step], key: Key) -> Any:
+    if key not in steps or len(steps[key].values) != 1:
+        return None
+    try:
+        return change(right, steps[key].values[0])
+    except (RuntimeError, TypeError, ArithmeticError):
+        return None

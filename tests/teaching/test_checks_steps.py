@@ -1,4 +1,4 @@
-"""Where a calculation leaves the library's: recorded expressions, the first that differs, what a student is told."""
+"""The steps of a calculation: recorded values, how far two functions have the same ones, a step that is added."""
 
 from __future__ import annotations
 
@@ -6,78 +6,120 @@ import pytest
 import torch
 
 from blip2_lab.teaching import checks
-from blip2_lab.teaching.checks.steps import first_difference, steps_of
+from blip2_lab.teaching.checks.steps import last_agreement, same_numbers, step_too_much, steps_of
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
 
-def right(x):
-    scale = x.abs().amax(dim=-1, keepdim=True)
-    return x / scale
+def shares(x):
+    scores = x @ x.T / 2
+    return scores.softmax(dim=-1)
 
 
-def by_the_spread(x):
-    spread = x.std(dim=-1, keepdim=True)
-    return x / spread
-
-
-def in_another_style(x):
+def squared_shares(x):
     rows = []
     for row in x:
-        rows.append(row / row.abs().max())
+        scores = torch.stack([(row * other).sum() for other in x]) / 2
+        rows.append(scores.square() / scores.square().sum())
     return torch.stack(rows)
 
 
-def told(answer):
-    ours, theirs = (steps_of(function, lambda made: made(X)) for function in (answer, right))
-    return first_difference(ours, theirs, [X])
+def shares_of_whole(x):
+    return torch.einsum("ij,kj->ik", x, x).softmax(dim=-1)
 
 
-def test_expressions_are_recorded_in_the_order_in_which_they_are_computed():
-    steps = steps_of(right, lambda function: function(X))
-    assert [text for text, _, _ in steps] == ["x.abs()", "x.abs().amax(dim=-1, keepdim=True)", "x / scale"]
-    assert torch.equal(steps[-1][1], right(X)) and all(own for _, _, own in steps)
-    assert steps_of(torch.abs, lambda function: function(X)) == []
+def agreement(answer):
+    return last_agreement(answer, shares, [X], lambda function: function(X))
 
 
-def test_the_first_step_that_differs_is_named():
-    assert told(by_the_spread).startswith("Your function computes `x.std(dim=-1, keepdim=True)`, which is no step")
-    assert told(by_the_spread).endswith("`x.abs().amax(dim=-1, keepdim=True)`.")
-    assert told(lambda x: right(x.clone())) == told(in_another_style) == ""
+def run(function):
+    return function(X)
 
 
-def test_steps_of_helpers_count_but_are_not_the_students():
+def test_steps_have_their_values_in_the_order_in_which_they_are_computed():
+    steps = list(steps_of(shares, run).values())
+    assert [step.text for step in steps] == ["x @ x.T", "x @ x.T / 2", "scores.softmax(dim=-1)"]
+    assert torch.equal(steps[-1].values[0], shares(X)) and not any(step.helper for step in steps)
+    assert [len(step.values) for step in steps_of(squared_shares, run).values()][:2] == [9, 9]
+    assert steps_of(torch.abs, run) == {}
+
+
+def test_a_changed_step_changes_what_depends_on_it():
+    first, *others = steps_of(shares, run)
+    changed = steps_of(shares, run, {first: torch.zeros_like})
+    assert not changed[others[0]].values[0].any() and torch.allclose(changed[others[1]].values[0], torch.tensor(1 / 3))
+
+
+def test_steps_of_helpers_have_their_name():
     from blip2_lab.teaching import int8_by_hand
 
     def answer(x):
         values, scale = int8_by_hand.absmax_quantize(x)
         return values * scale
 
-    steps = steps_of(answer, lambda function: function(X))
-    assert [text for text, _, own in steps if own] == ["int8_by_hand.absmax_quantize(x)", "values * scale"]
-    assert any(text == "x.abs()" for text, _, own in steps if not own)
+    steps = steps_of(answer, run).values()
+    assert [s.text for s in steps if not s.helper] == ["int8_by_hand.absmax_quantize(x)", "values * scale"]
+    assert "`x.abs()` (in `absmax_quantize`)" in [step.told for step in steps]
 
 
-def spread(x):
-    scale = x.std(-1, keepdim=True)
-    return (x / scale).round().to(torch.int8), scale
+def test_numbers_are_the_same_in_another_order_and_however_a_mask_hides():
+    assert same_numbers(X, X.T.reshape(2, 6)) and not same_numbers(X, X + 1)
+    assert same_numbers(torch.tensor([1.0, -torch.inf]), torch.tensor([-10_002.0, 1.0]))
+    mask = torch.tensor([True, False, False])
+    assert same_numbers(mask, ~mask) and not same_numbers(mask, mask.flip(0))
 
 
-def reshaped(features, count):
-    patches = features[:, 1:]
-    side = int(patches.shape[1] ** 0.5)
-    grid = patches.reshape(len(patches), -1, side, side)
-    rows = max(n for n in range(1, int(count**0.5) + 1) if count % n == 0)
-    return torch.nn.functional.adaptive_avg_pool2d(grid, (rows, count // rows)).flatten(2).transpose(1, 2)
+def test_the_last_step_that_both_have_is_told():
+    assert agreement(squared_shares).startswith("As far as `x @ x.T / 2` your numbers are the library's")
+    assert agreement(squared_shares).endswith("The library goes on with `scores.softmax(dim=-1)`.")
+    assert "as far as `x @ x.t`" in agreement(shares_of_whole).lower()
+
+
+def test_nothing_is_told_where_nothing_is_common():
+    assert agreement(lambda x: x.exp()) == agreement(lambda x: x) == ""
+
+
+def test_a_step_that_is_left_out_on_a_way_to_the_right_one_is_not_told():
+    def by_another_way(x):
+        half = x * 0.5**0.5
+        return (half @ half.T).abs()
+
+    assert "x @ x.T / 2" in agreement(by_another_way) and "with `scores.softmax" in agreement(by_another_way)
 
 
 @pytest.mark.parametrize(
-    ("name", "answer", "expression"),
+    ("change", "words"), [(lambda y, s: y + s, "plus"), (lambda y, s: y - s, "minus"), (lambda y, s: y * s, "times")]
+)
+def test_a_step_too_much_is_told(change, words):
+    cases = [X[:, :2], X]
+    expected = [shares(x) for x in cases]
+    got = [change(right, x @ x.T) for right, x in zip(expected, cases, strict=True)]
+    steps = [steps_of(shares, lambda function, x=x: function(x)) for x in cases]
+    assert step_too_much(got, expected, steps, torch.allclose) == f"Yours is the right answer {words} `x @ x.T`."
+
+
+def base_two(queries, keys, mask=None):
+    scores = torch.einsum("id,jd->ij", queries, keys) * queries.size(1) ** -0.5
+    if mask is not None:
+        scores = scores.where(mask, torch.tensor(-1e9))
+    powers = 2 ** (scores - scores.max(1, keepdim=True).values)
+    return powers / powers.sum(1, keepdim=True)
+
+
+def smallest_probability(logits, temperature=1.0, top_p=1.0):
+    p = torch.exp(logits / temperature)
+    p = p / p.sum()
+    kept = torch.where(p >= (1 - top_p) * p.max(), p, torch.zeros_like(p))
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "agreed", "following"),
     [
-        ("absmax_quantize", spread, "x.std(-1, keepdim=True)"),
-        ("pool_patches", reshaped, "patches.reshape(len(patches), -1, side, side)"),
+        ("attention_weights", base_two, "queries @ keys.T / math.sqrt", "scores.softmax(dim=-1)"),
+        ("nucleus", smallest_probability, "(logits / temperature).softmax(dim=-1)", "ordered.cumsum(dim=-1)"),
     ],
 )
-def test_a_check_tells_it_where_no_mistake_is_known(name, answer, expression):
+def test_a_check_tells_how_far_the_numbers_are_right(name, answer, agreed, following):
     message = getattr(checks, name)(answer).message
-    assert f"Your function computes `{expression}`, which is no step of the library's" in message
+    assert message.startswith(f"As far as `{agreed}") and f"The library goes on with `{following}`" in message

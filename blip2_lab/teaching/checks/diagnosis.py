@@ -54,8 +54,8 @@ from blip2_lab.teaching.checks.wrong_functions import WrongFunctions
 
 #: Changes of the value of a student's expression that make it right by chance more often than they are what is wrong.
 UNLIKELY = (
-    "logarithm of", "exp of", "tanh of", "sigmoid of", "GELU of", "root of", "in order of size", "without its mean",
-    "rounded",
+    "1 divided by", "logarithm of", "exp of", "tanh of", "sigmoid of", "GELU of", "root of", "in order of size",
+    "without its mean", "rounded",
 )  # fmt: skip
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 
@@ -102,11 +102,12 @@ class Diagnosis:
         explained, repair = explained or self._nearly, self._repair
         if not (explained or unused) and (not repair or _is_unlikely(repair)):
             explained = self._patch()
-            repair = "" if explained else repair  # an unlikely one may be right by chance
+            repair = "" if explained else repair  # an unlikely one may make it right by chance
         change = "" if explained else self._unlikely_change()
         explained = explained or ("" if _is_unlikely(change) else change)
-        if not (explained or unused or repair):
+        if not (explained or unused) and (not repair or _is_unlikely(repair)):
             explained = self._step()
+            repair = "" if explained else repair
         explained = explained or or_empty(common_to_all, self.got, self.expected, self.exercise.tolerance) or change
         explained = explained or self._wrong_place()
         if self._nearly and explained == self._nearly:
@@ -305,7 +306,7 @@ class Diagnosis:
     def _patched(self) -> str:
         """The patch that makes the student's function right, or at least the first wrong part of its answer."""
         attempt = attempts_on(self.exercise.cases, self.exercise.attempt)
-        at_most = BUDGET // (OVERHEAD + self.exercise.calls_and_work[1])
+        at_most = 2 * BUDGET // (OVERHEAD + self.exercise.calls_and_work[1])
         with quietly():
             steps = {case: self._steps(self.exercise.solution, case) for case in self._wrong_functions.order}
             search = partial(patched_step, self.answer, attempt=attempt, at_most=at_most)
@@ -341,8 +342,9 @@ class Diagnosis:
         return or_empty(self._too_much) or or_empty(self._agreement)
 
     def _too_much(self) -> str:
-        if not isinstance(self._right, Tensor | float):
-            return ""
+        right = self._right
+        if not (isinstance(right, float) or (isinstance(right, Tensor) and right.is_floating_point())):
+            return ""  # True times True is true by chance
         with quietly():
             for function in (self.exercise.solution, self.answer):
                 steps = [self._steps(function, case) for case in range(len(self.got))]
@@ -351,13 +353,17 @@ class Diagnosis:
         return ""
 
     def _agreement(self) -> str:
-        """In the last wrong case."""
+        """In the first wrong case, in which the fewest things are wrong; else in the last one."""
         if is_promises(self._right):
             return ""
-        last = max(n for n in range(len(self.got)) if not self._same(self.got[n], self.expected[n]))
-        (run,) = self._runs([last])
+        wrong = [n for n in range(len(self.got)) if not self._same(self.got[n], self.expected[n])]
+        found = (self._agreement_in(case) for case in dict.fromkeys((wrong[0], wrong[-1])))
+        return next(filter(None, found), "")
+
+    def _agreement_in(self, case: int) -> str:
+        (run,) = self._runs([case])
         with quietly():
-            return last_agreement(self.answer, self.exercise.solution, self.exercise.cases()[last].args, run)
+            return last_agreement(self.answer, self.exercise.solution, self.exercise.cases()[case].args, run)
 
     def _wrong_place(self) -> str:
         return "" if self._repair or self._unused else or_empty(self._dependence)

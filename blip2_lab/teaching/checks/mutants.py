@@ -443,13 +443,16 @@ def _edited(code: Code, *edits: Edit) -> Callable:
 class Expression:
     """An expression of a function, and what makes the function with its value changed: change -> function.
 
-    around  the text of the expression in which it stands, "" where it is no part of another one
+    around  the expression in which it stands, or the statement
     """
 
     place: Place
-    text: str
-    around: str
+    around: ast.AST
     function_with: Callable[[Callable], Callable]
+
+    @property
+    def text(self) -> str:
+        return ast.unparse(self.place.node)
 
 
 def expressions_of(function: Callable) -> Iterator[Expression]:
@@ -470,12 +473,7 @@ def expressions_of(function: Callable) -> Iterator[Expression]:
         ast.fix_missing_locations(ast.copy_location(call, node))
         with applied(Edit("", ((place, call),))):
             made = compiled(code)
-        yield Expression(
-            place,
-            ast.unparse(node),
-            ast.unparse(around) if isinstance(around, ast.expr) else "",
-            lambda change, made=made: function_of(code, made, _changed=change),
-        )
+        yield Expression(place, around, lambda change, made=made: function_of(code, made, _changed=change))
 
 
 # --- What may stand in the place of a node --------------------------------------------------------------------------

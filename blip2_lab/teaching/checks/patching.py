@@ -15,8 +15,9 @@ Paper: none. Notebooks: all with exercises.
 
 from __future__ import annotations
 
+import ast
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +38,14 @@ _SHORT = 10  #: letters of an expression that is shown with the one around it
 class Patch:
     """The value of a step of the library's in the place of an expression of the student's function.
 
-    steps  the library's, for each case
+    several  whether the expression has several values, in a loop say
+    steps    the library's, for each case
     """
 
     expression: Expression
     key: Key
     way: Way
+    several: bool
     steps: Mapping[int, Mapping[Key, Step]]
 
     def value(self, case: int, attempt: Attempt) -> Any:
@@ -62,9 +65,11 @@ class Patch:
     def told(self) -> str:
         """In words, as far as "then"."""
         text, around = self.expression.text, self.expression.around
-        inside = f" in `{shortened(around)}`" if around and len(text) < _SHORT else ""
+        is_part = isinstance(around, ast.expr) and len(text) < _SHORT
+        inside = f" in `{shortened(ast.unparse(around))}`" if is_part else ""
         step = next(steps[self.key] for steps in self.steps.values() if self.key in steps)
-        return f"`{shortened(text)}`{inside} should be what the library computes by {step.told}; then"
+        parts = ", part by part," if self.several and self.way != "alike" else ""
+        return f"`{shortened(text)}`{inside} should be{parts} what the library computes by {step.told}; then"
 
 
 def patched_step(
@@ -106,21 +111,31 @@ def _is_result(step: Step, result: Any) -> bool:
 def _patches(
     answer: Callable, steps: Mapping[int, Mapping[Key, Step]], attempt: Attempt, at_most: int
 ) -> Iterator[Patch]:
-    """Those that change something in the first case. at_most: expressions whose values are asked for"""
+    """Those that change something in the first case, but for right parts of right expressions.
+
+    at_most  as many expressions are looked at
+    """
     first, there = next(iter(steps.items()))
-    theirs = {key: numbers_of(step.values) for key, step in there.items()}
-    in_order = sorted(expressions_of(answer), key=lambda found: (found.place.end, -found.place.start))
-    for expression in in_order[:at_most]:
-        ours = numbers_of(values_of(expression, first, attempt))
-        tried = [] if ours is None else [ours]
+    own_first = sorted(there, key=lambda key: there[key].helper != "")
+    theirs = {key: value for key in own_first if (value := numbers_of(there[key].values)) is not None}
+    in_order = sorted(expressions_of(answer), key=lambda found: (found.place.end, -found.place.start))[:at_most]
+    values = {found.place.node: numbers_of(values_of(found, first, attempt)) for found in in_order}
+    right = {node for node, ours in values.items() if ours is not None and _is_among(ours, theirs.values())}
+    for expression in in_order:
+        ours = values[expression.place.node]
+        if ours is None or (expression.place.node in right and expression.around in right):
+            continue
+        tried = [ours]
         for key, value in theirs.items():
-            if ours is None or value is None or not _may_replace(value, ours):
-                continue
             for way in ("as it is", "alike", *itertools.permutations(range(value.ndim), 2)):
-                changed = _arranged(value, ours.shape, way)
+                changed = _arranged(value, ours.shape, way) if _may_replace(value, ours) else None
                 if changed is not None and not any(close(changed, other) for other in tried):
                     tried.append(changed)
-                    yield Patch(expression, key, way, steps)
+                    yield Patch(expression, key, way, len(ours) > 1, steps)
+
+
+def _is_among(ours: Tensor, theirs: Iterable[Tensor]) -> bool:
+    return any(same_numbers(ours, value) for value in theirs)
 
 
 def _may_replace(theirs: Tensor, ours: Tensor) -> bool:

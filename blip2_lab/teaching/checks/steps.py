@@ -20,7 +20,7 @@ import itertools
 import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -166,13 +166,14 @@ def close(one: Tensor, other: Tensor) -> bool:
 
 
 def same_numbers(one: Tensor, other: Tensor) -> bool:
-    """Whether two values have the same numbers, in some order. True and False only as they are or all turned round: how
-    many there are of each says little."""
-    if torch.bool in (one.dtype, other.dtype):
-        same = one.dtype == other.dtype and one.numel() == other.numel()
-        return same and bool((one.flatten() == other.flatten()).all() or (one.flatten() != other.flatten()).all())
-    a, b = (value.flatten().double().clamp(min=MASKED / 2).sort().values for value in (one, other))
-    return close(a, b)
+    """Whether two values have the same numbers, in some order. Whole numbers, True and False only in the same order,
+    for they occur more than once; True and False also all turned round."""
+    if one.numel() != other.numel() or (one.dtype == torch.bool) != (other.dtype == torch.bool):
+        return False
+    a, b = (value.flatten().double().clamp(min=MASKED / 2) for value in (one, other))
+    if one.is_floating_point() or other.is_floating_point():
+        return close(a.sort().values, b.sort().values)
+    return torch.equal(a, b) or (one.dtype == torch.bool and torch.equal(a, 1 - b))
 
 
 # --- How far two calculations are the same --------------------------------------------------------------------------
@@ -195,9 +196,12 @@ def last_agreement(answer: Callable, solution: Callable, arguments: Sequence[Any
     for key in sorted(theirs.keys() - common, key=lambda key: (steps[key].helper != "", [*theirs].index(key))):
         before = [earlier for earlier in theirs if earlier in telling and key in depending[earlier]]
         if before and not common & depending[key]:
+            last, following = steps[before[-1]], steps[key]
+            if len(following.text) > LONGEST:
+                following = replace(following, text=following.text.replace(last.text, "…"))
             return (
-                f"As far as {steps[before[-1]].told} your numbers are the library's: look at what yours computes of "
-                f"them. The library goes on with {steps[key].told}."
+                f"As far as {last.told} your numbers are the library's: look at what yours computes of them. The "
+                f"library goes on with {following.told}."
             )
     return ""
 

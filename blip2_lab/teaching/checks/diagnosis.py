@@ -8,8 +8,8 @@ Notes:
   that stops with one, then the exercise's rules if only promises are compared, as of a function that draws at random.
 * Any other answer is explained by the first of these that holds: a difference that occurs in every subject
   (comparison.py), a change of the answer, of an argument (changes.py) or of an expression of the library's function
-  (mutants.py), a known mistake beside another change (explanations.py), what the modules among the arguments are given
-  (calls.py), an expression that should have the value of a step of the library's (patching.py), a change that few
+  (mutants.py), what the modules among the arguments are given (calls.py), an expression that should have the value of
+  a step of the library's (patching.py), a known mistake beside another change (explanations.py), a change that few
   make, how far the calculation is right (steps.py), what the answer depends on (dependence.py).
 * Beside the explanation are told the arguments that are not used, the change of the student's function that makes it
   right (explanations.py), and what the rules say.
@@ -98,18 +98,18 @@ class Diagnosis:
     def _explanation(self, rule: str) -> str:
         """The first explanation that holds, the likely ones first, and what is told beside it."""
         unused = self._unused
-        explained = self._general or self._likely_change() or self._mistake_and_change or or_empty(self._calls)
-        explained, repair = explained or self._nearly, self._repair
+        explained = self._general or self._likely_change() or or_empty(self._calls) or self._nearly
+        repair = self._repair
         if not (explained or unused) and (not repair or _is_unlikely(repair)):
             explained = self._patch()
             repair = "" if explained else repair  # an unlikely one may make it right by chance
+        explained = explained or self._mistake_and_change
         change = "" if explained else self._unlikely_change()
         explained = explained or ("" if _is_unlikely(change) else change)
         if not (explained or unused) and (not repair or _is_unlikely(repair)):
-            explained = self._step()
+            explained = or_empty(self._too_much) or self._common() or or_empty(self._agreement)
             repair = "" if explained else repair
-        explained = explained or or_empty(common_to_all, self.got, self.expected, self.exercise.tolerance) or change
-        explained = explained or self._wrong_place()
+        explained = explained or self._common() or change or self._wrong_place()
         if self._nearly and explained == self._nearly:
             rule = ""  # the known mistake says it
         seen = "" if explained or repair or rule else self._seen()
@@ -337,11 +337,8 @@ class Diagnosis:
         pairs = zip(parts_of(self.got[number]), self.expected[number], strict=True)
         return next(n for n, (ours, theirs) in enumerate(pairs) if not self._same(ours, theirs))
 
-    def _step(self) -> str:
-        """The step that the right answers are added to, or multiplied with, else how far the calculation is right."""
-        return or_empty(self._too_much) or or_empty(self._agreement)
-
     def _too_much(self) -> str:
+        """The step that the right answers are added to, or multiplied with."""
         right = self._right
         if not (isinstance(right, float) or (isinstance(right, Tensor) and right.is_floating_point())):
             return ""  # True times True is true by chance
@@ -352,8 +349,12 @@ class Diagnosis:
                     return told
         return ""
 
+    def _common(self) -> str:
+        """What all wrong numbers have in common."""
+        return or_empty(common_to_all, self.got, self.expected, self.exercise.tolerance)
+
     def _agreement(self) -> str:
-        """In the first wrong case, in which the fewest things are wrong; else in the last one."""
+        """How far the calculation is right: in the first wrong case, where the fewest things are wrong, or the last."""
         if is_promises(self._right):
             return ""
         wrong = [n for n in range(len(self.got)) if not self._same(self.got[n], self.expected[n])]

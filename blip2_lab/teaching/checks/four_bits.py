@@ -187,7 +187,7 @@ quantize_blocks = Check(
 
 
 def _bits_cases() -> list[Case]:
-    asked = ((4, 64), (8, 32, 16), (4, 24), (4, 64, 8, 256), (3, 16, 8, 4, 16), (8, 4096, 32))
+    asked = ((4, 64), (8, 32, 16), (4, 24), (4, 64, 8, 256), (3, 16, 8, 4, 16), (4, 32, 16, 8), (8, 4096, 32))
     return [
         Case(
             f"{given[0]} bits, blocks of {given[1]}"

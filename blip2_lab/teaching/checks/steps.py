@@ -68,6 +68,7 @@ class _Recorder(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> ast.AST:
         computes = isinstance(node, ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript | ast.Compare)
+        computes = computes or (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call))  # `.values`, say
         number = isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant)
         text = ast.unparse(node) if computes and not number else ""
         if isinstance(node, ast.Call):
@@ -250,7 +251,9 @@ _JOINED = {"plus": operator.add, "minus": operator.sub, "times": operator.mul, "
 
 
 def _or_none(change: Callable, right: Any, steps: Mapping[Key, Step], key: Key) -> Any:
-    if key not in steps or len(steps[key].values) != 1:
+    """None also for True and False: times True, 1 stays 1 by chance."""
+    numbers = numbers_of(steps[key].values) if key in steps else None
+    if numbers is None or len(numbers) != 1 or numbers.dtype == torch.bool:
         return None
     try:
         return change(right, steps[key].values[0])

@@ -142,14 +142,15 @@ def diagnose(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-
 
 def common_to_all(got: Sequence[Any], expected: Sequence[Any], tolerance: float = 1e-4) -> str | None:
     """What all wrong numbers have in common where no change of the right ones explains them, or None: they are nearly
-    right, in other places, or right in each row but for a factor or an added amount."""
+    right, in other places, or right but for a factor and an added amount, of all numbers or of each row."""
     if not all(isinstance(a, Tensor) and isinstance(b, Tensor) for a, b in zip(got, expected, strict=True)):
         return None
     usable = all(a.shape == b.shape and kind_of(a) == kind_of(b) == "float" for a, b in zip(got, expected, strict=True))
     if not usable or any(value.device.type == "meta" for value in got):
         return None
     pairs = [(a.detach().cpu().double(), b.detach().cpu().double()) for a, b in zip(got, expected, strict=True)]
-    return _nearly(got, pairs) or _other_places(pairs, tolerance) or _each_its_own(pairs, tolerance)
+    found = (_nearly(got, pairs), _other_places(pairs, tolerance), _on_a_line(pairs, tolerance))
+    return next(filter(None, found), None) or _each_its_own(pairs, tolerance)
 
 
 def of_one_form(got: Any, expected: Any) -> bool:
@@ -319,6 +320,19 @@ def _other_places(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> s
 
 def _place_of(number: int, shape: torch.Size) -> tuple[int, ...]:
     return tuple(int(index) for index in torch.unravel_index(torch.tensor(number), shape))
+
+
+def _on_a_line(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:
+    """One factor and one amount that make all numbers of the right ones."""
+    a, b = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
+    if len(b.round(decimals=4).unique()) < 4 or not (a.isfinite().all() and b.isfinite().all()):
+        return None  # any line fits two numbers
+    factor = float(((a - a.mean()) * (b - b.mean())).sum() / (b - b.mean()).square().sum())
+    amount = float(a.mean() - factor * b.mean())
+    if abs(factor) < 1e-3 or not torch.allclose(a, factor * b + amount, rtol=tolerance, atol=tolerance):
+        return None
+    sign = "plus" if amount > 0 else "minus"
+    return f"Every number is {factor:.3g} times the right one, {sign} {abs(amount):.3g}."
 
 
 def _each_its_own(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:

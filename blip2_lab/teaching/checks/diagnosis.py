@@ -316,7 +316,7 @@ class Diagnosis:
                 return ""
             results = [value[self._place] for value in self.expected]
             patch = search(without_results(steps, results), right=self._has_right_part)
-        name = f"`{self.exercise.parts[self._place]}`" if self.exercise.parts else f"part {self._place + 1}"
+        name = f"`{self.exercise.parts[self._place]}`" if self.exercise.parts else "a part of your answer"
         return f"{patch.told} {name} is right." if patch else ""
 
     def _steps(self, function: Callable, case: int) -> dict[Key, Step]:
@@ -354,17 +354,13 @@ class Diagnosis:
         return or_empty(common_to_all, self.got, self.expected, self.exercise.tolerance)
 
     def _agreement(self) -> str:
-        """How far the calculation is right: in the first wrong case, where the fewest things are wrong, or the last."""
+        """How far the calculation is right, in all wrong cases."""
         if is_promises(self._right):
             return ""
         wrong = [n for n in range(len(self.got)) if not self._same(self.got[n], self.expected[n])]
-        found = (self._agreement_in(case) for case in dict.fromkeys((wrong[0], wrong[-1])))
-        return next(filter(None, found), "")
-
-    def _agreement_in(self, case: int) -> str:
-        (run,) = self._runs([case])
+        cases, runs = self.exercise.cases(), self._runs(wrong)
         with quietly():
-            return last_agreement(self.answer, self.exercise.solution, self.exercise.cases()[case].args, run)
+            return last_agreement(self.answer, self.exercise.solution, [cases[n].args for n in wrong], runs)
 
     def _wrong_place(self) -> str:
         return "" if self._repair or self._unused else or_empty(self._dependence)

@@ -397,7 +397,7 @@ def _itm_cases() -> list[Case]:
         head = nn.Linear(4, 2)
     made = []
     for b, q in ((1, 2), (2, 3), (3, 5)):
-        leaf, query_output = learning(unit_vectors(b, q, 4, seed=q))
+        leaf, query_output = learning(1.5 * unit_vectors(b, q, 4, seed=q))  # no unit vectors: a norm would not show
         learns = {"the query outputs": leaf, **parameters_of(head, "the head")}
         made.append(Case(f"{b} pairs, {q} queries", (head, query_output), learns))
     return made

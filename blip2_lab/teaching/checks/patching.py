@@ -118,6 +118,7 @@ def _patches(
     first, there = next(iter(steps.items()))
     own_first = sorted(there, key=lambda key: there[key].helper != "")
     theirs = {key: value for key in own_first if (value := numbers_of(there[key].values)) is not None}
+    theirs = {key: value for key, value in theirs.items() if not _is_constant_in_all(key, steps)}
     in_order = sorted(expressions_of(answer), key=lambda found: (found.place.end, -found.place.start))[:at_most]
     values = {found.place.node: numbers_of(values_of(found, first, attempt)) for found in in_order}
     right = {node for node, ours in values.items() if ours is not None and _is_among(ours, theirs.values())}
@@ -134,13 +135,18 @@ def _patches(
                     yield Patch(expression, key, way, len(ours) > 1, steps)
 
 
+def _is_constant_in_all(key: Key, steps: Mapping[int, Mapping[Key, Step]]) -> bool:
+    numbers = [numbers_of(there[key].values) for there in steps.values() if key in there]
+    return all(value is not None and is_constant(value) for value in numbers)
+
+
 def _is_among(ours: Tensor, theirs: Iterable[Tensor]) -> bool:
     return any(same_numbers(ours, value) for value in theirs)
 
 
 def _may_replace(theirs: Tensor, ours: Tensor) -> bool:
-    """Whether something may be learned from it, and a number that may be a size or a count is not too large."""
-    if is_constant(theirs) or (ours.dtype == torch.bool) != (theirs.dtype == torch.bool):
+    """Whether it is of the same kind, and a number that may be a size or a count is not too large."""
+    if (ours.dtype == torch.bool) != (theirs.dtype == torch.bool):
         return False
     return ours.is_floating_point() or float(theirs.double().abs().max()) < HUGE
 

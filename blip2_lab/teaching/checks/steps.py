@@ -180,31 +180,47 @@ def same_numbers(one: Tensor, other: Tensor) -> bool:
 # --- How far two calculations are the same --------------------------------------------------------------------------
 
 
-def last_agreement(answer: Callable, solution: Callable, arguments: Sequence[Any], run: Run) -> str:
-    """Up to which step of the library's the student's function has the same numbers, and with which one the library
-    goes on, in words, or "".
+def last_agreement(
+    answer: Callable, solution: Callable, arguments: Sequence[Sequence[Any]], runs: Sequence[Run]
+) -> str:
+    """Up to which step of the library's the student's function has the same numbers in every case, and with which one
+    the library goes on, in words, or "".
 
-    arguments  what both are given: no step
-    run        gives the value of a function for a case
+    arguments  what both are given in each case: no step
+    runs       give the value of a function, for each case
     """
-    steps = steps_of(solution, run)
-    theirs = _numbers(steps)
+    found = [_agreement(answer, solution, given, run) for given, run in zip(arguments, runs, strict=True)]
+    differing = set().union(*(steps.keys() - common for steps, common, _ in found))
+    for run, (steps, common, telling) in zip(runs, found, strict=True):
+        depending = {key: _depending_on(key, steps, solution, run) for key in steps}
+        texts = steps_of(solution, run)
+        for key in sorted(steps.keys() - common, key=lambda key: (texts[key].helper != "", [*steps].index(key))):
+            before = [earlier for earlier in steps if earlier in telling - differing and key in depending[earlier]]
+            if before and not common & depending[key]:
+                return _told(texts[before[-1]], texts[key])
+    return ""
+
+
+def _agreement(
+    answer: Callable, solution: Callable, arguments: Sequence[Any], run: Run
+) -> tuple[dict[Key, Tensor], set[Key], set[Key]]:
+    """The numbers of the library's steps in a case, those that the student's function has, too, and which of these do
+    not agree by chance."""
+    theirs = _numbers(steps_of(solution, run))
     given = [value for value in map(numbers_of, [[argument] for argument in arguments]) if value is not None]
     ours = [*_numbers(steps_of(answer, run)).values(), *given]
     common = {key for key, value in theirs.items() if any(same_numbers(value, other) for other in ours)}
     telling = {key for key in common if _tells(theirs[key]) and not any(same_numbers(theirs[key], x) for x in given)}
-    depending = {key: _depending_on(key, theirs, solution, run) for key in theirs}
-    for key in sorted(theirs.keys() - common, key=lambda key: (steps[key].helper != "", [*theirs].index(key))):
-        before = [earlier for earlier in theirs if earlier in telling and key in depending[earlier]]
-        if before and not common & depending[key]:
-            last, following = steps[before[-1]], steps[key]
-            if len(following.text) > LONGEST:
-                following = replace(following, text=following.text.replace(last.text, "…"))
-            return (
-                f"As far as {last.told} your numbers are the library's: look at what yours computes of them. The "
-                f"library goes on with {following.told}."
-            )
-    return ""
+    return theirs, common, telling
+
+
+def _told(last: Step, following: Step) -> str:
+    if len(following.text) > LONGEST:
+        following = replace(following, text=following.text.replace(last.text, "…"))
+    return (
+        f"As far as {last.told} your numbers are the library's: look at what yours computes of them. The library goes "
+        f"on with {following.told}."
+    )
 
 
 def _tells(value: Tensor) -> bool:

@@ -491,7 +491,7 @@ def test_differences_are_described():
     assert "NaN" in check(lambda x: x / 0 * 0).message
     assert "dtype" in check(lambda x: x > 0).message
     verdict = check(lambda x: x**3)
-    assert "computes `x ** 3`, which is no step" in verdict.message
+    assert "If `x` is doubled, the right answer is doubled, too" in verdict.message
     assert "[1.0, 8.0]" in verdict.example and "[2.0, 4.0]" in verdict.example
 
 

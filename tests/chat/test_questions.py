@@ -228,6 +228,11 @@ def test_a_short_question_after_a_list_is_read_in_full(before, question, full):
         ("So the thing at the bottom right is red, right?", "is the thing at the bottom right red?"),
         ("are there fewer red cats than dogs here?", "are there more dogs than red cats here?"),
         ("do you see less boats than cars", "do you see more cars than boats"),
+        ("Hi, is there any water in the picture?", "is this on the beach?"),
+        ("can you see the sea", "is this on the beach?"),
+        ("isn't there grass?", "is this in the meadow?"),
+        ("are there rocks here?", "is this in the mountains?"),
+        ("does this picture show clouds?", "is it day?"),
     ],
 )
 def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
@@ -244,6 +249,10 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         "what is on the left, right?",
         "is it day or night?",
         "is it less bright than dark?",
+        "is the water blue?",
+        "is there water or grass?",
+        "what color is the sea?",
+        "is there a boat on the water?",
         "is it morning or night?",
         "which boat is on the left?",
         "which thing is on the left?",

@@ -30,7 +30,7 @@ def test_wordings_have_no_bracket_left_open_and_no_unknown_slot():
     slots = dict.fromkeys(
         "ref a plural singular color other attribute where relation first place a_place another_place other_place "
         "category number large small size first second firsts seconds more unknown asked fact a_fact quality "
-        "besides besides_first joint purpose all".split(),
+        "besides besides_first joint purpose all order".split(),
         "x",
     )
     for intention, templates in WORDINGS.items():

@@ -101,16 +101,39 @@ CHOICES: dict[str, Callable[[Scene, Random], Asked]] = {
     "number there": positions.number_there,
     "one there": positions.one_there,
     "something related": positions.something_related,
+    "as many": counting.as_many,
+    "relation choice": positions.relation_choice,
+    "one related": positions.one_related,
+    "in order": positions.in_order,
+    "one of them": comparing.one_of_them,
+    "any alike": comparing.any_alike,
+    "alike to": comparing.alike_to,
+    "group alike": comparing.group_alike,
 }
 
-#: What a T5 of this size learns last: `T5Task` asks these more often.
-LEARNED_LAST = (
-    *("superlative", "superlative check", "relation check", "comparison", "two alike", "group check", "all check"),
-    *("what by position", "nearest", "side", "group", "other things", "not alike", "not alike", "some listed"),
-    *("fact check", "by fact", "for a purpose", "nothing there", "something"),
-    *("relation check", "relation", "comparison", "count among", "one not alike", "all check", "all of them"),
-    *("group check", "more of", "scenery") * 3,
-)
+#: What a T5 of this size learns last: how many times more often `T5Task` asks it than other kinds.
+LEARNED_LAST: dict[int, tuple[str, ...]] = {
+    10: ("nothing there",),
+    6: ("group alike", "as many"),
+    5: ("scenery", "relation check", "two alike", "comparison", "part", "nearest"),
+    4: ("any alike", "alike to", "group check", "one not alike", "inventory", "between", "superlative", "what"),
+    3: (
+        "all check",
+        "not alike",
+        "not shown",
+        "what by position",
+        "other things",
+        "by fact",
+        "for a purpose",
+        "count among",
+        "more of",
+        "which of them",
+        "wrong color",
+        "colors",
+    ),
+    2: ("relation choice", "one related", "in order", "one of them", "superlative check", "kind check", "color check"),
+    1: ("side", "group", "some listed", "fact check", "something", "relation", "all of them", "two there"),
+}
 
 
 def ask(scene: Scene, rng: Random, intention: str) -> Question | None:

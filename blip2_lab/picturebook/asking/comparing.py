@@ -7,8 +7,8 @@ from random import Random
 from ..noun_phrases import FORMS, fits_one, other_word, plural_of, refer, words_for
 from ..scene import COLORS, SIZES, Scene, Thing, pick, shuffled
 from ..wordings import UNKNOWN, wording
-from ..words import RELATIONS, holds, in_reading_order
-from .base import Asked, another, listed, yes_no
+from ..words import RELATIONS, holds, in_reading_order, reading_order
+from .base import Asked, another, listed, listed_others, repeated, yes_no
 from .positions import OTHER_RELATIONS
 
 COMPARATIVES = {
@@ -160,11 +160,75 @@ def two_alike(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "two alike", first=first, second=second, quality=name), yes_no(yes)
 
 
+def one_of_them(scene: Scene, rng: Random) -> Asked:
+    """Which of several boats is higher, or the largest: the red one."""
+    kinds = repeated([t.kind for t in scene.things])
+    if not kinds:
+        return None
+    kind = pick(rng, kinds)
+    alike = [t for t in scene.things if t.kind == kind]
+    names = (*RELATIONS, "larger than", "smaller than")
+    most = [
+        (name, thing)
+        for name in names
+        for thing in alike
+        if all(holds_or_compares(name, thing, other) for other in alike if other is not thing)
+        and sum(other.color == thing.color for other in alike) == 1
+    ]
+    if not most:
+        return None
+    name, thing = pick(rng, most)
+    superlatives = SUPERLATIVES[{"larger than": "large", "smaller than": "small"}.get(name, name)]
+    more = pick(rng, COMPARATIVES[name]) if rng.random() < 0.5 else f"the {pick(rng, superlatives)}"
+    noun = other_word(rng, thing.kind)
+    said = wording(rng, "which of them compared", singular=noun, plural=plural_of(noun), more=more)
+    return said, thing.color if said.startswith("what color") else f"the {thing.color} one"
+
+
+def any_alike(scene: Scene, rng: Random) -> Asked:
+    """Are any two things of one color, kind or size?"""
+    if len(scene.things) < 2:
+        return None
+    name, yes = pick(rng, ("color", "color", "kind", "kind", "size")), rng.random() < 0.33  # most scenes have two
+    if bool(repeated([getattr(t, name) for t in scene.things])) != yes:
+        return None
+    return wording(rng, "any alike", quality=_quality(rng, name)), yes_no(yes)
+
+
+def alike_to(scene: Scene, rng: Random) -> Asked:
+    """What has the same color as the boat, what else is red?"""
+    name = pick(rng, ("color", "color", "color", "size", "kind"))
+    found = refer(scene, rng, name if rng.random() < 0.7 else "") if len(scene.things) > 1 else None
+    if found is None:
+        return None
+    ref, thing = found
+    value = getattr(thing, name)
+    others = [t for t in reading_order(scene) if t is not thing and getattr(t, name) == value]
+    if rng.random() < 0.3:
+        return wording(rng, "something alike to", quality=_quality(rng, name), ref=ref), yes_no(bool(others))
+    if name != "kind" and rng.random() < 0.4:
+        return wording(rng, "what else", attribute=other_word(rng, value), ref=ref), listed_others(others)
+    return wording(rng, "alike to", quality=_quality(rng, name), ref=ref), listed_others(others)
+
+
+def _quality(rng: Random, name: str) -> str:
+    """The name of an attribute, as people say it."""
+    return pick(rng, ("kind", "kind", "sort", "type")) if name == "kind" else name
+
+
 def group_check(scene: Scene, rng: Random) -> Asked:
-    """Are all the cats red, have they the same size?"""
-    same, name = rng.random() < 0.45, pick(rng, ("color", "color", "size"))
+    """Are all the cats red?"""
     # things of a kind are seldom of one color: "yes" is tried for more often
-    yes = rng.random() < (0.8 if not same else 0.75 if name == "color" else 0.58)
+    return _of_a_group(scene, rng, same=False, name=pick(rng, ("color", "color", "size")), yes=rng.random() < 0.8)
+
+
+def group_alike(scene: Scene, rng: Random) -> Asked:
+    """Have all the cats the same color, the same size?"""
+    name = pick(rng, ("color", "size"))
+    return _of_a_group(scene, rng, same=True, name=name, yes=rng.random() < (0.75 if name == "color" else 0.58))
+
+
+def _of_a_group(scene: Scene, rng: Random, same: bool, name: str, yes: bool) -> Asked:
     several: dict[str, list[Thing]] = {}
     for thing in scene.things:
         several.setdefault(thing.kind, []).append(thing)

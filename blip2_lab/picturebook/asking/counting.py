@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from ..noun_phrases import a, noun_phrase, other_word, plural_of, somewhere
 from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick, shuffled
 from ..wordings import ABSENT, SCENERY, UNKNOWN, wording
 from ..words import NUMBERS
-from .base import Asked, another, repeated, yes_no
+from .base import VALUES, Asked, another, repeated, yes_no
 from .positions import CORNERS, at_place, sides
 
 #: What a group of things is told by.
@@ -36,8 +37,7 @@ def counted(scene: Scene, rng: Random, by: str = "") -> tuple[str, str, int]:
     elif draw < 0.8:
         value = pick(rng, sorted(counts))
     else:
-        values = {"kind": KINDS, "color": COLORS, "category": tuple(CATEGORIES), "size": SIZES}
-        value = tuple(pick(rng, values[name]) for name in names)
+        value = tuple(pick(rng, VALUES[name]) for name in names)
     count, thing = counts.get(value, 0), pick(rng, ("thing", "thing", "object", "item"))
     noun = other_word(rng, value[-1]) if by in ("kind", "both", "category") else thing
     said = [other_word(rng, word) for word in (value if by in ("color", "size") else value[:-1])]
@@ -53,6 +53,8 @@ def count(scene: Scene, rng: Random) -> Asked:
         value = getattr(pick(rng, scene.things), name) if rng.random() < 0.8 else pick(rng, COLORS)
         number = NUMBERS[sum(value in (t.color, t.size) for t in scene.things)]
         return wording(rng, "count attribute", attribute=other_word(rng, value), unknown=UNKNOWN), number
+    if rng.random() < 0.04:
+        return wording(rng, "count all", unknown=UNKNOWN), NUMBERS[len(scene.things)]
     singular, several, count = counted(scene, rng)
     return wording(rng, "count", plural=several, a=a(singular), singular=singular), NUMBERS[count]
 
@@ -178,14 +180,39 @@ def more_of(scene: Scene, rng: Random) -> Asked:
     else:
         more, (first, second) = "", shuffled(rng, present)[:2]
         yes = values.count(first) > values.count(second)
-    noun = pick(rng, ("things", "things", "objects", "items"))
-    one, other = (
-        f"{value} {noun}" if name == "color" else plural_of(other_word(rng, value)) for value in (first, second)
-    )
+    if not more and rng.random() < 0.5:  # more boats than there are of what is not there
+        absent = [value for value in VALUES[name] if value not in present]
+        first, second = shuffled(rng, (first, pick(rng, absent)))
+        yes = values.count(first) > values.count(second)
+    one, other = _plurals(rng, name, (first, second))
     if more and rng.random() < 0.4:
         answer = more if name == "color" else plural_of(more)
         return wording(rng, "more of which", first=one, second=other), answer
     return wording(rng, "more than others", first=one, second=other), yes_no(yes)
+
+
+def as_many(scene: Scene, rng: Random) -> Asked:
+    """Are there as many boats as cats? Of two that are not there, there are as many."""
+    name, yes = pick(rng, ("kind", "kind", "category", "color")), rng.random() < 0.7  # seldom as many
+    numbers = {value: 0 for value in shuffled(rng, VALUES[name])[:1]}
+    for thing in scene.things:
+        value = getattr(thing, name)
+        numbers[value] = numbers.get(value, 0) + 1
+    pairs = [(one, other) for one in numbers for other in numbers if one != other]
+    fitting = [(one, other) for one, other in pairs if (numbers[one] == numbers[other]) == yes]
+    if yes and rng.random() < 0.1:
+        absent = [value for value in VALUES[name] if value not in numbers]
+        fitting = [tuple(shuffled(rng, absent)[:2])]
+    if not fitting:
+        return None
+    first, second = _plurals(rng, name, pick(rng, fitting))
+    return wording(rng, "as many as", first=first, second=second), yes_no(yes)
+
+
+def _plurals(rng: Random, name: str, values: Sequence[str]) -> list[str]:
+    """`["boats", "cats"]`, `["red things", "blue things"]`: all things with these values of an attribute."""
+    noun = pick(rng, ("things", "things", "objects", "items"))
+    return [f"{value} {noun}" if name == "color" else plural_of(other_word(rng, value)) for value in values]
 
 
 def one_not_alike(scene: Scene, rng: Random) -> Asked:

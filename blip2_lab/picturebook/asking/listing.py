@@ -5,10 +5,10 @@ from __future__ import annotations
 from random import Random
 
 from ..noun_phrases import a, other_word, plural_of, refer
-from ..scene import CATEGORIES, COLORS, KINDS, SIZES, Scene, pick
+from ..scene import CATEGORIES, Scene, pick
 from ..wordings import UNKNOWN, wording
 from ..words import join, reading_order
-from .base import Asked, listed, repeated, yes_no
+from .base import VALUES, Asked, listed, listed_others, repeated, yes_no
 
 
 def category(scene: Scene, rng: Random) -> Asked:
@@ -25,9 +25,11 @@ PURPOSES = {
     "food": ("to eat", "to eat", "that i can eat"),
     "toy": ("to play with",),
     "building": ("to live in",),
+    "vehicle": ("to drive", "to go places with", "to go somewhere with"),
+    "tool": ("to do a job with", "for a job"),
     "animal": ("living",),
     "plant": ("growing",),
-    "cup": ("to drink from", "to drink tea from"),
+    "cup": ("to drink from", "to drink from", "to drink tea from", "to drink with"),
 }
 
 
@@ -45,8 +47,7 @@ def for_a_purpose(scene: Scene, rng: Random) -> Asked:
 def some_listed(scene: Scene, rng: Random) -> Asked:
     """The things of one category, kind, color or size."""
     name = pick(rng, ("category", "category", "kind", "color", "color", "size"))
-    values = {"category": tuple(CATEGORIES), "kind": KINDS, "color": COLORS, "size": SIZES}[name]
-    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, values)
+    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, VALUES[name])
     found = [t for t in reading_order(scene) if getattr(t, name) == value]
     if name in ("category", "kind"):
         several = plural_of(other_word(rng, value, 0.15))
@@ -77,14 +78,13 @@ def other_things(scene: Scene, rng: Random) -> Asked:
     )
     first = pick(rng, ("beside", f"{UNKNOWN} from", UNKNOWN, "together with")) + f" {ref}"
     said = wording(rng, "other things", ref=ref, besides=besides, besides_first=first, unknown=UNKNOWN)
-    return said, listed(rest) if rest else "there is no other thing"
+    return said, listed_others(rest)
 
 
 def not_alike(scene: Scene, rng: Random) -> Asked:
     """The things that do not have a color, a size or a category."""
     name = pick(rng, ("color", "color", "size", "category", "kind"))
-    values = {"category": tuple(CATEGORIES), "kind": KINDS, "color": COLORS, "size": SIZES}[name]
-    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, values)
+    value = getattr(pick(rng, scene.things), name) if rng.random() < 0.85 else pick(rng, VALUES[name])
     found = [t for t in reading_order(scene) if getattr(t, name) != value]
     attribute = other_word(rng, value)
     if name in ("category", "kind"):

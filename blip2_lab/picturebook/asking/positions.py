@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from ..noun_phrases import FORMS, a, fits_one, other_word, plural_of, positions, refer, somewhere, words_for
 from ..scene import Scene, Thing, pick, shuffled
 from ..wordings import UNKNOWN, wording
-from ..words import NUMBERS, RELATIONS, holds, in_reading_order, reading_order
+from ..words import NUMBERS, RELATIONS, holds, in_reading_order, join, reading_order
 from .base import Asked, listed, yes_no
 
 OTHER_RELATIONS = {
@@ -16,6 +16,15 @@ OTHER_RELATIONS = {
     "to the right of": ("to the right of", "right of", "on the right of", "on the right side of", "more right than"),
     "above": ("above", "over", "higher than", "on top of", "higher up than"),
     "below": ("below", "under", "beneath", "lower than", "underneath", "lower down than"),
+}
+
+#: What a list can be ordered by.
+ORDERS: dict[str, Callable[[Thing], tuple[int, int]]] = {
+    "from left to right": lambda t: (t.column, t.row),
+    "from right to left": lambda t: (-t.column, t.row),
+    "from top to bottom": lambda t: (t.row, t.column),
+    "from the left to the right": lambda t: (t.column, t.row),
+    "from the top to the bottom": lambda t: (t.row, t.column),
 }
 
 NOTHING_THERE = "there is no thing there"
@@ -144,6 +153,52 @@ def which_of_them(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "which of them", attribute=pick(rng, found), **slots), f"the {thing.color} one"
 
 
+def relation_choice(scene: Scene, rng: Random) -> Asked:
+    """Is the boat above or below the cat, left or right of it?"""
+    things = [t for t in scene.things if any(fits_one(scene, t, form) for form in FORMS[:10])]
+    pairs = [(one, other, r) for one in things for other in things for r in RELATIONS if holds(r, one, other)]
+    if not pairs:
+        return None
+    one, other, relation = pick(rng, pairs)
+    first, ref = (
+        "the " + words_for(scene, rng, t, pick(rng, [f for f in FORMS[:10] if fits_one(scene, t, f)]))
+        for t in (one, other)
+    )
+    asked = "above or below" if relation in ("above", "below") else "left or right of"
+    return wording(rng, asked, first=first, ref=ref), relation.removeprefix("to the ").removesuffix(" of")
+
+
+def one_related(scene: Scene, rng: Random) -> Asked:
+    """Is there a boat to the right of the cat? What is denied often stands elsewhere."""
+    found = refer(scene, rng, "position") if len(scene.things) > 1 else None
+    if found is None:
+        return None
+    ref, anchor = found
+    yes, name = rng.random() < 0.5, pick(rng, ("kind", "kind", "color", "category"))
+    values = sorted({getattr(t, name) for t in scene.things})
+    fitting = [
+        (relation, value)
+        for relation in RELATIONS
+        for value in values
+        if any(getattr(t, name) == value and holds(relation, t, anchor) for t in scene.things) == yes
+    ]
+    if not fitting:
+        return None
+    relation, value = pick(rng, fitting)
+    noun = _noun_for(rng, name, value)
+    slots = dict(a=a(noun), singular=noun, plural=plural_of(noun))
+    return wording(rng, "one related", relation=pick(rng, OTHER_RELATIONS[relation]), ref=ref, **slots), yes_no(yes)
+
+
+def in_order(scene: Scene, rng: Random) -> Asked:
+    """The things, or their colors, from left to right or from top to bottom."""
+    order, by = pick(rng, tuple(ORDERS.items()))
+    things = sorted(scene.things, key=by)
+    if rng.random() < 0.5:
+        return wording(rng, "in order", order=order), listed(things)
+    return wording(rng, "colors in order", order=order), join(list(dict.fromkeys(t.color for t in things)))
+
+
 def number_there(scene: Scene, rng: Random) -> Asked:
     """How many things, or boats, stand on the left? None is an answer, too."""
     place = pick(rng, ("left", "right", "top", "bottom"))
@@ -157,6 +212,11 @@ def number_there(scene: Scene, rng: Random) -> Asked:
     return wording(rng, "number there", plural=plural_of(noun), where=somewhere(rng, place)), NUMBERS[number]
 
 
+def _noun_for(rng: Random, name: str, value: str) -> str:
+    """`"red object"`, `"boat"`, `"toy"`: what a thing is called by one of its attributes."""
+    return f"{other_word(rng, value)} {pick(rng, ('thing', 'object'))}" if name == "color" else other_word(rng, value)
+
+
 def one_there(scene: Scene, rng: Random) -> Asked:
     """Is there a boat on the left, or a red thing at the top?"""
     thing, yes = pick(rng, scene.things), rng.random() < 0.5
@@ -166,7 +226,7 @@ def one_there(scene: Scene, rng: Random) -> Asked:
     where = [place for place, is_taken in taken.items() if is_taken == yes]
     if not where:
         return None
-    noun = f"{other_word(rng, value)} {pick(rng, ('thing', 'object'))}" if name == "color" else other_word(rng, value)
+    noun = _noun_for(rng, name, value)
     slots = dict(a=a(noun), singular=noun, plural=plural_of(noun), where=somewhere(rng, pick(rng, where)))
     return wording(rng, "one there", **slots), yes_no(yes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ..noun_phrases import noun_phrase, other_word, refer
+from ..noun_phrases import a, noun_phrase, other_word, plural_of, refer
 from ..scene import COLORS, KINDS, Scene, pick
 from ..wordings import ABSENT, UNKNOWN, wording
 from ..words import RELATIONS, at
@@ -28,8 +28,11 @@ NOT_SHOWN = "the picture does not show it"
 
 def not_shown(scene: Scene, rng: Random) -> Asked:
     """A question that no picture answers: names of people, reasons, what was and what will be."""
-    found = refer(scene, rng)
-    return found and (wording(rng, "not shown", ref=found[0], unknown=UNKNOWN), NOT_SHOWN)
+    found, noun = refer(scene, rng), pick(rng, ABSENT)
+    if found is None:
+        return None
+    slots = dict(a=a(noun), singular=noun, plural=plural_of(noun), unknown=UNKNOWN)
+    return wording(rng, "not shown", ref=found[0], **slots), NOT_SHOWN
 
 
 def wrong_color(scene: Scene, rng: Random) -> Asked:

@@ -117,6 +117,18 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is the {quality} of the {plural} the same",
         "{tell} [if|whether] the {plural} have the same {quality}",
     ),
+    "any alike": (
+        "are [any|some|any of the|some of the] {things} [of |]the same {quality}",
+        "are any two [{things} |]of the same {quality}",
+        "do [any|any two|some|two] {things} have the same {quality}",
+        "are there [two|any|some] {things} [of|with] the same {quality}",
+        "has any {thing} the same {quality} as another[ one|]",
+        "is [anything|something|any {thing}] [of |]the same {quality} as "
+        "[something else|anything else|another {thing}]",
+        "is any {quality} there more than once",
+        "{tell} [if|whether] two {things} have the same {quality}",
+        "do you see two {things} of the same {quality}",
+    ),
     "same check": (
         "[do|would] [all|all the|all of the] {things} have the same {quality}",
         "are [all {things}|the {things}|they all] of the same {quality}",

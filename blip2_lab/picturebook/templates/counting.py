@@ -38,6 +38,21 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "how many {plural} [do i see|are we looking at|have you got]",
         "do you know how many {plural} there are",
     ),
+    "count all": (
+        "how many",
+        "how many [are there|do you see|can you see|altogether|in total|are shown]",
+        "count[ all| everything|]",
+        "how many of {unknown}",
+    ),
+    "as many as": (
+        "{are_there} as many {first} as {second}[ {here}|]",
+        "[do you see|can you count|do we have] as many {first} as {second}",
+        "are there [just|exactly] as many {first} as {second}",
+        "as many {first} as {second}",
+        "is the number of {first} the same as [that|the number] of {second}",
+        "{is_there} the same number of {first} and {second}",
+        "{tell} [if|whether] there are as many {first} as {second}",
+    ),
     "color count": (
         "how many [different |]colors {seen}",
         "[count|tell me the number of] the [different |]colors",

@@ -253,7 +253,8 @@ class T5Task(TextTask):
         hard = self.hard_from is not None and index >= self.hard_from
         often = asking.HARD if hard else tuple(asking.INTENTIONS)
         if self.choices_from is not None and index >= self.choices_from:
-            return (*often, *asking.CHOICES, *2 * asking.LEARNED_LAST)  # three times as often as the others, or more
+            weak = (name for times, names in asking.LEARNED_LAST.items() for name in names * (2 * times))
+            return (*often, *asking.CHOICES, *weak)
         return often
 
     def shares(self, index: int) -> tuple[float, float]:

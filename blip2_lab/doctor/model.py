@@ -421,7 +421,7 @@ def batch_is_single(model: Model, pixels: Tensor) -> Finding:
         inputs = ((model.visual_prompt(model.image_encoder(pixels[r])), prompts[r]) for r in rows)
         together, *each = ({"first_logits": _first_logits(model, *one)} for one in inputs)
     alone = {name: torch.cat([one[name] for one in each]) for name in together}
-    return judge_distance("batch = single", _largest_distance(together, alone), tolerance(model), wrong)
+    return judge_distance("batch = single", _largest_distance(together, alone), tolerance(model, both_here=True), wrong)
 
 
 @contextmanager

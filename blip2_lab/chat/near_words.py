@@ -173,7 +173,13 @@ def near_word(word: str) -> str | None:
 def near_phrases(text: str) -> list[tuple[str, str]]:
     """The phrases of `PHRASES` in a text, as they are typed, and the known words that each is read as. Of phrases that
     overlap, the longest."""
+    known_as, pattern = _phrases()
+    return [(typed, known_as[typed.lower()]) for typed in dict.fromkeys(pattern.findall(text))]
+
+
+@cache
+def _phrases() -> tuple[dict[str, str], re.Pattern[str]]:
+    """Every phrase of `PHRASES` -> the known words, and what finds the phrases, the longest first."""
     known_as = {phrase: known for known, phrases in PHRASES.items() for phrase in phrases}
-    longest_first = sorted(known_as, key=len, reverse=True)
-    found = re.findall(rf"\b(?:{'|'.join(longest_first)})\b", text, re.IGNORECASE)
-    return [(typed, known_as[typed.lower()]) for typed in dict.fromkeys(found)]
+    longest_first = "|".join(sorted(known_as, key=len, reverse=True))
+    return known_as, re.compile(rf"\b(?:{longest_first})\b", re.IGNORECASE)

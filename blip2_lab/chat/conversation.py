@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from blip2_lab.chat import small_talk
+from blip2_lab.chat.asked_instead import asked_instead
 from blip2_lab.chat.questions import (
     after_a_list,
     asks,
@@ -41,9 +42,10 @@ from blip2_lab.chat.questions import (
     question_mark,
     questions_in,
     refers_back,
+    which_one,
     with_its_name,
 )
-from blip2_lab.chat.vocabulary import check, for_stage1, knows_whole_words_only, read, unknown_words
+from blip2_lab.chat.vocabulary import Reading, check, for_stage1, knows_whole_words_only, read, unknown_words
 from blip2_lab.common.images import ImageSource, open_image
 from blip2_lab.evaluation.calibration import Calibration
 from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_words
@@ -221,10 +223,12 @@ class Conversation:
                 about_them = as_read(tokenizer, THEM.sub("they", typed), follows=bool(answered))
                 several = named_before(turns, about_them)
                 named = with_its_name(about_them, several[-1].question) if several else None
-            turns = named_before(turns, text)
+            answered_before, turns = turns, named_before(turns, text)
             if turns and not named:
                 in_words = with_its_name if refers_back(text) else after_a_list
                 named = in_words(text, turns[-1].question)
+            if not named and (whole := _whole(answered_before)):
+                named = which_one(text, whole[-1].question)
             if named and not unknown_words(tokenizer, named):
                 turns, asked = [], form.format(question_mark(put_plainly(named)))
         turns = turns[-self.history_turns :] if self.history_turns else []
@@ -253,11 +257,11 @@ class Conversation:
         if len(questions) == 1:
             return self._ask_one(questions[0], decoding or ANSWERING, seed)
         for one in questions:  # what cannot be read is refused before any is answered
-            read(tokenizer, one)
+            read_question(tokenizer, one)
         return self._ask_each(questions, decoding or ANSWERING, seed)
 
     def _ask_one(self, question: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
-        note = read(self.model.language_model.tokenizer, question).note
+        note = read_question(self.model.language_model.tokenizer, question).note
         return self._answer(question, self.prompt(question), decoding, seed, note)
 
     def _ask_each(self, questions: Sequence[str], decoding: Decoding, seed: int | None) -> Iterator[Reply]:
@@ -322,9 +326,22 @@ def as_read(tokenizer, text: str, follows: bool) -> str:
 
     follows  there are earlier turns (see `in_full`)
     """
-    text = read(tokenizer, text).text
+    text = read_question(tokenizer, text).text
     full = in_full(put_plainly(text), follows) if knows_whole_words_only(tokenizer) else text
     return text if unknown_words(tokenizer, full) else full  # a miniature of another world lacks the words of this one
+
+
+def read_question(tokenizer, text: str) -> Reading:
+    """What is read of a text, with the question that a miniature is asked instead of one that it was not taught.
+
+    Raises UnknownWords as `vocabulary.read` does.
+    """
+    if not knows_whole_words_only(tokenizer):
+        return read(tokenizer, text)
+    instead = asked_instead(text)
+    if instead and not unknown_words(tokenizer, instead[1]):
+        return Reading(instead[1], corrected=(instead,))
+    return read(tokenizer, put_plainly(text))  # "fewer" is unknown; "more", in its place, is known
 
 
 def joined(replies: Sequence[Reply]) -> Reply:
@@ -346,11 +363,15 @@ def joined(replies: Sequence[Reply]) -> Reply:
 def named_before(turns: Sequence[Turn], question: str) -> list[Turn]:
     """The turn that the question needs: the last that named a thing for an "it", the last whole question for a short
     one ("and the boat?"), and else none."""
-    whole = [t for t in turns if not refers_back(t.question) and not is_short_follow_up(t.question)]
     if is_short_follow_up(question):
-        return whole[-1:]
+        return _whole(turns)[-1:]
     naming = [t for t in turns if not refers_back(t.question) and not names_nothing(t.question)]
     return naming[-1:] if refers_back(question) else []
+
+
+def _whole(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns whose question needs no other turn."""
+    return [t for t in turns if not refers_back(t.question) and not is_short_follow_up(t.question)]
 
 
 def _num_tokens(language_model: LanguageModel, text: str) -> int:

@@ -8,7 +8,7 @@ Notes:
 * "can they fly?": no other word says anything.
 * "is the boat wooden?", "does anything here fly?": nothing is said of the boat but by the unknown word.
 * "which thing is the heaviest?", "what is the shiny thing?": the thing is chosen by the unknown word.
-* "how far apart are the boats?": it is what is measured.
+* "how far apart are the boats?", "what is the weather like?": it is what is measured, or described.
 * "would a kid like the most of them?": more of it is unknown than known.
 * "is the top left empty?": some words turn a question round, so that the opposite would be answered.
 * "what color is the quorx?" names an unknown thing: it is asked, because a model can say that there is none.
@@ -110,7 +110,7 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
             return "not" not in before
         if before == ["what"] and after[:1] and after[0] in {"do", "does", "has", "have"}:
             return True  # "what sound does the cat make?"
-        asked = bool(before) and before[0] in {"what", "which", "who", "where"}
+        asked = bool(before) and (before[0] in {"what", "which", "who", "where"} or before[:2] == ["how", "many"])
         doer = before[:-1] if before[-1:] and before[-1] in {"i", "you", "we", "one", "people"} else before
         chosen = bool(doer) and (doer[-1] in SAYING or before[-2:] in (["that", "is"], ["that", "are"]))
         if "which" in before[:1] or (asked and set(before[1:2]) & (THINGS | ANY_THING)):
@@ -122,9 +122,16 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
 
 
 def _is_what_is_measured(words: Sequence[str], lost: Collection[str]) -> bool:
-    """Does the unknown word stand behind "how" and its measure: "how far apart"? "how many" and "how big" need none."""
+    """Does the unknown word stand behind "how" and its measure: "how far apart"? "how many" and "how big" need none.
+    Or is it what is described: "what is the weather like", "how is the weather"?"""
+    if re.match(rf"(?:what is the (?:{_any_of(lost)}) like|how is the (?:{_any_of(lost)}))\b", " ".join(words)):
+        return True
     three = zip(words, words[1:], words[2:], strict=False)
     return any(how == "how" and measure in MEASURES and word in lost for how, measure, word in three)
+
+
+def _any_of(words: Collection[str]) -> str:
+    return "|".join(map(re.escape, sorted(words)))
 
 
 def _words(text: str) -> list[str]:

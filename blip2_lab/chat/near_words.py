@@ -28,6 +28,7 @@ NOUNS: dict[str, str] = {
     "turtle": "terrapin",
     "flower": "tulip bloom",
     "cactus": "succulent",
+    "carrot": "vegetable veggie",
     "cake": "gateau torte",
     "umbrella": "brolly sunshade",
     "hammer": "mallet sledgehammer",
@@ -92,6 +93,7 @@ OTHERS: dict[str, str] = {
     "eatable": "yummy tasty delicious",
     "ground": "floor soil",
     "people": "persons individuals folk",
+    "children": "kids",
     "person": "individual someone anyone anybody",
     "anything": "whatsoever",
     "what": "wat wut wot whut",
@@ -104,7 +106,7 @@ OTHERS: dict[str, str] = {
     "purpose": "aim",
     "live": "reside dwell inhabit",
     "colored": "tinted hued shaded",
-    "the same": "alike identical",
+    "the same": "alike identical equal",
     "not": "nope",
     "yes": "yep yeah yup",
     "hello": "howdy yo",
@@ -114,10 +116,38 @@ OTHERS: dict[str, str] = {
     "because": "cuz coz",
 }
 
-NEAREST = ("closest", "nearest")
-GROUND = ("ground", "floor", "bottom", "bottom edge", "lower edge")
-SKY = ("sky", "ceiling", "top", "top edge", "upper edge")
+#: The end of each direction, as it stands after "closest to the".
+ENDS = {
+    "lowest": ("ground", "floor", "bottom", "bottom edge", "lower edge"),
+    "highest": ("sky", "ceiling", "top", "top edge", "upper edge"),
+    "leftmost": ("left", "left edge", "left side", "left border"),
+    "rightmost": ("right", "right edge", "right side", "right border"),
+}
+OPPOSITES = {"lowest": "highest", "highest": "lowest", "leftmost": "rightmost", "rightmost": "leftmost"}
+TOWARDS = {
+    "lowest": ("down",),
+    "highest": ("up",),
+    "leftmost": ("left", "to the left"),
+    "rightmost": ("right", "to the right"),
+}
 
+
+def _at_the_end(superlative: str) -> tuple[str, ...]:
+    """The phrases that mean it: "closest to the ground", "furthest from the sky", "furthest down"."""
+    near = [f"{close} to the {end}" for close in ("closest", "nearest") for end in ENDS[superlative]]
+    opposite = ENDS[OPPOSITES[superlative]]
+    far = [
+        phrase
+        for distant in ("furthest", "farthest")
+        for phrase in (
+            *(f"{distant} {away}from the {end}" for away in ("", "away ") for end in opposite),
+            *(f"{distant} {way}" for way in TOWARDS[superlative]),
+        )
+    ]
+    return tuple(f"{the}{phrase}" for phrase in (*near, *far) for the in ("the ", ""))
+
+
+WHERE = ("above", "below", "under", "over", "beside", "next to", "left of", "right of")
 #: Known words -> phrases, with a word that is unknown, that are read as them.
 PHRASES: dict[str, tuple[str, ...]] = {
     "other than": (
@@ -144,12 +174,16 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "tell me": ("any idea", "any clue", "no idea", "no clue"),
     "name": ("pick out", "single out"),
     "the other things": ("the rest",),
-    "the lowest": (*(f"{the}{near} to the {ground}" for the in ("the ", "") for near in NEAREST for ground in GROUND),),
-    "the highest": (*(f"{the}{near} to the {sky}" for the in ("the ", "") for near in NEAREST for sky in SKY),),
+    **{f"the {superlative}": _at_the_end(superlative) for superlative in ENDS},
     "to go places with": ("to travel with", "to travel in", "to ride in", "to ride on", "to get around with"),
     "to do a job with": ("to repair things with", "to fix things with", "to mend things with", "to repair", "to fix"),
     "the same number": ("an equal number", "an equal amount", "the same amount"),
     "more than once": ("twice", "repeatedly"),
+    "two": ("a pair of", "a couple of"),
+    "eat": tuple(f"eat for {meal}" for meal in ("breakfast", "lunch", "dinner", "supper", "dessert")),
+    "dry": ("dry in the rain", "dry when it rains", "dry if it rains"),
+    "drink tea": tuple(f"drink {drink}" for drink in ("coffee", "milk", "juice", "cocoa")),
+    **{where: tuple(f"{just} {where}" for just in ("directly", "immediately")) for where in WHERE},
     "are there": ("remain",),
     "is there": ("remains", "is left over"),
 }

@@ -62,6 +62,10 @@ FEWER = re.compile(
     r"(?= (?:in|on|here|there)\b|\W*$)",
     re.IGNORECASE,
 )
+#: "are there any people?": the T5 knows "person", and of "people" it says now yes, now no.
+PEOPLE = re.compile(
+    r"\b(?:(?P<there>(?:is|are) there)|(?P<seen>see|show|have|find)) (?:any |some )?people\b", re.IGNORECASE
+)
 #: What belongs to a background and is no thing of it -> the same question, asked of the place or the time.
 SCENERY_OF = {
     form: f"is this {PLACE_PHRASES[name]}?" if name in PLACE_PHRASES else f"is it {name}?"
@@ -107,6 +111,12 @@ NAMELESS = frozenset(
 ).union(PLACES)
 KIND_OF = {form: kind for kind in KINDS for form in (kind, plural_of(kind))}
 NAMES = frozenset(KIND_OF)
+NOUN_OF = KIND_OF | {form: name for name in CATEGORIES for form in (name, plural_of(name))}
+#: "which one?", "and which is bigger?"
+WHICH_ONE = re.compile(
+    rf"\W*{LEAD}(?:and )?which(?: ones?)?(?: (?:is it|is that|are they)|(?: (?P<rest>(?:is|are|looks) [\w ]+)))?\W*",
+    re.IGNORECASE,
+)
 #: Several things, as "they" stands for them.
 SEVERAL = frozenset(map(plural_of, (*KINDS, *CATEGORIES)))
 #: "this picture", "that ball": here no pronoun, and nothing that was named before
@@ -200,6 +210,7 @@ def put_plainly(text: str) -> str:
         subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
         return f"{verb} {subject} {stated['said']}?".lower()
     text = FEWER.sub(r"more \g<many> than \g<few>", _named_again(text))
+    text = PEOPLE.sub(lambda found: f"{'is there' if found['there'] else found['seen']} a person", text)
     if DENYING.match(text):
         text = DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1)
     scenery = SCENERY_ASKED.fullmatch(text)
@@ -278,6 +289,16 @@ def after_a_list(question: str, before: str) -> str | None:
     if short is None or short["first"].lower() != "the" or not set(_words(canonical(before))) <= EVERYTHING:
         return None
     return f"{'where' if NAMES.intersection(_words(canonical(short['of']))) else 'what'} is {short['of']}?"
+
+
+def which_one(question: str, before: str) -> str | None:
+    """ "which one?" with the noun of the question before: after "is there an animal?" it is "which animal is there?",
+    and "which one is bigger?" after a question about the lamps is "which lamp is bigger?". None for other texts."""
+    asked = WHICH_ONE.fullmatch(question)
+    before_it = {noun for word in _words(canonical(before)) if (noun := NOUN_OF.get(word))}
+    if asked is None or len(before_it) != 1 or NOUN_OF.keys() & set(_words(canonical(question))):
+        return None
+    return f"which {before_it.pop()} {asked['rest'] or 'is there'}?"
 
 
 def names_nothing(question: str) -> bool:

@@ -32,6 +32,7 @@ from blip2_lab.picturebook.wordings import SYNONYMS
 MAX_CHARACTERS = 2000  #: of one question
 SMALL_VOCABULARY = 5000  #: below it a tokenizer knows whole words only, and can say which it lacks
 SHORTEST_CORRECTED = 4  #: letters; of shorter words only swapped letters ("teh") and missing vowels ("wht")
+SHOWN = 60  #: characters of a word, or of a phrase, in a note
 LONG_WORD = 7  #: letters from which on two slips of the keyboard are forgiven
 EXAMPLE = "what is in the picture?"
 HELP = (
@@ -274,4 +275,6 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _short(word: str) -> str:
-    return printable(word)[:30]
+    """Short enough for a note."""
+    text = printable(word)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

@@ -13,6 +13,7 @@ from blip2_lab.chat.questions import (
     put_plainly,
     questions_in,
     refers_back,
+    which_one,
     with_its_name,
 )
 
@@ -168,6 +169,22 @@ def test_it_refers_back_unless_the_question_itself_names_it(question, refers):
     assert refers_back(question) is refers
 
 
+@pytest.mark.parametrize(
+    ("before", "question", "full"),
+    [
+        ("is there an animal?", "Which one?", "which animal is there?"),
+        ("are the two lamps of the same size?", "and which one is bigger?", "which lamp is bigger?"),
+        ("do you see a red ship", "which is it", "which boat is there?"),
+        ("is there a boat and a car?", "which one is red?", None),
+        ("what is in the picture?", "which one is red?", None),
+        ("are there lamps?", "which is bigger, the cat or the dog?", None),
+        ("are there lamps?", "what is red?", None),
+    ],
+)
+def test_which_one_is_of_the_noun_before(before, question, full):
+    assert which_one(question, before) == full
+
+
 def test_a_question_may_name_nothing():
     for question in ("is it day?", "how many things are there?", "what place is this?"):
         assert names_nothing(question)
@@ -233,6 +250,8 @@ def test_a_short_question_after_a_list_is_read_in_full(before, question, full):
         ("isn't there grass?", "is this in the meadow?"),
         ("are there rocks here?", "is this in the mountains?"),
         ("does this picture show clouds?", "is it day?"),
+        ("are there any people in the picture?", "is there a person in the picture?"),
+        ("do you see people?", "do you see a person?"),
     ],
 )
 def test_a_question_for_yes_or_no_is_put_plainly(text, plain):

@@ -2,6 +2,7 @@
 
     conversation         prompts, earlier turns, streamed answers, how well a text fits
     questions            what a text asks: several questions in one, short follow-ups, what "it" is
+    asked_instead        questions that the miniature was not taught, and which question holds their answer
     batching             answers of several visitors, computed in one batch
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
     decisive_words       unknown words that a question is about, so that it is refused

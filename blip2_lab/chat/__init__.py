@@ -2,8 +2,9 @@
 
     conversation         prompts, earlier turns, streamed answers, how well a text fits
     questions            what a text asks: several questions in one, short follow-ups, what "it" is
-    asked_instead        questions that the miniature was not taught, and which question holds their answer
     batching             answers of several visitors, computed in one batch
+    plain_forms          a question in the form that the miniature reads best
+    untaught             questions that the miniature was not taught: what is asked instead, or what the visitor is told
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
     decisive_words       unknown words that a question is about, so that it is refused
     near_words           words that are read as the known word nearest in meaning

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from blip2_lab.chat import small_talk
-from blip2_lab.chat.asked_instead import asked_instead
+from blip2_lab.chat.plain_forms import put_plainly
 from blip2_lab.chat.questions import (
     after_a_list,
     asks,
@@ -38,13 +38,13 @@ from blip2_lab.chat.questions import (
     is_question,
     is_short_follow_up,
     names_nothing,
-    put_plainly,
     question_mark,
     questions_in,
     refers_back,
     which_one,
     with_its_name,
 )
+from blip2_lab.chat.untaught import Untaught, asked_instead, told_instead
 from blip2_lab.chat.vocabulary import Reading, check, for_stage1, knows_whole_words_only, read, unknown_words
 from blip2_lab.common.images import ImageSource, open_image
 from blip2_lab.evaluation.calibration import Calibration
@@ -52,6 +52,7 @@ from blip2_lab.models.decoding import Decoding, Token, check_seed, merge_into_wo
 from blip2_lab.models.language_model import LanguageModel
 from blip2_lab.models.retrieval import score_pairs
 from blip2_lab.models.stage2 import Stage2Model, check_answers
+from blip2_lab.picturebook.scene import KINDS
 
 #: Instructions to try with one click: Figure 4 for real weights, and the same abilities in the miniature world.
 INSTRUCTIONS = {
@@ -332,15 +333,17 @@ def as_read(tokenizer, text: str, follows: bool) -> str:
 
 
 def read_question(tokenizer, text: str) -> Reading:
-    """What is read of a text, with the question that a miniature is asked instead of one that it was not taught.
+    """What is read of a text; for the miniature, with the question that it is asked instead of one it was not taught.
 
-    Raises UnknownWords as `vocabulary.read` does.
+    Raises UnknownWords as `vocabulary.read` does, and Untaught for what the miniature cannot answer in other words.
     """
     if not knows_whole_words_only(tokenizer):
         return read(tokenizer, text)
-    instead = asked_instead(text)
-    if instead and not unknown_words(tokenizer, instead[1]):
+    is_shipped = not unknown_words(tokenizer, " ".join(KINDS))  # a miniature of another world was taught other things
+    if is_shipped and (instead := asked_instead(text)):
         return Reading(instead[1], corrected=(instead,))
+    if is_shipped and (told := told_instead(text)):
+        raise Untaught(told)
     return read(tokenizer, put_plainly(text))  # "fewer" is unknown; "more", in its place, is known
 
 

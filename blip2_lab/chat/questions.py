@@ -16,11 +16,11 @@ from __future__ import annotations
 import re
 
 from blip2_lab.chat import small_talk
-from blip2_lab.chat.decisive_words import PICTURES
+from blip2_lab.chat.decisive_words import PICTURES, THINGS
+from blip2_lab.chat.plain_forms import KIND_OF, LEAD, SCENERY_OF
 from blip2_lab.chat.vocabulary import canonical
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES, SIZES
-from blip2_lab.picturebook.wordings import SCENERY
 from blip2_lab.picturebook.words import PLACE_PHRASES
 
 QUESTION_WORDS = frozenset(
@@ -29,11 +29,6 @@ QUESTION_WORDS = frozenset(
 #: A miniature's text that has one of these asks something.
 ASKING = frozenset("what which where who whose how many number color colour colors colours size position".split())
 MOST_QUESTIONS = 4  #: in one text, that are answered
-#: What may stand before a question and is no part of it.
-LEAD = (
-    r"(?:(?:hi|hello|hey|ok|okay|thanks|thank you|sorry|please|well|hmm|oh|cool|nice|great|good|yes|no|lol|haha|so|but)"
-    r"\b[\s,.!:;-]*)*"
-)
 #: "and the boat?", "what about any fish": the question before, asked of something else
 SHORT_FOLLOW_UP = re.compile(
     rf"\W*{LEAD}(?P<form>(?:and )?(?:what|how) about|and(?: for)?|(?:and )?(?:also|or|now)(?= (?:an?|the|any)\b)|"
@@ -41,55 +36,25 @@ SHORT_FOLLOW_UP = re.compile(
     re.IGNORECASE,
 )
 TRAINED_FORMS = ("and", "and for", "what about", "how about", "and what about", "and how about")  #: of SHORT_FOLLOW_UP
-#: "isn't the cup red?", "can't you see a cat?": the answer is that of the question without its "not"
-DENYING = re.compile(
-    rf"(?P<before>\W*{LEAD})"
-    r"(?P<verb>(?:is|are|was|were|do|does|did|could|would|has|have)(?=n['’]?t| not)|can(?=['’]?t|\W?not))"
-    r"(?:n['’]?t|['’]?t| ?not)(?= (?:the|that|this|it|there|an?|any|all|both|everything|you|we|i|one)\b)",
-    re.IGNORECASE,
-)
-#: "it's day, right?", "there is a cat, isn't there?": a question for yes or no
-STATED = re.compile(
-    rf"\W*{LEAD}(?:(?P<it>it|this|that|there)(?: is|['’]?s)|"
-    r"(?P<of>the \w[^,.?!;:]*?) (?P<are>is|are)|there (?P<plural>are))"
-    r" (?P<said>[^,.?!;:]+)(?:, ?(?:right|correct|true|yes|no)|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))\W*",
-    re.IGNORECASE,
-)
-#: "are there fewer cats than dogs?"
-FEWER = re.compile(
-    r"\b(?:fewer|(?<=are there )less|(?<=see )less) (?P<few>\w+(?: \w+)?) than "
-    r"(?P<many>\w+(?: (?!(?:in|on|here|there)\b)\w+)?)"
-    r"(?= (?:in|on|here|there)\b|\W*$)",
-    re.IGNORECASE,
-)
-#: "are there any people?": the T5 knows "person", and of "people" it says now yes, now no.
-PEOPLE = re.compile(
-    r"\b(?:(?P<there>(?:is|are) there)|(?P<seen>see|show|have|find)) (?:any |some )?people\b", re.IGNORECASE
-)
-#: What belongs to a background and is no thing of it -> the same question, asked of the place or the time.
-SCENERY_OF = {
-    form: f"is this {PLACE_PHRASES[name]}?" if name in PLACE_PHRASES else f"is it {name}?"
-    for name, nouns in SCENERY.items()
-    for noun in nouns
-    for form in (noun, plural_of(noun))
-}
-#: "is there any water in the picture?"
-SCENERY_ASKED = re.compile(
-    rf"\W*{LEAD}(?:(?:is|are) there|(?:do|can|could|did) (?:you|i|we|one) (?:see|spot|find|notice)|is|are|any|"
-    rf"does (?:the|this) (?:{'|'.join(sorted(PICTURES))}) (?:show|have|contain))"
-    rf"(?: (?:any|some|the|an?))? (?P<noun>{'|'.join(sorted(SCENERY_OF))})"
-    r"(?:,? (?:here|there|anywhere|visible|shown|(?:in|on) (?:the|this|it)(?: \w+)?|please)){0,2}\W*",
-    re.IGNORECASE,
-)
-LOOKS = "|".join((*COLORS, *SIZES, "big", "little", "tiny"))
-#: "the red house … the purple one"
-ONE = re.compile(rf"\b(?P<looks>the (?:{LOOKS}) )one\b", re.IGNORECASE)
 #: What follows "and" in a text of its own: "and describe it".
 INSTRUCTING = frozenset("describe tell write say name give list show count draw make find then".split())
 #: Where the next of several questions begins; "how many and what color", with no verb yet, is one.
 NEXT_QUESTION = re.compile(
     r"(?:[?!]+\s*|\.\s+|;\s*|,?\s+)(?:and|also|then)\s+(?=(?:(?:what|which|where|who|whose|why|how)\b|"
     r"(?:is|are|was|were|does|do|did|can|has|have)\s+(?:the|an?|there|it|they|this|that|any|you)\b))|\?+\s+",
+    re.IGNORECASE,
+)
+#: "describe the red cat"
+ABOUT_ONE = re.compile(
+    rf"\W*{LEAD}(?:(?:can|could) you )?(?:please )?(?:describe|what does) "
+    rf"(?P<one>the (?:\w+ ){{0,2}}?(?:{'|'.join(sorted(THINGS))}))(?: look like)?(?: please)?\W*",
+    re.IGNORECASE,
+)
+#: "is there a cat on the beach?"
+ONE_IN_PLACE = re.compile(
+    rf"\W*{LEAD}(?P<asked>(?:(?:is|are) there|(?:do|can|could) (?:you|i|we) (?:see|spot|find)) (?:an?|any|some) "
+    rf"(?:\w+ ){{0,2}}?(?:{'|'.join(sorted(THINGS))})) (?:in|on|at|by) the "
+    rf"(?P<place>{'|'.join((*PLACES, *SCENERY_OF))})(?: here| there| please)?\W*",
     re.IGNORECASE,
 )
 #: What can be asked of a thing in a word or two -> the whole question.
@@ -109,7 +74,6 @@ NAMELESS = frozenset(
     """day night time place many dark sunny morning noon afternoon evening midnight sea seaside road city winter field
     mountain painted artist""".split()
 ).union(PLACES)
-KIND_OF = {form: kind for kind in KINDS for form in (kind, plural_of(kind))}
 NAMES = frozenset(KIND_OF)
 NOUN_OF = KIND_OF | {form: name for name in CATEGORIES for form in (name, plural_of(name))}
 #: "which one?", "and which is bigger?"
@@ -165,7 +129,7 @@ def questions_in(text: str) -> list[str]:
     ["the text"] where it is one question, or none. Raises ValueError for more than `MOST_QUESTIONS`.
     """
     parts = [part.strip() for part in NEXT_QUESTION.split(text) if re.search(r"\w", part)]
-    parts = [question for part in parts for question in (of_each(part) or [part])]
+    parts = [question for part in parts for question in (of_each(part) or in_parts(part) or [part])]
     asked = [part for part in parts if small_talk.reply(part) is None] or [text]
     are_whole = all(set(_words(part)) & QUESTION_WORDS or is_question(part) for part in asked)
     are_one = len(parts) == 1 or "each" in _words(text)  # "what things are there, and what color is each?"
@@ -197,36 +161,6 @@ def in_full(text: str, follows: bool = False) -> str:
     return text
 
 
-def put_plainly(text: str) -> str:
-    """The question in a plainer form that has the same answer; every other text as it is.
-
-    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is the red cup below the blue one?"
-    -> "is the red cup below the blue cup?", "fewer cats than dogs?" -> "more dogs than cats?", "is there any water?" ->
-    "is this on the beach?": from descriptions the T5 knows what belongs to a place (0.98), from pictures it often does
-    not, though it tells the place.
-    """
-    stated = STATED.fullmatch(text)
-    if stated and not (stated["of"] and {"that", "which", "who"}.intersection(_words(stated["of"]))):
-        subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
-        return f"{verb} {subject} {stated['said']}?".lower()
-    text = FEWER.sub(r"more \g<many> than \g<few>", _named_again(text))
-    text = PEOPLE.sub(lambda found: f"{'is there' if found['there'] else found['seen']} a person", text)
-    if DENYING.match(text):
-        text = DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1)
-    scenery = SCENERY_ASKED.fullmatch(text)
-    return SCENERY_OF[scenery["noun"].lower()] if scenery else text
-
-
-def _named_again(text: str) -> str:
-    """ "the red cup … the blue one" -> "the red cup … the blue cup", where one kind of things is named."""
-    named = [(word, KIND_OF.get(canonical(word[0].lower()))) for word in re.finditer(r"\w+", text)]
-    named = [(word, kind) for word, kind in named if kind]
-    if len({kind for _, kind in named}) != 1:
-        return text
-    (word, kind), *_ = named
-    return text[: word.end()] + ONE.sub(rf"\g<looks>{kind}", text[word.end() :])
-
-
 def of_each(text: str) -> list[str]:
     """A question about several things, asked of each: "what color is the cat and the bird?"; [] for other texts."""
     passed_over = CARRYING | PASSED_OVER - {"and"}
@@ -240,6 +174,20 @@ def of_each(text: str) -> list[str]:
                 return [question.format(thing) for thing in things]
             if all(small_talk.named_thing(thing.split()) for thing in things):
                 return [question.format(f"the {thing}") for thing in things]
+    return []
+
+
+def in_parts(text: str) -> list[str]:
+    """Two or three questions for one that the T5 answers badly; [] for other texts.
+
+    "is there a cat on the beach?": the T5 answers for the place alone; "describe the cat" it often does not.
+    """
+    if about := ABOUT_ONE.fullmatch(text):
+        return [question.format(about["one"]) for question in dict.fromkeys(ATTRIBUTES.values())]
+    if there := ONE_IN_PLACE.fullmatch(text):
+        place = there["place"].lower()
+        where = SCENERY_OF[place] if place in SCENERY_OF else f"is this {PLACE_PHRASES[place]}?"
+        return [f"{there['asked']}?", where]
     return []
 
 

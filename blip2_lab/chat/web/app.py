@@ -29,6 +29,7 @@ import blip2_lab
 from blip2_lab.chat import out_of_distribution, word_origin
 from blip2_lab.chat.batching import AT_ONCE, Batcher
 from blip2_lab.chat.conversation import INSTRUCTIONS, WHICH_SCORE, Conversation, ImageCache, Reply, Turn
+from blip2_lab.chat.untaught import Untaught
 from blip2_lab.chat.vocabulary import UnknownWords, knows_whole_words_only
 from blip2_lab.chat.web.api import Api, build_api
 from blip2_lab.chat.web.beside import build_beside
@@ -200,7 +201,7 @@ class App:
                 growing = replace(talk.turns[-1], answer=talk.turns[-1].answer or waiting(reply), stopped=False)
                 sure = confidence_html(reply.words) if growing.by_model else gr.skip()
                 yield "", bubbles([*talk.turns[:-1], growing]), list(talk.turns), sure
-        except UnknownWords as error:  # the question stays in the box, to be mended
+        except (UnknownWords, Untaught) as error:  # the question stays in the box, to be mended
             refused = [*turns, Turn(text.strip(), sentence(str(error)), by_model=False)]
             yield text, bubbles(refused), refused, gr.skip()
         except ValueError as error:

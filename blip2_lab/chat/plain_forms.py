@@ -1,0 +1,148 @@
+"""A question in the form that the miniature reads best: "isn't the cup red?" is asked as "is the cup red?".
+
+`put_plainly` is where to begin. The answer is the same, so the visitor is not told. Questions whose answer is in
+another question are in untaught.py.
+
+Notes:
+
+* `FORMS` are by measurement: one question in several forms about 70 scenes. "find something red" was answered rightly
+  in 2 of 62, "which thing is red?" in 62; "how many big things are there?" in 0.83, "how many large things are there?"
+  in 0.96; "is the cat as big as the dog?" in 0.50, "do the cat and the dog have the same size?" in 0.79.
+
+Paper: none. Notebook: 12.
+"""
+
+from __future__ import annotations
+
+import re
+
+from blip2_lab.chat.decisive_words import PICTURES
+from blip2_lab.chat.vocabulary import canonical
+from blip2_lab.picturebook.noun_phrases import plural_of
+from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, SIZES
+from blip2_lab.picturebook.wordings import SCENERY
+from blip2_lab.picturebook.words import PLACE_PHRASES
+
+#: What may stand before a question and is no part of it.
+LEAD = (
+    r"(?:(?:hi|hello|hey|ok|okay|thanks|thank you|sorry|please|well|hmm|oh|cool|nice|great|good|yes|no|lol|haha|so|but)"
+    r"\b[\s,.!:;-]*)*"
+)
+KIND_OF = {form: kind for kind in KINDS for form in (kind, plural_of(kind))}
+#: "isn't the cup red?", "can't you see a cat?": the answer is that of the question without its "not"
+DENYING = re.compile(
+    rf"(?P<before>\W*{LEAD})"
+    r"(?P<verb>(?:is|are|was|were|do|does|did|could|would|has|have)(?=n['’]?t| not)|can(?=['’]?t|\W?not))"
+    r"(?:n['’]?t|['’]?t| ?not)(?= (?:the|that|this|it|there|an?|any|all|both|everything|you|we|i|one)\b)",
+    re.IGNORECASE,
+)
+#: "it's day, right?", "there is a cat, isn't there?": a question for yes or no
+STATED = re.compile(
+    rf"\W*{LEAD}(?:(?P<it>it|this|that|there)(?: is|['’]?s)|"
+    r"(?P<of>the \w[^,.?!;:]*?) (?P<are>is|are)|there (?P<plural>are))"
+    r" (?P<said>[^,.?!;:]+)(?:, ?(?:right|correct|true|yes|no)|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))\W*",
+    re.IGNORECASE,
+)
+#: "are there fewer cats than dogs?"
+FEWER = re.compile(
+    r"\b(?:fewer|(?<=are there )less|(?<=see )less) (?P<few>\w+(?: \w+)?) than "
+    r"(?P<many>\w+(?: (?!(?:in|on|here|there)\b)\w+)?)"
+    r"(?= (?:in|on|here|there)\b|\W*$)",
+    re.IGNORECASE,
+)
+#: "are there any people?": the T5 knows "person", and of "people" it says now yes, now no.
+PEOPLE = re.compile(
+    r"\b(?:(?P<there>(?:is|are) there)|(?P<seen>see|show|have|find)) (?:any |some )?people\b", re.IGNORECASE
+)
+#: What belongs to a background and is no thing of it -> the same question, asked of the place or the time.
+SCENERY_OF = {
+    form: f"is this {PLACE_PHRASES[name]}?" if name in PLACE_PHRASES else f"is it {name}?"
+    for name, nouns in SCENERY.items()
+    for noun in nouns
+    for form in (noun, plural_of(noun))
+}
+#: "is there any water in the picture?"
+SCENERY_ASKED = re.compile(
+    rf"\W*{LEAD}(?:(?:is|are) there|(?:do|can|could|did) (?:you|i|we|one) (?:see|spot|find|notice)|is|are|any|"
+    rf"does (?:the|this) (?:{'|'.join(sorted(PICTURES))}) (?:show|have|contain))"
+    rf"(?: (?:any|some|the|an?))? (?P<noun>{'|'.join(sorted(SCENERY_OF))})"
+    r"(?:,? (?:here|there|anywhere|visible|shown|(?:in|on) (?:the|this|it)(?: \w+)?|please)){0,2}\W*",
+    re.IGNORECASE,
+)
+LOOKS = "|".join((*COLORS, *SIZES, "big", "little", "tiny"))
+#: "the red house … the purple one"
+ONE = re.compile(rf"\b(?P<looks>the (?:{LOOKS}) )one\b", re.IGNORECASE)
+
+TWO = r"(?P<first>the [\w ]+?) (?:and|or|as) (?P<second>the [\w ]+?)"
+EVERY_THING = r"(?:things?|objects?|items?)"
+LARGE, SMALL = "(?:big|large|huge)", "(?:small|little|tiny)"
+THERE = r"(?: (?:(?:are|do|can) (?:there|you see|i see|you find)))?"
+HERE = r"(?: (?:here|there|in (?:the|this) \w+))?"
+#: Forms of questions that the T5 reads badly -> the form of the same question that it reads best.
+FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(rf"\W*{LEAD}{pattern}\W*", re.IGNORECASE), plain)
+    for pattern, plain in (
+        (
+            rf"(?:(?:can|could) you |please )?(?:find|show me|show|name|spot|point to|point at|pick|choose|give me) "
+            rf"(?:something|anything|an?(?:other)? {EVERY_THING}|one {EVERY_THING}|the {EVERY_THING})(?: that is)? "
+            rf"(?P<look>{'|'.join(COLORS)}){HERE}",
+            "which thing is {look}?",
+        ),
+        (rf"where is (?:something|anything)(?: that is)? (?P<look>{'|'.join(COLORS)})", "where is the {look} thing?"),
+        (rf"how many {LARGE} {EVERY_THING}{THERE}{HERE}", "how many large things are there?"),
+        (rf"how many (?:(?:of the )?{EVERY_THING} )?(?:are|look) {LARGE}{HERE}", "how many large things are there?"),
+        (rf"how many {SMALL} {EVERY_THING}{THERE}{HERE}", "how many small things are there?"),
+        (rf"how many (?:(?:of the )?{EVERY_THING} )?(?:are|look) {SMALL}{HERE}", "how many small things are there?"),
+        (
+            rf"(?:are|is) {TWO} (?:of )?(?:(?:the|one) same size|equally (?:big|large|small)|equal in size)",
+            "do {first} and {second} have the same size?",
+        ),
+        (
+            r"is (?P<first>the [\w ]+?) (?:the same size|(?:just )?as (?:big|large|small)) as (?P<second>the [\w ]+?)",
+            "do {first} and {second} have the same size?",
+        ),
+        (
+            r"(?:what|which) (?:sort|kind|type|category|class)(?: of (?:thing|object|item)s?)? (?:is|does) "
+            rf"(?P<one>(?:the|this|that) (?:\w+ ){{0,2}}?(?:{'|'.join(KINDS)}))(?: belong to)?",
+            "is {one} " + ", ".join(("an " if name[0] in "aeiou" else "a ") + name for name in CATEGORIES) + "?",
+        ),
+        (r"what(?: is|['’]?s) (?:(?:right )?at the very|on) top", "what is the highest?"),
+        (r"what(?: is|['’]?s) at the very bottom", "what is the lowest?"),
+        (r"is everything (?P<article>an?) (?P<kind>\w+)", "are all things {plural}?"),
+    )
+)
+
+
+def put_plainly(text: str) -> str:
+    """The question in a plainer form that has the same answer; every other text as it is. See also `FORMS`.
+
+    "isn't the cup red?" -> "is the cup red?", "it's day, right?" -> "is it day?", "is the red cup below the blue one?"
+    -> "is the red cup below the blue cup?", "fewer cats than dogs?" -> "more dogs than cats?", "is there any water?" ->
+    "is this on the beach?": from descriptions the T5 knows what belongs to a place (0.98), from pictures it often does
+    not, though it tells the place.
+    """
+    stated = STATED.fullmatch(text)
+    if stated and not (stated["of"] and {"that", "which", "who"}.intersection(stated["of"].lower().split())):
+        subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
+        return f"{verb} {subject} {stated['said']}?".lower()
+    text = FEWER.sub(r"more \g<many> than \g<few>", _named_again(text))
+    text = PEOPLE.sub(lambda found: f"{'is there' if found['there'] else found['seen']} a person", text)
+    if DENYING.match(text):
+        text = DENYING.sub(lambda found: found["before"] + found["verb"], text, count=1)
+    if scenery := SCENERY_ASKED.fullmatch(text):
+        return SCENERY_OF[scenery["noun"].lower()]
+    for pattern, plain in FORMS:
+        if found := pattern.fullmatch(text):
+            named = found.groupdict()
+            return plain.format(**named, plural=plural_of(named.get("kind", "thing")))
+    return text
+
+
+def _named_again(text: str) -> str:
+    """ "the red cup … the blue one" -> "the red cup … the blue cup", where one kind of things is named."""
+    named = [(word, KIND_OF.get(canonical(word[0].lower()))) for word in re.finditer(r"\w+", text)]
+    named = [(word, kind) for word, kind in named if kind]
+    if len({kind for _, kind in named}) != 1:
+        return text
+    (word, kind), *_ = named
+    return text[: word.end()] + ONE.sub(rf"\g<looks>{kind}", text[word.end() :])

@@ -18,7 +18,7 @@ import re
 
 from blip2_lab.chat.decisive_words import PICTURES
 from blip2_lab.chat.vocabulary import canonical
-from blip2_lab.picturebook.noun_phrases import plural_of
+from blip2_lab.picturebook.noun_phrases import a, plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, SIZES
 from blip2_lab.picturebook.wordings import SCENERY
 from blip2_lab.picturebook.words import PLACE_PHRASES
@@ -78,6 +78,7 @@ EVERY_THING = r"(?:things?|objects?|items?)"
 LARGE, SMALL = "(?:big|large|huge)", "(?:small|little|tiny)"
 THERE = r"(?: (?:(?:are|do|can) (?:there|you see|i see|you find)))?"
 HERE = r"(?: (?:here|there|in (?:the|this) \w+))?"
+CHOICE = " or ".join((", ".join(map(a, [*CATEGORIES][:-1])), a([*CATEGORIES][-1])))  #: "a vehicle, … or a building"
 #: Forms of questions that the T5 reads badly -> the form of the same question that it reads best.
 FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\W*{LEAD}{pattern}\W*", re.IGNORECASE), plain)
@@ -104,7 +105,11 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"(?:what|which) (?:sort|kind|type|category|class)(?: of (?:thing|object|item)s?)? (?:is|does) "
             rf"(?P<one>(?:the|this|that) (?:\w+ ){{0,2}}?(?:{'|'.join(KINDS)}))(?: belong to)?",
-            "is {one} " + ", ".join(("an " if name[0] in "aeiou" else "a ") + name for name in CATEGORIES) + "?",
+            f"is {{one}} {CHOICE}?",
+        ),
+        (
+            rf"(?:what(?: is|['’]?s)|what do you know about) an? (?P<one>{'|'.join(KINDS)})(?: in general)?",
+            "tell me about the {one}",
         ),
         (r"what(?: is|['’]?s) (?:(?:right )?at the very|on) top", "what is the highest?"),
         (r"what(?: is|['’]?s) at the very bottom", "what is the lowest?"),

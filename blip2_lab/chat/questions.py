@@ -53,7 +53,7 @@ ABOUT_ONE = re.compile(
 #: "is there a cat on the beach?"
 ONE_IN_PLACE = re.compile(
     rf"\W*{LEAD}(?P<asked>(?:(?:is|are) there|(?:do|can|could) (?:you|i|we) (?:see|spot|find)) (?:an?|any|some) "
-    rf"(?:\w+ ){{0,2}}?(?:{'|'.join(sorted(THINGS))})) (?:in|on|at|by) the "
+    r"\w+(?: \w+){0,2}?) (?:in|on|at|by) the "
     rf"(?P<place>{'|'.join((*PLACES, *SCENERY_OF))})(?: here| there| please)?\W*",
     re.IGNORECASE,
 )

@@ -46,8 +46,9 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         ("is the cat as big as the dog?", "do the cat and the dog have the same size?"),
         (
             "what kind of thing is the red cat?",
-            "is the red cat a vehicle, an animal, a plant, a food, a tool, a toy, a building?",
+            "is the red cat a vehicle, an animal, a plant, a food, a tool, a toy or a building?",
         ),
+        ("what is an apple?", "tell me about the apple"),
         ("what's at the very top?", "what is the highest?"),
         ("is everything a cat?", "are all things cats?"),
     ],

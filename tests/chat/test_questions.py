@@ -42,6 +42,7 @@ from blip2_lab.chat.questions import (
         ("Where are the cat, the drum and the tent", ["where is the cat?", "where is the drum?", "where is the tent?"]),
         ("how many red cats and drums are there?", ["how many red cats are there?", "how many drums are there?"]),
         ("do you see a car on the street?", ["do you see a car?", "is this on the street?"]),
+        ("is there any dog on the beach?", ["is there any dog?", "is this on the beach?"]),
         ("Is there a red cat in the grass?", ["Is there a red cat?", "is this in the meadow?"]),
         ("describe the red cat", ["what color is the red cat?", "how big is the red cat?", "where is the red cat?"]),
         (

@@ -90,6 +90,12 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "which thing is {look}?",
         ),
         (rf"where is (?:something|anything)(?: that is)? (?P<look>{'|'.join(COLORS)})", "where is the {look} thing?"),
+        (  # "is there cat?", as who speaks a language without articles types it
+            rf"(?:is there|there is|(?:do|can) you see|can see|have you|exists|is in (?:the|this) \w+) "
+            rf"(?P<one>(?:(?:{LOOKS}) )*(?:{'|'.join(KINDS)})){HERE}",
+            "is there {article}?",
+        ),
+        (rf"is there (?:a second|another) (?P<kind>{'|'.join(KINDS)}){HERE}", "are there several {plural}?"),
         (rf"how many {LARGE} {EVERY_THING}{THERE}{HERE}", "how many large things are there?"),
         (rf"how many (?:(?:of the )?{EVERY_THING} )?(?:are|look) {LARGE}{HERE}", "how many large things are there?"),
         (rf"how many {SMALL} {EVERY_THING}{THERE}{HERE}", "how many small things are there?"),
@@ -139,7 +145,8 @@ def put_plainly(text: str) -> str:
     for pattern, plain in FORMS:
         if found := pattern.fullmatch(text):
             named = found.groupdict()
-            return plain.format(**named, plural=plural_of(named.get("kind", "thing")))
+            made = {"plural": plural_of(named.get("kind", "thing")), "article": a(named.get("one", "thing"))}
+            return plain.format(**named, **made)
     return text
 
 

@@ -93,7 +93,7 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (  # "is there cat?", as who speaks a language without articles types it
             rf"(?:is there|there is|(?:do|can) you see|can see|have you|exists|is in (?:the|this) \w+) "
             rf"(?P<one>(?:(?:{LOOKS}) )*(?:{'|'.join(KINDS)})){HERE}",
-            "is there {article}?",
+            "is there {one_with_article}?",
         ),
         (rf"is there (?:a second|another) (?P<kind>{'|'.join(KINDS)}){HERE}", "are there several {plural}?"),
         (rf"how many {LARGE} {EVERY_THING}{THERE}{HERE}", "how many large things are there?"),
@@ -119,7 +119,7 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"what(?: is|['’]?s) (?:(?:right )?at the very|on) top", "what is the highest?"),
         (r"what(?: is|['’]?s) at the very bottom", "what is the lowest?"),
-        (r"is everything (?P<article>an?) (?P<kind>\w+)", "are all things {plural}?"),
+        (r"is everything an? (?P<kind>\w+)", "are all things {plural}?"),
     )
 )
 
@@ -145,7 +145,7 @@ def put_plainly(text: str) -> str:
     for pattern, plain in FORMS:
         if found := pattern.fullmatch(text):
             named = found.groupdict()
-            made = {"plural": plural_of(named.get("kind", "thing")), "article": a(named.get("one", "thing"))}
+            made = {"plural": plural_of(named.get("kind", "thing")), "one_with_article": a(named.get("one", "thing"))}
             return plain.format(**named, **made)
     return text
 

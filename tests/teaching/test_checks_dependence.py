@@ -48,6 +48,17 @@ def test_a_number_that_rounding_hides_is_used():
     assert unused_arguments(lambda n: 5 // n, **shared) == ""
 
 
+def test_no_list_of_millions_is_asked_for():
+    sizes = []
+
+    def answer(n):
+        sizes.append(n)
+        return [0] * n
+
+    asked = dict(solution=lambda n: list(range(n)), calls=[((5,), {})], runs=[lambda function: function(5)])
+    assert unused_arguments(answer, **asked) == "" and max(sizes) < 1000
+
+
 def test_a_place_that_reads_others_is_named():
     message = wrong(lambda x, temperature: (x / temperature).softmax(dim=0))
     assert "along dimension 0 of your answer depends on place 0 along dimension 0 of `x`" in message

@@ -16,6 +16,7 @@ Paper: none. Notebooks: all with exercises.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -39,19 +40,22 @@ def unused_arguments(
     runs   what gives the value of a function for a case, for each case
     """
     before = [(run(answer), run(solution)) for run in runs]
-    only_numbers = not any(isinstance(value, Tensor) for _, _, value in named_arguments(solution, calls))
+    no_tensors = not any(isinstance(value, Tensor) for _, _, value in named_arguments(solution, calls))
+    only_numbers = no_tensors and all(isinstance(theirs, int | float) for _, theirs in before)
     unused = []
     for name, path, value in _given_to(answer, named_arguments(solution, calls)):
-        changes, used, matters = list(_other_values(value, only_numbers)), False, False
-        for change in changes:
-            for run, (ours, theirs) in zip(runs, before, strict=True):
-                right = run(with_changed_argument(solution, path, change))
-                if isinstance(right, BaseException) or equal(right, theirs, 1e-6):
-                    continue
-                matters = True
-                used = used or not equal(run(with_changed_argument(answer, path, change)), ours, 1e-9)
-        if matters and not used:
-            unused.append(name)
+        matters = False
+        for change, (run, (ours, theirs)) in itertools.product(
+            _other_values(value, only_numbers), zip(runs, before, strict=True)
+        ):
+            right = run(with_changed_argument(solution, path, change))
+            if isinstance(right, BaseException) or equal(right, theirs, 1e-6):
+                continue
+            matters = True
+            if not equal(run(with_changed_argument(answer, path, change)), ours, 1e-9):
+                break  # it is used
+        else:
+            unused += [name] * matters
     if not unused:
         return ""
     listed = unused[0] if len(unused) == 1 else f"{', '.join(unused[:-1])} and {unused[-1]}"
@@ -60,7 +64,7 @@ def unused_arguments(
 
 def _other_values(value: Any, only_numbers: bool) -> Iterator[Callable[[Any], Any]]:
     """Changes of an argument of this kind, each of which some cases may not allow. A number is also made so large, or
-    so small, that no rounding hides it; large only where it cannot be the size of a tensor."""
+    so small, that no rounding hides it; large only where it cannot be the size of a tensor or a list."""
     if isinstance(value, bool):
         yield lambda x: not x
     elif isinstance(value, int):

@@ -56,6 +56,35 @@ def test_the_answer_itself_is_no_step():
     assert patch_for(lambda x: x.exp() / 2) is None
 
 
+def test_a_multiple_of_a_number_that_is_the_answer_is_no_step():
+    def mean_of_both(x):
+        total = x.sum() + x.abs().sum()
+        return total / 2
+
+    steps = {case: steps_of(mean_of_both, lambda function, case=case: attempt(function, case)) for case in (0, 1)}
+    texts = {step.text for step in without_results(steps, [mean_of_both(x) for x in CASES])[0].values()}
+    assert "x.abs().sum()" in texts and not texts & {"x.sum() + x.abs().sum()", "total / 2"}
+
+
+def test_a_step_that_is_the_answer_is_none_whatever_its_kind():
+    runs = {case: lambda function, case=case: attempt(function, case) for case in (0, 1)}
+    steps = {case: steps_of(lambda x: len(x) > 3, run) for case, run in runs.items()}
+    texts = {step.text for step in without_results(steps, [len(x) > 3 for x in CASES])[0].values()}
+    assert texts == {"len(x)"}
+
+
+def margin(logits, labels):
+    real = labels != -100
+    scores, words = logits[real], labels[real]
+    return (scores.amax(dim=1) - scores[torch.arange(len(words)), words]).mean()
+
+
+def test_a_patch_reaches_into_cross_entropy():
+    message = checks.next_word_loss(margin).message
+    assert message.startswith("`scores.amax(dim=1) - scores[torch.arange(len(words)), words]` should be")
+    assert "`-log_probabilities[real].gather(" in message and "then your function is right" in message
+
+
 def test_no_more_patches_are_tried_than_are_allowed():
     assert patch_for(by_the_spread, at_most=1) is None
 

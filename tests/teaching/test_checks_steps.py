@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.steps import last_agreement, same_numbers, step_too_much, steps_of
@@ -123,3 +124,65 @@ def smallest_probability(logits, temperature=1.0, top_p=1.0):
 def test_a_check_tells_how_far_the_numbers_are_right(name, answer, agreed, following):
     message = getattr(checks, name)(answer).message
     assert message.startswith(f"As far as `{agreed}") and f"The library goes on with `{following}`" in message
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "options"),
+    [
+        (X, torch.tensor([3, -100, 0]), {}),
+        (X, torch.tensor([3, 1, 0]), {"ignore_index": 1}),
+        (X, X.softmax(dim=1), {"label_smoothing": 0.0}),
+        (X[0], torch.tensor(2), {}),
+        (X[None].mT, torch.tensor([[3, -100, 0]]), {"reduction": "mean"}),
+        (200 * X, torch.tensor([3, 1, 0]), {}),
+    ],
+)
+def test_cross_entropy_in_single_steps_has_the_value_of_torchs_own(logits, targets, options):
+    def loss(x):
+        return F.cross_entropy(x, targets, **options)
+
+    values = []
+    steps = steps_of(loss, lambda function: values.append(function(logits)))
+    torch.testing.assert_close(values[0].float(), loss(logits))
+    assert {step.helper for step in steps.values()} == {"", "cross_entropy"}
+
+
+def test_each_call_of_a_loss_has_steps_of_its_own():
+    def both_ways(x):
+        own = torch.arange(3)
+        return F.cross_entropy(x[:, :3], own) + F.cross_entropy(x[:, :3].T, own)
+
+    steps = steps_of(both_ways, run).values()
+    softmaxes = [step for step in steps if step.text == "logits.softmax(dim=-1)"]
+    assert [step.helper for step in softmaxes] == ["cross_entropy", "cross_entropy, call 2"]
+    assert torch.allclose(softmaxes[1].values[0].float(), X[:, :3].T.softmax(dim=1))
+
+
+def test_a_loss_with_other_options_is_one_step():
+    steps = steps_of(lambda x: F.cross_entropy(x, torch.arange(3), reduction="sum"), run).values()
+    assert not any(step.helper for step in steps)
+    assert torch.allclose(list(steps)[-1].values[0], F.cross_entropy(X, torch.arange(3), reduction="sum"))
+
+
+def hinge(image_embeds, text_embeds, temperature):
+    scores = torch.stack([(queries @ text_embeds.T).amax(0) for queries in image_embeds]) / temperature
+    right = scores.diagonal()
+    return torch.relu(1 + scores - right[:, None]).mean() + torch.relu(1 + scores - right).mean()
+
+
+def logarithm_of_the_mean(image_embeds, text_embeds, temperature):
+    scores = torch.einsum("bqe,me->bmq", image_embeds, text_embeds).amax(-1) / temperature
+    shares = scores.softmax(0).trace() / len(scores), scores.softmax(1).trace() / len(scores)
+    return -(shares[0].log() + shares[1].log()) / 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "last", "following"),
+    [
+        (hinge, "losses.itc_similarity(image_embeds, text_embeds) / temperature", "logits.softmax(dim=-1)"),
+        (logarithm_of_the_mean, "logits.softmax(dim=-1)", "probabilities.log()"),
+    ],
+)
+def test_of_a_loss_it_is_told_how_far_it_is_right(answer, last, following):
+    message = checks.contrastive_loss(answer).message
+    assert message.startswith(f"As far as `{last}`") and f"The library goes on with `{following}`" in message

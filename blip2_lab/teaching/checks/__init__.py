@@ -16,6 +16,7 @@ The library does not import the checks. They import the library, whose function 
     dependence       shared: an argument that is not used, a place that reads a wrong one
     calls            shared: what modules are given
     steps            shared: the steps of a calculation, and how far they are the library's
+    plain_losses     shared: cross-entropy in single steps
     patching         shared: the expression that should have the value of a step of the library's
     explanations     shared: the changed function that explains a wrong answer, the change that makes it right
     gradients        shared: where the gradient of an answer goes

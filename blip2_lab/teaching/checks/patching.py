@@ -89,21 +89,33 @@ def patched_step(
 
 
 def without_results(steps: Mapping[int, Mapping[Key, Step]], results: Sequence[Any]) -> dict[int, dict[Key, Step]]:
-    """Without the steps that are the answer, or become it when they are divided by their sum, in every case: put where
-    an answer is returned, they make any function right."""
+    """Without the steps that are the answer, become it when they are divided by their sum, or are a multiple of it, in
+    every case: put where an answer is returned, they make any function right."""
     keys = dict.fromkeys(key for there in steps.values() for key in there)
     kept = [
         key
         for key in keys
-        if not all(_is_result(there[key], results[case]) for case, there in steps.items() if key in there)
+        if not _are_results([(there[key], results[case]) for case, there in steps.items() if key in there])
     ]
     return {case: {key: there[key] for key in kept if key in there} for case, there in steps.items()}
 
 
-def _is_result(step: Step, result: Any) -> bool:
-    ours, theirs = numbers_of(step.values), numbers_of([result])
-    if ours is None or theirs is None:
+def _are_results(steps_and_results: Sequence[tuple[Step, Any]]) -> bool:
+    pairs = [(numbers_of(step.values), numbers_of([result])) for step, result in steps_and_results]
+    if any(ours is None or theirs is None for ours, theirs in pairs):
         return False
+    return all(_is_result(ours, theirs) for ours, theirs in pairs) or _is_multiple(pairs)
+
+
+def _is_multiple(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether single numbers are the others times one factor, in more cases than one."""
+    if len(pairs) == 1 or any(ours.numel() > 1 or theirs.numel() > 1 or not theirs.any() for ours, theirs in pairs):
+        return False
+    factors = torch.cat([ours.double().flatten() / theirs.double().flatten() for ours, theirs in pairs])
+    return bool(factors[0]) and close(factors, factors[:1].expand_as(factors))
+
+
+def _is_result(ours: Tensor, theirs: Tensor) -> bool:
     whole = [numbers.double() / numbers.double().abs().max() for numbers in (ours, theirs)]
     return same_numbers(ours, theirs) or (ours.numel() > 1 and same_numbers(*whole))
 

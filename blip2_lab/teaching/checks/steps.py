@@ -21,7 +21,7 @@ import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
-from blip2_lab.teaching.checks.mutants import LONGEST, Code, code_of, function_of
+from blip2_lab.teaching.checks.mutants import LONGEST, Code, code_of, compiled, function_of
+from blip2_lab.teaching.checks.plain_losses import classes_last, in_steps
 
 _MOST = 2_000  #: values that are kept, of a loop say
 _PACKAGE = "blip2_lab"
@@ -114,33 +115,69 @@ def steps_of(
 
 def _recording(function: Callable, step: Callable, helper: str) -> Callable | None:
     """The function, which tells `step` its values. helper: its name, if another one calls it."""
+    prepared = _prepared(function)
+    if prepared is None:
+        return None
+    names: dict[str, Any] = {"_step": partial(step, helper)}
+    for name, called in prepared.calls.items():
+        if in_steps(called, {}):
+            names[name] = _each_in_steps(called, step)
+        else:
+            names[name] = (None if helper else _recording(called, step, called.__name__)) or called
+    return function_of(prepared.code, prepared.tree, **names)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The code of a function that tells `_step` its values. calls: what it calls by a name made for it."""
+
+    code: Code
+    tree: types.CodeType
+    calls: Mapping[str, Callable]
+
+
+@lru_cache(maxsize=100)
+def _prepared(function: Callable) -> _Prepared | None:
     code = code_of(function)
     if code is None:
         return None
-    names: dict[str, Any] = {"_step": partial(step, helper)}
-    calls = [node for node in ast.walk(code.body) if isinstance(node, ast.Call)] if not helper else []
-    recorder = _Recorder()
+    calls = [node for node in ast.walk(code.body) if isinstance(node, ast.Call)]
+    recorder, names = _Recorder(), {}
     code.body.body = [recorder.visit(statement) for statement in code.body.body]
     for call in calls:
-        called = _helper_of(call.func, code.space)
-        recording = _recording(called, step, called.__name__) if called else None
-        if recording is not None:
-            names[f"_{called.__name__}"] = recording
+        called = _called(call.func, code.space)
+        own = isinstance(called, types.FunctionType) and called.__module__.split(".")[0] == _PACKAGE
+        if own or in_steps(called, {}):
+            names[f"_{called.__name__}"] = called
             call.func = ast.copy_location(ast.Name(f"_{called.__name__}", ast.Load()), call.func)
-    return function_of(Code(ast.fix_missing_locations(code.body), code.space), **names)
+    ast.fix_missing_locations(code.body)
+    return _Prepared(code, compiled(code), names)
 
 
-def _helper_of(called: ast.AST, space: dict[str, Any]) -> Callable | None:
-    """The function of this package that is called by its name, or by its module's and its own."""
+def _called(called: ast.AST, space: dict[str, Any]) -> Any:
+    """What is called by its name, or by its module's and its own."""
     if isinstance(called, ast.Name):
-        found = space.get(called.id)
-    elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        return space.get(called.id)
+    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
         module = space.get(called.value.id)
-        found = getattr(module, called.attr, None) if isinstance(module, types.ModuleType) else None
-    else:
-        return None
-    own = isinstance(found, types.FunctionType) and found.__module__.split(".")[0] == _PACKAGE
-    return found if own else None
+        return getattr(module, called.attr, None) if isinstance(module, types.ModuleType) else None
+    return None
+
+
+def _each_in_steps(function: Callable, step: Callable) -> Callable:
+    """A function of torch's in single steps, those of each call apart: two directions of a loss, say."""
+    numbers = itertools.count(1)
+
+    def call(*args: Any, **options: Any) -> Any:
+        plain = in_steps(function, options)
+        if plain is None:
+            return function(*args, **options)
+        number = next(numbers)
+        recording = _recording(plain, step, plain.__name__ if number == 1 else f"{plain.__name__}, call {number}")
+        *prepared, options = classes_last(*args, **options)
+        return recording(*prepared, **options)
+
+    return call
 
 
 # --- Numbers --------------------------------------------------------------------------------------------------------
@@ -192,9 +229,14 @@ def last_agreement(
     found = [_agreement(answer, solution, given, run) for given, run in zip(arguments, runs, strict=True)]
     differing = set().union(*(steps.keys() - common for steps, common, _ in found))
     for run, (steps, common, telling) in zip(runs, found, strict=True):
-        depending = {key: _depending_on(key, steps, solution, run) for key in steps}
+        depending = _Depending(steps, solution, run)
         texts = steps_of(solution, run)
-        for key in sorted(steps.keys() - common, key=lambda key: (texts[key].helper != "", [*steps].index(key))):
+        result = numbers_of([run(solution)])
+        in_order = sorted(
+            steps.keys() - common,
+            key=lambda key: (_is(result, steps[key]), texts[key].helper != "", [*steps].index(key)),
+        )
+        for key in in_order:
             before = [earlier for earlier in steps if earlier in telling - differing and key in depending[earlier]]
             if before and not common & depending[key]:
                 return _told(texts[before[-1]], texts[key])
@@ -212,6 +254,11 @@ def _agreement(
     common = {key for key, value in theirs.items() if any(same_numbers(value, other) for other in ours)}
     telling = {key for key in common if _tells(theirs[key]) and not any(same_numbers(theirs[key], x) for x in given)}
     return theirs, common, telling
+
+
+def _is(result: Tensor | None, value: Tensor) -> bool:
+    """Whether a step is the answer: it is told last, for it says nothing of the way there."""
+    return result is not None and close(result, value)
 
 
 def _told(last: Step, following: Step) -> str:
@@ -234,10 +281,17 @@ def _numbers(steps: Mapping[Key, Step]) -> dict[Key, Tensor]:
     return {key: value for key, value in found.items() if value is not None and not is_constant(value)}
 
 
-def _depending_on(key: Key, before: Mapping[Key, Tensor], function: Callable, run: Run) -> set[Key]:
-    """The steps that change if this one does."""
-    after = _numbers(steps_of(function, run, {key: _disturbed}))
-    return {other for other in before if other != key and not (other in after and close(before[other], after[other]))}
+class _Depending(dict):
+    """For each step of a function those that change if it does, computed when they are asked for."""
+
+    def __init__(self, before: Mapping[Key, Tensor], function: Callable, run: Run) -> None:
+        self.before, self.function, self.run = before, function, run
+
+    def __missing__(self, key: Key) -> set[Key]:
+        after = _numbers(steps_of(self.function, self.run, {key: _disturbed}))
+        changed = [other for other, value in self.before.items() if not (other in after and close(value, after[other]))]
+        self[key] = set(changed) - {key}
+        return self[key]
 
 
 def _disturbed(value: Any) -> Any:

@@ -180,3 +180,11 @@ def test_two_changes_are_found_without_known_mistakes():
     check = Check("product", solution, numbers, "A product.")
     message = check(without_source).message
     assert "`a * b` in place of `a + b`, and `a + b` in place of `a - b`" in message
+
+
+def test_a_cut_is_tried_along_other_dimensions():
+    words = [edit.words for edit in edits_of(code_of(lambda numbers: numbers[:, 2:]).body, more=True)]
+    for other in ("numbers[2:]", "numbers[:, :, 2:]", "numbers[..., 2:]"):
+        assert f"`{other}` in place of `numbers[:, 2:]`" in words
+    one_place = [edit.words for edit in edits_of(code_of(lambda numbers: numbers[:, 2]).body, more=True)]
+    assert not any("..." in told for told in one_place)  # it takes a dimension away: another thing

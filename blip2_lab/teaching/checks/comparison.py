@@ -452,10 +452,12 @@ def describe_difference(got: Any, expected: Any, tolerance: float, names: Sequen
 
 def _of_another_shape(got: Tensor, expected: Tensor) -> str:
     """What a tensor of another shape than the right one has in common with it."""
-    if sorted(got.shape) == sorted(expected.shape):
-        return " It looks transposed."
     if got.numel() != expected.numel() or got.device.type == "meta" or got.is_complex():
         return ""
+    if sorted(got.shape) == sorted(expected.shape):
+        orders = (got.permute(order) for order in itertools.permutations(range(got.ndim)))
+        transposed = any(turned.shape == expected.shape and equal(turned, expected) for turned in orders)
+        return " It is transposed." if transposed else " Are dimensions exchanged, or is another one cut?"
     a, b = (value.detach().double().flatten() for value in (got, expected))
     if torch.allclose(a, b, equal_nan=True):
         return " The numbers are right, in the right order: dimensions are laid together, or one is cut in two."

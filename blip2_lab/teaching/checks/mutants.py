@@ -502,7 +502,7 @@ def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], mo
             *([ast.Slice(node.lower, node.upper, None)] if node.step else []),
         ]
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and more:
-        return [node.value]
+        return [node.value, *_along_other_dimensions(node)]
     if isinstance(node, ast.Tuple | ast.List) and isinstance(node.ctx, ast.Load):
         return [type(node)(elements, ast.Load()) for elements in _exchanged(node.elts)]
     if isinstance(node, ast.Constant):
@@ -521,6 +521,21 @@ def _replacements(node: ast.AST, body: ast.FunctionDef, names: Sequence[str], mo
         transposed = [ast.Attribute(node, "T", ast.Load())] if more else []
         return [*(ast.Name(n, ast.Load()) for n in names if n != node.id), *transposed] if node.id in names else []
     return []
+
+
+def _along_other_dimensions(node: ast.Subscript) -> Iterator[ast.Subscript]:
+    """`x[:, 2:]`, `x[:, :, 2:]` and `x[..., 2:]` for `x[2:]`."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    cuts = [part for part in parts if isinstance(part, ast.Slice) and (part.lower or part.upper or part.step)]
+    others = [part for part in parts if part not in cuts]
+    if len(cuts) != 1 or not all(isinstance(part, ast.Slice) or _is_ellipsis(part) for part in others):
+        return
+    for front in ([], [ast.Slice()], [ast.Slice(), ast.Slice()], [ast.Constant(...)]):
+        yield ast.Subscript(node.value, ast.Tuple([*front, *cuts], ast.Load()) if front else cuts[0], ast.Load())
+
+
+def _is_ellipsis(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
 
 
 def _in_another_order(call: ast.Call) -> Iterator[ast.Call]:

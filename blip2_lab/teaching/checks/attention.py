@@ -389,7 +389,7 @@ split_heads = Check(
         "H and D/H are confused: `num_heads` is the number of heads, not the width of one.": (
             lambda x, heads: x.unflatten(-1, (-1, heads)).transpose(1, 2)
         ),
-        "The rows are cut into heads, not the width: every head sees all rows.": (
+        "Every head gets the whole width: head h takes the h-th stretch of every row.": (
             lambda x, heads: x.repeat(1, heads, 1).reshape(len(x), heads, x.shape[1], -1)
         ),
         "The batch is lost: keep [B, H, L, D/H].": lambda x, heads: split_into_heads(x, heads)[0],

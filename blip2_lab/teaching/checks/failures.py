@@ -49,7 +49,9 @@ def _shot_cases() -> list[Case]:
             shots = []
             for queries, tokens in sample:
                 leaf, visual = learning(torch.randn(queries, 3, generator=generator))
-                shots.append((visual, torch.randn(tokens, 3, generator=generator)))
+                text = torch.randn(tokens, 3, generator=generator)
+                text[tokens // 2 :: 3] = 0.0  # where a word sum tells nothing, say
+                shots.append((visual, text))
                 learns[f"the visual prompt of picture {len(shots)} of sample {len(samples) + 1}"] = leaf
             samples.append(shots)
         cases.append(Case(f"{name}; Q = 2, D = 3", (samples,), learns))
@@ -119,6 +121,11 @@ def _hide_pictures(real: Tensor, sample: Sequence[Shot]) -> Tensor:
     return hidden
 
 
+def _masked_by_zeros(samples: Sequence[Sequence[Shot]]) -> tuple[Tensor, Tensor]:
+    embeddings, _ = interleave(samples)
+    return embeddings, (embeddings != 0).any(dim=2)
+
+
 def _cut(samples: Sequence[Sequence[Shot]]) -> tuple[Tensor, Tensor]:
     rows = [torch.cat(_usual(sample)) for sample in samples]
     length = min(len(row) for row in rows)
@@ -158,6 +165,7 @@ interleave_pictures = Check(
         "Padding is not hidden: the mask is True everywhere.": (
             _ordered(_usual, mask_of=lambda real, sample: torch.ones_like(real))
         ),
+        "The mask is made by looking for zeros: a real vector may be zeros, too. Take the lengths.": _masked_by_zeros,
         "The mask is turned round: True means that it may be read.": (
             _ordered(_usual, mask_of=lambda real, sample: ~real)
         ),

@@ -361,12 +361,12 @@ def _question_cases() -> list[Case]:
     cases = []
     texts = {
         "one question of two tokens": [[4, 7]],
-        "two questions, the second padded": [[4, 7, 2, 9], [1, 5, 0, 0]],
+        "two questions, the second padded": [[4, 0, 2, 9], [1, 5, 0, 0]],  # 0 is also a word's id
         "the same picture twice, two questions": [[4, 7, 2], [3, 8, 6]],
     }
     for number, (told, ids) in enumerate(texts.items()):
         qformer, ids = tiny_qformer(), torch.tensor(ids)
-        mask = ids != 0
+        mask = (ids != 0).flip(1).cumsum(dim=1).flip(1) > 0
         generator = torch.Generator().manual_seed(number)
         features = torch.randn(len(ids), 5, TINY.image_width, generator=generator)
         if number == 2:
@@ -448,6 +448,9 @@ condition_on_question = Check(
         ),
         "Padding is read: give the mask, and let its columns of padding be False.": (
             lambda q, x, ids, mask: q(image=q.read_image(x), input_ids=ids).query_output
+        ),
+        "Padding is recognized by its id, 0; here a word has that id as well: use question_mask.": (
+            lambda q, x, ids, mask: query_outputs_for(q, x, ids, ids != 0)
         ),
         "The question's own outputs are returned: the language model gets those of the queries.": (
             lambda q, x, ids, mask: _joint(q, x, ids, mask).text_output

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from blip2_lab.models.masks import multimodal_causal_mask
+from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask
 from blip2_lab.models.qformer import KeysValues, QFormer, QFormerConfig, QFormerLayer
 from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
@@ -244,13 +244,18 @@ def _layer_cases() -> list[Case]:
     memory = qformer.read_image(torch.randn(2, 5, TINY.image_width, generator=torch.Generator().manual_seed(1)))
     image = tuple(tensor.detach() for tensor in memory.keys_values[0])
     made = []
-    for has, number, queries, tokens in (("with", 0, 3, mask), ("without", 1, 3, mask), ("with", 0, 2, _mask_of_two())):
+    causal = "the multimodal causal mask"
+    for has, number, queries, tokens, told in (
+        ("with", 0, 3, mask, causal),
+        ("without", 1, 3, bidirectional_mask(TINY.num_query_tokens, text_mask), "the bidirectional mask"),
+        ("with", 0, 2, _mask_of_two(), causal),
+    ):
         layer = copy.deepcopy(qformer.layers[number])
         leaf, rows = learning(x)
         description = f"a layer {has} cross-attention; {queries} queries and {5 - queries} tokens"
         learns = {"x": leaf, **parameters_of(layer, "the layer")}
         args = (layer, rows, queries, tuple(part.clone() for part in image), tokens.clone())
-        made.append(Case(f"{description}, the multimodal causal mask", args, learns))
+        made.append(Case(f"{description}, {told}", args, learns))
     return made
 
 
@@ -263,6 +268,7 @@ def _mask_of_two() -> Tensor:
 def _layer(
     *,
     masked: bool = True,
+    blind: bool = False,
     residual: int = 1,
     cross: str = "queries",
     towers: tuple[str, str] = ("query", "text"),
@@ -297,6 +303,9 @@ def _layer(
         if cross == "first":
             x = torch.cat([look(x[:, :num_queries]), x[:, num_queries:]], dim=1)
         keys, values = layer.self_attention.keys_values(x)
+        if blind:
+            is_text = torch.arange(x.shape[1]) >= num_queries
+            mask = mask & (is_text[:, None] | ~is_text)
         attended = layer.self_attention(x, keys, values, mask if masked else None)
         if pre:
             inside = layer.self_attention_layer_norm(x)
@@ -390,6 +399,9 @@ qformer_layer = Check(
         "The queries go through the text's feed-forward network.": _layer(towers=("text", "text")),
         "The two feed-forward networks are swapped.": _layer(towers=("text", "query")),
         "The mask is ignored in self-attention.": _layer(masked=False),
+        "The queries read one another only, whatever the mask says: under the bidirectional one they read the text.": (
+            _layer(blind=True)
+        ),
         "The residual connection around cross-attention adds the old x: add what self-attention has made of it.": (
             _old_residual
         ),

@@ -413,7 +413,8 @@ DRAWS, FEW = 800, 50
 
 
 def _split_cases() -> list[Case]:
-    return [Case(f"{caption!r}, cut {DRAWS} times", (caption,)) for caption in ("boat", "a red boat", "a cat by day")]
+    # the last one has a word twice: looked for in the caption, it is found at its first place
+    return [Case(f"{caption!r}, cut {DRAWS} times", (caption,)) for caption in ("boat", "a red boat", "a cat by a car")]
 
 
 def _splits(function: Callable, args: tuple) -> Any:
@@ -492,6 +493,12 @@ def _whole_as_suffix(caption: str, generator: torch.Generator | None = None) -> 
     return stage2.split_caption(caption, generator)[0], caption
 
 
+def _at_its_first_place(caption: str, generator: torch.Generator | None = None) -> tuple[str, str]:
+    words = caption.split()
+    place = caption.index(words[_draw(0, len(words), generator)])
+    return caption[:place].strip(), caption[place:]
+
+
 def _by_characters(caption: str, generator: torch.Generator | None = None) -> tuple[str, str]:
     place = _draw(0, len(caption), generator)
     return caption[:place], caption[place:]
@@ -526,6 +533,9 @@ split_caption = Check(
         ),
         "The prefix is the whole caption: it is what stands before the cut.": (
             lambda caption, generator=None: (caption, stage2.split_caption(caption, generator)[1])
+        ),
+        "The word at the cut is looked for in the caption, so it is found where it, or its letters, stand first.": (
+            _at_its_first_place
         ),
         "The word at the cut is in both halves.": (
             lambda caption, generator=None: (lambda halves: (f"{halves[0]} {halves[1].split()[0]}".strip(), halves[1]))(

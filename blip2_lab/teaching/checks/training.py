@@ -6,6 +6,7 @@ Paper: section 3.4 (warm-up and cosine), 4.1 (zero-shot VQA). Notebooks: 08, 11.
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable
 
 import torch
@@ -186,6 +187,7 @@ def _match_cases() -> list[Case]:
         ("the red", "red"), ("a red", "red"), ("reds", "red"), ("der", "red"),
         ("infrared", "red"), ("redder", "red"), ("blue sea", "blue sky"), ("red and blue", "blue and red"),
         ("blue sky", "Blue Sky"), ("cat", "car"), ("red boat", "red"),
+        ("red!", "red"), ("red,", "red"), ("(red)", "red"),
     )  # fmt: skip
     return [Case(f"prediction {prediction!r}, answer {answer!r}", (prediction, answer)) for prediction, answer in pairs]
 
@@ -232,6 +234,9 @@ exact_match = Check(
         ),
         "Full stops inside are taken out as well: 35 is not 3.5.": (
             lambda prediction, answer: prediction.lower().replace(".", "").strip() == answer.replace(".", "")
+        ),
+        "Other signs than a full stop are taken off, too: 'red!' is not 'red' here.": (
+            lambda prediction, answer: prediction.lower().strip(string.punctuation + " ") == answer.lower()
         ),
         "It is enough that the answer begins the prediction.": (
             lambda prediction, answer: prediction.strip().lower().startswith(answer)

@@ -1,0 +1,101 @@
+"""Wrong answers that are right in most cases, each with its case; and what an exercise's text leaves open."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from blip2_lab.models.masks import bidirectional_mask
+from blip2_lab.teaching.checks.comparison import describe_difference
+from tests.teaching.verdicts import assert_fails, assert_passes
+
+
+def queries_apart(layer, x, num_queries, image, mask):
+    queries, text, attention = x[:, :num_queries], x[:, num_queries:], layer.self_attention
+    read = [
+        attention(queries, *attention.keys_values(queries)),
+        attention(text, *attention.keys_values(x), mask[:, :, num_queries:]),
+    ]
+    queries, text = (layer.self_attention_layer_norm(a + b) for a, b in zip((queries, text), read, strict=True))
+    if layer.cross_attention is not None:
+        queries = layer.cross_attention_layer_norm(queries + layer.cross_attention(queries, *image))
+    return torch.cat([layer.query_ffn(queries), layer.text_ffn(text)], dim=1)
+
+
+def partitioned(caption, generator=None):
+    words = caption.split()
+    word = words[int(torch.randint(len(words), (1,), generator=generator))]
+    before, found, behind = caption.partition(word)
+    return before.strip(), found + behind
+
+
+def without_signs(prediction, answer):
+    return prediction.lower().strip("!,?.() ") == answer.lower()
+
+
+def zeros_are_padding(samples):
+    rows = [torch.cat([torch.cat(shot) for shot in sample]) for sample in samples]
+    padded = pad_sequence(rows, batch_first=True)
+    return padded, padded.abs().sum(-1) > 0
+
+
+def zero_is_padding(qformer, image_features, question_ids, question_mask):
+    mask = bidirectional_mask(qformer.query_tokens.shape[1], question_ids > 0)
+    return qformer(image=qformer.read_image(image_features), input_ids=question_ids, mask=mask).query_output
+
+
+def wrong_rows_cut(num_query_tokens, text_mask):
+    index = torch.arange(num_query_tokens + text_mask.shape[1])
+    real = torch.nn.functional.pad(text_mask, (num_query_tokens, 0), value=True)
+    whole = ((index < num_query_tokens) | (index <= index[:, None])) & real[:, None, None]
+    return whole[..., num_query_tokens:]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "words"),
+    [
+        ("qformer_layer", queries_apart, "read one another only"),
+        ("split_caption", partitioned, "found where it, or its letters, stand first"),
+        ("exact_match", without_signs, "'red!'"),
+        ("interleave_pictures", zeros_are_padding, "looking for zeros"),
+        ("condition_on_question", zero_is_padding, "recognized by its id"),
+        ("text_rows", wrong_rows_cut, "`whole[:, :, num_query_tokens:]` in place of `whole[..., num_query_tokens:]`"),
+    ],
+)
+def test_what_is_wrong_in_some_case_is_refused(name, answer, words):
+    assert_fails(name, answer, words)
+
+
+def shares_of(heat, mask, nothing):
+    """The hint's way, with the answer `nothing` for a map without positive evidence."""
+    size = len(mask) // len(heat)
+    large = heat.clamp(min=0).repeat_interleave(size, 0).repeat_interleave(size, 1)
+    return nothing(mask) if large.sum() == 0 else (large[mask].sum() / large.sum()).item()
+
+
+@pytest.mark.parametrize("nothing", [lambda mask: 0.0, lambda mask: math.nan, lambda mask: mask.float().mean().item()])
+def test_the_share_of_no_evidence_is_left_open(nothing):
+    """The text asks for the share of the positive evidence, and a map without any has none to share."""
+    assert_passes("mass_inside", lambda heat, mask: shares_of(heat, mask, nothing))
+
+
+def test_patches_that_do_not_divide_evenly_are_left_open():
+    """The text says that G can always be divided, so the hint's G // rows is right."""
+
+    def pooled(features, count):
+        rows = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
+        side, width = math.isqrt(features.shape[1] - 1), features.shape[2]
+        tall, wide = side // rows, side // (count // rows)
+        grid = features[:, 1:].reshape(-1, side, side, width)[:, : tall * rows, : wide * (count // rows)]
+        return grid.reshape(-1, rows, tall, count // rows, wide, width).mean(dim=(2, 4)).flatten(1, 2)
+
+    assert_passes("pool_patches", pooled)
+
+
+def test_transposed_is_said_only_of_numbers_that_are():
+    right = torch.arange(6.0).reshape(2, 3)
+    assert describe_difference(right.T, right, 1e-4).endswith("It is transposed.")
+    assert "transposed" not in describe_difference(right.T + 1, right, 1e-4)

@@ -144,7 +144,7 @@ def test_cross_entropy_in_single_steps_has_the_value_of_torchs_own(logits, targe
     values = []
     steps = steps_of(loss, lambda function: values.append(function(logits)))
     torch.testing.assert_close(values[0].float(), loss(logits))
-    assert {step.helper for step in steps.values()} == {"", "cross_entropy"}
+    assert {step.helper for step in steps.values()} == {"cross_entropy"}
 
 
 def test_each_call_of_a_loss_has_steps_of_its_own():
@@ -186,3 +186,8 @@ def logarithm_of_the_mean(image_embeds, text_embeds, temperature):
 def test_of_a_loss_it_is_told_how_far_it_is_right(answer, last, following):
     message = checks.contrastive_loss(answer).message
     assert message.startswith(f"As far as `{last}`") and f"The library goes on with `{following}`" in message
+
+
+def test_the_steps_of_a_comprehension_are_recorded():
+    steps = steps_of(lambda x: [i for i in range(len(x)) if i % 2 == 0], run).values()
+    assert [step.values for step in steps if step.text == "i % 2"] == [[0, 1, 0]]

@@ -23,7 +23,7 @@ _USUAL: Mapping[str, Any] = {"label_smoothing": 0.0, "reduction": "mean", "weigh
 
 
 def in_steps(function: Any, options: Mapping[str, Any]) -> Callable | None:
-    """The function that computes the same in single steps if it is called with these options, or None."""
+    """The function whose mean is the same, in single steps, if it is called with these options, or None."""
     usual = all(options.get(name, default) == default for name, default in _USUAL.items())
     return cross_entropy if function is F.cross_entropy and usual else None
 
@@ -36,12 +36,10 @@ def classes_last(logits: Tensor, targets: Tensor, **options: Any) -> tuple[Tenso
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int = IGNORE_INDEX, **usual: Any) -> Tensor:
-    """logits [..., C]; targets long[...], or shares of all classes [..., C] -> scalar."""
+    """logits [..., C]; targets long[...], or shares of all classes [..., C] -> the losses whose mean is taken."""
     probabilities = logits.softmax(dim=-1)
     log_probabilities = probabilities.log()
     if targets.is_floating_point():
-        losses = -(targets * log_probabilities).sum(dim=-1)
-    else:
-        real = targets != ignore_index
-        losses = -log_probabilities[real].gather(-1, targets[real][..., None])
-    return losses.mean()
+        return -(targets * log_probabilities).sum(dim=-1)
+    real = targets != ignore_index
+    return -log_probabilities[real].gather(-1, targets[real][..., None])

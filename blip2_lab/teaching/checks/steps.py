@@ -19,7 +19,7 @@ import ast
 import itertools
 import operator
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -62,10 +62,13 @@ def shortened(text: str) -> str:
 
 
 class _Recorder(ast.NodeTransformer):
-    """Wraps each expression that computes something: `_step(7, "a + b", a + b)`, 7 being its number."""
+    """Wraps each expression that computes something: `_step(7, "a + b", a + b)`, 7 being its number.
 
-    def __init__(self) -> None:
-        self.count = 0
+    inside  calls whose own steps are recorded, up to their end: what they return says nothing more
+    """
+
+    def __init__(self, inside: Collection[ast.Call] = ()) -> None:
+        self.count, self.inside = 0, inside
 
     def visit(self, node: ast.AST) -> ast.AST:
         computes = isinstance(node, ast.Call | ast.BinOp | ast.UnaryOp | ast.Subscript | ast.Compare)
@@ -80,9 +83,11 @@ class _Recorder(ast.NodeTransformer):
                 keyword.value = self.visit(keyword.value)
         elif isinstance(node, ast.Subscript):
             node.value = self.visit(node.value)
-        elif isinstance(node, ast.expr | ast.stmt) and not isinstance(node, ast.JoinedStr | ast.Lambda):
+        elif isinstance(node, ast.expr | ast.stmt | ast.comprehension) and not isinstance(
+            node, ast.JoinedStr | ast.Lambda
+        ):
             self.generic_visit(node)
-        if not text or (isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)):
+        if not text or node in self.inside or not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
             return node
         self.count += 1
         call = ast.Call(ast.Name("_step", ast.Load()), [ast.Constant(self.count), ast.Constant(text), node], [])
@@ -142,12 +147,13 @@ def _prepared(function: Callable) -> _Prepared | None:
     if code is None:
         return None
     calls = [node for node in ast.walk(code.body) if isinstance(node, ast.Call)]
-    recorder, names = _Recorder(), {}
+    inside = [call for call in calls if in_steps(_called(call.func, code.space), _constants(call))]
+    recorder, names = _Recorder(inside), {}
     code.body.body = [recorder.visit(statement) for statement in code.body.body]
     for call in calls:
         called = _called(call.func, code.space)
         own = isinstance(called, types.FunctionType) and called.__module__.split(".")[0] == _PACKAGE
-        if own or in_steps(called, {}):
+        if own or call in inside:
             names[f"_{called.__name__}"] = called
             call.func = ast.copy_location(ast.Name(f"_{called.__name__}", ast.Load()), call.func)
     ast.fix_missing_locations(code.body)
@@ -164,6 +170,11 @@ def _called(called: ast.AST, space: dict[str, Any]) -> Any:
     return None
 
 
+def _constants(call: ast.Call) -> dict[str, Any]:
+    """The options of a call that are written as constants."""
+    return {part.arg: part.value.value for part in call.keywords if part.arg and isinstance(part.value, ast.Constant)}
+
+
 def _each_in_steps(function: Callable, step: Callable) -> Callable:
     """A function of torch's in single steps, those of each call apart: two directions of a loss, say."""
     numbers = itertools.count(1)
@@ -175,7 +186,7 @@ def _each_in_steps(function: Callable, step: Callable) -> Callable:
         number = next(numbers)
         recording = _recording(plain, step, plain.__name__ if number == 1 else f"{plain.__name__}, call {number}")
         *prepared, options = classes_last(*args, **options)
-        return recording(*prepared, **options)
+        return recording(*prepared, **options).mean()
 
     return call
 

@@ -39,6 +39,11 @@ def test_an_argument_that_is_not_used_is_named():
     assert unused(lambda x, *others: x) == ""  # it has no such argument: nothing is told of it
 
 
+def test_an_argument_that_is_read_but_has_no_effect_is_not_called_unused():
+    told = "`temperature` makes no difference: with another value your answer stays the same."
+    assert unused(lambda x, temperature: x.softmax(-1) if temperature else x.softmax(-1)) == told
+
+
 def test_a_number_that_rounding_hides_is_used():
     price = lambda n: n / 1000  # noqa: E731
     asked = dict(solution=price, calls=[((3,), {})], runs=[lambda function: function(3)])

@@ -15,6 +15,7 @@ Paper: none. Notebooks: all with exercises.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -25,16 +26,19 @@ from torch import Tensor
 
 from blip2_lab.teaching.checks.changes import Path, named_arguments, with_changed_argument
 from blip2_lab.teaching.checks.comparison import equal
+from blip2_lab.teaching.checks.mutants import code_of
 
 Run = Callable[[Callable], Any]  #: a function -> its value for a case, or its error
 
+NOT_USED = "not used"  #: what is told of an argument that is not read
 _LARGEST = 12  #: places along a dimension that are changed one by one
 
 
 def unused_arguments(
     answer: Callable, solution: Callable, calls: Sequence[tuple[tuple, dict]], runs: Sequence[Run]
 ) -> str:
-    """The arguments that the library's function uses and the student's does not, in a sentence, or "".
+    """The arguments that the library's function uses and the student's does not, in a sentence, or "". Of those that
+    are read all the same it says that they make no difference.
 
     calls  how `solution` is called, in each case
     runs   what gives the value of a function for a case, for each case
@@ -42,7 +46,7 @@ def unused_arguments(
     before = [(run(answer), run(solution)) for run in runs]
     no_tensors = not any(isinstance(value, Tensor) for _, _, value in named_arguments(solution, calls))
     only_numbers = no_tensors and all(isinstance(theirs, int | float) for _, theirs in before)
-    unused = []
+    unused, read = [], False
     for name, path, value in _given_to(answer, named_arguments(solution, calls)):
         matters = False
         for change, (run, (ours, theirs)) in itertools.product(
@@ -55,11 +59,24 @@ def unused_arguments(
             if not equal(run(with_changed_argument(answer, path, change)), ours, 1e-9):
                 break  # it is used
         else:
-            unused += [name] * matters
+            if matters:
+                unused.append(name)
+                read = read or _is_read(answer, path)
     if not unused:
         return ""
     listed = unused[0] if len(unused) == 1 else f"{', '.join(unused[:-1])} and {unused[-1]}"
-    return f"{listed} {'is' if len(unused) == 1 else 'are'} not used: with another value your answer stays the same."
+    one = len(unused) == 1
+    told = f"{'is' if one else 'are'} {NOT_USED}" if not read else f"{'makes' if one else 'make'} no difference"
+    return f"{listed} {told}: with another value your answer stays the same."
+
+
+def _is_read(answer: Callable, path: Path) -> bool:
+    """Whether the name of an argument, or of a field of it, stands in the code of the student's function."""
+    code = code_of(answer)
+    parameters = [*inspect.signature(answer).parameters]
+    name = path[1] if len(path) > 1 else parameters[path[0]] if isinstance(path[0], int) else path[0]
+    nodes = ast.walk(code.body) if code else ()
+    return any(name in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in nodes)
 
 
 def _other_values(value: Any, only_numbers: bool) -> Iterator[Callable[[Any], Any]]:

@@ -42,7 +42,7 @@ from blip2_lab.teaching.checks.comparison import (
     parts_of,
     too_much_or_too_little,
 )
-from blip2_lab.teaching.checks.dependence import broken_symmetry, unused_arguments, wrong_places
+from blip2_lab.teaching.checks.dependence import NOT_USED, broken_symmetry, unused_arguments, wrong_places
 from blip2_lab.teaching.checks.errors import STRANGE, error_message, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise
 from blip2_lab.teaching.checks.explanations import BUDGET, OVERHEAD, attempts_on, quietly, repair_of
@@ -98,15 +98,16 @@ class Diagnosis:
     def _explanation(self, rule: str) -> str:
         """The first explanation that holds, the likely ones first, and what is told beside it."""
         unused = self._unused
+        unread = NOT_USED in unused
         explained = self._general or self._likely_change() or or_empty(self._calls) or self._nearly
         repair = self._repair
-        if not (explained or unused) and (not repair or _is_unlikely(repair)):
+        if not (explained or unread) and (not repair or _is_unlikely(repair)):
             explained = self._patch()
             repair = "" if explained else repair  # an unlikely one may make it right by chance
         explained = explained or self._mistake_and_change
         change = "" if explained else self._unlikely_change()
         explained = explained or ("" if _is_unlikely(change) else change)
-        if not (explained or unused) and (not repair or _is_unlikely(repair)):
+        if not (explained or unread) and (not repair or _is_unlikely(repair)):
             explained = or_empty(self._too_much) or self._common() or or_empty(self._agreement)
             repair = "" if explained else repair
         explained = explained or self._common() or change or self._wrong_place()

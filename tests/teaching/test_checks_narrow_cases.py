@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.teaching.checks.comparison import describe_difference
 from tests.teaching.verdicts import assert_fails, assert_passes
@@ -47,6 +48,26 @@ def zero_is_padding(qformer, image_features, question_ids, question_mask):
     return qformer(image=qformer.read_image(image_features), input_ids=question_ids, mask=mask).query_output
 
 
+def near_the_middle_of_the_box(heat, box):
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return float(max(abs((column + 0.5) / heat.shape[1] - middle[0]), abs((row + 0.5) / len(heat) - middle[1])) < 0.25)
+
+
+def in_the_middle(rows, pad_token_id, *, left=False):
+    length = max(map(len, rows))
+    ids, mask = torch.full((len(rows), length), pad_token_id), torch.zeros(len(rows), length, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        gap = (length - len(row) + left) // 2
+        ids[number, gap : gap + len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[number, gap : gap + len(row)] = True
+    return Text(ids, mask)
+
+
+def in_groups(num_layers, frequency):
+    return [layer for layer in range(num_layers) if (layer // frequency) % 2 == 0]
+
+
 def wrong_rows_cut(num_query_tokens, text_mask):
     index = torch.arange(num_query_tokens + text_mask.shape[1])
     real = torch.nn.functional.pad(text_mask, (num_query_tokens, 0), value=True)
@@ -62,6 +83,9 @@ def wrong_rows_cut(num_query_tokens, text_mask):
         ("exact_match", without_signs, "'red!'"),
         ("interleave_pictures", zeros_are_padding, "looking for zeros"),
         ("condition_on_question", zero_is_padding, "recognized by its id"),
+        ("pointing_game", near_the_middle_of_the_box, "You call a"),
+        ("pad", in_the_middle, "is [0, 3, 0] and should be [3, 0, 0]"),
+        ("cross_attention_layers", in_groups, "should be, part by part, what the library computes by `i % frequency`"),
         ("text_rows", wrong_rows_cut, "`whole[:, :, num_query_tokens:]` in place of `whole[..., num_query_tokens:]`"),
     ],
 )

@@ -290,6 +290,8 @@ def _pointing_cases() -> list[Case]:
         ),
         Case("the patch's center lies just inside, at 0.375", (_spot(1, 1), (0.35, 0.35, 0.4, 0.4))),
         Case("hot in the upper left corner, the box is there", (_spot(0, 0), (0.0, 0.0, 0.5, 0.5))),
+        Case("a small box beside the patch's center", (_spot(2, 2), (0.5, 0.5, 0.6, 0.6))),
+        Case("the box is the whole picture, hot in a corner", (_spot(3, 3), (0.0, 0.0, 1.0, 1.0))),
         Case("the hottest patch is above the box", (_spot(0, 1), left_below)),
         Case("the hottest patch is below the box", (_spot(3, 1), (0.0, 0.0, 0.5, 0.5))),
         Case("the hottest patch is left of the box", (_spot(1, 0), (0.5, 0.0, 1.0, 0.5))),

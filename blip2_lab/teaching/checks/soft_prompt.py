@@ -302,7 +302,10 @@ def _pad_rules(case: Case, got: Any, expected: dict) -> str | None:
         if torch.equal(got["ids"][real], expected["ids"][real]):
             return "The mask and the real tokens are right; the padding is filled with another id than pad_token_id."
         return "The mask is right; the tokens are not where they belong, or in another order."
-    return None
+    row = next(n for n, wanted in enumerate(expected["ids"]) if not torch.equal(got["ids"][n], wanted))
+    ours, wanted = got["ids"][row].tolist(), expected["ids"][row].tolist()
+    side = "left" if case.args[2] else "right"
+    return f"Row {row} is {ours} and should be {wanted}: all of the padding is on the {side}, in the mask, too."
 
 
 def _cut(rows, pad_token_id: int, *, left: bool = False) -> Text:

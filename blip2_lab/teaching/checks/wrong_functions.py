@@ -67,7 +67,7 @@ class WrongFunctions:
     @cached_property
     def closest(self) -> str:
         """The known mistake that gives the same values, or all but few of them: that of the first case and half of the
-        wrong ones are among those that it gives."""
+        wrong ones are among those that it gives, and it gives not more others than these."""
         pairs = zip(self.got, self.expected, strict=True)
         wrong = {number for number, (ours, right) in enumerate(pairs) if not self._same(ours, right)}
         allowed = max(1, len(self.got) // 7) if len(self.got) > 2 else 0
@@ -75,7 +75,8 @@ class WrongFunctions:
         for message in self.exercise.mistakes:
             if self._is_mistake(message, self.first):
                 differing = self._differing(message)
-                if len(differing) < fewest and 2 * len(wrong.intersection(differing)) <= len(wrong):
+                explained = wrong.difference(differing)
+                if len(differing) < fewest and 2 * len(explained) >= len(wrong) and len(explained) >= len(differing):
                     closest, fewest = message, len(differing)
                 if not differing:
                     break

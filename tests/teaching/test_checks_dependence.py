@@ -81,6 +81,7 @@ def test_what_a_change_keeps_is_told_both_ways():
     normalized = lambda x, temperature: (x / temperature).abs() / x.abs().sum(-1, keepdim=True)  # noqa: E731
     assert told(normalized, shares) == "If `x` is doubled, your answer stays the same, and the right one does not."
     assert "the right answer is doubled, too, and yours does not" in told(lambda x, t: x**3, lambda x, t: 2 * x)
+    assert "is doubled" not in told(lambda x, t: x**3, lambda x, t: torch.zeros(3, 4))  # 0 also stays the same
     assert told(shares, shares) == ""
 
 

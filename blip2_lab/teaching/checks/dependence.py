@@ -252,9 +252,14 @@ def broken_symmetry(
             got, right = (run(with_changed_argument(function, path, change)) for function in (answer, solution))
             for effect, result in effects.items():
                 wanted, given = _or_none(result, theirs), _or_none(result, ours)
+                others = [other for other in effects.values() if other is not result]
                 if equal(right, wanted, tolerance) and not equal(got, given, 10 * tolerance):
+                    if any(equal(_or_none(other, theirs), wanted, tolerance) for other in others):
+                        continue  # 0 stays the same and is doubled
                     return f"If {told.format(name)}, the right answer {effect}, and yours does not."
                 if equal(got, given, tolerance) and not equal(right, wanted, 10 * tolerance):
+                    if any(equal(_or_none(other, ours), given, tolerance) for other in others):
+                        continue
                     return f"If {told.format(name)}, your answer {effect}, and the right one does not."
     return ""
 

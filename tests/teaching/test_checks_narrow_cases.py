@@ -54,6 +54,11 @@ def near_the_middle_of_the_box(heat, box):
     return float(max(abs((column + 0.5) / heat.shape[1] - middle[0]), abs((row + 0.5) / len(heat) - middle[1])) < 0.25)
 
 
+def of_any_share(share, count, z=1.96):
+    half = z / (2 * math.sqrt(count))
+    return max(0.0, share - half), min(1.0, share + half)
+
+
 def in_the_middle(rows, pad_token_id, *, left=False):
     length = max(map(len, rows))
     ids, mask = torch.full((len(rows), length), pad_token_id), torch.zeros(len(rows), length, dtype=torch.bool)
@@ -84,6 +89,7 @@ def wrong_rows_cut(num_query_tokens, text_mask):
         ("interleave_pictures", zeros_are_padding, "looking for zeros"),
         ("condition_on_question", zero_is_padding, "recognized by its id"),
         ("pointing_game", near_the_middle_of_the_box, "You call a"),
+        ("confidence_interval", of_any_share, "The half width is 0.098 and should be 0.09617"),
         ("pad", in_the_middle, "is [0, 3, 0] and should be [3, 0, 0]"),
         ("cross_attention_layers", in_groups, "should be, part by part, what the library computes by `i % frequency`"),
         ("text_rows", wrong_rows_cut, "`whole[:, :, num_query_tokens:]` in place of `whole[..., num_query_tokens:]`"),

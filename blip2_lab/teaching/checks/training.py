@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -335,6 +336,20 @@ def _around_the_share(share: float, count: int, z: float = 1.96) -> tuple[float,
     return max(0.0, share - (high - low) / 2), min(1.0, share + (high - low) / 2)
 
 
+def _interval_rules(case: Case, got: Any, expected: tuple[float, float]) -> str | None:
+    """Which of middle and half width is wrong, where no limit hides it."""
+    if not (isinstance(got, tuple | list) and len(got) == 2 and 0 < min(*got, *expected) and max(*got, *expected) < 1):
+        return None
+    (middle, half), (right, wanted) = (((low + high) / 2, (high - low) / 2) for low, high in (got, expected))
+    wrong = [
+        f"the {name} is {ours:.4g} and should be {theirs:.4g}"
+        for name, ours, theirs in (("middle of your interval", middle, right), ("half width", half, wanted))
+        if abs(ours - theirs) > 1e-4
+    ]
+    told = " and ".join(wrong)
+    return f"{told[:1].upper()}{told[1:]}: both are fractions with 1 + z*z/n below." if told else None
+
+
 confidence_interval = Check(
     "confidence_interval",
     metrics.confidence_interval,
@@ -417,6 +432,7 @@ confidence_interval = Check(
             lambda share, count, z=1.96: (share, metrics.confidence_interval(share, count, z)[1])
         ),
     },
+    rules=(_interval_rules,),
     parts=("low", "high"),
     tolerance=1e-3,
 )

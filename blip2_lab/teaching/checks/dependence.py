@@ -73,10 +73,11 @@ def unused_arguments(
 def _is_read(answer: Callable, path: Path) -> bool:
     """Whether the name of an argument, or of a field of it, stands in the code of the student's function."""
     code = code_of(answer)
-    parameters = [*inspect.signature(answer).parameters]
-    name = path[1] if len(path) > 1 else parameters[path[0]] if isinstance(path[0], int) else path[0]
-    nodes = ast.walk(code.body) if code else ()
-    return any(name in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in nodes)
+    nodes = list(ast.walk(code.body)) if code else []
+    if len(path) > 1:
+        return any(isinstance(node, ast.Attribute) and node.attr == path[1] for node in nodes)
+    name = [*inspect.signature(answer).parameters][path[0]] if isinstance(path[0], int) else path[0]
+    return any(isinstance(node, ast.Name) and node.id == name for node in nodes)
 
 
 def _other_values(value: Any, only_numbers: bool) -> Iterator[Callable[[Any], Any]]:

@@ -67,7 +67,7 @@ class WrongFunctions:
     @cached_property
     def closest(self) -> str:
         """The known mistake that gives the same values, or all but few of them: that of the first case and half of the
-        wrong ones are among those that it gives, and it gives not more others than these."""
+        wrong ones are among those that it gives, and all of them if it gives more others than these."""
         pairs = zip(self.got, self.expected, strict=True)
         wrong = {number for number, (ours, right) in enumerate(pairs) if not self._same(ours, right)}
         allowed = max(1, len(self.got) // 7) if len(self.got) > 2 else 0
@@ -76,7 +76,8 @@ class WrongFunctions:
             if self._is_mistake(message, self.first):
                 differing = self._differing(message)
                 explained = wrong.difference(differing)
-                if len(differing) < fewest and 2 * len(explained) >= len(wrong) and len(explained) >= len(differing):
+                likely = 2 * len(explained) >= len(wrong) and len(explained) >= min(len(wrong), len(differing))
+                if likely and len(differing) < fewest:
                     closest, fewest = message, len(differing)
                 if not differing:
                     break

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from torch.nn import functional as F
 
 from blip2_lab.models.decoding import PAPER_DECODING, Decoding, Token, choose_token
 from blip2_lab.models.masks import IGNORE_INDEX
+from blip2_lab.models.texts import warn_of_cut
 from blip2_lab.models.vision_encoder import freeze
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def pad(
         ids[i, place] = torch.tensor(row, dtype=torch.long)
         mask[i, place] = True
     return Text(ids.to(device), mask.to(device))
+
+
+LEARNED, SETTING = "captions and answers", "`max_text_tokens` of the language model"  #: in a warning about cut texts
 
 
 class LanguageModel(nn.Module):
@@ -447,7 +450,10 @@ class DecoderLanguageModel(LanguageModel):
         starts = [len(row) if prompt else least for prompt, row in zip(prompts, self._encode(prompts), strict=True)]
         # differs from LAVIS: it cuts both together, and a long prompt leaves an answer of no token, whose loss is NaN
         ends = [None if max_tokens is None else start + max_tokens for start in starts]
-        rows = [[*row, self.end_token_id][:end] for row, end in zip(self._encode(joined), ends, strict=True)]
+        whole = [[*row, self.end_token_id] for row in self._encode(joined)]
+        rows = [row[:end] for row, end in zip(whole, ends, strict=True)]
+        if rows != whole:
+            warn_of_cut(LEARNED, max_tokens, SETTING)
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
         answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
         return (
@@ -512,27 +518,22 @@ class EncoderDecoderLanguageModel(LanguageModel):
     def pair_texts(
         self, prompts: Sequence[str], answers: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Text, Text]:
-        prompt = self._padded(prompts, max_tokens)
-        if max_tokens is not None and prompt.ids.shape[1] == max_tokens:
-            self._warn_if_cut(prompts, max_tokens)
-        return prompt, self._padded(answers, max_tokens)
+        return self._cut("prompts", prompts, max_tokens), self._cut(LEARNED, answers, max_tokens)
 
     def prompt_texts(self, prompts: Sequence[str]) -> Text:
         return self._padded(prompts)
 
-    def cut_prompts(self, prompts: Sequence[str], max_tokens: int) -> tuple[int, int]:
-        """How many of these prompts `pair_texts` cuts, and the number of tokens of the longest one."""
-        lengths = [len(row) for row in self._encode(prompts)]
+    def count_cut(self, texts: Sequence[str], max_tokens: int) -> tuple[int, int]:
+        """How many of these texts `pair_texts` cuts, and the number of tokens of the longest one."""
+        lengths = [len(row) for row in self._encode(texts)]
         return sum(length > max_tokens for length in lengths), max(lengths, default=0)
 
-    def _warn_if_cut(self, prompts: Sequence[str], max_tokens: int) -> None:
-        count, longest = self.cut_prompts(prompts, max_tokens)
-        if count:
-            warnings.warn(
-                f"{count} of {len(prompts)} prompts are cut at max_text_tokens={max_tokens}, and their ends are lost; "
-                f"the longest has {longest} tokens",
-                stacklevel=2,
-            )
+    def _cut(self, what: str, texts: Sequence[str], max_tokens: int | None) -> Text:
+        """The texts as padded ids, with a warning where `max_tokens` cuts one. `what`: what they are."""
+        found = self._padded(texts, max_tokens)
+        if max_tokens is not None and found.ids.shape[1] >= max_tokens and self.count_cut(texts, max_tokens)[0]:
+            warn_of_cut(what, max_tokens, SETTING)
+        return found
 
     def _padded(self, texts: Sequence[str], max_tokens: int | None = None) -> Text:
         return pad(self._encode(texts, max_tokens), self.pad_token_id, device=self._device)

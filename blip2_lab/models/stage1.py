@@ -37,7 +37,7 @@ from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.models.other_names import STAGE1_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
-from blip2_lab.models.texts import check_captions
+from blip2_lab.models.texts import check_captions, is_cut, warn_of_cut
 from blip2_lab.models.vision_encoder import check_pixels, freeze
 
 
@@ -182,6 +182,8 @@ class Stage1Model(TellsOtherNames, nn.Module):
         # differs from LAVIS, which pads to max_text_tokens; padding does not change the losses
         length = self.config.max_text_tokens
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        if tokens["input_ids"].shape[1] >= length and is_cut(self.tokenizer, texts, length):
+            warn_of_cut("texts", length, "`config.max_text_tokens` of stage 1")
         return tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
 
     def embed_image(self, image_features: Tensor) -> Tensor:

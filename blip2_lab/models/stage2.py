@@ -36,7 +36,7 @@ from blip2_lab.models.language_model import EncoderDecoderLanguageModel, Languag
 from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_caption
-from blip2_lab.models.texts import check_captions, check_marks, check_texts
+from blip2_lab.models.texts import check_captions, check_marks, check_texts, is_cut, warn_of_cut
 from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ class Stage2Model(TellsOtherNames, nn.Module):
         most = self.max_question_tokens if self.training else None
         options = dict(padding=True, truncation=most is not None, max_length=most, return_tensors="pt")
         tokens, device = self.question_tokenizer(texts, **options), self.qformer.query_tokens.device
+        if most is not None and tokens["input_ids"].shape[1] >= most and is_cut(self.question_tokenizer, texts, most):
+            warn_of_cut("questions", most, "`max_question_tokens` of the model")
         return tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
 
     @property

@@ -1,7 +1,7 @@
 """The texts that a model is given: what is no list of texts is refused in a sentence.
 
 `check_texts` is for prompts and candidates, `check_captions` for what is learned, which may not be empty. `check_marks`
-refuses marks that would be read as something else than they look like.
+refuses marks that would be read as something else than they look like. `warn_of_cut` says that texts lose their ends.
 
 Paper: none. Notebook: none.
 """
@@ -9,6 +9,7 @@ Paper: none. Notebook: none.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,20 @@ def check_captions(captions: Sequence[str]) -> list[str]:
     if empty := [number for number, caption in enumerate(captions) if not caption.strip()]:
         raise ValueError(f"Caption {empty[0]} is empty, and there is nothing to learn from it: leave its picture out.")
     return captions
+
+
+def is_cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int) -> bool:
+    """Whether one of the texts has more than `most` tokens, the tokenizer's marks included."""
+    return any(len(row) > most for row in tokenizer(list(texts), verbose=False)["input_ids"])
+
+
+def warn_of_cut(what: str, most: int, setting: str) -> None:
+    """Warn that texts are cut. `what`: which ones; `setting`: what to raise. Python shows equal warnings once, so a
+    loop of thousands of batches says it once."""
+    warnings.warn(
+        f"{what} of more than {most} tokens are cut, and their ends are lost: shorten them, or raise {setting}",
+        stacklevel=2,
+    )
 
 
 def check_marks(texts: Sequence[str], what: str, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -452,7 +452,7 @@ def _say_cut_prompts(language_model: EncoderDecoderLanguageModel, batches: Image
     prompts = [language_model.question_prompt.format(question) for question in batches.questions()]
     if language_model.tokenizer is None or not prompts:
         return
-    count, longest = language_model.cut_prompts(prompts, limit)
+    count, longest = language_model.count_cut(prompts, limit)
     if count and is_first_process():
         print(
             f"note: {count} of {len(prompts)} questions with their form ({language_model.question_prompt!r}) have more "

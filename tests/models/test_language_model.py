@@ -1,5 +1,7 @@
 """Frozen language models: losses by hand, padding that changes nothing, streaming that equals generating and stops."""
 
+import warnings
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
@@ -56,6 +58,18 @@ def test_training_texts_are_cut_and_prompts_are_not(language):
     assert language.prompt_texts([long]).ids.shape[1] == 61
     assert answer.ids.shape[1] == language.max_text_tokens
     assert language.training_texts([""], [long])[1].ids.shape[1] == language.max_text_tokens
+
+
+def test_cut_answers_are_said(language):
+    """In a loop of one's own nothing else says that the ends of long captions are not learned."""
+    words = language.max_text_tokens - 1  # and the end token
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        language.training_texts(["a"], ["red " * words])
+    with pytest.warns(
+        UserWarning, match=r"captions and answers of more than 32 tokens are cut.*raise `max_text_tokens`"
+    ):
+        language.training_texts(["a"], ["red " * (words + 1)])
 
 
 def test_a_prompt_of_any_length_leaves_room_for_the_answer(language):

@@ -1,4 +1,5 @@
 import json
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +28,7 @@ from blip2_lab.models.qformer import QFormerConfig
 from blip2_lab.models.stage1 import Stage1Config, Stage1Model, clean_caption, gather_across_ranks, trim
 from blip2_lab.teaching.plain_stage1 import plain_losses
 from tests.lavis_golden import assert_close, assert_norms, batch, gradients, model, numbers, tensors, weights
+from tests.tiny import build_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -732,3 +734,14 @@ def test_what_is_wanted_instead_of_texts_and_pictures_is_told():
     }.items():
         with pytest.raises(ValueError, match=says):
             call()
+
+
+def test_cut_texts_are_said():
+    stage1 = build_tiny_model().stage1
+    most = stage1.config.max_text_tokens
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stage1.tokenize(["boat " * (most - 2)])
+    with pytest.warns(UserWarning, match=f"texts of more than {most} tokens are cut, and their ends are lost"):
+        ids, _ = stage1.tokenize(["a red boat", "boat " * most])
+    assert ids.shape == (2, most)

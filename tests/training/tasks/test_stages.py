@@ -589,14 +589,14 @@ def test_vqa_trains_the_text_side_of_the_qformer_and_saves_it(tmp_path, asked_pi
 def test_questions_whose_prompt_is_cut_are_counted_and_said(tmp_path, asked_pictures, capsys):
     start = tmp_path / "start"
     save(build_tiny_model(), start)
-    with pytest.warns(UserWarning, match="prompts are cut at max_text_tokens=9, and their ends are lost"):
+    with pytest.warns(UserWarning, match="prompts of more than 9 tokens are cut, and their ends are lost"):
         run_module.run(vqa(start, asked_pictures, "model.max_text_tokens=9"), tmp_path / "runs")
     said = capsys.readouterr().out
     found = re.search(r"note: (\d+) of (\d+) questions with their form .*--set model.max_text_tokens=(\d+) keeps", said)
     count, of, longest = map(int, found.groups())
     assert 0 < count <= of and longest > 9
     language_model = blip2_lab.load(start).language_model
-    assert language_model.cut_prompts(["Question: is it day? Short answer:"], longest)[0] == 0
+    assert language_model.count_cut(["Question: is it day? Short answer:"], longest)[0] == 0
     builders.build_task(vqa(start, asked_pictures, f"model.max_text_tokens={longest}"), tmp_path / "runs")
     assert "questions with their form" not in capsys.readouterr().out
 

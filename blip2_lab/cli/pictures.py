@@ -120,7 +120,7 @@ def _index(args: argparse.Namespace) -> None:
         model, args.folder, previous=previous, rerank=not args.no_rerank, say=console.print_progress
     )
     image_search.save(index, file)
-    print(f"{file}: {len(index)} pictures")
+    print(f"{file}: {console.count_of(len(index), 'picture', 'pictures')}")
 
 
 def declare_search(command: Command) -> None:

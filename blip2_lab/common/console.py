@@ -1,4 +1,4 @@
-"""Console output of the commands: errors in one sentence, "did you mean", progress on stderr, JSON on stdout.
+"""Console output of the commands: errors in one sentence, "did you mean", numbers with their nouns, progress, JSON.
 
 `explain` is where to begin: it separates errors that a user can fix (one sentence) from bugs (a traceback).
 
@@ -75,6 +75,11 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
         return f"; did you mean {min(same, key=lambda one: not one.startswith(f'{section}.'))!r}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def count_of(number: int, one: str, several: str) -> str:
+    """ "1 picture has", "2 pictures have": a number with the words that fit it."""
+    return f"{number} {one if number == 1 else several}"
 
 
 def check_writable(file: Path | None) -> None:

@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2_lab.common.console import count_of
 from blip2_lab.common.images import BrokenSample, open_image
 from blip2_lab.picturebook.words import Question
 
@@ -199,9 +200,10 @@ class ImageTextList:
 
 def skip_report(count: int, skipped: Counter[str]) -> str:
     """ "20 pictures; skipped 3: 2 missing file, 1 empty caption" """
+    pictures = count_of(count, "picture", "pictures")
     if not skipped:
-        return f"{count} pictures, nothing skipped"
-    return f"{count} pictures; skipped {skipped.total()}: {list_causes(skipped)}"
+        return f"{pictures}, nothing skipped"
+    return f"{pictures}; skipped {skipped.total()}: {list_causes(skipped)}"
 
 
 def left_out_report(count: int, left_out: Sequence[LeftOut]) -> str:
@@ -209,7 +211,7 @@ def left_out_report(count: int, left_out: Sequence[LeftOut]) -> str:
     skipped, unlisted = count_causes(left_out), count_causes(left_out, unlisted=True)
     if not unlisted:
         return skip_report(count, skipped)
-    report = skip_report(count, skipped) if skipped else f"{count} pictures"
+    report = skip_report(count, skipped) if skipped else count_of(count, "picture", "pictures")
     return f"{report}; not listed {unlisted.total()}: {list_causes(unlisted)}"
 
 

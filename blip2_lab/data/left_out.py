@@ -24,6 +24,7 @@ from typing import TextIO
 from PIL import Image
 
 from blip2_lab.common.characters import has_no_word, is_numbers_alone
+from blip2_lab.common.console import count_of
 from blip2_lab.common.distributed import rank_and_world
 from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
@@ -214,6 +215,10 @@ def pixels_digest(image: Image.Image) -> bytes:
     return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
 
 
+def _having(names: Sequence[str], what: str) -> str:
+    return f"{count_of(len(names), 'picture has', 'pictures have')} {what}"
+
+
 class _Seen:
     """What a check has seen of the pictures that are used: what is no fault, and good to know before training.
 
@@ -261,55 +266,56 @@ class _Seen:
     def notes(self) -> Iterator[str]:
         """One sentence for each thing that was seen."""
         if self.animated:
-            first = self.animated[0]
-            yield f"{len(self.animated)} pictures have several frames or pages ({first}): the first one is read"
+            having = _having(self.animated, "several frames or pages")
+            yield f"{having} ({self.animated[0]}): the first one is read"
         copies = [names for names in self.same.values() if len(names) > 1]
         if len(self.captions) == 1 and self.captioned > 1:
             yield same_caption(next(iter(self.captions)))
         if copies:
             number = sum(map(len, copies)) - len(copies)
+            of_others = count_of(number, "picture is a copy of another", "pictures are copies of others")
             yield (
-                f"{number} pictures are copies of others ({copies[0][1]} of {copies[0][0]}): training takes them for "
-                "different ones, and one may be held out while its copy is trained on"
+                f"{of_others} ({copies[0][1]} of {copies[0][0]}): training takes them for different ones, and one may "
+                "be held out while its copy is trained on"
             )
         if self.unanswered:
             yield (
-                f"{len(self.unanswered)} pictures have a question without an answer ({self.unanswered[0]}), as in a "
+                f"{_having(self.unanswered, 'a question without an answer')} ({self.unanswered[0]}), as in a "
                 "test set: training passes over it"
             )
         if self.long:
             yield (
-                f"{len(self.long)} pictures have a caption of more than {LONG_CAPTION} words ({self.long[0]}): "
+                f"{_having(self.long, f'a caption of more than {LONG_CAPTION} words')} ({self.long[0]}): "
                 "training cuts a text after model.max_text_tokens tokens, and stage 1 after 50 words"
             )
         if self.lost:
             yield (
-                f"{len(self.lost)} pictures have a text with {LOST} ({self.lost[0]}): another program lost characters "
+                f"{_having(self.lost, f'a text with {LOST}')} ({self.lost[0]}): another program lost characters "
                 "there, write the text again"
             )
         if self.misread:
             yield (
-                f"{len(self.misread)} pictures have a text whose UTF-8 was read as Latin-1 or Windows-1252 (that of "
+                f"{_having(self.misread, 'a text whose UTF-8 was read as Latin-1 or Windows-1252')} (that of "
                 f"{self.misread[0]}): write the text again"
             )
         if self.web:
             yield (
-                f"{len(self.web)} pictures have a text with marks of a web page ({self.web[0]}): they would be learned "
+                f"{_having(self.web, 'a text with marks of a web page')} ({self.web[0]}): they would be learned "
                 "as words, remove them"
             )
         if self.numbers:
             yield (
-                f"{len(self.numbers)} pictures have a caption of numbers alone ({self.numbers[0]}): is it a label of "
+                f"{_having(self.numbers, 'a caption of numbers alone')} ({self.numbers[0]}): is it a label of "
                 "another tool, or a cell of another column?"
             )
         if self.wordless:
             yield (
-                f"{len(self.wordless)} pictures have a caption without a word ({self.wordless[0]}): it says nothing "
+                f"{_having(self.wordless, 'a caption without a word')} ({self.wordless[0]}): it says nothing "
                 "about the picture, and stage 1 removes most punctuation"
             )
         if self.unseen:
             marks = ", ".join(f"U+{ord(mark):04X}" for mark in sorted(self.marks)[:5])
             yield (
-                f"{len(self.unseen)} pictures have a text with characters that cannot be seen ({self.unseen[0]}: "
+                f"{_having(self.unseen, 'a text with characters that cannot be seen')} ({self.unseen[0]}: "
                 f"{marks}): a word with one is another word, remove them"
             )

@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from blip2_lab.common.console import count_of
 from blip2_lab.common.files import flush, write_atomically
 from blip2_lab.common.images import BrokenSample, open_image
 from blip2_lab.data.examples import (
@@ -83,7 +84,7 @@ def pack(
     index = {"shards": shards, "skipped": dict(count_causes(left_out))}
     write_atomically(folder / INDEX_FILE, json.dumps(index, indent=1) + "\n")
     count = sum(shard["examples"] for shard in shards)
-    return f"{left_out_report(count, left_out)}; {len(shards)} shards in {folder}"
+    return f"{left_out_report(count, left_out)}; {count_of(len(shards), 'shard', 'shards')} in {folder}"
 
 
 def _files_of(key: str, record: Record) -> dict[str, bytes]:

@@ -37,6 +37,7 @@ from blip2_lab.checkpoints import files
 from blip2_lab.checkpoints.load import MICRO
 from blip2_lab.common import significance
 from blip2_lab.common.characters import has_no_word, printable
+from blip2_lab.common.console import count_of
 from blip2_lab.common.images import BrokenSample
 from blip2_lab.data.examples import AskedQuestion, LeftOut, epoch_order, left_out_report
 from blip2_lab.data.left_out import pixels_digest, same_caption
@@ -241,15 +242,17 @@ def text_notes(own: OwnPictures) -> list[str]:
     notes = []
     captions = [caption for texts in own.captions for caption in texts]
     if own.copies:
+        all_of_them = f"of the {len(own.captions)} pictures"
+        copies = count_of(own.copies, f"{all_of_them} is a copy of another", f"{all_of_them} are copies of others")
         notes.append(
-            f"{own.copies} of the {len(own.captions)} pictures are copies of others: for some, another picture is the "
-            "same one, so nothing shows there whether the model looks at it"
+            f"{copies}: for some, another picture is the same one, so nothing shows there whether the model looks at it"
         )
     if len(captions) > 1 and len(set(captions)) == 1:
         notes.append(same_caption(captions[0]))
     if wordless := [caption for caption in captions if has_no_word(caption)]:
         notes.append(
-            f"{len(wordless)} captions have no word ({printable(wordless[0])[:40]!r}): no answer can match them"
+            f"{count_of(len(wordless), 'caption has', 'captions have')} no word ({printable(wordless[0])[:40]!r}): no "
+            "answer can match it"
         )
     asked = [question for questions in own.questions for question in questions]
     if len(asked) > 1 and len(answers := {question.answer for question in asked}) == 1:

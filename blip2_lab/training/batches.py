@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2_lab.common.console import print_progress
+from blip2_lab.common.console import count_of, print_progress
 from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import write_atomically
 from blip2_lab.common.images import BrokenSample
@@ -188,9 +188,10 @@ class ImageTextBatches:
                 write_atomically(file, "".join(lines))
         if self.left_out:
             causes = ", ".join(f"{count} {cause}" for cause, count in self.left_out.most_common())
-            gone = before - len(self.mixture)
+            texts = count_of(self.left_out.total(), "text", "texts")
+            gone = count_of(before - len(self.mixture), "picture", "pictures")
             named = f"; {file} names them" if file is not None else ""
-            print(f"note: left out {self.left_out.total()} texts, and {gone} pictures with no other: {causes}{named}")
+            print(f"note: left out {texts}, and {gone} with no other: {causes}{named}")
 
     def _usable_part(self, record: Record) -> Record:
         """The record without the texts that are not `usable`."""

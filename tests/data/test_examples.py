@@ -226,7 +226,7 @@ def test_a_folder_with_jsonl_and_a_byte_order_mark(folder):
     assert [e.captions for e in source] == [("ein Würfel",)]
     assert source.skipped == {"empty caption": 1}
     (folder / "captions.jsonl").write_text(json.dumps(lines[0]))
-    assert ImageFolder(folder).report() == "1 pictures; not listed 2: 2 picture without a row"
+    assert ImageFolder(folder).report() == "1 picture; not listed 2: 2 picture without a row"
 
 
 @pytest.mark.parametrize(

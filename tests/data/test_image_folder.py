@@ -83,7 +83,7 @@ def test_pictures_without_a_row_are_named_and_no_fault(folder):
         "photo.heic",
     ]
     assert [one.sample for one in source.left_out if one.cause == "text file beside a table"] == ["b.txt"]
-    assert source.report().startswith("1 pictures; skipped 1: 1 missing file; not listed 4: 3 picture without a row")
+    assert source.report().startswith("1 picture; skipped 1: 1 missing file; not listed 4: 3 picture without a row")
 
 
 def test_two_tables_are_ambiguous(folder):

@@ -98,7 +98,7 @@ def test_a_check_names_everything_and_its_file_has_all(six_pictures, monkeypatch
     }
     assert all(one["source"] == str(six_pictures) and one["message"] for one in found)
     assert lines[-1].startswith(
-        f"{six_pictures}: 1 pictures; skipped 31: 30 missing file, 1 empty caption; not listed 10: "
+        f"{six_pictures}: 1 picture; skipped 31: 30 missing file, 1 empty caption; not listed 10: "
     )
 
 
@@ -120,16 +120,16 @@ def test_a_check_notes_copies_and_long_captions(six_pictures):
     (six_pictures / "2.txt").write_text("word " * 40)
     (six_pictures / "3.txt").write_text("caf\N{REPLACEMENT CHARACTER}", encoding="utf-8")
     *notes, _ = check_sources(open_sources(six_pictures))
-    assert "1 pictures have a text with \N{REPLACEMENT CHARACTER} (3.png)" in notes.pop()
-    assert len(notes) == 2 and "1 pictures are copies of others (1.png of 0.png)" in notes[0]
-    assert "1 pictures have a caption of more than 32 words (2.png)" in notes[1]
+    assert "1 picture has a text with \N{REPLACEMENT CHARACTER} (3.png)" in notes.pop()
+    assert len(notes) == 2 and "1 picture is a copy of another (1.png of 0.png)" in notes[0]
+    assert "1 picture has a caption of more than 32 words (2.png)" in notes[1]
 
 
 def test_a_check_notes_captions_that_say_nothing_and_marks_that_nobody_sees(six_pictures):
     (six_pictures / "1.txt").write_text("?!")
     (six_pictures / "2.txt").write_text("a\u200bboat")
     *notes, _ = check_sources(open_sources(six_pictures))
-    assert any("1 pictures have a caption without a word (1.png)" in note for note in notes)
+    assert any("1 picture has a caption without a word (1.png)" in note for note in notes)
     assert any("characters that cannot be seen (2.png: U+200B)" in note for note in notes)
 
 
@@ -142,7 +142,7 @@ def test_parts_of_a_shard_that_are_not_read_are_named_by_a_check(tmp_path):
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     named, report = check_sources(open_sources(tmp_path))
-    assert named.startswith("unread part: sample '0/0': a box has another form") and "1 pictures; skipped 1" in report
+    assert named.startswith("unread part: sample '0/0': a box has another form") and "1 picture; skipped 1" in report
 
 
 def test_rows_that_were_left_out_are_in_the_log_once(tmp_path):
@@ -163,8 +163,8 @@ def test_animations_and_unanswered_questions_are_noted(tmp_path):
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     source = ImageTextList([Record(tmp_path / "a.gif", (), (AskedQuestion("q?"),), id="a")], name="own")
     lines = list(check_sources([source]))
-    assert lines[0] == "note: 1 pictures have several frames or pages (a): the first one is read"
-    assert lines[1].startswith("note: 1 pictures have a question without an answer (a)")
+    assert lines[0] == "note: 1 picture has several frames or pages (a): the first one is read"
+    assert lines[1].startswith("note: 1 picture has a question without an answer (a)")
 
 
 def test_captions_of_another_encoding_or_of_a_web_page_are_a_note(six_pictures):
@@ -172,15 +172,15 @@ def test_captions_of_another_encoding_or_of_a_web_page_are_a_note(six_pictures):
     (six_pictures / "1.txt").write_text("a cafÃ© table", encoding="utf-8")
     (six_pictures / "2.txt").write_text("salt &amp; pepper<br>")
     notes = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
-    assert "1 pictures have a text whose UTF-8 was read as Latin-1" in notes[0] and "1.png: 'a café table'" in notes[0]
-    assert "1 pictures have a text with marks of a web page (2.png: '&amp;')" in notes[1]
+    assert "1 picture has a text whose UTF-8 was read as Latin-1" in notes[0] and "1.png: 'a café table'" in notes[0]
+    assert "1 picture has a text with marks of a web page (2.png: '&amp;')" in notes[1]
 
 
 def test_captions_of_numbers_alone_are_a_note(six_pictures):
     (six_pictures / "1.txt").write_text("0 0.5 0.5 0.2 0.2")  # as detectors write boxes
     (six_pictures / "2.txt").write_text("7 boats")
     (note,) = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
-    assert "1 pictures have a caption of numbers alone (1.png: '0 0.5 0.5 0.2 0.2')" in note
+    assert "1 picture has a caption of numbers alone (1.png: '0 0.5 0.5 0.2 0.2')" in note
 
 
 def test_one_picture_with_a_caption_is_not_every_picture(tmp_path):
@@ -201,5 +201,5 @@ def test_a_parquet_file_on_this_disk_is_checked(tmp_path):
         '[[source]]\nformat = "huggingface"\nname = "parquet"\ndata_files = "x.parquet"\n'
     )
     *said, report = check_sources(find_sources(tmp_path / "sources.toml")[0])
-    assert report.startswith("parquet: 1 pictures; skipped 3:")
+    assert report.startswith("parquet: 1 picture; skipped 3:")
     assert {line.partition(":")[0] for line in said} == {"sample without a picture", "not a picture", "empty caption"}

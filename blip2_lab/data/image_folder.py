@@ -108,7 +108,7 @@ class ImageFolder(ImageTextList):
                 if name in missing:  # a link to nothing, which a row has
                     continue
                 self._leave_out(name, "picture without a row", f"{name!r} is in no row of {path}")
-            elif file.suffix.lower() == ".txt" and any(file.with_suffix(s).is_file() for s in SUFFIXES):
+            elif file.suffix.lower() == ".txt":
                 name = file.relative_to(self.folder).as_posix()
                 self._leave_out(name, "text file beside a table", f"{name!r} is not read, because there is {path}")
 
@@ -252,6 +252,9 @@ def _table_of(folder: Path) -> Path | None:
 
 def _nothing_to_read(folder: Path, files: list[Path]) -> str:
     """The error for a folder without a caption: what is missing, and what is there instead."""
+    for file, of in (("recipe.json", "a training run"), ("config.json", "a model")):
+        if (folder / file).is_file():
+            return f"{folder} is the folder of {of}, as its {file} says: give a folder of pictures with captions"
     message = (
         f"{folder} has no captions.csv or captions.jsonl with the columns file and caption, "
         "and no text file beside a picture (boat.txt for boat.jpg): write one of these"

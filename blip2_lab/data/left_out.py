@@ -30,7 +30,7 @@ from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import WEB_MARK, lines_of, misread, unseen
+from blip2_lab.data.text_files import ESCAPE, WEB_MARK, lines_of, misread, unseen
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
@@ -239,6 +239,8 @@ class _Seen:
         self.marks: set[str] = set()
         self.misread: list[str] = []
         self.web: list[str] = []
+        self.escaped: list[str] = []
+        self.one_color: list[str] = []
 
     def add(self, record: Record, image: Image.Image) -> None:
         self.same.setdefault(pixels_digest(image), []).append(record.id)
@@ -253,6 +255,7 @@ class _Seen:
             (self.lost, any(LOST in text for text in texts)),
             (self.wordless, any(map(has_no_word, record.captions))),
             (self.unseen, bool(marks := "".join(map(unseen, texts)))),
+            (self.one_color, all(low == high for low, high in image.getextrema())),
         ):
             names += [record.id] if found else []
         if number := next(filter(is_numbers_alone, record.captions), ""):
@@ -261,6 +264,8 @@ class _Seen:
             self.misread.append(f"{record.id}: {was[:60]!r}")
         if web := next(filter(None, map(WEB_MARK.search, texts)), None):
             self.web.append(f"{record.id}: {web[0][:60]!r}")
+        if escape := next(filter(None, map(ESCAPE.search, texts)), None):
+            self.escaped.append(f"{record.id}: {escape[0]}")
         self.marks |= set(marks)
 
     def notes(self) -> Iterator[str]:
@@ -302,6 +307,16 @@ class _Seen:
             yield (
                 f"{_having(self.web, 'a text with marks of a web page')} ({self.web[0]}): they would be learned "
                 "as words, remove them"
+            )
+        if self.escaped:
+            yield (
+                f"{_having(self.escaped, 'a text with an escape of another program')} ({self.escaped[0]}): it would be "
+                "learned as it is, write the character that it stands for"
+            )
+        if self.one_color:
+            yield (
+                f"{_having(self.one_color, 'one color everywhere')} ({self.one_color[0]}): nothing can be seen on it, "
+                "is it a placeholder, or transparent?"
             )
         if self.numbers:
             yield (

@@ -127,7 +127,7 @@ def parse_json(text: str, name: str) -> Any:
         return json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        raise ValueError(f"{name} is not JSON: {error.msg}, {place}: {_json_remedy(text, error)}") from None
+        raise ValueError(f"{name} is not JSON: {error.msg}, {place}: {_json_remedy(text, error, name)}") from None
     except RecursionError:
         raise ValueError(f"{name} is not JSON: its brackets are nested too deeply") from None
     except ValueError as error:  # a key twice, or a number of thousands of digits
@@ -136,8 +136,8 @@ def parse_json(text: str, name: str) -> Any:
         raise ValueError(f"{name} is not JSON: {why}") from None
 
 
-def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
-    """What to do about a text that is not JSON, from what is there."""
+def _json_remedy(text: str, error: json.JSONDecodeError, name: str) -> str:
+    """What to do about a text that is not JSON, from what is there and from the name of its file."""
     before, here = text[: error.pos].rstrip(), text[error.pos :].lstrip()
     if not text.strip():
         return "it is empty, write it again"
@@ -147,6 +147,8 @@ def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
         return f"remove the comma before {here[0]}"
     if error.msg == "Extra data" and here[:1] == ",":
         return "remove the comma after it"
+    if error.msg == "Extra data" and here[:1] in "{[" and text[: error.pos].endswith("\n") and name.endswith(".json"):
+        return "it has a value on each line, give it the ending .jsonl"
     if error.msg == "Extra data" and here[:1] in "{[":
         return "it holds several values: write each on a line of its own, in a .jsonl file"
     if here[:2] == "//" or here[:1] == "#":
@@ -277,6 +279,10 @@ def unseen(text: str) -> str:
 
 #: Marks of a web page: `&amp;`, `<br>`, `<a href="…">`.
 WEB_MARK = re.compile(r"&#?\w+;|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
+
+
+#: What programs write for a quote, a separator, a line break or another character: `\"`, `\,`, `\n`, `\u00e9`.
+ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])", re.IGNORECASE)
 
 
 def misread(text: str) -> str:

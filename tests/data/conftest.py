@@ -13,7 +13,9 @@ def six_pictures(tmp_path):
     """A folder of six pictures with a caption each."""
     (tmp_path / "own").mkdir()
     for number in range(6):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "own" / f"{number}.png")
+        picture = Image.new("RGB", (8, 8), (number, 0, 0))
+        picture.putpixel((0, 0), (255, 255, 255))  # one color everywhere is said in a note
+        picture.save(tmp_path / "own" / f"{number}.png")
         (tmp_path / "own" / f"{number}.txt").write_text(f"picture {number}")
     return tmp_path / "own"
 

@@ -74,6 +74,7 @@ def test_several_names_of_a_file_are_one_picture(folder):
 
 def test_pictures_without_a_row_are_named_and_no_fault(folder):
     (folder / "b.txt").write_text("not read")
+    (folder / "captions.txt").write_text("file,caption\nb.png,as Flickr8k has it")
     (folder / "photo.heic").write_bytes(b"x")
     source = table(folder, {"file": "a.png", "caption": "a boat"}, {"file": "gone.png", "caption": "a ship"})
     assert source.skipped == {"missing file": 1}
@@ -82,8 +83,19 @@ def test_pictures_without_a_row_are_named_and_no_fault(folder):
         "c.png",
         "photo.heic",
     ]
-    assert [one.sample for one in source.left_out if one.cause == "text file beside a table"] == ["b.txt"]
-    assert source.report().startswith("1 picture; skipped 1: 1 missing file; not listed 4: 3 picture without a row")
+    assert [one.sample for one in source.left_out if one.cause == "text file beside a table"] == [
+        "b.txt",
+        "captions.txt",
+    ]
+    assert source.report().startswith("1 picture; skipped 1: 1 missing file; not listed 5: 3 picture without a row")
+
+
+@pytest.mark.parametrize(("file", "of"), [("recipe.json", "a training run"), ("config.json", "a model")])
+def test_a_run_or_a_model_in_the_place_of_pictures_is_told(tmp_path, file, of):
+    (tmp_path / file).write_text("{}")
+    (tmp_path / "log.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match=f"is the folder of {of}, as its {file} says: give a folder of pictures"):
+        ImageFolder(tmp_path)
 
 
 def test_two_tables_are_ambiguous(folder):

@@ -135,7 +135,7 @@ def test_a_check_notes_captions_that_say_nothing_and_marks_that_nobody_sees(six_
 
 def test_parts_of_a_shard_that_are_not_read_are_named_by_a_check(tmp_path):
     stream = io.BytesIO()
-    Image.new("RGB", (3, 2)).save(stream, "PNG")
+    Image.linear_gradient("L").save(stream, "PNG")
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name, content in (("0.png", stream.getvalue()), ("0.txt", b"x"), ("0.json", b'{"boxes": [[0, 0, 1, 1]]}')):
             member = tarfile.TarInfo(name)
@@ -176,6 +176,20 @@ def test_captions_of_another_encoding_or_of_a_web_page_are_a_note(six_pictures):
     assert "1 picture has a text with marks of a web page (2.png: '&amp;')" in notes[1]
 
 
+def test_escapes_of_other_programs_are_a_note(six_pictures):
+    (six_pictures / "1.txt").write_text("a big\\, red dog\na caf\\u00e9")
+    (six_pictures / "2.txt").write_text("a back\\slash")
+    (note,) = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
+    assert "1 picture has a text with an escape of another program (1.png: \\,)" in note
+
+
+def test_pictures_on_which_nothing_can_be_seen_are_a_note(six_pictures):
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(six_pictures / "1.png")  # white, once it is read
+    Image.new("L", (1, 1)).save(six_pictures / "2.png")
+    (note,) = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
+    assert "2 pictures have one color everywhere (1.png)" in note
+
+
 def test_captions_of_numbers_alone_are_a_note(six_pictures):
     (six_pictures / "1.txt").write_text("0 0.5 0.5 0.2 0.2")  # as detectors write boxes
     (six_pictures / "2.txt").write_text("7 boats")
@@ -185,7 +199,7 @@ def test_captions_of_numbers_alone_are_a_note(six_pictures):
 
 def test_one_picture_with_a_caption_is_not_every_picture(tmp_path):
     for number in range(2):
-        Image.new("RGB", (4, 3), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        Image.linear_gradient("L").rotate(90 * number).save(tmp_path / f"{number}.png")
     (tmp_path / "captions.csv").write_text("file,caption,question,answer\n0.png,x,,\n1.png,,what?,a boat\n")
     assert not any(line.startswith("note") for line in check_sources(open_sources(tmp_path)))
 
@@ -202,4 +216,5 @@ def test_a_parquet_file_on_this_disk_is_checked(tmp_path):
     )
     *said, report = check_sources(find_sources(tmp_path / "sources.toml")[0])
     assert report.startswith("parquet: 1 picture; skipped 3:")
-    assert {line.partition(":")[0] for line in said} == {"sample without a picture", "not a picture", "empty caption"}
+    causes = {line.partition(":")[0] for line in said} - {"note"}
+    assert causes == {"sample without a picture", "not a picture", "empty caption"}

@@ -65,6 +65,12 @@ def test_files_that_cannot_be_read(tmp_path):
             read_text(place, "COCO's captions")
     with pytest.raises(ValueError, match="x.json is not JSON: .*line 2, column 1"):
         parse_json('{"a":\n', "x.json")
+    for name, remedy in (
+        ("x.json", "it has a value on each line, give it the ending .jsonl"),
+        ("its json", "several values"),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            parse_json('{"a": 1}\n{"a": 2}\n', name)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def check_name(name_or_path: str | Path) -> None:
         return
     if not HUB_NAME.fullmatch(name) or name.startswith(".") or path.suffix in (".pth", ".safetensors"):
         raise ValueError(
-            f'There is no folder {name!r}; give "micro", a folder, a run, or a hub name such as "owner/model".'
+            f'There is no folder or file {name!r}; give "micro", a folder, a run, or a hub name such as "owner/model".'
         )
 
 

@@ -243,7 +243,8 @@ def _arguments(entry: dict, where: str, folder: Path) -> dict[str, Any]:
     wanted = get_type_hints(function)
     for key, value in arguments.items():
         if key not in known:
-            raise ValueError(f"{where}: {kind} has no {key!r}{did_you_mean(key, known)}; it has {', '.join(known)}")
+            options = [*known, "weight"]
+            raise ValueError(f"{where}: {kind} has no {key!r}{did_you_mean(key, options)}; it has {', '.join(options)}")
         if not _fits(value, wanted[key]):
             raise ValueError(f"{where}: {key} = {value!r} is no {' or '.join(_kinds(wanted[key]))}")
     for key, parameter in known.items():

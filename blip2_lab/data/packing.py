@@ -35,7 +35,7 @@ from blip2_lab.data.examples import (
     left_out_report,
     skip_report,
 )
-from blip2_lab.data.shards import INDEX_FILE, checksum, shard_files
+from blip2_lab.data.shards import INDEX_FILE, checksum
 
 
 def pack(
@@ -47,13 +47,13 @@ def pack(
     """Write `shard-000000.tar` … and `shards.json` into a new or empty folder; returns a report in one sentence.
 
     What cannot be used is left out; `say` is called with each, and the report counts them. Raises ValueError when the
-    folder has shards already.
+    folder has anything in it: beside pictures, shards would be taken for them.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder for the shards")
-    if (folder / INDEX_FILE).exists() or (folder.exists() and shard_files(folder)):
-        raise ValueError(f"{folder} holds shards already: choose another folder, or remove them")
+    if folder.exists() and (there := [one.name for one in folder.iterdir() if not one.name.startswith(".")]):
+        raise ValueError(f"{folder} is not empty (it has {min(there)}): give a new folder for the shards")
     if per_shard < 1:
         raise ValueError(f"per_shard is {per_shard}; it must be at least 1 picture")
     folder.mkdir(parents=True, exist_ok=True)

@@ -140,8 +140,8 @@ class PictureFinder:
         return f"; did you mean {near[0]!r}?" if near else ""
 
     def _elsewhere(self, relative: str) -> list[str]:
-        """The file of this name in a folder below, or of this name in another spelling: with `%20` for a space, or
-        without the zeros that a spreadsheet takes from a number. Empty unless one file fits."""
+        """The file of this name in a folder below, or of this name in another spelling: with `%20` for a space, with
+        quotes around it, or without the zeros that a spreadsheet takes from a number. Empty unless one file fits."""
         if self._below is None:
             self._below = {}
             for file in walk_files(self.folder, lambda _: None):
@@ -149,7 +149,7 @@ class PictureFinder:
                 for key in {_folded(file.name), _without_zeros(file.name)}:
                     self._below.setdefault(key, []).append(path)
         last = relative.rpartition("/")[2]
-        for key in (_folded(last), _folded(unquote(last)), _without_zeros(last)):
+        for key in (_folded(last), _folded(unquote(last)), _folded(_bare(last)), _without_zeros(last)):
             if len(found := self._below.get(key, [])) == 1:
                 return found
         return []
@@ -157,6 +157,11 @@ class PictureFinder:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _bare(name: str) -> str:
+    """A name without quotes around it, and without characters that cannot be seen."""
+    return "".join(one for one in name if unicodedata.category(one) not in ("Cc", "Cf")).strip(" '\"`´“”„‘’‚«»")
 
 
 def _without_zeros(name: str) -> str:

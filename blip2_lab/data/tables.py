@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from blip2_lab.common.console import count_of
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES
 from blip2_lab.data.examples import LeftOut
 from blip2_lab.data.text_files import UnreadableList, is_blank, lines_of, parse_json, read_text
@@ -223,6 +224,11 @@ class _Csv:
                     table.left_out.append(LeftOut(place, "row with too many cells", f"{place} has {more}: {remedy}"))
                     continue
                 cells = joined
+            elif self._lacks_text(len(cells)):
+                has = f"{count_of(len(cells), 'cell', 'cells')}, and the table has {len(self.header)} columns"
+                message = f"{place} has {has}: its text is missing, or a separator before it"
+                table.left_out.append(LeftOut(place, "row with too few cells", message))
+                continue
             elif first == last and self._goes_on(self.lines[first]):
                 remedy = "put the caption in quotes if it goes on there, or remove the space"
                 message = f"{place} has a space after the separator behind its caption, as in prose: {remedy}"
@@ -274,6 +280,11 @@ class _Csv:
         prose = all(part[:1].isspace() for part in caption.split(self.mark)[1:])
         clear = last == 1 or not any(part[:1].isspace() for part in [*before[1:], caption])
         return [*before, caption] if prose and clear else None
+
+    def _lacks_text(self, cells: int) -> bool:
+        """Whether a row of so few cells ends before every column of captions or questions."""
+        places = [place for kind in ("caption", "question") for place in self.columns.get(kind, [])]
+        return cells <= min(places)
 
     def _goes_on(self, line: str) -> bool:
         """Whether a row without quotes has prose behind its caption: "a.png,a red, round boat" in a table of three

@@ -111,7 +111,7 @@ def test_what_is_here_or_in_the_cache_needs_no_network(no_network, tmp_path):
     check_available("owner/model")
     check_available("micro")
     check_available(str(tmp_path))
-    with pytest.raises(ValueError, match="There is no folder 'nothing"):
+    with pytest.raises(ValueError, match="There is no folder or file 'nothing"):
         check_available("nothing")
     with pytest.raises(ValueError, match="could not be fetched"):
         check_available("owner/a-name--that.the-hub_refuses")

@@ -93,6 +93,7 @@ def test_a_list_of_sources_with_weights(six_pictures, tmp_path):
         ("x = 1", "must list its sources"),
         ("[[source]]\nformat = 'coko'", "did you mean 'coco'"),
         ("[[source]]\nformat = 'coco'\nimages = '.'", "coco needs annotations"),
+        ("[[source]]\nformat = 'folder'\nfolder = '.'\nWeight = 1", "folder has no 'Weight'; did you mean 'weight'"),
         ("[[source]]\nformat = 'folder'\nfoldr = '.'", "folder has no 'foldr'; did you mean 'folder'"),
         ("[[source]\n", "is not TOML"),
         ('[[source]]\nformat = "coco"\nformat = "folder"\n', "is not TOML: .*remove one of the two"),

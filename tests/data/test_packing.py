@@ -50,8 +50,10 @@ def test_the_webdataset_library_reads_our_shards(packed):
 
 
 def test_packing_mistakes(ten_pictures, packed, tmp_path):
-    with pytest.raises(ValueError, match="holds shards already"):
+    with pytest.raises(ValueError, match=r"is not empty \(it has shard-000000.tar\): give a new folder"):
         pack(ImageFolder(ten_pictures), packed)
+    with pytest.raises(ValueError, match="is not empty"):  # with shards in it, it could not be read any more
+        pack(ImageFolder(ten_pictures), ten_pictures)
     with pytest.raises(ValueError, match="at least 1"):
         pack(ImageFolder(ten_pictures), tmp_path / "new", per_shard=0)
     with pytest.raises(ValueError, match="nothing to pack"):

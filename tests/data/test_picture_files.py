@@ -76,6 +76,9 @@ def test_a_name_does_not_lead_out_of_the_folder(folder, name):
         ("e.png", "did you mean 'linked/d e/e.png'"),
         ("x/e.png", "did you mean 'linked/d e/e.png'"),
         ("f%20f.png", "did you mean 'f f.png'"),
+        ("“a.png”", "did you mean 'a.png'"),
+        ("'deep/c.jpeg'", "did you mean 'deep/c.jpeg'"),
+        ("\u200ba.png", "did you mean 'a.png'"),
         ("7.png", "did you mean '0007.png'"),
         ("8.png", "there is no file [^;]*$"),  # 08.png and 0008.png
         ("deep", "there is no file"),

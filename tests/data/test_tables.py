@@ -49,6 +49,19 @@ def test_what_excel_and_others_write(tmp_path):
     assert pairs(read(tmp_path, kaggle)) == [("1.jpg", "Two men , outside .")]
 
 
+def test_a_row_that_ends_before_its_text(tmp_path):
+    """Flickr30k's results.csv has such a row: a bar is missing, and the caption is in the column before."""
+    table = read(
+        tmp_path, "image_name| number| comment\n1.jpg| 0| A dog .\n1.jpg| 4   A dog runs .\n2.jpg\n3.jpg| 0|\n"
+    )
+    assert pairs(table) == [("1.jpg", "A dog ."), ("3.jpg", None)]
+    missing = "and the table has 3 columns: its text is missing, or a separator before it"
+    assert [one.message.partition(" has ")[2] for one in table.left_out] == [
+        f"2 cells, {missing}",
+        f"1 cell, {missing}",
+    ]
+
+
 def test_commas_of_prose_are_a_part_of_the_caption(tmp_path):
     """Flickr8k's captions.txt is such a file. What is not clearly prose is left out and named."""
     table = read(

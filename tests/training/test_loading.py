@@ -169,7 +169,7 @@ def test_a_model_is_found_by_the_name_of_its_run(runs, monkeypatch):
     for name in ("world", "runs/world", "runs/world/model", str(runs / "world")):
         check_name(name)
         assert find_model(name).resolve() == runs / "world" / "model", name
-    with pytest.raises(ValueError, match="There is no folder 'elsewhere"):
+    with pytest.raises(ValueError, match="There is no folder or file 'elsewhere"):
         check_name("elsewhere")
     (runs.parent / "eyes" / "model").mkdir(parents=True)
     assert model_path("eyes").resolve() == runs.parent / "eyes"

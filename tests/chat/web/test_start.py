@@ -81,7 +81,7 @@ def test_ctrl_c_while_the_model_is_loaded_ends_in_one_line(monkeypatch, capsys):
 
 
 def test_a_missing_folder_and_a_stranger_at_the_door():
-    assert "There is no folder 'no/such/place'" in refusal("--model", "no/such/place")
+    assert "There is no folder or file 'no/such/place'" in refusal("--model", "no/such/place")
     assert "say who may come" in refusal("--host", "0.0.0.0")
 
 

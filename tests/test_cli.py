@@ -427,6 +427,21 @@ def test_app_passes_its_options_on(capsys, monkeypatch):
     assert "unrecognized arguments: --port" in complaint(capsys, "recipes", "--port", "7860")
 
 
+def test_arguments_in_another_order_or_without_quotes_are_told(capsys, tmp_path, no_model):
+    picture, folder = tmp_path / "a.png", str(tmp_path)
+    Image.new("RGB", (8, 8)).save(picture)
+    assert "put a text of several words in quotes" in complaint(capsys, "ask", str(picture), "what", "is", "it?")
+    assert "the picture comes first" in complaint(capsys, "ask", "what is it?", str(picture))
+    assert f"the folder is given as --folder {folder}" in complaint(capsys, "search", "a boat", folder)
+    assert f"the folder is given as --folder {folder}" in complaint(capsys, "search", folder, "a boat")
+    assert f"to train on the pictures in a folder: --on {folder}" in complaint(capsys, "train", folder)
+    assert "in quotes" not in complaint(capsys, "draw", "a boat")
+
+
+def test_the_version(capsys):
+    assert run(capsys, "--version")[:2] == (0, f"blip2-lab {blip2_lab.__version__}\n")
+
+
 # --------------------------------------------------------------------------------------------------------- own pictures
 
 
@@ -561,7 +576,7 @@ def test_data_shards_packs_and_data_check_reports(capsys, own, tmp_path):
     assert code == 0 and "3 pictures; skipped 1: 1 not a picture; 2 shards in" in out
     code, out, _ = run(capsys, "data", "check", str(tmp_path / "out"))
     assert code == 0 and "3 pictures, nothing skipped" in out
-    assert "holds shards already" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "out"))
+    assert "is not empty" in complaint(capsys, "data", "shards", str(own), str(tmp_path / "out"))
     assert "nothing to train on" in complaint(capsys, "data", "check", str(tmp_path / "none"))
 
 

@@ -34,6 +34,8 @@ def _ask(args: argparse.Namespace) -> None:
 
     if has_no_word(args.prompt):
         raise ValueError('the prompt has no word: ask something, for example "Question: what is this? Short answer:"')
+    if os.path.isfile(args.prompt) and not os.path.exists(args.picture):
+        raise ValueError("the picture comes first, then the prompt: blip2-lab ask PICTURE PROMPT")
     image = open_image(args.picture)  # before the model: errors in the options are reported at once
     import torch
 

@@ -12,9 +12,11 @@ Notebook: 00.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
+from blip2_lab import __version__
 from blip2_lab.cli import classroom, data, measuring, options, pictures, training
 from blip2_lab.common import console, threads
 
@@ -55,9 +57,12 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _instead(option: str, args: argparse.Namespace) -> str:
-    """The end of the error about an option that a command has not."""
+    """The end of the error about an option that a command has not, or about a word too many."""
     if not option.startswith("--"):
-        return ""
+        folder = next((one for one in (option, getattr(args, "query", "")) if os.path.isdir(one)), None)
+        if folder is not None and "--folder" in args.own_options():
+            return f"; the folder is given as --folder {folder}"
+        return "; put a text of several words in quotes" if hasattr(args, "prompt") or hasattr(args, "query") else ""
     if near := console.did_you_mean(option, args.own_options(), cutoff=0.65):
         return near
     return "; settings of training are given as --set KEY=VALUE" if args.command == "train" else ""
@@ -66,6 +71,7 @@ def _instead(option: str, args: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     """All commands with their options, in the order of the help."""
     root = console.Parser(prog="blip2-lab", description="A laboratory for BLIP-2: talk to it, train it, look inside.")
+    root.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     root.add_argument("--traceback", action="store_true", help="show Python's traceback with an error")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
 

@@ -67,11 +67,12 @@ def open_run(folder: Path) -> Run:
         raise ValueError(
             f"{folder} is no run: give the folder of a training run, for example runs/micro-captions-my-pictures"
         )
-    recipe = _json(folder / "recipe.json")
+    recipe = read_object(folder / "recipe.json", "task")
     if recipe["task"] not in TASKS:
         raise ValueError(f"{folder} trained a part (task {recipe['task']}); what is published is a whole model")
     if not (model / "config.json").is_file():
         raise ValueError(f"{model.parent} has no finished model: train it to its end first, with the same command")
+    read_object(model / "config.json", "model_type", remedy="train it to its end again, with the same command")
     return Run(folder, recipe, _json(folder / "examples.json"), _json(folder / WORDS_FILE), model, report)
 
 

@@ -210,6 +210,8 @@ def test_what_cannot_be_published_is_one_sentence(finished, tmp_path, capsys, mo
     assert "trained a part (task bert)" in command(capsys, str(tmp_path), "--repo", "me/zoo")[2]
     (tmp_path / "recipe.json").write_text(json.dumps(asdict(get("micro-vqa"))))
     assert "has no finished model" in command(capsys, str(tmp_path), "--repo", "me/zoo")[2]
+    (tmp_path / "recipe.json").write_text("{}")
+    assert "recipe.json is damaged, or of another version" in command(capsys, str(tmp_path), "--repo", "me/zoo")[2]
     (tmp_path / "report.json").write_text("[1]")
     code, _, says = command(capsys, str(finished), "--repo", "me/zoo", "--evaluation", str(tmp_path / "report.json"))
     assert code == 2 and "is no report of `blip2-lab evaluate --on" in says

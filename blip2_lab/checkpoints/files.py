@@ -46,6 +46,7 @@ from blip2_lab.checkpoints.local import PICKLES
 from blip2_lab.common.files import flush, make_readable, read_object
 
 SINGLE_FILE = "model.safetensors"  #: read alone, also where other safetensors files are beside it
+LFS_POINTER = b"version https://git-lfs"  #: how such a file begins
 RESUMABLE_BYTES = 100_000_000  #: downloads of larger files can be resumed
 
 
@@ -77,7 +78,7 @@ def check_complete(files: Sequence[Path]) -> None:
     for path in files:
         if path.suffix != ".safetensors":
             if not zipfile.is_zipfile(path):  # the directory of a zip is at its end, so a truncated file has none
-                raise ValueError(f"{path} is cut off, or is no PyTorch file. Fetch it again.")
+                raise ValueError(why_unreadable(path, "is cut off, or is no PyTorch file"))
             continue
         expected = _expected_size(path)
         if expected != path.stat().st_size:
@@ -94,8 +95,16 @@ def _expected_size(path: Path) -> int:
         tensors = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: it has no safetensors header. Fetch the same model again.") from None
+        raise ValueError(why_unreadable(path, "is damaged: it has no safetensors header")) from None
     return 8 + length + max(ends, default=0)
+
+
+def why_unreadable(path: Path, why: str) -> str:
+    """The sentence about a file of a model that cannot be read. A clone without Git LFS has pointers."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            return f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder."
+    return f"{path} {why}. Fetch the same model again."
 
 
 def corrupted_files(files: Sequence[Path]) -> list[str]:
@@ -130,7 +139,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:150]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0][:150]
         raise ValueError(
             f"{path} cannot be read as plain weights ({reason}). It is damaged, or holds more than tensors: fetch it "
             "again from a source you trust. Code in it is not run."

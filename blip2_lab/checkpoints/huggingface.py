@@ -26,7 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from blip2_lab.checkpoints import memory
-from blip2_lab.checkpoints.files import QFORMER_TOKENIZER, check_complete, read_tensors, weight_files
+from blip2_lab.checkpoints.files import (
+    QFORMER_TOKENIZER,
+    check_complete,
+    read_tensors,
+    weight_files,
+    why_unreadable,
+)
 from blip2_lab.checkpoints.key_maps import (
     FROZEN,
     rename_keys,
@@ -96,7 +102,7 @@ def read_config(folder: Path) -> Blip2Config:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = content.get("model_type")
     except (ValueError, AttributeError, RecursionError):
-        raise ValueError(f"{folder / 'config.json'} is damaged (not JSON). Fetch the same model again.") from None
+        raise ValueError(why_unreadable(folder / "config.json", "is damaged: it is no JSON object")) from None
     if kind not in ("blip-2", "instructblip"):
         raise ValueError(f'{folder} holds a model of type {kind!r}, not a BLIP-2 ("blip-2").')
     from transformers import Blip2Config

@@ -4,7 +4,7 @@
 
 Notes:
 
-* This module imports the standard library only, so that `blip2-lab --help` is fast.
+* This module imports the standard library and characters.py only, so that `blip2-lab --help` is fast.
 
 Paper: none. Notebook: 00.
 """
@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
+
+from blip2_lab.common.characters import printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,9 +39,9 @@ def explain(error: Exception) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, a RuntimeError; torch is not imported to name its class
         return "the GPU's memory is full: use a smaller model or batch, or --quantize; see `blip2-lab models`"
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return printable(f"{error.filename}: {error.strerror}")
     if isinstance(error, ValueError | OSError | FloatingPointError):  # FloatingPointError: divergence.Diverged
-        return " ".join(str(error).split()) or type(error).__name__
+        return printable(" ".join(str(error).split())) or type(error).__name__
     return None
 
 

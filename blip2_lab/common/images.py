@@ -253,6 +253,8 @@ def _to_uint8(array: np.ndarray) -> str:
         return "; of values from 0 to 1: (array * 255).round().astype('uint8')"
     if low < 0 and high < 8:
         return "; pixels that are normalized already are passed as a tensor [3, height, width]"
+    if array.dtype == np.uint16:
+        return "; of 16 bits: (array // 257).astype('uint8')"
     return "; of values from 0 to 255: array.round().astype('uint8')" if low >= 0 and high <= 255 else ""
 
 

@@ -347,7 +347,9 @@ class Stage2Model(TellsOtherNames, nn.Module):
         prompt: str | Sequence[str],
     ) -> tuple[Tensor, list[str], bool]:
         """-> visual_prompt [B,Q,Dl], B prompts, and whether a single image was given rather than a list."""
-        if (image is None) == (visual_prompt is None):
+        if image is None and visual_prompt is None:
+            raise ValueError("There is no image: pass one, or what `encode_image` made of one as visual_prompt.")
+        if image is not None and visual_prompt is not None:
             raise ValueError("Pass the image once: as image or as visual_prompt.")
         if image is not None:
             single = image.ndim == 3 if isinstance(image, Tensor) else is_one_image(image)

@@ -60,6 +60,14 @@ def test_a_truncated_shard_is_named(sharded, keep):
         check_complete(weight_files(sharded))
 
 
+def test_a_pointer_of_git_lfs_in_the_place_of_a_file_is_told(sharded, tmp_path):
+    file = sharded / "model-00001-of-00002.safetensors"
+    for pointer in (file, tmp_path / "pytorch_model.bin"):
+        pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 5\n")
+        with pytest.raises(ValueError, match=f"{pointer.name} is a pointer of Git LFS, .*: run `git lfs pull`"):
+            check_complete([pointer])
+
+
 def test_an_altered_header_and_a_damaged_index_are_named(sharded):
     file = sharded / "model-00001-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:8] + b"garbage" + file.read_bytes()[15:])

@@ -408,9 +408,9 @@ def test_a_retrieval_key_without_a_counterpart_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no/such/folder", "no folder 'no/such/folder'"),
-        ("./nowhere", "no folder './nowhere'"),
-        ("nowhere", "no folder 'nowhere'"),
+        ("no/such/folder", "no folder or file 'no/such/folder'"),
+        ("./nowhere", "no folder or file './nowhere'"),
+        ("nowhere", "no folder or file 'nowhere'"),
     ],
 )
 def test_a_folder_that_is_not_there(name, message):

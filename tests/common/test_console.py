@@ -2,7 +2,7 @@
 
 import pytest
 
-from blip2_lab.common.console import did_you_mean
+from blip2_lab.common.console import did_you_mean, explain
 from blip2_lab.training.recipes.registry import RECIPES
 from blip2_lab.training.recipes.schema import settings
 
@@ -25,6 +25,12 @@ from blip2_lab.training.recipes.schema import settings
 )
 def test_a_setting_by_its_name_in_another_library(other, meant):
     assert did_you_mean(other, settings(RECIPES["micro-captions"])) == f"; did you mean {meant!r}?"
+
+
+def test_an_error_changes_nothing_on_a_terminal():
+    """torch writes colors into its messages, and a name may have any character."""
+    assert explain(ValueError("it \x1b[1mis\nwrong")) == "it \\x1b[1mis wrong"
+    assert explain(OSError(2, "No such file", "a\x1b[2J.png")) == "a\\x1b[2J.png: No such file"
 
 
 def test_nothing_is_near():

@@ -44,6 +44,7 @@ def test_arrays():
     [
         (FRAME / 255, "this array is float64 \\[5, 7, 3\\], and a picture as an array is uint8"),
         (FRAME / 255, "from 0 to 1: \\(array \\* 255\\).round"),
+        (FRAME.astype(np.uint16) * 257, "uint16 .* of 16 bits: \\(array // 257\\).astype\\('uint8'\\)"),
         (FRAME.astype(np.int64), "int64 .* from 0 to 255: array.round\\(\\).astype\\('uint8'\\)"),
         (FRAME.astype(np.float32), "from 0 to 255: array.round"),
         (FRAME.astype(np.float32) / 100 - 1.2, "normalized already are passed as a tensor"),

@@ -274,7 +274,7 @@ def test_streaming_is_greedy_unless_told_otherwise(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(prompt="a"), "image once"),
+        (dict(prompt="a"), "There is no image: pass one"),
         (dict(image=PICTURES[0], visual_prompt=torch.zeros(1, 8, 64), prompt="a"), "image once"),
         (dict(image=PICTURES[:2], prompt=["a", "b", "c"]), "2 images and 3 prompts"),
         (dict(image=[], prompt="a"), "list of images is empty"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +96,9 @@ class ImageFolder(ImageTextList):
         table, finder, named, missing = read_table(path), PictureFinder(self.folder), set(), set()
         self.left_out += table.left_out
         self.notes += table.notes
+        for name in table.named:
+            with suppress(BrokenSample):
+                named.add(finder.find(name.strip()).identity)
         for row in table.rows:
             found = self._file_of(row, finder)
             if found is not None:

@@ -70,9 +70,11 @@ class Row:
 
 @dataclass
 class Table:
-    """The rows of a table, what of it is not read (`left_out`), and what a reader should know about it (`notes`)."""
+    """The rows of a table, what of it is not read (`left_out`), and what a reader should know about it (`notes`).
+    `named`: the files of rows that are left out, which are no pictures without a row."""
 
     rows: list[Row] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -204,13 +206,18 @@ class _Csv:
     def table(self) -> Table:
         used = set(self.names.values())
         table = Table(notes=_ignored(self.path, [name for name in self.header if _folded(name) not in used]))
+
+        def leave_out(place: str, cause: str, what: str, cells: Sequence[str] = ()) -> None:
+            table.left_out.append(LeftOut(place, cause, f"{place} {what}"))
+            table.named += cells[(file := self.columns["file"][0]) : file + 1]
+
         for first, last, cells in self._cells():
             place = f"{self.path}, line {first + 1}"
             if not any(cell.strip() for cell in cells):
                 continue
             if [cell.strip() for cell in cells] == self.header:
-                message = f"{place} names the columns again: remove it, where two tables were joined"
-                table.left_out.append(LeftOut(place, "names of columns again", message))
+                again = "names the columns again: remove it, where two tables were joined"
+                leave_out(place, "names of columns again", again)
                 continue
             while len(cells) > len(self.header) and not cells[-1].strip():
                 cells = cells[:-1]
@@ -221,18 +228,18 @@ class _Csv:
                     remedy = (
                         f'put a text with {SEPARATORS.get(self.mark, repr(self.mark))} in quotes: "a red, round boat"'
                     )
-                    table.left_out.append(LeftOut(place, "row with too many cells", f"{place} has {more}: {remedy}"))
+                    leave_out(place, "row with too many cells", f"has {more}: {remedy}", cells)
                     continue
                 cells = joined
             elif self._lacks_text(len(cells)):
                 has = f"{count_of(len(cells), 'cell', 'cells')}, and the table has {len(self.header)} columns"
-                message = f"{place} has {has}: its text is missing, or a separator before it"
-                table.left_out.append(LeftOut(place, "row with too few cells", message))
+                missing = "its text is missing, or a separator before it"
+                leave_out(place, "row with too few cells", f"has {has}: {missing}", cells)
                 continue
             elif first == last and self._goes_on(self.lines[first]):
                 remedy = "put the caption in quotes if it goes on there, or remove the space"
-                message = f"{place} has a space after the separator behind its caption, as in prose: {remedy}"
-                table.left_out.append(LeftOut(place, "caption that may go on", message))
+                space = "has a space after the separator behind its caption, as in prose"
+                leave_out(place, "caption that may go on", f"{space}: {remedy}", cells)
                 continue
             table.rows.append(self._row(place, cells))
         return table

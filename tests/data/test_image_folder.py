@@ -90,6 +90,14 @@ def test_pictures_without_a_row_are_named_and_no_fault(folder):
     assert source.report().startswith("1 picture; skipped 1: 1 missing file; not listed 5: 3 picture without a row")
 
 
+def test_a_picture_whose_row_is_left_out_has_a_row(folder):
+    rows = ["file,caption,score", "a.png,a boat,5,6", "b.png", "c.png,a red, round boat"]
+    (folder / "captions.csv").write_text("\n".join(rows))
+    source = ImageFolder(folder)
+    expected = ["row with too many cells", "row with too few cells", "caption that may go on"]
+    assert [one.cause for one in source.left_out] == expected
+
+
 @pytest.mark.parametrize(("file", "of"), [("recipe.json", "a training run"), ("config.json", "a model")])
 def test_a_run_or_a_model_in_the_place_of_pictures_is_told(tmp_path, file, of):
     (tmp_path / file).write_text("{}")

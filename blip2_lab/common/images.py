@@ -34,7 +34,11 @@ FORMATS = (*WEB_FORMATS, "BMP", "TIFF")
 #: Of the files in a folder that are read as images. `.jfif` and `.jpe` are JPEG files.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 #: Endings of images that are not read: such a file is named, never passed over.
-UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".ico", ".dng", ".cr2", ".nef", ".arw")
+UNREAD_SUFFIXES = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".xcf", ".ico", ".icns"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".dds", ".exr", ".hdr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # of cameras
+)
 MAX_PIXELS = 50_000_000
 LONGEST_NAME = 300  #: characters of a name in a message
 #: How the files of a HEIC picture begin, behind `ftyp`. What else begins so is a video.

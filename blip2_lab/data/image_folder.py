@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip2_lab.common.characters import printable
+from blip2_lab.common.console import count_of
 from blip2_lab.common.images import SUFFIXES, UNREAD_SUFFIXES, BrokenSample, walk_files, why_unread
 from blip2_lab.data.examples import AskedQuestion, ImageTextList, LeftOut, Record
 from blip2_lab.data.picture_files import Found, PictureFinder, identity
@@ -291,7 +292,8 @@ def _hints(files: list[Path]) -> Iterator[str]:
         yield f". There is {shards[0]}: shards are read uncompressed, with the ending .tar"
     elif deeper:
         table = min(deeper, key=lambda file: "train" not in file.parent.name.lower())
-        more = f"; with the {len(deeper) - 1} others, list each as a source in a sources.toml" if deeper[1:] else ""
+        others = count_of(len(deeper) - 1, "other table is", "other tables are")
+        more = f"; {others} there, too: list each as a source in a sources.toml" if deeper[1:] else ""
         yield f". There is {table}: give the folder {table.parent}{more}"
     elif beside:
         yield f". There is {beside[0]}: the text file of a picture has its name with .txt in place of its ending"

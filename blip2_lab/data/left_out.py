@@ -26,7 +26,7 @@ from PIL import Image
 from blip2_lab.common.characters import has_no_word, is_numbers_alone
 from blip2_lab.common.console import count_of
 from blip2_lab.common.distributed import rank_and_world
-from blip2_lab.common.images import BrokenSample, frame_count
+from blip2_lab.common.images import SUFFIXES, BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
@@ -219,6 +219,12 @@ def _having(names: Sequence[str], what: str) -> str:
     return f"{count_of(len(names), 'picture has', 'pictures have')} {what}"
 
 
+def _is_other_cell(caption: str) -> bool:
+    """Whether a caption is numbers, the name of a picture's file, or an address: what other columns have."""
+    one_word = len(caption.split()) == 1
+    return is_numbers_alone(caption) or (one_word and ("://" in caption or caption.lower().endswith(SUFFIXES)))
+
+
 class _Seen:
     """What a check has seen of the pictures that are used: what is no fault, and good to know before training.
 
@@ -232,7 +238,7 @@ class _Seen:
         self.long: list[str] = []
         self.captions: set[str] = set()  # until two are different
         self.captioned = 0
-        self.numbers: list[str] = []
+        self.cells: list[str] = []
         self.lost: list[str] = []
         self.wordless: list[str] = []
         self.unseen: list[str] = []
@@ -258,8 +264,8 @@ class _Seen:
             (self.one_color, all(low == high for low, high in image.getextrema())),
         ):
             names += [record.id] if found else []
-        if number := next(filter(is_numbers_alone, record.captions), ""):
-            self.numbers.append(f"{record.id}: {number[:60]!r}")
+        if cell := next(filter(_is_other_cell, record.captions), ""):
+            self.cells.append(f"{record.id}: {cell[:60]!r}")
         if was := next(filter(None, map(misread, texts)), ""):
             self.misread.append(f"{record.id}: {was[:60]!r}")
         if web := next(filter(None, map(WEB_MARK.search, texts)), None):
@@ -318,10 +324,10 @@ class _Seen:
                 f"{_having(self.one_color, 'one color everywhere')} ({self.one_color[0]}): nothing can be seen on it, "
                 "is it a placeholder, or transparent?"
             )
-        if self.numbers:
+        if self.cells:
             yield (
-                f"{_having(self.numbers, 'a caption of numbers alone')} ({self.numbers[0]}): is it a label of "
-                "another tool, or a cell of another column?"
+                f"{_having(self.cells, 'a number, a file or an address for a caption')} ({self.cells[0]}): is it a "
+                "label of another tool, or a cell of another column?"
             )
         if self.wordless:
             yield (

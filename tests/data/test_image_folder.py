@@ -300,7 +300,9 @@ def test_of_several_tables_below_the_one_to_train_on_is_named(folder):
     for name in ("test", "train"):
         (folder / name).mkdir()
         (folder / name / "metadata.csv").write_text("file_name,text\na.png,x\n")
-    with pytest.raises(ValueError, match="give the folder .*/train; with the 1 others, list each as a source"):
+    with pytest.raises(
+        ValueError, match="give the folder .*/train; 1 other table is there, too: list each as a source"
+    ):
         ImageFolder(folder)
 
 

@@ -438,6 +438,24 @@ def test_arguments_in_another_order_or_without_quotes_are_told(capsys, tmp_path,
     assert "in quotes" not in complaint(capsys, "draw", "a boat")
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("ask", "a.png", "what?", "--top-p", "0.5"), "--top-p is for drawing an answer: give --sample, too"),
+        (("ask", "a.png", "what?", "--temperature", "2"), "--temperature is for drawing an answer"),
+        (
+            ("evaluate", "--on", ".", "--scenes", "5"),
+            "--scenes does not .* --on`: leave it out; --pictures is their number",
+        ),
+        (("evaluate", "--on", ".", "--book", "5"), "--book does not belong to `evaluate --on`: leave it out"),
+        (("evaluate", "--pictures", "5"), "--pictures does not belong to `evaluate scenes`"),
+        (("evaluate", "referring", "--method", "raw"), "--method does not belong to `evaluate referring`"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(capsys, no_model, command, says):
+    assert re.search(says, complaint(capsys, *command))
+
+
 def test_the_version(capsys):
     assert run(capsys, "--version")[:2] == (0, f"blip2-lab {blip2_lab.__version__}\n")
 

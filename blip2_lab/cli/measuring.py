@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blip2_lab.cli.data import print_left_out
-from blip2_lab.cli.options import Command, load, model_options, precision_of, precision_options
+from blip2_lab.cli.options import Command, load, model_options, precision_of, precision_options, refuse_unused
 from blip2_lab.common import console
 
 
@@ -85,7 +85,19 @@ def declare_evaluate(command: Command) -> None:
     evaluate.add_argument("--out", type=Path, metavar="FILE", help=out)
 
 
+#: What is measured -> the options of `evaluate` that it does not use.
+UNUSED = {
+    "--on": ("scenes", "split", "book", "method"),
+    "scenes": ("pictures", "method"),
+    "grounding": ("pictures", "beams"),
+    "referring": ("pictures", "beams", "method"),
+}
+
+
 def _evaluate(args: argparse.Namespace) -> None:
+    what = args.benchmark if args.on is None else "--on"
+    instead = "; --pictures is their number" if args.on is not None and args.scenes is not None else ""
+    refuse_unused(args, UNUSED[what], f"does not belong to `evaluate {what}`: leave it out{instead}")
     if args.on is not None:
         return _evaluate_on(args)
     if args.benchmark == "grounding":

@@ -6,7 +6,7 @@ Notebook: 00.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,13 @@ def precision_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps, … (default cpu)")
     sub.add_argument("--quantize", choices=QUANTIZE, help="8 or 4 bits; see `blip2-lab models` (default none)")
     sub.add_argument("--dtype", choices=DTYPES, help="of the frozen parts (default: the device's, see `models`)")
+
+
+def refuse_unused(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raises ValueError for one of these options that is given: it would change nothing."""
+    for name in names:
+        if getattr(args, name) != args.default_of(name):
+            raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 def check_model(args: argparse.Namespace) -> None:

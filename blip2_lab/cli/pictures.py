@@ -9,7 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
-from blip2_lab.cli.options import Command, load, model_options
+from blip2_lab.cli.options import Command, load, model_options, refuse_unused
 from blip2_lab.common import console
 
 
@@ -34,6 +34,8 @@ def _ask(args: argparse.Namespace) -> None:
 
     if has_no_word(args.prompt):
         raise ValueError('the prompt has no word: ask something, for example "Question: what is this? Short answer:"')
+    if not args.sample:
+        refuse_unused(args, ("top_p", "temperature"), "is for drawing an answer: give --sample, too")
     if os.path.isfile(args.prompt) and not os.path.exists(args.picture):
         raise ValueError("the picture comes first, then the prompt: blip2-lab ask PICTURE PROMPT")
     image = open_image(args.picture)  # before the model: errors in the options are reported at once

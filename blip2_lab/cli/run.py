@@ -77,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run, help: str, interrupted: str = "stopped", **options) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", **options)
-        sub.set_defaults(run=run, interrupted=interrupted, own_options=lambda: sub._option_string_actions)
+        known = dict(own_options=lambda: sub._option_string_actions, default_of=sub.get_default)
+        sub.set_defaults(run=run, interrupted=interrupted, **known)
         return sub
 
     for declare in (

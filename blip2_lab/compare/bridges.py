@@ -53,7 +53,7 @@ class Options:
 
     bridges         rows, names of `rows.ROWS`; those of `rows.BRIDGES` if none are named
     seeds           how many: each row is trained with the seeds 0, 1, …, which draw weights and batches
-    steps           of every row at equal samples; 0: those of the recipes of BLIP-2's two stages together
+    steps           of every row at equal samples; None: those of the recipes of BLIP-2's two stages together
     minutes         of training of every row at equal minutes; None: those that BLIP-2 needs for `steps`
     changes         settings of the recipes, as `optim.batch_size=16`
     language_model  of every row that answers: one of `rows.LANGUAGE_MODELS`
@@ -63,7 +63,7 @@ class Options:
 
     bridges: Sequence[str] = BRIDGES
     seeds: int = 3
-    steps: int = 0
+    steps: int | None = None
     minutes: float | None = None
     changes: Sequence[str] = ()
     language_model: str = LANGUAGE_MODELS[0]
@@ -73,7 +73,7 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bridges", check_rows(self.bridges))
-        object.__setattr__(self, "steps", self.steps or default_steps())
+        object.__setattr__(self, "steps", default_steps() if self.steps is None else self.steps)
         if not self.bridges or self.seeds < 1:
             raise ValueError("a comparison needs at least one bridge and one seed")
         if self.minutes is not None and self.minutes <= 0:

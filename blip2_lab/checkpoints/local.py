@@ -19,8 +19,6 @@ CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")  #: endings of one file wi
 
 def check_holds_model(name_or_path: str | Path) -> None:
     """Raises ValueError, in one sentence, for a file or a folder that is no model; a name of the hub passes."""
-    if not str(name_or_path):
-        raise ValueError('A model has a name: give "micro", a folder, a run, or a hub name such as "owner/model".')
     path = model_path(name_or_path)
     if path.is_file():
         check_is_checkpoint(path)

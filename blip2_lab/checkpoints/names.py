@@ -20,7 +20,10 @@ RUNS = Path("runs")  #: where training writes its runs, if it is not told otherw
 
 def model_path(name_or_path: str | Path) -> Path:
     """The folder or file of a model that is here: of "micro", of a path, of a run's folder, or of a run's name in RUNS
-    (a run is called as its recipe, or as --name says). For any other name, that name as a path, where nothing is."""
+    (a run is called as its recipe, or as --name says). For any other name, that name as a path, where nothing is.
+    Raises ValueError for an empty name."""
+    if not str(name_or_path):
+        raise ValueError('A model has a name: give "micro", a folder, a run, or a hub name such as "owner/model".')
     if str(name_or_path) == "micro":
         return MICRO
     path = Path(name_or_path).expanduser()

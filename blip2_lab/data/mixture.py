@@ -167,7 +167,7 @@ def _instead_of(path: Path) -> str:
     if not os.path.exists(path):
         near = os.listdir(path.parent) if path.parent.is_dir() else []
         near = did_you_mean(path.name, near, cutoff=0.8)
-        hub = len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists() and not path.suffix
+        hub = len(path.parts) == 2 and path.parts[0][0] not in "/~." and not path.parent.exists() and not path.suffix
         of_the_hub = f"; a data set of the hub is hf:{path}" if hub and not near else ""
         return f". There is nothing of this name{near}{of_the_hub}"
     if not os.path.isfile(path):

@@ -453,7 +453,7 @@ class DecoderLanguageModel(LanguageModel):
         whole = [[*row, self.end_token_id] for row in self._encode(joined)]
         rows = [row[:end] for row, end in zip(whole, ends, strict=True)]
         if rows != whole:
-            warn_of_cut(LEARNED, max_tokens, SETTING)
+            warn_of_cut(f"{LEARNED} of more than {max_tokens} tokens", SETTING)
         prompt_rows = [row[:start] for row, start in zip(rows, starts, strict=True)]
         answer_rows = [row[start:] for row, start in zip(rows, starts, strict=True)]
         return (
@@ -532,7 +532,7 @@ class EncoderDecoderLanguageModel(LanguageModel):
         """The texts as padded ids, with a warning where `max_tokens` cuts one. `what`: what they are."""
         found = self._padded(texts, max_tokens)
         if max_tokens is not None and found.ids.shape[1] >= max_tokens and self.count_cut(texts, max_tokens)[0]:
-            warn_of_cut(what, max_tokens, SETTING)
+            warn_of_cut(f"{what} of more than {max_tokens} tokens", SETTING)
         return found
 
     def _padded(self, texts: Sequence[str], max_tokens: int | None = None) -> Text:

@@ -67,9 +67,21 @@ LOSS_ARGUMENTS = (
 # --- Text -----------------------------------------------------------------------------------------------------------
 
 
-def clean_caption(caption: str, max_words: int = 50) -> str:
+MOST_WORDS = 50  #: of a text for the Q-Former, as in LAVIS
+
+
+def clean_caption(caption: str, max_words: int = MOST_WORDS) -> str:
     """LAVIS's `blip_caption`: lower case, punctuation to spaces, at most 50 words."""
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:max_words])
+
+
+def clean_captions(captions: Sequence[str]) -> list[str]:
+    """`clean_caption` of each, with a warning where one has more words than are read."""
+    texts = [clean_caption(caption) for caption in captions]
+    full = [caption for caption, text in zip(captions, texts, strict=True) if text.count(" ") == MOST_WORDS - 1]
+    if any(clean_caption(caption) != clean_caption(caption, max_words=len(caption)) for caption in full):
+        warn_of_cut(f"texts of more than {MOST_WORDS} words")
+    return texts
 
 
 def trim(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,12 +190,12 @@ class Stage1Model(TellsOtherNames, nn.Module):
             raise ValueError("This Stage1Model has no tokenizer: pass input_ids instead of captions.")
         if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(f"Captions are a list of texts, and these are {captions!r:.60}.")
-        texts = [clean_caption(caption) for caption in captions]
+        texts = clean_captions(captions)
         # differs from LAVIS, which pads to max_text_tokens; padding does not change the losses
         length = self.config.max_text_tokens
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
         if tokens["input_ids"].shape[1] >= length and is_cut(self.tokenizer, texts, length):
-            warn_of_cut("texts", length, "`config.max_text_tokens` of stage 1")
+            warn_of_cut(f"texts of more than {length} tokens", "`config.max_text_tokens` of stage 1")
         return tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
 
     def embed_image(self, image_features: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from blip2_lab.models.decoding import Decoding, Token
 from blip2_lab.models.language_model import EncoderDecoderLanguageModel, LanguageModel
 from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import QFormer
-from blip2_lab.models.stage1 import Stage1Model, clean_caption
+from blip2_lab.models.stage1 import Stage1Model, clean_captions
 from blip2_lab.models.texts import check_captions, check_marks, check_texts, is_cut, warn_of_cut
 from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
 
@@ -153,12 +153,12 @@ class Stage2Model(TellsOtherNames, nn.Module):
                 "This Q-Former reads questions and has no tokenizer: its folder has no qformer_tokenizer, or set "
                 "`model.question_tokenizer`."
             )
-        texts = [clean_caption(question_of(prompt)) for prompt in prompts]
+        texts = clean_captions([question_of(prompt) for prompt in prompts])
         most = self.max_question_tokens if self.training else None
         options = dict(padding=True, truncation=most is not None, max_length=most, return_tensors="pt")
         tokens, device = self.question_tokenizer(texts, **options), self.qformer.query_tokens.device
         if most is not None and tokens["input_ids"].shape[1] >= most and is_cut(self.question_tokenizer, texts, most):
-            warn_of_cut("questions", most, "`max_question_tokens` of the model")
+            warn_of_cut(f"questions of more than {most} tokens", "`max_question_tokens` of the model")
         return tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
 
     @property

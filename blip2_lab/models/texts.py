@@ -51,13 +51,11 @@ def is_cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int) 
     return any(len(row) > most for row in tokenizer(list(texts), verbose=False)["input_ids"])
 
 
-def warn_of_cut(what: str, most: int, setting: str) -> None:
+def warn_of_cut(what: str, setting: str = "") -> None:
     """Warn that texts are cut. `what`: which ones; `setting`: what to raise. Python shows equal warnings once, so a
     loop of thousands of batches says it once."""
-    warnings.warn(
-        f"{what} of more than {most} tokens are cut, and their ends are lost: shorten them, or raise {setting}",
-        stacklevel=2,
-    )
+    raised = f", or raise {setting}" if setting else ""
+    warnings.warn(f"{what} are cut, and their ends are lost: shorten them{raised}", stacklevel=2)
 
 
 def check_marks(texts: Sequence[str], what: str, tokenizer: PreTrainedTokenizerBase | None) -> None:

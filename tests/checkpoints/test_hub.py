@@ -113,6 +113,8 @@ def test_what_is_here_or_in_the_cache_needs_no_network(no_network, tmp_path):
     check_available(str(tmp_path))
     with pytest.raises(ValueError, match="There is no folder or file 'nothing"):
         check_available("nothing")
+    with pytest.raises(ValueError, match="A model has a name"):
+        check_available("")
     with pytest.raises(ValueError, match="could not be fetched"):
         check_available("owner/a-name--that.the-hub_refuses")
     for no_name in ("owner/my model", "owner/", "owner/a\0b", "a/b/c", "owner/mod\ud800el", "owner\\model"):

@@ -317,6 +317,8 @@ def test_a_place_that_is_not_there_is_told(six_pictures):
         open_sources(six_pictures.parent / "owns")
     with pytest.raises(ValueError, match="nothing of this name; a data set of the hub is hf:owner/flickr30k"):
         open_sources("owner/flickr30k")
+    with pytest.raises(ValueError, match="nothing of this name$"):
+        open_sources("~/flickr30k")
     (table := six_pictures.parent / "x.parquet").touch()
     with pytest.raises(ValueError, match='name = "parquet", data_files = ".*x.parquet"'):
         open_sources(table)

@@ -745,3 +745,10 @@ def test_cut_texts_are_said():
     with pytest.warns(UserWarning, match=f"texts of more than {most} tokens are cut, and their ends are lost"):
         ids, _ = stage1.tokenize(["a red boat", "boat " * most])
     assert ids.shape == (2, most)
+    stage1.config.max_text_tokens = 80
+    with pytest.warns(UserWarning, match="texts of more than 50 words are cut, and their ends are lost: shorten them"):
+        ids, _ = stage1.tokenize(["boat " * 51])
+    assert ids.shape == (1, 52)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stage1.tokenize(["boat " * 50 + "."])

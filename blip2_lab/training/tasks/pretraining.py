@@ -42,7 +42,7 @@ from blip2_lab.models.micro import (
     new_opt,
     new_t5,
 )
-from blip2_lab.models.stage1 import clean_caption
+from blip2_lab.models.stage1 import clean_captions
 from blip2_lab.models.vision_encoder import ImageEncoder, drop_last_layer, preprocess
 from blip2_lab.picturebook import asking, corpus, words
 from blip2_lab.picturebook.draw import draw, masks
@@ -427,7 +427,7 @@ class BertTask(TextTask):
 
     def masked(self, texts: list[str], seed: int) -> dict[str, Tensor]:
         """The texts with some words masked, and labels for these."""
-        input_ids, attention_mask = self.tokens([clean_caption(text) for text in texts])
+        input_ids, attention_mask = self.tokens(clean_captions(texts))
         generator = torch.Generator().manual_seed(seed)
         ordinary = input_ids >= len(self.tokenizer.all_special_tokens) - 1  # all but [DEC] come first
         draws = torch.rand(input_ids.shape, generator=generator).masked_fill(~ordinary, 1.0)

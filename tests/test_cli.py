@@ -434,7 +434,7 @@ def test_arguments_in_another_order_or_without_quotes_are_told(capsys, tmp_path,
     assert "the picture comes first" in complaint(capsys, "ask", "what is it?", str(picture))
     assert f"the folder is given as --folder {folder}" in complaint(capsys, "search", "a boat", folder)
     assert f"the folder is given as --folder {folder}" in complaint(capsys, "search", folder, "a boat")
-    assert f"to train on the pictures in a folder: --on {folder}" in complaint(capsys, "train", folder)
+    assert f"to train on the pictures in it, --on {folder}" in complaint(capsys, "train", folder)
     assert "in quotes" not in complaint(capsys, "draw", "a boat")
 
 

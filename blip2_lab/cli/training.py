@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,6 +132,8 @@ def _train(args: argparse.Namespace) -> None:
         raise ValueError("say what to train: a RECIPE from `blip2-lab recipes`, or --on FOLDER for your own pictures")
     if args.name is not None:
         _check_run_name(args.name)
+    if args.recipe not in registry.RECIPES and os.path.isdir(args.recipe or ""):
+        raise ValueError(f"{args.recipe} is a folder and no recipe: to train on the pictures in it, --on {args.recipe}")
     recipe = registry.get(args.recipe or micro.OWN.name)
     if recipe.name == "own":
         return _train_own(args)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from blip2_lab.common.console import did_you_mean
+from blip2_lab.common.console import count_of, did_you_mean
 from blip2_lab.training.recipes.registry import get
 from blip2_lab.training.recipes.schema import BridgeParts, Recipe, SceneData, Stage2Parts, override, settings
 
@@ -75,7 +75,8 @@ def default_steps() -> int:
 def split_steps(steps: int, shares: Sequence[int]) -> list[int]:
     """Steps in proportion to `shares`, at least one each; their sum is `steps`. Raises ValueError for too few."""
     if steps < len(shares):
-        raise ValueError(f"{len(shares)} phases need at least {len(shares)} steps, and there are {steps}: give more")
+        phases = count_of(len(shares), "phase needs", "phases need")
+        raise ValueError(f"{phases} at least a step each, and there are {steps}: give more --steps")
     split = [max(1, round(steps * share / sum(shares))) for share in shares]
     longest = split.index(max(split))
     split[longest] += steps - sum(split)

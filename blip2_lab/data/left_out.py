@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -220,9 +221,11 @@ def _having(names: Sequence[str], what: str) -> str:
 
 
 def _is_other_cell(caption: str) -> bool:
-    """Whether a caption is numbers, the name of a picture's file, or an address: what other columns have."""
-    one_word = len(caption.split()) == 1
-    return is_numbers_alone(caption) or (one_word and ("://" in caption or caption.lower().endswith(SUFFIXES)))
+    """Whether a caption is numbers or JSON, or has the name of a picture's file or an address between separators: what
+    other columns have, and whole rows or files of another tool."""
+    cells = [cell.strip().lower() for cell in re.split(r"[,;\t|]", caption)]
+    names = [cell for cell in cells if len(cell.split()) == 1 and ("://" in cell or cell.endswith(SUFFIXES))]
+    return bool(names) or is_numbers_alone(caption) or caption[0] + caption[-1] == "{}"
 
 
 class _Seen:
@@ -325,10 +328,8 @@ class _Seen:
                 "is it a placeholder, or transparent?"
             )
         if self.cells:
-            yield (
-                f"{_having(self.cells, 'a number, a file or an address for a caption')} ({self.cells[0]}): is it a "
-                "label of another tool, or a cell of another column?"
-            )
+            having = _having(self.cells, "a number, JSON, a file or an address for a caption")
+            yield f"{having} ({self.cells[0]}): is it a label of another tool, or a cell of another column?"
         if self.wordless:
             yield (
                 f"{_having(self.wordless, 'a caption without a word')} ({self.wordless[0]}): it says nothing "

@@ -52,11 +52,11 @@ def pack(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a new folder for the shards")
-    if folder.exists() and (there := [one.name for one in folder.iterdir() if not one.name.startswith(".")]):
-        raise ValueError(f"{folder} is not empty (it has {min(there)}): give a new folder for the shards")
     if per_shard < 1:
         raise ValueError(f"per_shard is {per_shard}; it must be at least 1 picture")
     folder.mkdir(parents=True, exist_ok=True)
+    if there := [one.name for one in folder.iterdir() if not one.name.startswith(".")]:
+        raise ValueError(f"{folder} is not empty (it has {min(there)}): give a new folder for the shards")
     left_out, shards, samples = list(source.left_out), [], []
 
     def close() -> None:

@@ -115,7 +115,7 @@ def test_a_damaged_line_is_named(tmp_path):
         (dict(bridges=()), "at least one bridge and one seed"),
         (dict(seeds=0), "at least one bridge and one seed"),
         (dict(minutes=0), "the minutes are 0; they must be above 0"),
-        (dict(steps=1), "2 phases need at least 2 steps"),
+        (dict(steps=1), "2 phases need at least a step each"),
         (dict(language_model="micro-bert"), "no language model of a comparison"),
         (dict(changes=("optim.setps=3",)), "no setting 'optim.setps'; did you mean"),
         (dict(changes=("optim.steps=3",)), "--steps"),

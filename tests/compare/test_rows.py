@@ -24,7 +24,7 @@ def test_steps_are_divided_in_proportion_and_none_is_lost(steps, shares, split):
 
 
 def test_too_few_steps_are_said():
-    with pytest.raises(ValueError, match="2 phases need at least 2 steps, and there are 1"):
+    with pytest.raises(ValueError, match="2 phases need at least a step each, and there are 1"):
         split_steps(1, [1700, 1000])
 
 

@@ -7,7 +7,6 @@ Paper: section 3.4. Notebook: 08.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 from blip2_lab.common.console import did_you_mean
@@ -40,9 +39,9 @@ RECIPES: dict[str, Recipe] = {
 def get(name: str) -> Recipe:
     """The recipe of that name. Raises ValueError that suggests the nearest name."""
     if name not in RECIPES:
-        own = f"; to train on the pictures in a folder: --on {name}" if os.path.isdir(name) else ""
-        near = own or did_you_mean(name, RECIPES)
-        raise ValueError(f"there is no recipe {name!r}{near}; `blip2-lab recipes` lists them all")
+        raise ValueError(
+            f"there is no recipe {name!r}{did_you_mean(name, RECIPES)}; `blip2-lab recipes` lists them all"
+        )
     return RECIPES[name]
 
 

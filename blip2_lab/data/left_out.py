@@ -31,7 +31,7 @@ from blip2_lab.common.images import SUFFIXES, BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import ESCAPE, WEB_MARK, lines_of, misread, unseen
+from blip2_lab.data.text_files import ESCAPE, PYTHON_VALUE, WEB_MARK, lines_of, misread, unseen
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
@@ -221,11 +221,12 @@ def _having(names: Sequence[str], what: str) -> str:
 
 
 def _is_other_cell(caption: str) -> bool:
-    """Whether a caption is numbers or JSON, or has the name of a picture's file or an address between separators: what
-    other columns have, and whole rows or files of another tool."""
+    """Whether a caption is numbers, JSON or a value of Python's, or has the name of a picture's file or an address
+    between separators: what other columns have, and whole rows or files of another tool."""
     cells = [cell.strip().lower() for cell in re.split(r"[,;\t|]", caption)]
     names = [cell for cell in cells if len(cell.split()) == 1 and ("://" in cell or cell.endswith(SUFFIXES))]
-    return bool(names) or is_numbers_alone(caption) or caption[0] + caption[-1] == "{}"
+    is_value = caption[0] + caption[-1] == "{}" or PYTHON_VALUE.fullmatch(caption) is not None
+    return bool(names) or is_value or is_numbers_alone(caption)
 
 
 class _Seen:
@@ -328,7 +329,7 @@ class _Seen:
                 "is it a placeholder, or transparent?"
             )
         if self.cells:
-            having = _having(self.cells, "a number, JSON, a file or an address for a caption")
+            having = _having(self.cells, "a caption that seems to be no text")
             yield f"{having} ({self.cells[0]}): is it a label of another tool, or a cell of another column?"
         if self.wordless:
             yield (

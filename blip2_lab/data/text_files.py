@@ -30,7 +30,7 @@ from blip2_lab.common.characters import printable
 TEXT_KEYS = ("raw", "caption", "text", "sentence")
 #: What programs write for a missing value. An answer may be "none".
 MISSING = frozenset(
-    {"nan", "nat", "null", "none", "n/a", "<na>", "\\n"}  # \N: of databases
+    {"nan", "nat", "null", "nil", "none", "na", "n/a", "<na>", "undefined", "\\n"}  # \N: of databases
     | {"#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"}  # of spreadsheets
 )
 #: First bytes of files that are no UTF-8 text -> what they are, and what to do. UTF-32's begin with UTF-16's.
@@ -283,6 +283,10 @@ WEB_MARK = re.compile(r"&#?\w+;|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECAS
 
 #: What programs write for a quote, a separator, a line break or another character: `\"`, `\,`, `\n`, `\u00e9`.
 ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])", re.IGNORECASE)
+
+
+#: How Python writes values that are no texts: b'a boat', array(['a boat']), <PIL.Image.Image image at 0x7f>.
+PYTHON_VALUE = re.compile(r"b'.*'|b\".*\"|(?:array|tensor)\(.*\)|<[\w.]+ .*\bat 0x\w+>", re.DOTALL)
 
 
 def misread(text: str) -> str:

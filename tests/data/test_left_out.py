@@ -190,13 +190,24 @@ def test_pictures_on_which_nothing_can_be_seen_are_a_note(six_pictures):
     assert "2 pictures have one color everywhere (1.png)" in note
 
 
-@pytest.mark.parametrize("cell", ["0 0.5 0.5 0.2 0.2", "IMG_0001.JPG", "https://x.org/a", "1.png,a boat", '{"a": "b"}'])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "0 0.5 0.5 0.2 0.2",
+        "IMG_0001.JPG",
+        "https://x.org/a",
+        "1.png,a boat",
+        '{"a": "b"}',
+        "b'a boat'",
+        "array(['a boat'])",
+    ],
+)
 def test_captions_that_are_cells_of_other_columns_are_a_note(six_pictures, cell):
     (six_pictures / "1.txt").write_text(cell)  # numbers: as detectors write boxes
     (six_pictures / "2.txt").write_text("7 boats")
     (six_pictures / "3.txt").write_text("a boat, from https://x.org/a.jpg")
     (note,) = [line for line in check_sources(open_sources(six_pictures)) if line.startswith("note")]
-    assert f"1 picture has a number, JSON, a file or an address for a caption (1.png: {cell!r})" in note
+    assert f"1 picture has a caption that seems to be no text (1.png: {cell!r})" in note
 
 
 def test_one_picture_with_a_caption_is_not_every_picture(tmp_path):

@@ -83,7 +83,25 @@ def test_files_that_cannot_be_read(tmp_path):
         ({"en": "a boat", "de": "ein Boot"}, [], 1),
         ({"raw": "a boat", "text": "a ship"}, [], 1),  # which?
         (["a boat", 5, None, ["x"]], ["a boat"], 3),
-        *[(value, [], 1) for value in (None, "", " ", float("nan"), 5, True, {}, [], "\ud800", "nan", "None", "N/A")],
+        *[
+            (value, [], 1)
+            for value in (
+                None,
+                "",
+                " ",
+                float("nan"),
+                5,
+                True,
+                {},
+                [],
+                "\ud800",
+                "nan",
+                "None",
+                "N/A",
+                "NA",
+                "undefined",
+            )
+        ],
     ],
 )
 def test_captions_in_a_value(value, captions, problems):

@@ -23,7 +23,8 @@ import math
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
@@ -362,8 +363,8 @@ def answer_cost(
         (encoder.preprocess([draw(exam.book[number], encoder.image_size)]), first[number])
         for number in sorted(first)[: exam.costed]
     ]
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # fused kernels are not counted
-        for example in examples:
+    with _without_gradients(model), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        for example in examples:  # by plain kernels: fused ones are not counted
             answer(*example)
     seconds, clock = [], own_clock(encoder.model.device)
     for example in examples:
@@ -375,6 +376,20 @@ def answer_cost(
         "milliseconds": 1000 * statistics.median(seconds),
         "bytes": peak_bytes(lambda: answer(*examples[0]), model),
     }
+
+
+@contextmanager
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    """No parameter needs a gradient. torch's counter hooks what does, and fails for a view of a parameter, as the
+    latents of a resampler are, although nothing is differentiated ("Expected gradient function to be set")."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def own_clock(device: torch.device) -> Callable[[], float]:

@@ -12,7 +12,7 @@ from blip2_lab.evaluation.bridges import CANDIDATES, CONDITIONS, Exam, TensorByt
 from blip2_lab.models.bridges import DualEncoder, DualEncoderConfig
 from blip2_lab.picturebook import words
 from blip2_lab.picturebook.scene import sample_scene
-from tests.tiny import build_tiny_model
+from tests.tiny import BRIDGES, build_bridged_model, build_tiny_model
 
 EXAM = Exam(scenes=2, ranked=2, costed=1, texts=2)
 
@@ -114,6 +114,14 @@ def test_a_model_with_both_stages_has_every_result():
     assert len(found["captions"]) == 2 and found["tokens"] == 8 and len(found["retrieval"]["matched_true"]) == 2
     assert found["answer"].keys() == {"flops", "milliseconds", "bytes"} and min(found["answer"].values()) > 0
     assert math.isfinite(found["perplexity"])
+
+
+@pytest.mark.parametrize("name", BRIDGES)
+def test_every_bridge_that_answers_is_measured(name, tiny_model):
+    model = build_bridged_model(name, tiny_model)
+    found = bridges.measure(model, EXAM)
+    assert len(found["captions"]) == 2 and found["retrieval"] is None and min(found["answer"].values()) > 0
+    assert any(parameter.requires_grad for parameter in model.bridge.parameters()), "as before"
 
 
 def test_a_dual_encoder_ranks_and_retrieves_and_says_that_it_writes_no_text():

@@ -4,6 +4,7 @@
     questions            what a text asks: several questions in one, short follow-ups, what "it" is
     batching             answers of several visitors, computed in one batch
     plain_forms          a question in the form that the miniature reads best
+    uses                 what things are for, in a visitor's words
     untaught             questions that the miniature was not taught: what is asked instead, or what the visitor is told
     vocabulary           slips of the keyboard, and words that a small tokenizer does not know
     decisive_words       unknown words that a question is about, so that it is refused

@@ -45,6 +45,7 @@ from blip2_lab.chat.questions import (
     with_its_name,
 )
 from blip2_lab.chat.untaught import Untaught, asked_instead, told_instead
+from blip2_lab.chat.uses import put_by_use
 from blip2_lab.chat.vocabulary import Reading, check, for_stage1, knows_whole_words_only, read, unknown_words
 from blip2_lab.common.images import ImageSource, open_image
 from blip2_lab.evaluation.calibration import Calibration
@@ -231,7 +232,7 @@ class Conversation:
             if not named and (whole := _whole(answered_before)):
                 named = which_one(text, whole[-1].question)
             if named and not unknown_words(tokenizer, named):
-                turns, asked = [], form.format(question_mark(put_plainly(named)))
+                turns, asked = [], form.format(question_mark(_plainly(named)))
         turns = turns[-self.history_turns :] if self.history_turns else []
         past = [f"{form.format(question_mark(t.question))} {t.answer.strip().rstrip('.')}." for t in turns]
         while past and _num_tokens(self.model.language_model, " ".join([*past, asked])) > HISTORY_TOKENS:
@@ -328,7 +329,7 @@ def as_read(tokenizer, text: str, follows: bool) -> str:
     follows  there are earlier turns (see `in_full`)
     """
     text = read_question(tokenizer, text).text
-    full = in_full(put_plainly(text), follows) if knows_whole_words_only(tokenizer) else text
+    full = in_full(_plainly(text), follows) if knows_whole_words_only(tokenizer) else text
     return text if unknown_words(tokenizer, full) else full  # a miniature of another world lacks the words of this one
 
 
@@ -344,7 +345,12 @@ def read_question(tokenizer, text: str) -> Reading:
         return Reading(instead[1], corrected=(instead,))
     if is_shipped and (told := told_instead(text)):
         raise Untaught(told)
-    return read(tokenizer, put_plainly(text))  # "fewer" is unknown; "more", in its place, is known
+    return read(tokenizer, _plainly(text))  # "fewer" is unknown; "more", in its place, is known
+
+
+def _plainly(text: str) -> str:
+    plain = put_plainly(text)
+    return put_by_use(plain) or plain
 
 
 def joined(replies: Sequence[Reply]) -> Reply:

@@ -23,6 +23,12 @@ from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, SIZES
 from blip2_lab.picturebook.wordings import SCENERY
 from blip2_lab.picturebook.words import PLACE_PHRASES
 
+
+def any_of(*words: str) -> str:
+    """A pattern of one of the words, the longest first."""
+    return rf"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
+
+
 #: What may stand before a question and is no part of it.
 LEAD = (
     r"(?:(?:hi|hello|hey|ok|okay|thanks|thank you|sorry|please|well|hmm|oh|cool|nice|great|good|yes|no|lol|haha|so|but)"

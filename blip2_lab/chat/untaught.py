@@ -19,38 +19,32 @@ from __future__ import annotations
 import re
 
 from blip2_lab.chat.decisive_words import PICTURES, THINGS
-from blip2_lab.chat.plain_forms import LEAD
+from blip2_lab.chat.plain_forms import LEAD, any_of
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES
 from blip2_lab.picturebook.wordings import ABSENT, SCENERY, SYNONYMS
 from blip2_lab.picturebook.words import NUMBERS
 
-
-def _any_of(*words: str) -> str:
-    """A pattern of one of the words, the longest first."""
-    return rf"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
-
-
-NUMBER = _any_of(*NUMBERS[1:], "five", "six", "seven", "eight", "nine", "ten", r"\d+")
-OTHER_COLORS = _any_of("black", "white", "brown", "beige", "transparent", "colorless", "multicolored")
+NUMBER = any_of(*NUMBERS[1:], "five", "six", "seven", "eight", "nine", "ten", r"\d+")
+OTHER_COLORS = any_of("black", "white", "brown", "beige", "transparent", "colorless", "multicolored")
 #: What is in no caption, and no place of this world.
-OTHER_PLACES = _any_of(
+OTHER_PLACES = any_of(
     *"desert forest jungle wood woods farm park garden village town city downtown countryside lake river pond".split(),
     *"ocean island harbor airport zoo kitchen valley cave".split(),
 )
-BACKGROUND = _any_of(
+BACKGROUND = any_of(
     *(form for nouns in SCENERY.values() for noun in nouns for form in (noun, plural_of(noun))),
     *PLACES,
     *"sky background ground floor hill hills mountain".split(),
 )
 NOUNS = [*ABSENT, *(noun for name in (*KINDS, *CATEGORIES) for noun in (name, *SYNONYMS.get(name, ())))]
-NOUN = _any_of(*THINGS)
+NOUN = any_of(*THINGS)
 MADE = r"(?:an? )?(?:real )?(?:drawing|painting|cartoon|photo|photograph)"
-PICTURE = rf"(?:(?:the|this|that) )?{_any_of(*PICTURES)}"
+PICTURE = rf"(?:(?:the|this|that) )?{any_of(*PICTURES)}"
 EVERY_THING = r"(?:thing|object|item)s?"
 SOME = r"(?P<things>\w+(?: \w+){0,2}?)"
-ONE = rf"(?P<one>(?:\w+ ){{0,2}}?{_any_of(*NOUNS)})"
-SEVERAL = rf"(?P<several>(?:\w+ ){{0,2}}?{_any_of(*map(plural_of, NOUNS))})"
+ONE = rf"(?P<one>(?:\w+ ){{0,2}}?{any_of(*NOUNS)})"
+SEVERAL = rf"(?P<several>(?:\w+ ){{0,2}}?{any_of(*map(plural_of, NOUNS))})"
 SEEN = r"(?:(?:is|are) there|(?:do|can|could) (?:you|i|we) (?:see|count|find|spot))"
 ASKED_KIND = r"(?:what|which)(?: \w+)?"
 HERE = r"(?:,? (?:in all|in total|altogether|here|there|visible|shown|now|please|(?:in|on) (?:the|this) \w+))?"
@@ -136,7 +130,7 @@ TOLD: dict[str, tuple[str, ...]] = {
     "to count what belongs to the background": (rf"how many {BACKGROUND}(?: (?:are|is|do|can)\b[\w ]*)?",),
     "the colors of the background": (
         rf"what colou?r (?:is|are|has|have|does) (?:the|this) {BACKGROUND}(?: have)?",
-        rf"(?:is|are) the {BACKGROUND} {_any_of(*COLORS, 'black', 'white', 'brown')}",
+        rf"(?:is|are) the {BACKGROUND} {any_of(*COLORS, 'black', 'white', 'brown')}",
     ),
     "what things are called": (
         r"what (?:is|are) (?:the|this|that) \w+['’]?s name",

@@ -19,7 +19,7 @@ NOUNS: dict[str, str] = {
     "car": "taxi cab sedan hatchback",
     "train": "tram",
     "plane": "airliner",
-    "bird": "songbird",
+    "bird": "songbird chick",
     "dog": "doggy doggie hound",
     "rabbit": "bunny hare",
     "pig": "piggy",
@@ -132,6 +132,21 @@ TOWARDS = {
 }
 
 
+COMPARATIVES = {
+    "lowest": "lower",
+    "highest": "higher",
+    "leftmost": "more to the left",
+    "rightmost": "more to the right",
+}
+
+
+def _towards_the_end(superlative: str) -> tuple[str, ...]:
+    """The phrases that mean its comparative: "nearer to the top", "further up"."""
+    near = [f"{close} to the {end}" for close in ("closer", "nearer") for end in ENDS[superlative]]
+    far = [f"{distant} {way}" for distant in ("further", "farther") for way in TOWARDS[superlative]]
+    return (*near, *far)
+
+
 def _at_the_end(superlative: str) -> tuple[str, ...]:
     """The phrases that mean it: "closest to the ground", "furthest from the sky", "furthest down"."""
     near = [f"{close} to the {end}" for close in ("closest", "nearest") for end in ENDS[superlative]]
@@ -175,6 +190,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "name": ("pick out", "single out"),
     "the other things": ("the rest",),
     **{f"the {superlative}": _at_the_end(superlative) for superlative in ENDS},
+    **{comparative: _towards_the_end(superlative) for superlative, comparative in COMPARATIVES.items()},
     "to go places with": ("to travel with", "to travel in", "to ride in", "to ride on", "to get around with"),
     "to do a job with": ("to repair things with", "to fix things with", "to mend things with", "to repair", "to fix"),
     "the same number": ("an equal number", "an equal amount", "the same amount"),

@@ -79,8 +79,12 @@ LOOKS = "|".join((*COLORS, *SIZES, "big", "little", "tiny"))
 #: "the red house … the purple one"
 ONE = re.compile(rf"\b(?P<looks>the (?:{LOOKS}) )one\b", re.IGNORECASE)
 
-TWO = r"(?P<first>the [\w ]+?) (?:and|or|as) (?P<second>the [\w ]+?)"
+TWO = r"(?P<first>the [\w ]+?) (?:and|or|as) (?:the )?(?P<second>[\w ]+?)"
 EVERY_THING = r"(?:things?|objects?|items?)"
+SAME_SIZE = "(?:(?:of )?(?:the|one) same size|equally (?:big|large|small)|equal in size)"
+AS_LARGE = "(?:the same size|(?:just )?as (?:big|large|small))"
+ANY_OF_THEM = "(?:any|some|one|something|anything)(?: of)?(?: (?:it|them|these|those|the))?(?: things?)?"
+WHAT = r"(?:what|which(?: (?:one|thing|object))?)"
 LARGE, SMALL = "(?:big|large|huge)", "(?:small|little|tiny)"
 THERE = r"(?: (?:(?:are|do|can) (?:there|you see|i see|you find)))?"
 HERE = r"(?: (?:here|there|in (?:the|this) \w+))?"
@@ -107,12 +111,12 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"how many {SMALL} {EVERY_THING}{THERE}{HERE}", "how many small things are there?"),
         (rf"how many (?:(?:of the )?{EVERY_THING} )?(?:are|look) {SMALL}{HERE}", "how many small things are there?"),
         (
-            rf"(?:are|is) {TWO} (?:of )?(?:(?:the|one) same size|equally (?:big|large|small)|equal in size)",
-            "do {first} and {second} have the same size?",
+            rf"(?:are|is) {TWO} (?:about |roughly |exactly )?{SAME_SIZE}",
+            "do {first} and the {second} have the same size?",
         ),
         (
-            r"is (?P<first>the [\w ]+?) (?:the same size|(?:just )?as (?:big|large|small)) as (?P<second>the [\w ]+?)",
-            "do {first} and {second} have the same size?",
+            rf"is (?P<first>the [\w ]+?) {AS_LARGE} as (?:the )?(?P<second>[\w ]+?)",
+            "do {first} and the {second} have the same size?",
         ),
         (
             r"(?:what|which) (?:sort|kind|type|category|class)(?: of (?:thing|object|item)s?)? (?:is|does) "
@@ -124,6 +128,20 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "tell me about the {one}",
         ),
         (r"what(?: is|['’]?s) (?:(?:right )?at the very|on) top", "what is the highest?"),
+        (rf"(?:can|could) {ANY_OF_THEM} be eaten", "is there something to eat?"),
+        *(
+            (
+                rf"[\w ]*\bfrom {start} to {end},? {WHAT} (?:comes|is|stands) {which}",
+                f"what is the {superlative} thing?",
+            )
+            for start, end, first, last in (
+                ("left", "right", "leftmost", "rightmost"),
+                ("right", "left", "rightmost", "leftmost"),
+                ("top", "bottom", "highest", "lowest"),
+                ("bottom", "top", "lowest", "highest"),
+            )
+            for which, superlative in (("first", first), ("last", last))
+        ),
         (r"what(?: is|['’]?s) at the very bottom", "what is the lowest?"),
         (r"is everything an? (?P<kind>\w+)", "are all things {plural}?"),
     )

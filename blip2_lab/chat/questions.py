@@ -164,13 +164,13 @@ def in_full(text: str, follows: bool = False) -> str:
 def of_each(text: str) -> list[str]:
     """A question about several things, asked of each: "what color is the cat and the bird?"; [] for other texts."""
     passed_over = CARRYING | PASSED_OVER - {"and"}
-    asked = " ".join(word for word in _words(text.replace(",", " and ")) if word not in passed_over)
+    asked = " ".join(word for word in _words(re.sub(r",| plus ", " and ", text)) if word not in passed_over)
     for attribute, question in (ATTRIBUTES | COUNTED).items():
         for rest in (asked.removeprefix(f"{attribute} "), asked.removesuffix(f" {attribute}")):
             things = [part for part in rest.split(" and ") if part not in ("", "and")]
             if rest == asked or len(things) < 2:
                 continue
-            if attribute in COUNTED and all(thing.rsplit(" ", 1)[-1] in NAMES for thing in things):
+            if attribute in COUNTED and all(thing.rsplit(" ", 1)[-1] in NOUN_OF for thing in things):
                 return [question.format(thing) for thing in things]
             if all(small_talk.named_thing(thing.split()) for thing in things):
                 return [question.format(f"the {thing}") for thing in things]

@@ -70,6 +70,7 @@ INSTEAD: dict[str, tuple[str, ...]] = {
         rf"what(?: is|['’]?s) not (?:(?:shown )?in {PICTURE}|here|there|shown)",
         r"what(?: is|['’]?s| do you see| can you see)(?: there)? in the foreground",
         rf"who(?: is|['’]?s| are| do you see)(?: (?:here|there|in {PICTURE}))",
+        r"what(?: is|['’]?s)?(?: the)? (?:differs|different|difference)(?: is there)? (?:between|in) .+",
         rf"is there only (?:an?|the) {ONE}",
         rf"(?:is|are) (?:the|this|that) [\w ]+ the only {EVERY_THING}",
     ),

@@ -22,7 +22,15 @@ from blip2_lab.picturebook.noun_phrases import a
 
 #: A use, as the T5 knows it -> other ways to say it.
 SAID: dict[str, tuple[str, ...]] = {
-    "read in the dark": ("give light", "make light", "see in the dark", "see at night", "light up the room", "light"),
+    "read in the dark": (
+        "give light",
+        "give light when it is dark",
+        "make light",
+        "see in the dark",
+        "see at night",
+        "light up the room",
+        "light",
+    ),
     "keep dry": (
         "stay dry",
         "keep me dry",
@@ -92,6 +100,12 @@ OF_A_USE: tuple[tuple[str, str, str], ...] = (
         "what can you use to {use}?",
         "which thing can {use}?",
     ),
+    (  # of one thing: an umbrella
+        rf"{ASKED} (?:can|could|do|would|should) {ONE} (?:use|need|take|want) (?:when|if|in|against) (?:it |the )?"
+        r"(?:rains|is raining|rain)(?P<use>)",
+        "what can you use to keep dry?",
+        "",
+    ),
     (rf"{ASKED} (?:can|could|do|would) {ONE} {USE}", "what can you use to {use}?", "which thing can {use}?"),
     (rf"{ASKED} (?:can|could|would|helps to|is able to) {USE}", "what can you use to {use}?", "which thing can {use}?"),
     (
@@ -131,7 +145,7 @@ def put_by_use(text: str) -> str | None:
             return plain.format(kind=kind, a_kind=a(kind) if kind else "", part=named.get("part"))
     for pattern, used, doing in _OF_A_USE:
         if found := pattern.fullmatch(text):
-            use = USE_OF[found["use"].lower()]
+            use = USE_OF.get(found["use"].lower(), "")
             return (doing if use in AGENTS else used).format(use=use)
     if found := _WHICH_DOES.fullmatch(text):
         use = DOES[found["does"].lower()]

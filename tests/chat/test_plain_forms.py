@@ -53,6 +53,10 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         ("is there another cat here?", "are there several cats?"),
         ("what is an apple?", "tell me about the apple"),
         ("what's at the very top?", "what is the highest?"),
+        ("Could any of these things be eaten?", "is there something to eat?"),
+        ("If I go from left to right, what comes last?", "what is the rightmost thing?"),
+        ("from top to bottom, which one is first", "what is the highest thing?"),
+        ("are the drum and lamp about equally big?", "do the drum and the lamp have the same size?"),
         ("is everything a cat?", "are all things cats?"),
     ],
 )

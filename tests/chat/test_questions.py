@@ -41,6 +41,8 @@ from blip2_lab.chat.questions import (
         ),
         ("Where are the cat, the drum and the tent", ["where is the cat?", "where is the drum?", "where is the tent?"]),
         ("how many red cats and drums are there?", ["how many red cats are there?", "how many drums are there?"]),
+        ("how many trees plus kites are there", ["how many trees are there?", "how many kites are there?"]),
+        ("how many animals and plants do you see?", ["how many animals are there?", "how many plants are there?"]),
         ("do you see a car on the street?", ["do you see a car?", "is this on the street?"]),
         ("is there any dog on the beach?", ["is there any dog?", "is this on the beach?"]),
         ("Is there a red cat in the grass?", ["Is there a red cat?", "is this in the meadow?"]),

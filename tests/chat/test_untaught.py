@@ -50,6 +50,8 @@ SHORT = Decoding(num_beams=1, max_new_tokens=2)
         ("what is the cat doing here?", "where is the cat?"),
         ("what's the man doing?", "where is the man?"),
         ("does it show fewer than two cats?", "how many cats are there?"),
+        ("what differs between the two cats", "what is in the picture?"),
+        ("what is the difference between the cat and the dog?", "what is in the picture?"),
         ("is there anything in the sky", "is there anything at the top?"),
     ],
 )

@@ -23,6 +23,7 @@ from blip2_lab.picturebook.facts import FACTS
         ("what gives light in the dark?", "what can you use to read in the dark?"),
         ("what gives light?", "what can you use to read in the dark?"),
         ("who catches mice?", None),
+        ("what do you need when it rains?", "what can you use to keep dry?"),
         ("what can I drink from?", "what can you use to drink tea?"),
         ("which thing keeps me dry?", "what can you use to keep dry?"),
         ("what do i need to open a door?", "what can you use to open a door?"),

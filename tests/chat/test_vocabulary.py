@@ -156,6 +156,8 @@ def test_a_word_that_people_write_is_no_slip(known, words):
         ("which thing is the furthest from the bottom?", "which thing is the highest?"),
         ("what is farthest away from the right side?", "what is the leftmost?"),
         ("the cat furthest to the right", "the cat the rightmost"),
+        ("which boat is nearer to the bottom?", "which boat is lower?"),
+        ("which boat is nearer to the left side?", "which boat is more to the left?"),
         ("what could I eat for lunch?", "what could I eat?"),
         ("which one would keep me dry in the rain?", "which one would keep me dry?"),
         ("is there a pair of boats?", "is there two boats?"),

@@ -260,18 +260,20 @@ class Conversation:
             return self._ask_one(questions[0], decoding or ANSWERING, seed)
         for one in questions:  # what cannot be read is refused before any is answered
             read_question(tokenizer, one)
-        return self._ask_each(questions, decoding or ANSWERING, seed)
+        as_typed = all(one.rstrip("? ") in question for one in questions)
+        note = "" if as_typed else f"I asked: {', '.join(f'“{one}”' for one in questions)}."
+        return self._ask_each(questions, decoding or ANSWERING, seed, note)
 
     def _ask_one(self, question: str, decoding: Decoding, seed: int | None) -> Iterator[Reply]:
         note = read_question(self.model.language_model.tokenizer, question).note
         return self._answer(question, self.prompt(question), decoding, seed, note)
 
-    def _ask_each(self, questions: Sequence[str], decoding: Decoding, seed: int | None) -> Iterator[Reply]:
+    def _ask_each(self, questions: Sequence[str], decoding: Decoding, seed: int | None, note: str) -> Iterator[Reply]:
         answered: list[Reply] = []
         for question in questions:
             for reply in self._ask_one(question, decoding, seed):
-                done = reply.done and question is questions[-1]
-                yield replace(joined([*answered, reply]), done=done)
+                done, so_far = reply.done and question is questions[-1], joined([*answered, reply])
+                yield replace(so_far, done=done, note=" ".join(filter(None, (note, so_far.note))))
             answered.append(reply)
 
     def _say(self, question: str, said: str) -> Iterator[Reply]:

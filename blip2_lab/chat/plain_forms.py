@@ -115,6 +115,10 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "do {first} and the {second} have the same size?",
         ),
         (
+            r"are (?P<both>they|both|all|(?:both |all )?(?:of )?the [\w ]+?) (?:equally|just as) (?:big|large|small)",
+            "are {both} the same size?",
+        ),
+        (
             rf"is (?P<first>the [\w ]+?) {AS_LARGE} as (?:the )?(?P<second>[\w ]+?)",
             "do {first} and the {second} have the same size?",
         ),

@@ -125,7 +125,7 @@ CAN_BE_ASKED = (
 #: What was not taught -> forms of questions about it.
 TOLD: dict[str, tuple[str, ...]] = {
     "how many parts a thing has": (
-        rf"how many (?!{NOUN}\b)(?!{EVERY_THING}\b)\w+ (?:does|do|has|have|are on) "
+        rf"how many (?!{NOUN}\b)(?!{EVERY_THING}\b)\w+ (?:does|do|has|have|are on|(?:can|do) (?:i|you|we) see on) "
         rf"(?:an?|the|one|this|that|each|every) {ONE}(?: have| has| got)*",
     ),
     "to count what belongs to the background": (rf"how many {BACKGROUND}(?: (?:are|is|do|can)\b[\w ]*)?",),

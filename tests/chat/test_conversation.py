@@ -167,6 +167,12 @@ def test_two_questions_in_one_are_two_turns_and_the_replies_tell_both_answers(ta
     assert [reply.done for reply in replies] == [False] * (len(replies) - 1) + [True]
 
 
+def test_the_parts_of_a_question_are_told(talk):
+    *_, reply = talk.ask("is there a cat on the street?", SHORT)
+    assert reply.note == "I asked: “is there a cat?”, “is this on the street?”."
+    assert [turn.question for turn in talk.turns] == ["is there a cat?", "is this on the street?"]
+
+
 def test_none_of_two_questions_is_answered_where_one_cannot_be_read(talk):
     with pytest.raises(UnknownWords):
         talk.ask("is it day? and where is quorx", SHORT)

@@ -57,6 +57,7 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         ("If I go from left to right, what comes last?", "what is the rightmost thing?"),
         ("from top to bottom, which one is first", "what is the highest thing?"),
         ("are the drum and lamp about equally big?", "do the drum and the lamp have the same size?"),
+        ("are the two cats equally big?", "are the two cats the same size?"),
         ("is everything a cat?", "are all things cats?"),
     ],
 )

@@ -100,6 +100,7 @@ def test_what_was_taught_is_asked_as_it_is(text):
     ("text", "what"),
     [
         ("how many legs does the bird have?", "how many parts a thing has"),
+        ("how many wheels can I see on the car?", "how many parts a thing has"),
         ("how many eyes has a cat", "how many parts a thing has"),
         ("how many clouds can you see?", "to count what belongs to the background"),
         ("What colour is the sky?", "the colors of the background"),

@@ -42,8 +42,6 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         ("where is something red?", "where is the red thing?"),
         ("How many big things do you see?", "how many large things are there?"),
         ("how many of the objects are tiny?", "how many small things are there?"),
-        ("are the cat and the red dog the same size?", "do the cat and the red dog have the same size?"),
-        ("is the cat as big as the dog?", "do the cat and the dog have the same size?"),
         (
             "what kind of thing is the red cat?",
             "is the red cat a vehicle, an animal, a plant, a food, a tool, a toy or a building?",
@@ -56,7 +54,6 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         ("Could any of these things be eaten?", "is there something to eat?"),
         ("If I go from left to right, what comes last?", "what is the rightmost thing?"),
         ("from top to bottom, which one is first", "what is the highest thing?"),
-        ("are the drum and lamp about equally big?", "do the drum and the lamp have the same size?"),
         ("are the two cats equally big?", "are the two cats the same size?"),
         ("is everything a cat?", "are all things cats?"),
     ],

@@ -43,6 +43,16 @@ from blip2_lab.chat.questions import (
         ("how many red cats and drums are there?", ["how many red cats are there?", "how many drums are there?"]),
         ("how many trees plus kites are there", ["how many trees are there?", "how many kites are there?"]),
         ("how many animals and plants do you see?", ["how many animals are there?", "how many plants are there?"]),
+        *(
+            (text, ["how big is the red cat?", "how big is the boat?"])
+            for text in (
+                "which one is bigger the red cat or the boat",
+                "Is the red cat bigger than the boat?",
+                "is the red cat or the boat larger?",
+                "are the red cat and boat the same size?",
+                "is the red cat as big as the boat?",
+            )
+        ),
         ("do you see a car on the street?", ["do you see a car?", "is this on the street?"]),
         ("is there any dog on the beach?", ["is there any dog?", "is this on the beach?"]),
         ("Is there a red cat in the grass?", ["Is there a red cat?", "is this in the meadow?"]),
@@ -72,6 +82,10 @@ def test_several_questions_in_one_are_asked_one_by_one(text, questions):
         "Question: is it a cat? And what is this? Answer:",
         "a red boat. a blue cat.",
         "is there a cat and a dog?",
+        "is the cat bigger than the red one?",
+        "which is bigger?",
+        "are the two cats the same size?",
+        "is the cat above the boat?",
         "",
     ],
 )

@@ -5,14 +5,16 @@ import math
 import os
 import time
 from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
 
-from benchmarks import codebook, data_speed, load, retrieval, stage1_step, stage2_step, wait_policy
+from benchmarks import codebook, data_speed, forms, load, retrieval, stage1_step, stage2_step, wait_policy
 from benchmarks.measure import flops, kept_bytes, largest, own_clock, peak_memory, ratio, spread, take_turns
 from benchmarks.stage1_step import SIZES, counts, disagreement
 from blip2_lab.models.retrieval import read_gallery, search
+from blip2_lab.picturebook.scene import sample_scene
 
 
 def test_flops_are_counted_without_computing():
@@ -29,6 +31,21 @@ def test_kept_bytes_are_counted_once():
     assert kept_bytes(lambda: model(x), model) == 4 * 3 * 4
     assert kept_bytes(lambda: (model(x), model(x)), model) == 4 * 3 * 4
     assert kept_bytes(lambda: model(x).exp(), model) == 4 * 3 * (4 + 5)
+
+
+def test_an_answer_to_a_form_is_right_by_its_word():
+    assert forms.is_right("a red boat", ("boat",)) and forms.is_right("yes", ("yes", "red"))
+    assert forms.is_right("red", ("yes", "red")) and not forms.is_right("no, but yes", ("yes",))
+    assert not forms.is_right("there is no boat", ("no", "cat"))
+
+
+def test_every_form_is_asked_of_some_scene_and_the_true_words_are_of_that_scene():
+    book = [sample_scene(82, number, "in") for number in range(20)]
+    for name, form in forms.FORMS.items():
+        asked = [(scene, made) for scene in book if (made := form(scene, Random(0)))]
+        assert asked, name
+    text, right = forms.FORMS["is it a cat or a boat?"](book[0], Random(0))
+    assert right[0] in text and right[0] in {thing.kind for thing in book[0].things}
 
 
 def test_a_step_costs_half_of_lavis():

@@ -5,9 +5,8 @@ another question are in untaught.py.
 
 Notes:
 
-* `FORMS` are by measurement: one question in several forms about 70 scenes. "find something red" was answered rightly
-  in 2 of 62, "which thing is red?" in 62; "how many big things are there?" in 0.83, "how many large things are there?"
-  in 0.96.
+* `FORMS` are by measurement, `python -m benchmarks.forms`: "find something red" is never answered rightly, "which thing
+  is red?" in 0.96.
 
 Paper: none. Notebook: 12.
 """

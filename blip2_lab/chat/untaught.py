@@ -8,8 +8,8 @@ Notes:
   purple cat is black, that it is not outside. Where another question holds the answer, that one is asked: only the
   question is put otherwise, and the answer is the model's ("two", not "no").
 * Where no other question does, the visitor is told what the model was not taught.
-* Found by asking one form about 40 or 60 scenes: "is the cat black?" was yes in 35 of 44, "is it a cat or a boat?" yes
-  in 59 of 60, "is the cat alone?" yes in 23 of 24 where it is not.
+* Found by asking one form about many scenes, `python -m benchmarks.forms`: "is the cat black?" is answered rightly in
+  0.06, "is it a cat or a boat?" never.
 
 Paper: none. Notebook: 12.
 """

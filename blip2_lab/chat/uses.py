@@ -24,6 +24,7 @@ SAID: dict[str, tuple[str, ...]] = {
     "read in the dark": (
         "give light",
         "give light when it is dark",
+        "give light when it gets dark",
         "make light",
         "see in the dark",
         "see at night",

@@ -340,12 +340,12 @@ def read_question(tokenizer, text: str) -> Reading:
 
     Raises UnknownWords as `vocabulary.read` does, and Untaught for what the miniature cannot answer in other words.
     """
-    if not knows_whole_words_only(tokenizer):
+    is_miniature = knows_whole_words_only(tokenizer)
+    if not is_miniature or unknown_words(tokenizer, " ".join(KINDS)):  # one of another world was taught other things
         return read(tokenizer, text)
-    is_shipped = not unknown_words(tokenizer, " ".join(KINDS))  # a miniature of another world was taught other things
-    if is_shipped and (instead := asked_instead(text)):
+    if instead := asked_instead(text):
         return Reading(instead[1], corrected=(instead,))
-    if is_shipped and (told := told_instead(text)):
+    if told := told_instead(text):
         raise Untaught(told)
     return read(tokenizer, _plainly(text))  # "fewer" is unknown; "more", in its place, is known
 

@@ -130,3 +130,9 @@ def test_real_weights_are_asked_every_question_as_it_is(tiny_model, monkeypatch)
     monkeypatch.setattr(conversation, "knows_whole_words_only", lambda tokenizer: False)
     text = "are there at least three things?"
     assert first_prompt(tiny_model, text) == f"Question: {text} Short answer:"
+
+
+def test_a_miniature_of_another_world_is_asked_every_question_as_it_is(tiny_model, monkeypatch):
+    monkeypatch.setattr(conversation, "KINDS", ("quorx",))
+    for text in ("are there at least three things?", "what shape is it?"):
+        assert first_prompt(tiny_model, text) == f"Question: {text} Short answer:"

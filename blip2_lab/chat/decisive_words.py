@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+from blip2_lab.common.characters import any_of
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, KINDS
 from blip2_lab.picturebook.wordings import SYNONYMS
@@ -124,14 +125,11 @@ def _is_what_chooses(words: Sequence[str], lost: Collection[str]) -> bool:
 def _is_what_is_measured(words: Sequence[str], lost: Collection[str]) -> bool:
     """Does the unknown word stand behind "how" and its measure: "how far apart"? "how many" and "how big" need none.
     Or is it what is described: "what is the weather like", "how is the weather"?"""
-    if re.match(rf"(?:what is the (?:{_any_of(lost)}) like|how is the (?:{_any_of(lost)}))\b", " ".join(words)):
+    unknown = any_of(*map(re.escape, lost))
+    if re.match(rf"(?:what is the {unknown} like|how is the {unknown})\b", " ".join(words)):
         return True
     three = zip(words, words[1:], words[2:], strict=False)
     return any(how == "how" and measure in MEASURES and word in lost for how, measure, word in three)
-
-
-def _any_of(words: Collection[str]) -> str:
-    return "|".join(map(re.escape, sorted(words)))
 
 
 def _words(text: str) -> list[str]:

@@ -17,16 +17,11 @@ import re
 
 from blip2_lab.chat.decisive_words import PICTURES
 from blip2_lab.chat.vocabulary import canonical
+from blip2_lab.common.characters import any_of
 from blip2_lab.picturebook.noun_phrases import a, plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, SIZES
 from blip2_lab.picturebook.wordings import SCENERY
 from blip2_lab.picturebook.words import PLACE_PHRASES
-
-
-def any_of(*words: str) -> str:
-    """A pattern of one of the words, the longest first."""
-    return rf"(?:{'|'.join(sorted(words, key=len, reverse=True))})"
-
 
 #: What may stand before a question and is no part of it.
 LEAD = (
@@ -92,31 +87,32 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             rf"(?:(?:can|could) you |please )?(?:find|show me|show|name|spot|point to|point at|pick|choose|give me) "
             rf"(?:something|anything|an?(?:other)? {EVERY_THING}|one {EVERY_THING}|the {EVERY_THING})(?: that is)? "
-            rf"(?P<look>{'|'.join(COLORS)}){HERE}",
+            rf"(?P<look>{any_of(*COLORS)}){HERE}",
             "which thing is {look}?",
         ),
-        (rf"where is (?:something|anything)(?: that is)? (?P<look>{'|'.join(COLORS)})", "where is the {look} thing?"),
+        (rf"where is (?:something|anything)(?: that is)? (?P<look>{any_of(*COLORS)})", "where is the {look} thing?"),
         (  # "is there cat?", as who speaks a language without articles types it
             rf"(?:is there|there is|(?:do|can) you see|can see|have you|exists|is in (?:the|this) \w+) "
-            rf"(?P<one>(?:(?:{LOOKS}) )*(?:{'|'.join(KINDS)})){HERE}",
+            rf"(?P<one>(?:(?:{LOOKS}) )*(?:{any_of(*KINDS)})){HERE}",
             "is there {one_with_article}?",
         ),
-        (rf"is there (?:a second|another) (?P<kind>{'|'.join(KINDS)}){HERE}", "are there several {plural}?"),
-        (rf"how many {LARGE} {EVERY_THING}{THERE}{HERE}", "how many large things are there?"),
-        (rf"how many (?:(?:of the )?{EVERY_THING} )?(?:are|look) {LARGE}{HERE}", "how many large things are there?"),
-        (rf"how many {SMALL} {EVERY_THING}{THERE}{HERE}", "how many small things are there?"),
-        (rf"how many (?:(?:of the )?{EVERY_THING} )?(?:are|look) {SMALL}{HERE}", "how many small things are there?"),
+        (rf"is there (?:a second|another) (?P<kind>{any_of(*KINDS)}){HERE}", "are there several {plural}?"),
+        *(
+            (rf"how many (?:{forms}){HERE}", f"how many {size} things are there?")
+            for size, words in (("large", LARGE), ("small", SMALL))
+            for forms in (f"{words} {EVERY_THING}{THERE}", f"(?:(?:of the )?{EVERY_THING} )?(?:are|look) {words}")
+        ),
         (
             r"are (?P<both>they|both|all|(?:both |all )?(?:of )?the [\w ]+?) (?:equally|just as) (?:big|large|small)",
             "are {both} the same size?",
         ),
         (
             r"(?:what|which) (?:sort|kind|type|category|class)(?: of (?:thing|object|item)s?)? (?:is|does) "
-            rf"(?P<one>(?:the|this|that) (?:\w+ ){{0,2}}?(?:{'|'.join(KINDS)}))(?: belong to)?",
+            rf"(?P<one>(?:the|this|that) (?:\w+ ){{0,2}}?(?:{any_of(*KINDS)}))(?: belong to)?",
             f"is {{one}} {CHOICE}?",
         ),
         (
-            rf"(?:what(?: is|['’]?s)|what do you know about) an? (?P<one>{'|'.join(KINDS)})(?: in general)?",
+            rf"(?:what(?: is|['’]?s)|what do you know about) an? (?P<one>{any_of(*KINDS)})(?: in general)?",
             "tell me about the {one}",
         ),
         (r"what(?: is|['’]?s) (?:(?:right )?at the very|on) top", "what is the highest?"),

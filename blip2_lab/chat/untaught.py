@@ -19,7 +19,8 @@ from __future__ import annotations
 import re
 
 from blip2_lab.chat.decisive_words import PICTURES, THINGS
-from blip2_lab.chat.plain_forms import LEAD, any_of
+from blip2_lab.chat.plain_forms import LEAD
+from blip2_lab.common.characters import any_of
 from blip2_lab.picturebook.noun_phrases import plural_of
 from blip2_lab.picturebook.scene import CATEGORIES, COLORS, KINDS, PLACES
 from blip2_lab.picturebook.wordings import ABSENT, SCENERY, SYNONYMS

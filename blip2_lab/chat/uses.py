@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 
-from blip2_lab.chat.plain_forms import KIND_OF, LEAD, any_of
+from blip2_lab.chat.plain_forms import KIND_OF, LEAD
+from blip2_lab.common.characters import any_of
 from blip2_lab.picturebook.facts import FACTS
 from blip2_lab.picturebook.noun_phrases import a
 
@@ -23,6 +24,7 @@ from blip2_lab.picturebook.noun_phrases import a
 SAID: dict[str, tuple[str, ...]] = {
     "read in the dark": (
         "give light",
+        "give light in the dark",
         "give light when it is dark",
         "give light when it gets dark",
         "make light",
@@ -68,9 +70,11 @@ DOES = {f"{verb}s {rest}".strip(): use for said, use in USE_OF.items() for verb,
 
 KIND, USE = rf"(?P<kind>{any_of(*KIND_OF)})", rf"(?P<use>{any_of(*USE_OF)})"
 ONE = "(?:you|i|we|one|people|they)"
-OFTEN = "(?: usually| normally| often| typically)?"
+USUALLY = "(?:usually|normally|often|typically)"
+OFTEN = rf"(?: {USUALLY})?"
 ASKED = r"(?:what|which(?: (?:one|thing|object|item|of (?:them|these|those|the things)))?|who)"
-END = r"(?: (?:here|there|with|from|in|in (?:the|this) \w+|in general|usually|normally|exactly))*"
+END = r"(?: (?:here|there|with|from|in|in general|usually|normally|exactly))*"
+HOME = "where does {a_kind} belong?"
 WHAT_FOR = "what do you use the {kind} for?"
 #: Forms of questions about a thing -> the form that is read best.
 OF_A_THING: tuple[tuple[str, str], ...] = (
@@ -83,13 +87,18 @@ OF_A_THING: tuple[tuple[str, str], ...] = (
     (rf"what(?: is|['’]?s) the (?:use|purpose|point|function) of(?: an?| the)? {KIND}", WHAT_FOR),
     (rf"what (?:does|do|can)(?: an?| the)? {KIND}{OFTEN} do", WHAT_FOR),
     (rf"how (?:can|do|could) {ONE} use(?: an?| the)? {KIND}", WHAT_FOR),
-    (
-        rf"where (?:can|do|does|could|would) {ONE}{OFTEN} (?:find|see|keep|get|put|look for)(?: an?)? {KIND}{OFTEN}",
-        "where does {a_kind} belong?",
-    ),
+    # "where can you see a fish?" asks for its place in the picture, "where do you usually see a fish?" does not
+    (rf"where (?:do|does|would) {ONE}{OFTEN} (?:find|keep|get|put|buy)(?: an?)? {KIND}{OFTEN}", HOME),
+    (rf"where (?:can|do|could|would) {ONE} {USUALLY} (?:find|see|get)(?: an?)? {KIND}", HOME),
+    (rf"where (?:can|do|could|would) {ONE} (?:find|see|get)(?: an?)? {KIND} {USUALLY}", HOME),
     (
         rf"where (?:do|does)(?: an?| the)? {KIND}{OFTEN} (?:live|grow|stay|belong|come from)",
-        "where does {a_kind} belong?",
+        HOME,
+    ),
+    (  # an umbrella
+        rf"{ASKED} (?:can|could|do|would|should) {ONE} (?:use|need|take|want) (?:when|if|in|against) (?:it |the )?"
+        r"(?:rains|is raining|rain)",
+        "what can you use to keep dry?",
     ),
     (rf"what has (?P<part>an? {any_of(*(facts.part for facts in FACTS.values()))})", "which thing has {part}?"),
 )
@@ -99,12 +108,6 @@ OF_A_USE: tuple[tuple[str, str, str], ...] = (
         rf"{ASKED} (?:can|could|do|would|should) {ONE} (?:use|need|take|have) (?:to|for) {USE}",
         "what can you use to {use}?",
         "which thing can {use}?",
-    ),
-    (  # of one thing: an umbrella
-        rf"{ASKED} (?:can|could|do|would|should) {ONE} (?:use|need|take|want) (?:when|if|in|against) (?:it |the )?"
-        r"(?:rains|is raining|rain)(?P<use>)",
-        "what can you use to keep dry?",
-        "",
     ),
     (rf"{ASKED} (?:can|could|do|would) {ONE} {USE}", "what can you use to {use}?", "which thing can {use}?"),
     (rf"{ASKED} (?:can|could|would|helps to|is able to) {USE}", "what can you use to {use}?", "which thing can {use}?"),
@@ -145,7 +148,7 @@ def put_by_use(text: str) -> str | None:
             return plain.format(kind=kind, a_kind=a(kind) if kind else "", part=named.get("part"))
     for pattern, used, doing in _OF_A_USE:
         if found := pattern.fullmatch(text):
-            use = USE_OF.get(found["use"].lower(), "")
+            use = USE_OF[found["use"].lower()]
             return (doing if use in AGENTS else used).format(use=use)
     if found := _WHICH_DOES.fullmatch(text):
         use = DOES[found["does"].lower()]

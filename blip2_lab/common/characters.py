@@ -31,3 +31,8 @@ def printable(name: str) -> str:
 
 def _is_plain(character: str) -> bool:
     return unicodedata.category(character) != "Cc" and unicodedata.bidirectional(character) not in TURNS
+
+
+def any_of(*words: str) -> str:
+    """A pattern of one of the words, the longest first."""
+    return rf"(?:{'|'.join(sorted(words, key=len, reverse=True))})"

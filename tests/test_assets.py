@@ -35,6 +35,14 @@ def test_everything_fits_in_sixty_megabytes():
     assert not list(MICRO.rglob("*.bin")) and not list(MICRO.rglob("*.pth"))
 
 
+def test_the_whole_time_of_parts_is_that_of_their_longest_way():
+    """Stage 1 needs the ViT and the BERT, the T5 nothing: two at a time, the BERT starts when the T5 ends."""
+    minutes = {"micro-vit": 3, "micro-t5": 2, "micro-bert": 4, "micro-stage1": 5}
+    parts = [get(name) for name in minutes]
+    assert tables_of_card.whole_time(parts, lambda part: minutes[part.name], 1) == 14
+    assert tables_of_card.whole_time(parts, lambda part: minutes[part.name], 2) == 2 + 4 + 5
+
+
 def test_the_card_and_the_readme_say_what_was_measured():
     """Their tables are those that `benchmarks.card` makes of the measured files."""
     card = (MICRO / "README.md").read_text()

@@ -190,6 +190,8 @@ def declare_compare(command: Command) -> None:
     bridges.add_argument("--out", type=Path, metavar="DIR", help="for figures and numbers; the page stands beside it")
     smallest = "prove in minutes that the command works: a few steps, which say nothing about bridges"
     bridges.add_argument("--smallest", action="store_true", help=smallest)
+    page_only = "train nothing: write the page of the results that are there"
+    bridges.add_argument("--page-only", action="store_true", help=page_only)
     bridges.add_argument("--spice", action="store_true", help="also compute SPICE of captions, by a Java program")
     bridges.add_argument("--quiet", action="store_true", help="no progress lines of the trainings")
 
@@ -217,5 +219,8 @@ def _compare_bridges(args: argparse.Namespace) -> None:
     out = args.out or runs / "compare-bridges"
     asker = Asker(conversation.first_prompt, conversation.ANSWERING)
     options = bridges.Options(**given, exam=replace(Exam(**asked), asker=asker))
-    results = bridges.compare(options, runs, out, say=console.print_progress, progress=not args.quiet)
+    if args.page_only:
+        options, results = bridges.stored(options, out)
+    else:
+        results = bridges.compare(options, runs, out, say=console.print_progress, progress=not args.quiet)
     print(f"written: {write(out, options, results, spice=args.spice)}")

@@ -5,6 +5,7 @@
     blip2-lab compare bridges                                  all rows, three seeds: days on two cores
     blip2-lab compare bridges --bridges linear qformer-stage1 --seeds 2 --steps 500
     blip2-lab compare bridges --smallest                       proves the command: says nothing about bridges
+    blip2-lab compare bridges --page-only                      the page of what is measured so far
 
 Notes:
 
@@ -24,9 +25,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -137,6 +139,22 @@ class Results:
 # ---------------------------------------------------------------------------------------------------- the comparison
 
 
+def stored(options: Options, out: Path) -> tuple[Options, Results]:
+    """What is measured so far, for a page: the options without rows that have no result yet, and the results.
+
+    Raises ValueError if there is no result, or if they were measured under other conditions.
+    """
+    results = Results(out / RESULTS)
+    measured = [row for row in options.bridges if results.find(kind="model", row=row, steps=options.steps)]
+    if not measured:
+        raise ValueError(
+            f"{results.file} has no result of {options.steps:,} steps of the bridges asked for: without --page-only "
+            "the command trains them"
+        )
+    check_conditions(options, results)
+    return replace(options, bridges=measured), results
+
+
 def compare(options: Options, runs_dir: Path, out: Path, say: Say = print, progress: bool = True) -> Results:
     """Train and measure what is not in `out/results.jsonl` yet. Returns all results.
 
@@ -223,26 +241,34 @@ def _frozen_models(options: Options, runs_dir: Path, results: Results, say: Say,
         say(f"frozen models that are missing in {runs_dir}: {', '.join(recipe.name for recipe in missing)}")
         pipeline.run([_shortened(recipe, options) for recipe in missing], runs_dir, progress=progress)
     parts = {name: _about(name, options.exam, runs_dir) for name in names}
-    exam = {f.name: getattr(options.exam, f.name) for f in fields(Exam) if f.name != "asker"}
-    header = {"exam": exam, "changes": list(options.changes), "language_model": options.language_model}
-    header["parts"] = {name: part["weights"] for name, part in parts.items()}
+    weights = {name: part["weights"] for name, part in parts.items()}
     known = results.find(kind="comparison")
     if known is None:
-        results.add({"kind": "comparison", **header, "about": parts})
+        results.add({"kind": "comparison", **_conditions(options), "parts": weights, "about": parts})
         return
-    stored = {key: known[key] for key in header}
-    shared = header["parts"].keys() & stored["parts"].keys()
-    same_parts = all(header["parts"][name] == stored["parts"][name] for name in shared)
+    check_conditions(options, results, weights)
+    known["parts"] |= weights
+    known["about"] |= parts
+    results.add(results.records.pop(results.records.index(known)))
+
+
+def _conditions(options: Options) -> dict:
+    """What must be the same for results that are compared."""
+    exam = {f.name: getattr(options.exam, f.name) for f in fields(Exam) if f.name != "asker"}
+    return {"exam": exam, "changes": list(options.changes), "language_model": options.language_model}
+
+
+def check_conditions(options: Options, results: Results, weights: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raises ValueError if the results were measured under other conditions; `weights`: hashes of frozen models."""
+    stored, wanted = results.find(kind="comparison"), _conditions(options)
     what = {"exam": "other questions", "changes": "other settings", "language_model": "another language model"}
-    different = [key for key in what if stored[key] != header[key]]
-    if different or not same_parts:
-        causes = [what[key] for key in different] + ([] if same_parts else ["other frozen models"])
+    causes = [text for key, text in what.items() if stored[key] != wanted[key]]
+    if any(stored["parts"].get(name, own) != own for name, own in weights.items()):
+        causes.append("other frozen models")
+    if causes:
         raise ValueError(
             f"{results.file} was measured with {' and '.join(causes)}: give another --out, or remove the file"
         )
-    known["parts"] |= header["parts"]
-    known["about"] |= parts
-    results.add(results.records.pop(results.records.index(known)))
 
 
 def _missing(names: Iterable[str], runs_dir: Path) -> list[Recipe]:

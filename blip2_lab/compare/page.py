@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from blip2_lab.common.console import count_of
 from blip2_lab.common.files import write_atomically
 from blip2_lab.compare.bridges import Options, Results, equal_minutes, steps_in
 from blip2_lab.compare.rows import BRIDGES, LANGUAGE_MODELS, REFERENCE, ROWS, default_steps, recipes_of
@@ -99,7 +100,7 @@ def write(folder: Path, options: Options, results: Results, spice: bool = False)
     (folder / "table.csv").write_text(table_csv(found), encoding="utf-8")
     path = folder.with_name(f"{folder.name}.md")
     before = path.read_text(encoding="utf-8") if path.is_file() else "# Bridges side by side\n"
-    write_atomically(path, between_markers(before, measured(found, options, results, folder.name)))
+    write_atomically(path, between_markers(before, measured(found, options, results, folder)))
     return path
 
 
@@ -117,16 +118,23 @@ def between_markers(text: str, part: str) -> str:
 
 
 def lines_of(options: Options, results: Results, spice: bool = False) -> list[Line]:
-    """Every row at both budgets, with all of its values."""
-    minutes, found = equal_minutes(options, results), []
+    """Every row at both budgets, with all of its values, over the seeds that are measured."""
+    found = []
     for budget in BUDGETS:
-        for row in options.bridges:
-            steps = options.steps if budget == "samples" else steps_in(minutes, options, row, results)
-            keys = [dict(kind="model", row=row, steps=steps, seed=seed) for seed in range(options.seeds)]
-            cells = [results.find(**key) for key in keys]
-            if None not in cells:
-                found.append(_line(row, budget, cells, options, results, spice))
+        for row, cells in _cells(options, results, budget).items():
+            if done := [cell for cell in cells.values() if cell]:
+                found.append(_line(row, budget, done, options, results, spice))
     return found
+
+
+def _cells(options: Options, results: Results, budget: str) -> dict[str, dict[int, dict | None]]:
+    """Row -> seed -> its result, None where it is not measured."""
+    minutes, cells = equal_minutes(options, results), {}
+    for row in options.bridges:
+        steps = options.steps if budget == "samples" else steps_in(minutes, options, row, results)
+        key = dict(kind="model", row=row, steps=steps)
+        cells[row] = {seed: results.find(**key, seed=seed) for seed in range(options.seeds)}
+    return cells
 
 
 def _line(row: str, budget: str, cells: Sequence[dict], options: Options, results: Results, spice: bool) -> Line:
@@ -258,22 +266,22 @@ def _of(found: Sequence[Line], budget: str) -> list[Line]:
 # ------------------------------------------------------------------------------------------------------------- the page
 
 
-def measured(found: Sequence[Line], options: Options, results: Results, folder: str) -> str:
-    """The measured part of the page, as Markdown."""
-    paragraphs = ["## Measured", _how(options, results, folder)]
+def measured(found: Sequence[Line], options: Options, results: Results, folder: Path) -> str:
+    """The measured part of the page, as Markdown; the page stands beside `folder`."""
+    paragraphs = ["## Measured", _how(found, options, results, folder), *_unfinished(options, results)]
     for budget, title in BUDGETS.items():
         lines = _of(found, budget)
         paragraphs += [f"### At {title}", _budget(budget, options, results), *_verdicts(lines), answers_table(lines)]
         if any("questions picture" in line.values for line in lines):
-            paragraphs.append(f"![questions about pictures, {title}]({folder}/zero-shot-{budget}.png)")
+            paragraphs.append(f"![questions about pictures, {title}]({folder.name}/zero-shot-{budget}.png)")
         paragraphs += [texts_table(lines), "Zero-shot questions by what they ask:", types_table(lines, options.exam)]
     if any("caption f1" in line.values for line in found):
-        paragraphs.append(f"![F1 of the kinds in captions]({folder}/captions.png)")
+        paragraphs.append(f"![F1 of the kinds in captions]({folder.name}/captions.png)")
     paragraphs += ["### What each costs", costs_table(_of(found, "samples"), options, results), *_notes(found, results)]
     return "\n\n".join(paragraphs)
 
 
-def command(options: Options, folder: str) -> str:
+def command(options: Options, folder: Path) -> str:
     """The command that wrote the page."""
     words = ["blip2-lab compare bridges"]
     if options.bridges != list(BRIDGES):
@@ -289,21 +297,38 @@ def command(options: Options, folder: str) -> str:
     words += [f"--language-model {options.language_model}"] if options.language_model != LANGUAGE_MODELS[0] else []
     words += [f"--frozen {options.frozen}"] if options.frozen else []
     words += [f"--set {change}" for change in options.changes]
-    return " ".join([*words, f"--out {folder}"])
+    return " ".join([*words, f"--out {folder.as_posix()}"])
 
 
-def _how(options: Options, results: Results, folder: str) -> str:
+def _how(found: Sequence[Line], options: Options, results: Results, folder: Path) -> str:
+    counts = sorted({len(line.seeds) for line in found})
+    seeds = count_of(counts[-1], "seed", "seeds") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     exam, about = options.exam, results.find(kind="comparison")["about"]
     parts = ", ".join(f"{name} ({_trained_for(part['steps'], options)})" for name, part in about.items())
     return (
         f"Written by one command, numbers, sentences and figures: `{command(options, folder)}`. Every row reads the "
         "same pictures, through the same frozen image encoder, with the captions of its recipes; each with "
-        f"{options.seeds} seed{'s' * (options.seeds > 1)}. Asked are {len(exam.asked)} questions about {exam.scenes} "
+        f"{seeds}. Asked are {len(exam.asked)} questions about {exam.scenes} "
         f"scenes that training never saw, by exact match; {len(exam.natural)} questions in a visitor's own words; and, "
         f"for {exam.ranked} scenes, the same questions by ranking all answers of their type. *Blind*: no picture. "
         "*Shuffled*: another scene's. Brackets are 95 % intervals: scenes are drawn with replacement, the same for "
         f"both sides of a difference. Steps are those of the phases, times seeds. The frozen models: {parts}."
     )
+
+
+def _unfinished(options: Options, results: Results) -> list[str]:
+    """What the command has not trained yet, as a paragraph, or nothing."""
+    open_cells = []
+    for budget, title in BUDGETS.items():
+        for row, cells in _cells(options, results, budget).items():
+            if missing := [str(seed) for seed, cell in cells.items() if cell is None]:
+                seeds = f"seed{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+                open_cells.append(f"{ROWS[row].title}, {title}, {seeds}")
+    if not open_cells:
+        return []
+    return [
+        f"Not finished; the same command goes on with: {'; '.join(open_cells)}. Values are means over what is there."
+    ]
 
 
 def _trained_for(steps: int | None, options: Options) -> str:

@@ -44,7 +44,7 @@ ROWS = {
     "qformer-stage1": Row("Q-Former, both stages", ("micro-stage1", "micro-stage2")),
     "wide-qformer": Row("wide Q-Former, 192 pixels", ("micro-wide-qformer",)),
     "gated": Row("gated cross-attention", ("micro-gated",)),
-    "gated-resampler": Row("the same with a resampler", ("micro-gated-resampler",)),
+    "gated-resampler": Row("gated, with a resampler", ("micro-gated-resampler",)),
     "gated-two-phase": Row("gated, then dialogues", ("micro-gated-phase1", "micro-gated-instruct"), zero_shot=False),
     "dual-encoder": Row("dual encoder", ("micro-dual-encoder",)),
     "dual-encoder-codes": Row("dual encoder, 256 codes", ("micro-dual-encoder-codes",)),

@@ -95,7 +95,7 @@ def test_questions_by_type(compared):
         assert f"| {kind}, {len(numbers)} |" in page.types_table([line], EXAM)
     dual = page.types_table([lines["dual-encoder", "samples"]], EXAM).splitlines()[-1]
     assert dual == f"| dual encoder | 10 × 2 |{' – |' * len(groups)}"
-    assert "by what they ask" in measured(list(lines.values()), options, results, "bridges")
+    assert "by what they ask" in measured(list(lines.values()), options, results, Path("docs/bridges"))
 
 
 def test_caption_f1_is_the_ratio_of_sums(compared):
@@ -137,7 +137,7 @@ def test_a_paired_interval_of_ratios_by_hand():
 
 def test_the_page_names_the_best_bridge(compared):
     options, results, lines = compared
-    text = measured(list(lines.values()), options, results, "bridges")
+    text = measured(list(lines.values()), options, results, Path("docs/bridges"))
     best = "Best at zero-shot questions: **linear, all features**"  # the one trained on dialogues does not count
     assert text.count(best) == 2 and "ahead of every other row" in text
     assert "gated, then dialogues (*)" in text and "(*) It was trained on dialogues about pictures" in text
@@ -150,7 +150,7 @@ def test_the_page_names_the_best_bridge(compared):
 
 def test_rows_that_cannot_be_told_apart_are_named(tmp_path):
     options, results = results_of(tmp_path, {"linear": [10, 10], "qformer-stage1": [10, 10]})
-    text = measured(lines_of(options, results), options, results, "bridges")
+    text = measured(lines_of(options, results), options, results, Path("docs/bridges"))
     assert "not to be told apart from it: Q-Former, both stages" in text
 
 
@@ -165,11 +165,18 @@ def test_every_row_says_its_steps_and_seeds(compared):
     assert len(columns) == 1
 
 
-def test_a_row_that_is_not_measured_is_not_written(compared, tmp_path):
+def test_what_is_not_measured_yet_is_named_and_left_out(compared, tmp_path):
     options, results, _ = compared
     fewer = Results(tmp_path / "none.jsonl")
     fewer.records = [one for one in results.records if (one.get("row"), one.get("seed")) != ("linear", 1)]
-    assert {line.row for line in lines_of(options, fewer)} == {"gated-two-phase", "qformer-stage1", "dual-encoder"}
+    found = lines_of(options, fewer)
+    assert {line.row: line.seeds for line in found if line.budget == "samples"}["linear"] == (0,)
+    text = measured(found, options, fewer, Path("docs/bridges"))
+    assert "each with 1 to 2 seeds" in text and "linear, all features, equal samples, seed 1; " in text
+    assert "| linear, all features | 10 × 1 |" in text and "| Q-Former, both stages | 6 + 4 × 2 |" in text
+    fewer.records = [one for one in fewer.records if one.get("row") != "linear" or one["kind"] == "cost"]
+    assert "linear" not in {line.row for line in lines_of(options, fewer)}
+    assert "Not finished" not in measured(lines_of(options, results), options, results, Path("docs/bridges"))
 
 
 def test_the_written_part_stays(compared, tmp_path):

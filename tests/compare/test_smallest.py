@@ -27,6 +27,9 @@ def test_the_smallest_comparison(capsys, tmp_path):
     assert sorted((tmp_path / "docs" / "bridges" / "results.jsonl").read_text()) == sorted(results)
     assert (tmp_path / "docs" / "bridges.md").read_text() == page
     assert "other questions" in complaint(capsys, *command, "--scenes", "5")
+    assert run(capsys, *command, "--page-only")[0] == 0  # the same page, from the results alone
+    assert (tmp_path / "docs" / "bridges.md").read_text() == page
+    assert "other questions" in complaint(capsys, *command, "--scenes", "5", "--page-only")
 
 
 def test_mistakes_are_one_sentence(capsys, tmp_path):
@@ -35,4 +38,5 @@ def test_mistakes_are_one_sentence(capsys, tmp_path):
     assert "above 0" in complaint(capsys, "compare", "bridges", "--minutes", "-1", *place)
     assert "at least one bridge and one seed" in complaint(capsys, "compare", "bridges", "--seeds", "0", *place)
     assert "scenes is 1" in complaint(capsys, "compare", "bridges", "--scenes", "1", *place)
+    assert "has no result of 4 steps" in complaint(capsys, "compare", "bridges", "--smallest", "--page-only", *place)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "out").exists()

@@ -44,6 +44,19 @@ NEXT_QUESTION = re.compile(
     r"(?:is|are|was|were|does|do|did|can|has|have)\s+(?:the|an?|there|it|they|this|that|any|you)\b))|\?+\s+",
     re.IGNORECASE,
 )
+#: "…, and in which colors?", "…? Give the colors too", after a question for everything: its answer has the colors.
+THEIR_COLORS = (
+    r"(?:(?:and|but|with|in|including|plus) )*(?:(?:please )?(?:give|name|tell me|say|mention|include|add) )?"
+    r"(?:(?:what|which|the|their|its|all)(?: the)? )*colou?rs?"
+    r"(?: (?:is|are|do|does|of|has|have|it|they|each|them|one|everything|all|too|as|well|also|please))*"
+)
+LIST_WITH_COLORS = re.compile(rf"(?P<list>.+?)\W+{THEIR_COLORS}\W*", re.IGNORECASE)
+#: "is there something to the left of the cactus, and what is it?"
+WHAT_THERE = re.compile(
+    rf"\W*{LEAD}is (?:there )?(?:anything|something|a thing|an object) (?P<where>[^,?!.;]+?)"
+    r",? (?:and )?(?:if (?:so|yes),? )?what(?: is it| is that|['’]s it)?\W*",
+    re.IGNORECASE,
+)
 #: "describe the red cat"
 ABOUT_ONE = re.compile(
     rf"\W*{LEAD}(?:(?:can|could) you )?(?:please )?(?:describe|what does) "
@@ -110,6 +123,8 @@ EVERYTHING = PICTURES | frozenset(
     """what which do you see can is are was were there here in on the this that it please list name tell me show shown
     all everything every thing things object objects item items does contain have we got drawn painted""".split()
 )
+#: The last word of such a text, if it is whole without the rest of a sentence.
+ALL_THAT_IS = PICTURES | frozenset("see here there shown everything thing things objects items contain drawn".split())
 #: "at the top left", after a thing
 PLACE_OF_A_THING = re.compile(
     r"(?:in|at|on|near|to) the (?:(?:top|bottom|upper|lower|left|right|middle|center|centre|corner|side|edge)\b ?)+"
@@ -146,6 +161,7 @@ def questions_in(text: str) -> list[str]:
 
     ["the text"] where it is one question, or none. Raises ValueError for more than `MOST_QUESTIONS`.
     """
+    text = as_one(text)
     parts = [part.strip() for part in NEXT_QUESTION.split(text) if re.search(r"\w", part)]
     parts = [question for part in parts for question in (of_each(part) or in_parts(part) or [part])]
     asked = [part for part in parts if small_talk.reply(part) is None] or [text]
@@ -177,6 +193,19 @@ def in_full(text: str, follows: bool = False) -> str:
     if short:
         return f"{short['form'] if short['form'].lower() in TRAINED_FORMS else 'and'} {short['of']}"
     return text
+
+
+def as_one(text: str) -> str:
+    """One question for two that ask the same; every other text as it is.
+
+    "what is in the picture, and in which colors?" -> "what is in the picture", "is there anything above the cat, and
+    what is it?" -> "what is above the cat?"
+    """
+    if there := WHAT_THERE.fullmatch(text):
+        return f"what is {there['where']}?"
+    listed = LIST_WITH_COLORS.fullmatch(text)
+    words = _words(canonical(listed["list"])) if listed else []
+    return listed["list"] if words and words[-1] in ALL_THAT_IS and set(words) <= EVERYTHING else text
 
 
 def of_each(text: str) -> list[str]:

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import re
 
+from blip2_lab.chat.decisive_words import PICTURES
 from blip2_lab.chat.plain_forms import KIND_OF, LEAD
+from blip2_lab.chat.vocabulary import canonical
 from blip2_lab.common.characters import any_of
 from blip2_lab.picturebook.facts import FACTS
 from blip2_lab.picturebook.noun_phrases import a
+from blip2_lab.picturebook.scene import COLORS
 
 #: A use, as the T5 knows it -> other ways to say it.
 SAID: dict[str, tuple[str, ...]] = {
@@ -73,34 +76,59 @@ ONE = "(?:you|i|we|one|people|they)"
 USUALLY = "(?:usually|normally|often|typically)"
 OFTEN = rf"(?: {USUALLY})?"
 ASKED = r"(?:what|which(?: (?:one|thing|object|item|of (?:them|these|those|the things)))?|who)"
-END = r"(?: (?:here|there|with|from|in|in general|usually|normally|exactly))*"
+END = r"(?:,? (?:here|there|with|from|in|in general|usually|normally|exactly|please|pls|thanks|thank you))*"
 HOME = "where does {a_kind} belong?"
 WHAT_FOR = "what do you use the {kind} for?"
 #: Forms of questions about a thing -> the form that is read best.
 OF_A_THING: tuple[tuple[str, str], ...] = (
-    (rf"what(?: is|['’]?s| are)(?: an?| the)? {KIND} (?:(?:used|good|useful|made|meant) )?for", WHAT_FOR),
     (
         rf"what (?:can|do|does|could|would|should) {ONE}{OFTEN} (?:do with|use|need)(?: an?| the)? {KIND}(?: for)?",
         WHAT_FOR,
     ),
     (rf"why (?:do|does|would|should) {ONE} (?:need|want|have|use|buy)(?: an?| the)? {KIND}", WHAT_FOR),
-    (rf"what(?: is|['’]?s) the (?:use|purpose|point|function) of(?: an?| the)? {KIND}", WHAT_FOR),
     (rf"what (?:does|do|can)(?: an?| the)? {KIND}{OFTEN} do", WHAT_FOR),
     (rf"how (?:can|do|could) {ONE} use(?: an?| the)? {KIND}", WHAT_FOR),
-    # "where can you see a fish?" asks for its place in the picture, "where do you usually see a fish?" does not
-    (rf"where (?:do|does|would) {ONE}{OFTEN} (?:find|keep|get|put|buy)(?: an?)? {KIND}{OFTEN}", HOME),
-    (rf"where (?:can|do|could|would) {ONE} {USUALLY} (?:find|see|get)(?: an?)? {KIND}", HOME),
-    (rf"where (?:can|do|could|would) {ONE} (?:find|see|get)(?: an?)? {KIND} {USUALLY}", HOME),
-    (
-        rf"where (?:do|does)(?: an?| the)? {KIND}{OFTEN} (?:live|grow|stay|belong|come from)",
-        HOME,
-    ),
     (  # an umbrella
         rf"{ASKED} (?:can|could|do|would|should) {ONE} (?:use|need|take|want) (?:when|if|in|against) (?:it |the )?"
         r"(?:rains|is raining|rain)",
         "what can you use to keep dry?",
     ),
     (rf"what has (?P<part>an? {any_of(*(facts.part for facts in FACTS.values()))})", "which thing has {part}?"),
+)
+#: A question for yes or no; "can you name …?" is none.
+YES_OR_NO = re.compile(
+    rf"\W*{LEAD}(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should|may)(?:n['’]?t)?\b"
+    r"(?! (?:(?:you|we|i|please) )+(?:tell|name|say|give|list|know|mention|describe)\b)",
+    re.IGNORECASE,
+)
+#: Where another thing is asked for, or the place of this one in the picture.
+OF_ANOTHER = re.compile(
+    r"\b(?:above|below|under|over|beside|between|behind|left|right|top|bottom|next to|how many|"
+    rf"(?:in|on|at) (?:what|which) parts?|parts? of (?:the|this) (?:\w+ )?{any_of(*PICTURES)}|"
+    rf"{any_of(*COLORS)} part)\b",
+    re.IGNORECASE,
+)
+#: What a question about one kind of things has in it, wherever it stands -> the form that is read best.
+ANYWHERE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(rf"\b(?:{pattern})(?!\w)", re.IGNORECASE), plain)
+    for pattern, plain in (
+        (
+            "parts?|pieces?|components?|made up of|consists? of|"
+            rf"something (?:that )?(?:all|any|every|an?|each) {any_of(*KIND_OF)} (?:has|have)",
+            "what part does the {kind} have?",
+        ),
+        # "where can you see a fish?" asks for its place in the picture, "where do you usually see a fish?" does not
+        (
+            r"habitat|home of|['’]s home|"
+            rf"where .*?(?:lives?|living|grows?|stays?|belongs?|comes? from|in nature|in the wild|{USUALLY})|"
+            r"(?:what|which)(?: kind of| sort of)? (?:places?|environment|surroundings) (?:do|does|would) .*?"
+            r"(?:live|grow|stay|belong|come from)|"
+            rf"where (?:do|does|would) {ONE} (?:find|keep|get|put|buy)(?: an?)? {any_of(*KIND_OF)}|"
+            rf"where (?:are|is|can|could|do)(?: an?)? {any_of(*KIND_OF)} (?:be )?(?:found|kept|bought|grown)",
+            HOME,
+        ),
+        (rf"(?:use|purpose|point|function) of|(?:used|good|useful|made|meant) for|for{END}\W*$", WHAT_FOR),
+    )
 )
 #: Forms of questions about a use -> the form for what is used, and for what does it itself.
 OF_A_USE: tuple[tuple[str, str, str], ...] = (
@@ -140,12 +168,15 @@ _WHICH_DOES = _compiled(rf"{ASKED} (?P<does>{any_of(*DOES)})")
 
 
 def put_by_use(text: str) -> str | None:
-    """The question in the form that is read best; None for a text that asks for no use, no home and no part."""
+    """The question in the form that is read best; None for a text that asks for no use, no home and no part.
+
+    "tell me what umbrellas are for" -> "what do you use the umbrella for?", "habitat of a cat?" -> "where does a cat
+    belong?", "which part of a car do you know?" -> "what part does the car have?"
+    """
     for pattern, plain in _OF_A_THING:
         if found := pattern.fullmatch(text):
             named = found.groupdict()
-            kind = KIND_OF.get((named.get("kind") or "").lower(), "")
-            return plain.format(kind=kind, a_kind=a(kind) if kind else "", part=named.get("part"))
+            return _about(KIND_OF.get((named.get("kind") or "").lower(), ""), plain, part=named.get("part"))
     for pattern, used, doing in _OF_A_USE:
         if found := pattern.fullmatch(text):
             use = USE_OF[found["use"].lower()]
@@ -153,4 +184,13 @@ def put_by_use(text: str) -> str | None:
     if found := _WHICH_DOES.fullmatch(text):
         use = DOES[found["does"].lower()]
         return f"which thing can {use}?" if use in AGENTS else f"what can you use to {use}?"
+    kinds = {KIND_OF[word] for word in re.findall(r"\w+", canonical(text.lower())) if word in KIND_OF}
+    if len(kinds) == 1 and not YES_OR_NO.match(text) and not OF_ANOTHER.search(text):
+        for pattern, plain in ANYWHERE:
+            if pattern.search(text):
+                return _about(*kinds, plain)
     return None
+
+
+def _about(kind: str, plain: str, **named: str | None) -> str:
+    return plain.format(kind=kind, a_kind=a(kind) if kind else "", **named)

@@ -58,6 +58,7 @@ SHORT_FORMS = {  #: as typed
     **{"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"},
     **{"pls": "please", "plz": "please"},
     **{"wats": "what is", "whts": "what is", "im": "i am", "ive": "i have"},
+    **{"ther": "there", "tel": "tell", "se": "see", "foto": "photo", "coler": "color", "culor": "color"},
     **{"these": "the", "those": "the", "them": "the things"},
 }
 #: What people say before a question; it changes nothing in the answer. Left out where a vocabulary lacks it.
@@ -71,7 +72,7 @@ SPELLINGS = frozenset(
     cannot pics""".split()
 )
 #: What is corrected of three letters, where many words of other languages are near ("ist", "est").
-SHORT_WORDS = frozenset("the and are how who what any you can see for not one two".split())
+SHORT_WORDS = frozenset("the and are how who what any you can see for not one two is it of".split())
 
 
 #: Of several words a slip away, one that tells of things is meant before a small word: "ledt" is "left", not "let".

@@ -53,6 +53,22 @@ from blip2_lab.chat.questions import (
                 "is the red cat as big as the boat?",
             )
         ),
+        *(
+            (f"{everything}{with_colors}", [everything])
+            for everything in ("what is in the picture", "Which objects are here", "list all the things")
+            for with_colors in (
+                ", and in which colors?",
+                "? give the colors too",
+                " and what color are they",
+                " with their colours",
+            )
+        ),
+        ("Is there something to the left of the cactus, and what is it?", ["what is to the left of the cactus?"]),
+        ("what things are there, and which color is each?", ["what things are there"]),
+        ("is there a cat, and what color is it?", ["is there a cat", "what color is it?"]),
+        ("what is in the picture? what color is the cat?", ["what is in the picture", "what color is the cat?"]),
+        ("what are the colors?", ["what are the colors?"]),
+        ("what things have which colors?", ["what things have which colors?"]),
         ("do you see a car on the street?", ["do you see a car?", "is this on the street?"]),
         ("is there any dog on the beach?", ["is there any dog?", "is this on the beach?"]),
         ("Is there a red cat in the grass?", ["Is there a red cat?", "is this in the meadow?"]),
@@ -75,7 +91,6 @@ def test_several_questions_in_one_are_asked_one_by_one(text, questions):
         "are the cat and the bird the same color?",
         "which is bigger, the bird and the cat or the drum",
         "is it a cat or is it a dog?",
-        "what things are there, and which color is each?",
         "I see a boat and what looks like a cat",
         "how many and what color are the cats",
         "hello, what is this?",

@@ -10,6 +10,7 @@ with such forms. An answer is right if it has the true word in it, or begins wit
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -20,34 +21,44 @@ from blip2_lab.chat.questions import questions_in
 from blip2_lab.evaluation.natural.ask import Asker, ask_all, see_all
 from blip2_lab.models.stage2 import Stage2Model
 from blip2_lab.picturebook.facts import FACTS
-from blip2_lab.picturebook.noun_phrases import a
+from blip2_lab.picturebook.noun_phrases import a, plural_of
 from blip2_lab.picturebook.scene import KINDS, Scene, Thing, pick, sample_scene
 from blip2_lab.picturebook.words import NUMBERS
+
+#: One of these is in a right answer: a word, or all words of a tuple; "yes" or "no" is its beginning.
+Right = tuple[str | tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a scene of the book, and the words that a right answer may have."""
+    """A question about a scene of the book, and what a right answer may have."""
 
     text: str
     scene: int
-    right: tuple[str, ...]
+    right: Right
 
 
-Form = Callable[[Scene, Random], tuple[str, tuple[str, ...]] | None]  #: None where a scene does not allow the question
+Form = Callable[[Scene, Random], tuple[str, Right] | None]  #: None where a scene does not allow the question
 
 
-def of_one_thing(text: str, right: Callable[[Thing, Scene], tuple[str, ...]]) -> Form:
-    """About a thing that is the only one of its kind. In `text` {k} is its kind, {ak} with its article, {c} its color,
-    {aw} a kind that is not there, {p} a part of the thing, {place} where it is."""
+def of_one_thing(text: str, right: Callable[[Thing, Scene], Right]) -> Form:
+    """About a thing that is the only one of its kind. In `text` {k} is its kind, {ak} the same with its article, {ks}
+    its plural, {c} its color, {aw} a kind that is not there, {p} a part of the thing, {place} where it is."""
 
-    def form(scene: Scene, rng: Random) -> tuple[str, tuple[str, ...]] | None:
+    def form(scene: Scene, rng: Random) -> tuple[str, Right] | None:
         kinds = [thing.kind for thing in scene.things]
         things = [thing for thing in scene.things if kinds.count(thing.kind) == 1]
         if not things:
             return None
         thing, other = pick(rng, things), pick(rng, [kind for kind in KINDS if kind not in kinds])
-        slots = dict(k=thing.kind, ak=a(thing.kind), c=thing.color, aw=a(other), p=FACTS[thing.kind].part)
+        slots = dict(
+            k=thing.kind,
+            ak=a(thing.kind),
+            ks=plural_of(thing.kind),
+            c=thing.color,
+            aw=a(other),
+            p=FACTS[thing.kind].part,
+        )
         slots["place"] = scene.place
         return text.format(**slots), right(thing, scene)
 
@@ -57,7 +68,7 @@ def of_one_thing(text: str, right: Callable[[Thing, Scene], tuple[str, ...]]) ->
 def of_the_only_color(text: str) -> Form:
     """Which thing has a color that nothing else has; {c} is the color."""
 
-    def form(scene: Scene, rng: Random) -> tuple[str, tuple[str, ...]] | None:
+    def form(scene: Scene, rng: Random) -> tuple[str, Right] | None:
         colors = [thing.color for thing in scene.things]
         things = [thing for thing in scene.things if colors.count(thing.color) == 1]
         return (text.format(c=(thing := pick(rng, things)).color), (thing.kind,)) if things else None
@@ -65,7 +76,22 @@ def of_the_only_color(text: str) -> Form:
     return form
 
 
-def of_all(text: str, right: Callable[[Scene], tuple[str, ...]]) -> Form:
+def of_a_color_of_several(text: str) -> Form:
+    """Which things have a color that two or more have; right is an answer with each of their kinds."""
+
+    def form(scene: Scene, rng: Random) -> tuple[str, Right] | None:
+        colors = [thing.color for thing in scene.things]
+        several = [color for color in dict.fromkeys(colors) if colors.count(color) > 1]
+        if not several:
+            return None
+        color = pick(rng, several)
+        groups = Counter(thing.kind for thing in scene.things if thing.color == color)
+        return text.format(c=color), (tuple(k if n == 1 else plural_of(k) for k, n in groups.items()),)
+
+    return form
+
+
+def of_all(text: str, right: Callable[[Scene], Right]) -> Form:
     return lambda scene, rng: (text, right(scene))
 
 
@@ -73,11 +99,15 @@ def _number(scene: Scene, size: str = "") -> str:
     return NUMBERS[sum(not size or thing.size == size for thing in scene.things)]
 
 
-def _use(thing: Thing, scene: Scene) -> tuple[str, ...]:
+def _use(thing: Thing, scene: Scene) -> Right:
     return (FACTS[thing.kind].use,)
 
 
-def _home(thing: Thing, scene: Scene) -> tuple[str, ...]:
+def _part(thing: Thing, scene: Scene) -> Right:
+    return (FACTS[thing.kind].part,)
+
+
+def _home(thing: Thing, scene: Scene) -> Right:
     return (FACTS[thing.kind].home,)
 
 
@@ -87,10 +117,17 @@ FORMS: dict[str, Form] = {
     "why would i need a drum?": of_one_thing("why would i need {ak}?", _use),
     "where do you find a fish?": of_one_thing("where do you find {ak}?", _home),
     "where does a fish belong?": of_one_thing("where does {ak} belong?", _home),
+    "habitat of a fish?": of_one_thing("habitat of {ak}?", _home),
+    "tell me what drums are for": of_one_thing("tell me what {ks} are for", _use),
+    "what is a drum made up of?": of_one_thing("what is {ak} made up of?", _part),
+    "what part does the drum have?": of_one_thing("what part does the {k} have?", _part),
     "what has a handle?": of_one_thing("what has a {p}?", lambda thing, scene: (thing.kind,)),
     "find something red": of_the_only_color("find something {c}"),
     "name something red": of_the_only_color("name something {c}"),
     "which thing is red?": of_the_only_color("which thing is {c}?"),
+    "which thing is red? (two are)": of_a_color_of_several("which thing is {c}?"),
+    "which things are red? (two are)": of_a_color_of_several("which things are {c}?"),
+    "which red things are there? (two)": of_a_color_of_several("which {c} things are there?"),
     "how many big things are there?": of_all("how many big things are there?", lambda s: (_number(s, "large"),)),
     "how many large things are there?": of_all("how many large things are there?", lambda s: (_number(s, "large"),)),
     "are there at least three things?": of_all(
@@ -113,7 +150,14 @@ FORMS: dict[str, Form] = {
     ),
     "what is the cat standing on?": of_one_thing("what is the {k} standing on?", lambda thing, scene: (scene.place,)),
     "is there cat?": of_one_thing("is there {k}?", lambda thing, scene: ("yes",)),
-    "how many cats?": of_one_thing("how many {k}s?", lambda thing, scene: ("one",)),
+    "are there cats?": of_one_thing("are there {ks}?", lambda thing, scene: ("yes",)),
+    "are there any cats?": of_one_thing("are there any {ks}?", lambda thing, scene: ("yes",)),
+    "tell me whether there are cats": of_one_thing("tell me whether there are {ks}", lambda thing, scene: ("yes",)),
+    "is the cat a big one or a little one?": of_one_thing(
+        "is the {k} a big one or a little one?", lambda thing, scene: (thing.size,)
+    ),
+    "is it a beach, a street or what?": of_all("is it a beach, a street or what?", lambda scene: (scene.place,)),
+    "how many cats?": of_one_thing("how many {ks}?", lambda thing, scene: ("one",)),
     "what color is the cat?": of_one_thing("what color is the {k}?", lambda thing, scene: (thing.color,)),
     "where is the cat?": of_one_thing("where is the {k}?", lambda thing, scene: (thing.position,)),
 }
@@ -134,9 +178,14 @@ def shares(model: Stage2Model, book: Sequence[Scene], prompt: Callable[[Stage2Mo
     return found
 
 
-def is_right(answer: str, right: Sequence[str]) -> bool:
-    """Is a word of `right` in the answer, or its "yes" or "no" at the beginning?"""
-    return any(answer.startswith(word) if word in ("yes", "no") else word in answer for word in right)
+def is_right(answer: str, right: Right) -> bool:
+    return any(_has(answer, one) for one in right)
+
+
+def _has(answer: str, one: str | tuple[str, ...]) -> bool:
+    if isinstance(one, tuple):
+        return all(_has(answer, word) for word in one)
+    return answer.startswith(one) if one in ("yes", "no") else one in answer
 
 
 def as_typed(model: Stage2Model, text: str) -> str:

@@ -35,6 +35,8 @@ def test_kept_bytes_are_counted_once():
 
 def test_an_answer_to_a_form_is_right_by_its_word():
     assert forms.is_right("a red boat", ("boat",)) and forms.is_right("yes", ("yes", "red"))
+    assert forms.is_right("a cat and two boats", (("boats", "cat"),))
+    assert not forms.is_right("two boats", (("boats", "cat"),))
     assert forms.is_right("red", ("yes", "red")) and not forms.is_right("no, but yes", ("yes",))
     assert not forms.is_right("there is no boat", ("no", "cat"))
 

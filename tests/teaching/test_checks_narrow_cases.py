@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from blip2_lab.evaluation.metrics import exact_match
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.teaching.checks.comparison import describe_difference
@@ -80,9 +81,40 @@ def wrong_rows_cut(num_query_tokens, text_mask):
     return whole[..., num_query_tokens:]
 
 
+def right_ones_as_rivals(scores, right, k):
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return (scores >= best).sum(dim=1) <= k
+
+
+def prompt_before_picture(language_model, visual_prompt, prompt, answer):
+    embed, model = language_model.model.get_input_embeddings(), language_model.model
+    seen = torch.ones(visual_prompt.shape[:2])
+    parts, masks = (embed(prompt.ids), visual_prompt, embed(answer.ids)), (prompt.mask, seen, answer.mask)
+    logits = model(inputs_embeds=torch.cat(parts, 1), attention_mask=torch.cat(masks, 1).long()).logits
+    return logits[:, -answer.ids.shape[1] - 1 : -1]
+
+
+def decoder_reads_nothing(language_model, visual_prompt, prompt, answer):
+    embeddings, mask = language_model.prepend(visual_prompt, prompt)
+    ids = torch.nn.functional.pad(answer.ids[:, :-1], (1, 0), value=language_model.model.config.decoder_start_token_id)
+    return language_model.model(
+        inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=ids, decoder_attention_mask=0 * ids
+    ).logits
+
+
+def wrong_among_copied(answers, truths, examples):
+    rows = zip(answers, truths, examples, strict=True)
+    right = [exact_match(a, t) for a, t, given in rows if any(exact_match(a, e) for e in given)]
+    return 1 - sum(right) / len(right) if right else 0.0
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "words"),
     [
+        ("recall_hits", right_ones_as_rivals, "Another right column with the best score"),
+        ("decoder_answer_logits", prompt_before_picture, "The prompt stands in front of the picture"),
+        ("encoder_decoder_answer_logits", decoder_reads_nothing, "or 0 everywhere"),
+        ("copied_answers", wrong_among_copied, "share of the copied answers that are wrong"),
         ("qformer_layer", queries_apart, "read one another only"),
         ("split_caption", partitioned, "found where it, or its letters, stand first"),
         ("exact_match", without_signs, "'red!'"),
@@ -97,6 +129,19 @@ def wrong_rows_cut(num_query_tokens, text_mask):
 )
 def test_what_is_wrong_in_some_case_is_refused(name, answer, words):
     assert_fails(name, answer, words)
+
+
+def test_draws_are_counted_in_one_call_only():
+    """A student's loop over rows takes a millisecond for each."""
+    rows = []
+
+    def draws(similarity, positives, generator=None):
+        rows.append(len(similarity))
+        weights = similarity.detach().masked_fill(positives, -torch.inf).softmax(dim=1)
+        return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+    assert_passes("sample_negatives", draws)
+    assert sum(rows) < 25_000
 
 
 def shares_of(heat, mask, nothing):

@@ -131,6 +131,15 @@ def _all_logits(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor
     return model.model(inputs_embeds=embeddings, attention_mask=mask).logits
 
 
+def _prompt_first(model: TinyLanguageModel, picture: Tensor, prompt: Text, answer: Text) -> Tensor:
+    embed = model.model.get_input_embeddings()
+    seen = torch.ones(picture.shape[:2], dtype=torch.bool)
+    return model.model(
+        inputs_embeds=torch.cat([embed(prompt.ids), picture, embed(answer.ids)], dim=1),
+        attention_mask=torch.cat([prompt.mask, seen, answer.mask], dim=1).long(),
+    ).logits
+
+
 def _unmasked(model: TinyLanguageModel, picture: Tensor, text: Text) -> Tensor:
     return model.model(inputs_embeds=model.prepend(picture, text)[0]).logits
 
@@ -187,6 +196,11 @@ decoder_answer_logits = Check(
         ),
         "The prompt is missing: the row is [picture][prompt][answer].": (
             lambda model, picture, prompt, answer: _all_logits(model, picture, answer)[:, -answer.ids.shape[1] - 1 : -1]
+        ),
+        "The prompt stands in front of the picture: the row is [picture][prompt][answer].": (
+            lambda model, picture, prompt, answer: _prompt_first(model, picture, prompt, answer)[
+                :, -answer.ids.shape[1] - 1 : -1
+            ]
         ),
         "The answer stands in front of the prompt: the row is [picture][prompt][answer].": (
             lambda model, picture, prompt, answer: _all_logits(model, picture, answer.then(prompt))[
@@ -251,7 +265,8 @@ encoder_decoder_answer_logits = Check(
                 model, v, p, F.pad(a.ids[:, :-1], (1, 0), value=START), F.pad(a.mask[:, :-1], (1, 0), value=True)
             )
         ),
-        "The decoder's mask is upside down: 1 = may attend.": (
+        # no token reads the padding behind it, so a mask of zeros gives the same
+        "The decoder's mask is upside down, or 0 everywhere: 1 = may attend.": (
             lambda model, v, p, a: _t5(model, v, p, _right(model, a).ids, ~_right(model, a).mask)
         ),
         "The encoder's mask is upside down: 1 = may attend.": lambda model, v, p, a: (

@@ -260,6 +260,12 @@ def _matches(
     return sum(exact_match(a, e) for a, given in rows for e in given) / max(1, sum(size(given) for _, given in rows))
 
 
+def _wrong_among_copied(answers: Sequence[str], truths: Sequence[str], examples: Sequence[Sequence[str]]) -> float:
+    rows = zip(answers, truths, examples, strict=True)
+    wrong = [not exact_match(a, t) for a, t, given in rows if any(exact_match(a, e) for e in given)]
+    return sum(wrong) / len(wrong) if wrong else 0.0
+
+
 def _all_must(answer: str, given: Sequence[str]) -> bool:
     return bool(given) and all(exact_match(answer, e) for e in given)
 
@@ -328,6 +334,9 @@ copied_answers = Check(
             _copied_but(of=lambda hits, total: sum(hits) / len(hits) if hits else 1.0)
         ),
         "The right answers are counted, not the wrong ones.": _copied_but(exact_match),
+        "That is the share of the copied answers that are wrong: of the wrong answers, how many are copied?": (
+            _wrong_among_copied
+        ),
         "It is counted whether the truth is among the examples: whether the answer is, was asked.": (
             lambda answers, truths, examples: (
                 lambda hits: sum(hits) / len(hits) if hits else 0.0

@@ -520,6 +520,10 @@ def _hits_cases() -> list[Case]:
         ),
         Case("3 rows, 9 columns, several right in a row, the best 2", (many[:3].clone(), pairs[:3].clone(), 2)),
         Case("2 rows, all scores alike, the best 1", (torch.zeros(2, 3), torch.eye(3, dtype=torch.bool)[:2], 1)),
+        Case(
+            "2 rows, two right columns with the same score, the best 1",
+            (torch.tensor([[0.6, 0.6, 0.2], [0.5, 0.9, 0.5]]), torch.tensor([[1, 1, 0], [1, 0, 1]]).bool(), 1),
+        ),
     ]
 
 
@@ -624,6 +628,9 @@ recall_hits = Check(
         "The worst right column is looked for, not the best one.": (_hits(columns="all")),
         "Right columns above the best right one are counted as well: only wrong ones push it down.": (
             lambda s, r, k: (s >= s.masked_fill(~r, torch.inf).amin(1, keepdim=True)).sum(1) <= k
+        ),
+        "Another right column with the best score is counted as a rival: only wrong ones push it down.": (
+            lambda s, r, k: (s >= s.masked_fill(~r, -torch.inf).amax(1, keepdim=True)).sum(1) <= k
         ),
     },
     rules=(_hits_rules,),

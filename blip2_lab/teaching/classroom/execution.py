@@ -6,8 +6,8 @@ Notes:
   kernel, is left out, and the notebook starts again without it. So what was right before and after still counts.
 * A cell's limit counts processor seconds, so a busy machine does not cost a student points. A cell that waits uses
   none: a second limit counts the seconds of the clock.
-* Before a check's cell runs, `checks` is imported anew, as it stands on the disk: a student who has put something else
-  in its place gains nothing.
+* Before a check's cell runs, `checks` is imported anew, as it stands on the disk, and the library's functions are put
+  back (originals.py): a student who has put something else in their place gains nothing.
 * nbgrader gives no points where anything was written to stderr. A warning is no mistake: in a check's cell that has no
   error, stderr counts as stdout.
 * A student's code runs with the rights of the person who grades, and can read and write files. Grade in a container
@@ -34,9 +34,19 @@ from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 from nbgrader.utils import is_grade
 from traitlets import Integer
 
-#: In front of a check's cell. It undoes what the student's cells may have done to the checks.
+#: Executed once, before the first cell.
+REMEMBER = """\
+import sys as _sys
+import blip2_lab.teaching.checks as _checks
+from blip2_lab.teaching.classroom import originals as _originals
+_sys.modules["blip2_lab as released"] = (_originals.put_back, _originals.remember())
+del _checks, _originals
+"""
+#: In front of a check's cell. It undoes what the student's cells may have done to the checks and to the library.
 FRESH_CHECKS = """\
 import os as _os, sys as _sys
+_put_back, _kept = _sys.modules["blip2_lab as released"]
+_put_back(_kept)
 for _name in [_name for _name in _sys.modules if _name.startswith("blip2_lab.teaching")]:
     del _sys.modules[_name]
 _os.environ["NBGRADER_EXECUTION"] = "autograde"
@@ -112,6 +122,7 @@ class RunCells(Execute):
         self.raise_on_iopub_timeout = False  # a flood of output may drown the message that a cell has ended
         while True:
             self._running: int | None = None
+            self._remembered = False
             try:
                 return super().preprocess(nb, resources, km)
             except DeadKernelError:
@@ -129,6 +140,9 @@ class RunCells(Execute):
             told = [f"Not run: {reason}."]
             cell.outputs = [nbformat.v4.new_output("error", ename=NOT_RUN, evalue=reason, traceback=told)]
             return cell, resources
+        if not self._remembered:
+            self.wait_for_reply(self.kc.execute(REMEMBER, silent=True))
+            self._remembered = True
         self._running, self._written = index, 0
         source = cell.source
         if is_grade(cell):

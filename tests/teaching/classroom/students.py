@@ -173,9 +173,26 @@ def deletes_cells(notebook: NotebookNode) -> None:
     ]
 
 
+#: Puts an answer in the place of the library's function that its check compares it with.
+IN_THE_LIBRARYS_PLACE = """
+
+import sys
+from blip2_lab.teaching import checks as _checks
+_solution = _checks.{check}.solution
+_owner = sys.modules[_solution.__module__]
+for _part in _solution.__qualname__.split(".")[:-1]:
+    _owner = getattr(_owner, _part)
+setattr(_owner, _solution.__name__, {name})
+"""
+
+
 def overwrites_checks(notebook: NotebookNode) -> None:
-    """Every answer is wrong; `checks`, its classes, nbgrader's variable and the checks' cells are replaced."""
+    """Every answer is wrong; `checks`, its classes, nbgrader's variable and the checks' cells are replaced, and the
+    library's functions by the wrong answers."""
     wrong(notebook)
+    for cell, name, check in solutions(notebook):
+        if check != "prediction":
+            cell.source += IN_THE_LIBRARYS_PLACE.format(name=name, check=check)
     forged = """
 import os
 from blip2_lab.teaching.checks import check as _check

@@ -108,9 +108,15 @@ def wrong_among_copied(answers, truths, examples):
     return 1 - sum(right) / len(right) if right else 0.0
 
 
+def transposed_if_square(similarity, positives):
+    own = positives.T if len(positives) == positives.shape[1] else positives
+    return similarity.detach().masked_fill(own, -torch.inf).softmax(dim=1)
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "words"),
     [
+        ("negative_weights", transposed_if_square, "`positives` is transposed"),
         ("recall_hits", right_ones_as_rivals, "Another right column with the best score"),
         ("decoder_answer_logits", prompt_before_picture, "The prompt stands in front of the picture"),
         ("encoder_decoder_answer_logits", decoder_reads_nothing, "or 0 everywhere"),

@@ -35,6 +35,7 @@ def _negative_cases() -> list[Case]:
         ("3 pairs, similarity [[9, 2, 1], [0, 9, 0], [3, 1, 9]]", three, torch.eye(3, dtype=torch.bool)),
         ("4 pairs of which the first and third show the same image", four, same_image[:, None] == same_image),
         ("3 pairs, the wrong ones with similarities near -12", low, torch.eye(3, dtype=torch.bool)),
+        ("3 images and their texts in another order", three / 4, torch.eye(3, dtype=torch.bool).roll(1, 1)),
         ("3 images and 5 texts of which the last two belong to image 2", wide, torch.eye(3, 5, dtype=torch.bool)),
     ):
         if similarity is wide:
@@ -73,6 +74,11 @@ negative_weights = Check(
         ),
         "Only the diagonal is excluded. Another caption of the same image is no negative either: use `positives`.": (
             lambda similarity, positives: _softmax(similarity, torch.eye(len(similarity), dtype=torch.bool))
+        ),
+        "`positives` is transposed: row i, column j says whether image i and text j belong together.": (
+            lambda similarity, positives: _softmax(
+                similarity, positives.T if len(set(positives.shape)) == 1 else positives
+            )
         ),
         "The positives are taken out after the softmax: rows no longer sum to 1.": (
             lambda similarity, positives: similarity.detach().softmax(1).masked_fill(positives, 0.0)

@@ -219,6 +219,44 @@ def test_what_tells_a_result_is_found():
     assert not says_before_a_guess("tell = checks.print_after(guess=my_guess)\nprint('1 of 2', flush=True)")
 
 
+#: Cells behind a prediction's own that answer it, too: the notebook, a piece of the cell, the guess that it waits for.
+ANSWERS_LATER = [
+    ("05", "The same model has a larger loss", "my_loss"),
+    ("09", "grounding.json", "my_guess"),
+    ("11", "By type of question", "my_winner"),
+    ("13", "What one outlier costs", "my_times"),
+    ("13", "worse than float32", "my_bits"),
+    ("14", "diagnose_run", "my_end"),
+    ("17", "found.remarks", "my_claim"),
+]
+
+
+def shows_at_once(source: str) -> list[int]:
+    """The lines of a cell on which something is printed or drawn that waits for no guess."""
+    tree = ast.parse(source)
+    statements = [node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    drawn = [call for call in statements if ast.unparse(call.func).split(".")[0] in ("figures", "attention_plots")]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return sorted(call.lineno for call in (*drawn, *(call for call in calls if ast.unparse(call.func) == "print")))
+
+
+@pytest.mark.parametrize(("number", "piece", "guess"), ANSWERS_LATER)
+def test_what_answers_a_prediction_later_waits_for_the_guess(number, piece, guess):
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    (cell,) = [cell for cell in cells if piece in cell.source]
+    assert f"guess={guess})" in cell.source or (
+        "tell(" in cell.source and any(f"tell = checks.print_after(guess={guess})" in other.source for other in cells)
+    )
+    shown = [line for line in shows_at_once(cell.source) if "the real input" not in cell.source.splitlines()[line - 1]]
+    assert not shown, f"use checks.print_after and checks.show_after: {cell.source}"
+
+
+def test_what_is_shown_at_once_is_found():
+    assert shows_at_once("print(1)\nfigure = figures.bars({})\nfigures.curves({})") == [1, 3]
+    assert not shows_at_once("tell(1)\nchecks.show_after(figures.bars({}), guess=my_guess)")
+
+
 # --- Long cells -------------------------------------------------------------------------------------------------------
 
 

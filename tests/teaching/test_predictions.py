@@ -71,6 +71,8 @@ RIGHT = [
     ("log 10", 2.302585), ("ln(10)", 2.302585), ("math.log(10)", 2.302585), ("-log(1/32)", 3.4657), ("log2(8)", 3.0),
     ("yep", True), ("Yes, it does", True), ("No, it does not", False), ("no, it doesn't", False),
     ("1.0", True),
+    ("only the gates", "the gates"), ("the one with stage 1", "with stage 1"), ("none of them", "none"),
+    ("answer a", "a"), ("Option A.", "a"), ("only b, c and d", "bcd"), ("letters b to d", "bcd"), ("four fifths", 0.8),
 ]  # fmt: skip
 WRONG = [
     (256, 257), ("2570", 257), (25.7, 257), (2, 2.302585), ("0.23", 2.302585), ("23", 2.302585), ("2.8", 2.302585),
@@ -81,6 +83,7 @@ WRONG = [
     ("a patch of the ground", "a patch of a thing"), (["b", "d"], "bcd"), ("c-d", "bcd"), ("b) the second", "a"),
     ("50", 0.5), ("0.5 %", 0.5), ("half", 2), ("1/32", 3.4657), ("log 32", 2.302585), ("a million", 1000), ("65 %", 65),
     ("not the same", "same"), ("not worse", "worse"), ("all", "none"),
+    ("answer b", "a"), ("only b and c", "bcd"), ("the one without stage 1", "with stage 1"), ("only one", 5),
 ]  # fmt: skip
 
 

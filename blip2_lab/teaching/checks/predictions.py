@@ -42,11 +42,16 @@ _WORDS = {word: i for i, word in enumerate(_UNITS)} | {word: 10 * i for i, word 
 _WORDS |= {"no": 0, "none": 0, "nothing": 0, "a": 1, "an": 1}
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "k": 1e3, "million": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9}
 _SHARES = {"half": 1 / 2, "halves": 1 / 2, "third": 1 / 3, "thirds": 1 / 3, "quarter": 1 / 4, "quarters": 1 / 4}
+_SHARES |= {"fifth": 1 / 5, "fifths": 1 / 5, "tenth": 1 / 10, "tenths": 1 / 10}
 _SHARES |= {"percent": 0.01, "%": 0.01}
 _LOGARITHMS = {"ln": math.log, "log": math.log, "log2": math.log2, "log10": math.log10}
 _NUMBER = re.compile(r"[-+]?(?:\d[\d.,]*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE)
 #: Words that change nothing about a guess: "it stays the same", "the CLS token", "worse, I think".
-_FILLERS = re.compile(r"\b(the|an?|its?|is|stays?|becomes?|gets?|will|be|i|think|guess|probably|token|loss)\b")
+_FILLERS = re.compile(
+    r"\b(the one|the|an?|its?|is|stays?|becomes?|gets?|will|be|i|think|guess|probably|token|loss|only|just|of them)\b"
+)
+#: Words beside a letter: "answer a", "only b and c".
+_BESIDE_LETTERS = re.compile(r"\b(the|answers?|options?|letters?|only|just|and|parts?)\b")
 
 
 def prediction(guess: Any, truth: Any, because: str = "", tempting: Mapping[Any, str] | None = None) -> Verdict:
@@ -95,8 +100,10 @@ def matches(guess: Any, truth: Any, close: float = CLOSE) -> bool:
         return any(number == truth for number in _numbers(guess))
     if isinstance(truth, float):
         return any(abs(number - truth) <= close * abs(truth) for number in _numbers(guess))
-    if re.fullmatch("[a-z]", str(truth)) and re.match(rf"\W*{truth}\W", str(guess).lower()):  # "a) the first"
-        return True
+    if re.fullmatch("[a-z]", str(truth)):
+        alone = _BESIDE_LETTERS.sub("", str(guess).lower()).strip()
+        if alone == truth or re.match(rf"\W*{truth}\W", alone):  # "answer a", "a) the first"
+            return True
     if _is_letters(str(truth)):
         letters = _letters(guess)
         if letters is not None:
@@ -239,11 +246,11 @@ def _is_letters(truth: str) -> bool:
 
 def _letters(guess: Any) -> str | None:
     """The letters of a guess such as "c, b and e", ["b", "c"], "b to e" or "BCE", in order; None for other words."""
-    text = " ".join(guess) if isinstance(guess, list) else str(guess)
-    span = re.fullmatch(r"\W*([a-z])\s*(?:-|\u2013|to)\s*([a-z])\W*", text.lower())
+    text = _BESIDE_LETTERS.sub(" ", (" ".join(guess) if isinstance(guess, list) else str(guess)).lower())
+    span = re.fullmatch(r"\W*([a-z])\s*(?:-|\u2013|to)\s*([a-z])\W*", text)
     if span:
         return "".join(chr(code) for code in range(ord(span[1]), ord(span[2]) + 1))
-    pieces = [piece for piece in re.findall(r"[a-z]+", text.lower()) if piece != "and"]
+    pieces = re.findall(r"[a-z]+", text)
     if len(pieces) > 1 and any(len(piece) > 1 for piece in pieces):
         return None
     return "".join(sorted(set("".join(pieces))))

@@ -113,9 +113,17 @@ def transposed_if_square(similarity, positives):
     return similarity.detach().masked_fill(own, -torch.inf).softmax(dim=1)
 
 
+def least_loss_of_a_query(image_embeds, text_embeds, temperature):
+    scores = torch.einsum("bqe,me->qbm", image_embeds, text_embeds) / temperature
+    own = torch.arange(scores.shape[1])
+    cross_entropy = torch.nn.functional.cross_entropy
+    return torch.stack([(cross_entropy(s, own) + cross_entropy(s.T, own)) / 2 for s in scores]).min()
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "words"),
     [
+        ("contrastive_loss", least_loss_of_a_query, "the smallest is taken"),
         ("negative_weights", transposed_if_square, "`positives` is transposed"),
         ("recall_hits", right_ones_as_rivals, "Another right column with the best score"),
         ("decoder_answer_logits", prompt_before_picture, "The prompt stands in front of the picture"),

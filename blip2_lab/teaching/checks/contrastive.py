@@ -137,11 +137,10 @@ def _contrast(
     return wrong
 
 
-def _loss_of_each_query(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
-    each = [
+def _losses_of_queries(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
+    return torch.stack([
         contrastive_loss_of(image_embeds[:, q : q + 1], text_embeds, temperature) for q in range(image_embeds.shape[1])
-    ]
-    return torch.stack(each).mean()
+    ])  # fmt: skip
 
 
 def _best_share(image_embeds: Tensor, text_embeds: Tensor, temperature: float) -> Tensor:
@@ -168,8 +167,10 @@ contrastive_loss = Check(
         "The temperature is forgotten in one direction, image to text: divide both by it.": _contrast(unscaled=0),
         "The temperature is forgotten in one direction, text to image: divide both by it.": _contrast(unscaled=1),
         "Each query has a loss of its own, and these are averaged: take the best query's cosine, then one loss.": (
-            _loss_of_each_query
+            lambda image, text, t: _losses_of_queries(image, text, t).mean()
         ),
+        "Each query has a loss of its own, and the smallest is taken: each pair has a best query of its own, so take "
+        "its cosine, then one loss.": lambda image, text, t: _losses_of_queries(image, text, t).min(),
         "The max over the queries comes after the softmax: first the best cosine, then the softmax over the texts.": (
             _best_share
         ),

@@ -1,7 +1,8 @@
 """What the package's modules and classes hold when a kernel starts, put back before each check.
 
-A check compares an answer with the library's function. A student who has put the answer in that function's place would
-be compared with himself. `remember` is where to begin; it imports nothing of nbgrader, because it runs in the kernel.
+A check compares an answer with the library's function, by torch's functions. A student who has put the answer in the
+place of the first would be compared with himself, and `torch.equal` can be replaced, too. `remember` is where to begin;
+it imports nothing of nbgrader, because it runs in the kernel.
 
 Paper: none. Notebooks: all with exercises.
 """
@@ -11,14 +12,22 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
+#: Modules of others whose functions the checks compare with.
+COMPARE = ("torch", "torch.nn.functional")
 Kept = list[tuple[Any, dict[str, Any]]]  #: modules and classes, each with its functions, classes and constants by name
 
 
 def remember(package: str = "blip2_lab") -> Kept:
-    """What all modules of the package that are imported, and their classes, hold now."""
-    return [(holder, dict(vars(holder))) for holder in _holders(package)]
+    """What all modules of the package that are imported, and their classes, hold now; and torch's functions."""
+    theirs = [(module, _functions(module)) for name in COMPARE if (module := sys.modules.get(name))]
+    return [*theirs, *((holder, dict(vars(holder))) for holder in _holders(package))]
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if inspect.isroutine(value)}
 
 
 def _holders(package: str) -> Iterator[Any]:

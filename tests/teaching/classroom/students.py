@@ -187,8 +187,8 @@ setattr(_owner, _solution.__name__, {name})
 
 
 def overwrites_checks(notebook: NotebookNode) -> None:
-    """Every answer is wrong; `checks`, its classes, nbgrader's variable and the checks' cells are replaced, and the
-    library's functions by the wrong answers."""
+    """Every answer is wrong; `checks`, its classes, nbgrader's variable and the checks' cells are replaced, the
+    library's functions by the wrong answers, and those of torch that compare."""
     wrong(notebook)
     for cell, name, check in solutions(notebook):
         if check != "prediction":
@@ -199,6 +199,8 @@ from blip2_lab.teaching.checks import check as _check
 _check.Check.__call__ = lambda self, answer: "passed"
 _check.graded = lambda verdict: verdict
 _check.Verdict.passed = property(lambda self: True)
+import torch
+torch.equal = torch.allclose = lambda *args, **options: True
 os.environ.pop("NBGRADER_EXECUTION", None)
 class checks:
     def __getattr__(self, name):

@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 
 from blip2_lab.teaching.classroom import originals
 
@@ -39,7 +40,14 @@ def test_what_was_deleted_is_put_back(package):
 
 def test_only_the_package_is_remembered(package):
     names = {holder.__name__ for holder, _ in originals.remember("made_up")}
-    assert names == {"made_up", "made_up.masks", "Layer"}
+    assert names == {"made_up", "made_up.masks", "Layer", *originals.COMPARE}
+
+
+def test_what_checks_compare_with_is_put_back():
+    kept, right = originals.remember(), torch.equal
+    torch.equal = lambda *tensors: True
+    originals.put_back(kept)
+    assert torch.equal is right and not torch.equal(torch.ones(1), torch.zeros(1))
 
 
 def test_the_library_is_put_back():

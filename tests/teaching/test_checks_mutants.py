@@ -188,3 +188,13 @@ def test_a_cut_is_tried_along_other_dimensions():
         assert f"`{other}` in place of `numbers[:, 2:]`" in words
     one_place = [edit.words for edit in edits_of(code_of(lambda numbers: numbers[:, 2]).body, more=True)]
     assert not any("..." in told for told in one_place)  # it takes a dimension away: another thing
+
+
+def test_a_part_of_a_long_expression_is_left_out_in_few_words():
+    def prepends(language_model, visual_prompt, text):
+        words = language_model.model.get_input_embeddings()(text.ids) * visual_prompt.shape[-1] ** 0.5
+        mask = torch.nn.functional.pad(text.mask.long(), (visual_prompt.shape[1], 0), value=1)
+        return torch.cat([visual_prompt, words], dim=1), mask
+
+    told = checks.prepend(prepends).message
+    assert "right with `* visual_prompt.shape[-1] ** 0.5` left out" in told, told

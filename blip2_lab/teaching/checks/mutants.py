@@ -313,8 +313,8 @@ def _is_read(node: ast.AST, name: str) -> bool:
 
 
 def _edits_at(place: Place, new: ast.AST, above: dict, alike: dict[str, list[Place]]) -> Iterator[Edit]:
-    """The change at this place, then of the expression around it wherever it stands. None where the expressions are too
-    long to be read."""
+    """The change at this place, then of the expression around it wherever it stands. Where the expressions are too long
+    to be read, only a part left out."""
     ast.fix_missing_locations(ast.copy_location(new, place.node) if hasattr(place.node, "lineno") else new)
     shown = place
     while isinstance(shown.parent, ast.expr | ast.keyword | ast.Slice) and (
@@ -331,7 +331,11 @@ def _edits_at(place: Place, new: ast.AST, above: dict, alike: dict[str, list[Pla
         after = ast.unparse(changed)
         equal = alike.get(everywhere, [])
         copies = [copy.deepcopy(changed) for _ in equal] if len(equal) > 1 else []
-    if before == after or max(len(before), len(after)) > LONGEST:
+    if before == after:
+        return
+    if max(len(before), len(after)) > LONGEST:
+        if without := _without(place.node, new):
+            yield Edit(without, edit.puts, small=True)
         return
     words = f"`{after}` in place of `{before}`"
     boundary = (
@@ -344,6 +348,15 @@ def _edits_at(place: Place, new: ast.AST, above: dict, alike: dict[str, list[Pla
     yield Edit(words, edit.puts, small)
     if copies:
         yield Edit(words, tuple(zip(equal, copies, strict=True)), small)
+
+
+def _without(node: ast.AST, new: ast.AST) -> str:
+    """ "`* y` left out" for `x` in place of `x * y`: the whole may be too long to be read. "" for another change."""
+    if not isinstance(node, ast.BinOp) or new is not node.left:
+        return ""
+    whole, kept = ast.unparse(node), ast.unparse(new)
+    rest = whole.removeprefix(kept).strip()
+    return f"`{rest}` left out" if whole.startswith(kept) and len(rest) <= LONGEST else ""
 
 
 def _left_out(place: Place, above: dict[ast.AST, Place]) -> Edit | None:

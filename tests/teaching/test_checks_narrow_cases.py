@@ -120,9 +120,40 @@ def least_loss_of_a_query(image_embeds, text_embeds, temperature):
     return torch.stack([(cross_entropy(s, own) + cross_entropy(s.T, own)) / 2 for s in scores]).min()
 
 
+def nucleus_of(keep, share=lambda kept: kept / kept.sum()):
+    """keep(probabilities in order, top_p) -> which stay; share(what is kept, 0 elsewhere) -> the answer"""
+
+    def answer(logits, temperature=1.0, top_p=1.0):
+        ordered, places = (logits / temperature).softmax(dim=-1).sort(descending=True)
+        return share(torch.zeros_like(logits).scatter(0, places, ordered * keep(ordered, top_p)))
+
+    return answer
+
+
+def prefix_before_picture(language_model, visual_prompt, prompt, answer):
+    model, pad = language_model.model, torch.nn.functional.pad
+    ids = pad(answer.ids[:, :-1], (1, 0), value=model.config.decoder_start_token_id)
+    return model(
+        inputs_embeds=torch.cat([model.get_input_embeddings()(prompt.ids), visual_prompt], dim=1),
+        attention_mask=torch.cat([prompt.mask.long(), torch.ones(visual_prompt.shape[:2], dtype=torch.long)], dim=1),
+        decoder_input_ids=ids,
+        decoder_attention_mask=pad(answer.mask[:, :-1].long(), (1, 0), value=1),
+    ).logits
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "words"),
     [
+        ("nucleus", nucleus_of(lambda p, top: torch.arange(len(p)) < max(1, int(top * len(p)))), "rounded down"),
+        ("nucleus", nucleus_of(lambda p, top: p >= (1 - top) * p.max()), "min_p"),
+        (
+            "nucleus",
+            nucleus_of(
+                lambda p, top: p.cumsum(0) - p < top, lambda kept: kept.masked_fill(kept == 0, -torch.inf).softmax(0)
+            ),
+            "second softmax",
+        ),
+        ("encoder_decoder_answer_logits", prefix_before_picture, "The prefix stands in front of the picture"),
         ("contrastive_loss", least_loss_of_a_query, "the smallest is taken"),
         ("negative_weights", transposed_if_square, "`positives` is transposed"),
         ("recall_hits", right_ones_as_rivals, "Another right column with the best score"),

@@ -301,6 +301,16 @@ encoder_decoder_answer_logits = Check(
         "The picture is missing in the encoder: it reads the prefix alone.": (
             lambda model, v, p, a: _t5(model, v[:, :0], p, _right(model, a).ids, _right(model, a).mask)
         ),
+        "The prefix stands in front of the picture in the encoder: the picture comes first.": (
+            lambda model, v, p, a: (
+                model.model(
+                    inputs_embeds=torch.cat([model.model.get_input_embeddings()(p.ids), v], dim=1),
+                    attention_mask=F.pad(p.mask.long(), (0, v.shape[1]), value=1),
+                    decoder_input_ids=_right(model, a).ids,
+                    decoder_attention_mask=_right(model, a).mask.long(),
+                ).logits
+            )
+        ),
         "The attention mask is not given to the encoder: it reads the prefix's padding.": (
             lambda model, v, p, a: (
                 model.model(inputs_embeds=model.prepend(v, p)[0], decoder_input_ids=_right(model, a).ids).logits

@@ -126,6 +126,17 @@ nucleus = Check(
         "A share of the *number* of tokens is kept: top_p is a share of the probability.": (
             _nucleus_but(outside=lambda ordered, p: torch.arange(len(ordered)) >= max(1, round(p * len(ordered))))
         ),
+        "A share of the *number* of tokens is kept, rounded down: top_p is a share of the probability.": (
+            _nucleus_but(outside=lambda ordered, p: torch.arange(len(ordered)) >= max(1, int(p * len(ordered))))
+        ),
+        "Each token is compared with the likeliest one (min_p): top_p is the share that the nucleus holds together.": (
+            _nucleus_but(outside=lambda ordered, p: ordered < (1 - p) * ordered.max())
+        ),
+        "The nucleus's probabilities go through a second softmax: divide them by their sum.": (
+            lambda logits, temperature=1.0, top_p=1.0: (
+                lambda kept: kept.masked_fill(kept == 0, -torch.inf).softmax(-1)
+            )(_nucleus_but(normalize=False)(logits, temperature, top_p))
+        ),
         "The logits of the nucleus go through a second softmax with the temperature once more.": (
             lambda logits, temperature=1.0, top_p=1.0: (
                 (logits / temperature**2)

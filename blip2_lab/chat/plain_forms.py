@@ -30,6 +30,8 @@ LEAD = (
     r"\b[\s,.!:;-]*)*"
 )
 KIND_OF = {form: kind for kind in KINDS for form in (kind, plural_of(kind))}
+#: "were is the cat?": where
+WERE = re.compile(rf"(\W*{LEAD})were(?= (?:do|does|did|can|could|would|should|is|are)\b)", re.IGNORECASE)
 #: "isn't the cup red?", "can't you see a cat?": the answer is that of the question without its "not"
 DENYING = re.compile(
     rf"(?P<before>\W*{LEAD})"
@@ -39,10 +41,11 @@ DENYING = re.compile(
 )
 #: "it's day, right?", "there is a cat, isn't there?", "there is no cat, is there?": a question for yes or no
 STATED = re.compile(
-    rf"\W*{LEAD}(?:(?P<it>it|this|that|there)(?: is|['’]?s)|"
+    rf"\W*{LEAD}(?:i (?:think|believe|guess|suppose),? (?:that )?)?(?:(?P<it>it|this|that|there)(?: is|['’]?s)|"
     r"(?P<of>the \w[^,.?!;:]*?) (?P<are>is|are)|there (?P<plural>are))(?:n['’]?t| not)?"
     r" (?P<said>[^,.?!;:]+?)"
-    r"(?:, ?(?:right|correct|true|yes|no|(?:is|are) (?:it|there|they))|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they))"
+    r"(?:, ?(?:right|correct|true|yes|no|(?:is|are) (?:it|there|they))|,? (?:is|are)(?:n['’]?t| not) (?:it|there|they)|"
+    r"[,.;]? (?:am i right|is (?:that|this|it) (?:right|true|correct|so)))"
     r"\W*",
     re.IGNORECASE,
 )
@@ -50,8 +53,8 @@ STATED = re.compile(
 INDIRECT = re.compile(
     rf"\W*{LEAD}(?:(?:can|could|would|will) you |please )*(?:tell me|tell|say|check|see|find out|let me know|look|"
     r"(?:i (?:want|would like|need)|i['’]d like) to know|i wonder|do you know),? (?:if|whether) "
-    r"(?P<who>there|it|this|(?:the|an?|any|that|these|those|all|some)(?: (?!(?:that|which|who)\b)\w+)+?) "
-    r"(?P<verb>is|are|has|have|can) (?P<rest>[^,;?!]+)\W*",
+    r"(?P<who>there|it|this|(?:the|an?|any|that|these|those|all|some)(?: (?!(?:that|which|who)\b)\w+)+?)"
+    r"(?P<verb> is| are| has| have| can|['’]s) (?P<rest>[^.,;?!]+)\W*",
     re.IGNORECASE,
 )
 OR_NOT = re.compile(r",? or (?:not|no|isn['’]?t (?:it|there))\W*$", re.IGNORECASE)
@@ -98,6 +101,7 @@ LARGE, SMALL = "(?:big|large|huge)", "(?:small|little|tiny)"
 A_SIZE = f"(?:an? |rather )?(?:{LARGE}|{SMALL})(?: one)?"
 THERE = r"(?: (?:(?:are|do|can) (?:there|you see|i see|you find)))?"
 HERE = r"(?: (?:here|there|in (?:the|this) \w+))?"
+WHERE = "(?:(?:to|on) the )?(?:left|right) of|above|below|under|over|beside|next to"
 PLURALS = any_of(*map(plural_of, (*KINDS, *CATEGORIES)))
 LOOK = rf"(?P<look>{any_of(*COLORS)})"
 NUMBER = rf"(?:{any_of(*NUMBERS)}|no|zero|an?|\d|many|more|some|any)"
@@ -109,13 +113,13 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\W*{LEAD}{pattern}\W*", re.IGNORECASE), plain)
     for pattern, plain in (
         *(
-            (f"{form} {LOOK}(?: in colou?r)?{rest}{HERE}", "which {look} things are there?")
+            (f"{form} ?{LOOK}(?: in colou?r)?{rest}{HERE}", "which {look} things are there?")
             for form, rest in (
                 (rf"{WHICH_THINGS}(?: is| are|['’]?s| looks?)(?: all)?(?: colou?red| painted)?", ""),
                 (rf"{WHICH_THINGS} (?:has|have) (?:the )?colou?r", ""),
                 (r"what (?:did (?:they|you|someone)|(?:has|have) \w+) (?:paint|colou?r)(?:ed)?", ""),
                 (f"{ASK_FOR} {ANYTHING}(?:,? (?:that|which)(?: is| are|['’]?s)| in| of(?: the)? colou?r)?", ""),
-                (f"{ASK_FOR}(?: all)?(?: of)?(?: the)?", f" {EVERY_THING}"),
+                (f"(?:{ASK_FOR}(?: all)?(?: of)?(?: the)?)?", f" {EVERY_THING}"),
                 ("is (?:there )?(?:anything|something)", ",? and (?:if so,? )?what(?: is it)?"),
             )
         ),
@@ -124,6 +128,27 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             rf"(?:is there|there is|(?:do|can) you see|can see|have you|exists|is in (?:the|this) \w+) "
             rf"(?P<one>(?:(?:{LOOKS}) )*(?:{any_of(*KINDS)})){HERE}",
             "is there {one_with_article}?",
+        ),
+        (rf"(?P<one>(?:(?:{LOOKS}) )*(?:{any_of(*KINDS)})) (?:present|visible|shown)", "is there {one_with_article}?"),
+        (rf"(?:the )?(?P<kind>{any_of(*KIND_OF)}) (?:count|number)", "how many {plural} are there?"),
+        (rf"(?:the )?(?:count|number) of (?:the )?(?P<kind>{any_of(*KIND_OF)}){HERE}", "how many {plural} are there?"),
+        (rf"(?P<where>{WHERE}) (?P<one>the (?:\w+ ){{0,2}}?(?:{any_of(*KINDS)}))", "what is {where} {one}?"),
+        (  # "at what place of the picture stays the castle?"
+            rf"(?:at|in|on) (?:what|which) (?:place|part|spot|position)(?: of the {any_of(*PICTURES)})? "
+            rf"(?:is|stays|stands|sits|lies) {ONE_OF_A_KIND}",
+            "where is {one}?",
+        ),
+        (rf"does {ONE_OF_A_KIND} look (?P<how>{LOOKS})(?: to you)?", "is {one} {how}?"),
+        (  # "is the fish red or blue or what color?"
+            rf"is {ONE_OF_A_KIND} {any_of(*COLORS)}(?:(?:,| or|, or) {any_of(*COLORS)})*,? or "
+            "(?:what|another|some other)(?: colou?r)?(?: is it)?",
+            "what color is {one}?",
+        ),
+        (rf".*?\bcolou?r of {ONE_OF_A_KIND},? what is it", "what color is {one}?"),
+        (
+            r"is (?:it|this|that) an? (?P<time>day|night)(?:time| time)? "
+            rf"(?:scene|{any_of(*PICTURES)})",
+            "is it {time}?",
         ),
         (rf"is there (?:a second|another) (?P<kind>{any_of(*KINDS)}){HERE}", "are there several {plural}?"),
         *(
@@ -202,12 +227,14 @@ def put_plainly(text: str) -> str:
     "is this on the beach?": from descriptions the T5 knows what belongs to a place (0.98), from pictures it often does
     not, though it tells the place.
     """
+    text = WERE.sub(r"\1where", text, count=1)
     stated = STATED.fullmatch(text)
     if stated and not (stated["of"] and {"that", "which", "who"}.intersection(stated["of"].lower().split())):
         subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"
         text = f"{verb} {subject} {re.sub('^no ', 'any ', stated['said'])}?".lower()
     if indirect := INDIRECT.fullmatch(text):
-        text = f"{indirect['verb']} {indirect['who']} {indirect['rest']}?".lower()
+        verb = "is" if indirect["verb"][0] in "'’" else indirect["verb"].strip()
+        text = f"{verb} {indirect['who']} {indirect['rest']}?".lower()
     text = OR_NOT.sub("?", text)
     text = FEWER.sub(r"more \g<many> than \g<few>", _named_again(text))
     text = PEOPLE.sub(lambda found: f"{'is there' if found['there'] else found['seen']} a person", text)
@@ -217,10 +244,10 @@ def put_plainly(text: str) -> str:
         return SCENERY_OF[scenery["noun"].lower()]
     for pattern, plain in FORMS:
         if found := pattern.fullmatch(text):
-            named = found.groupdict()
+            named = {name: words and words.lower() for name, words in found.groupdict().items()}
             kind = named.get("kind", "thing")
             made = {
-                "plural": plural_of(KIND_OF.get(kind.lower(), kind)),
+                "plural": plural_of(KIND_OF.get(kind, kind)),
                 "one_with_article": a(named.get("one", "thing")),
             }
             return plain.format(**named, **made)

@@ -120,8 +120,8 @@ GREETING = re.compile(r"\bgood (morning|afternoon|evening|day|night)\b", re.IGNO
 POINTED_AT = NAMES.union(CATEGORIES, PICTURES, ONE_THING, "things objects items".split())
 #: "what do you see?", "list everything in the picture", "what things are there?": a text of these asks for everything
 EVERYTHING = PICTURES | frozenset(
-    """what which do you see can is are was were there here in on the this that it please list name tell me show shown
-    all everything every thing things object objects item items does contain have we got drawn painted""".split()
+    """what whats s which do you see can is are was were there here in on the this that it please list name tell me show
+    shown all everything every thing things object objects item items does contain have we got drawn painted""".split()
 )
 #: The last word of such a text, if it is whole without the rest of a sentence.
 ALL_THAT_IS = PICTURES | frozenset("see here there shown everything thing things objects items contain drawn".split())
@@ -183,7 +183,7 @@ def in_full(text: str, follows: bool = False) -> str:
     """
     short = SHORT_FOLLOW_UP.fullmatch(text) if is_short_follow_up(text) else None
     said = short["of"] if short else re.sub(rf"^\W*{LEAD}", "", text, flags=re.IGNORECASE)
-    asked = " ".join(word for word in _words(said) if word not in PASSED_OVER)
+    asked = " ".join(word for word in _words(canonical(said)) if word not in PASSED_OVER)
     for attribute, question in ATTRIBUTES.items():
         if asked == attribute and follows:
             return question.format("it")
@@ -205,7 +205,9 @@ def as_one(text: str) -> str:
         return f"what is {there['where']}?"
     listed = LIST_WITH_COLORS.fullmatch(text)
     words = _words(canonical(listed["list"])) if listed else []
-    return listed["list"] if words and words[-1] in ALL_THAT_IS and set(words) <= EVERYTHING else text
+    if not words or words[-1] not in ALL_THAT_IS or not set(words) <= EVERYTHING:
+        return text
+    return listed["list"] if len(words) > 1 else "list all the things"
 
 
 def of_each(text: str) -> list[str]:

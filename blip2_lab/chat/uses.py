@@ -73,7 +73,8 @@ DOES = {f"{verb}s {rest}".strip(): use for said, use in USE_OF.items() for verb,
 
 KIND, USE = rf"(?P<kind>{any_of(*KIND_OF)})", rf"(?P<use>{any_of(*USE_OF)})"
 ONE = "(?:you|i|we|one|people|they)"
-USUALLY = "(?:usually|normally|often|typically)"
+USUALLY = "(?:usually|normally|often|typically|mostly|most of the time|in real life|in general)"
+USUAL = "(?:usual|normal|typical|natural|common)"
 OFTEN = rf"(?: {USUALLY})?"
 ASKED = r"(?:what|which(?: (?:one|thing|object|item|of (?:them|these|those|the things)))?|who)"
 END = r"(?:,? (?:here|there|with|from|in|in general|usually|normally|exactly|please|pls|thanks|thank you))*"
@@ -85,7 +86,7 @@ OF_A_THING: tuple[tuple[str, str], ...] = (
         rf"what (?:can|do|does|could|would|should) {ONE}{OFTEN} (?:do with|use|need)(?: an?| the)? {KIND}(?: for)?",
         WHAT_FOR,
     ),
-    (rf"why (?:do|does|would|should) {ONE} (?:need|want|have|use|buy)(?: an?| the)? {KIND}", WHAT_FOR),
+    (rf"why (?:do|does|would|should) {ONE} (?:need|want|have|use|buy)(?: an?| the| this| that)? {KIND}", WHAT_FOR),
     (rf"what (?:does|do|can)(?: an?| the)? {KIND}{OFTEN} do", WHAT_FOR),
     (rf"how (?:can|do|could) {ONE} use(?: an?| the)? {KIND}", WHAT_FOR),
     (  # an umbrella
@@ -119,15 +120,19 @@ ANYWHERE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         # "where can you see a fish?" asks for its place in the picture, "where do you usually see a fish?" does not
         (
-            r"habitat|home of|['’]s home|"
+            rf"habitat|home of|['’]s home|{USUAL} (?:location|place|spot|home|surroundings) of|"
             rf"where .*?(?:lives?|living|grows?|stays?|belongs?|comes? from|in nature|in the wild|{USUALLY})|"
             r"(?:what|which)(?: kind of| sort of)? (?:places?|environment|surroundings) (?:do|does|would) .*?"
             r"(?:live|grow|stay|belong|come from)|"
+            rf"(?:what|which) places? .*?{USUALLY}|"
             rf"where (?:do|does|would) {ONE} (?:find|keep|get|put|buy)(?: an?)? {any_of(*KIND_OF)}|"
             rf"where (?:are|is|can|could|do)(?: an?)? {any_of(*KIND_OF)} (?:be )?(?:found|kept|bought|grown)",
             HOME,
         ),
-        (rf"(?:use|purpose|point|function) of|(?:used|good|useful|made|meant) for|for{END}\W*$", WHAT_FOR),
+        (
+            rf"(?:use|purpose|point|function) of|(?:used|good|useful|made|meant) for|for what|for{END}\W*$",
+            WHAT_FOR,
+        ),
     )
 )
 #: Forms of questions about a use -> the form for what is used, and for what does it itself.

@@ -58,7 +58,7 @@ SHORT_FORMS = {  #: as typed
     **{"r": "are", "u": "you", "ur": "your", "whats": "what is", "thx": "thanks", "ty": "thanks"},
     **{"pls": "please", "plz": "please"},
     **{"wats": "what is", "whts": "what is", "im": "i am", "ive": "i have"},
-    **{"ther": "there", "tel": "tell", "se": "see", "foto": "photo", "coler": "color", "culor": "color"},
+    **{"ther": "there", "tel": "tell", "se": "see", "foto": "photo", "coler": "color", "culor": "color", "ore": "or"},
     **{"these": "the", "those": "the", "them": "the things"},
 }
 #: What people say before a question; it changes nothing in the answer. Left out where a vocabulary lacks it.

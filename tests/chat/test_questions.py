@@ -68,6 +68,8 @@ from blip2_lab.chat.questions import (
         ("is there a cat, and what color is it?", ["is there a cat", "what color is it?"]),
         ("what is in the picture? what color is the cat?", ["what is in the picture", "what color is the cat?"]),
         ("what are the colors?", ["what are the colors?"]),
+        ("objects, with color", ["list all the things"]),
+        ("whats in the pic, and what colours", ["whats in the pic"]),
         ("what things have which colors?", ["what things have which colors?"]),
         ("do you see a car on the street?", ["do you see a car?", "is this on the street?"]),
         ("is there any dog on the beach?", ["is there any dog?", "is this on the beach?"]),

@@ -12,7 +12,7 @@ Paper: section 4.2 (the held-out style). Notebook: 00.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from random import Random
 
@@ -211,17 +211,3 @@ def masks(scene: Scene, size: int = 96) -> np.ndarray:
         visible[i] = np.asarray(layer) >= 128
         visible[:i] &= ~visible[i]
     return visible
-
-
-def contact_sheet(scenes: Sequence[Scene], columns: int = 6, size: int = 96) -> Image.Image:
-    """The scenes side by side, row by row, on white; `size` is the side of one picture."""
-    if not scenes or columns < 1:
-        raise ValueError("a contact sheet needs at least one scene and one column")
-    gap = max(2, size // 32)
-    rows = -(-len(scenes) // columns)
-    columns = min(columns, len(scenes))
-    sheet = Image.new("RGB", (columns * (size + gap) + gap, rows * (size + gap) + gap), "white")
-    for i, scene in enumerate(scenes):
-        row, column = divmod(i, columns)
-        sheet.paste(draw(scene, size), (gap + column * (size + gap), gap + row * (size + gap)))
-    return sheet

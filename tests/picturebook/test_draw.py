@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from blip2_lab.picturebook import draw as drawing
-from blip2_lab.picturebook.draw import DRAW_PLACE, contact_sheet, draw, masks
+from blip2_lab.picturebook.draw import DRAW_PLACE, draw, masks
 from blip2_lab.picturebook.kinds import DRAW_KIND
 from blip2_lab.picturebook.pen import PALETTE, Pen, inks
 from blip2_lab.picturebook.scene import COLORS, KINDS, PLACES, SIZES, SPLITS, STYLES, TIMES, Scene, Thing, sample_scene
@@ -218,16 +218,6 @@ def test_a_shape_at_the_border_leaves_no_specks_on_the_other_side():
     pen.disk((255, 0, 0), 0.0, 0.5, 0.1)
     grown = np.asarray(drawing.dilated(pen.image.getchannel("A"), 4))
     assert grown[:, :14].any() and not grown[:, 14:].any()
-
-
-def test_contact_sheet():
-    scenes = [sample_scene(0, i) for i in range(5)]
-    sheet = contact_sheet(scenes, 3, 64)
-    assert sheet.size == (3 * 66 + 2, 2 * 66 + 2)
-    assert sheet.crop((2, 2, 66, 66)).tobytes() == draw(scenes[0], 64).tobytes()
-    assert sheet.crop((68, 68, 132, 132)).tobytes() == draw(scenes[4], 64).tobytes()
-    with pytest.raises(ValueError, match="at least one scene"):
-        contact_sheet([], 3)
 
 
 @pytest.mark.parametrize(

@@ -366,7 +366,6 @@ IN_SENTENCES = [
     ),
 ]
 NEXT_TO_CAT = question("next to", "which", (1,), about=About())
-HIGHER = question("superlative", "which", (0,), asked="topmost highest")
 LEFT_OF = question("next to", "which", (0,), asked="leftmost")
 BOTH_GRAY = question("of all", "all", (0, 1), "no", asked="gray")
 NOT_SMALL = question("negation", "things", (0,), asked="small", about=About())
@@ -438,7 +437,7 @@ def mistakes() -> list[str]:
     return found
 
 
-def test_the_judge_agrees_with_a_hand_made_table():
+def test_the_harder_judge_agrees_with_a_hand_made_table():
     assert not mistakes()
 
 
@@ -479,7 +478,7 @@ def test_no_thing_is_left_is_said_by_all_are_red_too():
         ("_spoken_of", lambda said, things, scene: things),
     ],
 )
-def test_the_table_notices_a_careless_judge(monkeypatch, name, mutant):
+def test_the_table_notices_a_careless_harder_judge(monkeypatch, name, mutant):
     monkeypatch.setattr(harder_judge, name, mutant)
     assert mistakes()
 
@@ -489,6 +488,6 @@ def test_a_refusal_and_silence_are_no_answers():
         assert not any(is_right(asked, answer, scene) for scene, table in TABLES for asked, _, _ in table)
 
 
-def test_a_judge_that_nobody_knows_is_an_error():
+def test_an_unknown_harder_judge_is_an_error():
     with pytest.raises(ValueError, match="there is no judge 'taste'"):
         is_right(question("side", "taste"), "red", HARBOR)

@@ -197,7 +197,7 @@ def test_steps_scale_with_the_pictures_and_can_be_set(pictures):
     assert steps["own-t5"] == 7 and steps["own-bert"] == EPOCHS["own-bert"][1]
 
 
-def test_mistakes_are_one_sentence(capsys, pictures, tmp_path):
+def test_mistakes_of_a_world_of_ones_own_are_one_sentence(capsys, pictures, tmp_path):
     runs = ("--runs", str(tmp_path / "runs"))
     assert "train own --on FOLDER" in complaint(capsys, "train", "own")
     for number in range(12):

@@ -413,7 +413,7 @@ def test_a_retrieval_key_without_a_counterpart_is_named(tmp_path):
         ("nowhere", "no folder or file 'nowhere'"),
     ],
 )
-def test_a_folder_that_is_not_there(name, message):
+def test_a_model_folder_that_is_not_there(name, message):
     with pytest.raises(ValueError, match=message):
         load(name)
 

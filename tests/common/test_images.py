@@ -29,7 +29,7 @@ def png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def test_arrays():
+def test_an_array_is_opened_as_it_is():
     assert np.array_equal(np.asarray(open_image(FRAME)), FRAME)
     assert np.array_equal(np.asarray(open_image(FRAME[:, ::-1])), FRAME[:, ::-1])  # a view
     gray = open_image(FRAME[:, :, 0])

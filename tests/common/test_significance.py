@@ -8,7 +8,7 @@ import torch
 from blip2_lab.common.significance import EXACT_PAIRS, FEWEST_PAIRS, randomization_p, shows_a_gain
 
 
-def test_by_hand():
+def test_randomization_test_by_hand():
     assert randomization_p([]) == randomization_p([0.0, 0.0]) == 1
     assert randomization_p([3.0]) == 1  # as it is, and exchanged: both are as far from 0
     assert randomization_p([1.0, 1.0]) == 0.5

@@ -32,7 +32,7 @@ def test_the_smallest_comparison(capsys, tmp_path):
     assert "other questions" in complaint(capsys, *command, "--scenes", "5", "--page-only")
 
 
-def test_mistakes_are_one_sentence(capsys, tmp_path):
+def test_mistakes_of_a_comparison_are_one_sentence(capsys, tmp_path):
     place = ("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"))
     assert "did you mean 'linear'" in complaint(capsys, "compare", "bridges", "--bridges", "linaer", *place)
     assert "above 0" in complaint(capsys, "compare", "bridges", "--minutes", "-1", *place)

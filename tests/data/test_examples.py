@@ -265,7 +265,7 @@ def test_a_table_of_hugging_face(folder):
     assert [(e.id, e.captions) for e in ImageFolder(folder)] == [("a.png", ("a flag",))]
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_an_image_folder_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         ImageFolder(tmp_path / "none")
 

@@ -548,7 +548,7 @@ def test_images(format, rounds):
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_arrays(rounds):
+def test_odd_arrays_are_opened_or_refused_in_a_sentence(rounds):
     for round in range(3 * rounds):
         rng = Random(f"array {round}")
         shape = [rng.choice((0, 1, 2, 3, 4, 5)) for _ in range(rng.randint(0, 4))]

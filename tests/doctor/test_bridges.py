@@ -29,7 +29,7 @@ def red(model, folder) -> dict[str, str]:
     return {found.about: found.says for found in diagnose_model(model, folder) if found.state == "bad"}
 
 
-def test_a_healthy_model_is_all_green(healthy):
+def test_a_healthy_bridge_is_all_green(healthy):
     name, model, folder = healthy
     findings = {found.about: found for found in diagnose_model(model, folder)}
     assert {found.state for found in findings.values()} == {"good"}, findings
@@ -86,7 +86,7 @@ def test_the_command_ends_well(healthy, capsys):
     assert "Traceback" not in capsys.readouterr().out
 
 
-def test_a_dual_encoder_is_refused_in_a_sentence(tmp_path, capsys):
+def test_the_doctor_refuses_a_dual_encoder_in_a_sentence(tmp_path, capsys):
     frozen = build_tiny_model("opt")
     dual = DualEncoder(DualEncoderConfig(64, 64, 2, embed_width=16), frozen.image_encoder, frozen.language_model)
     blip2_lab.save(dual, tmp_path / "dual")

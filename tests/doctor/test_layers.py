@@ -108,7 +108,7 @@ def test_every_tensor_of_the_files_is_compared(healthy):
 # --- the faults -----------------------------------------------------------------------------------------------------
 
 
-def test_zeroed_queries(healthy):
+def test_zeroed_queries_of_a_retrieval_model(healthy):
     model, path = ill(healthy)
     model.qformer.query_tokens.data.zero_()
     found = red(model, path)
@@ -116,7 +116,7 @@ def test_zeroed_queries(healthy):
     assert "qformer.query_tokens is not what the files have" in found["weights as in the files"]
 
 
-def test_swapped_ffn_towers(healthy):
+def test_swapped_ffn_towers_of_a_layer_are_named(healthy):
     model, path = ill(healthy)
     only_retrieves(model)
     last = model.qformer.layers[-1]  # of which the text alone, not the pairs, uses the text's tower
@@ -144,7 +144,7 @@ def test_layers_that_changed_places(healthy):
         ("image_encoder.model.encoder.layers.0.layer_norm1", "image_encoder.model.encoder.layers.0"),
     ],
 )
-def test_missing_layer_norm(healthy, place, part):
+def test_each_missing_layer_norm_is_named(healthy, place, part):
     model, path = ill(healthy)
     owner, _, name = place.rpartition(".")
     setattr(model.get_submodule(owner), name, nn.Identity())
@@ -297,7 +297,7 @@ def test_without_files_nothing_is_compared(healthy):
 # --- the command, and the reference ---------------------------------------------------------------------------------
 
 
-def test_the_command(healthy, capsys):
+def test_the_command_compares_layer_by_layer(healthy, capsys):
     model, path = healthy
     assert cli.main(["doctor", str(path)]) == 0
     assert "float32, layer by layer" in capsys.readouterr().out

@@ -158,7 +158,7 @@ def test_a_reference_is_made_in_float32(healthy, tmp_path):
         save_reference(model, tmp_path)
 
 
-def test_the_command(healthy, capsys):
+def test_the_command_diagnoses_a_model(healthy, capsys):
     _, folder = healthy
     assert cli.main(["doctor", str(folder)]) == 0
     assert "All green." in capsys.readouterr().out

@@ -152,7 +152,7 @@ def test_a_partial_training_json_is_named_and_the_other_checks_go_on(tmp_path, p
         ("recipe.json", [1]),
     ],
 )
-def test_a_damaged_file_of_a_run_is_named(folder, file, content):
+def test_the_doctor_names_a_damaged_file_of_a_run(folder, file, content):
     run = folder({"held_out": 3.0, "shuffled": 3.9})
     (run / file).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"{file} is damaged, or of another version"):

@@ -229,7 +229,7 @@ def test_a_fault_planted_in_the_shipped_stage1(tmp_path):
     assert diagnose_run(tmp_path)[0] == worst
 
 
-def test_mistakes(tmp_path, capsys):
+def test_a_folder_without_a_log_is_one_sentence(tmp_path, capsys):
     from blip2_lab.cli import main
 
     with pytest.raises(ValueError, match="has no log.jsonl with a loss in it"):
@@ -239,7 +239,7 @@ def test_mistakes(tmp_path, capsys):
     assert reference_log("no-such-recipe") == []
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command_diagnoses_a_run(tmp_path, capsys):
     from blip2_lab.cli import main
 
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in stage2()))

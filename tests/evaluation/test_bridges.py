@@ -39,7 +39,7 @@ def test_ranking_counts_the_best_candidate_and_no_tie():
     assert len(bridges._ranked(one, knows)) == len(EXAM.asked) < len(one.asked)
 
 
-def test_retrieval_by_hand():
+def test_retrieval_before_and_after_itm_by_hand():
     """Image 0 finds text 1 by ITC, and its own after ITM."""
     itc = torch.tensor([[0.2, 0.9, 0.1], [0.1, 0.95, 0.3], [0.0, 0.1, 0.8]])
 
@@ -98,7 +98,7 @@ def test_perplexity_of_a_model_that_guesses_is_its_vocabulary():
     assert all(firsts) and all(seconds)
 
 
-def test_bits():
+def test_right_and_wrong_as_a_row_of_bits():
     assert bits([True, False, True]) == "101" and bits(torch.tensor([False, True])) == "01"
 
 

@@ -133,7 +133,7 @@ def test_dicts_and_lists_of_pycocoevalcap_are_told():
             caption_scores(captions, references)
 
 
-def test_results_file(tmp_path):
+def test_the_caption_results_are_as_coco_takes_them(tmp_path):
     captioning.write_results(tmp_path / "r.json", {7: "a “red” boat"})
     assert (tmp_path / "r.json").read_text(encoding="utf-8") == '[{"image_id": 7, "caption": "a “red” boat"}]\n'
 

@@ -142,7 +142,7 @@ def test_a_measure_of_real_answers_runs_whole(model, folder):
     assert report["retrieval"]["chance"]["image_to_text"]["R@1"] == pytest.approx(2 / 12)
 
 
-def test_retrieval_by_hand(monkeypatch):
+def test_retrieval_of_own_pictures_by_hand(monkeypatch):
     """Two pictures, captions 0 and 1 of the first, 2 of the second; only the first picture finds its own."""
     itc = torch.tensor([[0.1, 0.9, 0.2], [0.8, 0.3, 0.7]])
     found = retrieval.RetrievalScores(itc, itc, itc.T)
@@ -251,7 +251,7 @@ def test_questions_that_begin_alike_are_measured_by_themselves():
     }
 
 
-def test_a_dual_encoder_is_refused_in_a_sentence(folder):
+def test_an_evaluation_refuses_a_dual_encoder_in_a_sentence(folder):
     frozen = build_tiny_model("opt")
     dual = DualEncoder(DualEncoderConfig(64, 64, 2, embed_width=16), frozen.image_encoder, frozen.language_model)
     with pytest.raises(ValueError, match="`compare bridges` measures it on drawn scenes"):

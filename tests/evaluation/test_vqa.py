@@ -82,7 +82,7 @@ def test_what_cannot_be_compared_is_said():
         vqa_accuracy("a", ["a"])
 
 
-def test_results_file(tmp_path):
+def test_the_vqa_results_are_as_the_server_takes_them(tmp_path):
     path = write_results(tmp_path, {5: "Yes", 2: "two dogs"}, "test-dev2015", "micro")
     assert path.name == "v2_OpenEnded_mscoco_test-dev2015_micro_results.json"
     assert json.loads(path.read_text()) == [

@@ -136,7 +136,7 @@ def test_loss_is_the_mean_negative_log_probability_of_the_answers(language, visu
     torch.testing.assert_close(language.loss(visual_prompt, PROMPTS, ["the boat is red", "yes"]), expected)
 
 
-def test_padding_changes_nothing(language, visual_prompt):
+def test_padding_changes_no_answer_logits(language, visual_prompt):
     answers = ["the boat is red", "yes"]
     together = language.answer_logits(visual_prompt, *language.training_texts(PROMPTS, answers))
     for b in range(2):

@@ -152,7 +152,7 @@ def test_text_changes_queries_under_the_bidirectional_mask_only(qformer, image, 
 
 
 @pytest.mark.parametrize("mask", [unimodal_mask, multimodal_causal_mask, bidirectional_mask])
-def test_padding_changes_nothing(qformer, image, text, mask):
+def test_padding_changes_no_query_output(qformer, image, text, mask):
     ids, text_mask = text
     row, length = 1, int(text_mask[1].sum())
     one = image.select(torch.tensor([row]))
@@ -272,7 +272,7 @@ def test_half_precision_features_are_cast_in_one_place(qformer):
 # --- Mistakes
 
 
-def test_wrong_arguments_raise_one_sentence():
+def test_wrong_arguments_of_the_qformer_raise_one_sentence():
     qformer = QFormer(QFormerConfig(**TINY, max_positions=4))
     ids = torch.ones(1, 5, dtype=torch.long)
     with pytest.raises(ValueError, match="Queries need an image"):

@@ -32,7 +32,7 @@ def small_linear() -> tuple[nn.Linear, Int8Linear]:
     return linear, ours
 
 
-def test_by_hand():
+def test_int8_product_by_hand():
     layer = Int8Linear(2, 2, bias=False)
     layer.quantize_weight(torch.tensor([[127.0, -64.0], [0.0, 0.0]]))
     assert layer.weight.tolist() == [[127, -64], [0, 0]] and layer.scale[0] == 1

@@ -633,7 +633,7 @@ def test_bert_initializes_the_language_modeling_head_too():
         assert torch.isfinite(logits[..., 49]).all()
 
 
-def test_wrong_arguments_raise_one_sentence():
+def test_wrong_arguments_of_stage1_raise_one_sentence():
     stage1, features, ids = tiny(), torch.randn(2, 5, 12), torch.ones(2, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="image_features or pixels"):
         stage1.losses(input_ids=ids)

@@ -252,7 +252,7 @@ DESCRIPTION = "a picture of a large red boat at the top and a small blue key on 
         ("", "an boat can sail."),
     ],
 )
-def test_the_reader_finds_the_mistake(prompt, target):
+def test_the_reader_of_instructions_finds_the_mistake(prompt, target):
     with pytest.raises(AssertionError):
         check_instruction(prompt, target)
 

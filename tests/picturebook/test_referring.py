@@ -56,7 +56,7 @@ def boat(x, y, color="red", kind="boat", size="small"):
     return Thing(kind, color, size, x, y)
 
 
-def test_by_hand():
+def test_referring_expressions_by_hand():
     scene = Scene((boat(0.1, 0.5), boat(0.9, 0.5), boat(0.5, 0.1, "blue", "fish")))
     texts = {group: {e.text: number for e, number in found} for group, found in all_expressions(scene).items()}
     assert texts["attributes"] == {

@@ -388,7 +388,7 @@ def test_the_reader_believes_the_truth(text):
         ("Two red boats and an orange apple.", "badly set"),
     ],
 )
-def test_the_reader_finds_the_mistake(text, complaint):
+def test_the_reader_of_captions_finds_the_mistake(text, complaint):
     with pytest.raises(AssertionError, match=complaint):
         check_text(text, HARBOR)
 

@@ -43,7 +43,7 @@ def test_the_largest_number_of_a_block_is_exact_and_zero_is():
     assert all(value in back for value in largest) and not back[::7].any()
 
 
-def test_bits():
+def test_bits_of_a_weight_with_its_scales():
     assert nf4_by_hand.bits_per_weight(4, 64) == 4.5
     assert nf4_by_hand.bits_per_weight(8, 32, 16) == 8.5
     assert nf4_by_hand.bits_per_weight(4, 64, 8, 256) == 8 * NF4_BYTES

@@ -102,7 +102,7 @@ def test_an_incomplete_last_line_is_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"steps": 3}', b'{"step": 3', b"caf\xe9"])
-def test_a_damaged_file_of_a_run_is_named(tmp_path, content):
+def test_a_damaged_file_of_a_run_folder_is_named(tmp_path, content):
     run = RunFolder(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "checkpoints" / "best").mkdir(parents=True)

@@ -144,7 +144,7 @@ def test_a_refusal_is_an_error_with_its_sentence(client, picture, tmp_path):
         ([["boat", "red", "large", "left"], ["cat", "red", "large", "left"]], "Two things"),
     ],
 )
-def test_scenes_that_cannot_be_drawn(things, sentence):
+def test_requests_that_cannot_be_drawn(things, sentence):
     with pytest.raises(ValueError, match=sentence):
         api.scene_of("beach", "day", things)
     with pytest.raises(ValueError, match="A place is one of"):

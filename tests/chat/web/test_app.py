@@ -61,7 +61,7 @@ def test_a_scene_from_the_menus():
     assert (scene.place, scene.time) == ("beach", "night")
 
 
-def test_scenes_that_cannot_be_drawn():
+def test_menus_that_cannot_be_drawn():
     nothing = (chat_app.NOTHING, "red", "small", "top")
     with pytest.raises(ValueError, match="nothing to draw"):
         chat_app.scene_from_menus("beach", "day", *nothing)

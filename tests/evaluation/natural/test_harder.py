@@ -23,7 +23,7 @@ QUESTIONS = harder_questions(BOOK, seed=5)
 
 
 @pytest.mark.slow
-def test_another_process_asks_the_same():
+def test_another_process_asks_the_same_harder_questions():
     """The order of a set differs from process to process."""
     script = (
         "from blip2_lab.evaluation.natural import harder_questions as ask\n"
@@ -36,7 +36,7 @@ def test_another_process_asks_the_same():
         assert said.stdout.strip() == str([q.text for q in QUESTIONS])
 
 
-def test_the_same_seed_asks_the_same():
+def test_the_same_seed_asks_the_same_harder_questions():
     assert harder_questions(BOOK, seed=5) == QUESTIONS
     assert harder_questions(BOOK[:7], seed=5) == [q for q in QUESTIONS if q.scene < 7], "scene by scene"
     assert {q.text for q in harder_questions(BOOK, seed=6)} - {q.text for q in QUESTIONS}
@@ -56,7 +56,7 @@ def test_each_group_has_many_wordings_and_texts():
         assert len({q.text for q in many if q.group == group}) >= 50, group
 
 
-def test_answers_are_balanced():
+def test_answers_to_harder_questions_are_balanced():
     for group in ("by use", "purpose", "two things", "of all"):
         truths = Counter(q.truth for q in QUESTIONS if q.group == group and q.truth in ("yes", "no"))
         assert 0.3 < truths["yes"] / sum(truths.values()) < 0.7, (group, truths)
@@ -69,7 +69,7 @@ def test_answers_are_balanced():
         assert any(len(q.things) > 1 for q in asked), group
 
 
-def test_every_truth_is_right_and_says_so_to_its_own_judge():
+def test_every_truth_of_a_harder_question_is_right():
     for q in QUESTIONS:
         assert is_right(q, q.truth, BOOK[q.scene]), q
         assert is_right(q, q.truth.upper() + ".", BOOK[q.scene]), q

@@ -264,6 +264,6 @@ def test_an_unknown_word_is_no_answer():
     assert not is_right(DOG, "", HARBOR) and not is_right(DOG, " . ", HARBOR)
 
 
-def test_a_judge_that_nobody_knows_is_an_error():
+def test_an_unknown_judge_is_an_error():
     with pytest.raises(ValueError, match="there is no judge 'taste'"):
         is_right(question("taste"), "sweet", HARBOR)

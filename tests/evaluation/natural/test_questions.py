@@ -81,7 +81,7 @@ def test_answers_are_balanced():
     assert len({q.truth for q in QUESTIONS if q.group in ("what", "what is this", "relation")} & set(KINDS)) >= 24
 
 
-def test_every_truth_is_right_and_says_so_to_its_own_judge():
+def test_every_truth_of_a_natural_question_is_right():
     for q in QUESTIONS:
         assert is_right(q, q.truth, BOOK[q.scene]), q
         assert is_right(q, q.truth.upper() + ".", BOOK[q.scene]), q

@@ -290,7 +290,7 @@ def test_impossible_settings(wrong):
         planner.plan(get("micro-stage1"), **wrong)
 
 
-def test_the_command(capsys, quick, tmp_path):
+def test_the_command_prints_a_plan(capsys, quick, tmp_path):
     from blip2_lab.cli import main
 
     assert main(["plan", "paper-stage1-vit-l", "--gpus", "16", "--json", "--runs", str(tmp_path)]) == 0

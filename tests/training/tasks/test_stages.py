@@ -214,7 +214,7 @@ def test_an_interrupted_stage_resumes_to_the_same_weights(trained, tmp_path):
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_mistakes(parts, tmp_path, monkeypatch):
+def test_missing_parts_and_pictures_are_said_before_a_download(parts, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs micro-vit and micro-bert .* blip2-lab train micro-vit"):
         run_module.run(recipe("micro-stage1"), tmp_path)
     with pytest.raises(ValueError, match="no finished model"):

@@ -1,4 +1,4 @@
-"""The checks of notebook 16 on answers as students write them; test_checks.py goes through their known mistakes."""
+"""The checks of notebook 16 on answers as students write them; test_check.py goes through their known mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blip2_lab.models.bridges.gated_cross_attention import GatedBlock
 from blip2_lab.models.bridges.linear import LinearBridge, pool_patches
 from blip2_lab.teaching.checks.counting import count_gated_parameters as count
 from blip2_lab.training.planning import count_parameters
-from tests.teaching.verdicts import variant_tests
+from tests.teaching.checks.verdicts import variant_tests
 
 project, block = LinearBridge.forward, GatedBlock.forward
 

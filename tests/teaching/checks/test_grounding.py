@@ -1,4 +1,4 @@
-"""The checks of notebook 09 on answers as students write them; test_checks.py goes through their known mistakes."""
+"""The checks of notebook 09 on answers as students write them; test_check.py goes through their known mistakes."""
 
 from __future__ import annotations
 

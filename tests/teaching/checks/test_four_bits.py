@@ -1,4 +1,4 @@
-"""The checks of notebook 13 on answers as students write them; test_checks.py goes through their known mistakes."""
+"""The checks of notebook 13 on answers as students write them; test_check.py goes through their known mistakes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from blip2_lab.teaching import int8_by_hand, nf4_by_hand
-from tests.teaching.verdicts import variant_tests
+from tests.teaching.checks.verdicts import variant_tests
 
 absmax, product, mixed = int8_by_hand.absmax_quantize, int8_by_hand.int8_linear, int8_by_hand.mixed_linear
 blocks, bits = nf4_by_hand.quantize_blocks, nf4_by_hand.bits_per_weight

@@ -1,6 +1,6 @@
 """Wrong answers to the exercises of notebooks 08 to 12, as students write them: each fails with the right message.
 
-The known mistakes of the checks are tested in test_checks.py.
+The known mistakes of the checks are tested in test_check.py.
 """
 
 from __future__ import annotations

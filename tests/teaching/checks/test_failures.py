@@ -1,4 +1,4 @@
-"""The checks of notebook 15 on answers as students write them; test_checks.py goes through their known mistakes."""
+"""The checks of notebook 15 on answers as students write them; test_check.py goes through their known mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from blip2_lab.evaluation.metrics import exact_match
 from blip2_lab.teaching.checks.failures import interleave, share_copied, sort_errors, sum_words
-from tests.teaching.verdicts import variant_tests
+from tests.teaching.checks.verdicts import variant_tests
 
 # --- Right ----------------------------------------------------------------------------------------------------------
 

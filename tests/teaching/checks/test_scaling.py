@@ -1,4 +1,4 @@
-"""The checks of notebook 17 on answers as students write them; test_checks.py goes through their known mistakes."""
+"""The checks of notebook 17 on answers as students write them; test_check.py goes through their known mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blip2_lab.training.planning.flops import language_work
 from blip2_lab.training.planning.large_models import llama
 from blip2_lab.training.planning.parameters import count_parameters
 from blip2_lab.training.planning.plan import memory_of as memory
-from tests.teaching.verdicts import variant_tests
+from tests.teaching.checks.verdicts import variant_tests
 
 KINDS = ("frozen weights", "trained weights", "gradients", "optimizer")
 

@@ -1,6 +1,6 @@
 """Answers as students write them: right ones in unusual styles pass, wrong ones fail and are told their mistake.
 
-None of them is a check's own known mistake; those are tested in test_checks.py.
+None of them is a check's own known mistake; those are tested in test_check.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.verdicts import BROKEN, FAILED
-from tests.teaching.verdicts import assert_fails, assert_passes
+from tests.teaching.checks.verdicts import assert_fails, assert_passes
 
 S = {name: check.solution for name, check in vars(checks).items() if hasattr(check, "solution")}
 

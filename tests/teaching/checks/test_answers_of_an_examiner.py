@@ -1,6 +1,6 @@
 """Variants of an examiner who had the notebooks' text alone: right ones pass, wrong ones are refused and named.
 
-They are those that were judged or named wrongly before; `test_checks_variants.py` has more.
+They are those that were judged or named wrongly before; `test_styles_of_students.py` has more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.exercise import Case
-from tests.teaching.verdicts import assert_fails, assert_passes
+from tests.teaching.checks.verdicts import assert_fails, assert_passes
 
 S = {name: check.solution for name, check in vars(checks).items() if hasattr(check, "solution")}
 

@@ -1,4 +1,4 @@
-"""The checks of notebook 14 on answers as students write them; test_checks.py goes through their known mistakes."""
+"""The checks of notebook 14 on answers as students write them; test_check.py goes through their known mistakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from blip2_lab.evaluation.metrics import hits_at
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.teaching.checks.fine_tuning import choose_step, hold_out, query_outputs_for
-from tests.teaching.verdicts import variant_tests
+from tests.teaching.checks.verdicts import variant_tests
 
 # --- Right ----------------------------------------------------------------------------------------------------------
 

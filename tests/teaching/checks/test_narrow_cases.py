@@ -12,7 +12,7 @@ from blip2_lab.evaluation.metrics import exact_match
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import bidirectional_mask
 from blip2_lab.teaching.checks.comparison import describe_difference
-from tests.teaching.verdicts import assert_fails, assert_passes
+from tests.teaching.checks.verdicts import assert_fails, assert_passes
 
 
 def queries_apart(layer, x, num_queries, image, mask):

@@ -89,12 +89,6 @@ def test_no_more_patches_are_tried_than_are_allowed():
     assert patch_for(by_the_spread, at_most=1) is None
 
 
-def no_renormalization(similarity, positives):
-    similarity = similarity.detach()
-    logs = similarity - similarity.logsumexp(1, keepdim=True)
-    return logs.exp() * ~positives
-
-
 def by_the_square(x):
     scale = (sum(column * column for column in x.T) / x.shape[1]).sqrt()[:, None] / 127
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -11,7 +11,7 @@ from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.mutants import code_of, edits_of, mutants_of
-from tests.teaching.verdicts import variant_tests
+from tests.teaching.checks.verdicts import variant_tests
 
 
 def spread(values, scale=2.0):

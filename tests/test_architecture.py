@@ -1,7 +1,8 @@
 """Who may import whom: the table of folders in docs/architecture.md, held against the imports of every module.
 
-Imports inside functions and for type checkers count like all others. The same page describes walks through the code;
-the functions that they name must exist.
+Imports inside functions, for type checkers, and of names that a package imports when they are asked for count like all
+others. The same page describes walks through the code; the functions that they name must exist (test_walks.py takes
+the walks). The tests have the same folders, and no two tests have one name.
 """
 
 import ast
@@ -39,6 +40,11 @@ def unit(module: str) -> str:
     return parts[1] if len(parts) > 1 else "blip2_lab"
 
 
+def _is_lazy(target: ast.expr) -> bool:
+    """Is it the table of what a package imports when it is asked for?"""
+    return isinstance(target, ast.Name) and target.id == "_MODULE_OF"
+
+
 def imports(source: str, package: str = "") -> set[str]:
     """The modules of blip2_lab that a source text imports, wherever it does. `package`: of relative imports."""
     found = set()
@@ -50,6 +56,8 @@ def imports(source: str, package: str = "") -> set[str]:
             base = ".".join([*above, *([node.module] if node.module else [])])
             inner = {f"{base}.{alias.name}" for alias in node.names}
             found |= {name for name in inner if name in NAMES} | ({base} if not inner <= NAMES else set())
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and _is_lazy(node.targets[0]):
+            found |= {f"{package}.{module.value}" for module in node.value.values}
     return {name for name in found if name.split(".")[0] == "blip2_lab"}
 
 
@@ -63,8 +71,9 @@ def test_the_reader_of_imports_sees_what_it_should():
     source = (
         "import blip2_lab.models.masks\nfrom blip2_lab.models import qformer\nfrom blip2_lab.models import QFormer\n"
         "def f():\n    from blip2_lab.cli import main\nif TYPE_CHECKING:\n    from .scene import Scene\n"
+        "_MODULE_OF = {'draw_scene': 'draw'}\n"
     )
-    expected = {"models.masks", "models.qformer", "models", "cli", "picturebook.scene"}
+    expected = {"models.masks", "models.qformer", "models", "cli", "picturebook.scene", "picturebook.draw"}
     assert imports(source, "blip2_lab.picturebook") == {f"blip2_lab.{name}" for name in expected}
 
 
@@ -87,6 +96,19 @@ def test_a_module_imports_only_what_is_below_it(path):
         if not name.startswith("blip2_lab.teaching.classroom"):
             ours = own == "teaching" or unit(name) != "teaching"
             assert ours, f"{MODULES[path]} imports {name}: teaching is for readers"
+
+
+def test_nothing_is_imported_by_a_computed_name():
+    """Such an import is not in the source as an import: only the tables `_MODULE_OF` may do it."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = (
+                getattr(node, "id", getattr(node, "attr", None)) if isinstance(node, ast.Name | ast.Attribute) else ""
+            )
+            if name in ("import_module", "__import__", "exec_module"):
+                found.add((path.relative_to(PACKAGE).as_posix(), "_MODULE_OF" in path.read_text(encoding="utf-8")))
+    assert found == {(f"{package}/__init__.py", True) for package in ("chat", "checkpoints", "training")}
 
 
 def test_there_is_no_circle():
@@ -191,3 +213,40 @@ def test_no_walk_comes_back_to_a_file():
         if files:
             counts[walk.splitlines()[0]] = len(files)
     assert list(counts.values()) == [12, 2, 5], counts
+
+
+# --- The tests have the same folders --------------------------------------------------------------------------------
+
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+#: Tests of no single module or folder, by their path without `test_`: of the project, or of several modules at once.
+OF_SEVERAL = {
+    *("architecture", "benchmarks", "docs", "import", "notebook_text", "notebooks", "packaging", "walks"),
+    *("chat/web/bridges", "chat/web/browser", "compare/smallest", "data/fuzz", "doctor/bridges", "interpret/bridges"),
+    *("models/bridges/parts", "picturebook/search_phrase", "training/lora_full_width", "training/two_processes"),
+    *("training/planning/full_width", "training/planning/full_width_sharded", "training/tasks/stages"),
+    *("teaching/checks/answers_of_an_examiner", "teaching/checks/answers_of_students"),
+    *("teaching/checks/styles_of_students", "teaching/checks/narrow_cases", "teaching/checks/two_mistakes"),
+}
+
+
+def test_tests_mirror_the_folders():
+    """`models/test_qformer.py` tests `models/qformer.py`; `chat/test_x.py` may also test a folder `chat/x`, and
+    `classroom/test_classroom.py` its own folder."""
+    assert TESTS
+    without = set()
+    for path in TESTS:
+        folder, name = path.parent.relative_to(ROOT / "tests"), path.stem.removeprefix("test_")
+        place = PACKAGE / folder
+        if not ((place / f"{name}.py").is_file() or (place / name).is_dir() or place.name == name):
+            without.add((folder / name).as_posix())
+    assert without == OF_SEVERAL
+
+
+def test_no_name_of_a_test_is_there_twice():
+    homes: dict[str, list[str]] = {}
+    for path in TESTS:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                homes.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert len(homes) > 2000
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}

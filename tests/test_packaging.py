@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.test_architecture import MODULES, ROOT, imports, imports_of
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: import name -> name on the package index, where they differ
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
@@ -44,11 +45,8 @@ def test_every_import_is_a_declared_dependency():
 
 
 def our_imports(path: Path) -> set[Path]:
-    """Files of blip2_lab that the file imports anywhere."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "blip2_lab":
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    """Files of blip2_lab that the file imports anywhere, with the packages that they are in."""
+    found = imports_of(path) if path in MODULES else imports(path.read_text())
     parents = {".".join(name.split(".")[:length]) for name in found for length in range(1, name.count(".") + 1)}
     files = [ROOT / f"{name.replace('.', '/')}{end}" for name in found | parents for end in (".py", "/__init__.py")]
     return {file for file in files if file.is_file()}

@@ -1,6 +1,6 @@
 """All recipes by name: look one up, change its settings, list what it needs, print the table.
 
-`get(name)` is where to begin. `blip2-lab recipes` prints `table()`.
+`get(name)` is where to begin. `blip2-lab recipes` prints `recipes_table()`.
 
 Paper: section 3.4. Notebook: 08.
 """

@@ -194,6 +194,8 @@ def loaded_as_written(model: Model, named: dict[str, Tensor]) -> Finding:
     if wrong:
         more = f" ({len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return bad(about, f"{wrong[0]}{more}: load the model again, or find the code that changed it.")
+    if not compared | quantized:
+        return bad(about, "the files hold no weights, so nothing was compared.")
     seen = {id(own[name]) for name in compared}
     not_in_files = [
         name for name, p in own.items() if p.is_floating_point() and id(p) not in seen and name not in quantized
@@ -223,6 +225,8 @@ def layer_by_layer(about: str, model: Model, named: dict[str, Tensor], run: Call
     """Run each layer again in float32, on each of its inputs in `run`, with its weights from the files."""
     with _recorded_calls(model, _modules_to_replay(model)) as calls:
         run()
+    if not calls:
+        return bad(about, "none of its layers was run, so nothing was compared.")
     shapes, device = _shapes_of(model), next(model.parameters()).device
     worst, where = 0.0, ""
     for name, recorded in calls.items():

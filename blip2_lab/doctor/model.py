@@ -22,6 +22,7 @@ Paper: sections 3.1 to 3.4. Notebook: 12.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,6 +244,8 @@ def layer_norms(model: Model) -> Finding:
     names = [(prefix + name, m) for prefix, part in models_by_prefix(model).items() for name, m in part.named_modules()]
     named = [(n, m) for n, m in names if n.rpartition(".")[2].endswith(("layer_norm", "layernorm", "norm1", "norm2"))]
     named = [(n, m) for n, m in named if not n.endswith("image_encoder.model.post_layernorm")]
+    if not named:
+        return bad("LayerNorms", "none is found, and every transformer has some: something took their place.")
     wrong = [name for name, module in named if getattr(module, "weight", None) is None]
     if wrong:
         what = f"{wrong[0]} is missing" if len(wrong) == 1 else f"{len(wrong)} are missing, first {wrong[0]}"
@@ -267,6 +270,8 @@ def bridge_is_alive(model: Model) -> list[Finding]:
 def gates(bridge: GatedCrossAttention) -> Finding:
     """A gate at 0 lets nothing of the image through; all at 0 are a model that was never trained."""
     opened = [abs(torch.tanh(block.attention_gate.float()).item()) for block in bridge.blocks]
+    if not all(map(math.isfinite, opened)):
+        return bad("gates", "some are not a number: train the bridge again, or load it again.")
     if not any(opened):
         return bad("gates", "all are 0, so no answer depends on the image: the bridge was not trained, or not loaded.")
     return good("gates", f"{sum(map(bool, opened))} of {len(opened)} open, tanh(gate) at most {max(opened):.2f}")
@@ -275,6 +280,8 @@ def gates(bridge: GatedCrossAttention) -> Finding:
 def different_vectors(about: str, vectors: Tensor) -> Finding:
     """vectors [Q,D]: learned query tokens, or a resampler's latents."""
     tokens = vectors.float()
+    if not tokens.isfinite().all():
+        return bad(about, "some hold NaN or infinity: train the model again, or load it again.")
     spread = tokens.std(dim=0).mean() / tokens.abs().mean().clamp(min=1e-12)
     if spread < 1e-3:
         return bad(

@@ -68,7 +68,7 @@ def test_a_changed_weight_of_the_bridge_is_found_in_the_files_and_by_its_layer(h
 def test_closed_gates_and_equal_latents_are_red(healthy):
     name, model, folder = healthy
     if not model.bridge.deep_fusion:
-        return
+        pytest.skip("this bridge has neither gates nor latents")
     sick = copy.deepcopy(model)
     with torch.no_grad():
         for block in sick.bridge.blocks:

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from blip2_lab import cli
 from blip2_lab.checkpoints import load
 from blip2_lab.checkpoints.load import save
+from blip2_lab.doctor import layers
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.doctor.model import diagnose_model, model_report, save_reference
 from blip2_lab.models.language_model import pad
@@ -181,3 +183,35 @@ def test_it_says_which_attention_kernel_ran(healthy):
     parts = [part.split(": ")[0] for part in says.split("; ")]
     assert parts == ["image encoder", "bridge", "language model"]
     assert "PyTorch's flash attention for CPUs (" in says
+
+
+# --- Nothing looked at, and NaN, are no good findings ---------------------------------------------------------------
+
+
+def test_queries_that_are_not_a_number_are_red():
+    queries = torch.randn(4, 8)
+    assert model_doctor.different_vectors("query tokens", queries).state == "good"
+    queries[2, 3] = torch.nan
+    found = model_doctor.different_vectors("query tokens", queries)
+    assert found.state == "bad" and "NaN" in found.says
+
+
+def test_gates_that_are_not_a_number_are_red():
+    blocks = [SimpleNamespace(attention_gate=torch.tensor(value)) for value in (0.5, 0.0)]
+    assert model_doctor.gates(SimpleNamespace(blocks=blocks)).state == "good"
+    blocks[1].attention_gate = torch.tensor(torch.nan)
+    found = model_doctor.gates(SimpleNamespace(blocks=blocks))
+    assert found.state == "bad" and "not a number" in found.says
+
+
+def test_a_model_without_layer_norms_is_red(monkeypatch):
+    monkeypatch.setattr(model_doctor, "models_by_prefix", lambda model: {"": model})
+    assert model_doctor.layer_norms(nn.ModuleDict({"layer_norm": nn.LayerNorm(2)})).state == "good"
+    found = model_doctor.layer_norms(nn.ModuleDict({"linear": nn.Linear(2, 2)}))
+    assert found.state == "bad" and "none is found" in found.says
+
+
+def test_layers_that_were_not_run_and_files_without_weights_are_red(tiny_model):
+    assert "nothing was compared" in layers.layer_by_layer("layers", tiny_model, {}, run=lambda: None).says
+    found = layers.loaded_as_written(tiny_model, {})
+    assert found.state == "bad" and "nothing was compared" in found.says

@@ -142,9 +142,10 @@ def test_the_page_names_the_best_bridge(compared):
     assert text.count(best) == 2 and "ahead of every other row" in text
     assert "gated, then dialogues (*)" in text and "(*) It was trained on dialogues about pictures" in text
     assert "It says: *It writes no text.*" in text
-    rows = [line for line in text.splitlines() if line.startswith("| dual encoder |")]
+    *rows, cost = [line for line in text.splitlines() if line.startswith("| dual encoder |")]
     assert rows[0].startswith("| dual encoder | 10 × 2 | 100 | 0.2 | – | – | – | – | 1.000 (1.000–1.000) |")
-    assert all(f"| {n} × 2 |" in row for n, row in zip((10, 10, 10, 20, 20, 20), rows, strict=False))
+    assert all(f"| {n} × 2 |" in row for n, row in zip((10, 10, 10, 20, 20, 20), rows, strict=True)), rows
+    assert cost.startswith("| dual encoder | – | 3.40 M |")
     assert "3.000 | 2.500 |" in text and "--steps 10" in text and "--bridges linear qformer-stage1" in text
 
 

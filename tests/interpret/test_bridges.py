@@ -58,7 +58,7 @@ def test_the_rows_have_weights_and_names(named):
     _, model = named
     score = WordScore(model, PROMPT, ANSWER, 1)
     if score.reader is None:
-        return
+        pytest.skip("this bridge attends to nothing")
     maps, features = attribution.record_score(score, pixels_of(model))
     weights = score.query_weights(features, maps)
     assert weights.sum().item() == pytest.approx(1, abs=1e-5) and weights.min() >= 0

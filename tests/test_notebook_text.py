@@ -292,3 +292,8 @@ def test_trainings_are_found():
         )
     ]
     assert {"08", "11"} <= set(where)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[5:8], ids=lambda path: path.stem[:2])
+def test_the_objectives_of_stage_1_begin_at_its_plain_version(path):
+    assert "(../blip2_lab/teaching/plain_stage1.py)" in nbformat.read(path, as_version=4).cells[0].source

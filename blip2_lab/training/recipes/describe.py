@@ -13,10 +13,20 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.schema import ImageTextData, Recipe, as_typed, meanings
+from blip2_lab.training.recipes.schema import BridgeParts, ImageTextData, Recipe, as_typed, meanings
 
 #: Logs of finished runs, RECIPE.jsonl: of the recipes as they are, then of the weights in the package.
 LOGS = tuple(Path(__file__).parents[2] / "assets" / folder for folder in ("micro-all", "micro/curves"))
+#: Where the paper has what a recipe trains, by its task. The settings of the paper's own recipes name their tables in
+#: paper.py.
+SECTIONS = {
+    "stage1": "section 3.2 (what is trained), section 3.4 (settings)",
+    "stage2": "section 3.3 (what is trained), section 3.4 (settings)",
+    "caption": "section 4.2, Table 7",
+    "vqa": "section 4.3, Table 8",
+    "retrieval": "section 4.4, Table 9",
+}
+FROZEN_PART = "section 3.4 takes such a part as it was released; a miniature has to train it"
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)  #: of a log, whose losses are shown
 NOT_LOSSES = frozenset(("step", "lr", "grad_norm", "seconds", "samples_per_second", "seen"))
 
@@ -29,6 +39,7 @@ def describe(recipe: Recipe, logs: Sequence[Path] = LOGS) -> str:
     place = " --on FOLDER" if on_pictures else ""
     facts = [
         ("what", recipe.summary),
+        ("paper", section_of(recipe)),
         ("needs", ", ".join(recipe.sequence) if recipe.sequence else needs),
         ("costs", recipe.cost),
         ("command", f"blip2-lab train {recipe.name}{place}"),
@@ -40,6 +51,17 @@ def describe(recipe: Recipe, logs: Sequence[Path] = LOGS) -> str:
     if settings := settings_lines(recipe):
         lines += ["", "settings (change one: --set NAME=VALUE)", *(f"  {line}" for line in settings)]
     return "\n".join(lines)
+
+
+def section_of(recipe: Recipe) -> str:
+    """Where to read in the paper: of a sequence, what its parts name."""
+    parts = [registry.get(name) for name in recipe.sequence] or [recipe]
+    sections = dict.fromkeys(SECTIONS[part.task].partition(" (")[0] for part in parts if part.task in SECTIONS)
+    if recipe.sequence:
+        return ", ".join(sections)
+    if isinstance(recipe.model, BridgeParts):
+        return "no section: another bridge in the Q-Former's place (docs/bridges.md)"
+    return SECTIONS.get(recipe.task, FROZEN_PART)
 
 
 def expected_losses(recipe: Recipe, logs: Sequence[Path] = LOGS) -> list[str]:

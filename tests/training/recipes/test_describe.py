@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from blip2_lab.training.recipes import registry
-from blip2_lab.training.recipes.describe import LOGS, describe, expected_losses
+from blip2_lab.training.recipes.describe import LOGS, SECTIONS, describe, expected_losses
 from blip2_lab.training.recipes.schema import as_typed, override, settings
 
 
@@ -29,6 +29,20 @@ def test_every_value_is_shown_as_it_is_typed(name):
         if value == "":  # an empty text is shown as none
             continue
         assert override(recipe, f"{setting}={as_typed(value)}") == recipe, setting
+
+
+def test_a_page_says_where_the_paper_has_what_is_trained():
+    for name, section in {
+        "a100-stage1": "section 3.2",
+        "micro-stage2": "section 3.3",
+        "micro-bert": "section 3.4",
+        "micro-vqa": "section 4.3, Table 8",
+        "micro-linear": "docs/bridges.md",
+        "micro-all": "section 3.2, section 3.3, section 4.4, Table 9",
+    }.items():
+        (line,) = [line for line in describe(registry.get(name)).splitlines() if line.startswith("  paper ")]
+        assert section in line, line
+    assert {recipe.task for recipe in registry.RECIPES.values() if recipe.task in SECTIONS} == SECTIONS.keys()
 
 
 def test_expected_losses_are_those_of_the_log(tmp_path):

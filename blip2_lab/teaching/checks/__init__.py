@@ -30,8 +30,10 @@ The library does not import the checks. They import the library, whose function 
     contrastive      05      ITC: similarity, loss
     matching         06      hard negatives; ITM: pairs, logits
     captioning       07      ITG: inputs and labels, loss, mask, cache
-    training         08, 11  the learning rate of a step; how sure an accuracy and a difference are
-    grounding        09      rollout, gradient weighting; scores of a map; the sanity check
+    training         08      the learning rate of a step
+    attribution      09      rollout, gradient weighting
+    grounding        09      scores of a map; the sanity check
+    accuracies       11      is an answer right; how sure an accuracy and a difference are
     soft_prompt      10      from query outputs to the input of a language model
     answer_losses    10      the logits that predict an answer, the tokens with a loss
     decoding         12      how the next token is chosen
@@ -48,8 +50,10 @@ Paper: none. Notebooks: all with exercises.
 
 from __future__ import annotations
 
+from blip2_lab.teaching.checks.accuracies import confidence_interval, exact_match, paired_bootstrap
 from blip2_lab.teaching.checks.answer_losses import answer_loss, decoder_answer_logits, encoder_decoder_answer_logits
 from blip2_lab.teaching.checks.attention import attention_weights, cross_attention_head, split_heads
+from blip2_lab.teaching.checks.attribution import gradient_weighting, rollout
 from blip2_lab.teaching.checks.bridges import gated_block, pool_patches, project_features
 from blip2_lab.teaching.checks.captioning import cached_step, itg_inputs, next_word_loss, text_rows
 from blip2_lab.teaching.checks.check import Check, show_source
@@ -61,13 +65,7 @@ from blip2_lab.teaching.checks.exercise import Case
 from blip2_lab.teaching.checks.failures import copied_answers, first_broken_link, interleave_pictures, word_sums
 from blip2_lab.teaching.checks.fine_tuning import best_step, condition_on_question, hold_out_pictures, recall_hits
 from blip2_lab.teaching.checks.four_bits import bits_per_weight, quantize_blocks
-from blip2_lab.teaching.checks.grounding import (
-    gradient_weighting,
-    mass_inside,
-    pointing_game,
-    rank_correlation,
-    rollout,
-)
+from blip2_lab.teaching.checks.grounding import mass_inside, pointing_game, rank_correlation
 from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_linear
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.teaching.checks.matching import itm_logits, itm_pairs, negative_weights, sample_negatives
@@ -75,7 +73,7 @@ from blip2_lab.teaching.checks.predictions import prediction, print_after, show_
 from blip2_lab.teaching.checks.qformer import cross_attention_layers, embed, qformer_layer
 from blip2_lab.teaching.checks.scaling import batch_schedule, training_days, training_flops, training_memory
 from blip2_lab.teaching.checks.soft_prompt import pad, prepend, split_caption, visual_prompt
-from blip2_lab.teaching.checks.training import confidence_interval, exact_match, learning_rate, paired_bootstrap
+from blip2_lab.teaching.checks.training import learning_rate
 from blip2_lab.teaching.checks.verdicts import Verdict
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import IGNORE_INDEX
-from blip2_lab.teaching.checks import answer_losses, decoding, int8, soft_prompt, training
+from blip2_lab.teaching.checks import accuracies, answer_losses, decoding, int8, soft_prompt, training
 from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.verdicts import FAILED
 
@@ -47,8 +47,8 @@ def test_training_and_measuring():
 
     assert_named(training.learning_rate, from_zero, "The first step has rate 0")
     assert_named(training.learning_rate, jumps, "The cosine begins at step 0")
-    assert_named(training.exact_match, contains, "It is enough that the answer occurs somewhere")
-    assert_named(training.confidence_interval, textbook, "The textbook's normal interval")
+    assert_named(accuracies.exact_match, contains, "It is enough that the answer occurs somewhere")
+    assert_named(accuracies.confidence_interval, textbook, "The textbook's normal interval")
 
 
 def test_soft_prompt():

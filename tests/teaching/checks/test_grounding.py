@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from blip2_lab.teaching.checks import grounding
+from blip2_lab.teaching.checks import attribution, grounding
 
 
 def test_right_answers_written_differently_pass():
@@ -29,8 +29,8 @@ def test_right_answers_written_differently_pass():
         ranks = [x.flatten().argsort().argsort().double() for x in (a, b)]
         return torch.corrcoef(torch.stack(ranks))[0, 1].item()
 
-    assert grounding.rollout(my_rollout).passed
-    assert grounding.gradient_weighting(lambda w, g: torch.relu(w * g).mean(0)).passed
+    assert attribution.rollout(my_rollout).passed
+    assert attribution.gradient_weighting(lambda w, g: torch.relu(w * g).mean(0)).passed
     assert grounding.pointing_game(my_pointing).passed
     assert grounding.mass_inside(my_mass).passed
     assert grounding.rank_correlation(my_correlation).passed
@@ -39,11 +39,11 @@ def test_right_answers_written_differently_pass():
 def test_wrong_in_a_students_own_way():
     assert (
         "residual"
-        in grounding.rollout(
+        in attribution.rollout(
             lambda w: torch.linalg.multi_dot([*w.mean(1).flip(0), torch.eye(w.shape[-1])]) if len(w) else w
         ).message
     )
-    assert "too early" in grounding.gradient_weighting(lambda w, g: torch.relu(torch.mean(w * g, 0))).message
+    assert "too early" in attribution.gradient_weighting(lambda w, g: torch.relu(torch.mean(w * g, 0))).message
     assert (
         "exchanged"
         in grounding.pointing_game(

@@ -39,8 +39,10 @@ The library does not import the checks. They import the library, whose function 
     decoding         12      how the next token is chosen
     int8             13      a matrix in 8 bits
     four_bits        13      a weight in 4 bits, and what it costs with its scales
-    fine_tuning      14      pictures held out, the best step, the question in the Q-Former, several captions
-    failures         15      several pictures in one prompt, copied answers, word sums, the first broken link
+    held_out         14      pictures held out, the best step
+    fine_tuning      14      the question in the Q-Former, several captions
+    in_context       15      several pictures in one prompt, copied answers
+    failures         15      word sums, the first broken link
     bridges          16      pooled patches, a projector, a gated block
     counting         16      what a gated bridge trains
     scaling          17      memory, FLOPs and days of a training; a batch and its schedule
@@ -62,10 +64,12 @@ from blip2_lab.teaching.checks.counting import gated_parameters
 from blip2_lab.teaching.checks.decoding import best_continuations, final_score, nucleus, penalize_repetition
 from blip2_lab.teaching.checks.encoders import freeze, num_features, second_to_last
 from blip2_lab.teaching.checks.exercise import Case
-from blip2_lab.teaching.checks.failures import copied_answers, first_broken_link, interleave_pictures, word_sums
-from blip2_lab.teaching.checks.fine_tuning import best_step, condition_on_question, hold_out_pictures, recall_hits
+from blip2_lab.teaching.checks.failures import first_broken_link, word_sums
+from blip2_lab.teaching.checks.fine_tuning import condition_on_question, recall_hits
 from blip2_lab.teaching.checks.four_bits import bits_per_weight, quantize_blocks
 from blip2_lab.teaching.checks.grounding import mass_inside, pointing_game, rank_correlation
+from blip2_lab.teaching.checks.held_out import best_step, hold_out_pictures
+from blip2_lab.teaching.checks.in_context import copied_answers, interleave_pictures
 from blip2_lab.teaching.checks.int8 import absmax_quantize, int8_linear, mixed_linear
 from blip2_lab.teaching.checks.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.teaching.checks.matching import itm_logits, itm_pairs, negative_weights, sample_negatives

@@ -9,7 +9,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from blip2_lab.evaluation.metrics import exact_match
-from blip2_lab.teaching.checks.failures import interleave, share_copied, sort_errors, sum_words
+from blip2_lab.teaching.checks.failures import sort_errors, sum_words
+from blip2_lab.teaching.checks.in_context import interleave, share_copied
 from tests.teaching.checks.verdicts import variant_tests
 
 # --- Right ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import torch
 
 from blip2_lab.evaluation.metrics import hits_at
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
-from blip2_lab.teaching.checks.fine_tuning import choose_step, hold_out, query_outputs_for
+from blip2_lab.teaching.checks.fine_tuning import query_outputs_for
+from blip2_lab.teaching.checks.held_out import choose_step, hold_out
 from tests.teaching.checks.verdicts import variant_tests
 
 # --- Right ----------------------------------------------------------------------------------------------------------

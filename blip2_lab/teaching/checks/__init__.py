@@ -9,8 +9,10 @@ The library does not import the checks. They import the library, whose function 
     verdicts         shared: Verdict, and what becomes of it while a notebook is graded
     errors           shared: errors of the student's function, told apart from the check's own
     values           shared: what a student's function returns, made safe to compare
-    comparison       shared: which values are equal, and a difference in words
+    comparison       shared: which values are equal; differences that occur in every subject
+    in_words         shared: a value, and any other difference, in words
     changes          shared: the change of an answer or an argument that explains a wrong answer, in words
+    function_code    shared: the code of a function as a tree
     mutants          shared: functions with one or two expressions changed
     variants         shared: two known mistakes at once
     dependence       shared: an argument that is not used, a place that reads a wrong one

@@ -18,8 +18,9 @@ from blip2_lab.models.losses import itg_loss
 from blip2_lab.models.masks import IGNORE_INDEX
 from blip2_lab.models.qformer import KeysValues
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import equal, format_value
+from blip2_lab.teaching.checks.comparison import equal
 from blip2_lab.teaching.checks.exercise import Case, learning
+from blip2_lab.teaching.checks.in_words import format_value
 from blip2_lab.teaching.checks.masks import misreadings
 from blip2_lab.teaching.checks.variants import variants_of
 

@@ -25,11 +25,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blip2_lab.teaching.checks.comparison import describe, describe_difference, equal, format_value
+from blip2_lab.teaching.checks.comparison import equal
 from blip2_lab.teaching.checks.diagnosis import Diagnosis
 from blip2_lab.teaching.checks.errors import STRANGE, AnswerError, guarded, is_stub, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise, Result
 from blip2_lab.teaching.checks.gradients import compare_gradients
+from blip2_lab.teaching.checks.in_words import describe, describe_difference, format_value
 from blip2_lab.teaching.checks.verdicts import BROKEN, FAILED, NOT_ATTEMPTED, PASSED, Verdict, graded
 
 # --- Check ----------------------------------------------------------------------------------------------------------

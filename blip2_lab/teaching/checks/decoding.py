@@ -17,8 +17,9 @@ from torch import Tensor
 
 from blip2_lab.models import beam_search, decoding
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe, equal
+from blip2_lab.teaching.checks.comparison import equal
 from blip2_lab.teaching.checks.exercise import Case
+from blip2_lab.teaching.checks.in_words import describe
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Temperature and nucleus ----------------------------------------------------------------------------------------

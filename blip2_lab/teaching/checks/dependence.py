@@ -26,7 +26,7 @@ from torch import Tensor
 
 from blip2_lab.teaching.checks.changes import Path, named_arguments, with_changed_argument
 from blip2_lab.teaching.checks.comparison import equal
-from blip2_lab.teaching.checks.mutants import code_of
+from blip2_lab.teaching.checks.function_code import code_of
 
 Run = Callable[[Callable], Any]  #: a function -> its value for a case, or its error
 

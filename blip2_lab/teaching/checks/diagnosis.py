@@ -32,7 +32,6 @@ from blip2_lab.teaching.checks.calls import Recording, compare_calls, modules_am
 from blip2_lab.teaching.checks.changes import as_scaled_by
 from blip2_lab.teaching.checks.comparison import (
     common_to_all,
-    describe_difference,
     diagnose,
     equal,
     has_nan,
@@ -46,6 +45,7 @@ from blip2_lab.teaching.checks.dependence import NOT_USED, broken_symmetry, unus
 from blip2_lab.teaching.checks.errors import STRANGE, error_message, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise
 from blip2_lab.teaching.checks.explanations import BUDGET, OVERHEAD, attempts_on, quietly, repair_of
+from blip2_lab.teaching.checks.in_words import describe_difference
 from blip2_lab.teaching.checks.mutants import numbers_in
 from blip2_lab.teaching.checks.patching import patched_step, without_results
 from blip2_lab.teaching.checks.steps import Key, Step, last_agreement, step_too_much, steps_of

@@ -31,16 +31,14 @@ from torch import Tensor, nn
 
 from blip2_lab.teaching.checks import errors, values
 from blip2_lab.teaching.checks.changes import changed_arguments, simple_changes_of
+from blip2_lab.teaching.checks.function_code import Code, code_of, function_of
 from blip2_lab.teaching.checks.mutants import (
     LONGEST,
-    Code,
     Edit,
     applied,
-    code_of,
     double_mutants_of,
     edits_of,
     expressions_of,
-    function_of,
     mutants_of,
     mutants_of_helpers,
 )

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe
 from blip2_lab.teaching.checks.exercise import Case, learning
+from blip2_lab.teaching.checks.in_words import describe
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Word sums ------------------------------------------------------------------------------------------------------

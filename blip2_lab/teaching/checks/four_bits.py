@@ -15,8 +15,8 @@ from torch import Tensor
 
 from blip2_lab.teaching import nf4_by_hand
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe
 from blip2_lab.teaching.checks.exercise import Case
+from blip2_lab.teaching.checks.in_words import describe
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Blocks ---------------------------------------------------------------------------------------------------------

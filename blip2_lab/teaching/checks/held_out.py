@@ -14,8 +14,8 @@ from torch import Tensor
 
 from blip2_lab.doctor.own_images import OVERFITTED
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe
 from blip2_lab.teaching.checks.exercise import Case
+from blip2_lab.teaching.checks.in_words import describe
 from blip2_lab.teaching.checks.variants import variants_of
 
 # --- Hold out pictures ----------------------------------------------------------------------------------------------

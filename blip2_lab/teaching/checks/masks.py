@@ -14,8 +14,8 @@ from torch import Tensor
 
 from blip2_lab.models import masks
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import format_value
 from blip2_lab.teaching.checks.exercise import Case
+from blip2_lab.teaching.checks.in_words import format_value
 
 SHAPES = ((1, ((1, 1),)), (2, ((1, 1, 0),)), (3, ((1, 1), (1, 0))))  # queries, and a text mask for each caption
 

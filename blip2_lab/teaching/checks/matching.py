@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from blip2_lab.models import losses
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe, strangest_sum
+from blip2_lab.teaching.checks.comparison import strangest_sum
 from blip2_lab.teaching.checks.contrastive import unit_vectors
 from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
+from blip2_lab.teaching.checks.in_words import describe
 from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
 from blip2_lab.teaching.checks.variants import variants_of
 

@@ -21,8 +21,9 @@ from blip2_lab.models import language_model, stage2
 from blip2_lab.models.bridges.qformer import QFormerBridge
 from blip2_lab.models.language_model import LanguageModel, Text
 from blip2_lab.teaching.checks.check import Check
-from blip2_lab.teaching.checks.comparison import describe, equal
+from blip2_lab.teaching.checks.comparison import equal
 from blip2_lab.teaching.checks.exercise import Case, learning, parameters_of
+from blip2_lab.teaching.checks.in_words import describe
 from blip2_lab.teaching.checks.seeds import SEEDED, set_seeds, was_seeded
 from blip2_lab.teaching.checks.stand_ins import PAD, WIDTH, TinyBridge, TinyLanguageModel, random, text_of
 

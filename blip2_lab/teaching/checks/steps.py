@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from blip2_lab.models.attention import MASKED
-from blip2_lab.teaching.checks.mutants import LONGEST, Code, code_of, compiled, function_of
+from blip2_lab.teaching.checks.function_code import Code, code_of, compiled, function_of
+from blip2_lab.teaching.checks.mutants import LONGEST
 from blip2_lab.teaching.checks.plain_losses import classes_last, in_steps
 
 _MOST = 2_000  #: values that are kept, of a loop say

@@ -10,7 +10,8 @@ import torch
 from blip2_lab.teaching import checks
 from blip2_lab.teaching.checks.check import Check
 from blip2_lab.teaching.checks.exercise import Case
-from blip2_lab.teaching.checks.mutants import code_of, edits_of, mutants_of
+from blip2_lab.teaching.checks.function_code import code_of
+from blip2_lab.teaching.checks.mutants import edits_of, mutants_of
 from tests.teaching.checks.verdicts import variant_tests
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from blip2_lab.evaluation.metrics import exact_match
 from blip2_lab.models.language_model import Text
 from blip2_lab.models.masks import bidirectional_mask
-from blip2_lab.teaching.checks.comparison import describe_difference
+from blip2_lab.teaching.checks.in_words import describe_difference
 from tests.teaching.checks.verdicts import assert_fails, assert_passes
 
 

@@ -1,4 +1,4 @@
-"""Is an unknown word the one that a question is about? Then a model that passes over it answers another question.
+"""Unknown words that a question is about: a model that passes over such a word answers another question.
 
 `unknown_decides` is where to begin; `vocabulary.read` refuses such a question, and the visitor is told which word it
 was. Every other unknown word is left out, and the visitor is told that, too.

@@ -1,4 +1,4 @@
-"""Is this picture from the drawn world? A distance that lets the micro model say "I have never seen such a thing".
+"""Out-of-distribution detection: how far a picture's features are from those of the drawn world.
 
 Notes:
 

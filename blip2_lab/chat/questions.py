@@ -1,4 +1,4 @@
-"""What a visitor's text asks: is it a question, which questions are in it, and what does it leave to be understood?
+"""Parse a visitor's text: whether it is a question, which questions are in it, and what it leaves to be understood.
 
 `is_question`, `questions_in` and `in_full` are where to begin. Only text is read here; conversation.py adds the turns.
 

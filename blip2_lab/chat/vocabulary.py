@@ -1,4 +1,4 @@
-"""Is a text fit to be asked? Its length, and the words that a small tokenizer does not know.
+"""Check a text before it is asked: its length, and the words that a small tokenizer does not know.
 
 `check` and `read` are where to begin; chat and image search call both before a model is asked.
 

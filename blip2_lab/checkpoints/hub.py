@@ -1,4 +1,4 @@
-"""Can a model of this name be had from the Hugging Face hub? Said at once, before torch is imported.
+"""Whether the Hugging Face hub has a model of this name, found out before torch is imported.
 
 `check_available` is where to begin: the app and the commands call it with the name that they were given.
 

@@ -1,4 +1,4 @@
-"""Does a file or a folder that is here hold a model, as far as the names in it tell? Said before torch is imported.
+"""Whether a file or a folder holds a model, as far as the names in it tell, found out before torch is imported.
 
 `check_holds_model` is where to begin.
 

@@ -1,4 +1,4 @@
-"""Where a model of a name is, and could there be one? What can be said at once, before torch is imported.
+"""Names of models: where a model is, and whether there can be one, found out before torch is imported.
 
 `model_path` and `check_name` are where to begin.
 

@@ -1,4 +1,4 @@
-"""What the characters of a text are: does it say anything, and can it be printed on a terminal?
+"""The characters of a text: whether they say anything, whether a terminal can print them; patterns of words.
 
 Paper: none. Notebook: none.
 """

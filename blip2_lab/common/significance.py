@@ -1,4 +1,4 @@
-"""Is a difference between pairs more than chance? Fisher's randomization test, for training and evaluation.
+"""Fisher's randomization test of the differences between pairs, for training and evaluation.
 
 `randomization_p` is where to begin; `shows_a_gain` decides with it.
 

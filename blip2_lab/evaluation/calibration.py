@@ -1,4 +1,4 @@
-"""Is an answer as often right as the model's probability says? Reliability, and a map from probability to share right.
+"""Calibration: how often answers of a probability are right, and a map from the probability to that share.
 
 `fit` is where to begin; `expected_calibration_error` and `reliability` measure what it found.
 

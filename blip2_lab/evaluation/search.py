@@ -1,4 +1,4 @@
-"""Search by a few words: does "a red boat" find the images that show one, and does ITM say so?
+"""Search by a few words ("a red boat"): how often it finds images that show one, and what ITM says of them.
 
 `search_scores` is where to begin.
 

@@ -1,4 +1,4 @@
-"""How many of a text's words does a tokenizer know? Counted before training, when nothing has been computed yet.
+"""Word coverage: how many of a text's words a tokenizer knows, counted before training.
 
 `word_coverage` is where to begin: it counts running words and names the most frequent unknown ones. `check_coverage`
 stops a run whose texts are mostly unknown. `UsableTexts` decides for one caption or answer.

@@ -1,4 +1,4 @@
-"""Who is next: the order in which the page's events reach the model.
+"""The queue: in which order the page's events reach the model.
 
 `next_events` is where to begin. It takes the place of the method with which gradio (6.31) takes events from its queue.
 

@@ -1,4 +1,4 @@
-"""Is an answer to a harder question right? As lenient in form and as strict in content as judge.py.
+"""The judge of answers to harder questions: as lenient in form and as strict in content as judge.py.
 
 `is_right` is where to begin.
 

@@ -1,4 +1,4 @@
-"""Is an answer to a natural question right? A judge that is lenient in form and strict in content.
+"""The judge of answers to natural questions: lenient in form and strict in content.
 
 Notes:
 

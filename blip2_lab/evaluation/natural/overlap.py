@@ -1,4 +1,4 @@
-"""Which of the visitors' wordings do the training texts have, too?
+"""Overlap: which of the visitors' wordings the training texts have, too.
 
 `in_corpus` is where to begin. Two wordings are the same if they differ only in what fills their blanks, in the word for
 the picture, in contractions and in marks: "what's the {colour} of {the}?" is "what is the color of {ref}". Greetings

@@ -1,4 +1,4 @@
-"""Questions in which things are compared: the largest, which of two is higher, are all of one color?"""
+"""Questions in which things are compared: the largest, the higher of two, whether all are of one color."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of notebook 11: is an answer right, and how sure are an accuracy and a difference of two models?
+"""Checks of notebook 11: exact match, the interval of an accuracy, the paired difference of two models.
 
 Paper: section 4.1 (zero-shot VQA). Notebook: 11.
 """

@@ -1,4 +1,4 @@
-"""What does a student's function give to the modules among its arguments, and in which order does it call them?
+"""Record what a student's function gives to the modules among its arguments, and in which order it calls them.
 
 `compare_calls` is where to begin. It calls the student's function and the library's with modules that record what they
 get, and says which module is not called, or gets something else than it should: "`query_ffn` gets what

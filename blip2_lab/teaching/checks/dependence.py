@@ -1,4 +1,4 @@
-"""On what does an answer depend that it should not depend on, or the other way round?
+"""Find out on what an answer depends though it should not, and on what it should depend and does not.
 
 `unused_arguments` names the arguments that a function does not use, `wrong_places` the place of an argument that a
 place of the answer depends on, and should not, or should and does not, `broken_symmetry` what the right answer keeps

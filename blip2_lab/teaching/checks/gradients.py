@@ -1,4 +1,4 @@
-"""Does the gradient of an answer reach what learns, as the library's does?
+"""Check that the gradient of an answer reaches what learns, as the library's does.
 
 `gradients_of` computes the gradients, `compare_gradients` says what is wrong with those of a right value.
 

@@ -1,4 +1,4 @@
-"""Checks of notebook 09, second half: how well does a map show a thing, and do two maps agree?
+"""Checks of notebook 09, second half: the pointing game, the mass inside of a thing, the correlation of two maps.
 
 The maps have a few entries, so that every answer can be computed by hand.
 

@@ -1,4 +1,4 @@
-"""Which expression of a student's function should have the value of one of the library's? Each is tried.
+"""Try the values of the library's calculation in the place of each expression of a student's function.
 
 `patched_step` is where to begin. It gives an expression of the student's function the value that a step of the
 library's has, in every case, and looks whether the answers are right then.

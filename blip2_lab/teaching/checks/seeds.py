@@ -1,4 +1,4 @@
-"""Seeds of all generators, for checks of functions that draw: was one of them set by the student's function?
+"""Seeds of all generators, for checks of functions that draw, and whether the student's function set one.
 
 Paper: none. Notebooks: 06, 10.
 """

@@ -13,6 +13,7 @@ from blip2_lab.checkpoints import lavis, load
 from blip2_lab.checkpoints.catalog import EVA_FILE
 from blip2_lab.checkpoints.key_maps import LAVIS_STAGE2, rename_keys, reverse, to_lavis
 from blip2_lab.checkpoints.lavis import drop_unused_eva_keys
+from blip2_lab.doctor import layers
 from blip2_lab.doctor import model as model_doctor
 from blip2_lab.doctor.layers import tensors_of
 from blip2_lab.doctor.model import diagnose_model, fixed_pixels, model_report, save_reference, stage1_outputs
@@ -334,3 +335,13 @@ def test_the_outputs_are_the_golden_ones(tmp_path):
         expected = io[theirs if theirs[-1] != "." else theirs + ours]
         torch.testing.assert_close(numbers[ours], expected, atol=2e-5, rtol=1e-4)
     assert model_doctor.run(model, fixed_pixels(model)).keys() == numbers.keys()
+
+
+def test_a_distance_of_what_is_not_a_number_is_infinite_and_red():
+    """Beside NaN every comparison is false: `distance > tolerance` would find nothing."""
+    numbers = torch.tensor([1.0, 2.0])
+    assert layers.relative_distance(numbers, numbers) == 0
+    for wrong in (torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.inf])):
+        for pair in ((wrong, numbers), (numbers, wrong), (wrong, wrong)):
+            distance = layers.relative_distance(*pair)
+            assert distance == torch.inf and layers.judge_distance("layers", distance, 1e-3, "wrong").state == "bad"

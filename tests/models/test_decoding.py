@@ -62,3 +62,11 @@ def test_seeds_outside_torchs_range_raise():
     for seed in (SEED_RANGE[0] - 1, SEED_RANGE[1] + 1, 1.5, None):
         with pytest.raises(ValueError, match=f"The seed is {seed}; it must be"):
             check_seed(seed)
+
+
+def test_a_forbidden_token_is_not_chosen_though_it_is_the_likeliest():
+    logits, greedy = torch.tensor([0.0, 3.0, 2.0]), Decoding(num_beams=1, repetition_penalty=1.0)
+    assert choose_token(logits.clone(), [], None, greedy, None) == 1
+    assert choose_token(logits.clone(), [], 1, greedy, None) == 2
+    generator, sampled = torch.Generator().manual_seed(0), Decoding(do_sample=True, num_beams=1, top_p=1.0)
+    assert {choose_token(logits.clone(), [], 1, sampled, generator) for _ in range(50)} == {0, 2}

@@ -1,6 +1,7 @@
 """Find damage in the bytes of a picture that its decoder does not report.
 
-`why_damaged` is where to begin: bytes of a PNG or JPEG -> what is wrong with them, or None.
+`why_damaged` is where to begin: bytes of a PNG or JPEG -> what is wrong with them, or None. `why_cut` finds what only
+the decoded picture shows.
 
 Notes:
 
@@ -10,6 +11,9 @@ Notes:
 * JPEG has none. What can be known is found: compressed pixels that never end, that are interrupted by what is no
   marker, whose restart markers are out of order, or that contain zeros where no encoder writes any. An interrupted
   download often leaves zeros, because its whole length was reserved before.
+* A JPEG that was cut, and closed by an end marker, is decoded with a gray rest. Whether a gray corner is such a rest
+  shows when bytes are put before the end marker: a decoder reads them only where pixels are missing.
+* A progressive JPEG has the picture several times, finer each time. It is whole when every value has its last digit.
 * Other damage within the compressed pixels of a JPEG, and of WebP, BMP and TIFF, cannot be known from the file.
 
 Paper: none. Notebook: none.
@@ -20,9 +24,10 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 ZEROS = bytes(64)  #: more zeros than compressed pixels have anywhere
 _SOI, _EOI, _SOS, _DHT = 0xD8, 0xD9, 0xDA, 0xC4
@@ -36,6 +41,30 @@ def why_damaged(data: bytes, image_format: str | None) -> str | None:
     """What is wrong with the file of a picture, in a few words; None where nothing is known to be wrong."""
     checks = {"PNG": _png, "JPEG": _jpeg, "MPO": _jpeg}
     return checks[image_format](data) if image_format in checks else None
+
+
+def why_cut(data: bytes, image: Image.Image) -> str | None:
+    """Whether the pixels of a JPEG end too early, although it has an end; None where nothing is known to be wrong.
+
+    `image`: what Pillow made of `data`, decoded. Nothing but its last pixel is looked at, unless that is gray.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    last = image.getpixel((image.width - 1, image.height - 1))
+    if any(abs(value - 128) > 2 for value in (last if isinstance(last, tuple) else (last,))):
+        return None
+    walk = _Walk()
+    if _jpeg(data, walk) or walk.frame not in _HUFFMAN_FRAMES or not all(walk.size):
+        return None
+    try:
+        more = Image.open(io.BytesIO(data[: walk.end] + _MORE + data[walk.end :]), formats=["JPEG"])
+        box = ImageChops.difference(image, more).getbbox() if more.size == image.size else None
+    except Exception:  # of damaged data Pillow raises many kinds
+        return None
+    # the last bits of the last block may be missing: some encoders do not write them
+    left, top = ((size - 1) // unit * unit for size, unit in zip(image.size, walk.size, strict=True))
+    within_last = box is None or (box[0] >= left - 2 and box[1] >= top - 2)
+    return None if within_last else "its pixels end too early"
 
 
 def _png(data: bytes) -> str | None:
@@ -53,11 +82,48 @@ def _png(data: bytes) -> str | None:
 
 # ----------------------------------------------------------------------------------------------------------------- JPEG
 
+#: Bytes that stand for no end of a picture, whichever code reads them.
+_MORE = bytes(range(1, 255))
 
-def _jpeg(data: bytes) -> str | None:
-    """Walk through the segments of the first picture, from its SOI to its EOI."""
-    markers = _markers(data)
-    frame, first_codes, place, scans = 0, {}, 2, 0
+
+@dataclass
+class _Walk:
+    """What a walk through the segments of a JPEG has met.
+
+    `frame`: its kind of frame, `size`: width and height of its units in pixels, `end`: where its last scan ends.
+    `digits`: (component, coefficient) of a progressive JPEG -> the lowest binary digit that was sent of it.
+    """
+
+    frame: int = 0
+    size: tuple[int, int] = (0, 0)
+    end: int = 0
+    digits: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def read_frame(self, kind: int, body: bytes) -> None:
+        sampling = body[7 : 6 + 3 * body[5] : 3] if len(body) > 5 else b""
+        self.frame = kind
+        if sampling:  # the units of a single component are its blocks
+            wide, high = (max(values) if sampling[1:] else 1 for values in zip(*(divmod(one, 16) for one in sampling)))
+            self.size = 8 * wide, 8 * high
+
+    def read_scan(self, header: bytes) -> None:
+        count = header[0] if header else 0
+        first, last, bits = header[1 + 2 * count : 4 + 2 * count].ljust(3, b"\0")
+        for component in header[1 : 1 + 2 * count : 2]:
+            self.digits |= {(component, number): bits & 0x0F for number in range(first, min(last, 63) + 1)}
+
+    def lacks_scans(self) -> bool:
+        """Whether a progressive JPEG ends before the last digit of a value, or before its first component is whole."""
+        if self.frame != 0xC2 or not self.digits:
+            return False
+        first = next(iter(self.digits))[0]
+        return any(self.digits.values()) or any((first, number) not in self.digits for number in range(64))
+
+
+def _jpeg(data: bytes, walk: _Walk | None = None) -> str | None:
+    """Walk through the segments of the first picture, from its SOI to its EOI. `walk` is told what was met."""
+    markers, walk = _markers(data), walk or _Walk()
+    first_codes, place, scans = {}, 2, 0
     while True:
         start = data.find(b"\xff", place)
         if scans and start != place:
@@ -68,7 +134,7 @@ def _jpeg(data: bytes) -> str | None:
             return None if not scans else "its end is missing"  # without pixels, the decoder reports it
         kind = data[start]
         if kind == _EOI:
-            return None
+            return "some of its scans are missing" if walk.lacks_scans() else None
         place = start + 1
         if kind in _ALONE or kind == 0:
             continue
@@ -77,11 +143,12 @@ def _jpeg(data: bytes) -> str | None:
         if kind == _DHT:
             first_codes |= dict(_first_codes(body))
         elif 0xC0 <= kind <= 0xCF and kind not in (0xC8, 0xCC):
-            frame = kind
+            walk.read_frame(kind, body)
         place += max(2, size)
         if kind != _SOS:
             continue
         scans += 1
+        walk.read_scan(body)
         inside = markers[np.searchsorted(markers[:, 0], place) :]
         restarts = _restarts(inside[:, 1])
         end, found = inside[restarts].tolist() if restarts < len(inside) else (len(data), None)
@@ -90,11 +157,11 @@ def _jpeg(data: bytes) -> str | None:
         if not np.array_equal(inside[:restarts, 1] & 7, np.arange(restarts) % 8):
             return "a part of its pixels is missing"
         zeros = data.find(ZEROS, place, end)
-        if zeros >= 0 and not _may_be_zeros(frame, body, first_codes) and not _is_padding(data, zeros, end):
+        if zeros >= 0 and not _may_be_zeros(walk.frame, body, first_codes) and not _is_padding(data, zeros, end):
             return "a part of its pixels is overwritten with zeros"
         if found is None:
             return None if zeros >= 0 and _is_padding(data, zeros, end) else "its end is missing"
-        place = end
+        place = walk.end = end
 
 
 def _markers(data: bytes) -> np.ndarray:

@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from blip2_lab.common.damage import why_damaged
+from blip2_lab.common.damage import why_cut, why_damaged
 
 #: The formats of a web browser. The app opens only these: the decoder of TIFF is large, and visitors are strangers.
 WEB_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -124,7 +124,7 @@ def _decoded(
     if data and (why := why_damaged(data, image.format)):
         raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({why}): copy it again")
     try:
-        return decode(image, name)
+        decoded = decode(image, name)
     except BrokenSample:
         raise
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
@@ -133,6 +133,9 @@ def _decoded(
         else:
             message = f"{name} is damaged or cut off ({error}): copy it again"
         raise BrokenSample("damaged picture", message) from None
+    if data and (why := why_cut(data, image)):
+        raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({why}): copy it again")
+    return decoded
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -31,7 +31,16 @@ from blip2_lab.common.images import SUFFIXES, BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import ESCAPE, PYTHON_VALUE, WEB_MARK, lines_of, misread, unseen
+from blip2_lab.data.text_files import (
+    ESCAPE,
+    FORMULA,
+    OTHER_VALUE,
+    PYTHON_VALUE,
+    WEB_MARK,
+    lines_of,
+    misread,
+    unseen,
+)
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
@@ -221,11 +230,11 @@ def _having(names: Sequence[str], what: str) -> str:
 
 
 def _is_other_cell(caption: str) -> bool:
-    """Whether a caption is numbers, JSON or a value of Python's, or has the name of a picture's file or an address
-    between separators: what other columns have, and whole rows or files of another tool."""
+    """Whether a caption is numbers, a truth value, a time, a hash, JSON or a value of Python's, or has the name of a
+    picture's file or an address between separators: what other columns have, and whole rows or files of another tool."""
     cells = [cell.strip().lower() for cell in re.split(r"[,;\t|]", caption)]
     names = [cell for cell in cells if len(cell.split()) == 1 and ("://" in cell or cell.endswith(SUFFIXES))]
-    is_value = caption[0] + caption[-1] == "{}" or PYTHON_VALUE.fullmatch(caption) is not None
+    is_value = caption[0] + caption[-1] == "{}" or any(one.fullmatch(caption) for one in (PYTHON_VALUE, OTHER_VALUE))
     return bool(names) or is_value or is_numbers_alone(caption)
 
 
@@ -250,6 +259,7 @@ class _Seen:
         self.misread: list[str] = []
         self.web: list[str] = []
         self.escaped: list[str] = []
+        self.formulas: list[str] = []
         self.one_color: list[str] = []
 
     def add(self, record: Record, image: Image.Image) -> None:
@@ -276,6 +286,8 @@ class _Seen:
             self.web.append(f"{record.id}: {web[0][:60]!r}")
         if escape := next(filter(None, map(ESCAPE.search, texts)), None):
             self.escaped.append(f"{record.id}: {escape[0]}")
+        if formula := next(filter(FORMULA.match, texts), ""):
+            self.formulas.append(f"{record.id}: {formula[:60]!r}")
         self.marks |= set(marks)
 
     def notes(self) -> Iterator[str]:
@@ -322,6 +334,11 @@ class _Seen:
             yield (
                 f"{_having(self.escaped, 'a text with an escape of another program')} ({self.escaped[0]}): it would be "
                 "learned as it is, write the character that it stands for"
+            )
+        if self.formulas:
+            yield (
+                f"{_having(self.formulas, 'a formula of a spreadsheet in place of an answer')} ({self.formulas[0]}): "
+                "save the table again as CSV with its values"
             )
         if self.one_color:
             yield (

@@ -33,6 +33,13 @@ MISSING = frozenset(
     {"nan", "nat", "null", "nil", "none", "na", "n/a", "<na>", "undefined", "\\n"}  # \N: of databases
     | {"#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"}  # of spreadsheets
 )
+#: What spreadsheets write for a formula in place of its value: `=A1&B1`, `=HYPERLINK("…")`, `'=SUM(A1:A9)`, `@SUM(A1)`.
+_CELL = r"\$?[a-z]{1,3}\$?\d{1,7}(?!\w)"
+FORMULA = re.compile(
+    rf"""'?\{{?=\s*[-+(]*(?:[a-z_][\w.]*[(!\[]|{_CELL}|"|'[^']+'!|\{{|\d[\d.,]*\s*[-+*/^&<>]|(?:true|false)$)"""
+    rf"""|'?@[a-z.]+\(|'?[-+]{_CELL}(?=$|[-+*/^&:)])""",
+    re.IGNORECASE,
+)
 #: First bytes of files that are no UTF-8 text -> what they are, and what to do. UTF-32's begin with UTF-16's.
 NO_TEXT = (
     *((mark, "UTF-32 text", "save it as UTF-8") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
@@ -171,11 +178,18 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def captions_in(value: Any) -> tuple[list[str], list[str]]:
-    """`texts_in`, where a text such as "nan" or "None" is no caption but a missing value (`MISSING`)."""
+    """`texts_in`, where a text such as "nan" or "None" is no caption but a missing value (`MISSING`), and one such as
+    "=A1&B1" a formula that another program computes."""
     captions, problems = texts_in(value)
-    kept = [caption for caption in captions if caption.casefold() not in MISSING]
-    missing = [one for one in captions if one.casefold() in MISSING]
-    return kept, problems + [f"is {one!r}, which programs write for a missing value" for one in missing]
+    kept = []
+    for caption in captions:
+        if caption.casefold() in MISSING:
+            problems.append(f"is {caption!r}, which programs write for a missing value")
+        elif FORMULA.match(caption):
+            problems.append(f"is {caption[:40]!r}, a formula of a spreadsheet: save the table with its values")
+        else:
+            kept.append(caption)
+    return kept, problems
 
 
 @dataclass(frozen=True)
@@ -287,6 +301,16 @@ ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])", re.IGNORECASE
 
 #: How Python writes values that are no texts: b'a boat', array(['a boat']), <PIL.Image.Image image at 0x7f>.
 PYTHON_VALUE = re.compile(r"b'.*'|b\".*\"|(?:array|tensor)\(.*\)|<[\w.]+ .*\bat 0x\w+>", re.DOTALL)
+
+
+#: What a column of truth values, numbers, times or hashes has in place of a caption.
+OTHER_VALUE = re.compile(
+    r"true|false|yes|no|"
+    r"[-+]?(?:inf|infinity|\d[\d.,]*e[-+]?\d+|0x[0-9a-f]+)|"
+    r"\d{4}-\d\d-\d\dt[\d:.]+(?:z|[-+][\d:]+)?|"
+    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=\S*\d)(?:[0-9a-f]{32,128})",
+    re.IGNORECASE,
+)
 
 
 def misread(text: str) -> str:

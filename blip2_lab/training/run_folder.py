@@ -25,7 +25,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,8 +197,12 @@ def checkpoints(run_dir: str | Path) -> list[Path]:
 
 @contextmanager
 def only_process(folder: str | Path) -> Iterator[None]:
-    """Hold the lock of a run folder. Raises ValueError, in one sentence, if another process works in it."""
+    """Hold the lock of a run folder. Raises ValueError, in one sentence, if another process works in it.
+
+    A folder that did not exist is removed again if an error ends the work before anything is written to it.
+    """
     folder = Path(folder)
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)  # the same process may take it again
     try:
@@ -209,6 +213,13 @@ def only_process(folder: str | Path) -> Iterator[None]:
         ) from None
     try:
         yield
+    except BaseException:
+        with suppress(OSError):  # another run is beside it
+            if new and [file.name for file in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                for one in new:
+                    one.rmdir()
+        raise
     finally:
         lock.release()
 

@@ -91,3 +91,42 @@ def test_zeros_that_fill_up_the_pixels_of_a_whole_jpeg_are_no_damage():
     whole = encoded(NOISE, "JPEG")
     assert why_damaged(whole[:-2] + bytes(500) + whole[-2:], "JPEG") is None
     assert why_damaged(whole[:-2] + bytes(500), "JPEG") is None
+
+
+def cut_and_closed(data: bytes, share: float) -> bytes:
+    """A JPEG without the last part of its pixels, and with an end marker: what a careless repair makes."""
+    first = data.index(b"\xff\xda")
+    data = data[: first + int(share * (len(data) - 2 - first))]
+    return data.rstrip(b"\xff") + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_was_cut_and_closed_is_refused(share, mode):
+    """Pillow decodes it without a word, with a gray rest."""
+    for options in (dict(quality=90), dict(quality=90, subsampling=2), dict(restart_marker_rows=1)):
+        damaged = cut_and_closed(encoded(NOISE.convert(mode), "JPEG", **options), share)
+        assert Image.open(io.BytesIO(damaged)).load()
+        with pytest.raises(BrokenSample, match="damaged or cut off .its pixels end too early.: copy it again"):
+            open_image(damaged)
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused():
+    whole = encoded(NOISE, "JPEG", progressive=True)
+    scans = [place for place in range(len(whole) - 1) if whole[place : place + 2] == b"\xff\xda"]
+    tables = [whole.rindex(b"\xff\xc4", 0, place) for place in scans]
+    assert len(scans) > 4
+    for end in tables[1:]:
+        assert why_damaged(whole[:end] + b"\xff\xd9", "JPEG") == "some of its scans are missing"
+
+
+def test_a_gray_corner_of_a_whole_jpeg_is_no_damage():
+    gray = NOISE.copy()
+    gray.paste((128, 128, 128), (40, 30, *NOISE.size))
+    for picture, odd, options in itertools.product(
+        (gray, gray.convert("L"), gray.convert("CMYK"), Image.new("RGB", NOISE.size, (128, 128, 128))),
+        (0, 5),
+        (dict(quality=30), dict(quality=95, subsampling=0), dict(restart_marker_rows=1), dict(progressive=True)),
+    ):
+        size = picture.width - odd, picture.height - odd
+        assert open_image(encoded(picture.crop((0, 0, *size)), "JPEG", **options)).size == size

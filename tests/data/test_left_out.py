@@ -183,6 +183,17 @@ def test_escapes_of_other_programs_are_a_note(six_pictures):
     assert "1 picture has a text with an escape of another program (1.png: \\,)" in note
 
 
+def test_a_formula_in_place_of_a_text_is_named(tmp_path):
+    for number in range(3):
+        Image.linear_gradient("L").rotate(90 * number).save(tmp_path / f"{number}.png")
+    rows = ['0.png,"=HYPERLINK(""x"")",,', "1.png,a boat,,", "2.png,,what is it?,=B2"]
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption,question,answer", *rows]))
+    skipped, note, report = check_sources(open_sources(tmp_path))
+    assert "captions.csv, line 2: the caption is '=HYPERLINK" in skipped and "save the table with its values" in skipped
+    assert "1 picture has a formula of a spreadsheet in place of an answer (2.png: '=B2')" in note
+    assert "2 pictures" in report and "1 caption is no text" in report
+
+
 def test_pictures_on_which_nothing_can_be_seen_are_a_note(six_pictures):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(six_pictures / "1.png")  # white, once it is read
     Image.new("L", (1, 1)).save(six_pictures / "2.png")
@@ -200,6 +211,12 @@ def test_pictures_on_which_nothing_can_be_seen_are_a_note(six_pictures):
         '{"a": "b"}',
         "b'a boat'",
         "array(['a boat'])",
+        "TRUE",
+        "1.2346E+11",
+        "-inf",
+        "2024-01-05T10:30:00Z",
+        "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+        "d41d8cd98f00b204e9800998ecf8427e",
     ],
 )
 def test_captions_that_are_cells_of_other_columns_are_a_note(six_pictures, cell):

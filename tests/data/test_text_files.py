@@ -232,3 +232,37 @@ def test_a_link_to_nothing_is_told(tmp_path):
     (tmp_path / "a.txt").symlink_to("nothing.txt")
     with pytest.raises(ValueError, match="there is no file .*a.txt: it is a link to nothing"):
         read_text(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=A1&B1",
+        "=$B$2",
+        "= concat(A1, B1)",
+        '=HYPERLINK("https://x.org/a.jpg";"a boat")',
+        "'=SUM(A1:A9)",
+        "{=SUM(A1:A9*B1:B9)}",
+        "=-A1",
+        "=Sheet1!A1",
+        "='My boats'!A1",
+        "=Boats[caption]",
+        '="a boat"',
+        "=1+2",
+        "=TRUE",
+        "@SUM(A1)",
+        "+A1+B1",
+        "-AB12",
+    ],
+)
+def test_a_formula_of_a_spreadsheet_is_no_caption(text):
+    captions, (problem,) = captions_in([text, "a boat"])
+    assert captions == ["a boat"] and f"is {text[:40]!r}, a formula of a spreadsheet" in problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["= a boat", "=) a happy cat", "== boats ==", "2+2=4", "-5 degrees", "+1", "@home in bed", "-A4 paper", "=D"],
+)
+def test_a_text_that_begins_as_a_formula_is_a_caption(text):
+    assert captions_in(text) == ([text], [])

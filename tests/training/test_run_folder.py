@@ -13,6 +13,7 @@ from blip2_lab.training.run_folder import (
     checkpoints,
     load_state,
     load_trained,
+    only_process,
     random_states,
     read_log,
     set_random_states,
@@ -144,3 +145,20 @@ def test_settings_are_compared_only_if_there_is_a_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="seed=1, not 2"):
         run.open({"seed": 2, "lr": 2.0})
     assert json.loads((tmp_path / "run.json").read_text()) == {"seed": 1, "lr": 2.0}
+
+
+def test_work_that_fails_before_it_writes_leaves_no_empty_folder(tmp_path):
+    run = tmp_path / "runs" / "mine"
+    with pytest.raises(ValueError), only_process(run):
+        raise ValueError
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ValueError), only_process(run):
+        (run / "skipped.jsonl").write_text("")
+        raise ValueError
+    assert (run / "skipped.jsonl").exists()
+    with pytest.raises(ValueError), only_process(run.with_name("other")):
+        raise ValueError
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["mine"]
+    with only_process(run.with_name("third")):
+        pass
+    assert run.with_name("third").exists()

@@ -103,8 +103,8 @@ class _Walk:
         sampling = body[7 : 6 + 3 * body[5] : 3] if len(body) > 5 else b""
         self.frame = kind
         if sampling:  # the units of a single component are its blocks
-            wide, high = (max(values) if sampling[1:] else 1 for values in zip(*(divmod(one, 16) for one in sampling)))
-            self.size = 8 * wide, 8 * high
+            wide, high = (max(one >> 4 for one in sampling), max(one & 0x0F for one in sampling))
+            self.size = (8 * wide, 8 * high) if sampling[1:] else (8, 8)
 
     def read_scan(self, header: bytes) -> None:
         count = header[0] if header else 0

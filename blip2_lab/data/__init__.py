@@ -3,6 +3,7 @@
     examples       Example, Batch, ImageTextList; the examples of a batch
     scenes         PictureBook: drawn scenes, an endless data set
     text_files     text and JSON that others wrote: encodings, lines, the captions in a value
+    odd_texts      texts that can be read and are probably not meant
     picture_files  the image files that a table names: other spellings, links, the safety rule
     tables         CSV and JSON lines
     image_folder   a folder of your own images

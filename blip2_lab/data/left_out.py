@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -24,23 +23,15 @@ from typing import TextIO
 
 from PIL import Image
 
-from blip2_lab.common.characters import has_no_word, is_numbers_alone
+from blip2_lab.common.characters import has_no_word
 from blip2_lab.common.console import count_of
 from blip2_lab.common.distributed import rank_and_world
-from blip2_lab.common.images import SUFFIXES, BrokenSample, frame_count
+from blip2_lab.common.images import BrokenSample, frame_count
 from blip2_lab.data.examples import UNLISTED, LeftOut, Record, count_causes, left_out_report, list_causes
 from blip2_lab.data.mixture import Mixture, Source, Stream, is_stream
+from blip2_lab.data.odd_texts import ODD, Odd
 from blip2_lab.data.shards import ShardFolder
-from blip2_lab.data.text_files import (
-    ESCAPE,
-    FORMULA,
-    OTHER_VALUE,
-    PYTHON_VALUE,
-    WEB_MARK,
-    lines_of,
-    misread,
-    unseen,
-)
+from blip2_lab.data.text_files import lines_of, unseen
 
 MIN_SEEN = 1000  #: examples of a stream (of unknown length) before the share of broken ones is compared to the limit
 
@@ -148,7 +139,8 @@ def _left_out(source: Source | Stream) -> list[LeftOut]:
 def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | None = None) -> Iterator[str]:
     """Open every image of every source: one line for each thing that cannot be used, then a report for each source.
 
-    At most `SHOWN` lines of a cause; `out` is given every one, as a line of JSON: source, sample, cause, message.
+    At most `SHOWN` lines of a cause; `out` is given every one, as a line of JSON: source, sample, cause, message; and
+    every odd text, which is used, with a cause that begins with `NOTED`.
     Raises ValueError for a source of which nothing can be used.
     """
     useless = []
@@ -171,6 +163,9 @@ def check_sources(sources: Mixture | Sequence[Source | Stream], out: TextIO | No
         for cause, number in shown.items():
             if number > SHOWN:
                 yield f"{cause}: {number - SHOWN} more{'' if out is not None else '; --out FILE writes all of them'}"
+        if out is not None:
+            for one in seen.odd_texts():
+                out.write(json.dumps({"source": source.name, **asdict(one)}) + "\n")
         yield from (f"note: {note}" for note in [*getattr(source, "notes", []), *seen.notes()])
         yield f"{source.name}: {left_out_report(good, left_out)}"
         useless += [] if good else [source.name]
@@ -212,6 +207,8 @@ def _records(source: Source | Stream) -> Iterator[Record | BrokenSample]:
 
 
 LONG_CAPTION = 32  #: words; a text of training is cut after model.max_text_tokens, which is 32 as in LAVIS
+SAME = 5  #: pictures with one caption that may be more than chance
+NOTED = "noted: "  #: begins the cause of what is used as it is
 LOST = "\N{REPLACEMENT CHARACTER}"  #: what programs write for a character that they cannot decode
 
 
@@ -229,15 +226,6 @@ def _having(names: Sequence[str], what: str) -> str:
     return f"{count_of(len(names), 'picture has', 'pictures have')} {what}"
 
 
-def _is_other_cell(caption: str) -> bool:
-    """Whether a caption is numbers, a truth value, a time, a hash, JSON or a value of Python's, or has the name of a
-    picture's file or an address between separators: what other columns have, and whole rows or files of another tool."""
-    cells = [cell.strip().lower() for cell in re.split(r"[,;\t|]", caption)]
-    names = [cell for cell in cells if len(cell.split()) == 1 and ("://" in cell or cell.endswith(SUFFIXES))]
-    is_value = caption[0] + caption[-1] == "{}" or any(one.fullmatch(caption) for one in (PYTHON_VALUE, OTHER_VALUE))
-    return bool(names) or is_value or is_numbers_alone(caption)
-
-
 class _Seen:
     """What a check has seen of the pictures that are used: what is no fault, and good to know before training.
 
@@ -249,23 +237,19 @@ class _Seen:
         self.animated: list[str] = []
         self.unanswered: list[str] = []
         self.long: list[str] = []
-        self.captions: set[str] = set()  # until two are different
+        self.captions: Counter[str] = Counter()  # caption -> number of pictures that have it
         self.captioned = 0
-        self.cells: list[str] = []
         self.lost: list[str] = []
         self.wordless: list[str] = []
         self.unseen: list[str] = []
         self.marks: set[str] = set()
-        self.misread: list[str] = []
-        self.web: list[str] = []
-        self.escaped: list[str] = []
-        self.formulas: list[str] = []
         self.one_color: list[str] = []
+        self.odd: dict[Odd, list[tuple[str, str]]] = {}
 
     def add(self, record: Record, image: Image.Image) -> None:
         self.same.setdefault(pixels_digest(image), []).append(record.id)
         self.captioned += bool(record.captions)
-        self.captions |= set(record.captions if len(self.captions) < 2 else ())
+        self.captions.update(set(record.captions))
         answers = [answer for q in record.questions for answer in getattr(q, "answers", (q.answer,))]
         texts = [*record.captions, *(question.text for question in record.questions), *answers]
         for names, found in (
@@ -278,17 +262,16 @@ class _Seen:
             (self.one_color, all(low == high for low, high in image.getextrema())),
         ):
             names += [record.id] if found else []
-        if cell := next(filter(_is_other_cell, record.captions), ""):
-            self.cells.append(f"{record.id}: {cell[:60]!r}")
-        if was := next(filter(None, map(misread, texts)), ""):
-            self.misread.append(f"{record.id}: {was[:60]!r}")
-        if web := next(filter(None, map(WEB_MARK.search, texts)), None):
-            self.web.append(f"{record.id}: {web[0][:60]!r}")
-        if escape := next(filter(None, map(ESCAPE.search, texts)), None):
-            self.escaped.append(f"{record.id}: {escape[0]}")
-        if formula := next(filter(FORMULA.match, texts), ""):
-            self.formulas.append(f"{record.id}: {formula[:60]!r}")
+        for odd in ODD:
+            found = next(filter(None, map(odd.find, record.captions if odd.captions_only else texts)), "")
+            if found:
+                self.odd.setdefault(odd, []).append((record.id, found))
         self.marks |= set(marks)
+
+    def odd_texts(self) -> Iterator[LeftOut]:
+        """Each picture with an odd text, which is used all the same."""
+        for odd, found in self.odd.items():
+            yield from (LeftOut(name, f"{NOTED}{odd.having}", f"{name}: {what}: {odd.remedy}") for name, what in found)
 
     def notes(self) -> Iterator[str]:
         """One sentence for each thing that was seen."""
@@ -296,8 +279,14 @@ class _Seen:
             having = _having(self.animated, "several frames or pages")
             yield f"{having} ({self.animated[0]}): the first one is read"
         copies = [names for names in self.same.values() if len(names) > 1]
+        caption, often = max(self.captions.items(), key=lambda item: item[1], default=("", 0))
         if len(self.captions) == 1 and self.captioned > 1:
-            yield same_caption(next(iter(self.captions)))
+            yield same_caption(caption)
+        elif often >= SAME and often > self.captioned / 2:
+            yield (
+                f"{often} of {self.captioned} pictures have the same caption ({caption[:60]!r}): it is learned more "
+                "than anything else, whatever is to be seen"
+            )
         if copies:
             number = sum(map(len, copies)) - len(copies)
             of_others = count_of(number, "picture is a copy of another", "pictures are copies of others")
@@ -320,34 +309,14 @@ class _Seen:
                 f"{_having(self.lost, f'a text with {LOST}')} ({self.lost[0]}): another program lost characters "
                 "there, write the text again"
             )
-        if self.misread:
-            yield (
-                f"{_having(self.misread, 'a text whose UTF-8 was read as Latin-1 or Windows-1252')} (that of "
-                f"{self.misread[0]}): write the text again"
-            )
-        if self.web:
-            yield (
-                f"{_having(self.web, 'a text with marks of a web page')} ({self.web[0]}): they would be learned "
-                "as words, remove them"
-            )
-        if self.escaped:
-            yield (
-                f"{_having(self.escaped, 'a text with an escape of another program')} ({self.escaped[0]}): it would be "
-                "learned as it is, write the character that it stands for"
-            )
-        if self.formulas:
-            yield (
-                f"{_having(self.formulas, 'a formula of a spreadsheet in place of an answer')} ({self.formulas[0]}): "
-                "save the table again as CSV with its values"
-            )
+        for odd, found in self.odd.items():
+            (name, what), names = found[0], [name for name, _ in found]
+            yield f"{_having(names, odd.having)} ({name}: {what}): {odd.remedy}"
         if self.one_color:
             yield (
                 f"{_having(self.one_color, 'one color everywhere')} ({self.one_color[0]}): nothing can be seen on it, "
                 "is it a placeholder, or transparent?"
             )
-        if self.cells:
-            having = _having(self.cells, "a caption that seems to be no text")
-            yield f"{having} ({self.cells[0]}): is it a label of another tool, or a cell of another column?"
         if self.wordless:
             yield (
                 f"{_having(self.wordless, 'a caption without a word')} ({self.wordless[0]}): it says nothing "

@@ -291,47 +291,6 @@ def unseen(text: str) -> str:
     return "".join(dict.fromkeys(one for one in found if one not in JOINERS))
 
 
-#: Marks of a web page: `&amp;`, `<br>`, `<a href="…">`.
-WEB_MARK = re.compile(r"&#?\w+;|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
-
-
-#: What programs write for a quote, a separator, a line break or another character: `\"`, `\,`, `\n`, `\u00e9`.
-ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])", re.IGNORECASE)
-
-
-#: How Python writes values that are no texts: b'a boat', array(['a boat']), <PIL.Image.Image image at 0x7f>.
-PYTHON_VALUE = re.compile(r"b'.*'|b\".*\"|(?:array|tensor)\(.*\)|<[\w.]+ .*\bat 0x\w+>", re.DOTALL)
-
-
-#: What a column of truth values, numbers, times or hashes has in place of a caption.
-OTHER_VALUE = re.compile(
-    r"true|false|yes|no|"
-    r"[-+]?(?:inf|infinity|\d[\d.,]*e[-+]?\d+|0x[0-9a-f]+)|"
-    r"\d{4}-\d\d-\d\dt[\d:.]+(?:z|[-+][\d:]+)?|"
-    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=\S*\d)(?:[0-9a-f]{32,128})",
-    re.IGNORECASE,
-)
-
-
-def misread(text: str) -> str:
-    """What a text was before its UTF-8 was read as Windows-1252 or Latin-1 ("cafÃ©": "café"); "" where it was not."""
-    if text.isascii():
-        return ""
-    try:
-        was = b"".join(map(_byte_of, text)).decode("utf-8")
-    except UnicodeError:
-        return ""
-    return was
-
-
-def _byte_of(character: str) -> bytes:
-    """The byte that Windows-1252 shows as this character; Latin-1 has the five that it does not."""
-    try:
-        return character.encode("cp1252")
-    except UnicodeEncodeError:
-        return character.encode("latin-1")
-
-
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number that a float can hold. True and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):

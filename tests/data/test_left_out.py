@@ -183,6 +183,28 @@ def test_escapes_of_other_programs_are_a_note(six_pictures):
     assert "1 picture has a text with an escape of another program (1.png: \\,)" in note
 
 
+def test_every_odd_text_is_in_the_file_of_a_check_and_is_used(six_pictures):
+    (six_pictures / "1.txt").write_text("a_red_boat")
+    (six_pictures / "2.txt").write_text("a photo of a {}\na_green_boat")
+    out = io.StringIO()
+    *notes, report = check_sources(open_sources(six_pictures), out)
+    assert report.endswith("6 pictures, nothing skipped") and len(notes) == 2
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert {(line["sample"], line["cause"].removeprefix("noted: ")) for line in lines} == {
+        ("1.png", "a text with words that are joined to one"),
+        ("2.png", "a text with words that are joined to one"),
+        ("2.png", "a text in which something was to be filled in"),
+    }
+
+
+def test_a_caption_that_most_pictures_have_is_a_note(tmp_path):
+    for number in range(9):
+        Image.linear_gradient("L").rotate(number).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("a boat" if number < 6 else f"{number} cats")
+    (note,) = [line for line in check_sources(open_sources(tmp_path)) if line.startswith("note")]
+    assert "6 of 9 pictures have the same caption ('a boat')" in note
+
+
 def test_a_formula_in_place_of_a_text_is_named(tmp_path):
     for number in range(3):
         Image.linear_gradient("L").rotate(90 * number).save(tmp_path / f"{number}.png")

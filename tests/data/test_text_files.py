@@ -9,13 +9,11 @@ import os
 import pytest
 
 from blip2_lab.data.text_files import (
-    WEB_MARK,
     captions_in,
     decode_text,
     is_blank,
     is_number,
     lines_of,
-    misread,
     parse_json,
     read_text,
     texts_in,
@@ -188,39 +186,6 @@ def test_a_wrong_byte_behind_a_byte_order_mark_is_named():
 def test_what_databases_and_spreadsheets_write_for_nothing_is_no_caption(value):
     captions, (problem,) = captions_in(value)
     assert not captions and "for a missing value" in problem
-
-
-@pytest.mark.parametrize(
-    ("text", "was"),
-    [
-        ("a cafÃ© table", "a café table"),
-        ("itâ€™s â€œredâ€\x9d", "it’s “red”"),
-        ("Ð´Ð¾Ð¼", "дом"),
-        ("a café table", ""),
-        ("it’s “red”", ""),
-        ("дом 日本", ""),
-        ("a boat", ""),
-    ],
-)
-def test_utf_8_that_was_read_as_another_encoding(text, was):
-    assert misread(text) == was
-
-
-@pytest.mark.parametrize(
-    ("text", "mark"),
-    [
-        ("salt &amp; pepper", "&amp;"),
-        ("one<br/>two", "<br/>"),
-        ('<a href="x">a</a>', '<a href="x">'),
-        ("it&#39;s", "&#39;"),
-        ("<image>", "<image>"),
-        ("salt & pepper; I <3 it", None),
-        ("R&D 2 < 3 > 1", None),
-    ],
-)
-def test_marks_of_a_web_page(text, mark):
-    found = WEB_MARK.search(text)
-    assert (found and found[0]) == mark
 
 
 def test_a_number_of_thousands_of_digits_has_a_remedy():

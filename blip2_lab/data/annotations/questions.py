@@ -58,7 +58,10 @@ def _vqa_file(key: str, split: Any, questions: File) -> str | tuple[str, ...]:
     if not key.isascii() or not key.isdigit():
         return key
     if not isinstance(split, str):
-        raise ValueError(f"{questions} does not say which of COCO's splits its pictures are from ('data_subtype')")
+        raise ValueError(
+            f'{questions} does not say which of COCO\'s splits its pictures are from: write "data_subtype": '
+            '"train2014" into it, or give each image_id as the name of a file'
+        )
     # test-dev2015 is a part of test2015, and its image files are named after test2015
     return f"COCO_{split.replace('-dev', '')}_{int(key):012d}.jpg", f"{int(key):012d}.jpg"
 
@@ -73,7 +76,7 @@ def _answers_by_question(annotations: File, collector: Collector) -> dict[str, t
         if number is None:
             continue
         given = given if isinstance(given, list) else [given]
-        words = [one.get("answer") if isinstance(one, dict) else one for one in given]
+        words = [one.get("answer", one) if isinstance(one, dict) else one for one in given]
         if number in answers:
             collector.leave_out(place, "answered twice", f"question {number} has answers already; the first are used")
             continue

@@ -119,8 +119,20 @@ def _read_pickle(path: File) -> Any:
             return _PlainUnpickler(file, encoding="utf-8").load()
     except FileNotFoundError:
         raise ValueError(f"there is no file {path} (RefCOCO's references)") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
     except Exception as error:  # on damaged data pickle raises many kinds of exceptions
-        raise ValueError(f"{path} is not a pickle of RefCOCO's references: {error}") from None
+        raise ValueError(f"{path} is not a pickle of RefCOCO's references: {error}: {_remedy(Path(path))}") from None
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that is no pickle of plain data."""
+    start = path.read_bytes()[:1] if path.is_file() else b""
+    if start in (b"[", b"{"):
+        return "it looks like JSON, write its value with pickle.dump"
+    if start not in (b"\x80", b"(", b"]", b"}"):
+        return "download it again"
+    return "write it again with texts, numbers, lists and dictionaries alone, or copy it again"
 
 
 class _PlainUnpickler(pickle.Unpickler):

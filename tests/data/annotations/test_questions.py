@@ -154,3 +154,24 @@ def test_llava_conversations_are_questions_with_answers(tmp_path):
         blip(tmp_path / "x.json", tmp_path)
     with pytest.raises(ValueError, match='entries of its list have no .*; format = "blip" reads such a file'):
         coco_captions(write(tmp_path / "y.json", [{"image": "a.png", "caption": "x"}]), tmp_path)
+
+
+def test_answers_of_other_forms(tmp_path, coco_pictures):
+    questions, answers = vqa_files(tmp_path, "train2014", [57870, 384029])
+    content = json.loads(answers.read_text())
+    content["annotations"][0]["answers"] = [{"text": "net"}, {"answer": None}, {"words": 3}]
+    write(answers, content)
+    source = vqa(questions, coco_pictures, answers)
+    assert source[0].questions[0].answers == ("net",)
+    assert [one.message.rpartition(": ")[2] for one in source.left_out] == [
+        "an answer is empty",
+        "an answer is an object with the keys 'words', and a text is wanted",
+    ]
+
+
+def test_numbers_of_pictures_without_a_split_have_a_remedy(tmp_path, coco_pictures):
+    questions = write(tmp_path / "q.json", {"questions": [{"image_id": 3, "question": "what?", "question_id": 1}]})
+    with pytest.raises(
+        ValueError, match='write "data_subtype": "train2014" into it, or give each image_id as the name'
+    ):
+        vqa(questions, coco_pictures)

@@ -141,3 +141,19 @@ def test_references_of_other_forms(tmp_path):
     source = refcoco(tmp_path / "r.p", write(tmp_path / "i.json", about), tmp_path)
     assert source.records[0].boxes == (("the left one", (0, 0, 0.5, 1)),)
     assert [one.cause for one in source.left_out] == ["caption is no text", "reference without a box"]
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b'[{"image_id": 1}]', "it looks like JSON, write its value with pickle.dump"),
+        (b"", "download it again"),
+        (b"<!DOCTYPE html>", "download it again"),
+        (pickle.dumps(references())[:-9], "write it again .* or copy it again"),
+        (pickle.dumps([references()[0] | {"sentences": [b"a net"]}], protocol=2), "write it again with texts"),
+    ],
+)
+def test_what_is_no_pickle_of_references_has_a_remedy(tmp_path, coco_pictures, instances, content, remedy):
+    (tmp_path / "r.p").write_bytes(content)
+    with pytest.raises(ValueError, match=f"r.p is not a pickle of RefCOCO's references: .*: {remedy}"):
+        refcoco(tmp_path / "r.p", instances, coco_pictures)

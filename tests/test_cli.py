@@ -257,7 +257,10 @@ def test_train_mistakes(capsys, tmp_path):
     assert "did you mean 'optim.lr'" in complaint(capsys, "train", "micro-vit", "--set", "optim.lrr=1")
     assert "not allowed with" in complaint(capsys, "train", "micro-vit", "--resume", "--restart")
     runs = str(tmp_path)
-    assert "needs micro-vit and micro-bert" in complaint(capsys, "train", "micro-stage1", "--quiet", "--runs", runs)
+    said = complaint(capsys, "train", "micro-stage1", "--quiet", "--runs", runs)
+    assert (
+        "needs micro-vit and micro-bert" in said and "--set model.image_encoder=RUN|FOLDER|NAME --set model.b" in said
+    )
     assert not list(tmp_path.iterdir())
 
 

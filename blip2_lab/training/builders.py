@@ -12,6 +12,8 @@ Paper: section 3.1 (the Q-Former starts from BERT). Notebook: 08.
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -244,6 +246,9 @@ def _coverage(
     if tokenizer is None:
         raise ValueError(f"{part} that training starts from has no tokenizer, so it cannot read texts")
     coverage = word_coverage(tokenizer, batches.texts(), max_text_tokens)
+    place = batches.data.path
+    if place and os.path.exists(place):  # not an address
+        ways_out += f", or make every part from your words (blip2-lab train own --on {shlex.quote(place)})"
     note = check_coverage(coverage, part, batches.data.unknown_words, ways_out)
     if note and is_first_process():
         print(f"note: {note}", flush=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import json
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,10 @@ def run(recipe: Recipe, runs_dir: str | Path, *, resume: bool = True, progress: 
     runs_dir = Path(runs_dir)
     missing = [name for name in _inputs(recipe, runs_dir) if not (runs_dir / name / "model").is_dir()]
     if missing:
-        raise ValueError(f"{recipe.name} needs {' and '.join(missing)} in {runs_dir}: blip2-lab train {missing[0]}")
+        raise ValueError(
+            f"{recipe.name} needs {' and '.join(missing)} in {runs_dir}: blip2-lab train {missing[0]}"
+            f"{_in_their_place(recipe, missing)}"
+        )
     check_recipe(recipe)
     require_tracker(recipe.log_with)
     folder = runs_dir / recipe.name
@@ -72,6 +75,13 @@ def _inputs(recipe: Recipe, runs_dir: Path) -> list[str]:
     if isinstance(parts, Stage2Parts) and parts.pretrained and (runs_dir / parts.stage1 / "model").is_dir():
         return [name for name in names if name in (parts.stage1, parts.language_model, parts.start)]
     return names
+
+
+def _in_their_place(recipe: Recipe, missing: list[str]) -> str:
+    """The end of a sentence about models that are not trained: the settings that can name others."""
+    named = [one.name for one in fields(recipe.model) if getattr(recipe.model, one.name) in missing]
+    ways = " ".join(f"--set model.{name}=RUN|FOLDER|NAME" for name in named)
+    return ways and f", or name what is trained already: {ways}"
 
 
 def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress: bool) -> dict[str, float]:

@@ -283,7 +283,13 @@ def test_unknown_words_stop_a_run_before_anything_is_encoded(tmp_path, start, mo
         patch.setattr(batches, "encode_function", lambda _: pytest.fail("it was encoded"))
         with pytest.raises(ValueError) as error:
             run_module.run(recipe(start, monday, "data.cached_views=1"), runs, progress=False)
-    for part in ("the language model does not know", "harp 20", "--set model.start=", "--set data.unknown_words=1"):
+    for part in (
+        "the language model does not know",
+        "harp 20",
+        "--set model.start=",
+        "--set data.unknown_words=1",
+        f"own --on {monday}",
+    ):
         assert part in str(error.value)
     run_module.run(recipe(start, monday, "data.unknown_words=1"), runs)
     out = capsys.readouterr().out

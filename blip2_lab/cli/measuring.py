@@ -120,16 +120,27 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(scores_table(numbers))
 
 
+#: A note about a model that is measured on what it has learned.
+TRAINED_ON = (
+    "the model was trained on these very pictures, all but the few that were held out, so the numbers say little about "
+    "others: keep some in a folder of their own"
+)
+
+
 def _evaluate_on(args: argparse.Namespace) -> None:
     if args.benchmark != "scenes":
         needs = f"{args.benchmark} needs scenes whose truth is known"
         raise ValueError(f"{needs}, so it cannot be measured --on other pictures")
+    from blip2_lab.checkpoints.names import model_path
     from blip2_lab.data.examples import LeftOut
     from blip2_lab.evaluation.own_pictures import draw_pictures, evaluate_on, own_table
+    from blip2_lab.training.run import was_trained_on
 
     console.check_writable(args.out)
     drawn = draw_pictures(args.on, args.pictures)  # before the model: a wrong place is reported at once
     report = evaluate_on(load(args, answers=False), drawn, num_beams=args.beams, say=console.print_progress)
+    if was_trained_on(model_path(args.model), drawn.sources):
+        report["notes"] = [TRAINED_ON, *report["notes"]]
     left_out = [LeftOut(**one) for one in report["left_out"]]
     print_left_out(left_out, " are in the file" if args.out else "; --out FILE has all of them")
     if args.out:

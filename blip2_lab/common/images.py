@@ -44,6 +44,13 @@ LONGEST_NAME = 300  #: characters of a name in a message
 #: How the files of a HEIC picture begin, behind `ftyp`. What else begins so is a video.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
+#: First bytes of files that are no pictures -> what they are, and what to do.
+NO_PICTURES = (
+    (b"%PDF", "a PDF file, save its picture as JPEG or PNG"),
+    (b"PK\x03\x04", "a zip archive, unpack it"),
+    (b"\x1f\x8b", "a gzip archive, unpack it"),
+    (b"\x93NUMPY", "an array of numpy, load it with numpy.load and give the array"),
+)
 TIFF_STARTS = (b"II*\0", b"MM\0*")  #: whose list of contents is often at the end of the file
 
 #: What `open_image` accepts. An array is uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4].
@@ -292,6 +299,13 @@ def _instead(data: bytes, formats: Sequence[str]) -> str:
         return ": it is a pointer of Git LFS, run `git lfs pull`"
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         return ": it is an SVG drawing, convert it to PNG"
+    if start.startswith((b"/9j/", b"ivborw0kggo", b"r0lgod", b"uklgr", b"data:image/")):
+        return ": it is a picture in base64, decode it"
+    if start.startswith((b"{", b"[", b"<?xml")):
+        return ": it is a text of a program, such as a server's error, download the picture again"
+    for mark, what in NO_PICTURES:
+        if data.startswith(mark):
+            return f": it is {what}"
     if data[4:8] == b"ftyp":
         if data[8:12] in (b"avif", b"avis"):
             return ": it is an AVIF picture, convert it to JPEG or PNG"

@@ -17,7 +17,8 @@ Notes:
   harder baseline than that of all questions.
 * A complete BLIP-2 may carry a stage 1 that its training did not change: fine-tuning on captions keeps the one that it
   started from. Retrieval by the shipped stage 1 is left out, with a sentence, because it is no result of that training.
-* Pictures that the model was trained on are not told apart. Keep some in a folder of their own to measure with.
+* Pictures that the model was trained on are not told apart (the command notes it where they are all of its run's).
+  Keep some in a folder of their own to measure with.
 
 Paper: sections 4.1, 4.2 and 4.4. Notebook: none.
 """

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,9 +24,10 @@ from typing import Any
 
 from blip2_lab.common.distributed import is_first_process
 from blip2_lab.common.files import read_object, write_atomically
+from blip2_lab.data.mixture import Mixture, Source, Stream
 from blip2_lab.training.batches import LEFT_OUT, SKIPPED, open_batches
 from blip2_lab.training.builders import build_task, check_recipe
-from blip2_lab.training.identity import Identity
+from blip2_lab.training.identity import Identity, data_identity
 from blip2_lab.training.loading import hf_logging_off
 from blip2_lab.training.recipes.registry import needs
 from blip2_lab.training.recipes.schema import ImageTextData, Recipe, Stage2Parts
@@ -153,6 +155,16 @@ def _stored(file: Path) -> Identity | None:
     """The identity of the data that a run was started on; None if an older version started it."""
     content = _about_data(file)
     return Identity.from_dict(content) if "texts" in content else None
+
+
+def was_trained_on(model: Path, sources: Sequence[Source | Stream]) -> bool:
+    """Whether the folder of a finished model is in a run, or in a world of one's own, that was started on exactly these
+    pictures. Other pictures that it may have seen are not known."""
+    files = (
+        [*model.parent.glob(EXAMPLES_FILE), *model.parent.glob(f"*/{EXAMPLES_FILE}")] if model.name == "model" else []
+    )
+    stored = [identity.pictures for file in files if (identity := _stored(file))]
+    return bool(stored) and data_identity(Mixture(sources)).pictures in stored
 
 
 def _check_examples(folder: Path, identity: Identity, listed: str) -> str | None:

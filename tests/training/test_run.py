@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import blip2_lab
 from blip2_lab.checkpoints.load import save
+from blip2_lab.data.mixture import open_sources
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.training import run as run_module
 from blip2_lab.training import run_folder
@@ -105,6 +106,16 @@ def test_another_folder_of_the_same_name_is_other_data(tmp_path, start, finished
     assert weights(runs / "mine") == first
     run_module.run(recipe(start, tuesday), runs, resume=False, progress=False)
     assert weights(runs / "mine") != first
+
+
+def test_a_model_is_known_to_be_trained_on_these_pictures(tmp_path, start, monday, finished):
+    model = tmp_path / "runs" / "mine" / "model"
+    assert model.is_dir()
+    copy = shutil.copytree(monday, tmp_path / "copy")
+    other = own_pictures(tmp_path / "other", 9)
+    for place, expected in ((monday, True), (copy, True), (other, False)):
+        assert run_module.was_trained_on(model, open_sources(place).sources) is expected
+    assert not run_module.was_trained_on(start, open_sources(monday).sources)
 
 
 def test_a_run_of_an_older_version_resumes_if_its_examples_have_the_same_names(start, monday, finished, capsys):

@@ -13,6 +13,7 @@ Paper: none. Notebook: 08.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,21 +35,27 @@ class Odd:
     captions_only: bool = False
 
 
-#: Marks of a web page: `&amp;`, `<br>`, `<a href="…">`.
-WEB_MARK = re.compile(r"&#?\w+;|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
+#: Marks of a web page or of a chat: `&amp;`, `<br>`, `<a href="…">`, `<!-- … -->`, `[b]`, `alt="`, `<|assistant|>`.
+WEB_MARK = re.compile(
+    r"&#?\w+;|</?[a-z][a-z0-9]*(?:\s[^<>]*)?/?>|<!--|<\|[^<>|]*\|>|\[/?(?:b|i|u|s|url|img|quote|code|inst|sys)\]|"
+    r"\b(?:alt|title|src|href)=[\"']",
+    re.IGNORECASE,
+)
 
 #: What programs write for a quote, a separator, a line break or another character: `\"`, `\,`, `\n`, `\u00e9`, `%20` in
-#: addresses, `=C3=A9` in mails.
+#: addresses, `=C3=A9` in mails, `:boat:` for an emoji.
 ESCAPE = re.compile(
-    r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])|%(?:2[0-9a-f]|3[a-f]|[5-7][b-f]|c3%)|(?:=[0-9a-f]{2}){2}",
+    r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])|%(?:2[0-9a-f]|3[a-f]|[5-7][b-f]|c3%)|(?:=[0-9a-f]{2}){2}|"
+    r"(?<![\w:]):[a-z][a-z0-9_+-]*[a-z0-9]:(?![\w:])",
     re.IGNORECASE,
 )
 
 #: Marks of Markdown, of lists and fields, and of prompts for programs that draw: `# Boat`, `* a boat`, `1. a boat`,
 #: `**red**`, `caption: a boat`, `(red:1.2)`, `<lora:x:1>`.
 MARKUP = re.compile(
-    r"^(?:#{1,6}|[-*•·>]|\(?\d{1,2}[.)])\s+\w|\*\*[^*]+\*\*|\]\(https?:|```|<\w+:[^<>]*>|\([^()]*:\d*\.\d+\)|"
-    r"^(?:caption|description|title|text|prompt|alt(?: text)?|label|question|answer|q|a|image|photo)\d?\s?:\s",
+    r"^(?:#{1,6}|[-*•·>]|\(?\d{1,2}[.)])\s+\w|\*\*[^*]+\*\*|\]\([^()\s]+\)|```|<\w+:[^<>]*>|\([^()]*:\d*\.\d+\)|"
+    r"^(?:caption|description|title|text|prompt|alt(?: text)?|label|question|answer|q|a|image|photo|"
+    r"en|de|fr|es|it|pt|ru|zh|ja)\d?\s?:\s",
     re.IGNORECASE,
 )
 
@@ -82,7 +89,8 @@ PLACEHOLDER = re.compile(
     r"object object|caption|description|text|alt text|an? (?:image|picture|photo)|image|picture|photo|img|pic|"
     r"file|removed|deleted|redacted|blank|(?:no|without|missing|empty|add|insert|your|write)(?: an?| the| your)? "
     r"(?:caption|description|text|title|alt text|label)(?:s|\(s\))?(?: available| here| yet| found)?|"
-    r"(?:caption|description|text|title|label) (?:missing|unavailable|not (?:available|found)|(?:goes )?here))\W*",
+    r"(?:caption|description|text|title|label) (?:missing|unavailable|not (?:available|found)|(?:goes )?here)|"
+    r"(?:see|as|same as) (?:above|below|before|previous|next)(?: \w+)?|ditt?o|ibid)\W*",
     re.IGNORECASE,
 )
 
@@ -97,13 +105,16 @@ FILE_NAME = re.compile(
 #: How Python writes values that are no texts: b'a boat', array(['a boat']), <PIL.Image.Image image at 0x7f>.
 PYTHON_VALUE = re.compile(r"b'.*'|b\".*\"|(?:array|tensor)\(.*\)|<[\w.]+ .*\bat 0x\w+>", re.DOTALL)
 
-#: What a column of truth values, numbers, times or hashes has.
+#: What a column of truth values, numbers, times, hashes, paths or labels has.
 OTHER_VALUE = re.compile(
-    r"true|false|yes|no|"
+    r"true|false|yes|no|wahr|falsch|vrai|faux|verdadero|falso|vero|"
     r"[-+]?(?:inf|infinity|\d[\d.,]*e[-+]?\d+|0x[0-9a-f]+)|"
     r"\d{4}-\d\d-\d\dt[\d:.]+(?:z|[-+][\d:]+)?|"
     r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=\S*\d)[0-9a-f]{32,128}|"
-    r"[\w.+-]+@[\w-]+\.[\w.]+",
+    r"[\w.+-]+@[\w-]+\.[\w.]+|"
+    r"(?:[a-z]:[\\/]|\\\\|~?/|\.{1,2}[\\/])[^\s\\/]\S*|[\w.-]+(?:[\\/][\w.-]+){2,}|"  # paths
+    r"[a-z_-]{0,5}\d{5,}|\w+:? [01]?\.\d+|"  # numbers of things; a label and how sure it is
+    r"\d+[-/.]\d+[-/.]\d+,?\s+\d+:[\d:]+\s?(?:am|pm)?",
     re.IGNORECASE,
 )
 
@@ -130,14 +141,29 @@ def _byte_of(character: str) -> bytes:
         return character.encode("latin-1")
 
 
+def mixed_word(text: str) -> str:
+    """A word that has letters of two alphabets that look alike (Latin, Greek, Cyrillic); "" if there is none."""
+    if text.isascii():
+        return ""
+    words = re.findall(r"[^\W\d_]+", text)
+    return next((word for word in words if len(set(filter(None, map(_alphabet, word)))) > 1), "")
+
+
+def _alphabet(letter: str) -> str:
+    name = unicodedata.name(letter, "").partition(" ")[0]
+    return name if name in ("LATIN", "GREEK", "CYRILLIC") else ""
+
+
 def is_other_cell(text: str) -> bool:
     """Whether a text is numbers, a truth value, a time, a hash, JSON or a value of Python's, or has the name of a
     picture's file or an address between separators: what other columns have, and whole rows or files of other tools."""
     cells = [cell.strip().lower() for cell in re.split(r"[,;\t|]", text)]
     names = [cell for cell in cells if len(cell.split()) == 1 and ("://" in cell or cell.endswith(SUFFIXES))]
     values = (PYTHON_VALUE, OTHER_VALUE, FILE_NAME, BASE64)
-    is_value = text[:1] + text[-1:] == "{}" or any(one.fullmatch(text) for one in values)
-    return bool(names) or is_value or is_numbers_alone(text)
+    is_value = (
+        text[:1] + text[-1:] == "{}" or re.match(r"\{\s*['\"]", text) or any(one.fullmatch(text) for one in values)
+    )
+    return bool(names) or bool(is_value) or is_numbers_alone(text)
 
 
 def _shown(text: str) -> str:
@@ -181,6 +207,11 @@ ODD = (
         "a text with words that are joined to one",
         "a tokenizer reads them as one word that is rare or unknown, put spaces between them",
         _part(JOINED),
+    ),
+    Odd(
+        "a word with letters of two alphabets",
+        "a tokenizer reads another word than it seems to be, type it again",
+        lambda text: _shown(mixed_word(text)),
     ),
     Odd(
         "a formula of a spreadsheet in place of an answer",

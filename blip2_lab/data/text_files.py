@@ -31,8 +31,10 @@ TEXT_KEYS = ("raw", "caption", "text", "sentence")
 #: What programs write for a missing value. An answer may be "none".
 MISSING = frozenset(
     {"nan", "nat", "null", "nil", "none", "na", "n/a", "<na>", "undefined", "\\n"}  # \N: of databases
-    | {"#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"}  # of spreadsheets
+    | {"n.a.", "n. a.", "#n/a"}
 )
+#: What spreadsheets write for an error, in any language: #REF!, #NAME?, #DIV/0!, #SPILL!, #WERT!.
+ERROR = re.compile(r"#[^\W\d_][\w/]*[!?]", re.IGNORECASE)
 #: What spreadsheets write for a formula in place of its value: `=A1&B1`, `=HYPERLINK("…")`, `'=SUM(A1:A9)`, `@SUM(A1)`.
 _CELL = r"\$?[a-z]{1,3}\$?\d{1,7}(?!\w)"
 FORMULA = re.compile(
@@ -183,7 +185,7 @@ def captions_in(value: Any) -> tuple[list[str], list[str]]:
     captions, problems = texts_in(value)
     kept = []
     for caption in captions:
-        if caption.casefold() in MISSING:
+        if caption.casefold() in MISSING or ERROR.fullmatch(caption):
             problems.append(f"is {caption!r}, which programs write for a missing value")
         elif FORMULA.match(caption):
             problems.append(f"is {caption[:40]!r}, a formula of a spreadsheet: save the table with its values")
@@ -285,9 +287,10 @@ JOINERS = "\u200c\u200d"
 
 
 def unseen(text: str) -> str:
-    """The characters of a text that nobody sees: controls and marks of zero width or of direction, each once. With one
-    of them in it, a word is another word to a tokenizer. Tabs and line breaks are spaces."""
-    found = (one for one in text if unicodedata.category(one) in ("Cc", "Cf") and not one.isspace())
+    """The characters of a text that nobody sees: controls, marks of zero width or of direction, and those for private
+    use, which every font shows in its own way; each once. With one of them in it, a word is another word to a
+    tokenizer. Tabs and line breaks are spaces."""
+    found = (one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Co") and not one.isspace())
     return "".join(dict.fromkeys(one for one in found if one not in JOINERS))
 
 

@@ -46,11 +46,23 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "texts"),
     [
-        ("an escape", ["a%20red%20boat", "caf=C3=A9 table", "a big\\, red dog"]),
+        (
+            "marks of a web page",
+            ["<!-- boat -->", "[b]a boat[/b]", '<img alt="a boat"', "<|assistant|> a boat", "[INST] a"],
+        ),
+        ("letters of two alphabets", ["\u0430 r\u0435d boat", "\u03bfcean"]),
+        ("an escape", [":boat: on the sea", "a%20red%20boat", "caf=C3=A9 table", "a big\\, red dog"]),
         (
             "marks of Markdown",
             ["# Boat", "* a boat", "- a boat", "1. a boat", "(2) a boat", "a **red** boat", "caption: a boat"]
-            + ["a boat [here](https://x.org)", "(red boat:1.2), sea", "a boat <lora:x:1>", "A: a boat"],
+            + [
+                "a boat [here](https://x.org)",
+                "![a boat](boat.png)",
+                "en: a boat",
+                "(red boat:1.2), sea",
+                "a boat <lora:x:1>",
+                "A: a boat",
+            ],
         ),
         (
             "to be filled in",
@@ -69,7 +81,7 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
         (
             "hold a place",
             ["TODO", "xxx", "no caption", "No description available.", "[removed]", "image", "a photo", "(untitled)"]
-            + ["Add a caption", "lorem ipsum dolor sit", "caption goes here"],
+            + ["Add a caption", "lorem ipsum dolor sit", "caption goes here", "see above", "ditto"],
         ),
         (
             "seems to be no text",
@@ -81,7 +93,15 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
                 "image (3)",
                 "false",
             ]
-            + ["me@x.org", "YSByZWQgYm9hdCBvbiB0aGUgYmVhY2g=", "1.2e+11", "-Infinity", "2024-01-05T10:30:00.5+01:00"],
+            + ["me@x.org", "C:\\pics\\boat", "/home/me/boat", "../a/boat", "n02123045", "boat: 0.97", "1/2/24 10:30 AM"]
+            + [
+                '{"caption": "a boat"',
+                "WAHR",
+                "YSByZWQgYm9hdCBvbiB0aGUgYmVhY2g=",
+                "1.2e+11",
+                "-Infinity",
+                "2024-01-05T10:30:00.5+01:00",
+            ],
         ),
     ],
 )
@@ -118,6 +138,12 @@ def test_an_odd_text_is_found_by_its_kind(kind, texts):
         "2 boats. 3 cats.",
         "a boat: red",
         "ein Boot (rot), 3,5 m",
+        "\u043a\u0440\u0430\u0441\u043d\u0430\u044f \u043b\u043e\u0434\u043a\u0430 at sea",
+        "caf\u00e9 na\u00efve \u03b1 boat",
+        "a 9:30:15 clock",
+        "a boat/ship",
+        "a number of boats: 12",
+        "see the boat above",
     ],
 )
 def test_prose_is_not_odd(text):

@@ -113,6 +113,7 @@ def test_an_answer_may_be_none():
 
 def test_what_cannot_be_seen():
     assert unseen("a\u200bboat \x07\u200b\u200f") == "\u200b\x07\u200f"
+    assert unseen("a \ue000 boat") == "\ue000"
     assert unseen("a\tboat\n \u0645\u06cc\u200c\u062e") == ""  # Persian joins letters so
 
 
@@ -182,7 +183,7 @@ def test_a_wrong_byte_behind_a_byte_order_mark_is_named():
         decode_text(b"\xef\xbb\xbf\xc3\xa9\xe2\x80", "captions.txt")
 
 
-@pytest.mark.parametrize("value", ["NaT", r"\N", "#REF!", "#NAME?", "#DIV/0!"])
+@pytest.mark.parametrize("value", ["NaT", r"\N", "#REF!", "#NAME?", "#DIV/0!", "#SPILL!", "#WERT!", "n.a."])
 def test_what_databases_and_spreadsheets_write_for_nothing_is_no_caption(value):
     captions, (problem,) = captions_in(value)
     assert not captions and "for a missing value" in problem

@@ -141,7 +141,8 @@ class Collector:
 
     def add_image(self, key: Any, files: Any, place: str, domain: Any = "") -> bool:
         """Add image `key`. `files`: its name relative to the folder of images, or several of which one is there. A name
-        that leads out of the folder is left out; a file that is missing is found to be so when it is opened."""
+        that leads out of the folder is left out, and so is a second file of one image; a file that is missing is found
+        to be so when it is opened. Returns whether the image has this file."""
         known = self.records.get(key)
         if known is not None and known["given"] == files:
             return True
@@ -166,6 +167,7 @@ class Collector:
         if known is not None and known["name"] != name:
             message = f"image {key} is listed with two files, {known['name']!r} and {name!r}; the first one is used"
             self.leave_out(place, "picture listed twice", message)
+            return False
         if known is None:
             fresh = {"file": path, "name": name, "captions": [], "questions": [], "boxes": [], "id": str(key)}
             fresh |= {"given": files, "missing": why, "domain": domain if isinstance(domain, str) else ""}

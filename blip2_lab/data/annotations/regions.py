@@ -35,8 +35,8 @@ def visual_genome(regions: File, image_data: File, images: File) -> ImageTextLis
             # …/VG_100K_2/1.jpg: only the URL tells which of the two folders the image is in
             url = entry["url"]
             name = "/".join(PurePosixPath(url).parts[-2:]) if isinstance(url, str) else url
-            collector.add_image(key, name, place)
-            sizes[key] = entry["width"], entry["height"]
+            if collector.add_image(key, name, place):
+                sizes.setdefault(key, (entry["width"], entry["height"]))
     what, keys = "Visual Genome's region descriptions", ("id", "regions")
     for place, entry in collector.entries(read_json(regions, what), "", keys, regions, what):
         if not isinstance(entry["regions"], list):
@@ -63,21 +63,26 @@ def refcoco(refs: File, instances: File, images: File, split: str = "train") -> 
     content = read_json(instances, what)
     collector = Collector(images, str(refs))
     by_id: dict[str, dict] = {}
-    boxes: dict[tuple[str | None, str | None], Any] = {}  # by box and image
+    boxes: dict[tuple[str | None, str | None], dict] = {}  # by box and image
     for key, keys in (("images", ("id", "file_name", "width", "height")), ("annotations", ("id", "image_id", "bbox"))):
         for place, entry in collector.entries(content, key, keys, instances, what):
             number = collector.key_of(entry["id"], place, "id")
-            if number is not None and key == "images":
-                by_id[number] = entry
-            elif number is not None:
-                boxes[number, number_of(entry["image_id"])] = entry["bbox"]
+            if number is None:
+                continue
+            if key == "images":
+                first = by_id.setdefault(number, entry)
+            else:
+                first = boxes.setdefault((number, number_of(entry["image_id"])), entry)
+            if any(first[name] != entry[name] for name in keys[1:]):
+                message = f"{key[:-1]} {number} is listed already, with something else; the first one is used"
+                collector.leave_out(place, "listed twice", message)
     keys = ("image_id", "ann_id", "split", "sentences")
     references = collector.entries(_read_pickle(refs), "", keys, refs, "a pickle of RefCOCO's references")
     for place, entry in collector.of_split(references, (split,), split, refs):
         key, number = (collector.key_of(entry[name], place, name) for name in ("image_id", "ann_id"))
         if key is None or number is None:
             continue
-        picture, box = by_id.get(key), boxes.get((number, key))
+        picture, box = by_id.get(key), boxes.get((number, key), {}).get("bbox")
         if picture is None or box is None:
             cause = "reference without a picture" if picture is None else "reference without a box"
             collector.leave_out(place, cause, f"{instances} has no {'image' if picture is None else 'box'} of it")

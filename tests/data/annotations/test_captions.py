@@ -155,3 +155,15 @@ def test_a_table_in_the_place_of_flickr30ks_captions_is_told_where_to_go(tmp_pat
     (tmp_path / "results.csv").write_text("image_name| comment_number| comment\n1.jpg| 0| a man\n")
     with pytest.raises(ValueError, match="line 1 .*: save a table with named columns as captions.csv"):
         flickr30k(tmp_path / "results.csv", tmp_path)
+
+
+def test_a_second_file_of_one_picture_is_named_and_its_captions_are_not_those_of_the_first(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    entries = [
+        {"filename": f"{name}.png", "split": "train", "cocoid": 1, "sentences": [{"raw": f"about {name}"}]}
+        for name in "ab"
+    ]
+    source = karpathy(write(tmp_path / "k.json", {"images": entries}), tmp_path)
+    assert [record.captions for record in source.records] == [("about a",)]
+    assert causes(source) == ["picture listed twice"]

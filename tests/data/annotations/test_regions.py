@@ -1,6 +1,8 @@
 """Regions of Visual Genome and references of RefCOCO: boxes, splits, pickles."""
 
+import json
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,16 @@ def test_what_is_no_pickle_of_references_has_a_remedy(tmp_path, coco_pictures, i
     (tmp_path / "r.p").write_bytes(content)
     with pytest.raises(ValueError, match=f"r.p is not a pickle of RefCOCO's references: .*: {remedy}"):
         refcoco(tmp_path / "r.p", instances, coco_pictures)
+
+
+def test_what_is_listed_twice_with_something_else_is_named_and_the_first_one_counts(tmp_path, coco_pictures, instances):
+    content = json.loads(instances.read_text())
+    box, image = content["annotations"][0], content["images"][0]
+    content["annotations"] += [box, box | {"bbox": [0, 0, 1, 1]}]
+    content["images"].append(image | {"width": 10 * image["width"]})
+    once, twice = instances, tmp_path / "twice.json"
+    twice.write_text(json.dumps(content))
+    (tmp_path / "r.p").write_bytes(pickle.dumps(references()))
+    first, second = (refcoco(tmp_path / "r.p", file, coco_pictures) for file in (once, twice))
+    assert second.records[0].boxes == first.records[0].boxes
+    assert Counter(second.skipped) == Counter(first.skipped) + Counter({"listed twice": 2})

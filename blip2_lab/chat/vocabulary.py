@@ -41,6 +41,7 @@ HELP = (
 )
 OWN_HELP = "I know only the words of the texts that I have read: ask in these."  #: a miniature of other pictures
 TURNED_HELP = 'It turns the question round: ask what there is, for example "is there anything on the left?"'
+OWN_CAPTION_HELP = "I know only the words of the captions that I have read: write in these."
 CAPTION_HELP = 'I read English captions, which name the things of the picture, for example "a red boat."'
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOWELS = "aeiou"
@@ -186,9 +187,10 @@ def for_stage1(tokenizer, text: str) -> str:
     Raises UnknownWords where a word is unknown to it: a match of the rest would be that of another text.
     """
     drawn = knows_whole_words_only(tokenizer) and not unknown_words(tokenizer, " ".join(KINDS))
-    reading = read(tokenizer, canonical(text) if drawn else text, CAPTION_HELP)
+    help = CAPTION_HELP if drawn else OWN_CAPTION_HELP
+    reading = read(tokenizer, canonical(text) if drawn else text, help)
     if reading.unknown:
-        raise UnknownWords(f"{reading.note} {CAPTION_HELP}")
+        raise UnknownWords(f"{reading.note} {help}")
     return reading.text
 
 

@@ -243,6 +243,8 @@ def own_tokenizer():
 
 def test_in_another_world_every_name_stays():
     assert for_stage1(own_tokenizer(), "a mug") == "a mug"
+    with pytest.raises(UnknownWords, match='"boat". I know only the words of the captions that I have read'):
+        for_stage1(own_tokenizer(), "a boat")
 
 
 def test_a_model_of_other_texts_does_not_say_that_it_reads_english():

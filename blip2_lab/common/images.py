@@ -282,7 +282,7 @@ def _open(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
         message = f"{name} {what} not a PNG, JPEG, WebP or GIF picture{more}{_instead(data, formats)}"
         raise BrokenSample("not a picture", message) from None
     except Image.DecompressionBombError:
-        limit = f"at most {MAX_PIXELS // 10**6} million are read"
+        limit = f"at most {MAX_PIXELS // 10**6} million are read, make it smaller"
         raise BrokenSample("too many pixels", f"{name} has far too many pixels: {limit}") from None
     except Exception as error:  # a damaged header: see open_image
         raise BrokenSample("damaged picture", f"{name} is damaged or cut off ({error}): copy it again") from None

@@ -143,13 +143,12 @@ class ImageFolder(ImageTextList):
         """Add the row's captions and question to its file; name what of it cannot be used."""
         question, unusable = _question_of(row)
         captions, problems = [], []
+        asks = question is not None or bool(unusable)  # then it needs no caption
         for value in row.captions:
             good, bad = captions_in(value)
             captions += good
-            problems += bad
-        if question is not None or unusable:  # a row about a question needs no caption
-            problems = [problem for problem in problems if problem != "is empty"]
-        elif not row.captions:
+            problems += [] if asks and bad == ["is empty"] and not good else bad
+        if not row.captions and not asks:
             problems = ["is empty"]
         for problem in problems:
             cause = "empty caption" if problem == "is empty" else "caption is no text"
@@ -222,7 +221,8 @@ def _question_of(row: Row) -> tuple[Question | AskedQuestion | None, list[tuple[
     asked, not_text = captions_in(row.question)
     given, bad_answers = texts_in(str(row.answer) if is_number(row.answer) else row.answer)
     problems = [("question is no text", f"the question {one}") for one in not_text if one != "is empty"]
-    problems += [("answer is no text", f"the answer {one}") for one in bad_answers if one != "is empty"]
+    if given or bad_answers != ["is empty"]:
+        problems += [("answer is no text", f"the answer {one}") for one in bad_answers]
     if len(asked) > 1:
         problems.append(("question is no text", "the question is a list: write a row for each"))
     elif asked and given:

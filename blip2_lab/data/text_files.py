@@ -33,8 +33,8 @@ MISSING = frozenset(
     {"nan", "nat", "null", "nil", "none", "na", "n/a", "<na>", "undefined", "\\n"}  # \N: of databases
     | {"n.a.", "n. a.", "#n/a"}
 )
-#: What spreadsheets write for an error, in any language: #REF!, #NAME?, #DIV/0!, #SPILL!, #WERT!.
-ERROR = re.compile(r"#[^\W\d_][\w/]*[!?]", re.IGNORECASE)
+#: What spreadsheets write for an error, in any language: #REF!, #NAME?, #DIV/0!, #SPILL!, #WERT!, Err:508.
+ERROR = re.compile(r"#[^\W\d_][\w/]*[!?]|err:\d{3}", re.IGNORECASE)
 #: What spreadsheets write for a formula in place of its value: `=A1&B1`, `=HYPERLINK("…")`, `'=SUM(A1:A9)`, `@SUM(A1)`.
 _CELL = r"\$?[a-z]{1,3}\$?\d{1,7}(?!\w)"
 FORMULA = re.compile(

@@ -264,6 +264,17 @@ def test_answers_and_questions_that_are_no_texts(folder):
     assert [cause for _, cause in causes(source)[:3]] == ["question is no text", *["answer is no text"] * 2]
 
 
+def test_what_is_empty_in_a_list_is_named(folder):
+    source = table(
+        folder,
+        {"file": "a.png", "question": "q?", "answer": ["x", None]},
+        {"file": "b.png", "caption": ["a boat", ""], "question": "q?", "answer": "x"},
+        {"file": "c.png", "caption": "", "question": "q?", "answer": "x"},
+    )
+    assert [len(record.questions) for record in source.records] == [1, 1, 1]
+    assert [cause for _, cause in causes(source)] == ["answer is no text", "empty caption"]
+
+
 @pytest.mark.parametrize(("name", "hint"), [("sub/0.tar", "give the folder .*sub"), ("0.tar.gz", "read uncompressed")])
 def test_shards_that_are_deeper_or_compressed_are_named(folder, name, hint):
     (folder / name).parent.mkdir(exist_ok=True)

@@ -183,7 +183,7 @@ def test_a_wrong_byte_behind_a_byte_order_mark_is_named():
         decode_text(b"\xef\xbb\xbf\xc3\xa9\xe2\x80", "captions.txt")
 
 
-@pytest.mark.parametrize("value", ["NaT", r"\N", "#REF!", "#NAME?", "#DIV/0!", "#SPILL!", "#WERT!", "n.a."])
+@pytest.mark.parametrize("value", ["NaT", r"\N", "#REF!", "#NAME?", "#DIV/0!", "#SPILL!", "#WERT!", "Err:508", "n.a."])
 def test_what_databases_and_spreadsheets_write_for_nothing_is_no_caption(value):
     captions, (problem,) = captions_in(value)
     assert not captions and "for a missing value" in problem

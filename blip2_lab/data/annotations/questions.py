@@ -44,13 +44,22 @@ def vqa(questions: File, images: File, annotations: File | None = None) -> Image
                 place, "question without an answer", f"{annotations} has no answer to question {number}"
             )
             continue
+        words, kind, about = given or ([], "", key)
+        if about is not None and _without_zeros(about) != _without_zeros(key):
+            message = f"{annotations} answers question {number} about image {about}, and it is about {key}"
+            collector.leave_out(place, "answer about another picture", message)
+            continue
         if not collector.add_image(key, _vqa_file(key, split, questions), place):
             continue
-        words, kind = given or ([], "")
         collector.add_question(key, entry["question"], place, words, kind, number)
     for number in answers:
         collector.leave_out(str(annotations), "answer without a question", f"question {number} is not in {questions}")
     return collector.image_text_list()
+
+
+def _without_zeros(key: str) -> str:
+    """The number of an image without zeros in front: "000042" and 42 are one."""
+    return key.lstrip("0") if key.isdigit() else key
 
 
 def _vqa_file(key: str, split: Any, questions: File) -> str | tuple[str, ...]:
@@ -66,11 +75,11 @@ def _vqa_file(key: str, split: Any, questions: File) -> str | tuple[str, ...]:
     return f"COCO_{split.replace('-dev', '')}_{int(key):012d}.jpg", f"{int(key):012d}.jpg"
 
 
-def _answers_by_question(annotations: File, collector: Collector) -> dict[str, tuple[list, Any]]:
-    """question number -> (its answers, its type)"""
+def _answers_by_question(annotations: File, collector: Collector) -> dict[str, tuple[list, Any, str | None]]:
+    """question number -> (its answers, its type, the image that they are about, if it is named)"""
     what, keys = "VQA annotations", ("question_id", "answers")
     content = read_json(annotations, what)
-    answers: dict[str, tuple[list, Any]] = {}
+    answers: dict[str, tuple[list, Any, str | None]] = {}
     for place, entry in collector.entries(content, "annotations", keys, annotations, what):
         number, given = collector.key_of(entry["question_id"], place, "question_id"), entry["answers"]
         if number is None:
@@ -80,7 +89,7 @@ def _answers_by_question(annotations: File, collector: Collector) -> dict[str, t
         if number in answers:
             collector.leave_out(place, "answered twice", f"question {number} has answers already; the first are used")
             continue
-        answers[number] = words, entry.get("answer_type", "")
+        answers[number] = words, entry.get("answer_type", ""), number_of(entry.get("image_id"))
     return answers
 
 

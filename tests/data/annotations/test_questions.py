@@ -175,3 +175,12 @@ def test_numbers_of_pictures_without_a_split_have_a_remedy(tmp_path, coco_pictur
         ValueError, match='write "data_subtype": "train2014" into it, or give each image_id as the name'
     ):
         vqa(questions, coco_pictures)
+
+
+def test_an_answer_about_another_picture_is_named(tmp_path, coco_pictures):
+    questions, answers = vqa_files(tmp_path, "train2014", [57870, 384029])
+    content = json.loads(answers.read_text())
+    content["annotations"][0]["image_id"] = 384029
+    del content["annotations"][1]["image_id"]
+    source = vqa(questions, coco_pictures, write(answers, content))
+    assert [record.id for record in source.records] == ["384029"] and causes(source) == ["answer about another picture"]

@@ -43,10 +43,10 @@ WEB_MARK = re.compile(
 )
 
 #: What programs write for a quote, a separator, a line break or another character: `\"`, `\,`, `\n`, `\u00e9`, `%20` in
-#: addresses, `=C3=A9` in mails, `:boat:` for an emoji.
+#: addresses, `=C3=A9` in mails, `:boat:` for an emoji, `'` in front of a spreadsheet's text.
 ESCAPE = re.compile(
     r"\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[nrt'\",;])|%(?:2[0-9a-f]|3[a-f]|[5-7][b-f]|c3%)|(?:=[0-9a-f]{2}){2}|"
-    r"(?<![\w:]):[a-z][a-z0-9_+-]*[a-z0-9]:(?![\w:])",
+    r"(?<![\w:]):[a-z][a-z0-9_+-]*[a-z0-9]:(?![\w:])|^'(?!(?:tis|twas|til|em|n|cause|round)\b)(?=[^']*$)",
     re.IGNORECASE,
 )
 
@@ -66,7 +66,7 @@ TEMPLATE = re.compile(
 )
 
 #: What separates texts that were joined to one: `a boat|a ship`, `["a boat", "a ship"]`.
-SEVERAL = re.compile(r"\w\W?\s?(?:\|+|¦|;;|\[sep\]|<sep>)\s?\w|^\[\s*['\"]", re.IGNORECASE)
+SEVERAL = re.compile(r"\w\W?\s?(?:\|+|¦|;;|\[sep\]|<sep>)\s?\w|^\[\s*['\"]|^\".*\",$", re.IGNORECASE)
 
 #: Words that are joined to one: red_boat, a-boat-on-the-sea, a+red+boat, aRedBoat.
 JOINED = re.compile(
@@ -113,7 +113,7 @@ OTHER_VALUE = re.compile(
     r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=\S*\d)[0-9a-f]{32,128}|"
     r"[\w.+-]+@[\w-]+\.[\w.]+|"
     r"(?:[a-z]:[\\/]|\\\\|~?/|\.{1,2}[\\/])[^\s\\/]\S*|[\w.-]+(?:[\\/][\w.-]+){2,}|"  # paths
-    r"[a-z_-]{0,5}\d{5,}|\w+:? [01]?\.\d+|"  # numbers of things; a label and how sure it is
+    r"[a-z_-]{0,5}\d{5,}|\w+:? (?:[01]?\.\d+|\d+(?:\.\d+)?\s?%)|"  # numbers of things; a label and how sure it is
     r"\d+[-/.]\d+[-/.]\d+,?\s+\d+:[\d:]+\s?(?:am|pm)?",
     re.IGNORECASE,
 )
@@ -190,7 +190,7 @@ ODD = (
     Odd(
         "a text with an escape of another program",
         "it would be learned as it is, write the character that it stands for",
-        lambda text: found[0] if (found := ESCAPE.search(text)) else "",
+        lambda text: (found[0] or text[:1]) if (found := ESCAPE.search(text)) else "",
     ),
     Odd(
         "a text with marks of Markdown, of a list, or of a prompt",

@@ -152,7 +152,7 @@ def _captions_of(files: dict[str, bytes], about: dict, unread: list[str]) -> lis
     captions: list[str] = []
     for place, value in places:
         found, problems = captions_in(value)
-        unread += [f"a caption {problem}" for problem in problems if problem != "is empty"]
+        unread += [f"a caption {problem}" for problem in problems if found or problem != "is empty"]
         if not captions:
             captions = found
         elif other := [one for one in found if one not in captions]:

@@ -51,7 +51,7 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
             ["<!-- boat -->", "[b]a boat[/b]", '<img alt="a boat"', "<|assistant|> a boat", "[INST] a"],
         ),
         ("letters of two alphabets", ["\u0430 r\u0435d boat", "\u03bfcean"]),
-        ("an escape", [":boat: on the sea", "a%20red%20boat", "caf=C3=A9 table", "a big\\, red dog"]),
+        ("an escape", ["'a boat", ":boat: on the sea", "a%20red%20boat", "caf=C3=A9 table", "a big\\, red dog"]),
         (
             "marks of Markdown",
             ["# Boat", "* a boat", "- a boat", "1. a boat", "(2) a boat", "a **red** boat", "caption: a boat"]
@@ -93,7 +93,16 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
                 "image (3)",
                 "false",
             ]
-            + ["me@x.org", "C:\\pics\\boat", "/home/me/boat", "../a/boat", "n02123045", "boat: 0.97", "1/2/24 10:30 AM"]
+            + [
+                "me@x.org",
+                "C:\\pics\\boat",
+                "/home/me/boat",
+                "../a/boat",
+                "n02123045",
+                "boat: 0.97",
+                "boat 97.3%",
+                "1/2/24 10:30 AM",
+            ]
             + [
                 '{"caption": "a boat"',
                 "WAHR",
@@ -144,6 +153,10 @@ def test_an_odd_text_is_found_by_its_kind(kind, texts):
         "a boat/ship",
         "a number of boats: 12",
         "see the boat above",
+        "'tis a boat",
+        "'a boat' on a sign",
+        "a boat, 50% full",
+        '"a boat"',
     ],
 )
 def test_prose_is_not_odd(text):

@@ -139,3 +139,8 @@ def test_boxes_are_fractions_of_the_picture(tmp_path):
     write_shard(tmp_path / "0.tar", ("0.jpg", PICTURE), ("0.json", {"caption": "x", "boxes": boxes}))
     record = ShardFolder(tmp_path).record(0)
     assert record.boxes == (("a", (0, 0, 1, 0.5)),) and len(record.unread) == 3
+
+
+def test_what_is_empty_in_a_list_of_captions_is_named():
+    record = record_of("0001", {"jpg": PICTURE, "json": b'{"captions": ["a boat", null, ""], "caption": null}'})
+    assert record.captions == ("a boat",) and len(record.unread) == 2 and "a caption is empty" in record.unread[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 from blip2_lab.data.annotations.entries import Collector, File, number_of, read_json
 from blip2_lab.data.examples import ImageTextList
-from blip2_lab.data.text_files import turns_in
+from blip2_lab.data.text_files import listed, turns_in
 
 
 def vqa(questions: File, images: File, annotations: File | None = None) -> ImageTextList:
@@ -116,7 +116,7 @@ def gqa(questions: File, images: File) -> ImageTextList:
             key, types = collector.key_of(entry["imageId"], place, "imageId"), entry.get("types")
             if key is None or not collector.add_image(key, f"{key}.jpg", place):
                 continue
-            answers = [entry["answer"]] if entry.get("answer") not in (None, "") else []
+            answers = [] if entry.get("answer") == "" else listed(entry.get("answer"))
             kind = types.get("structural", "") if isinstance(types, dict) else ""
             collector.add_question(key, entry["question"], place, answers, kind, number)
     return collector.image_text_list()

@@ -184,3 +184,13 @@ def test_an_answer_about_another_picture_is_named(tmp_path, coco_pictures):
     del content["annotations"][1]["image_id"]
     source = vqa(questions, coco_pictures, write(answers, content))
     assert [record.id for record in source.records] == ["384029"] and causes(source) == ["answer about another picture"]
+
+
+def test_gqa_with_several_answers(tmp_path):
+    picture(tmp_path / "7.jpg")
+    entries = {
+        str(n): {"question": "what?", "imageId": "7", "answer": one} for n, one in enumerate((["a", "b"], "c", "", 0))
+    }
+    source = gqa(write(tmp_path / "q.json", entries), tmp_path)
+    assert [question.answers for question in source.records[0].questions] == [("a", "b"), ("c",), (), ("0",)]
+    assert not source.left_out

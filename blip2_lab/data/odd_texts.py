@@ -54,6 +54,7 @@ ESCAPE = re.compile(
 #: `**red**`, `caption: a boat`, `(red:1.2)`, `<lora:x:1>`.
 MARKUP = re.compile(
     r"^(?:#{1,6}|[-*•·>]|\(?\d{1,2}[.)])\s+\w|\*\*[^*]+\*\*|\]\([^()\s]+\)|```|<\w+:[^<>]*>|\([^()]*:\d*\.\d+\)|"
+    r"\(\([^()]+\)\)|\bnegative prompt\s*:|"
     r"^(?:caption|description|title|text|prompt|alt(?: text)?|label|question|answer|q|a|image|photo|"
     r"en|de|fr|es|it|pt|ru|zh|ja)\d?\s?:\s",
     re.IGNORECASE,
@@ -70,7 +71,7 @@ SEVERAL = re.compile(r"\w\W?\s?(?:\|+|¦|;;|\[sep\]|<sep>)\s?\w|^\[\s*['\"]|^\".
 
 #: Words that are joined to one: red_boat, a-boat-on-the-sea, a+red+boat, aRedBoat.
 JOINED = re.compile(
-    r"[^\W\d_]_[^\W\d_]|^\w+(?:[-+.][^\W\d_]\w*){3,}$|\w+(?:\+[^\W\d_]\w*){2,}|"
+    r"[^\W\d_]_[^\W\d_]|^\w+(?:[-+.][^\W\d_]\w*){3,}$|(?<!\w)\w+(?:\+[^\W\d_]\w*){2,}|"
     r"\b(?:[A-Z][a-z]+){3,}\b|\b[a-z]+(?:[A-Z][a-z]+){2,}\b"
 )
 
@@ -79,7 +80,9 @@ MESSAGE = re.compile(
     r"(?:i['’]?m|i am) (?:sorry|unable|not able)|sorry, |as an? (?:ai|language model)|i (?:cannot|can['’]t|can not)\b|"
     r"(?:[\w.]*\s)?[\w.]*(?:error|exception)\s?[:(]|traceback \(|http(?: error)? \d{3}|[45]\d\d (?:not found|forbidden|"
     r"unauthorized|too many|internal|bad|service|gateway)|rate limit|(?:access|permission) denied|an error occurred|"
-    r"unable to \w+|request (?:timed out|failed)|undefined is not|failed to \w+",
+    r"unable to \w+|(?:request|connection) (?:timed out|failed|refused|reset)|undefined is not|failed to \w+|"
+    r"internal server error|bad gateway|(?:sure[,!.]+ )?here(?:['’]s| is) (?:an?|the|your) (?:\w+ )?"
+    r"(?:caption|description)",
     re.IGNORECASE,
 )
 
@@ -90,7 +93,8 @@ PLACEHOLDER = re.compile(
     r"file|removed|deleted|redacted|blank|(?:no|without|missing|empty|add|insert|your|write)(?: an?| the| your)? "
     r"(?:caption|description|text|title|alt text|label)(?:s|\(s\))?(?: available| here| yet| found)?|"
     r"(?:caption|description|text|title|label) (?:missing|unavailable|not (?:available|found)|(?:goes )?here)|"
-    r"(?:see|as|same as) (?:above|below|before|previous|next)(?: \w+)?|ditt?o|ibid)\W*",
+    r"(?:see|as|same as) (?:above|below|before|previous|next)(?: \w+)?|ditt?o|ibid|"
+    r"(?:olympus|kodak|minolta|konica minolta|samsung|canon) (?:digital )?(?:still )?camera(?: pictures)?)\W*",
     re.IGNORECASE,
 )
 

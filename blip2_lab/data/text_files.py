@@ -38,7 +38,7 @@ ERROR = re.compile(r"#[^\W\d_][\w/]*[!?]|err:\d{3}", re.IGNORECASE)
 #: What spreadsheets write for a formula in place of its value: `=A1&B1`, `=HYPERLINK("…")`, `'=SUM(A1:A9)`, `@SUM(A1)`.
 _CELL = r"\$?[a-z]{1,3}\$?\d{1,7}(?!\w)"
 FORMULA = re.compile(
-    rf"""'?\{{?=\s*[-+(]*(?:[a-z_][\w.]*[(!\[]|{_CELL}|"|'[^']+'!|\{{|\d[\d.,]*\s*[-+*/^&<>]|(?:true|false)$)"""
+    rf"""'?\{{?=\s*[-+(]*(?:[a-z_][\w.]*[(!\[|]|{_CELL}|"|'[^']+'!|\{{|\d[\d.,]*\s*[-+*/^&<>]|(?:true|false)$)"""
     rf"""|'?@[a-z.]+\(|'?[-+]{_CELL}(?=$|[-+*/^&:)])""",
     re.IGNORECASE,
 )

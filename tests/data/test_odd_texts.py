@@ -61,6 +61,8 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
                 "en: a boat",
                 "(red boat:1.2), sea",
                 "a boat <lora:x:1>",
+                "((red)) boat",
+                "a boat Negative prompt: blurry",
                 "A: a boat",
             ],
         ),
@@ -76,12 +78,25 @@ def kinds(text: str, captions_only: bool = True) -> list[str]:
         (
             "the message of a program",
             ["I'm sorry, but I can't help with that.", "As an AI language model, I see nothing.", "Error: timeout"]
-            + ["Traceback (most recent call last):", "404 Not Found", "openai.RateLimitError: slow down"],
+            + [
+                "Traceback (most recent call last):",
+                "404 Not Found",
+                "Connection refused",
+                "Here is a caption: a boat",
+                "openai.RateLimitError: slow down",
+            ],
         ),
         (
             "hold a place",
             ["TODO", "xxx", "no caption", "No description available.", "[removed]", "image", "a photo", "(untitled)"]
-            + ["Add a caption", "lorem ipsum dolor sit", "caption goes here", "see above", "ditto"],
+            + [
+                "Add a caption",
+                "lorem ipsum dolor sit",
+                "caption goes here",
+                "see above",
+                "ditto",
+                "OLYMPUS DIGITAL CAMERA",
+            ],
         ),
         (
             "seems to be no text",
@@ -171,3 +186,34 @@ def test_no_text_of_the_picture_book_is_odd():
             assert kinds(caption) == [], caption
         for question in scene.questions:
             assert kinds(question.text, False) == kinds(question.answer, False) == [], question
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a",
+        "A",
+        "Aa",
+        "(",
+        "((",
+        "<a",
+        "a|",
+        "'",
+        '"',
+        "{",
+        "a+",
+        "a_",
+        "a.",
+        ":a",
+        "*",
+        "a ",
+        "1 ",
+        "%2",
+        "-a",
+        "[",
+        "/a",
+    ],
+)
+def test_a_long_text_takes_no_time_that_grows_with_its_square(part):
+    """A search that begins anew at every letter of these would take minutes."""
+    kinds(part * 60_000)

@@ -216,6 +216,7 @@ def test_a_link_to_nothing_is_told(tmp_path):
         '="a boat"',
         "=1+2",
         "=TRUE",
+        "=cmd|' /C calc'!A0",
         "@SUM(A1)",
         "+A1+B1",
         "-AB12",

@@ -138,8 +138,9 @@ def _evaluate_on(args: argparse.Namespace) -> None:
 
     console.check_writable(args.out)
     drawn = draw_pictures(args.on, args.pictures)  # before the model: a wrong place is reported at once
+    trained_on_these = was_trained_on(model_path(args.model), drawn.sources)
     report = evaluate_on(load(args, answers=False), drawn, num_beams=args.beams, say=console.print_progress)
-    if was_trained_on(model_path(args.model), drawn.sources):
+    if trained_on_these:
         report["notes"] = [TRAINED_ON, *report["notes"]]
     left_out = [LeftOut(**one) for one in report["left_out"]]
     print_left_out(left_out, " are in the file" if args.out else "; --out FILE has all of them")

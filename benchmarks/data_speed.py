@@ -5,7 +5,8 @@
 
 Made: what the engine's background thread does, `task.batch`. Eaten: forward, backward and AdamW at the recipe's sizes
 and precision, one thread. The image encoder's pictures are drawn for every batch; in stages 1 and 2 their features are
-cached, and the last columns add the drawing: what would be, were every picture a new one.
+cached, and the last columns add the drawing: what would be, were every picture a new one. Medians of the rounds, with
+their range.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 import blip2_lab
-from benchmarks.measure import own_clock
+from benchmarks.measure import own_clock, ratio, spread
 from blip2_lab.data.scenes import PictureBook
 from blip2_lab.training.optim import bf16_is_fast, parameter_groups, train_mode
 from blip2_lab.training.recipes import registry
@@ -29,6 +30,7 @@ from blip2_lab.training.tasks import pretraining
 from blip2_lab.training.trainer import Task
 
 NAMES = ("micro-vit", "micro-t5", "micro-opt", "micro-bert", "micro-stage1", "micro-stage2")
+MADE, EATEN = 5, 2  #: batches of a round
 WARM = 20  #: batches before the clock runs: draw.py keeps shapes it has drawn, and a run has thousands
 
 
@@ -62,23 +64,24 @@ def task_of(recipe: Recipe) -> Task:
         return pretraining.build_task(recipe, Path(nowhere))
 
 
-def seconds(work: Callable[[int], object], rounds: int, warm: int = 1) -> float:
-    """Mean seconds of `rounds` calls of `work(index)`, after `warm` others: not all batches are of one kind."""
+def seconds(work: Callable[[int], object], rounds: int, each: int, warm: int = 1) -> list[float]:
+    """Seconds of a call of `work(index)` in each round: the mean of `each` calls, since batches are of several kinds;
+    before the first round, `warm` others."""
     took, clock = [], own_clock()
-    for index in range(warm + rounds):
+    for index in range(warm + rounds * each):
         began = clock()
         work(index)
         took.append(clock() - began)
-    return statistics.fmean(took[warm:])
+    return [statistics.fmean(took[start : start + each]) for start in range(warm, len(took), each)]
 
 
-def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
-    """Seconds to make a batch, to eat it, and to draw its pictures (0 where `task.batch` does)."""
+def measure(recipe: Recipe, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds to make a batch, to eat it, and to draw its pictures (none where `task.batch` does), of each round."""
     task, optim = task_of(recipe), recipe.optim
     optimizer = torch.optim.AdamW(parameter_groups(task.model, optim.lr, optim.weight_decay), lr=optim.lr, fused=True)
     train_mode(task.model)
     last_lesson = 100_000  # a course's later batches: the full mixture
-    batches = [task.batch(last_lesson + index) for index in range(rounds + 1)]
+    batches = [task.batch(last_lesson + index) for index in range(EATEN * rounds + 1)]
 
     def eat(index: int) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast("cpu")):
@@ -87,12 +90,12 @@ def measure(recipe: Recipe, rounds: int) -> tuple[float, float, float]:
         optimizer.step()
         optimizer.zero_grad()
 
-    made = seconds(lambda index: task.batch(last_lesson + rounds + 1 + index), 5 * rounds, WARM)
-    drawn = 0.0
+    made = seconds(lambda index: task.batch(last_lesson + len(batches) + index), rounds, MADE, WARM)
+    drawn = []
     if isinstance(task, CachedTask):
         book = task.batches.book
-        drawn = seconds(lambda index: [book.image(64 * index + i) for i in range(optim.pass_size)], rounds, WARM)
-    return made, seconds(eat, rounds), drawn
+        drawn = seconds(lambda index: [book.image(64 * index + i) for i in range(optim.pass_size)], rounds, 1, WARM)
+    return made, seconds(eat, rounds, EATEN), drawn
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -101,13 +104,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(f"{'recipe':14} {'made, ms':>9} {'eaten, ms':>10} {'ratio':>6}   {'with drawing, ms':>16} {'ratio':>6}")
+    print("recipe | made, ms | eaten, ms | ratio | made and drawn, ms | ratio")
     for name in [options.only] if options.only else NAMES:
         made, eaten, drawn = measure(registry.get(name), options.rounds)
-        line = f"{name:14} {1e3 * made:9.1f} {1e3 * eaten:10.1f} {eaten / made:6.1f}"
+        cells = [name, in_ms(made), in_ms(eaten), ratio(eaten, made)]
         if drawn:
-            line += f"   {1e3 * (made + drawn):16.1f} {eaten / (made + drawn):6.1f}"
-        print(line, flush=True)
+            both = [a + b for a, b in zip(made, drawn, strict=True)]
+            cells += [in_ms(both), ratio(eaten, both)]
+        print(" | ".join(cells), flush=True)
+
+
+def in_ms(seconds: Sequence[float]) -> str:
+    return spread([1e3 * one for one in seconds], ".1f")
 
 
 if __name__ == "__main__":

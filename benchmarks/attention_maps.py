@@ -19,7 +19,7 @@ import torch
 
 import blip2_lab
 from benchmarks.full_size import PROMPT, write_checkpoint
-from benchmarks.measure import heading, largest
+from benchmarks.measure import heading, largest, ratio, spread
 from blip2_lab.checkpoints import catalog
 from blip2_lab.interpret.attention_maps import AttentionMaps, record_attention
 from blip2_lab.picturebook.draw import draw
@@ -41,17 +41,19 @@ def describe(maps: AttentionMaps) -> None:
     print(f"  {len(maps)} maps, {size / 2**20:,.0f} MiB")
 
 
-def with_gradients(model, score) -> None:
+def with_gradients(model, score, rounds: int) -> None:
     """Record `score(model)` with gradients; say what it costs and whether the numbers stay."""
-    began = time.perf_counter()
-    with torch.no_grad():
-        before = score(model)
-    plain = time.perf_counter() - began
-    began = time.perf_counter()
-    with record_attention(model, gradients=True) as maps:
-        inside = score(model)
-        maps.differentiate(inside)
-    recorded = time.perf_counter() - began
+    plain, recorded = [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        with torch.no_grad():
+            before = score(model)
+        plain.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        with record_attention(model, gradients=True) as maps:
+            inside = score(model)
+            maps.differentiate(inside)
+        recorded.append(time.perf_counter() - began)
     with torch.no_grad():
         after = score(model)
     describe(maps)
@@ -59,12 +61,12 @@ def with_gradients(model, score) -> None:
     hanging = sum(bool(m.gradient.any()) for m in maps)
     apart = ((inside - before) / before).abs().item()
     print(f"  gradients finite: {finite}; of {hanging} maps not zero; inside {apart:.0e} apart (relative)")
-    print(
-        f"  after it the same bits: {torch.equal(before, after)}; {plain:.1f} s plain, {recorded:.1f} s with gradients"
-    )
+    print(f"  after it the same bits: {torch.equal(before, after)}")
+    times = f"{spread(plain, '.1f', ' s')} plain, {spread(recorded, '.1f', ' s')} with gradients"
+    print(f"  {times}: {ratio(recorded, plain)} times")
 
 
-def chat(folder: Path) -> None:
+def chat(folder: Path, rounds: int) -> None:
     """The maps of an answer, and of a caption's loss."""
     model = blip2_lab.load(folder, dtype="float32")
     picture = draw(sample_scene(7, 3), model.image_encoder.image_size)
@@ -77,10 +79,10 @@ def chat(folder: Path) -> None:
     print(f"  the same answer inside: {inside == before}, after: {after == before}")
     pixels = model.image_encoder.preprocess([picture])
     print("  a caption's loss:")
-    with_gradients(model, lambda m: m.loss(pixels=pixels, captions=[CAPTION], prompts=[""]))
+    with_gradients(model, lambda m: m.loss(pixels=pixels, captions=[CAPTION], prompts=[""]), rounds)
 
 
-def retrieval(folder: Path) -> None:
+def retrieval(folder: Path, rounds: int) -> None:
     """The maps of an image-text match."""
     model = blip2_lab.load(folder)
     picture = draw(sample_scene(7, 3), model.image_encoder.image_size)
@@ -90,11 +92,13 @@ def retrieval(folder: Path) -> None:
     def score(m) -> torch.Tensor:
         return m.itm_logits(m.qformer.read_image(m.image_encoder(pixels)), ids, mask)[0, 1]
 
-    with_gradients(model, score)
+    with_gradients(model, score, rounds)
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of what is timed; medians are told, with their range")
+    args = parser.parse_args()
     for name, title, look in (
         ("Salesforce/blip2-flan-t5-xl", "FlanT5-XL, 2 of its 24 layers each way, all else whole", chat),
         ("Salesforce/blip2-itm-vit-g", "the retrieval model, whole", retrieval),
@@ -107,7 +111,7 @@ def main() -> None:
             config.architectures = ["Blip2ForImageTextRetrieval"]
         with tempfile.TemporaryDirectory() as folder, heading(title):
             print(f"  written: {write_checkpoint(Path(folder), config) / 1e9:.2f} GB of float32", flush=True)
-            look(Path(folder))
+            look(Path(folder), args.rounds)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import heading
+from benchmarks.measure import heading, largest, spread
 from blip2_lab.checkpoints import catalog, load, memory
 from blip2_lab.checkpoints.key_maps import TRANSFORMERS_STAGE1, TRANSFORMERS_STAGE2, transformers_names
 from blip2_lab.checkpoints.meta_model import empty_model
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quantize", nargs="+", default=["none", "int8"], choices=["none", "int8", "int8-all", "nf4"])
     parser.add_argument("--tokens", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3, help="new processes; medians are told, with their range")
     parser.add_argument(
         "--folder", type=Path, help="where to write the checkpoint and leave it (default: a passing one)"
     )
@@ -156,15 +157,29 @@ def main() -> None:
         with heading(f"{args.model}, {args.layers or 'all'} layers of every kind"):
             if not (folder / "config.json").is_file():
                 print(f"  written: {write_checkpoint(folder, config) / 1e9:.2f} GB of float32")
-            print(f"  {'':9}{'planned':>10}{'held':>10}{'peak/held':>11}{'loaded':>10}{'1st word':>11}{'a token':>12}")
+            heads = f"  {'':9}{'planned':>10}{'held':>10}{'peak/held':>11}"
+            print(heads + f"{'loaded':>26}{'1st word':>26}{'a token':>26}")
             for quantize in args.quantize:
-                print(line(folder, config, args.device, quantize, args.tokens), flush=True)
+                print(line(folder, config, args.device, quantize, args.tokens, args.rounds), flush=True)
 
 
-def line(folder: Path, config, device: str, quantize: str, tokens: int) -> str:
+def line(folder: Path, config, device: str, quantize: str, tokens: int, rounds: int) -> str:
     method = None if quantize == "none" else quantize
     dtype = memory.default_dtype(config.text_config.model_type == "t5", device, method)
     planned = memory.weight_bytes(config, method, dtype)
+    got = [measured(folder, device, quantize, tokens) for _ in range(rounds)]
+    held, peak = got[-1]["held"], largest(one["peak"] / one["held"] for one in got)
+    seconds = (
+        spread([one["loaded"] for one in got], ".1f", " s"),
+        spread([1000 * one["first"] for one in got], ".0f", " ms"),
+        spread([1000 * one["token"] for one in got], ".1f", " ms"),
+    )
+    numbers = f"  {quantize:9}{planned / 2**30:6.2f} GiB{held / 2**30:6.2f} GiB{peak:11.2f}"
+    return numbers + "".join(f"{text:>26}" for text in seconds)
+
+
+def measured(folder: Path, device: str, quantize: str, tokens: int) -> dict[str, float]:
+    """What `load_and_ask` measures, in a new process. Raises SystemExit if it ends early or finds no finite numbers."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=load_and_ask, args=(str(folder), device, quantize, tokens, sender))
@@ -178,10 +193,7 @@ def line(folder: Path, config, device: str, quantize: str, tokens: int) -> str:
         process.join()
     if not got["finite"]:
         raise SystemExit(f"{quantize}: the visual prompt is not finite")
-    return (
-        f"  {quantize:9}{planned / 2**30:6.2f} GiB{got['held'] / 2**30:6.2f} GiB{got['peak'] / got['held']:11.2f}"
-        f"{got['loaded']:8.1f} s{1000 * got['first']:8.0f} ms{1000 * got['token']:9.1f} ms"
-    )
+    return got
 
 
 if __name__ == "__main__":

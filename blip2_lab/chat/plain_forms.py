@@ -144,6 +144,7 @@ FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "(?:what|another|some other)(?: colou?r)?(?: is it)?",
             "what color is {one}?",
         ),
+        (rf"what colou?r (?:is|was) used (?:for|on) {ONE_OF_A_KIND}", "what color is {one}?"),
         (rf".*?\bcolou?r of {ONE_OF_A_KIND},? what is it", "what color is {one}?"),
         (
             r"is (?:it|this|that) an? (?P<time>day|night)(?:time| time)? "
@@ -227,7 +228,7 @@ def put_plainly(text: str) -> str:
     "is this on the beach?": from descriptions the T5 knows what belongs to a place (0.98), from pictures it often does
     not, though it tells the place.
     """
-    text = WERE.sub(r"\1where", text, count=1)
+    text = re.sub(r"\bu\b", "you", WERE.sub(r"\1where", text, count=1), flags=re.IGNORECASE)
     stated = STATED.fullmatch(text)
     if stated and not (stated["of"] and {"that", "which", "who"}.intersection(stated["of"].lower().split())):
         subject, verb = stated["it"] or stated["of"] or "there", stated["are"] or stated["plural"] or "is"

@@ -83,7 +83,8 @@ WHAT_FOR = "what do you use the {kind} for?"
 #: Forms of questions about a thing -> the form that is read best.
 OF_A_THING: tuple[tuple[str, str], ...] = (
     (
-        rf"what (?:can|do|does|could|would|should) {ONE}{OFTEN} (?:do with|use|need)(?: an?| the)? {KIND}(?: for)?",
+        rf"what (?:can|do|does|could|would|should) {ONE}{OFTEN} "
+        rf"(?:do (?:with|in|on)|use|need)(?: an?| the)? {KIND}(?: for)?",
         WHAT_FOR,
     ),
     (rf"why (?:do|does|would|should) {ONE} (?:need|want|have|use|buy)(?: an?| the| this| that)? {KIND}", WHAT_FOR),
@@ -102,9 +103,9 @@ YES_OR_NO = re.compile(
     r"(?! (?:(?:you|we|i|please) )+(?:tell|name|say|give|list|know|mention|describe)\b)",
     re.IGNORECASE,
 )
-#: Where another thing is asked for, or the place of this one in the picture.
+#: Where another thing is asked for, or the color of this one or its place in the picture.
 OF_ANOTHER = re.compile(
-    r"\b(?:above|below|under|over|beside|between|behind|left|right|top|bottom|next to|how many|"
+    r"\b(?:above|below|under|over|beside|between|behind|left|right|top|bottom|next to|how many|colou?rs?|"
     rf"(?:in|on|at) (?:what|which) parts?|parts? of (?:the|this) (?:\w+ )?{any_of(*PICTURES)}|"
     rf"{any_of(*COLORS)} part)\b",
     re.IGNORECASE,
@@ -126,6 +127,8 @@ ANYWHERE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"(?:live|grow|stay|belong|come from)|"
             rf"(?:what|which) places? .*?{USUALLY}|"
             rf"where (?:do|does|would) {ONE} (?:find|keep|get|put|buy)(?: an?)? {any_of(*KIND_OF)}|"
+            rf"where (?:should|would|must|do|can|could) {ONE}(?: have to)? (?:go|look)"
+            rf"(?: to (?:see|find|get|buy|meet|watch)| for)(?: an?)? {any_of(*KIND_OF)}|"
             rf"where (?:are|is|can|could|do)(?: an?)? {any_of(*KIND_OF)} (?:be )?(?:found|kept|bought|grown)",
             HOME,
         ),

@@ -69,6 +69,8 @@ def test_a_question_for_yes_or_no_is_put_plainly(text, plain):
         ("is the fish red or blue or what color?", "what color is the fish?"),
         ("I can't see the color of the boat, what is it?", "what color is the boat?"),
         ("Is it a daytime scene", "is it day?"),
+        ("What color is used for the boat", "what color is the boat?"),
+        ("do u see a cat?", "do you see a cat?"),
         ("were is the cat?", "where is the cat?"),
         ("are there small red cats in the picture?", "are there any small red cats?"),
         ("where is something red?", "where is the red thing?"),

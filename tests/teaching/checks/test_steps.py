@@ -107,10 +107,10 @@ def base_two(queries, keys, mask=None):
     return powers / powers.sum(1, keepdim=True)
 
 
-def smallest_probability(logits, temperature=1.0, top_p=1.0):
+def above_the_median(logits, temperature=1.0, top_p=1.0):
     p = torch.exp(logits / temperature)
     p = p / p.sum()
-    kept = torch.where(p >= (1 - top_p) * p.max(), p, torch.zeros_like(p))
+    kept = torch.where(p >= (1 - top_p) * p.median(), p, torch.zeros_like(p))
     return kept / kept.sum()
 
 
@@ -118,7 +118,7 @@ def smallest_probability(logits, temperature=1.0, top_p=1.0):
     ("name", "answer", "agreed", "following"),
     [
         ("attention_weights", base_two, "queries @ keys.T / math.sqrt", "scores.softmax(dim=-1)"),
-        ("nucleus", smallest_probability, "(logits / temperature).softmax(dim=-1)", "ordered.cumsum(dim=-1)"),
+        ("nucleus", above_the_median, "(logits / temperature).softmax(dim=-1)", "ordered.cumsum(dim=-1)"),
     ],
 )
 def test_a_check_tells_how_far_the_numbers_are_right(name, answer, agreed, following):

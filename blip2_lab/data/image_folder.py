@@ -14,6 +14,7 @@ Paper: none. Notebook: 14.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,9 +32,11 @@ from blip2_lab.picturebook.words import Question
 TABLES = ("captions", "metadata")  #: the names of a table, with an ending of `ENDINGS`
 #: Endings of files that may have captions or pictures, and of which a folder reads one table at most. The others are
 #: named.
-UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".tab", ".psv", ".ndjson", ".yaml", ".xml")
+UNREAD_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".tab", ".psv", ".yaml", ".xml")
+JSON_LINES = (".ndjson", ".jsonlines")
 UNREAD_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".lz4")
-UNREAD_TEXTS = (*ENDINGS, *UNREAD_TABLES, *UNREAD_ARCHIVES, ".json", ".caption", ".text")
+UNREAD_TEXTS = (*ENDINGS, *JSON_LINES, *UNREAD_TABLES, *UNREAD_ARCHIVES, ".json", ".caption", ".text")
+PAPERS = ("readme", "license", "licence", "copying", "notes")  #: what text files about a folder are called
 #: What composites.py and `blip2-lab data check --out` write beside pictures.
 OWN_FILES = ("composites.json", "scenes.jsonl", "left_out.jsonl")
 
@@ -130,7 +133,8 @@ class ImageFolder(ImageTextList):
     def _file_of(self, row: Row, finder: PictureFinder) -> Found | None:
         if not isinstance(row.file, str) or not row.file.strip():
             none = row.file is None or isinstance(row.file, str)
-            given = "" if none else f": {row.file!r:.40} is no file name, which is a text in quotes, with its ending"
+            shown = f"{row.file!r:.40}" + ("…" if len(repr(row.file)) > 40 else "")
+            given = "" if none else f": {shown} is no file name, which is a text in quotes, with its ending"
             self._leave_out(row.place, "row without a file", f"{row.place} names no file{given}")
             return None
         try:
@@ -241,8 +245,8 @@ def _is_picture(file: Path) -> bool:
 
 
 def _stem(file: Path) -> str:
-    """A path without its ending: a picture and its text file have the same one."""
-    return file.with_suffix("").as_posix()
+    """A path without its ending, in one Unicode form: a picture and its text file have the same one."""
+    return unicodedata.normalize("NFC", file.with_suffix("").as_posix())
 
 
 def _table_of(folder: Path) -> Path | None:
@@ -271,6 +275,7 @@ def _hints(files: list[Path]) -> Iterator[str]:
     """What the folder has instead of a caption."""
     deeper = [file for file in files if file.stem.lower() in TABLES and file.suffix.lower() in ENDINGS]
     other = [file for file in files if file.suffix.lower() in ENDINGS or file.name.lower() == "captions.txt"]
+    lines = [file for file in files if file.suffix.lower() in JSON_LINES]
     unread = [
         file
         for file in files
@@ -285,6 +290,9 @@ def _hints(files: list[Path]) -> Iterator[str]:
         or (file.suffix.lower() == ".txt" and file.stem.lower().endswith(SUFFIXES))
     ]
     described = [file for file in files if file.suffix.lower() == ".json"]
+    pictures = {file.stem.lower(): file for file in files if _is_picture(file)}
+    loose = [file for file in files if file.suffix.lower() in (".txt", ".md") and file.stem.lower() not in PAPERS]
+    apart = [file for file in files if file.suffix.lower() == ".txt" and file.stem.lower() in pictures]
     shards = [file for file in files if ".tar" in file.suffixes[-2:] or file.suffix.lower() in (".tar", ".tgz")]
     if shards and shards[0].suffix.lower() == ".tar":
         yield f". There is {shards[0]}: for shards, give the folder {shards[0].parent}"
@@ -297,6 +305,12 @@ def _hints(files: list[Path]) -> Iterator[str]:
         yield f". There is {table}: give the folder {table.parent}{more}"
     elif beside:
         yield f". There is {beside[0]}: the text file of a picture has its name with .txt in place of its ending"
+    elif lines:
+        yield f". There is {lines[0]}: if it is the table, rename it to captions.jsonl"
+    elif apart:
+        picture = pictures[apart[0].stem.lower()]
+        beside = picture.with_suffix(".txt")
+        yield f". There is {apart[0]}: if it is the text of {picture}, its place and name are {beside}"
     elif unread and unread[0].suffix.lower() in UNREAD_ARCHIVES:
         yield f". There is {unread[0]}: if it is the table, unpack it"
     elif unread:
@@ -311,3 +325,6 @@ def _hints(files: list[Path]) -> Iterator[str]:
         yield f". There is {described[0]} beside a picture: write the caption that it has to {text}"
     elif described:
         yield f'. There is {described[0]}: list an annotation file in a sources.toml (format = "coco" and others)'
+    elif loose and pictures:
+        picture = min(pictures.values())
+        yield f". There is {loose[0]}: the text file of {picture.name} is {picture.with_suffix('.txt').name}"

@@ -209,7 +209,8 @@ def _from_toml(path: Path) -> tuple[list[Source | Stream], list[float] | None]:
         raise ValueError(f"{path}: give each source a weight, or none")
     for number, weight in enumerate(weights, 1):
         if weight is not None and not _is_weight(weight):
-            raise ValueError(f"{path}, source {number}: weights must be above 0, and this is {weight!r:.40}")
+            none = "" if is_number(weight) else ": write a number such as 2, without quotes"
+            raise ValueError(f"{path}, source {number}: weights must be above 0, and this is {weight!r:.40}{none}")
     sources, opened = [], []
     for number, entry in enumerate(entries, 1):
         where = f"{path}, source {number}"

@@ -154,6 +154,11 @@ def _json_lines(text: str, path: Path) -> Table:
         captions = (value["caption"],) if "caption" in value else ()
         table.rows.append(Row(place, value.get("file"), captions, value.get("question"), value.get("answer")))
     columns = _columns([_folded(key) for key in keys])
+    if len(table.rows) == 1 and isinstance(table.rows[0].file, dict | list):
+        raise ValueError(
+            f"{table.rows[0].place} has whole columns, and a line is one picture: write one object on each line "
+            '(pandas: to_json(path, orient="records", lines=True))'
+        )
     if table.rows and not _is_usable(columns):
         raise _no_columns(path, list(keys))
     table.notes = _ignored(path, ignored)

@@ -1,6 +1,7 @@
 """A folder of one's own pictures: everything that is left out is named. What is read: test_examples.py, too."""
 
 import json
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -166,6 +167,10 @@ def test_a_name_that_is_not_utf_8(folder):
         ("b.json", "b.json beside a picture: write the caption that it has to b.txt"),
         ("captions.csv.txt", "save it as captions.csv"),
         ("a.png.txt", "the text file of a picture has its name with .txt in place of its ending"),
+        ("captions.ndjson", "rename it to captions.jsonl"),
+        ("a_caption.txt", "a_caption.txt: the text file of a.png is a.txt"),
+        ("a .txt", "a .txt: the text file of a.png is a.txt"),
+        ("a.md", "a.md: the text file of a.png is a.txt"),
         ("a.caption", "the text file of a picture has its name with .txt"),
     ],
 )
@@ -321,3 +326,26 @@ def test_a_slice_is_told_how_a_part_is_made(folder):
     (folder / "captions.csv").write_text("file,caption\na.png,x\n")
     with pytest.raises(TypeError, match="torch.utils.data.Subset"):
         ImageFolder(folder)[0:1]
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"),
+    [("BOAT.JPG", "boat.txt"), ("images/boat.jpg", "captions/boat.txt"), ("a/boat.png", "boat.txt")],
+)
+def test_a_text_file_that_is_not_beside_its_picture_is_named_with_its_place(tmp_path, picture, text):
+    for name in (picture, text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (4, 3)).save(tmp_path / picture)
+    (tmp_path / text).write_text("a red boat", encoding="utf-8")
+    with pytest.raises(ValueError) as error:
+        ImageFolder(tmp_path)
+    assert f"There is {tmp_path / text}: if it is the text of {tmp_path / picture}, its place" in str(error.value)
+    assert str(error.value).endswith(str((tmp_path / picture).with_suffix(".txt")))
+
+
+@pytest.mark.parametrize(("picture", "text"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_text_file_may_have_the_other_unicode_form_of_its_pictures_name(tmp_path, picture, text):
+    Image.new("RGB", (4, 3)).save(tmp_path / unicodedata.normalize(picture, "café.png"))
+    (tmp_path / unicodedata.normalize(text, "café.txt")).write_text("a red boat", encoding="utf-8")
+    (record,) = ImageFolder(tmp_path).records
+    assert record.captions == ("a red boat",)

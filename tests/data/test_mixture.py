@@ -277,7 +277,14 @@ FOLDER = "[[source]]\nformat = 'folder'\nfolder = {}\n"
         (FOLDER.format("'p'") + FOLDER.format("'./p/'"), "source 2 is the same as source 1"),
         (FOLDER.format("''"), "source 1: folder is empty: give a path"),
         (FOLDER.format('"C:\\pics"'), "is not TOML: .*single quotes"),
-        (FOLDER.format("'p'") + "weight = '2'", "source 1: weights must be above 0, and this is '2'"),
+        (
+            FOLDER.format("'p'") + "weight = '2'",
+            "source 1: weights must be above 0, and this is '2': write a number such as 2",
+        ),
+        (
+            FOLDER.format("'p'") + "weight = true",
+            "source 1: weights must be above 0, and this is True: write a number such as 2",
+        ),
         (FOLDER.format("'p'") + f"weight = {10**400}", "source 1: weights must be above 0"),
         ("[[source]]\nfolder = 'p'", "source 1 has no format"),
         ("seed = 3\n" + FOLDER.format("'p'"), "it has 'seed'"),

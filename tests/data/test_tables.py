@@ -238,3 +238,12 @@ def test_the_first_line_of_a_joined_table_is_no_row(tmp_path):
     assert [row.file for row in table.rows] == ["a.png", "b.png"]
     (one,) = table.left_out
     assert one.cause == "names of columns again" and "captions.csv, line 3 names the columns again" in one.message
+
+
+@pytest.mark.parametrize("orient", ["dict", "list"])
+def test_json_of_whole_columns_says_how_to_write_lines(tmp_path, orient):
+    columns = {"file": ["a.png", "b.png"], "caption": ["one", "two"]}
+    if orient == "dict":  # as pandas writes without orient="records"
+        columns = {name: dict(enumerate(values)) for name, values in columns.items()}
+    with pytest.raises(ValueError, match=r"line 1 has whole columns, .* write one object on each line"):
+        read(tmp_path, json.dumps(columns), "captions.jsonl")

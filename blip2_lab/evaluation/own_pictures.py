@@ -53,6 +53,8 @@ from blip2_lab.models.stage1 import Stage1Model
 from blip2_lab.models.stage2 import Stage2Model, check_answers
 
 RANKS = (1, 5, 10)
+ANNOTATORS = 10  #: of a question of VQA v2
+ENOUGH = 3  #: other annotators with whom an answer has the accuracy 1
 FEWEST = 5  #: questions with one beginning that are measured by themselves
 SHORTLIST = 128  #: candidates that ITM re-ranks, as in the paper
 MOST_TEXTS = 5000  #: captions in the gallery; COCO's test set has as many pictures
@@ -356,7 +358,7 @@ def _questions(
     asked = [(row, question) for row, questions in enumerate(own.questions) for question in questions]
     rows = sorted({row for row, _ in asked})
     counts = [len(own.questions[row]) for row in rows]
-    by_several = sum(len(question.answers) > 1 for _, question in asked)
+    by_several = sum(has_votes(question) for _, question in asked)
     report: dict = {
         "pictures": len(rows),
         "questions": len(asked),
@@ -407,15 +409,22 @@ def _by_beginning(questions: Sequence[AskedQuestion], marks: dict[str, list[floa
     return result
 
 
+def has_votes(question: AskedQuestion) -> bool:
+    """Whether the answers are those of annotators, of whom several agree: VQA v2's ten, or fewer of which one is given
+    by four. Of two or three, or of a list of different right answers, none could reach a VQA accuracy of 1."""
+    answers = Counter(answer.strip().lower() for answer in question.answers)
+    return answers.total() >= ANNOTATORS or max(answers.values(), default=0) > ENOUGH
+
+
 def answer_accuracy(answer: str, question: AskedQuestion) -> float:
-    """VQA accuracy by the present rule where a question has several answers, else 1 for an equal answer.
+    """VQA accuracy by the present rule where annotators voted (`has_votes`), else 1 for one of the answers.
 
     The answer is lower-cased, as before an upload: the rule does not where all annotators agree.
     """
     answer = answer.strip().removesuffix(".").strip().lower()
-    if len(question.answers) > 1:
+    if has_votes(question):
         return vqa.vqa_accuracy(answer, question.answers)
-    return float(metrics.exact_match(answer, question.answer))
+    return float(any(metrics.exact_match(answer, truth) for truth in question.answers))
 
 
 # ----------------------------------------------------------------------------------------------------------- retrieval

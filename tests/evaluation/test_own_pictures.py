@@ -189,6 +189,13 @@ def test_an_answer_is_compared_by_the_rule_that_fits():
     assert answer_accuracy("two", AskedQuestion("?", ("2",))) == 0
     assert answer_accuracy("two", AskedQuestion("?", ("2",) * 5 + ("3",) * 5)) == 1
     assert answer_accuracy("Yes", AskedQuestion("?", ("yes",) * 10)) == 1
+    assert answer_accuracy("two", AskedQuestion("?", ("2",) * 2 + tuple("13456789"))) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("answers", [("boat", "ship"), ("boat", "boat", "ship"), ("boat", "ship", "yacht", "vessel")])
+def test_each_of_a_few_right_answers_is_right(answers):
+    """VQA accuracy would give them 1/6, 4/9 and 1/4: it asks whether annotators agree."""
+    assert [answer_accuracy(answer, AskedQuestion("?", answers)) for answer in ("Boat.", "ship", "car")] == [1, 1, 0]
 
 
 def test_what_cannot_be_measured_is_said(model, folder, tmp_path):

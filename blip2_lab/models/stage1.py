@@ -37,7 +37,7 @@ from blip2_lab.models.losses import Stage1Losses, itc_loss, itc_similarity, itg_
 from blip2_lab.models.masks import bidirectional_mask, multimodal_causal_mask, unimodal_mask
 from blip2_lab.models.other_names import STAGE1_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import ImageMemory, LanguageModelingHead, QFormer, QFormerConfig, init_from_bert
-from blip2_lab.models.texts import check_captions, is_cut, warn_of_cut
+from blip2_lab.models.texts import check_captions, is_cut, unknown_words, warn_of_cut, warn_of_unknown
 from blip2_lab.models.vision_encoder import check_pixels, freeze
 
 
@@ -279,7 +279,10 @@ class Stage1Model(TellsOtherNames, nn.Module):
             features = [_maybe_checkpoint(passes, self.image_features, piece) for piece in pixels.tensor_split(passes)]
             image_features = torch.cat(features)
         if captions is not None:
-            input_ids, attention_mask = self.tokenize(check_captions(captions))
+            captions = check_captions(captions)
+            input_ids, attention_mask = self.tokenize(captions)
+            if unknown_words(self.tokenizer, [clean_caption(caption) for caption in captions]):
+                warn_of_unknown("captions")
         elif attention_mask is None:
             attention_mask = input_ids != self.qformer.config.pad_token_id
         with_grad, (_, world_size) = self.config.gather_with_grad, rank_and_world()

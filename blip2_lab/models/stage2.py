@@ -36,7 +36,15 @@ from blip2_lab.models.language_model import EncoderDecoderLanguageModel, Languag
 from blip2_lab.models.other_names import STAGE2_ATTRIBUTES, TellsOtherNames, check_arguments
 from blip2_lab.models.qformer import QFormer
 from blip2_lab.models.stage1 import Stage1Model, clean_captions
-from blip2_lab.models.texts import check_captions, check_marks, check_texts, is_cut, warn_of_cut
+from blip2_lab.models.texts import (
+    check_captions,
+    check_marks,
+    check_texts,
+    is_cut,
+    unknown_words,
+    warn_of_cut,
+    warn_of_unknown,
+)
 from blip2_lab.models.vision_encoder import ImageEncoder, check_pixels, freeze
 
 if TYPE_CHECKING:
@@ -180,8 +188,14 @@ class Stage2Model(TellsOtherNames, nn.Module):
         Without `prompts` this is the paper's pre-training (`generator` draws the split for an encoder-decoder).
         With `prompts` it is fine-tuning: the loss of the whole caption (or answer), given image and prompt.
         """
+        captions = check_captions(captions)
+        prompts = None if prompts is None else self._check_prompts(prompts)
         seen = dict(image_features=image_features, pixels=pixels)
-        return self.loss_and_count(**seen, captions=captions, prompts=prompts, generator=generator)[0]
+        loss = self.loss_and_count(**seen, captions=captions, prompts=prompts, generator=generator)[0]
+        # here and not in `loss_and_count`, because `blip2-lab train` counts unknown words before its first step
+        if unknown_words(self.language_model.tokenizer, [*captions, *(prompts or ())]):
+            warn_of_unknown("captions or prompts")
+        return loss
 
     def loss_and_count(
         self,
@@ -270,6 +284,8 @@ class Stage2Model(TellsOtherNames, nn.Module):
         texts = self._check_prompts([prompt] if isinstance(prompt, str | bytes) else prompt)
         prompt = prompt if isinstance(prompt, str) else texts  # a generator can be read once
         visual_prompt, prompts, single = self._prompt_of(image, visual_prompt, prompt)
+        if words := unknown_words(self.language_model.tokenizer, texts):
+            warn_of_unknown("prompts", words)
         answers = self.language_model.generate(visual_prompt, prompts, settings)
         return answers[0] if single and isinstance(prompt, str) else answers
 
@@ -315,6 +331,8 @@ class Stage2Model(TellsOtherNames, nn.Module):
         if len(visual_prompt) != 1:
             raise ValueError(f"rank takes one image at a time; {len(visual_prompt)} were given.")
         self._check_distinct(prompt, candidates)
+        if words := unknown_words(self.language_model.tokenizer, [prompt, *candidates]):
+            warn_of_unknown("prompt or candidates", words)
         visual_prompts = visual_prompt.expand(len(candidates), -1, -1)
         scores, lengths = self.language_model.log_likelihood(visual_prompts, [prompt] * len(candidates), candidates)
         shares = (scores / lengths if per_token else scores).softmax(dim=0)

@@ -1,7 +1,8 @@
 """The texts that a model is given: what is no list of texts is refused in a sentence.
 
 `check_texts` is for prompts and candidates, `check_captions` for what is learned, which may not be empty. `check_marks`
-refuses marks that would be read as something else than they look like. `warn_of_cut` says that texts lose their ends.
+refuses marks that would be read as something else than they look like. `warn_of_cut` says that texts lose their ends,
+`warn_of_unknown` that they have words which the tokenizer does not know.
 
 Paper: none. Notebook: none.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 #: What stands for the picture in prompts of transformers, LLaVA, MiniGPT-4 and others.
 IMAGE_MARK = re.compile(r"<\|?im(age|g)\w*\|?>", re.IGNORECASE)
 #: The tokens of a tokenizer that are no text. (Its other special tokens may be wanted: T5's <extra_id_0>.)
+SHOWN = 4  #: unknown words in a warning
 MARKS = ("bos_token", "eos_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -56,6 +58,32 @@ def warn_of_cut(what: str, setting: str = "") -> None:
     loop of thousands of batches says it once."""
     raised = f", or raise {setting}" if setting else ""
     warnings.warn(f"{what} are cut, and their ends are lost: shorten them{raised}", stacklevel=2)
+
+
+def unknown_words(tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str]) -> list[str]:
+    """The words of the texts of which a token is the tokenizer's unknown token, each once."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is None or not texts:
+        return []
+
+    def lacks(pieces: list[str]) -> list[str]:
+        rows = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
+        return [piece for piece, row in zip(pieces, rows, strict=True) if unknown in row]
+
+    words = dict.fromkeys(word for text in lacks(list(texts)) for word in text.split())
+    return lacks(list(words)) if words else []
+
+
+def warn_of_unknown(what: str, words: Sequence[str] | None = None) -> None:
+    """Warn that texts have words that the tokenizer does not know. `words`: which ones; without them, the sentence is
+    always the same, and Python shows it once in a loop."""
+    named = f": {', '.join(map(repr, words[:SHOWN]))}{', …' if len(words) > SHOWN else ''}" if words else ""
+    count = "" if words else "; blip2_lab.training.word_coverage counts and names them"
+    warnings.warn(
+        f"{what} have words that the tokenizer does not know, so the model can neither read nor write them"
+        f"{named}{count}",
+        stacklevel=3,
+    )
 
 
 def check_marks(texts: Sequence[str], what: str, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -4,6 +4,7 @@ Q-Former."""
 import copy
 import io
 import math
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -605,3 +606,29 @@ def test_saved_as_instructblip_it_loads_here_and_in_transformers(asked_model, tm
     assert torch.allclose(seen, expected, atol=1e-4)
     save(plain, tmp_path)  # and back: nothing of the text side is left
     assert not load(tmp_path).reads_questions and not (tmp_path / "qformer_tokenizer").exists()
+
+
+def test_unknown_words_are_told_by_whatever_reads_them(calm_model):
+    picture, seen = PICTURES[0], dict(image_features=features(calm_model)[:1])
+    with pytest.warns(UserWarning, match="prompts have words that the tokenizer does not know, .*: 'rotes'"):
+        calm_model.generate(picture, "a rotes boat", max_new_tokens=1)
+    with pytest.warns(UserWarning, match="candidates have words .*: 'rouge'"):
+        calm_model.rank(picture, "a", ["rouge", "red"])
+    for texts in ({"captions": ["a rotes boat"]}, {"captions": ["red"], "prompts": ["welche Farbe?"]}):
+        with pytest.warns(UserWarning, match="captions or prompts have words that the tokenizer does not know"):
+            calm_model.loss(**seen, **texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calm_model.generate(picture, "a red boat", max_new_tokens=1)
+        calm_model.rank(picture, "a", ["blue", "red"])
+        calm_model.loss(**seen, captions=CAPTIONS[:1], prompts=["a"])
+        calm_model.loss_and_count(**seen, captions=["a rotes boat"])  # `train` has counted them
+
+
+def test_stage1_tells_of_unknown_words_in_captions(calm_model):
+    seen = dict(image_features=features(calm_model)[:2])
+    with pytest.warns(UserWarning, match="captions have words that the tokenizer does not know"):
+        calm_model.stage1.losses(**seen, captions=["a rotes boat", "a bird"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calm_model.stage1.losses(**seen, captions=["a red boat", "a bird"])

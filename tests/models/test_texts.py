@@ -2,7 +2,7 @@
 
 import pytest
 
-from blip2_lab.models.texts import check_captions, check_marks, check_texts
+from blip2_lab.models.texts import check_captions, check_marks, check_texts, unknown_words
 from blip2_lab.picturebook.tokenizer import build_tokenizer
 
 
@@ -35,3 +35,11 @@ def test_marks_of_the_tokenizer_are_refused(kind):
     check_marks(["a boat <unk>", "1 < 2 > 0", "an image", "<b>"], "caption", tokenizer)
     tokenizer.pad_token = "!"  # CLIP's, which people do write
     check_marks(["a boat!"], "caption", tokenizer)
+
+
+def test_unknown_words_are_named_once():
+    tokenizer = build_tokenizer("t5")
+    assert unknown_words(tokenizer, ["a red boat", "ein rotes boat", "ein"]) == ["ein", "rotes"]
+    assert (
+        unknown_words(tokenizer, ["a red boat"]) == unknown_words(tokenizer, []) == unknown_words(None, ["ein"]) == []
+    )

@@ -47,9 +47,12 @@ class Stage1Task(ImageTask):
         if len(batches) > 1 and any(batch.matches is not None for batch in batches):
             raise ValueError("captions that are true of several pictures are trained in one pass: optim.accumulate=1")
         ids = [image for batch in batches for image in batch.ids]
+        # as ids, of which `losses` does not warn: unknown words were counted before the first step
+        input_ids, attention_mask = self.model.tokenize([caption for batch in batches for caption in batch.captions])
         losses = self.model.losses(
             **self.image_inputs(batches),
-            captions=[caption for batch in batches for caption in batch.captions],
+            input_ids=input_ids,
+            attention_mask=attention_mask,
             image_id=image_ids(ids).to(self.model.device) if ids else None,
             matches=batches[0].matches if len(batches) == 1 else None,
             generator=self.generator,

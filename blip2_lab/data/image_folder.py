@@ -302,7 +302,9 @@ def _hints(files: list[Path]) -> Iterator[str]:
         table = min(deeper, key=lambda file: "train" not in file.parent.name.lower())
         others = count_of(len(deeper) - 1, "other table is", "other tables are")
         more = f"; {others} there, too: list each as a source in a sources.toml" if deeper[1:] else ""
-        yield f". There is {table}: give the folder {table.parent}{more}"
+        far = pictures and not any(table.parent in picture.parents for picture in pictures.values())
+        move = "; no picture is below it, so move its pictures there first" if far else ""
+        yield f". There is {table}: give the folder {table.parent}{more}{move}"
     elif beside:
         yield f". There is {beside[0]}: the text file of a picture has its name with .txt in place of its ending"
     elif lines:
@@ -325,6 +327,8 @@ def _hints(files: list[Path]) -> Iterator[str]:
         yield f". There is {described[0]} beside a picture: write the caption that it has to {text}"
     elif described:
         yield f'. There is {described[0]}: list an annotation file in a sources.toml (format = "coco" and others)'
+    elif loose and len(pictures) > len(loose) == 1:
+        yield f". There is {loose[0]}: if it is the table, save it as captions.csv, with a first line file,caption"
     elif loose and pictures:
         picture = min(pictures.values())
         yield f". There is {loose[0]}: the text file of {picture.name} is {picture.with_suffix('.txt').name}"

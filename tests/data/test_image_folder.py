@@ -168,9 +168,7 @@ def test_a_name_that_is_not_utf_8(folder):
         ("captions.csv.txt", "save it as captions.csv"),
         ("a.png.txt", "the text file of a picture has its name with .txt in place of its ending"),
         ("captions.ndjson", "rename it to captions.jsonl"),
-        ("a_caption.txt", "a_caption.txt: the text file of a.png is a.txt"),
-        ("a .txt", "a .txt: the text file of a.png is a.txt"),
-        ("a.md", "a.md: the text file of a.png is a.txt"),
+        ("labels.txt", "labels.txt: if it is the table, save it as captions.csv, with a first line file,caption"),
         ("a.caption", "the text file of a picture has its name with .txt"),
     ],
 )
@@ -349,3 +347,21 @@ def test_a_text_file_may_have_the_other_unicode_form_of_its_pictures_name(tmp_pa
     (tmp_path / unicodedata.normalize(text, "café.txt")).write_text("a red boat", encoding="utf-8")
     (record,) = ImageFolder(tmp_path).records
     assert record.captions == ("a red boat",)
+
+
+@pytest.mark.parametrize("name", ["{}_caption.txt", "{} .txt", "{}.md"])
+def test_text_files_with_names_of_their_own_are_told_the_right_one(folder, name):
+    for stem in "abc":
+        (folder / name.format(stem)).write_text("a red boat")
+    with pytest.raises(ValueError, match=f"{name.format('a')}: the text file of a.png is a.txt$"):
+        ImageFolder(folder)
+
+
+def test_a_table_in_a_folder_without_pictures_needs_them_there(tmp_path):
+    """To give its folder, as the sentence said alone, would leave out every row."""
+    for name in ("images", "annotations"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "annotations" / "captions.csv").write_text("file,caption\na.png,a boat\n")
+    with pytest.raises(ValueError, match="annotations; no picture is below it, so move its pictures there first$"):
+        ImageFolder(tmp_path)

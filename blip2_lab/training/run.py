@@ -99,7 +99,8 @@ def _run(recipe: Recipe, runs_dir: Path, folder: Path, *, resume: bool, progress
     if batches and started and (note := _check_examples(folder, identity, batches.listed)):
         say(f"note: {note}", flush=True)
     if started and RunFolder(folder).finished_step == recipe.optim.steps and not changed:
-        say(f"{folder} finished at step {recipe.optim.steps}: nothing was trained (--restart begins anew)", flush=True)
+        if first:  # no progress line: without it, `--quiet` would hand back the old model as if it were a new one
+            print(f"{folder} finished at step {recipe.optim.steps}: nothing was trained (--restart begins anew)")
         return final_numbers(folder)
     for change in changed:
         if not change["setting"].startswith("optim."):  # the trainer says those

@@ -381,3 +381,8 @@ def test_splits_of_a_step_give_the_same_losses(tmp_path, start, monday, monkeypa
         ours = load_file(tmp_path / split / "checkpoints" / "step-8" / "model.safetensors")
         for name in ("language_projection.weight", "qformer.query_tokens"):
             torch.testing.assert_close(ours[name], trained[name], atol=2e-5, rtol=0)
+
+
+def test_a_finished_run_says_so_without_progress_lines_too(start, monday, finished, capsys):
+    run_module.run(recipe(start, monday), finished, progress=False)
+    assert "mine finished at step 4: nothing was trained" in capsys.readouterr().out

@@ -35,12 +35,31 @@ def _match_cases() -> list[Case]:
 
 
 def _match_rules(case: Case, got: object, expected: bool) -> str | None:
-    """Which pair is judged wrongly."""
+    """Which pair is judged wrongly, and what the two differ by."""
     if not isinstance(got, bool):
         return None
     prediction, answer = case.args
     verdict = "right" if got else "wrong"
-    return f"The prediction {prediction!r} is called {verdict} where the answer is {answer!r}."
+    told = f"The prediction {prediction!r} is called {verdict} where the answer is {answer!r}"
+    return f"{told}: {_differing_by(prediction, answer)}."
+
+
+def _differing_by(prediction: str, answer: str) -> str:
+    """What the two differ by, and whether it matters, in the words of the exercise."""
+    if metrics.exact_match(prediction, answer):
+        named = {
+            "spaces around": prediction != prediction.strip(),
+            "a closing full stop": prediction.strip().endswith("."),
+            "case": prediction != prediction.lower() or answer != answer.lower(),
+        }
+        differing = " and ".join(name for name, is_there in named.items() if is_there)
+        return f"they differ by {differing}, which must not matter" if differing else "they are equal"
+    for name, sign in {"a space inside": " ", "a full stop inside": "."}.items():
+        if prediction.replace(sign, "") == answer.replace(sign, ""):
+            return f"they differ by {name}, which matters"
+    if prediction.strip(string.punctuation) == answer:
+        return "they differ by another sign than a full stop, which matters"
+    return "they differ by letters or words" if prediction else "the prediction is empty"
 
 
 exact_match = Check(

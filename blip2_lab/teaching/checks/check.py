@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blip2_lab.teaching.checks.comparison import equal
+from blip2_lab.teaching.checks.comparison import equal, is_promises
 from blip2_lab.teaching.checks.diagnosis import Diagnosis
 from blip2_lab.teaching.checks.errors import STRANGE, AnswerError, guarded, is_stub, or_empty
 from blip2_lab.teaching.checks.exercise import Case, Exercise, Result
@@ -121,6 +121,10 @@ def _is_changed(case: Case, before: Case) -> bool:
 
 
 def _side_by_side(case: Case, got: Any, expected: Any) -> str:
+    """The input and both answers; of observations only those that differ."""
+    if is_promises(expected) and isinstance(got, dict) and got.keys() == expected.keys():
+        differing = [name for name in expected if not equal(got[name], expected[name])]
+        got, expected = ({name: value[name] for name in differing} for value in (got, expected))
     return f"input: {case.description}\nyours:\n{format_value(got)}\nthe library's:\n{format_value(expected)}"
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -116,6 +117,8 @@ class Diagnosis:
         seen = "" if explained or repair or rule else self._seen()
         if not (explained or rule):
             explained = self._kind()
+        if says_the_same(explained, repair):
+            explained = ""  # the repair says it in the student's own code
         return _joined(unused, explained, repair, rule, seen)
 
     # --- The answer -------------------------------------------------------------------------------------------------
@@ -410,6 +413,12 @@ def _returns_nothing(got: Sequence[Any]) -> str:
 
 def _joined(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
+
+
+def says_the_same(change: str, repair: str) -> bool:
+    """Whether the change "with `a` in place of `b`" is what the repair "with `b` in place of `a`" undoes."""
+    exchanged = re.search(r" with (`[^`]+`) in place of (`[^`]+`)", repair)
+    return bool(exchanged) and f" with {exchanged[2]} in place of {exchanged[1]}" in change
 
 
 def _is_unlikely(repair: str) -> bool:

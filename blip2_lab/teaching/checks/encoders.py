@@ -203,7 +203,8 @@ freeze = Check(
         "eval() is undone by the next model.train(): it must stay. (LAVIS replaces the module's `train`; the rest of "
         "its language model keeps dropping out.)": _eval_once,
         "eval() stops dropout, not learning: the weights still ask for gradients.": _eval_only,
-        "eval() stays, but the weights still ask for gradients and change.": _frozen_eval_only,
+        "eval() stays, but the weights still ask for gradients and change: requires_grad_(False) for all of "
+        "module.parameters(), those of the layers in it, too.": _frozen_eval_only,
         "No gradient passes *through* it. Frozen weights do not learn, but what stands below them must: in stage 2 the "
         "language model teaches the Q-Former.": _no_grad,
         "model.train() calls train(True) of every part: a `train` that you put in its place takes this argument.": (

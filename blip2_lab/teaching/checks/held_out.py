@@ -116,7 +116,7 @@ def _whose(files: Sequence[str], train: list[int], test: list[int]) -> str:
     """Of which pictures rows are on neither side."""
     lost = {files[i] for i in range(len(files))} if not train + test else set()
     lost |= {files[i] for i in set(range(len(files))) - set(train) - set(test)}
-    return "" if not lost else "held out" if lost <= {files[i] for i in test} else "others"
+    return "none" if not lost else "held out" if lost <= {files[i] for i in test} else "others"
 
 
 _HELD_OUT_MESSAGES = {

@@ -6,6 +6,7 @@ They are those that were judged or named wrongly before; `test_styles_of_student
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -249,3 +250,59 @@ def test_numbers_near_zero_are_not_the_same_answer_to_every_input():
 
     message = Check("grows", lambda x: x, cases, "x")(lambda x: 1e-7 * x**3).message
     assert "same answer to every input" not in message
+
+
+def test_a_change_and_the_repair_that_undoes_it_are_told_once():
+    def texts_in_the_wrong_order(image_index, text_index):
+        own = torch.arange(len(image_index))
+        texts = torch.cat([own, text_index, own])
+        return torch.cat([own, image_index, own]), texts, torch.tensor([1] * len(own) + [0] * 2 * len(own))
+
+    message = checks.itm_pairs(texts_in_the_wrong_order).message
+    assert "Your function is right with `[own, own, text_index]` in place of `[own, text_index, own]`." in message
+    assert message.count("in place of") == 1, message
+
+
+def test_observations_that_agree_are_not_shown():
+    def by_rows(files, count, seed):
+        held = random.Random(seed).sample(range(len(files)), count)
+        return [row for row in range(len(files)) if row not in held], sorted(held)
+
+    shown = str(checks.hold_out_pictures(by_rows))
+    assert "pictures on both sides: True" in shown and "pictures on both sides: False" in shown
+    assert "input as before" not in shown and "rows lost" not in shown, shown
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "told"),
+    [
+        ("bluesky", "blue sky", "they differ by a space inside, which matters"),
+        ("35", "3.5", "they differ by a full stop inside, which matters"),
+        ("red!", "red", "they differ by another sign than a full stop, which matters"),
+        ("reds", "red", "they differ by letters or words"),
+        ("", "red", "the prediction is empty"),
+        (" Red. ", "red", "they differ by spaces around and a closing full stop and case, which must not matter"),
+        ("3.5", "3.5", "they are equal"),
+    ],
+)
+def test_a_wrongly_judged_pair_is_told_with_what_it_differs_by(prediction, answer, told):
+    (rule,) = checks.exact_match.rules
+    right = S["exact_match"](prediction, answer)
+    assert rule(Case("", (prediction, answer)), not right, right).endswith(f": {told}.")
+
+
+def test_what_two_mistakes_of_spelling_have_in_common_is_named():
+    def letters(text):
+        return text.lower().replace(" ", "").replace(".", "")
+
+    assert_fails("exact_match", lambda prediction, answer: letters(prediction) == letters(answer), "a space inside")
+
+
+def test_only_the_own_weights_of_a_module_are_not_all_of_its_weights():
+    def freeze(module):
+        for weight in module.parameters(recurse=False):
+            weight.requires_grad_(False)
+        module.eval().train = lambda mode=True: module
+        return module
+
+    assert "those of the layers in it, too" in checks.freeze(freeze).message

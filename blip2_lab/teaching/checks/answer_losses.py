@@ -488,6 +488,13 @@ answer_loss = Check(
         "The sign is turned: the loss is minus the logarithm of the probability.": (
             _loss_but(lambda logits, answer: -_cross_entropy(logits, _labels(answer)))
         ),
+        "The logarithm of the mean probability: take the mean of the tokens' logarithms.": (
+            _loss_but(
+                lambda logits, answer: (
+                    -logits.softmax(-1).gather(2, answer.ids[..., None])[..., 0][answer.mask].mean().log()
+                )
+            )
+        ),
         "The probabilities are averaged, without a logarithm.": (
             _loss_but(
                 lambda logits, answer: (

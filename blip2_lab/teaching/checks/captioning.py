@@ -262,6 +262,14 @@ next_word_loss = Check(
                 logits.reshape(len(logits), logits.shape[2], logits.shape[1]), labels, ignore_index=IGNORE_INDEX
             )
         ),
+        "The logarithm of the mean probability: take the mean of the words' logarithms.": (
+            lambda logits, labels: (
+                -logits.softmax(-1)
+                .gather(-1, labels.clamp_min(0)[..., None])[..., 0][labels != IGNORE_INDEX]
+                .mean()
+                .log()
+            )
+        ),
         "The mean of the probabilities: the loss is the mean of minus their logarithms.": (
             lambda logits, labels: (
                 logits.softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0][labels != IGNORE_INDEX].mean()

@@ -275,13 +275,23 @@ def _factor_or_offset(a: Tensor, b: Tensor, tolerance: float) -> str | None:
         factor = float(ratios.median())
         constant = bool(((ratios - factor).abs() <= max(10 * tolerance, 1e-6) * abs(factor)).all()) and factor != 0
         if constant and abs(factor - 1) > NEARLY and torch.allclose(a, factor * b, rtol=10 * tolerance, atol=tolerance):
-            return f"Every number is {factor:.3g} times the right one: a constant factor is wrong or missing."
+            return f"Every number is {factor:.3g} times the right one{_as_unit(factor)}"
     offset = float((a - b).median())
     if abs(offset) > 100 * tolerance and torch.allclose(a, b + offset, rtol=tolerance, atol=10 * tolerance):
         return (
             f"Every number is {abs(offset):.3g} too {'large' if offset > 0 else 'small'}: the same amount everywhere."
         )
     return None
+
+
+def _as_unit(factor: float) -> str:
+    """What a factor may be: another unit, where it is a power of 1,000 or 1,024, else a slip in the formula."""
+    for base in (1000, 1024):
+        power = round(math.log(abs(factor), base))
+        if power and math.isclose(factor, float(base) ** power, rel_tol=1e-3):
+            told = f"{base:,}" + (f" to the power of {abs(power)}" if abs(power) > 1 else "")
+            return f": it is {'multiplied' if power > 0 else 'divided'} by {told}, so it has another unit."
+    return ": a constant factor is wrong or missing."
 
 
 def _multiples(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> str | None:

@@ -237,6 +237,13 @@ contrastive_loss = Check(
         "The probabilities are averaged, without a logarithm.": (
             lambda image, text, t: 1 - _probabilities(image, text, t).diagonal().mean()
         ),
+        "The logarithm of the mean probability: take the mean of the pairs' logarithms.": (
+            lambda image, text, t: (
+                -sum(
+                    (losses.itc_similarity(image, text) / t).softmax(dim).diagonal().mean().log() / 2 for dim in (0, 1)
+                )
+            )
+        ),
         "Only the similarity of the right pairs: without the others there is no contrast.": (
             lambda image, text, t: -(losses.itc_similarity(image, text) / t).diagonal().mean()
         ),

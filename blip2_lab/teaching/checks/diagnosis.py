@@ -22,6 +22,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -58,6 +59,7 @@ UNLIKELY = (
     "1 divided by", "logarithm of", "exp of", "tanh of", "sigmoid of", "GELU of", "root of", "in order of size",
     "without its mean", "rounded",
 )  # fmt: skip
+IN_TWO_PLACES = ", and `"  #: of a repair: what stands between its two changes
 MOST_WORK = 1_000  #: of a case, in calls, if changes of the student's function are tried although a rule explains it
 
 
@@ -119,6 +121,8 @@ class Diagnosis:
             explained = self._kind()
         if says_the_same(explained, repair):
             explained = ""  # the repair says it in the student's own code
+        if self._general and IN_TWO_PLACES in repair:
+            repair = ""  # any factor can be put right in two places
         return _joined(unused, explained, repair, rule, seen)
 
     # --- The answer -------------------------------------------------------------------------------------------------
@@ -416,9 +420,17 @@ def _joined(*sentences: str) -> str:
 
 
 def says_the_same(change: str, repair: str) -> bool:
-    """Whether the change "with `a` in place of `b`" is what the repair "with `b` in place of `a`" undoes."""
-    exchanged = re.search(r" with (`[^`]+`) in place of (`[^`]+`)", repair)
-    return bool(exchanged) and f" with {exchanged[2]} in place of {exchanged[1]}" in change
+    """Whether a change of the right answer, "`a` in place of `b`", is what "`c` in place of `d`" repairs: the same
+    operators and calls are exchanged for one another, whatever the names of what they are applied to."""
+    one, other = (re.search(r" with `([^`]+)` in place of `([^`]+)`", told) for told in (change, repair))
+    if not (one and other):
+        return False
+    return [_signs(text) for text in one.groups()] == [_signs(text) for text in other.groups()[::-1]]
+
+
+def _signs(code: str) -> Counter:
+    """The names and numbers of a piece of code that are called, and its signs, whatever their order."""
+    return Counter(re.findall(r"\w+(?=\()|[-+*/<>=@%&|^~]+", code)) or Counter([code])
 
 
 def _is_unlikely(repair: str) -> bool:

@@ -25,11 +25,14 @@ STRANGE = RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, Att
 _HINTS = (
     (ZeroDivisionError, "", "What you divide by is 0 in this case: it needs an answer of its own."),
     (IndexError, "", "There is no such place in this case: is a number fixed that depends on the input?"),
-    (RuntimeError, "shapes cannot be multiplied", "Is a matrix transposed, or multiplied from the wrong side?"),
+    (RuntimeError, "shapes cannot be multiplied", "Is it another tensor that belongs here, or is a matrix "
+     "transposed, or multiplied from the wrong side?"),
     (RuntimeError, "must match the size", "Two sizes do not fit: is a number fixed that depends on the input, or is a "
      "dimension missing, in the wrong place, or cut?"),
     (RuntimeError, "is invalid for input of size", "Is a size fixed that depends on the input?"),
     (RuntimeError, "Sizes of tensors must match", "What is put together differs in another dimension than `dim`."),
+    (RuntimeError, "Boolean value of Tensor", "`if`, `and`, `or` and `not` ask one question of a whole tensor: write "
+     "`is not None`, or `&`, `|` and `~`, or `.any()` or `.all()`."),
     (TypeError, "NoneType", "Something is None in this case: look at what may be left out."),
 )  # fmt: skip
 _INSIDE_TORCH = re.compile(r"\s*^\s*(?:Exception raised from |frame #\d|C\+\+ CapturedTraceback)", re.MULTILINE)

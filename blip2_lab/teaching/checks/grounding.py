@@ -317,10 +317,8 @@ def _scale_of_correlation(case: Case, got: object, expected: float) -> str | Non
     if isinstance(got, bool) or not isinstance(got, int | float) or abs(expected) < 0.999:
         return None
     order = "same" if expected > 0 else "opposite"
-    return (
-        f"For the {order} order it must be {expected:.0f}; yours is {got:.4g}. Subtract the mean of the ranks, and "
-        "divide the sum of products by both lengths."
-    )
+    told = f"For the {order} order it must be {expected:.0f}; yours is {got:.4g}."
+    return told if abs(got) <= 1 else f"{told} Divide the sum of products by both lengths."
 
 
 rank_correlation = Check(

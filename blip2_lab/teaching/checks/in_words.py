@@ -113,7 +113,7 @@ def describe(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"a numpy array of shape {list(value.shape)}"
     if isinstance(value, tuple | list):
-        return f"{len(value)} things"
+        return f"a list of {len(value)} things" if isinstance(value, list) else f"{len(value)} things"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str | int | None):

@@ -374,7 +374,7 @@ pad = Check(
                 language_model.pad(rows, pad_token_id, left=left)
             )
         ),
-        "The mask stands on the right even where the tokens stand on the left's side: fill both in the same slice.": (
+        "With left=True the tokens move to the right end, and the mask does not: fill both in the same slice.": (
             lambda rows, pad_token_id, *, left=False: Text(
                 language_model.pad(rows, pad_token_id, left=left).ids, language_model.pad(rows, pad_token_id).mask
             )

@@ -90,7 +90,18 @@ class WrongFunctions:
     def _is_mistake(self, message: str, number: int) -> bool:
         """Whether a known mistake gives this value, or 0 where the student's function divides 0 by 0."""
         ours, wrong = self.got[number], self.exercise.wrong_value(message, number)
-        return self._same(ours, wrong) or (has_nan(ours) and self._same(ours.nan_to_num(nan=0.0), wrong))
+        return (
+            self._same(ours, wrong)
+            or (has_nan(ours) and self._same(ours.nan_to_num(nan=0.0), wrong))
+            or (self._is_float_for_int and type(wrong) is int and ours == wrong)
+        )
+
+    @cached_property
+    def _is_float_for_int(self) -> bool:
+        """Whether the student's function gives floats where whole numbers are right, and a wrong number, too."""
+        first = self.got[self.first]
+        kinds = {type(value) for value in self.expected}, {type(value) for value in self.got}
+        return kinds == ({int}, {float}) and first != self.expected[self.first]
 
     @property
     def telling(self) -> list[str]:

@@ -306,3 +306,84 @@ def test_only_the_own_weights_of_a_module_are_not_all_of_its_weights():
         return module
 
     assert "those of the layers in it, too" in checks.freeze(freeze).message
+
+
+def repeated_by_hand(held_out, tolerance=1.03):
+    best = min(held_out, key=lambda pair: pair[1])
+    return best[0], held_out[-1][1] > best[1] + tolerance
+
+
+def other_order(a, b):
+    ranks = [map_.flatten().argsort().argsort().float() for map_ in (a, b.T)]
+    x, y = (rank - rank.mean() for rank in ranks)
+    return float(x @ y / (x.norm() * y.norm()))
+
+
+def mean_before_log(image_embeds, text_embeds, temperature):
+    scores = (image_embeds @ text_embeds.T).amax(1) / temperature
+    return -(scores.softmax(1).diag().mean().log() + scores.softmax(0).diag().mean().log()) / 2
+
+
+def words_mean_before_log(logits, labels):
+    real = labels != -100
+    return -logits[real].softmax(-1).gather(1, labels[real][:, None]).mean().log()
+
+
+def tokens_mean_before_log(language_model, visual_prompt, prompt, answer):
+    return words_mean_before_log(
+        language_model.answer_logits(visual_prompt, prompt, answer), answer.ids.masked_fill(~answer.mask, -100)
+    )
+
+
+def asks_a_mask(queries, keys, mask=None):
+    scores = queries @ keys.T / queries.shape[1] ** 0.5
+    return (scores.masked_fill(~mask, -1e4) if mask else scores).softmax(-1)
+
+
+def in_gibibytes(parameters, trained):
+    return {kind: value / 2**30 for kind, value in S["training_memory"](parameters, trained).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "told"),
+    [
+        ("num_features", lambda size, patch: (size / patch) ** 2, "[CLS] is forgotten"),
+        ("contrastive_loss", mean_before_log, "logarithm of the mean"),
+        ("next_word_loss", words_mean_before_log, "logarithm of the mean"),
+        ("answer_loss", tokens_mean_before_log, "logarithm of the mean"),
+        ("attention_weights", asks_a_mask, "write `is not None`"),
+        ("training_memory", in_gibibytes, "divided by 1,024 to the power of 3"),
+        ("pad", lambda rows, pad, left=False: Text(rows, rows), "a list of"),
+    ],
+)
+def test_a_slip_is_named(name, answer, told):
+    assert_fails(name, answer, told)
+
+
+def test_an_operator_that_is_exchanged_is_told_once():
+    message = checks.best_step(repeated_by_hand).message
+    assert "`best[1] * tolerance` in place of `best[1] + tolerance`" in message
+    assert "Yours is the right answer" not in message, message
+
+
+def test_a_rule_gives_no_advice_that_was_followed():
+    assert "Subtract the mean" not in checks.rank_correlation(other_order).message
+
+
+def test_a_mask_that_does_not_move_with_the_tokens_is_told_where_they_are():
+    (words,) = [words for words in checks.pad.mistakes if "the mask does not" in words]
+    assert "the tokens move to the right end" in words
+    assert words in checks.pad(checks.pad.mistakes[words]).message
+
+
+def test_a_factor_is_not_put_right_in_two_places():
+    def days_of_minutes(flops_per_example, examples, gpus, peak, utilization):
+        return flops_per_example * examples / (gpus * peak * utilization) / (60 * 24)
+
+    message = checks.training_days(days_of_minutes).message
+    assert "60 times" in message and "in place of" not in message, message
+
+
+def test_sizes_that_do_not_fit_may_be_those_of_another_tensor():
+    message = checks.visual_prompt(lambda model, features: model.language_projection(features)).message
+    assert "another tensor" in message, message

@@ -87,7 +87,9 @@ def test_all_processes_end_when_one_is_killed(tmp_path, blow):
     command = [sys.executable, "-m", "blip2_lab", "train", "micro-all", "--jobs", "2", "--runs", str(tmp_path)]
     command += ["--set", "optim.batch_size=8"]
     streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # "make test &" has Ctrl-C ignored
     process = subprocess.Popen(command, **streams)
+    signal.signal(signal.SIGINT, before)
     for line in process.stdout:
         if "step" in line:
             break

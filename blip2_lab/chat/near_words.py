@@ -184,6 +184,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "ignore",
     ),
     "other than the": ("without the",),
+    "things": ("bits and pieces", "bits and bobs", "odds and ends", "bits"),
     "anything living": ("anything alive",),
     "something living": ("something alive",),
     "please": ("by any chance",),

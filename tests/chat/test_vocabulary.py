@@ -160,6 +160,7 @@ def test_a_word_that_people_write_is_no_slip(known, words):
         ("which boat is nearer to the left side?", "which boat is more to the left?"),
         ("what could I eat for lunch?", "what could I eat?"),
         ("which one would keep me dry in the rain?", "which one would keep me dry?"),
+        ("how many bits and pieces are there?", "how many things are there?"),
         ("is there a pair of boats?", "is there two boats?"),
         ("what is directly under the boat?", "what is under the boat?"),
         ("which vegetable is it?", "which carrot is it?"),

@@ -33,6 +33,7 @@ from blip2_lab.chat import small_talk
 from blip2_lab.chat.plain_forms import put_plainly
 from blip2_lab.chat.questions import (
     after_a_list,
+    as_one,
     asks,
     in_full,
     is_question,
@@ -351,7 +352,7 @@ def read_question(tokenizer, text: str) -> Reading:
 
 
 def _plainly(text: str) -> str:
-    plain = put_plainly(text)
+    plain = put_plainly(as_one(text))
     return put_by_use(plain) or plain
 
 

@@ -161,7 +161,8 @@ def questions_in(text: str) -> list[str]:
 
     ["the text"] where it is one question, or none. Raises ValueError for more than `MOST_QUESTIONS`.
     """
-    text = as_one(text)
+    if as_one(text) != text:
+        return [text]
     parts = [part.strip() for part in NEXT_QUESTION.split(text) if re.search(r"\w", part)]
     parts = [question for part in parts for question in (of_each(part) or in_parts(part) or [part])]
     asked = [part for part in parts if small_talk.reply(part) is None] or [text]
